@@ -1,0 +1,40 @@
+"""bayes_share: one base weight, many uses, and two rank-1 factors for each use.
+
+This module is the lazy public face: a name is imported when it is first asked for, so that
+``import bayes_share`` costs nothing and ``bayes-share --help`` stays quick.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+# A clone that is not installed has `models`, `inference` and `evaluation` beside this package, not inside it.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
+    __path__.append(str(_root))
+
+_PUBLIC = {
+    "ensemble": "bayes_share.sharing.members",
+    "Ensemble": "bayes_share.sharing.members",
+    "Rank1Linear": "bayes_share.layers.linear",
+    "Rank1Conv2d": "bayes_share.layers.conv",
+    "Model": "bayes_share.models.model",
+    "Categorical": "bayes_share.models.likelihood",
+    "load_data": "bayes_share.data",
+    "MAP": "bayes_share.inference.map",
+    "DeepEnsemble": "bayes_share.inference.deep_ensemble",
+    "fit": "bayes_share.inference.fit",
+    "predict": "bayes_share.inference.predict",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'bayes_share' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
