@@ -1,0 +1,174 @@
+"""The command line."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ActionYesNo
+
+from bayes_share.errors import InputError, RunError, unknown
+from bayes_share.options import OptionParser, add_options, first_line
+from bayes_share.version import __version__
+
+_HELP = """usage: bayes-share COMMAND [OPTIONS]
+
+The uncertainty of an ensemble for the price of one network.
+
+commands:
+  quickstart   a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute
+  fit          train a network and write its predictions into a run folder
+  evaluate     scores and a reliability picture from the predictions of runs
+
+'bayes-share COMMAND --help' explains a command, '--version' gives the version.
+"""
+
+_FIT_HELP = """usage: bayes-share fit ALGORITHM --out RUN [OPTIONS]
+       bayes-share fit --config RUN/config.yaml --out NEW_RUN [OPTIONS]
+       bayes-share fit --resume --out RUN
+
+Train a network and write metrics, checkpoints and predictions into the folder RUN.
+
+algorithms:
+{algorithms}
+
+examples:
+  bayes-share fit map --out runs/digits
+  bayes-share fit map --data cifar10 --model resnet20 --ensemble-size 4 --out runs/batch-ensemble
+  bayes-share fit deep-ensemble --of map --networks 4 --data cifar10 --model resnet20 --out runs/deep-ensemble
+
+'bayes-share fit ALGORITHM --help' explains the options of an algorithm, with their defaults.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except InputError as error:
+        print(f"bayes-share: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"bayes-share: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"bayes-share: {error or 'stopped'}", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], None]] = {"quickstart": _quickstart, "fit": _fit, "evaluate": _evaluate}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP, end="")
+    elif arguments[0] == "--version":
+        print(f"bayes-share {__version__}")
+    elif arguments[0] not in commands:
+        raise unknown("command", arguments[0], commands)
+    else:
+        try:
+            commands[arguments[0]](arguments[1:])
+        except SystemExit as stop:  # after --help
+            return int(stop.code or 0)
+    return 0
+
+
+def _fit(arguments: list[str]) -> None:
+    from bayes_share.config import RunConfig, read_config
+    from bayes_share.run import run
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_FIT_HELP.format(algorithms=_algorithm_lines()), end="")
+        return
+    named = arguments.pop(0) if not arguments[0].startswith("-") else None
+    first = _first_look(arguments)
+    file = first.config
+    if file is None and first.resume and first.out is not None and (Path(first.out) / "config.yaml").is_file():
+        file = str(Path(first.out) / "config.yaml")
+    saved = {} if file is None else read_config(Path(file))
+    algorithm = named or saved.get("algorithm")
+    if algorithm is None:
+        raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config that names one")
+    parser = _fit_parser(algorithm, first.of or saved.get("of") or "map")
+    for name in saved:
+        if name not in parser.get_defaults() and name not in ("algorithm", "of"):
+            raise unknown(f"option in {file}:", name, vars(parser.get_defaults()))
+    parser.set_defaults({name: value for name, value in saved.items() if name not in ("algorithm", "of")})
+    options = vars(parser.parse_args(arguments))
+    if options["out"] is None:
+        raise InputError("where to? --out RUN names the folder of the run")
+    config = RunConfig.from_flat({**options, "algorithm": algorithm})
+    out = Path(options["out"])
+    run(config, out, options["resume"], options["progress"])
+    print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
+
+
+def _first_look(arguments: list[str]) -> argparse.Namespace:
+    """What decides which other options there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=None)
+    for option in ("--config", "--of", "--out"):
+        parser.add_argument(option, nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _fit_parser(algorithm: str, inner: str) -> OptionParser:
+    from bayes_share.config import RunConfig, algorithm_type, has_inner
+    from bayes_share.inference import Execution
+
+    kind = algorithm_type(algorithm)
+    parser = OptionParser(prog=f"bayes-share fit {algorithm}", description=first_line(kind), default_env=False)
+    run_options = parser.add_argument_group("the run")
+    run_options.add_argument("--out", type=str, default=None, help="folder of the run; must not exist yet")
+    run_options.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    run_options.add_argument("--config", type=str, default=None, help="a run's config.yaml; options override it")
+    run_options.add_argument(
+        "--progress", action=ActionYesNo(no_prefix="no-"), default=True, help="whether a progress bar is shown"
+    )
+    add_options(parser, f"{algorithm}: {first_line(kind)}", kind)
+    if has_inner(kind):
+        inner_kind = algorithm_type(inner)
+        group = parser.add_argument_group(f"the algorithm of each network: {inner}")
+        group.add_argument("--of", type=str, default=inner, help="name of the algorithm that trains each network")
+        add_options(parser, f"{inner}: {first_line(inner_kind)}", inner_kind)
+    add_options(parser, "data, network and training", RunConfig)
+    add_options(parser, "execution", Execution)
+    return parser
+
+
+def _algorithm_lines() -> str:
+    from bayes_share.inference import ALGORITHMS
+
+    width = max(map(len, ALGORITHMS))
+    return "\n".join(f"  {name:<{width}}   {first_line(kind)}" for name, kind in ALGORITHMS.items())
+
+
+def _evaluate(arguments: list[str]) -> None:
+    parser = OptionParser(prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.")
+    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
+    parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
+    options = parser.parse_args(arguments)
+
+    from bayes_share.compare import compare
+
+    folders = [Path(name) for name in options.runs]
+    picture = Path(options.picture) if options.picture else folders[0] / "reliability.png"
+    print(compare({str(folder): folder for folder in folders}, picture, options.split))
+    print(f"reliability picture: {picture}")
+
+
+def _quickstart(arguments: list[str]) -> None:
+    parser = OptionParser(
+        prog="bayes-share quickstart",
+        description="A single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's scans of "
+        "handwritten digits: trains, compares, and draws how well each is calibrated.",
+    )
+    parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs; goes on where it was")
+    parser.add_argument("--seed", type=int, default=0, help="of initialisation, order and noise")
+    options = parser.parse_args(arguments)
+
+    from bayes_share.quickstart import quickstart
+
+    quickstart(Path(options.out), options.seed)

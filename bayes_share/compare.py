@@ -1,0 +1,58 @@
+"""Runs side by side: a table of their scores and a picture of their calibration."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.pictures import reliability_picture
+from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.table import format_table
+from bayes_share.run import RunFolder
+
+
+def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
+    """Score runs and draw their reliability.
+
+    Args:
+        runs: the folder of each run, by the name to show.
+        picture: the file to draw into, PNG or SVG.
+        split: "test" or "validation".
+
+    Returns:
+        The table, a line for each run.
+
+    Raises:
+        InputError: a folder that is no run, one that has no predictions yet, or damaged ones.
+    """
+    folders = {name: _finished(path) for name, path in runs.items()}
+    predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
+    rows = [_row(name, folder, predictions[name]) for name, folder in folders.items()]
+    reliability_picture(predictions, picture)
+    return format_table(list(rows[0]), rows)
+
+
+def _row(name: str, folder: RunFolder, predictions: Predictions) -> dict[str, str | int | float | None]:
+    scores = score(predictions)
+    summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    return {
+        "run": name,
+        "accuracy": scores.accuracy,
+        "nll": scores.nll,
+        "brier": scores.brier,
+        "ece": scores.ece,
+        "parameters": summary["parameters"],
+        "seconds": summary["seconds"],
+    }
+
+
+def _finished(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a run: there is no such folder")
+    if not folder.config.is_file():
+        raise InputError(f"{path} is not a run: it has no config.yaml")
+    if not folder.summary.is_file():
+        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
+    return folder

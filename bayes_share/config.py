@@ -1,0 +1,167 @@
+"""What a run is: an algorithm and all options, as one record and as one flat, readable file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from bayes_share.data import Data, load_data
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
+from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+from bayes_share.sharing.members import NormSharing, ensemble
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    Args:
+        algorithm: how the network is learned.
+        data: "digits", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "npz:DIR", "npz:FILE" or "folder:DIR".
+        data_dir: folder that data sets are downloaded to and looked for in.
+        split_seed: of the split into training, validation and test images, where the data have none of their own.
+        augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
+        model: name of the network.
+        norm: "batch", "frn", "group" or "none"; null: what the network usually has.
+        dropout: probability of dropout.
+        ensemble_size: members that share the network's weights; 1: a single network without factors.
+        init: start of the rank-1 factors: "normal", "random_sign" or "ones".
+        init_sd: standard deviation of "normal".
+        init_probability: probability of +1 in "random_sign".
+        norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
+        epochs: passes over the training images.
+        batch_size: images in a step.
+        seed: of initialisation, order, augmentation and noise.
+        num_samples: draws at prediction.
+        checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch.
+        execution: device, precision and the like.
+    """
+
+    algorithm: Inference[Any] = field(default_factory=MAP)
+    data: str = "digits"
+    data_dir: str = "data"
+    split_seed: int = 0
+    augment: Literal["auto", "none", "crop", "flip-crop"] = "auto"
+    model: str = "mlp"
+    norm: Literal["batch", "frn", "group", "none"] | None = None
+    dropout: float = 0.0
+    ensemble_size: int = 1
+    init: FactorInitKind = "normal"
+    init_sd: float = 0.5
+    init_probability: float = 0.5
+    norm_sharing: NormSharing = "shared"
+    epochs: int = 50
+    batch_size: int = 64
+    seed: int = 0
+    num_samples: int = 1
+    checkpoint_minutes: float = 10.0
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        if self.ensemble_size < 1:
+            raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
+        if self.num_samples < 1:
+            raise InputError(f"prediction takes at least 1 draw, not {self.num_samples}")
+
+    def load_data(self) -> Data:
+        """Read the data set."""
+        return load_data(self.data, self.data_dir, self.split_seed, self.augment)
+
+    def build(self, data: Data) -> Build:
+        """A function that gives a freshly initialised model for the data."""
+
+        def build() -> Model:
+            network = build_network(
+                self.model,
+                num_classes=data.num_classes,
+                in_channels=data.in_channels,
+                image_size=data.image_size,
+                norm=self.norm,
+                dropout=self.dropout,
+            )
+            if self.ensemble_size > 1:
+                init = FactorInit(self.init, self.init_sd, self.init_probability)
+                network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
+            return Model(network)
+
+        return build
+
+    def to_flat(self) -> dict[str, Any]:
+        """All options by their names on the command line, as plain values."""
+        own = {name: value for name, value in asdict(self).items() if name not in ("algorithm", "execution")}
+        flat = {**_flat_algorithm("algorithm", self.algorithm), **own, **asdict(self.execution)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """The record that `to_flat` made the values of."""
+        own = {name: values[name] for name in option_fields(cls)}
+        execution = Execution(**{name: values[name] for name in option_fields(Execution)})
+        return cls(algorithm=algorithm_from(values["algorithm"], values), execution=execution, **own)
+
+    def to_yaml(self) -> str:
+        """The file that starts the same run again."""
+        return yaml.safe_dump(self.to_flat(), sort_keys=False)
+
+
+def option_fields(kind: type) -> list[str]:
+    """The names of a record's fields that are options of their own, not records."""
+    return [field.name for field in fields(kind) if field.name not in ("algorithm", "execution", "of")]
+
+
+def algorithm_type(name: str) -> type:
+    """The algorithm of a name on the command line.
+
+    Raises:
+        InputError: there is none of this name; names the nearest.
+    """
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]
+
+
+def algorithm_from(name: str, values: Mapping[str, Any]) -> Inference[Any]:
+    """An algorithm from its name and flat options; one that runs another finds that one's name under ``of``."""
+    kind = algorithm_type(name)
+    options = {option: _hashable(values[option]) for option in option_fields(kind)}
+    if has_inner(kind):
+        options["of"] = algorithm_from(values["of"], values)
+    return kind(**options)
+
+
+def has_inner(kind: type) -> bool:
+    """Whether an algorithm runs another one."""
+    return any(field.name == "of" for field in fields(kind))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options in a file that `RunConfig.to_yaml` wrote, or that was written by hand.
+
+    Raises:
+        InputError: no such file, or one that is not a list of options and values.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"config {path} must have a line 'option: value' for each option")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
+    name = next(name for name, kind in ALGORITHMS.items() if kind is type(algorithm))
+    own = {option: getattr(algorithm, option) for option in option_fields(type(algorithm))}
+    inner = _flat_algorithm("of", algorithm.of) if has_inner(type(algorithm)) else {}  # type: ignore[attr-defined]
+    return {key: name, **own, **inner}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

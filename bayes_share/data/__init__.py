@@ -1,0 +1,8 @@
+"""Images in memory: read from where they lie, split in three, and handed out in batches."""
+
+from bayes_share.data.augmentation import AUGMENTATIONS
+from bayes_share.data.batches import epoch_order, eval_batches, train_batch
+from bayes_share.data.dataset import Data, Split
+from bayes_share.data.load import load_data
+
+__all__ = ["AUGMENTATIONS", "Data", "Split", "epoch_order", "eval_batches", "load_data", "train_batch"]

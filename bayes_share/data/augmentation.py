@@ -1,0 +1,63 @@
+"""Random flips and crops of a whole batch at once, each image by its own draw.
+
+Source: the recipe that is usual for CIFAR since He et al. (2016), "Deep Residual Learning for Image Recognition",
+section 4.2: pad by an eighth of the size, flip half of the images, crop at random. Images are padded *after* they were
+normalised, with 0, which is the mean colour of the training images.
+
+Draws come from torch's global generator on the CPU, so that a GPU sees the same augmentation.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Images = Float[Tensor, "batch channel height width"]
+
+
+def unchanged(images: Images) -> Images:
+    """The images as they are."""
+    return images
+
+
+def random_flip(images: Images) -> Images:
+    """Each image mirrored left to right with probability 1/2.
+
+    Args:
+        images: ``[batch, channel, height, width]``, normalised.
+    """
+    flipped = torch.rand(len(images), device="cpu").lt(0.5).to(images.device)
+    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
+def random_crop(images: Images) -> Images:
+    """Each image shifted by up to an eighth of its height and width (one pixel at least); what comes in is 0.
+
+    Args:
+        images: ``[batch, channel, height, width]``, normalised.
+    """
+    batch, channels, height, width = images.shape
+    pad_y, pad_x = max(1, height // 8), max(1, width // 8)
+    top = torch.randint(2 * pad_y + 1, (batch,), device="cpu")
+    left = torch.randint(2 * pad_x + 1, (batch,), device="cpu")
+    rows = (top[:, None] + torch.arange(height, device="cpu")).to(images.device)
+    columns = (left[:, None] + torch.arange(width, device="cpu")).to(images.device)
+    padded = functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
+    image = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[:, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def random_flip_crop(images: Images) -> Images:
+    """`random_flip`, then `random_crop`."""
+    return random_crop(random_flip(images))
+
+
+AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
+    "none": unchanged,
+    "crop": random_crop,
+    "flip-crop": random_flip_crop,
+}
+"""What can happen to a normalised training batch, by name."""

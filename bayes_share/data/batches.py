@@ -1,0 +1,67 @@
+"""Batches as tensor operations on the device of the images: no worker processes, nothing to wait for."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from bayes_share.data.augmentation import AUGMENTATIONS
+from bayes_share.data.dataset import Data, Split
+from bayes_share.errors import InputError
+from bayes_share.seeding import generator
+
+Batch = tuple[Float32[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
+
+
+def epoch_order(num_data: int, seed: int, epoch: int) -> Int64[Tensor, "num_data"]:
+    """The order in which an epoch visits the training images, from the key ``(seed, "epoch", epoch)``.
+
+    Args:
+        num_data: how many training images there are.
+        seed: the seed of the run.
+        epoch: counted from 0.
+
+    Returns:
+        ``[num_data]``, each index once, on the CPU.
+    """
+    return torch.randperm(num_data, generator=generator(seed, "epoch", epoch), device="cpu")
+
+
+def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
+    """Training images, normalised and then augmented as ``data.augment`` says.
+
+    Draws from torch's global CPU generator: call it inside ``seeded(seed, "step", t)`` to have the same batch again.
+
+    Args:
+        data: the data set; the batch is made on its device.
+        indices: ``[batch]`` into ``data.train``, a piece of `epoch_order`.
+
+    Returns:
+        images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
+    """
+    chosen = data.train.at(indices)
+    return AUGMENTATIONS[data.augment](data.normalise(chosen.images)), chosen.labels
+
+
+def eval_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
+    """All images of a split in their order, normalised; the last batch may be smaller.
+
+    Args:
+        data: whose training images the normalisation comes from; on the device of `split`.
+        split: ``data.validation``, ``data.test``, or images from elsewhere with as many channels.
+        batch_size: how many images at a time, at least 1.
+
+    Returns:
+        an iterator of images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
+
+    Raises:
+        InputError: for a batch size below 1, or another number of channels.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, but a batch needs at least 1 image")
+    channels = split.images.shape[1]
+    if channels != data.in_channels:
+        raise InputError(f"the images have {channels} channels, but those of {data.name} have {data.in_channels}")
+    pieces = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+    return ((data.normalise(images), labels) for images, labels in pieces)

@@ -1,0 +1,86 @@
+"""From the name of a data set to the data set."""
+
+from pathlib import Path
+
+from bayes_share.data.augmentation import AUGMENTATIONS
+from bayes_share.data.dataset import Data, pixel_moments
+from bayes_share.data.digits import read_digits
+from bayes_share.data.npz import read_npz
+from bayes_share.data.source import Source, three_parts
+from bayes_share.errors import InputError, unknown
+
+_DOWNLOADED = {
+    "cifar10": "flip-crop",
+    "cifar100": "flip-crop",
+    "svhn": "crop",
+    "mnist": "crop",
+    "fashion_mnist": "crop",
+}
+"""The data sets that torchvision downloads, and their usual augmentation: digits have no mirror image."""
+
+
+def load_data(name: str, data_dir: str | Path = "data", split_seed: int = 0, augment: str = "auto") -> Data:
+    """Read a data set into memory, as uint8 on the CPU, in three parts.
+
+    Where a set has no validation part, a tenth of its training images is held out, by class; one that is not divided
+    at all is divided 70/10/20. The test part chooses nothing.
+
+    Args:
+        name: ``digits`` (in scikit-learn, without a download); ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or
+            ``fashion_mnist`` (downloaded once by torchvision); ``npz:DIR``, a folder with ``train.npz``, ``test.npz``
+            and perhaps ``validation.npz``; ``npz:FILE``, one file, perhaps with an array ``split``; ``folder:DIR``, a
+            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``.
+        data_dir: where downloads are kept.
+        split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
+        augment: ``none``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for CIFAR,
+            ``crop`` for other downloads, and ``none`` for everything else.
+
+    Returns:
+        the data, with the moments of its training pixels.
+
+    Raises:
+        InputError: if the name is unknown, or what it names is missing, damaged or of another form.
+    """
+    if augment not in ("auto", *AUGMENTATIONS):
+        raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
+    try:
+        source = _read(name, Path(data_dir).expanduser())
+    except OSError as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+    train, validation, test = three_parts(source, split_seed, name)
+    mean, std = pixel_moments(train.images)
+    return Data(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=_class_names(source, int(train.labels.max()) + 1, name),
+        mean=mean,
+        std=std,
+        augment=_DOWNLOADED.get(name, "none") if augment == "auto" else augment,
+    )
+
+
+def _read(name: str, data_dir: Path) -> Source:
+    """Torchvision and Pillow are imported only for the sets that need them."""
+    kind, _, path = name.partition(":")
+    if name == "digits":
+        return read_digits()
+    if name in _DOWNLOADED:
+        from bayes_share.data.torchvision_sets import read_torchvision
+
+        return read_torchvision(name, data_dir)
+    if kind == "npz" and path:
+        return read_npz(Path(path).expanduser())
+    if kind == "folder" and path:
+        from bayes_share.data.folder import read_folder
+
+        return read_folder(Path(path).expanduser())
+    raise unknown("data set", name, ("digits", *_DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR"))
+
+
+def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:
+    names = source.class_names or tuple(map(str, range(num_classes)))
+    if len(names) != num_classes:
+        raise InputError(f"{where}: there are {len(names)} class names, but {num_classes} classes among the labels")
+    return names

@@ -1,0 +1,157 @@
+"""What a reader found, and the way from there to three parts that fit together."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Generator, Tensor
+
+from bayes_share.data.dataset import Split
+from bayes_share.errors import InputError
+from bayes_share.seeding import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader found.
+
+    Attributes:
+        train: the training images; all images where there is no test set.
+        test: the test set, if there is one.
+        validation: the validation set, if there is one.
+        class_names: one per class; empty where the classes have no names.
+    """
+
+    train: Split
+    test: Split | None = None
+    validation: Split | None = None
+    class_names: tuple[str, ...] = ()
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
+    """Arrays as somebody stored them, made into a `Split` if they are one.
+
+    Args:
+        images: uint8 ``[image, height, width, channel]``, or ``[image, height, width]`` for one channel.
+        labels: integers ``[image]``, from 0.
+        where: the file or folder they come from, for messages.
+
+    Raises:
+        InputError: if they are something else.
+    """
+    if images.dtype != np.uint8:
+        raise InputError(f"{where}: images are {images.dtype}, but must be uint8 with values from 0 to 255")
+    if images.ndim not in (3, 4):
+        raise InputError(f"{where}: images have shape {images.shape}, but must be [N, H, W] or [N, H, W, C]")
+    if 0 in images.shape:
+        raise InputError(f"{where}: images have shape {images.shape}, but at least one image with a pixel is needed")
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{where}: labels are {labels.dtype}, but must be integers")
+    if labels.shape != images.shape[:1]:
+        raise InputError(f"{where}: labels have shape {labels.shape}, but must be one for each of {len(images)} images")
+    if labels.min() < 0:
+        raise InputError(f"{where}: there is a label {labels.min()}, but classes are counted from 0")
+    channels_first = images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2)
+    return Split(torch.from_numpy(np.ascontiguousarray(channels_first)), torch.from_numpy(labels.astype(np.int64)))
+
+
+def three_parts(source: Source, split_seed: int, where: str) -> tuple[Split, Split, Split]:
+    """Training, validation and test set: those that were found, and what is missing held out by class.
+
+    Without a test set, images are divided 70/10/20; without a validation set, a tenth of the training images is held
+    out. The test set has no part in any choice.
+
+    Args:
+        source: what was found.
+        split_seed: the only thing besides the labels that the division depends on.
+        where: the data set, for messages.
+
+    Raises:
+        InputError: if the parts do not fit together, or there are too few images to divide.
+    """
+    rng = generator(split_seed, "split")
+    if source.test is None:
+        train, validation, test = _divide(source.train, (7, 1, 2), rng, where)
+    elif source.validation is None:
+        train, validation = _divide(source.train, (9, 1), rng, where)
+        test = source.test
+    else:
+        train, validation, test = source.train, source.validation, source.test
+    _check_classes(train, {"validation": validation, "test": test}, where)
+    _check_shapes(train, {"validation": validation, "test": test}, where)
+    return train, validation, test
+
+
+def stratified(labels: Int64[Tensor, "image"], shares: tuple[int, ...], rng: Generator) -> list[Int64[Tensor, "_"]]:
+    """Indices divided at random so that each part has its share of each class, to within one image.
+
+    What does not divide goes where the largest remainder is, at a tie to the earlier part. So a class with too few
+    images for all parts is in the part with the largest share, and in the others as far as it goes.
+
+    Args:
+        labels: ``[image]``, the classes.
+        shares: the relative sizes of the parts, for example ``(7, 1, 2)``.
+        rng: the source of randomness.
+
+    Returns:
+        for each share the indices ``[part]``, in ascending order.
+    """
+    shuffled = torch.randperm(len(labels), generator=rng, device="cpu")
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = labels.unique(return_counts=True)[1].tolist()
+    pieces = [group.split(_sizes(len(group), shares)) for group in by_class.split(counts)]
+    return [torch.cat(part).sort().values for part in zip(*pieces, strict=True)]
+
+
+def _sizes(count: int, shares: tuple[int, ...]) -> list[int]:
+    whole = sum(shares)
+    sizes = [count * share // whole for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda part: -(count * shares[part] % whole))
+    for part in by_remainder[: count - sum(sizes)]:
+        sizes[part] += 1
+    return sizes
+
+
+def _divide(split: Split, shares: tuple[int, ...], rng: Generator, where: str) -> list[Split]:
+    parts = stratified(split.labels, shares, rng)
+    if not all(len(part) for part in parts):
+        ratio = "/".join(str(10 * share) for share in shares)
+        raise InputError(
+            f"{where}: {len(split)} images are too few to divide {ratio} within each class; "
+            f"10 of a class are enough, or give all parts yourself"
+        )
+    return [split.at(part) for part in parts]
+
+
+def _check_classes(train: Split, others: dict[str, Split], where: str) -> None:
+    known = train.labels.unique().tolist()
+    if len(known) < 2:
+        raise InputError(f"{where}: all training labels are {known[0]}, but at least two classes are needed")
+    missing = next((low + 1 for low, high in pairwise([-1, *known]) if high > low + 1), None)
+    if missing is not None:
+        raise InputError(
+            f"{where}: labels go up to {known[-1]}, but no training image has label {missing}; "
+            f"number the classes from 0 without gaps"
+        )
+    for part, split in others.items():
+        largest = int(split.labels.max())
+        if largest > known[-1]:
+            raise InputError(
+                f"{where}: {part} has a label {largest}, but training has only the labels 0 to {known[-1]}"
+            )
+
+
+def _check_shapes(train: Split, others: dict[str, Split], where: str) -> None:
+    expected = _shape(train)
+    for part, split in others.items():
+        if _shape(split) != expected:
+            raise InputError(
+                f"{where}: images are {_shape(split)} (H x W x C) in {part} but {expected} in training; make them equal"
+            )
+
+
+def _shape(split: Split) -> str:
+    channels, height, width = split.images.shape[1:]
+    return f"{height} x {width} x {channels}"

@@ -1,0 +1,51 @@
+"""Well-known data sets through torchvision, which downloads them once and compares their checksums."""
+
+from http.client import HTTPException
+from pathlib import Path
+from tarfile import TarError
+from typing import Any
+
+import numpy as np
+from torchvision import datasets
+
+from bayes_share.data.dataset import Split
+from bayes_share.data.source import Source, checked_split
+from bayes_share.errors import InputError
+
+_CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
+    "cifar100": ("CIFAR100", {"train": True}, {"train": False}),
+    "svhn": ("SVHN", {"split": "train"}, {"split": "test"}),
+    "mnist": ("MNIST", {"train": True}, {"train": False}),
+    "fashion_mnist": ("FashionMNIST", {"train": True}, {"train": False}),
+}
+# No network, a wrong checksum, a full disk; and a short file of MNIST, which torchvision trusts once it is unpacked.
+_FAILURES = (OSError, RuntimeError, HTTPException, TarError, EOFError, ValueError, AssertionError)
+
+
+def read_torchvision(name: str, data_dir: Path) -> Source:
+    """A data set that torchvision knows, downloaded into `data_dir` if it is not there.
+
+    Args:
+        name: ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or ``fashion_mnist``.
+        data_dir: where its files are, or go to.
+
+    Raises:
+        InputError: if it is not there and cannot be downloaded, or is damaged.
+    """
+    class_name, *parts = _CLASSES[name]
+    try:
+        train, test = (getattr(datasets, class_name)(str(data_dir), download=True, **part) for part in parts)
+    except _FAILURES as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{name}: neither found whole in {str(data_dir)!r} nor downloaded there ({reason}); "
+            f"check the network and the disk, and delete what is damaged there"
+        ) from error
+    return Source(_in_memory(train, name), _in_memory(test, name), class_names=tuple(getattr(train, "classes", ())))
+
+
+def _in_memory(dataset: Any, name: str) -> Split:
+    """Read through ``dataset[i]``, since each class of torchvision keeps its arrays in another layout."""
+    images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
+    return checked_split(np.stack([np.asarray(image) for image in images]), np.array(labels), name)

@@ -1,0 +1,84 @@
+"""Rank-1 factors: how they start, and the one function that expands a base weight and its factors."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+
+FactorInitKind = Literal["normal", "random_sign", "ones"]
+
+
+@dataclass(frozen=True)
+class FactorInit:
+    """How rank-1 factors start.
+
+    Args:
+        kind: ``"normal"``: mean 1 and standard deviation `sd`, as Rank-1 Bayesian networks and the BatchEnsembles of
+            their paper do (arXiv 2005.07186); ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv 2002.06715), for
+            networks that are trained from the start, since it destroys a pretrained one; ``"ones"``: the members begin
+            as copies of the network.
+        sd: of ``"normal"``.
+        probability: of +1 in ``"random_sign"``.
+
+    Raises:
+        InputError: an unknown kind, an `sd` that is negative or not finite, or a `probability` outside [0, 1].
+    """
+
+    kind: FactorInitKind = "normal"
+    sd: float = 0.5
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FactorInitKind):
+            raise unknown("factor init", self.kind, get_args(FactorInitKind))
+        if not 0 <= self.sd < math.inf:
+            raise InputError(f"the factors' standard deviation must be finite and not negative, and is {self.sd}")
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"the probability of a positive sign must be from 0 to 1, and is {self.probability}")
+
+    def draw(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Factors of a shape, with the dtype and device of `like`, from torch's global generator on the CPU."""
+        if self.kind == "ones":
+            factors = torch.ones(shape)
+        elif self.kind == "normal":
+            factors = 1 + self.sd * torch.randn(shape)
+        else:
+            factors = 2 * (torch.rand(shape) < self.probability).float() - 1
+        return factors.to(device=like.device, dtype=like.dtype)
+
+    @property
+    def makes_members_differ(self) -> bool:
+        """Whether two members can start different from one another."""
+        return (self.kind == "normal" and self.sd > 0) or (self.kind == "random_sign" and 0 < self.probability < 1)
+
+
+def expand_weight(
+    weight: Float[Tensor, "..."],
+    r: Float[Tensor, "use in"],
+    s: Float[Tensor, "use out"],
+    groups: int = 1,
+    transposed: bool = False,
+) -> Float[Tensor, "use ..."]:
+    """The weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1).
+
+    Args:
+        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` where `transposed`.
+        r: one number per use and input channel.
+        s: one number per use and output channel.
+        groups: of a grouped convolution; each group takes its slice of `r`.
+        transposed: whether input and output channels are swapped in `weight`, as in transposed convolutions.
+
+    Returns:
+        One weight per use, ``[use, *weight.shape]``.
+    """
+    first, second = (r, s) if transposed else (s, r)
+    uses = first.shape[0]
+    # Row i of the weight belongs to group i // (rows / groups), and sees only that group's slice of the second axis.
+    rows = second.view(uses, groups, 1, -1).expand(-1, -1, weight.shape[0] // groups, -1).flatten(1, 2)
+    factor = first.unsqueeze(2) * rows
+    return weight * factor.view(*factor.shape, *[1] * (weight.ndim - 2))

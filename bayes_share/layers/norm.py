@@ -1,0 +1,193 @@
+"""Normalisation: filter response norm, and batch and group norm with parameters of each member's own."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bayes_share.layers.rows import align, divide, scale_shift
+
+
+class FilterResponseNorm2d(nn.Module):
+    """Filter Response Normalisation: each channel of each image by its own mean square, without a batch.
+
+    ``y = weight * x / sqrt(mean(x²) + eps) + bias``, the mean over the pixels of one channel of one image
+    (Singh and Krishnan 2020, arXiv 1911.09737, eq. 1 to 3). Follow it by `ThresholdedLinearUnit`.
+
+    Args:
+        num_features: channels.
+        eps: added to the mean square; small, because every channel has many pixels.
+        ensemble_size: members, each with a `weight` and a `bias` of its own; None where there are none, or they share.
+
+    Shapes: `weight` and `bias` ``[channel]`` or ``[member, channel]``; input and output
+    ``[member * batch, channel, height, width]``.
+    """
+
+    member_parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def __init__(self, num_features: int, eps: float = 1e-6, ensemble_size: int | None = None) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.ensemble_size = ensemble_size
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(_shape(ensemble_size, num_features)))
+        self.bias = nn.Parameter(torch.zeros(_shape(ensemble_size, num_features)))
+
+    def forward(self, x: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row channel height width"]:
+        """Normalise each channel of each row."""
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean_square = precise.square().mean(dim=(2, 3), keepdim=True)
+        return scale_shift(x * torch.rsqrt(mean_square + self.eps).to(x.dtype), self.weight, self.bias, axis=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, ensemble_size={self.ensemble_size}"
+
+
+class ThresholdedLinearUnit(nn.Module):
+    """The activation that goes with filter response norm: ``max(x, threshold)`` with a learned threshold per channel.
+
+    Singh and Krishnan 2020, arXiv 1911.09737, eq. 4. The threshold starts at 0, as a ReLU.
+
+    Args:
+        num_features: channels.
+        ensemble_size: members, each with a threshold of its own; None where there are none, or they share.
+
+    Shapes: `threshold` ``[channel]`` or ``[member, channel]``; input and output ``[member * batch, channel, ...]``.
+    """
+
+    member_parameters: ClassVar[tuple[str, ...]] = ("threshold",)
+
+    def __init__(self, num_features: int, ensemble_size: int | None = None) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.ensemble_size = ensemble_size
+        self.threshold = nn.Parameter(torch.zeros(_shape(ensemble_size, num_features)))
+
+    def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
+        """Clip each row at its member's thresholds."""
+        threshold = torch.atleast_2d(self.threshold)
+        parts = divide(x, len(threshold))
+        return torch.maximum(parts, align(threshold, parts, axis=1)).flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, ensemble_size={self.ensemble_size}"
+
+
+def _shape(ensemble_size: int | None, num_features: int) -> tuple[int, ...]:
+    return (num_features,) if ensemble_size is None else (ensemble_size, num_features)
+
+
+class MemberBatchNorm(nn.Module):
+    """Batch normalisation with statistics, `weight` and `bias` of each member's own, in any number of dimensions.
+
+    Each member's rows are normalised as `torch.nn.BatchNorm1d/2d/3d` would normalise them alone
+    (Ioffe and Szegedy 2015, arXiv 1502.03167).
+
+    Args:
+        num_features: channels.
+        ensemble_size: members.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics; None for a cumulative average.
+        affine: whether there are `weight` and `bias`.
+        track_running_stats: whether running statistics are kept, for use in eval mode.
+
+    Shapes: `weight`, `bias`, `running_mean`, `running_var` ``[member, channel]``; input and output
+    ``[member * batch, channel, ...]``.
+    """
+
+    member_parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        ensemble_size: int = 1,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.ensemble_size = ensemble_size
+        self.eps = eps
+        self.momentum = momentum
+        shape = (ensemble_size, num_features)
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(shape) if track_running_stats else None)
+        self.register_buffer("running_var", torch.ones(shape) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+
+    def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
+        """Normalise the rows of each member by that member's statistics."""
+        parts = divide(x, self.ensemble_size)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        of_batch = self.training or self.running_mean is None
+        return torch.cat(
+            [
+                F.batch_norm(
+                    part,
+                    _member(self.running_mean, member),
+                    _member(self.running_var, member),
+                    _member(self.weight, member),
+                    _member(self.bias, member),
+                    of_batch,
+                    momentum,
+                    self.eps,
+                )
+                for member, part in enumerate(parts)
+            ]
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, ensemble_size={self.ensemble_size}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _member(values: Tensor | None, member: int) -> Tensor | None:
+    return None if values is None else values[member]
+
+
+class MemberGroupNorm(nn.Module):
+    """Group normalisation with `weight` and `bias` of each member's own.
+
+    The normalisation itself is per image (Wu and He 2018, arXiv 1803.08494), so only what follows it is a member's own.
+
+    Args:
+        num_groups: groups that the channels are divided into.
+        num_channels: channels.
+        ensemble_size: members.
+        eps: added to the variance.
+
+    Shapes: `weight` and `bias` ``[member, channel]``; input and output ``[member * batch, channel, ...]``.
+    """
+
+    member_parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    def __init__(self, num_groups: int, num_channels: int, ensemble_size: int = 1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.ensemble_size = ensemble_size
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(ensemble_size, num_channels))
+        self.bias = nn.Parameter(torch.zeros(ensemble_size, num_channels))
+
+    def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
+        """Normalise each row, then scale and shift it as its member does."""
+        normalised = F.group_norm(x, self.num_groups, eps=self.eps)
+        return scale_shift(normalised, self.weight, self.bias, axis=1)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, ensemble_size={self.ensemble_size}, eps={self.eps}"

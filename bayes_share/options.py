@@ -1,0 +1,55 @@
+"""Command-line options from records: names, types and defaults of their fields, help from their docstrings."""
+
+import dataclasses
+import inspect
+import re
+from difflib import get_close_matches
+from typing import Any, NoReturn, get_type_hints
+
+import docstring_parser
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from bayes_share.config import option_fields
+from bayes_share.errors import InputError
+
+
+class OptionParser(ArgumentParser):
+    """A parser whose complaints are one-line `InputError`s, with the nearest option that exists."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        """Raise what argparse would print."""
+        line = " ".join(message.split())
+        if unrecognised := re.search(r"nrecognized arguments: (\S+)", line):
+            option = unrecognised[1].split("=")[0]
+            known = [name for action in self._actions for name in action.option_strings]
+            near = get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
+        line = re.sub(r'Parser key "(\w+)":', lambda match: f"--{match[1].replace('_', '-')}:", line)
+        raise InputError(re.sub(r"typing\.|<class '(\w+)'>", r"\1", line))
+
+
+def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
+    """Add an option for each field of a record.
+
+    Args:
+        parser: gets the options.
+        title: of their group in the help.
+        kind: a dataclass whose docstring explains every field under ``Args``.
+    """
+    group = parser.add_argument_group(title)
+    helps = {param.arg_name: param.description for param in docstring_parser.parse(inspect.getdoc(kind) or "").params}
+    types = get_type_hints(kind)
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    for name in option_fields(kind):
+        settings: dict[str, Any] = {"help": helps[name], "default": defaults[name]}
+        if types[name] is bool:
+            settings["action"] = ActionYesNo(no_prefix="no-")
+        else:
+            settings["type"] = types[name]
+        group.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def first_line(kind: type) -> str:
+    """What a class is, in the first line of its docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]

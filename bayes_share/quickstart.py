@@ -1,0 +1,36 @@
+"""The first look: one network, a BatchEnsemble and a deep ensemble on real images that need no download."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bayes_share.compare import compare
+from bayes_share.config import RunConfig
+from bayes_share.inference import MAP, DeepEnsemble
+from bayes_share.run import run
+
+_METHODS = {
+    "single network": RunConfig(algorithm=MAP(), model="lenet", ensemble_size=1),
+    "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="lenet", ensemble_size=4),
+    "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="lenet", ensemble_size=1),
+}
+
+
+def quickstart(out: Path, seed: int) -> None:
+    """Train the three, or take up where they were, and print the table and where the picture is.
+
+    Args:
+        out: folder for the run folders and the picture.
+        seed: of all three.
+
+    Raises:
+        InputError: a folder that holds other runs.
+    """
+    runs = {}
+    for name, config in _METHODS.items():
+        print(f"{name} ...", file=sys.stderr)
+        runs[name] = out / name.replace(" ", "-").lower()
+        run(replace(config, seed=seed), runs[name], resume=True)
+    picture = out / "reliability.png"
+    print(compare(runs, picture))
+    print(f"reliability picture: {picture}")

@@ -1,0 +1,200 @@
+"""A run: a folder with its config, metrics, checkpoints and predictions, which can be stopped and taken up again."""
+
+import csv
+import io
+import json
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from bayes_share.config import RunConfig, read_config
+from bayes_share.errors import InputError
+from bayes_share.evaluation.predictions import Predictions, write_predictions
+from bayes_share.files import write_atomically
+from bayes_share.inference import Training
+from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.version import __version__
+
+_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """A run was interrupted, and has saved what it needs to go on."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the files of a run are."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """All options; starts the same run again."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A line for each epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def summary(self) -> Path:
+        """Parameters, seconds and versions; the last file to be written, so it says that the run is finished."""
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The latest states."""
+        return Checkpoints(self.path / "checkpoints")
+
+    def predictions(self, split: str) -> Path:
+        """Logits and labels of a split."""
+        return self.path / "predictions" / f"{split}.npz"
+
+
+def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
+    """Train, predict and leave all of it in a folder, which comes into being after the first step.
+
+    Args:
+        config: everything that the run depends on.
+        path: the folder; must not exist unless the run is resumed.
+        resume: go on with what is there, from the start where nothing is there yet. A run that was killed at any moment
+            and resumed ends, on the CPU, with the same numbers as one that was not.
+        progress: whether a bar is shown.
+
+    Raises:
+        InputError: what cannot be used in the config, or a folder that exists or is of another run.
+        RunError: the loss is no number any more, or the disk is full.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint.
+    """
+    folder = RunFolder(path)
+    _check_folder(folder, config, resume)
+    if folder.summary.is_file():
+        _say(f"{path} is finished")
+        return folder
+    data = config.load_data()
+    training = Training(
+        config.algorithm, config.build(data), data, config.epochs, config.batch_size, config.seed, config.execution
+    )
+    if (saved := folder.checkpoints.load(_say)) is not None:
+        training.load_state_dict(saved)
+    with _interruptible() as is_interrupted:
+        _train(training, folder, config, is_interrupted, progress)
+    _finish(training, folder, config)
+    return folder
+
+
+def _check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path} is a file; a run needs a folder")
+    for left in folder.path.rglob(".*.tmp"):  # by a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    if not folder.path.exists() or not any(folder.path.iterdir()):
+        return
+    if not resume:
+        raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
+    if not folder.config.is_file():
+        raise InputError(f"{folder.path} is not a run: it has no config.yaml")
+    there, here = read_config(folder.config), config.to_flat()
+    for name in here:
+        if name not in _MAY_CHANGE and there.get(name) != here[name]:
+            raise InputError(
+                f"{folder.path} is a run with {name} {there.get(name)}, which cannot be resumed with {here[name]}"
+            )
+
+
+def _train(
+    training: Training, folder: RunFolder, config: RunConfig, is_interrupted: Callable[[], bool], progress: bool
+) -> None:
+    was_finished, saved_at = training.is_finished, time.monotonic()
+    bar = tqdm(total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False)
+    with bar:
+        for info in training.steps():
+            if not folder.config.exists():
+                write_atomically(folder.config, config.to_yaml().encode())
+            is_epoch_end = training.step % training.steps_per_epoch == 0
+            if is_epoch_end or is_interrupted() or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+                folder.checkpoints.save(training.step, training.state_dict())
+                saved_at = time.monotonic()
+            if is_epoch_end:
+                write_atomically(folder.metrics, _csv(training.history))
+                bar.set_postfix_str(_latest(training.history))
+            if is_interrupted():
+                raise InterruptedRun
+            bar.update()
+    if not was_finished:
+        folder.checkpoints.save(training.step, training.state_dict())
+
+
+def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
+    write_atomically(folder.metrics, _csv(training.history))
+    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+        logits = training.predict(split, config.num_samples)
+        write_predictions(folder.predictions(name), Predictions(logits, split.labels.cpu()))
+    summary = {
+        "parameters": training.state.num_parameters,
+        "seconds": round(training.history[-1]["seconds"], 3),
+        "device": _device_name(config),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
+    }
+    write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _csv(history: list[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def _latest(history: list[dict[str, float]]) -> str:
+    last = history[-1]
+    return (
+        f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
+        f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
+
+
+def _device_name(config: RunConfig) -> str:
+    device = config.execution.torch_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

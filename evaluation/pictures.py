@@ -1,0 +1,124 @@
+"""Pictures of predictions. matplotlib is imported when one is drawn, and its global state is not touched."""
+
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.calibration import Reliability, reliability
+from bayes_share.evaluation.predictions import Predictions, log_probs, replacing
+from bayes_share.evaluation.scores import accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PANELS_PER_ROW = 4
+_TITLE_WIDTH = 30
+# Of Okabe and Ito's palette, which stays apart for the colour-blind; the hatches do so in grey.
+_GREY = "#5A5A5A"
+_ACCURACY: Any = {"facecolor": "#0072B2", "edgecolor": "white", "linewidth": 0.5, "label": "accuracy"}
+_OVER: Any = {
+    "facecolor": "#F5CF80",
+    "edgecolor": "#8A5F00",
+    "linewidth": 0.5,
+    "hatch": "////",
+    "label": "overconfident",
+}
+_UNDER: Any = {
+    "facecolor": "#A8D8F4",
+    "edgecolor": "#00507D",
+    "linewidth": 0.5,
+    "hatch": r"\\\\",
+    "label": "underconfident",
+}
+_DIAGONAL: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": "calibrated"}
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "bayes_share",
+}
+
+
+def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins: int = 15) -> None:
+    """Draw the reliability diagrams of runs side by side.
+
+    Each panel has, over the confidence, the accuracy of the images in each bin and its gap to their mean confidence,
+    and below it how the images spread over the bins. The ECE is the gap's mean over images. After Niculescu-Mizil and
+    Caruana 2005, and Guo et al. 2017 (arXiv 1706.04599, figure 1). The same predictions give the same bytes.
+
+    Args:
+        runs: predictions by the name that is to stand above their panel.
+        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        bins: of equal width, as in `bayes_share.evaluation.calibration.reliability`.
+
+    Raises:
+        InputError: no runs, no bins, or another suffix.
+        RunError: the file cannot be written.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    if not runs:
+        raise InputError(f"{path}: there are no runs to draw")
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    rows = math.ceil(len(runs) / _PANELS_PER_ROW)
+    columns = math.ceil(len(runs) / rows)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(2.7 * columns + 0.5, 3.9 * rows + 0.3), layout="constrained")
+        heights = {"height_ratios": [3, 1] * rows}
+        grid = figure.subplots(2 * rows, columns, sharey="row", squeeze=False, gridspec_kw=heights)
+        panels = [
+            (grid[2 * row, column], grid[2 * row + 1, column]) for row in range(rows) for column in range(columns)
+        ]
+        for (upper, lower), (name, predictions) in zip(panels, runs.items(), strict=False):
+            _draw(upper, lower, name, predictions, bins)
+        for upper, lower in panels[len(runs) :]:
+            upper.set_visible(False)
+            lower.set_visible(False)
+        for upper, lower in panels[::columns]:
+            upper.set_ylabel("accuracy")
+            lower.set_ylabel("images [%]")
+        # Not the drawn artists: a panel may have no gap of a kind.
+        legend = [Patch(**_ACCURACY), Patch(**_OVER), Patch(**_UNDER), Line2D([], [], **_DIAGONAL)]
+        figure.legend(handles=legend, loc="outside lower center", ncols=min(4, 2 * columns), frameon=False)
+        with replacing(path) as file:
+            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw(upper: "Axes", lower: "Axes", name: str, predictions: Predictions, bins: int) -> None:
+    probs = log_probs(predictions.logits).exp()
+    result = reliability(probs, predictions.labels, bins)
+    summary = f"accuracy {accuracy(probs, predictions.labels):.1%}, ECE {result.ece:.4f}"
+    # A name is not mathematics, whatever dollars it has.
+    upper.set_title(f"{textwrap.fill(name, _TITLE_WIDTH)}\n{summary}", parse_math=False)
+    _draw_accuracy(upper, result)
+    _draw_counts(lower, result)
+
+
+def _draw_accuracy(axes: "Axes", result: Reliability) -> None:
+    left, accuracy, confidence = (x.numpy(force=True) for x in (result.edges[:-1], result.accuracy, result.confidence))
+    width = 1 / len(left)
+    axes.bar(left, accuracy, width, align="edge", **_ACCURACY)
+    for style, gap in (_OVER, accuracy < confidence), (_UNDER, accuracy > confidence):
+        axes.bar(left[gap], (confidence - accuracy)[gap], width, bottom=accuracy[gap], align="edge", **style)
+    axes.plot([0, 1], [0, 1], **_DIAGONAL)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_counts(axes: "Axes", result: Reliability) -> None:
+    share = (100 * result.count / result.count.sum()).numpy(force=True)
+    left = result.edges[:-1].numpy(force=True)
+    axes.bar(left, share, 1 / len(share), align="edge", color=_GREY, edgecolor="white", linewidth=0.5)
+    axes.set(xlim=(0, 1), ylim=(0, 100), xlabel="confidence")

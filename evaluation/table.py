@@ -1,0 +1,79 @@
+"""Tables for the terminal and for documents."""
+
+from collections.abc import Mapping, Sequence
+
+from bayes_share.errors import unknown
+
+Cell = str | int | float | None
+
+# The title, the format, and the factor of each column that has a unit or a customary precision.
+_COLUMNS: Mapping[str, tuple[str, str, float]] = {
+    "accuracy": ("accuracy [%]", ".2f", 100),
+    "nll": ("NLL [nat]", ".4f", 1),
+    "member_nll": ("member NLL [nat]", ".4f", 1),
+    "brier": ("Brier", ".4f", 1),
+    "ece": ("ECE", ".4f", 1),
+    "seconds": ("time [s]", ",.1f", 1),
+}
+_EMPTY = "–"
+
+
+def format_table(names: Sequence[str], rows: Sequence[Mapping[str, Cell]], markdown: bool = False) -> str:
+    """Lay out records as a table, text to the left and numbers to the right.
+
+    `accuracy` is shown in percent, `nll` in nats, `seconds` in seconds, whole numbers with separated thousands, and
+    other numbers with four significant digits.
+
+    Args:
+        names: the columns, in order: keys of the rows.
+        rows: one record per line; what is None or missing in one is shown as a dash.
+        markdown: a Markdown table in place of a plain one.
+
+    Raises:
+        InputError: a column that no row has.
+
+    >>> rows = [{"run": "map", "accuracy": 0.9, "parameters": 61706}, {"run": "ensemble", "accuracy": 0.95}]
+    >>> print(format_table(["run", "accuracy", "parameters"], rows))
+    run       accuracy [%]  parameters
+    --------  ------------  ----------
+    map              90.00      61,706
+    ensemble         95.00           –
+    >>> print(format_table(["run", "accuracy"], rows, markdown=True))
+    | run      | accuracy [%] |
+    | :------- | -----------: |
+    | map      |        90.00 |
+    | ensemble |        95.00 |
+    """
+    columns = [_column(name, rows, markdown) for name in names]
+    lines = zip(*columns, strict=True)
+    if markdown:
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Cell]], markdown: bool) -> list[str]:
+    """One column's title, rule and cells, all of one width."""
+    if rows and not any(name in row for row in rows):
+        raise unknown("column", name, {key for row in rows for key in row})
+    values = [row.get(name) for row in rows]
+    texts = [_COLUMNS[name][0] if name in _COLUMNS else name, *(_text(name, value) for value in values)]
+    if markdown:
+        texts = [text.replace("|", r"\|") for text in texts]
+    width = max(3, *map(len, texts))
+    is_text = any(isinstance(value, str) for value in values)
+    title, *cells = [text.ljust(width) if is_text else text.rjust(width) for text in texts]
+    rule = "-" * width
+    if markdown:
+        rule = f":{rule[1:]}" if is_text else f"{rule[1:]}:"
+    return [title, rule, *cells]
+
+
+def _text(name: str, value: Cell) -> str:
+    if value is None:
+        return _EMPTY
+    if isinstance(value, str):
+        return value
+    if name in _COLUMNS:
+        _, form, factor = _COLUMNS[name]
+        return f"{value * factor:z{form}}"  # z: a zero has no sign
+    return f"{value:,}" if isinstance(value, int) else f"{value:z.4g}"

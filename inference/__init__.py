@@ -1,0 +1,27 @@
+"""Inference algorithms behind one contract."""
+
+from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
+from bayes_share.inference.deep_ensemble import DeepEnsemble
+from bayes_share.inference.execution import Execution
+from bayes_share.inference.fit import Training, fit
+from bayes_share.inference.map import MAP
+from bayes_share.inference.predict import predict
+
+ALGORITHMS: dict[str, type] = {"map": MAP, "deep-ensemble": DeepEnsemble}
+"""The algorithms by their names on the command line."""
+
+__all__ = [
+    "ALGORITHMS",
+    "MAP",
+    "Batch",
+    "Build",
+    "DeepEnsemble",
+    "Execution",
+    "Forward",
+    "Inference",
+    "State",
+    "StepInfo",
+    "Training",
+    "fit",
+    "predict",
+]

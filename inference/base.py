@@ -1,0 +1,77 @@
+"""The contract that every inference algorithm keeps."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bayes_share.models.model import Model
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs ``[batch, ...]`` and targets ``[batch]``."""
+
+Build = Callable[[], Model]
+"""Gives a freshly initialised model; each call another, from torch's global generator."""
+
+Forward = Callable[[Tensor], Tensor]
+"""One draw of the network: ``x [batch, ...]`` to logits ``[member, batch, class]``, in eval mode, without gradients."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a step reports; diagnostics only, nothing that the next step needs.
+
+    Args:
+        loss: what was minimised, per example.
+        log_lik: mean log-likelihood per example and member, in nats.
+        kl: divergence of the posterior from the prior, in nats, over the whole data; 0 for point estimates.
+        accuracy: the part of the examples, over members, whose most probable class is the target.
+        learning_rate: of the base weights, in this step.
+    """
+
+    loss: Float[Tensor, ""]
+    log_lik: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+    learning_rate: float
+
+
+class State(Protocol):
+    """All that changes while an algorithm runs: what the next step and prediction need, and no diagnostics."""
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned; shared ones count once."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors, plain numbers, strings, lists and dicts, so that it is read back without pickle."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` gave, of the same algorithm and model."""
+
+
+S = TypeVar("S", bound=State)
+
+
+class Inference(Protocol[S]):
+    """An algorithm: a frozen record of hyperparameters. All that changes is in its state."""
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> S:
+        """The state before the first step.
+
+        Args:
+            build: gives a freshly initialised model; it is called as often as the algorithm needs one.
+            num_data: training examples; scales priors and penalties.
+            num_steps: how many steps there will be, for schedules.
+        """
+
+    def step(self, state: S, batch: Batch) -> StepInfo:
+        """Take one step on a batch; changes the state, as `torch.optim` does."""
+
+    def finish(self, state: S, batches: Iterable[Batch]) -> None:
+        """After the last step, a pass over the training data, where one is needed."""
+
+    def draw(self, state: S, sample: int) -> Forward:
+        """The network under draw number `sample`: the same for the same state and number. Changes nothing."""

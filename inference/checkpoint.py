@@ -1,0 +1,71 @@
+"""Checkpoints: written atomically, read without pickle, and known by their own digest."""
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayes_share.files import write_atomically
+
+_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own.
+
+    A file's name has the step and the beginning of the SHA-256 of its bytes: a damaged file is known as such.
+
+    Args:
+        folder: where they lie; made when the first is saved.
+        keep: how many of the latest are kept. At least two, so that there is another where one is damaged.
+    """
+
+    folder: Path
+    keep: int = 2
+
+    def save(self, step: int, content: dict[str, Any]) -> None:
+        """Save tensors, plain numbers, strings, lists and dicts, then remove what is older than the latest `keep`.
+
+        Raises:
+            RunError: it could not be written; the earlier ones are as they were.
+        """
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
+        path = self.folder / f"step-{step:09d}-{digest}.pt"
+        write_atomically(path, buffer.getvalue())
+        for old in [other for other in self._latest_first() if other != path][self.keep - 1 :]:
+            old.unlink(missing_ok=True)
+
+    def load(self, report: Callable[[str], None]) -> dict[str, Any] | None:
+        """The content of the latest checkpoint that is whole, on the CPU; None where there is none.
+
+        Args:
+            report: told about every damaged one that was passed over.
+        """
+        for path in self._latest_first():
+            if (content := _read(path)) is not None:
+                return content
+            report(f"checkpoint {path} is damaged; using the one before it")
+        return None
+
+    def _latest_first(self) -> list[Path]:
+        paths = [path for path in self.folder.glob("step-*.pt") if _NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    match = _NAME.fullmatch(path.name)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
+        return None
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

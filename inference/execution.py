@@ -1,0 +1,64 @@
+"""How a network is computed: on which device, in which precision and memory format, compiled or not."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.models.model import Model
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a network is computed; changes speed and rounding, not what is computed.
+
+    Args:
+        device: "cpu", "cuda", or "auto": a CUDA device if there is one.
+        precision: "float32", or "bfloat16": autocast, with parameters in float32.
+        channels_last: whether images and convolutions lie in memory with their channels innermost.
+        compile: whether `torch.compile` is used; the first steps then take a minute, and rounding differs.
+    """
+
+    device: DeviceName = "auto"
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device not in get_args(DeviceName):
+            raise unknown("device", self.device, get_args(DeviceName))
+        if self.precision not in get_args(Precision):
+            raise unknown("precision", self.precision, get_args(Precision))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device 'cuda': torch sees no CUDA device here; use 'cpu' or 'auto'")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` stands for on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def place(self, model: Model) -> Model:
+        """Move a model to the device and memory format, and have it compiled if so wished."""
+        model = model.to(self.torch_device)
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile:
+            model.network.compile()
+        return model
+
+    def place_inputs(self, x: Tensor) -> Tensor:
+        """Move a batch to the device and memory format."""
+        x = x.to(self.torch_device)
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context for computing in the precision."""
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")

@@ -1,0 +1,221 @@
+"""Training with any algorithm."""
+
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bayes_share.data import Data, Split, epoch_order, train_batch
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference.base import Batch, Build, Inference, StepInfo
+from bayes_share.inference.execution import Execution
+from bayes_share.inference.predict import predict
+from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.model import Model
+from bayes_share.seeding import seeded
+
+_CHECK_EVERY = 50  # steps between looks at the loss where a look makes the CPU wait for the device
+
+
+class Training:
+    """An algorithm on its way through the data, which can be stopped after any step and taken up again.
+
+    The numbers of step t depend on the seed, on t and on the state alone, so that a training that was stopped, saved
+    and loaded computes what one that was not would have.
+
+    Args:
+        algorithm: what to run.
+        build: gives a freshly initialised model.
+        data: is moved to the device as a whole.
+        epochs: passes over the training data.
+        batch_size: examples in a step; what remains of an epoch is dropped.
+        seed: of initialisation, order, augmentation and noise.
+        execution: device, precision and the like.
+
+    Raises:
+        InputError: no epoch, a batch larger than the training data, or what the algorithm says of the model.
+    """
+
+    def __init__(
+        self,
+        algorithm: Inference[Any],
+        build: Build,
+        data: Data,
+        epochs: int,
+        batch_size: int,
+        seed: int = 0,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
+    ) -> None:
+        if epochs < 1:
+            raise InputError(f"training takes at least 1 epoch, not {epochs}")
+        if not 1 <= batch_size <= len(data.train):
+            raise InputError(f"a batch has from 1 to {len(data.train)} examples (all training data), not {batch_size}")
+        self.algorithm = algorithm
+        self.data = data.to(execution.torch_device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.execution = execution
+        self.steps_per_epoch = len(data.train) // batch_size
+        self.num_steps = epochs * self.steps_per_epoch
+        with seeded(seed, "init"):
+            self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
+        self.step = 0
+        self.is_finished = False
+        self.history: list[dict[str, float]] = []
+        self._seconds = 0.0
+        self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
+        self._unchecked: list[tuple[int, StepInfo]] = []
+
+    def steps(self) -> Iterator[StepInfo]:
+        """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
+
+        Raises:
+            RunError: a loss that is no finite number; names the step and the learning rate.
+        """
+        while self.step < self.num_steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            order = epoch_order(len(self.data.train), self.seed, epoch)
+            for position in range(first, self.steps_per_epoch):
+                started = time.perf_counter()
+                info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
+                if position == self.steps_per_epoch - 1:
+                    self._close_epoch(epoch, info)
+                self._seconds += time.perf_counter() - started
+                yield info
+        if not self.is_finished:
+            self.algorithm.finish(self.state, self._batches())
+            self.is_finished = True
+
+    def predict(self, split: Split, num_samples: int = 1) -> Tensor:
+        """Logits ``[draw, member, image, class]`` for a split of the data."""
+        with self.execution.autocast():
+            return predict(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on from here, as tensors and plain values.
+
+        Raises:
+            RunError: the latest losses are no finite numbers, so that this is nothing to go on from.
+        """
+        self._check()
+        return {
+            "step": self.step,
+            "state": self.state.state_dict(),
+            "is_finished": self.is_finished,
+            "history": self.history,
+            "seconds": self._seconds,
+            "sums": self._sums,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.step = state_dict["step"]
+        self.state.load_state_dict(state_dict["state"])
+        self.is_finished = state_dict["is_finished"]
+        self.history = state_dict["history"]
+        self._seconds = state_dict["seconds"]
+        self._sums = state_dict["sums"].to(self._sums.device)
+
+    def _take_step(self, indices: Tensor) -> StepInfo:
+        with seeded(self.seed, "step", self.step):
+            x, y = train_batch(self.data, indices)
+            with self.execution.autocast():
+                info = self.algorithm.step(self.state, (self.execution.place_inputs(x), y))
+        self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
+        self._unchecked.append((self.step, info))
+        self.step += 1
+        if self.execution.torch_device.type == "cpu" or len(self._unchecked) == _CHECK_EVERY:
+            self._check()
+        return info
+
+    def _check(self) -> None:
+        """Look at the losses since the last look."""
+        unchecked, self._unchecked = self._unchecked, []
+        if not unchecked or bool(torch.stack([info.loss for _, info in unchecked]).isfinite().all()):
+            return
+        step, info = next((step, info) for step, info in unchecked if not bool(info.loss.isfinite()))
+        raise RunError(
+            f"the loss is {float(info.loss)} at step {step} of {self.num_steps} (epoch {step // self.steps_per_epoch}), "
+            f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
+        )
+
+    def _close_epoch(self, epoch: int, info: StepInfo) -> None:
+        self._check()
+        loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
+        log_probs = mixture_log_probs(self.predict(self.data.validation))
+        labels = self.data.validation.labels.cpu()
+        self._sums.zero_()
+        self.history.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "train_accuracy": train_accuracy,
+                "train_nll": -log_lik,
+                "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
+                "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
+                "learning_rate": info.learning_rate,
+                "seconds": self._seconds,
+            }
+        )
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        return self.execution.place_inputs(self.data.normalise(images))
+
+    def _batches(self) -> Iterator[Batch]:
+        for x, y in eval_batches(self.data, self.data.train, self.batch_size):
+            yield self.execution.place_inputs(x), y
+
+
+def fit(
+    algorithm: Inference[Any],
+    model: Model | Build,
+    data: Data,
+    epochs: int = 10,
+    batch_size: int = 128,
+    seed: int = 0,
+    execution: Execution = Execution(),  # noqa: B008 (frozen)
+    progress: bool = True,
+) -> Any:
+    """Run an algorithm on a model and give its state.
+
+    Args:
+        algorithm: a frozen record of hyperparameters, such as `MAP()`.
+        model: a model, of which a copy is trained; or a function that builds one, which algorithms that need several
+            initialisations call several times.
+        data: as `load_data` gives it.
+        epochs: passes over the training data.
+        batch_size: examples in a step; what remains of an epoch is dropped.
+        seed: of initialisation (where a function builds the model), order, augmentation and noise.
+        execution: device, precision and the like.
+        progress: whether a bar is shown.
+
+    Returns:
+        The algorithm's state, for `predict`.
+
+    Raises:
+        InputError: what the algorithm says of the model, or a batch size or number of epochs that cannot be.
+        RunError: a loss that is no finite number.
+    """
+    build = _build_once(model) if isinstance(model, Model) else model
+    training = Training(algorithm, build, data, epochs, batch_size, seed, execution)
+    for _ in tqdm(training.steps(), total=training.num_steps, disable=None if progress else True, unit="step"):
+        pass
+    return training.state
+
+
+def _build_once(model: Model) -> Callable[[], Model]:
+    copies = iter([deepcopy(model)])
+
+    def build() -> Model:
+        if (copy := next(copies, None)) is None:
+            raise InputError(
+                "this algorithm needs several fresh initialisations: hand in a function that builds the model, "
+                "not one model"
+            )
+        return copy
+
+    return build

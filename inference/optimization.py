@@ -1,0 +1,112 @@
+"""What gradient-based algorithms share: parameter groups, schedules, accumulation and clipping."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.base import Batch
+from bayes_share.sharing.kinds import parameter_kinds
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["cosine", "step", "constant"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run, as a multiple of its base value.
+
+    Args:
+        name: ``"cosine"``: half a cosine from 1 to 0; ``"step"``: multiplied by `gamma` at each milestone;
+            ``"constant"``.
+        warmup: the part of all steps in which the rate first climbs linearly from near 0.
+        milestones: of ``"step"``, as parts of all steps.
+        gamma: of ``"step"``.
+    """
+
+    name: ScheduleName = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(ScheduleName):
+            raise unknown("schedule", self.name, get_args(ScheduleName))
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is a part of all steps, from 0 to below 1, and is {self.warmup}")
+
+    def at(self, step: int, num_steps: int) -> float:
+        """The multiple at a step, which counts from 0.
+
+        >>> [round(Schedule("cosine").at(step, 4), 3) for step in range(4)]
+        [1.0, 0.854, 0.5, 0.146]
+        """
+        warmup_steps = math.ceil(self.warmup * num_steps)
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        if self.name == "constant":
+            return 1.0
+        if self.name == "step":
+            return self.gamma ** sum(step >= milestone * num_steps for milestone in self.milestones)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, num_steps - warmup_steps)))
+
+
+def parameter_groups(
+    network: nn.Module, learning_rate: float, weight_decay: float, factor_rate: float
+) -> list[dict[str, Any]]:
+    """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
+
+    A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``;
+    rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Frozen parameters are left out.
+    """
+    parameters = dict(network.named_parameters())
+    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
+    for name, kind in parameter_kinds(network).items():
+        if parameters[name].requires_grad:
+            members = 1 if kind == "base" else parameters[name].shape[0]
+            groups.setdefault((kind, members), []).append(parameters[name])
+    return [
+        {
+            "params": members_parameters,
+            "kind": kind,
+            "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
+            "lr": learning_rate,
+            "weight_decay": 0.0 if kind == "factor" else weight_decay / members,
+        }
+        for (kind, members), members_parameters in groups.items()
+    ]
+
+
+def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
+    """The torch optimizer of a name; SGD has Nesterov momentum where it has any."""
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    if name == "adam":
+        return torch.optim.Adam(groups)
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    raise unknown("optimizer", name, get_args(OptimizerName))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, multiple: float) -> None:
+    """Set the learning rate of every group to this multiple of its base rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_rate"] * multiple
+
+
+def micro_batches(batch: Batch, accumulate: int) -> Iterator[tuple[Batch, float]]:
+    """Cut a batch into parts that fit into memory one by one, each with its share of the batch.
+
+    Raises:
+        InputError: a batch that does not divide.
+    """
+    x, y = batch
+    if len(x) % accumulate:
+        raise InputError(f"a batch of {len(x)} does not divide into {accumulate} parts to accumulate gradients over")
+    size = len(x) // accumulate
+    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
+        yield (x_part, y_part), 1 / accumulate

@@ -1,0 +1,42 @@
+"""Prediction with any algorithm."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from bayes_share.inference.base import Inference
+
+
+def predict(
+    algorithm: Inference[Any],
+    state: Any,
+    x: Shaped[Tensor, "batch ..."],
+    num_samples: int = 1,
+    batch_size: int = 500,
+    transform: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Float[Tensor, "draw member batch class"]:
+    """The logits of every draw and member.
+
+    Changes nothing: neither the state nor the training mode of its network. The batch size sets the memory that is
+    needed, not the answer.
+
+    Args:
+        algorithm: that made the state.
+        state: after as many steps as you like.
+        x: inputs.
+        num_samples: draws.
+        batch_size: inputs at a time.
+        transform: applied to each part of `x` before the network, for example a normalisation of uint8 images.
+
+    Returns:
+        Logits in at least float32, on the CPU.
+    """
+    draws = []
+    for sample in range(num_samples):
+        forward = algorithm.draw(state, sample)
+        logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)
+        draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+    return torch.stack(draws)

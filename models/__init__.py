@@ -1,0 +1,1 @@
+"""Networks, likelihoods, and `Model`, which joins one of each."""

@@ -1,0 +1,88 @@
+"""A perceptron with two hidden layers: small enough for every kind of inference, sampling included."""
+
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.models.blocks import GROUPS, NetworkOptions, dropout_layer, group_norm, norm_named
+
+
+class MLP(nn.Module):
+    """Fully connected layers with ReLU on the pixels of an image; norm, ReLU and dropout after each hidden one.
+
+    Args:
+        widths: the units of each hidden layer.
+        num_classes: the number of logits.
+        in_channels: the channels of an image.
+        norm: ``"batch"``, ``"group"`` or ``"none"``.
+        dropout: the probability of dropping a value after each hidden layer.
+        image_size: height and width of the images that will be fed.
+
+    Raises:
+        InputError: if the norm is unknown or needs feature maps, or the dropout is not in [0, 1).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (128, 128),
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        norm: str = "none",
+        dropout: float = 0.0,
+        image_size: tuple[int, int] = (32, 32),
+    ) -> None:
+        super().__init__()
+        choice = norm_named(norm)
+        if choice.name not in _NORMS:
+            raise InputError(f"mlp has no feature maps for norm {norm!r}; it takes {', '.join(_NORMS)}")
+        height, width = image_size
+        units = in_channels * height * width
+        layers: list[nn.Module] = [nn.Flatten()]
+        for hidden in widths:
+            layers += [
+                nn.Linear(units, hidden, bias=choice.bias_before),
+                _NORMS[choice.name](hidden),
+                nn.ReLU(),
+                dropout_layer(dropout),
+            ]
+            units = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(units, num_classes))
+
+    def forward(self, x: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row class"]:
+        """Map images to logits."""
+        return self.layers(x)
+
+
+def _group_norm(width: int) -> nn.Module:
+    # A group of one unit is normalised to 0, whatever it held.
+    if width <= GROUPS:
+        raise InputError(f"mlp with norm 'group' needs hidden layers of more than {GROUPS} units, got {width}")
+    return group_norm(width)
+
+
+def _no_norm(width: int) -> nn.Module:
+    return nn.Identity()
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "group": _group_norm,
+    "none": _no_norm,
+}
+
+
+def mlp(widths: Sequence[int] = (128, 128), **options: Unpack[NetworkOptions]) -> MLP:
+    """A multilayer perceptron with ReLU (Rumelhart, Hinton & Williams 1986).
+
+    Args:
+        widths: the units of each hidden layer.
+        options: see `NetworkOptions`; the norm is ``"none"`` unless given, and cannot be ``"frn"``.
+
+    Raises:
+        InputError: if the norm is unknown or needs feature maps, or the dropout is not in [0, 1).
+    """
+    return MLP(widths, **options)

@@ -1,0 +1,130 @@
+"""Residual networks (He et al. 2015, arXiv:1512.03385): those for small images, and ResNet-18 with their stem."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayes_share.models.blocks import (
+    NetworkOptions,
+    Norm,
+    check_image_size,
+    classifier,
+    initialise_convolutions,
+    norm_named,
+    residual_stages,
+)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: ``activation(residual(x) + shortcut(x))``.
+
+    Where the shape changes, the shortcut is a 1x1 convolution with a norm.
+
+    Args:
+        norm: the norm, with its activation.
+        in_channels: channels of the maps that enter.
+        out_channels: channels of the maps that leave.
+        stride: 2 halves the sides of the maps.
+    """
+
+    def __init__(self, norm: Norm, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *norm.after(norm.conv(in_channels, out_channels, 3, stride)),
+            norm.conv(out_channels, out_channels, 3),
+            norm.layer(out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(norm.conv(in_channels, out_channels, 1, stride), norm.layer(out_channels))
+        self.activation = norm.activation(out_channels)
+
+    def forward(
+        self, x: Float[Tensor, "row in_channel in_height in_width"]
+    ) -> Float[Tensor, "row out_channel out_height out_width"]:
+        """Map feature maps to feature maps."""
+        return self.activation(self.residual(x) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A 3x3 convolution, stages of `BasicBlock`, and a classifier on the means of the maps.
+
+    With ``norm="none"`` nothing holds back the sums of the blocks: the logits of a deep one start out large.
+
+    Args:
+        name: what error messages call the network.
+        widths: the channels of each stage.
+        num_blocks: the number of blocks in each stage.
+        num_classes: the number of logits.
+        in_channels: the channels of an image.
+        norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``.
+        dropout: the probability of dropping a value before the classifier.
+        image_size: height and width of an image; only checked, other sizes can be fed.
+
+    Raises:
+        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        widths: Sequence[int],
+        num_blocks: int,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        norm: str = "batch",
+        dropout: float = 0.0,
+        image_size: tuple[int, int] = (32, 32),
+    ) -> None:
+        super().__init__()
+        choice = norm_named(norm)
+        check_image_size(name, image_size, 2 ** (len(widths) - 1), choice)
+        self.stem = nn.Sequential(*choice.after(choice.conv(in_channels, widths[0], 3)))
+        self.stages = residual_stages(partial(BasicBlock, choice), widths[0], widths, num_blocks)
+        self.classifier = classifier(widths[-1], num_classes, dropout)
+        initialise_convolutions(self)
+
+    def forward(self, x: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row class"]:
+        """Map images to logits."""
+        return self.classifier(self.stages(self.stem(x)))
+
+
+def resnet20(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-20 for small images: 3 stages of 3 blocks, 16, 32 and 64 wide (arXiv:1512.03385, section 4.2).
+
+    The shortcuts are 1x1 convolutions where the shape changes (option B).
+
+    Args:
+        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+
+    Raises:
+        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+    """
+    return ResNet("resnet20", (16, 32, 64), 3, **options)
+
+
+def resnet32(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-32 for small images: 3 stages of 5 blocks; otherwise as `resnet20`."""
+    return ResNet("resnet32", (16, 32, 64), 5, **options)
+
+
+def resnet56(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-56 for small images: 3 stages of 9 blocks; otherwise as `resnet20`."""
+    return ResNet("resnet56", (16, 32, 64), 9, **options)
+
+
+def resnet110(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-110 for small images: 3 stages of 18 blocks; otherwise as `resnet20`."""
+    return ResNet("resnet110", (16, 32, 64), 18, **options)
+
+
+def resnet18(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-18 with the stem for small images: 4 stages of 2 blocks, 64 to 512 wide (arXiv:1512.03385, table 1).
+
+    Its first convolution is 3x3 with stride 1 and no pooling follows it; otherwise as `resnet20`.
+    """
+    return ResNet("resnet18", (64, 128, 256, 512), 2, **options)

@@ -1,0 +1,122 @@
+"""How factors start, and the weights they make."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from explicit import close
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.layers import FactorInit, expand_weight
+
+LIKE = torch.empty(1, dtype=torch.float64)
+
+
+def weight_by_loops(weight: Tensor, r: Tensor, s: Tensor, groups: int, transposed: bool) -> Tensor:
+    """Number by number: which input and which output channel each number of a weight joins."""
+    result = torch.empty(len(r), *weight.shape, dtype=weight.dtype)
+    rows, columns = weight.shape[:2]
+    for use, row, column in itertools.product(range(len(r)), range(rows), range(columns)):
+        other = row // (rows // groups) * columns + column
+        into, out_of = (row, other) if transposed else (other, row)
+        result[use, row, column] = weight[row, column] * s[use, out_of] * r[use, into]
+    return result
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kernel", [(), (3,), (3, 2), (1, 2, 2)])
+def test_expand_weight(kernel: tuple[int, ...], groups: int, transposed: bool) -> None:
+    inputs, outputs, uses = 4, 8, 3
+    shape = (inputs, outputs // groups) if transposed else (outputs, inputs // groups)
+    weight = torch.randn(*shape, *kernel, dtype=torch.float64)
+    r = torch.randn(uses, inputs, dtype=torch.float64)
+    s = torch.randn(uses, outputs, dtype=torch.float64)
+    found = expand_weight(weight, r, s, groups, transposed)
+    assert found.shape == (uses, *weight.shape)
+    close(found, weight_by_loops(weight, r, s, groups, transposed))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_expand_weight_is_the_weight_of_torchs_transposed_and_plain_convolutions(transposed: bool) -> None:
+    """r is what multiplies the input and s what multiplies the output, in torch's own layout of a grouped weight."""
+    convolve = torch.nn.functional.conv_transpose2d if transposed else torch.nn.functional.conv2d
+    inputs, outputs, groups = 4, 6, 2
+    shape = (inputs, outputs // groups) if transposed else (outputs, inputs // groups)
+    weight, r, s = torch.randn(*shape, 3, 3).double(), torch.randn(1, inputs).double(), torch.randn(1, outputs).double()
+    x = torch.randn(2, inputs, 5, 5).double()
+    expected = convolve(x * r.view(1, -1, 1, 1), weight, groups=groups) * s.view(1, -1, 1, 1)
+    close(convolve(x, expand_weight(weight, r, s, groups, transposed)[0], groups=groups), expected)
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.1, 0.5])
+def test_normal_has_mean_one_and_the_deviation(sd: float) -> None:
+    torch.manual_seed(0)
+    count = 40_000
+    factors = FactorInit("normal", sd=sd).draw((200, 200), LIKE)
+    # Five standard errors of a mean and of a standard deviation.
+    assert abs(factors.mean().item() - 1) <= 5 * sd / math.sqrt(count)
+    assert abs(factors.std().item() - sd) <= 5 * sd / math.sqrt(2 * count)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
+def test_random_sign_has_the_probability(probability: float) -> None:
+    torch.manual_seed(0)
+    count = 40_000
+    factors = FactorInit("random_sign", probability=probability).draw((200, 200), LIKE)
+    assert set(factors.unique().tolist()) <= {-1.0, 1.0}
+    error = math.sqrt(probability * (1 - probability) / count)
+    assert abs((factors > 0).double().mean().item() - probability) <= 5 * error
+
+
+def test_ones_are_ones_and_the_default_is_normal_with_half() -> None:
+    assert torch.equal(FactorInit("ones").draw((2, 3), LIKE), torch.ones(2, 3, dtype=torch.float64))
+    assert FactorInit() == FactorInit("normal", sd=0.5)
+
+
+@pytest.mark.parametrize("kind", ["normal", "random_sign", "ones"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_factors_follow_the_generator_and_the_dtype(kind: str, dtype: torch.dtype) -> None:
+    def drawn() -> Tensor:
+        torch.manual_seed(5)
+        return FactorInit(kind).draw((3, 4), torch.empty(1, dtype=dtype))
+
+    assert drawn().dtype == dtype
+    assert torch.equal(drawn(), drawn())
+
+
+@pytest.mark.parametrize(
+    ("init", "differ"),
+    [
+        (FactorInit("normal"), True),
+        (FactorInit("normal", sd=0.0), False),
+        (FactorInit("random_sign"), True),
+        (FactorInit("random_sign", probability=1.0), False),
+        (FactorInit("random_sign", probability=0.0), False),
+        (FactorInit("ones"), False),
+    ],
+)
+def test_makes_members_differ(init: FactorInit, differ: bool) -> None:
+    assert init.makes_members_differ is differ
+    factors = init.draw((2, 50), LIKE)
+    assert (not torch.equal(factors[0], factors[1])) is differ
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "random_sing"}, "did you mean 'random_sign'"),
+        ({"kind": "Normal"}, "did you mean 'normal'"),
+        ({"kind": "???"}, "Known: normal, ones, random_sign"),
+        ({"sd": -0.1}, "finite and not negative"),
+        ({"sd": float("nan")}, "finite and not negative"),
+        ({"kind": "random_sign", "probability": 1.1}, "from 0 to 1"),
+        ({"kind": "random_sign", "probability": -0.1}, "from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_used_is_named(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        FactorInit(**options)

@@ -1,0 +1,57 @@
+"""The rows are member-major from the first layer to the last: each row's member can be read back."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bayes_share.layers import FactorInit, MemberBatchNorm, Rank1Conv2d, Rank1Linear, ThresholdedLinearUnit
+from bayes_share.sharing import Ensemble
+
+MEMBERS, BATCH, SIDE = 4, 5, 3
+
+
+def marked_network() -> nn.Sequential:
+    """Every tensor with a row for each member holds a number that belongs to that member and that tensor alone."""
+    options = {"ensemble_size": MEMBERS, "init": FactorInit("ones")}
+    network = nn.Sequential(
+        Rank1Conv2d(1, 2, 1, **options),
+        MemberBatchNorm(2, MEMBERS, eps=0.0),
+        ThresholdedLinearUnit(2, MEMBERS),
+        nn.Flatten(),
+        Rank1Linear(2 * SIDE * SIDE, 1, **options),
+    ).double()
+    with torch.no_grad():
+        for place, tensor in enumerate([*network.parameters(), *network.buffers()]):
+            if tensor.ndim and tensor.shape[0] == MEMBERS:
+                tensor.copy_((1 + place + 100 * torch.arange(MEMBERS)).view(-1, 1).expand_as(tensor))
+        network[0].weight.fill_(1)
+        network[4].weight.fill_(1 / (2 * SIDE * SIDE))
+    return network.eval()
+
+
+def number(network: nn.Sequential, member: int, x: float) -> float:
+    """What the network makes of an image of one grey, for one member, in plain arithmetic."""
+
+    def own(place: int, name: str) -> float:
+        return getattr(network[place], name)[member, 0].item()
+
+    y = own(0, "s") * (own(0, "r") * x) + own(0, "bias")
+    y = (y - own(1, "running_mean")) / own(1, "running_var") ** 0.5 * own(1, "weight") + own(1, "bias")
+    y = max(y, own(2, "threshold"))
+    return own(4, "s") * (own(4, "r") * y) + own(4, "bias")
+
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("feed", ["tile", "split"])
+def test_every_row_is_its_members(feed: str, memory_format: torch.memory_format) -> None:
+    network = marked_network()
+    count = BATCH if feed == "tile" else MEMBERS * BATCH
+    grey = torch.arange(1, count + 1, dtype=torch.float64)
+    images = grey.view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE).contiguous(memory_format=memory_format)
+    found = Ensemble(network, MEMBERS)(images, feed)
+    each = grey.expand(MEMBERS, -1) if feed == "tile" else grey.view(MEMBERS, BATCH)
+    expected = [[[number(network, m, x.item())] for x in each[m]] for m in range(MEMBERS)]
+    assert found.shape == (MEMBERS, BATCH, 1)
+    assert len(set(found.flatten().tolist())) == found.numel()
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)

@@ -1,0 +1,191 @@
+"""Rank-1 layers against the weight of every member, written out."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from explicit import close, member_weight, perturb, same_with_gradients
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from bayes_share.errors import InputError
+from bayes_share.layers import FactorInit, Rank1Conv2d, Rank1Layer, Rank1Linear
+
+MEMBERS, BATCH = 3, 4
+ROWS = MEMBERS * BATCH
+
+CONVOLUTIONS = {
+    "plain": {},
+    "no bias": {"bias": False},
+    "stride": {"stride": (2, 1), "padding": 1},
+    "same": {"padding": "same"},
+    "same with an even kernel": {"padding": "same", "kernel_size": (2, 4), "dilation": (1, 2)},
+    "valid": {"padding": "valid", "kernel_size": (1, 3)},
+    "reflect": {"padding": (1, 2), "padding_mode": "reflect"},
+    "circular": {"padding": 2, "padding_mode": "circular", "stride": 2},
+    "replicate": {"padding": "same", "padding_mode": "replicate"},
+    "dilation": {"dilation": (2, 1), "padding": (2, 0)},
+    "groups": {"groups": 2, "padding": 1},
+    "depthwise": {"groups": 4, "padding": 1},
+    "depthwise without bias": {"groups": 4, "padding_mode": "reflect", "padding": 1, "bias": False},
+}
+
+
+def conv(kernel_size: int | tuple[int, int] = 3, **options: object) -> Rank1Conv2d:
+    layer = Rank1Conv2d(4, 8, kernel_size, ensemble_size=MEMBERS, dtype=torch.float64, **options)
+    return perturb(layer)
+
+
+def linear(bias: bool = True) -> Rank1Linear:
+    return perturb(Rank1Linear(5, 7, bias, ensemble_size=MEMBERS, dtype=torch.float64))
+
+
+def rows(*shape: int, count: int = ROWS) -> Tensor:
+    return torch.randn(count, *shape, dtype=torch.float64, requires_grad=True)
+
+
+def plain_conv(layer: Rank1Conv2d) -> Callable[..., Tensor]:
+    """torch's own convolution with the options of a layer, as a function of rows, weight and bias."""
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    options = {name: getattr(layer, name) for name in names}
+    plain = nn.Conv2d(layer.in_channels, layer.out_channels, bias=False, dtype=torch.float64, **options)
+    return lambda x, weight, bias: functional_call(plain, {"weight": weight, "bias": bias}, x)
+
+
+def member_by_member(
+    operation: Callable[..., Tensor], x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, groups: int
+) -> Tensor:
+    """Each row through the plain operation, with the weight of its own r and s and with the bias of its member."""
+    count = len(x)
+    results = []
+    for row in range(count):
+        of_row = member_weight(weight, r[row * len(r) // count], s[row * len(s) // count], groups)
+        of_bias = None if bias is None else bias[row * len(bias) // count]
+        results.append(operation(x[row : row + 1], of_row, of_bias))
+    return torch.cat(results)
+
+
+def parameters(layer: Rank1Layer) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    return layer.weight, layer.r, layer.s, layer.bias
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_convolution_is_every_members_own(options: dict) -> None:
+    layer = conv(**options)
+    x = rows(4, 7, 6)
+    expected = member_by_member(plain_conv(layer), x, *parameters(layer), layer.groups)
+    same_with_gradients(layer(x), expected, [x, *parameters(layer)])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("middle", [(), (6,), (2, 3)], ids=["row", "row and token", "two middle axes"])
+def test_linear_is_every_members_own(middle: tuple[int, ...], bias: bool) -> None:
+    layer = linear(bias)
+    x = rows(*middle, 5)
+    expected = member_by_member(F.linear, x, *parameters(layer), 1)
+    same_with_gradients(layer(x), expected, [x, *parameters(layer)])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("uses_of_r", "uses_of_s"),
+    [(ROWS, ROWS), (ROWS, MEMBERS), (MEMBERS, ROWS), (2 * MEMBERS, MEMBERS), (2 * MEMBERS, ROWS)],
+)
+@pytest.mark.parametrize("make", [linear, lambda bias: conv(groups=2, padding=1, bias=bias)], ids=["linear", "conv"])
+def test_factors_of_each_row_can_be_handed_in(
+    make: Callable[[bool], Rank1Layer], uses_of_r: int, uses_of_s: int, bias: bool
+) -> None:
+    layer = make(bias)
+    in_channels, out_channels = layer.channels()
+    r, s = rows(in_channels, count=uses_of_r), rows(out_channels, count=uses_of_s)
+    is_linear = isinstance(layer, Rank1Linear)
+    operation = F.linear if is_linear else plain_conv(layer)
+    x = rows(*([5] if is_linear else [4, 5, 5]))
+    expected = member_by_member(operation, x, layer.weight, r, s, layer.bias, getattr(layer, "groups", 1))
+    same_with_gradients(functional_call(layer, {"r": r, "s": s}, x), expected, [x, layer.weight, r, s, layer.bias])
+
+
+@pytest.mark.parametrize("layer", [linear(), conv()], ids=["linear", "conv"])
+def test_expanded_weight_is_every_members(layer: Rank1Layer) -> None:
+    each = [member_weight(layer.weight, layer.r[m], layer.s[m]) for m in range(MEMBERS)]
+    close(layer.expanded_weight(), torch.stack(each))
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(linear(), (5,)), (conv(), (4, 5, 5))], ids=["linear", "conv"])
+@pytest.mark.parametrize("count", [1, MEMBERS - 1, ROWS + 1])
+def test_rows_that_do_not_divide_are_an_error(layer: Rank1Layer, shape: tuple[int, ...], count: int) -> None:
+    with pytest.raises(InputError, match=f"{count} rows do not divide among {MEMBERS}"):
+        layer(rows(*shape, count=count))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize(("kind", "sizes"), [(Rank1Linear, (2, 2)), (Rank1Conv2d, (2, 2, 1))])
+def test_an_ensemble_has_at_least_one_member(kind: type[Rank1Layer], sizes: tuple[int, ...], size: int) -> None:
+    with pytest.raises(InputError, match="at least 1 member"):
+        kind(*sizes, ensemble_size=size)
+
+
+@pytest.mark.parametrize(
+    ("layer", "plain", "sizes"),
+    [
+        (Rank1Linear, nn.Linear, (3, 2)),
+        (Rank1Linear, nn.Linear, (3, 2, False)),
+        (Rank1Conv2d, nn.Conv2d, (3, 2, 3)),
+    ],
+)
+def test_the_base_starts_as_in_torch(layer: type[Rank1Layer], plain: type[nn.Module], sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    found = layer(*sizes, ensemble_size=MEMBERS, init=FactorInit("ones"))
+    torch.manual_seed(3)
+    expected = plain(*sizes)
+    assert torch.equal(found.weight, expected.weight)
+    assert found.r.shape == (MEMBERS, 3)
+    assert found.s.shape == (MEMBERS, 2)
+    if expected.bias is None:
+        assert found.bias is None
+    else:
+        assert torch.equal(found.bias, expected.bias.expand(MEMBERS, 2))
+    assert f"ensemble_size={MEMBERS}" in repr(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "sizes"), [(Rank1Linear, (3, 2)), (Rank1Conv2d, (3, 2, 1))])
+def test_factors_have_the_weights_dtype_and_device(kind: type, sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    layer = kind(*sizes, ensemble_size=MEMBERS, dtype=dtype, device="meta")
+    assert {(parameter.dtype, parameter.device.type) for parameter in layer.parameters()} == {(dtype, "meta")}
+
+
+def test_autocast_keeps_bfloat16_in_the_middle() -> None:
+    network = nn.Sequential(
+        Rank1Conv2d(3, 4, 3, ensemble_size=MEMBERS),
+        nn.ReLU(),
+        Rank1Conv2d(4, 2, 3, ensemble_size=MEMBERS, bias=False),
+        nn.Flatten(),
+        Rank1Linear(8, 5, ensemble_size=MEMBERS),
+        Rank1Linear(5, 2, ensemble_size=MEMBERS),
+    )
+    seen = []
+    for layer in network:
+        if isinstance(layer, Rank1Layer):
+            operate = layer.operate
+            layer.operate = lambda x, *rest, operate=operate: seen.append(x.dtype) or operate(x, *rest)
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = network(torch.randn(ROWS, 3, 6, 6)).float().square().sum()
+    assert seen[0] == torch.float32
+    assert set(seen[1:]) == {torch.bfloat16}
+    loss.backward()
+    assert {parameter.grad.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"groups": 2}, {"padding_mode": "reflect", "padding": 1}])
+def test_channels_last_is_kept(options: dict) -> None:
+    layer = conv(**options)
+    x = rows(4, 7, 6).detach()
+    expected = layer(x)
+    layer.to(memory_format=torch.channels_last)
+    found = layer(x.to(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert not expected.is_contiguous(memory_format=torch.channels_last)
+    close(found, expected)
