@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bayes-share: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"bayes-share: {error or 'stopped'}", file=sys.stderr)
+        print(f"bayes-share: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
 
 
@@ -118,7 +118,8 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
     from bayes_share.inference import Execution
 
     kind = algorithm_type(algorithm)
-    parser = OptionParser(prog=f"bayes-share fit {algorithm}", description=first_line(kind), default_env=False)
+    usage = f"bayes-share fit {algorithm} --out RUN [OPTIONS]"
+    parser = OptionParser(prog=f"bayes-share fit {algorithm}", usage=usage, description=first_line(kind))
     run_options = parser.add_argument_group("the run")
     run_options.add_argument("--out", type=str, default=None, help="folder of the run; must not exist yet")
     run_options.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
@@ -126,12 +127,11 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
     run_options.add_argument(
         "--progress", action=ActionYesNo(no_prefix="no-"), default=True, help="whether a progress bar is shown"
     )
-    add_options(parser, f"{algorithm}: {first_line(kind)}", kind)
+    add_options(parser, f"the algorithm, {algorithm}", kind)
     if has_inner(kind):
         inner_kind = algorithm_type(inner)
-        group = parser.add_argument_group(f"the algorithm of each network: {inner}")
-        group.add_argument("--of", type=str, default=inner, help="name of the algorithm that trains each network")
-        add_options(parser, f"{inner}: {first_line(inner_kind)}", inner_kind)
+        run_options.add_argument("--of", type=str, default=inner, help="name of the algorithm that trains each network")
+        add_options(parser, f"the algorithm of each network, {inner}", inner_kind)
     add_options(parser, "data, network and training", RunConfig)
     add_options(parser, "execution", Execution)
     return parser

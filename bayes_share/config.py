@@ -26,7 +26,8 @@ class RunConfig:
         data_dir: folder that data sets are downloaded to and looked for in.
         split_seed: of the split into training, validation and test images, where the data have none of their own.
         augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
-        model: name of the network.
+        model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110", "vgg11" or "wide_resnetD_W"
+            (of depth D and width W, as in wide_resnet28_10).
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout.
         ensemble_size: members that share the network's weights; 1: a single network without factors.

@@ -12,11 +12,19 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from bayes_share.config import option_fields
 from bayes_share.errors import InputError
 
+# The two forms in which jsonargparse says that a value has the wrong type.
+_WRONG_VALUE = re.compile(
+    r'Parser key "(?P<option>\w+)": (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
+    r"(?:\. Got value: |\] Errors: )(?P<value>.*)"
+)
+
+_PLAIN_WORDS = {"int": "a whole number", "float": "a number", "NoneType": "null", "str": "text", "tuple": "a list"}
+
 
 class OptionParser(ArgumentParser):
     """A parser whose complaints are one-line `InputError`s, with the nearest option that exists."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
         line = " ".join(message.split())
         if unrecognised := re.search(r"nrecognized arguments: (\S+)", line):
@@ -25,8 +33,24 @@ class OptionParser(ArgumentParser):
             near = get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
-        line = re.sub(r'Parser key "(\w+)":', lambda match: f"--{match[1].replace('_', '-')}:", line)
-        raise InputError(re.sub(r"typing\.|<class '(\w+)'>", r"\1", line))
+        if wrong := _WRONG_VALUE.search(line):
+            option = wrong["option"].replace("_", "-")
+            value = wrong["value"].rpartition("Given value: ")[2]
+            line = f"--{option} takes {_readable(wrong['kind'])}, not {value!r}"
+        raise InputError(line)
+
+
+def _readable(kind: str) -> str:
+    """A type as jsonargparse names it, in plain words."""
+    for name, words in (
+        ("int", "a whole number"),
+        ("float", "a number"),
+        ("NoneType", "null"),
+        ("str", "text"),
+        ("tuple", "a list"),
+    ):
+        kind = re.sub(rf"<class '{name}'>|\b{name}\b", words, kind)
+    return re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
 
 
 def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
@@ -46,7 +70,7 @@ def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
         if types[name] is bool:
             settings["action"] = ActionYesNo(no_prefix="no-")
         else:
-            settings["type"] = types[name]
+            settings |= {"type": types[name], "metavar": name.rpartition("_")[2].upper()}
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 

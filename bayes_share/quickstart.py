@@ -10,9 +10,9 @@ from bayes_share.inference import MAP, DeepEnsemble
 from bayes_share.run import run
 
 _METHODS = {
-    "single network": RunConfig(algorithm=MAP(), model="lenet", ensemble_size=1),
-    "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="lenet", ensemble_size=4),
-    "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="lenet", ensemble_size=1),
+    "single network": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=1),
+    "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=4),
+    "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="mlp", ensemble_size=1),
 }
 
 

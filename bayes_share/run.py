@@ -98,10 +98,14 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
 def _check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; a run needs a folder")
-    for left in folder.path.rglob(".*.tmp"):  # by a process that was killed while it wrote
-        left.unlink(missing_ok=True)
-    if not folder.path.exists() or not any(folder.path.iterdir()):
-        return
+    left = set(folder.path.rglob(".*.tmp"))  # by a process that was killed while it wrote
+    if folder.path.exists() and not left.issuperset(folder.path.iterdir()):
+        _check_same_run(folder, config, resume)
+    for path in left:
+        path.unlink(missing_ok=True)
+
+
+def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if not resume:
         raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
     if not folder.config.is_file():
@@ -118,20 +122,23 @@ def _train(
     training: Training, folder: RunFolder, config: RunConfig, is_interrupted: Callable[[], bool], progress: bool
 ) -> None:
     was_finished, saved_at = training.is_finished, time.monotonic()
-    bar = tqdm(total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False)
+    bar = tqdm(
+        total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
+    )
     with bar:
         for info in training.steps():
             if not folder.config.exists():
                 write_atomically(folder.config, config.to_yaml().encode())
             is_epoch_end = training.step % training.steps_per_epoch == 0
-            if is_epoch_end or is_interrupted() or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+            is_last = is_interrupted()
+            if is_epoch_end or is_last or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
                 folder.checkpoints.save(training.step, training.state_dict())
                 saved_at = time.monotonic()
             if is_epoch_end:
                 write_atomically(folder.metrics, _csv(training.history))
                 bar.set_postfix_str(_latest(training.history))
-            if is_interrupted():
-                raise InterruptedRun
+            if is_last:
+                raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")
             bar.update()
     if not was_finished:
         folder.checkpoints.save(training.step, training.state_dict())
@@ -176,7 +183,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         return
     came: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {int(number): signal.getsignal(number) for number in signals}
 
     def note(number: int, frame: Any) -> None:
         came.append(number)

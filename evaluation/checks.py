@@ -1,9 +1,12 @@
-"""What every score asks of its input, so that no wrong input becomes a number."""
+"""What every score asks of its input, so that no wrong input becomes a number.
+
+The arguments have no shapes in their types: these functions are what finds out.
+"""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from bayes_share.errors import InputError
@@ -15,8 +18,8 @@ LOGIT_AXES = ("draw", "member", "image", "class")
 _SUM_TOLERANCE = 1e-3
 
 
-def check_logits(logits: Float[Tensor, "draw member image class"]) -> None:
-    """Check the axes of logits, and that every one is finite.
+def check_logits(logits: Tensor) -> None:
+    """Check that logits are ``[draw, member, image, class]``, and that every one is finite.
 
     Raises:
         InputError: other than four axes, an empty one, or a logit that is not finite.
@@ -27,8 +30,8 @@ def check_logits(logits: Float[Tensor, "draw member image class"]) -> None:
         raise InputError(f"logits that are not finite: {_where(bad, LOGIT_AXES)}")
 
 
-def check_labels(labels: Int64[Tensor, "image"], num_images: int, num_classes: int) -> None:
-    """Check that there is one label per image, and that each is a class.
+def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
+    """Check that labels are ``[image]``, int64, one per image, and that each is a class.
 
     Raises:
         InputError: another type, axis or length, or a label outside the classes.
@@ -45,8 +48,8 @@ def check_labels(labels: Int64[Tensor, "image"], num_images: int, num_classes: i
         raise InputError(f"labels outside the classes 0 to {num_classes - 1}: {_where(bad, ['image'])}: {offender}")
 
 
-def check_probs(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> None:
-    """Check that each row is a probability distribution, and that the labels belong to it.
+def check_probs(probs: Tensor, labels: Tensor) -> None:
+    """Check that each row of ``[image, class]`` is a probability distribution, and that the labels belong to it.
 
     Raises:
         InputError: wrong axes, a number that is none, a negative one, a row that does not sum to 1, or wrong labels.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import Reliability, reliability
-from bayes_share.evaluation.predictions import Predictions, log_probs, replacing
+from bayes_share.evaluation.predictions import Predictions, log_probs
 from bayes_share.evaluation.scores import accuracy
+from bayes_share.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,9 +49,10 @@ _STYLE: Any = {
 def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins: int = 15) -> None:
     """Draw the reliability diagrams of runs side by side.
 
-    Each panel has, over the confidence, the accuracy of the images in each bin and its gap to their mean confidence,
-    and below it how the images spread over the bins. The ECE is the gap's mean over images. After Niculescu-Mizil and
-    Caruana 2005, and Guo et al. 2017 (arXiv 1706.04599, figure 1). The same predictions give the same bytes.
+    Each panel has a bar of accuracy for each bin of confidence, hatched from there to the images' mean confidence (the
+    hatched part of an underconfident bin belongs to its accuracy), and below it how the images spread over the bins.
+    The ECE is the mean over images of the hatched part (Guo et al. 2017, arXiv 1706.04599, figure 1). The same
+    predictions give the same bytes.
 
     Args:
         runs: predictions by the name that is to stand above their panel.

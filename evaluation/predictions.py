@@ -1,22 +1,17 @@
 """Predictions: what they are, their file, and the probabilities they stand for."""
 
-import math
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from bayes_share.errors import InputError, RunError
+from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_labels, check_logits
+from bayes_share.files import replacing
+from bayes_share.models.likelihood import mixture_log_probs
 
 _DTYPES = {"logits": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 
@@ -101,41 +96,12 @@ def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tenso
     tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
     check_logits(logits)
-    components = logits.flatten(0, 1)
-    total = reduce(torch.logaddexp, (component.double().log_softmax(-1) for component in components))
-    return total - math.log(len(components))
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when all of it is on the disk, and leaves nothing otherwise.
-
-    Args:
-        path: the place; its folder is made where it is missing.
-
-    Raises:
-        RunError: the system refuses (no right, no space).
-    """
-    path = Path(path)
-    # Not from `tempfile`, whose files nobody but the owner may read.
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if beside.exists():
-            beside.unlink()
+    return mixture_log_probs(logits)
 
 
 def _load(path: str | Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return dict(file)
     except PermissionError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None

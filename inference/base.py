@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -38,6 +38,7 @@ class StepInfo:
     learning_rate: float
 
 
+@runtime_checkable
 class State(Protocol):
     """All that changes while an algorithm runs: what the next step and prediction need, and no diagnostics."""
 
@@ -55,6 +56,7 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
+@runtime_checkable
 class Inference(Protocol[S]):
     """An algorithm: a frozen record of hyperparameters. All that changes is in its state."""
 

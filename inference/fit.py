@@ -139,7 +139,7 @@ class Training:
             return
         step, info = next((step, info) for step, info in unchecked if not bool(info.loss.isfinite()))
         raise RunError(
-            f"the loss is {float(info.loss)} at step {step} of {self.num_steps} (epoch {step // self.steps_per_epoch}), "
+            f"the loss is {float(info.loss)} at step {step} of {self.num_steps}, "
             f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
         )
 

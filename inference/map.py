@@ -101,7 +101,9 @@ class MAP:
             InputError: members that are equal and would stay so, because all are fed alike.
         """
         model = build().train()
-        has_noise = any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())
+        has_noise = any(
+            isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()
+        )
         if model.ensemble_size > 1 and self.feed == "tile" and not has_noise and members_equal(model):
             raise InputError(
                 "all members are equal and see the same images, so they would stay equal: "
@@ -157,6 +159,10 @@ class MAP:
             for factor in group["params"] if group["kind"] == "factor" else ():
                 if factor.grad is not None:
                     factor.grad.add_(factor.detach() - factor.detach().sign(), alpha=self.factor_decay / len(factor))
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """What gradient-based algorithms share: parameter groups, schedules, accumulation and clipping."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch

@@ -1,10 +1,11 @@
 """Likelihoods: what a network's outputs say about the targets."""
 
-from dataclasses import dataclass
-
 import math
+from dataclasses import dataclass
+from functools import reduce
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 
@@ -26,14 +27,19 @@ class Categorical:
         return (logits.argmax(-1) == labels).float()
 
 
-def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float[Tensor, "batch class"]:
+def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float64[Tensor, "batch class"]:
     """The log of the mean of the probabilities over draws and members, each an equal component of a mixture.
 
-    Computed in log space and in float64. Means of logits would be another model's prediction.
+    ``p(y|x) = mean_i softmax(logits_i)_y``, in log space, so that a probability too small for a float keeps its log.
+    The mean of the logits would be another model (deep ensembles, arXiv 1612.01474, section 2.4).
+
+    Args:
+        logits: of any floating type; one component at a time is in memory in float64.
 
     >>> sure, unsure = torch.tensor([[0.0, 8.0]]), torch.tensor([[0.0, 0.0]])
     >>> mixture_log_probs(torch.stack([sure, unsure])[None]).exp()
     tensor([[0.2502, 0.7498]], dtype=torch.float64)
     """
-    log_probs = logits.double().log_softmax(-1).flatten(0, 1)
-    return log_probs.logsumexp(0) - math.log(log_probs.shape[0])
+    components = logits.flatten(0, 1)
+    total = reduce(torch.logaddexp, (component.double().log_softmax(-1) for component in components))
+    return total - math.log(len(components))

@@ -42,6 +42,7 @@ class FilterResponseNorm2d(nn.Module):
         return scale_shift(x * torch.rsqrt(mean_square + self.eps).to(x.dtype), self.weight, self.bias, axis=1)
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"{self.num_features}, eps={self.eps}, ensemble_size={self.ensemble_size}"
 
 
@@ -72,6 +73,7 @@ class ThresholdedLinearUnit(nn.Module):
         return torch.maximum(parts, align(threshold, parts, axis=1)).flatten(0, 1)
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}"
 
 
@@ -152,6 +154,7 @@ class MemberBatchNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -190,4 +193,5 @@ class MemberGroupNorm(nn.Module):
         return scale_shift(normalised, self.weight, self.bias, axis=1)
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"{self.num_groups}, {self.num_channels}, ensemble_size={self.ensemble_size}, eps={self.eps}"

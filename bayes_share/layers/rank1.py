@@ -68,6 +68,7 @@ class Rank1Layer(nn.Module):
         """The numbers of input and of output channels."""
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"{super().extra_repr()}, ensemble_size={self.ensemble_size}"
 
 

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.network = network
         self.ensemble_size = ensemble_size
+        self.training = network.training
 
     def forward(self, x: Float[Tensor, "batch ..."], feed: Feed = "tile") -> Float[Tensor, "member part ..."]:
         """Every member's outputs.
@@ -54,14 +56,18 @@ class Ensemble(nn.Module):
             ``[member, batch, ...]``, or ``[member, batch / member, ...]`` where the batch was split.
 
         Raises:
-            InputError: a batch that is to be split and does not divide among the members.
+            InputError: a batch that is to be split and does not divide among the members, or an unknown `feed`.
         """
+        if feed not in get_args(Feed):
+            raise unknown("feed", feed, get_args(Feed))
         if feed == "split" and len(x) % self.ensemble_size:
             raise InputError(f"a batch of {len(x)} does not split among {self.ensemble_size} members")
-        rows = x.repeat(self.ensemble_size, *[1] * (x.ndim - 1)) if feed == "tile" else x
+        # Not `repeat`, which would lose the memory format.
+        rows = torch.cat([x] * self.ensemble_size) if feed == "tile" else x
         return divide(self.network(rows), self.ensemble_size)
 
     def extra_repr(self) -> str:
+        """What printing shows of it."""
         return f"ensemble_size={self.ensemble_size}"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bayes_share.layers import FactorInit, MemberBatchNorm, Rank1Conv2d, Rank1Linear, ThresholdedLinearUnit
 from bayes_share.sharing import Ensemble
@@ -15,7 +15,7 @@ def marked_network() -> nn.Sequential:
     options = {"ensemble_size": MEMBERS, "init": FactorInit("ones")}
     network = nn.Sequential(
         Rank1Conv2d(1, 2, 1, **options),
-        MemberBatchNorm(2, MEMBERS, eps=0.0),
+        MemberBatchNorm(2, MEMBERS, eps=1e-3),
         ThresholdedLinearUnit(2, MEMBERS),
         nn.Flatten(),
         Rank1Linear(2 * SIDE * SIDE, 1, **options),
@@ -36,10 +36,9 @@ def number(network: nn.Sequential, member: int, x: float) -> float:
         return getattr(network[place], name)[member, 0].item()
 
     y = own(0, "s") * (own(0, "r") * x) + own(0, "bias")
-    y = (y - own(1, "running_mean")) / own(1, "running_var") ** 0.5 * own(1, "weight") + own(1, "bias")
+    y = (y - own(1, "running_mean")) / (own(1, "running_var") + 1e-3) ** 0.5 * own(1, "weight") + own(1, "bias")
     y = max(y, own(2, "threshold"))
     return own(4, "s") * (own(4, "r") * y) + own(4, "bias")
-
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -52,8 +52,7 @@ def test_batch_norm_is_one_for_each_member(
         layer.train(training)
         parts = [norm.train(training)(part) for norm, part in zip(plain, x.chunk(MEMBERS), strict=True)]
         found = layer(x)
-        # A normalised batch has no gradient in the direction of its own shift, so x alone would do; two leaves are.
-        same_with_gradients(found, torch.cat(parts), [x, layer.weight, layer.bias] if affine else [x, x])
+        same_with_gradients(found, torch.cat(parts), [x, layer.weight, layer.bias])
         if track:
             for name in ("running_mean", "running_var"):
                 close(getattr(layer, name), torch.stack([getattr(norm, name) for norm in plain]))
@@ -69,11 +68,8 @@ def test_batch_norm_in_eval_mode_leaves_its_statistics() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
-@pytest.mark.parametrize("groups", [1, 2, 6])
-@pytest.mark.parametrize("shape", [(), (5,), (3, 4)])
-def test_group_norm_is_one_for_each_member(shape: tuple[int, ...], groups: int) -> None:
-    if groups == 6 and not shape:
-        pytest.skip("a group of one number is normalised to nothing")
+@pytest.mark.parametrize(("groups", "shape"), [(1, ()), (2, ()), (1, (5,)), (6, (5,)), (2, (3, 4)), (6, (3, 4))])
+def test_group_norm_is_one_for_each_member(groups: int, shape: tuple[int, ...]) -> None:
     layer = perturb(MemberGroupNorm(groups, CHANNELS, MEMBERS, eps=1e-3).double())
     plain = plain_members(layer, [nn.GroupNorm(groups, CHANNELS, eps=1e-3).double() for _ in range(MEMBERS)])
     x = rows(*shape)

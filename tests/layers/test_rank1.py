@@ -20,7 +20,7 @@ CONVOLUTIONS = {
     "no bias": {"bias": False},
     "stride": {"stride": (2, 1), "padding": 1},
     "same": {"padding": "same"},
-    "same with an even kernel": {"padding": "same", "kernel_size": (2, 4), "dilation": (1, 2)},
+    "same with an even kernel": {"padding": "same", "kernel_size": (3, 4), "dilation": (1, 2)},
     "valid": {"padding": "valid", "kernel_size": (1, 3)},
     "reflect": {"padding": (1, 2), "padding_mode": "reflect"},
     "circular": {"padding": 2, "padding_mode": "circular", "stride": 2},

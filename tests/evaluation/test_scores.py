@@ -1,0 +1,153 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from random_predictions import make
+from sklearn.metrics import accuracy_score, log_loss
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation import (
+    Predictions,
+    Scores,
+    accuracy,
+    brier,
+    ece,
+    log_probs,
+    member_nll,
+    nll,
+    reliability,
+    score,
+)
+
+SCORES: list[Callable[[Tensor, Tensor], object]] = [accuracy, brier, ece, reliability]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_agree_with_scikit_learn(seed: int) -> None:
+    predictions = make(seed=seed)
+    mixture, labels = log_probs(predictions.logits), predictions.labels
+    probs = mixture.exp()
+    assert accuracy(probs, labels) == accuracy_score(labels.numpy(), probs.argmax(-1).numpy())
+    assert nll(mixture, labels) == pytest.approx(log_loss(labels.numpy(), probs.numpy(), labels=range(5)), rel=1e-13)
+
+
+def test_the_brier_score_is_its_formula() -> None:
+    predictions = make(images=50)
+    probs, labels = log_probs(predictions.logits).exp(), predictions.labels
+    total = 0.0
+    for row, label in zip(probs.tolist(), labels.tolist(), strict=True):
+        total += sum((p - (c == label)) ** 2 for c, p in enumerate(row))
+    assert brier(probs, labels) == pytest.approx(total / 50, rel=1e-13)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_the_uniform_prediction_has_known_scores(classes: int) -> None:
+    labels = torch.arange(classes)
+    scores = score(Predictions(torch.full((3, 2, classes, classes), 7.0), labels))
+    assert scores.accuracy == 1 / classes  # among equals, the first
+    assert scores.nll == pytest.approx(math.log(classes), rel=1e-14)
+    assert scores.member_nll == pytest.approx(math.log(classes), rel=1e-14)
+    assert scores.brier == pytest.approx(1 - 1 / classes, rel=1e-14)
+    assert scores.ece == pytest.approx(0, abs=1e-14)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(True, (1.0, 0.0, 0.0, 0.0)), (False, (0.0, 80.0, 2.0, 1.0))])
+def test_the_best_and_the_worst_have_the_ends_of_each_range(right: bool, expected: tuple[float, ...]) -> None:
+    labels = torch.tensor([0, 1, 2, 1])
+    sure = labels if right else (labels + 1) % 3
+    scores = score(Predictions(80 * torch.eye(3)[sure][None, None], labels))
+    assert (scores.accuracy, scores.nll, scores.brier, scores.ece) == pytest.approx(expected, abs=1e-14)
+
+
+def test_an_impossible_class_that_comes_costs_infinity() -> None:
+    assert nll(torch.tensor([[0.0, -math.inf]]), torch.tensor([1])) == math.inf
+    assert nll(torch.tensor([[0.0, -math.inf]]), torch.tensor([0])) == 0
+
+
+def test_float32_probabilities_are_scored_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(20_000, 10, generator=generator).softmax(-1)
+    labels = torch.randint(10, (20_000,), generator=generator)
+    exact = probs.numpy().astype(np.float64)
+    assert brier(probs, labels) == pytest.approx(((exact - np.eye(10)[labels]) ** 2).sum(-1).mean(), rel=1e-13)
+    logs = probs.log()
+    chosen = logs.numpy().astype(np.float64)[np.arange(20_000), labels]
+    assert nll(logs, labels) == pytest.approx(-chosen.mean(), rel=1e-13)
+
+
+def test_the_members_are_scored_on_their_own() -> None:
+    predictions = make(draws=2, members=3)
+    alone = [
+        nll(log_probs(predictions.logits[d : d + 1, m : m + 1]), predictions.labels) for d in range(2) for m in range(3)
+    ]
+    assert member_nll(predictions.logits, predictions.labels) == pytest.approx(sum(alone) / 6, rel=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixing_never_costs(seed: int) -> None:
+    scores = score(make(seed=seed))
+    assert scores.nll < scores.member_nll
+    one = score(make(draws=1, members=1, seed=seed))
+    assert one.nll == one.member_nll
+
+
+def test_score_puts_each_number_in_its_place() -> None:
+    predictions = make(draws=2, members=3, images=40, classes=4)
+    mixture, labels = log_probs(predictions.logits), predictions.labels
+    assert score(predictions, bins=7) == Scores(
+        accuracy=accuracy(mixture.exp(), labels),
+        nll=nll(mixture, labels),
+        brier=brier(mixture.exp(), labels),
+        ece=ece(mixture.exp(), labels, 7),
+        member_nll=member_nll(predictions.logits, labels),
+        num_images=40,
+        num_draws=2,
+        num_members=3,
+    )
+
+
+@pytest.mark.parametrize("function", SCORES)
+def test_nan_is_refused_and_found(function: Callable[[Tensor, Tensor], object]) -> None:
+    probs = torch.full((4, 3), 1 / 3)
+    probs[2, 1] = torch.nan
+    with pytest.raises(InputError, match="NaN: 1 of 12, the first at image 2, class 1"):
+        function(probs, torch.tensor([0, 1, 2, 0]))
+
+
+def test_nan_is_refused_among_logs_and_logits() -> None:
+    logs = torch.full((4, 3), 1 / 3).log()
+    logs[3, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN: 1 of 12, the first at image 3, class 0"):
+        nll(logs, torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(InputError, match="not finite: 1 of 12, the first at draw 0, member 0, image 3, class 0"):
+        member_nll(logs[None, None], torch.tensor([0, 1, 2, 0]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("function", SCORES)
+@pytest.mark.parametrize(
+    ("probs", "labels", "expected"),
+    [
+        (torch.tensor([[0.5, 0.5], [3.0, 1.0]]), torch.tensor([0, 1]), "sum to 1: 1 of 2, the first at image 1: 4"),
+        (torch.tensor([[0.5, 0.5], [1.2, -0.2]]), torch.tensor([0, 1]), "negative: 1 of 4, the first at image 1"),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([0, 1]), "there are 2 labels for 1 images"),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([2]), "outside the classes 0 to 1: 1 of 1, the first at image 0: 2"),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]), "labels must be int64, and are float32"),
+        (torch.tensor([[1, 0]]), torch.tensor([0]), "probabilities must be floating point, and are int64"),
+        (torch.tensor([0.5, 0.5]), torch.tensor([0, 1]), r"axes \[image, class\]: the shape \[2\] is wrong"),
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), r"the shape \[0, 2\] is empty"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(
+    function: Callable[[Tensor, Tensor], object], probs: Tensor, labels: Tensor, expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        function(probs, labels)
+
+
+def test_probabilities_taken_for_their_logs_are_refused() -> None:
+    with pytest.raises(InputError, match="do not sum to 1"):
+        nll(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))

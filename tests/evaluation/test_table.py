@@ -1,0 +1,73 @@
+import math
+from typing import Any
+
+import pytest
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation import format_table
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "run": "map",
+        "accuracy": 0.91234,
+        "nll": 0.3,
+        "brier": 0.12,
+        "ece": 0.00004,
+        "parameters": 272474,
+        "seconds": 9.0,
+    },
+    {
+        "run": "deep ensemble",
+        "accuracy": 1.0,
+        "nll": 12.5,
+        "brier": -0.0,
+        "ece": 1,
+        "parameters": None,
+        "seconds": 86400,
+    },
+]
+NAMES = ["run", "accuracy", "nll", "brier", "ece", "parameters", "seconds"]
+
+
+def test_the_terminal_table() -> None:
+    assert format_table(NAMES, ROWS).splitlines() == [
+        "run            accuracy [%]  NLL [nat]   Brier     ECE  parameters  time [s]",
+        "-------------  ------------  ---------  ------  ------  ----------  --------",
+        "map                   91.23     0.3000  0.1200  0.0000     272,474       9.0",
+        "deep ensemble        100.00    12.5000  0.0000  1.0000           –  86,400.0",
+    ]
+
+
+def test_the_markdown_table_has_the_same_cells() -> None:
+    lines = format_table(NAMES, ROWS, markdown=True).splitlines()
+    plain = format_table(NAMES, ROWS).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert lines[1] == "| :------------ | -----------: | --------: | -----: | -----: | ---------: | -------: |"
+    assert [" ".join(row).split() for row in [cells[0], *cells[2:]]] == [
+        line.split() for line in [plain[0], *plain[2:]]
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_other_columns_keep_their_name_and_a_missing_cell_is_a_dash() -> None:
+    rows: list[dict[str, Any]] = [{"step": 12000, "ratio": 1.23456}, {"ratio": math.nan, "note": "stopped"}]
+    assert format_table(["step", "ratio", "note"], rows).splitlines() == [
+        "  step  ratio  note",
+        "------  -----  -------",
+        "12,000  1.235  –",
+        "     –    nan  stopped",
+    ]
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell() -> None:
+    last = format_table(["run"], [{"run": "a|b"}], markdown=True).splitlines()[-1]
+    assert last == r"| a\|b |"
+
+
+def test_no_rows_are_a_header() -> None:
+    assert format_table(["run", "nll"], []).splitlines() == ["run  NLL [nat]", "---  ---------"]
+
+
+def test_a_column_that_no_row_has_is_an_error() -> None:
+    with pytest.raises(InputError, match="unknown column 'acuracy': did you mean 'accuracy'"):
+        format_table(["run", "acuracy"], ROWS)

@@ -1,0 +1,51 @@
+"""In tests, every shape annotation of the product is checked."""
+
+import importlib
+import inspect
+
+import jaxtyping
+import pytest
+import torch
+
+from bayes_share.layers import MemberGroupNorm, expand_weight
+from bayes_share.sharing.members import Ensemble
+
+
+def test_a_wrong_shape_raises() -> None:
+    one, two, flat = torch.ones(2, 3), torch.ones(3, 3), torch.ones(3)
+    weight = torch.ones(3, 3)
+    assert expand_weight(weight, one, one).shape == (2, 3, 3)
+    for r, s in [(flat, one), (one, flat), (one, two), (one.long(), one)]:
+        with pytest.raises(jaxtyping.TypeCheckError):
+            expand_weight(weight, r, s)
+
+
+def test_a_wrong_shape_raises_in_methods_and_for_results() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError):
+        MemberGroupNorm(1, 2, 1)(torch.ones(2))
+
+    class Wrong(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.long()
+
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Ensemble(Wrong(), 1)(torch.ones(2, 2))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_fixture_unchecked_switches_the_checks_off() -> None:
+    assert expand_weight(torch.ones(3, 3), torch.ones(2, 3).long(), torch.ones(2, 3)).shape == (2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("bayes_share.layers.rows", "divide"),
+        ("bayes_share.sharing.kinds", "members_equal"),
+        ("bayes_share.models.networks", "build_network"),
+        ("bayes_share.inference.predict", "predict"),
+    ],
+)
+def test_functions_of_every_folder_are_checked(module: str, name: str) -> None:
+    function = getattr(importlib.import_module(module), name)
+    assert inspect.unwrap(function) is not function
