@@ -1,10 +1,11 @@
 """The command line."""
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ActionYesNo
 
@@ -90,18 +91,24 @@ def _fit(arguments: list[str]) -> None:
     algorithm = named or saved.get("algorithm")
     if algorithm is None:
         raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config that names one")
-    parser = _fit_parser(algorithm, first.of or saved.get("of") or "map")
+    parser = _fit_parser(str(algorithm), first.of or str(saved.get("of") or "map"))
+    known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "progress"} | {"algorithm", "of"}
     for name in saved:
-        if name not in parser.get_defaults() and name not in ("algorithm", "of"):
-            raise unknown(f"option in {file}:", name, vars(parser.get_defaults()))
-    parser.set_defaults({name: value for name, value in saved.items() if name not in ("algorithm", "of")})
-    options = vars(parser.parse_args(arguments))
+        if name not in known:
+            raise unknown(f"option in {file}:", name, known)
+    options = vars(parser.parse_args([*_as_arguments(saved), *arguments]))
     if options["out"] is None:
         raise InputError("where to? --out RUN names the folder of the run")
     config = RunConfig.from_flat({**options, "algorithm": algorithm})
     out = Path(options["out"])
     run(config, out, options["resume"], options["progress"])
     print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
+
+
+def _as_arguments(saved: Mapping[str, Any]) -> list[str]:
+    """The options of a file as if they had been given, so that they are checked in the same way."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in saved.items()}
+    return [f"--{name.replace('_', '-')}={text}" for name, text in texts.items() if name not in ("algorithm", "of")]
 
 
 def _first_look(arguments: list[str]) -> argparse.Namespace:
@@ -119,7 +126,8 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
 
     kind = algorithm_type(algorithm)
     usage = f"bayes-share fit {algorithm} --out RUN [OPTIONS]"
-    parser = OptionParser(prog=f"bayes-share fit {algorithm}", usage=usage, description=first_line(kind))
+    prog = f"bayes-share fit {algorithm}"
+    parser = OptionParser(prog=prog, usage=usage, description=first_line(kind), allow_abbrev=False)
     run_options = parser.add_argument_group("the run")
     run_options.add_argument("--out", type=str, default=None, help="folder of the run; must not exist yet")
     run_options.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
@@ -130,6 +138,8 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
     add_options(parser, f"the algorithm, {algorithm}", kind)
     if has_inner(kind):
         inner_kind = algorithm_type(inner)
+        if has_inner(inner_kind):
+            raise InputError(f"{algorithm} cannot run {inner}, which runs an algorithm itself")
         run_options.add_argument("--of", type=str, default=inner, help="name of the algorithm that trains each network")
         add_options(parser, f"the algorithm of each network, {inner}", inner_kind)
     add_options(parser, "data, network and training", RunConfig)
@@ -145,7 +155,9 @@ def _algorithm_lines() -> str:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    parser = OptionParser(prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.")
+    parser = OptionParser(
+        prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.", allow_abbrev=False
+    )
     parser.add_argument("runs", nargs="+", type=str, help="run folders")
     parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
     parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
@@ -164,6 +176,7 @@ def _quickstart(arguments: list[str]) -> None:
         prog="bayes-share quickstart",
         description="A single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's scans of "
         "handwritten digits: trains, compares, and draws how well each is calibrated.",
+        allow_abbrev=False,
     )
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder of the runs; goes on where it was")
     parser.add_argument("--seed", type=int, default=0, help="of initialisation, order and noise")

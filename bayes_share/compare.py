@@ -35,15 +35,19 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
 
 def _row(name: str, folder: RunFolder, predictions: Predictions) -> dict[str, str | int | float | None]:
     scores = score(predictions)
-    summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        parameters, seconds = summary["parameters"], summary["seconds"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume") from error
     return {
         "run": name,
         "accuracy": scores.accuracy,
         "nll": scores.nll,
         "brier": scores.brier,
         "ece": scores.ece,
-        "parameters": summary["parameters"],
-        "seconds": summary["seconds"],
+        "parameters": parameters,
+        "seconds": seconds,
     }
 
 

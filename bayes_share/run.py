@@ -126,7 +126,7 @@ def _train(
         total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
     )
     with bar:
-        for info in training.steps():
+        for _ in training.steps():
             if not folder.config.exists():
                 write_atomically(folder.config, config.to_yaml().encode())
             is_epoch_end = training.step % training.steps_per_epoch == 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
 
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
@@ -48,11 +50,14 @@ class Checkpoints:
 
         Args:
             report: told about every damaged one that was passed over.
+
+        Raises:
+            InputError: one that is whole and holds objects, which nothing here wrote; they are not unpickled.
         """
         for path in self._latest_first():
             if (content := _read(path)) is not None:
                 return content
-            report(f"checkpoint {path} is damaged; using the one before it")
+            report(f"checkpoint {path} is damaged; going on from the one before it, or anew")
         return None
 
     def _latest_first(self) -> list[Path]:
@@ -68,4 +73,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
         return None
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"checkpoint {path} holds more than tensors and plain values, and was not read") from error

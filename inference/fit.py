@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bayes_share.data import Data, Split, epoch_order, train_batch
+from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference.base import Batch, Build, Inference, StepInfo
 from bayes_share.inference.execution import Execution
@@ -134,10 +134,10 @@ class Training:
 
     def _check(self) -> None:
         """Look at the losses since the last look."""
-        unchecked, self._unchecked = self._unchecked, []
-        if not unchecked or bool(torch.stack([info.loss for _, info in unchecked]).isfinite().all()):
+        if not self._unchecked or bool(torch.stack([info.loss for _, info in self._unchecked]).isfinite().all()):
+            self._unchecked.clear()
             return
-        step, info = next((step, info) for step, info in unchecked if not bool(info.loss.isfinite()))
+        step, info = next((step, info) for step, info in self._unchecked if not bool(info.loss.isfinite()))
         raise RunError(
             f"the loss is {float(info.loss)} at step {step} of {self.num_steps}, "
             f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"

@@ -91,6 +91,13 @@ class MAP:
         self._schedule()
         if not self.learning_rate > 0:
             raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
+        for name in ("weight_decay", "factor_rate", "factor_decay"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, and is {getattr(self, name)}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
         if self.accumulate < 1:
             raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
 
@@ -143,7 +150,8 @@ class MAP:
     def _backward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
         """Leave the gradient of the mean negative log-likelihood; give the mean log-likelihood and the accuracy."""
         sums = []
-        for (x, y), share in micro_batches(batch, self.accumulate):
+        members = model.ensemble_size if self.feed == "split" else 1
+        for (x, y), share in micro_batches(batch, self.accumulate, members):
             logits = model(x, self.feed)
             targets = model.targets(y, self.feed)
             log_lik = model.likelihood.log_lik(logits, targets).mean() * share

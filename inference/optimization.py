@@ -98,15 +98,23 @@ def set_rates(optimizer: torch.optim.Optimizer, multiple: float) -> None:
         group["lr"] = group["base_rate"] * multiple
 
 
-def micro_batches(batch: Batch, accumulate: int) -> Iterator[tuple[Batch, float]]:
+def micro_batches(batch: Batch, accumulate: int, members: int = 1) -> Iterator[tuple[Batch, float]]:
     """Cut a batch into parts that fit into memory one by one, each with its share of the batch.
+
+    A batch that is split among members is cut within each member's part, so that every member sees the same examples
+    however many parts there are.
 
     Raises:
         InputError: a batch that does not divide.
     """
     x, y = batch
-    if len(x) % accumulate:
-        raise InputError(f"a batch of {len(x)} does not divide into {accumulate} parts to accumulate gradients over")
-    size = len(x) // accumulate
-    for x_part, y_part in zip(x.split(size), y.split(size), strict=True):
-        yield (x_part, y_part), 1 / accumulate
+    if accumulate == 1:
+        yield batch, 1.0
+        return
+    if len(x) % (accumulate * members):
+        among = f" for each of {members} members" if members > 1 else ""
+        raise InputError(
+            f"a batch of {len(x)} does not divide into {accumulate} parts to accumulate gradients over{among}"
+        )
+    for rows in torch.arange(len(x), device=x.device).view(members, accumulate, -1).unbind(1):
+        yield (x[rows.flatten()], y[rows.flatten()]), 1 / accumulate

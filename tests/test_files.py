@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bayes_share.errors import InputError, RunError, unknown
-from bayes_share.files import write_atomically
+from bayes_share.files import replacing, write_atomically
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,7 +65,22 @@ def test_an_interruption_passes_through_and_the_file_stays(
     monkeypatch.setattr("os.fsync", stop)
     with pytest.raises(error):
         write_atomically(path, b"after")
-    assert path.read_bytes() == b"before"
+    assert contents(tmp_path) == {"state.pt": b"before"}
+
+
+def test_an_error_of_the_writer_passes_through_and_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    write_atomically(path, b"before")
+
+    def write_half() -> None:
+        with replacing(str(path)) as file:
+            file.write(b"half")
+            assert path.read_bytes() == b"before"
+            raise ValueError("no such array")
+
+    with pytest.raises(ValueError, match="no such array"):
+        write_half()
+    assert contents(tmp_path) == {"state.pt": b"before"}
 
 
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.parent.joinpath("taken").touch()])

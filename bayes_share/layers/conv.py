@@ -1,27 +1,64 @@
-"""Rank-1 convolutions."""
+"""Rank-1 convolutions, plain and transposed, in one to three dimensions.
 
-from typing import Any, ClassVar
+r has one number per input channel and s one per output channel, the same at every place of the kernel. In a grouped
+convolution each group takes its slice of r. All take what the torch module of their name takes, and `ensemble_size` and
+`init` as every `Rank1Layer`.
+"""
+
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from bayes_share.layers.factors import FactorInit
-from bayes_share.layers.rank1 import Rank1Layer, own_parameter
+from bayes_share.layers.operations import Convolution
+from bayes_share.layers.rank1 import Rank1Layer
 
 
-class Rank1Conv2d(Rank1Layer, nn.Conv2d):
-    """`torch.nn.Conv2d` for the members of an ensemble: member m has the kernel ``W ∘ (s_m r_mᵀ)`` and its own bias.
+class Rank1Convolution(Rank1Layer):
+    """What the convolutions have in common, in any number of dimensions."""
 
-    r has one number per input channel and s one per output channel, the same at every place of the kernel. In a grouped
-    convolution each group takes its slice of r.
+    # Attributes of torch's own convolutions.
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+    padding_mode: Any
+    _reversed_padding_repeated_twice: list[int]
 
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: as in torch.
-        ensemble_size: members.
-        init: how the factors start.
-        bias: whether each member has a bias.
-        **options: `stride`, `padding`, `dilation`, `groups`, `padding_mode`, `device` and `dtype`, as in torch.
+    def operation(self, x: Tensor, *args: Any) -> Convolution:
+        """The convolution with the layer's geometry."""
+        padding = (0,) * len(self.stride) if self._pads_before() else self.padding
+        return Convolution(self.stride, padding, self.dilation, False, self.output_padding, self.groups)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with what is not a border of zeros of one width around it."""
+        if not self._pads_before():
+            return x
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+
+    def channels(self) -> tuple[int, int]:
+        """``(in_channels, out_channels)``."""
+        return self.in_channels, self.out_channels
+
+    def _pads_before(self) -> bool:
+        return isinstance(self.padding, str) or self.padding_mode != "zeros"
+
+
+class Rank1Conv1d(Rank1Convolution, nn.Conv1d):
+    """`torch.nn.Conv1d` for the members of an ensemble.
+
+    Shapes: input ``[member * batch, in_channels, length]``, output likewise with `out_channels`.
+    """
+
+
+class Rank1Conv2d(Rank1Convolution, nn.Conv2d):
+    """`torch.nn.Conv2d` for the members of an ensemble.
 
     Shapes: input ``[member * batch, in_channels, height, width]``, output likewise with `out_channels`.
 
@@ -31,27 +68,39 @@ class Rank1Conv2d(Rank1Layer, nn.Conv2d):
     torch.Size([20, 8, 6, 6])
     """
 
-    channel_axis: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        ensemble_size: int = 1,
-        init: FactorInit = FactorInit(),  # noqa: B008 (frozen)
-        bias: bool = True,
-        **options: Any,
-    ) -> None:
-        nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, bias=bias, **options)
-        self.add_factors(ensemble_size, init)
-        if self.bias is not None:
-            self.bias = own_parameter(self.bias, ensemble_size)
+class Rank1Conv3d(Rank1Convolution, nn.Conv3d):
+    """`torch.nn.Conv3d` for the members of an ensemble.
 
-    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution, padded as the layer says."""
-        return self._conv_forward(x, weight, bias)
+    Shapes: input ``[member * batch, in_channels, depth, height, width]``, output likewise with `out_channels`.
+    """
 
-    def channels(self) -> tuple[int, int]:
-        """``(in_channels, out_channels)``."""
-        return self.in_channels, self.out_channels
+
+class Rank1TransposedConvolution(Rank1Convolution):
+    """What the transposed convolutions have in common; called with an `output_size` as torch's own."""
+
+    def operation(self, x: Tensor, *args: Any) -> Convolution:
+        """The transposed convolution with the layer's geometry.
+
+        Args:
+            x: the input.
+            args: the `output_size`, where the strides leave more than one possible.
+        """
+        output_size = args[0] if args else None
+        dimensions = len(self.stride)
+        output_padding = self._output_padding(
+            x, output_size, self.stride, self.padding, self.kernel_size, dimensions, self.dilation
+        )
+        return Convolution(self.stride, self.padding, self.dilation, True, tuple(output_padding), self.groups)
+
+
+class Rank1ConvTranspose1d(Rank1TransposedConvolution, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` for the members of an ensemble; see `Rank1Conv1d` for the shapes."""
+
+
+class Rank1ConvTranspose2d(Rank1TransposedConvolution, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` for the members of an ensemble; see `Rank1Conv2d` for the shapes."""
+
+
+class Rank1ConvTranspose3d(Rank1TransposedConvolution, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` for the members of an ensemble; see `Rank1Conv3d` for the shapes."""

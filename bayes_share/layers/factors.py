@@ -77,8 +77,24 @@ def expand_weight(
         One weight per use, ``[use, *weight.shape]``.
     """
     first, second = (r, s) if transposed else (s, r)
-    uses = first.shape[0]
-    # Row i of the weight belongs to group i // (rows / groups), and sees only that group's slice of the second axis.
-    rows = second.view(uses, groups, 1, -1).expand(-1, -1, weight.shape[0] // groups, -1).flatten(1, 2)
+    return weight * outer_factor(weight, first, second, groups)
+
+
+def outer_factor(
+    weight: Float[Tensor, "..."],
+    first: Float[Tensor, "use first_channel"],
+    second: Float[Tensor, "use second_channel"],
+    groups: int,
+) -> Float[Tensor, "use ..."]:
+    """What `expand_weight` multiplies a weight by: a number for each pair of channels, broadcast over the kernel.
+
+    Args:
+        weight: gives the layout.
+        first: the factor of the weight's first axis.
+        second: the factor of its second axis, of which each group sees its slice.
+        groups: of a grouped convolution.
+    """
+    size = weight.shape[0] // groups
+    rows = second.unflatten(1, (groups, 1, -1)).expand(-1, -1, size, -1).flatten(1, 2)
     factor = first.unsqueeze(2) * rows
-    return weight * factor.view(*factor.shape, *[1] * (weight.ndim - 2))
+    return factor.view(*factor.shape, *[1] * (weight.ndim - 2))

@@ -1,24 +1,17 @@
 """The rank-1 linear layer."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bayes_share.layers.factors import FactorInit
-from bayes_share.layers.rank1 import Rank1Layer, own_parameter
+from bayes_share.layers.operations import Product
+from bayes_share.layers.rank1 import Rank1Layer
 
 
 class Rank1Linear(Rank1Layer, nn.Linear):
     """`torch.nn.Linear` for the members of an ensemble: member m has the weight ``W ∘ (s_m r_mᵀ)`` and its own bias.
 
-    Args:
-        in_features: size of the last axis of the input.
-        out_features: size of the last axis of the output.
-        bias: whether each member has a bias.
-        ensemble_size: members.
-        init: how the factors start.
-        **options: `device` and `dtype`, as in torch.
+    Takes what `torch.nn.Linear` takes, and `ensemble_size` and `init` as every `Rank1Layer`.
 
     Shapes: input ``[member * batch, ..., in_features]``; output ``[member * batch, ..., out_features]``.
 
@@ -28,25 +21,9 @@ class Rank1Linear(Rank1Layer, nn.Linear):
     torch.Size([20, 2])
     """
 
-    channel_axis: ClassVar[int] = -1
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        ensemble_size: int = 1,
-        init: FactorInit = FactorInit(),  # noqa: B008 (frozen)
-        **options: Any,
-    ) -> None:
-        nn.Linear.__init__(self, in_features, out_features, bias, **options)
-        self.add_factors(ensemble_size, init)
-        if self.bias is not None:
-            self.bias = own_parameter(self.bias, ensemble_size)
-
-    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """``x Wᵀ + bias``."""
-        return F.linear(x, weight, bias)
+    def operation(self, x: Tensor, *args: Any) -> Product:
+        """``x Wᵀ``."""
+        return Product()
 
     def channels(self) -> tuple[int, int]:
         """``(in_features, out_features)``."""

@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.layers.conv import Rank1Conv2d
+from bayes_share.layers.conv import (
+    Rank1Conv1d,
+    Rank1Conv2d,
+    Rank1Conv3d,
+    Rank1ConvTranspose1d,
+    Rank1ConvTranspose2d,
+    Rank1ConvTranspose3d,
+)
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import FilterResponseNorm2d, MemberBatchNorm, MemberGroupNorm, ThresholdedLinearUnit
@@ -18,7 +25,15 @@ from bayes_share.layers.rows import divide
 Feed = Literal["tile", "split"]
 NormSharing = Literal["shared", "member"]
 
-_RANK1: dict[type[nn.Module], type[Rank1Layer]] = {nn.Linear: Rank1Linear, nn.Conv2d: Rank1Conv2d}
+_RANK1: dict[type[nn.Module], type[Rank1Layer]] = {
+    nn.Linear: Rank1Linear,
+    nn.Conv1d: Rank1Conv1d,
+    nn.Conv2d: Rank1Conv2d,
+    nn.Conv3d: Rank1Conv3d,
+    nn.ConvTranspose1d: Rank1ConvTranspose1d,
+    nn.ConvTranspose2d: Rank1ConvTranspose2d,
+    nn.ConvTranspose3d: Rank1ConvTranspose3d,
+}
 
 # A norm and what it becomes when each member has its own; the attributes of the two have the same names.
 _NORMS: dict[type[nn.Module], type[nn.Module]] = {

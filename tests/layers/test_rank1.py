@@ -1,6 +1,6 @@
 """Rank-1 layers against the weight of every member, written out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -8,9 +8,11 @@ from explicit import close, member_weight, perturb, same_with_gradients
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit, Rank1Conv2d, Rank1Layer, Rank1Linear
+from bayes_share.layers.way import computing
 
 MEMBERS, BATCH = 3, 4
 ROWS = MEMBERS * BATCH
@@ -30,6 +32,13 @@ CONVOLUTIONS = {
     "depthwise": {"groups": 4, "padding": 1},
     "depthwise without bias": {"groups": 4, "padding_mode": "reflect", "padding": 1, "bias": False},
 }
+
+
+@pytest.fixture(autouse=True, params=["activations", "weights"])
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test runs in both ways in which a layer can compute."""
+    with computing(request.param):
+        yield
 
 
 def conv(kernel_size: int | tuple[int, int] = 3, **options: object) -> Rank1Conv2d:
@@ -156,6 +165,23 @@ def test_factors_have_the_weights_dtype_and_device(kind: type, sizes: tuple[int,
     assert {(parameter.dtype, parameter.device.type) for parameter in layer.parameters()} == {(dtype, "meta")}
 
 
+class DtypesOfProducts(TorchDispatchMode):
+    """Sees what convolutions and matrix products compute in, and how often activations are cast up to float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.dtype] = []
+        self.casts_up = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if name in ("convolution", "mm", "addmm", "bmm", "baddbmm"):
+            self.seen.extend(arg.dtype for arg in args if isinstance(arg, Tensor))
+        elif name == "_to_copy" and args[0].dtype == torch.bfloat16 and kwargs.get("dtype") == torch.float32:
+            self.casts_up += 1
+        return operation(*args, **(kwargs or {}))
+
+
 def test_autocast_keeps_bfloat16_in_the_middle() -> None:
     network = nn.Sequential(
         Rank1Conv2d(3, 4, 3, ensemble_size=MEMBERS),
@@ -165,16 +191,16 @@ def test_autocast_keeps_bfloat16_in_the_middle() -> None:
         Rank1Linear(8, 5, ensemble_size=MEMBERS),
         Rank1Linear(5, 2, ensemble_size=MEMBERS),
     )
-    seen = []
+    outputs = []
     for layer in network:
-        if isinstance(layer, Rank1Layer):
-            operate = layer.operate
-            layer.operate = lambda x, *rest, operate=operate: seen.append(x.dtype) or operate(x, *rest)
-        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
-    with torch.autocast("cpu", torch.bfloat16):
+        layer.register_forward_hook(lambda _layer, _inputs, output: outputs.append(output.dtype))
+    with DtypesOfProducts() as products, torch.autocast("cpu", torch.bfloat16):
         loss = network(torch.randn(ROWS, 3, 6, 6)).float().square().sum()
-    assert seen[0] == torch.float32
-    assert set(seen[1:]) == {torch.bfloat16}
+    assert set(outputs) == {torch.bfloat16}
+    assert len(products.seen) >= 4
+    assert set(products.seen) == {torch.bfloat16}
+    # That is the one before the loss.
+    assert products.casts_up == 1
     loss.backward()
     assert {parameter.grad.dtype for parameter in network.parameters()} == {torch.float32}
 

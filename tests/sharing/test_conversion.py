@@ -160,7 +160,7 @@ REFUSED = {
     "LayerNorm": (lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "knows BatchNorm1d, BatchNorm2d"),
     "attention": (lambda: nn.MultiheadAttention(4, 2), "a MultiheadAttention with parameters"),
     "a subclass": (lambda: nn.Sequential(type("Other", (nn.Linear,), {})(4, 4)), "'0', a Other with parameters"),
-    "transposed": (lambda: nn.Sequential(nn.Linear(4, 4), nn.ConvTranspose2d(4, 4, 1)), "a ConvTranspose2d"),
+    "bilinear": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Bilinear(4, 4, 2)), "'1', a Bilinear with parameters"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "a LazyLinear with parameters"),
     "reparametrised": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),

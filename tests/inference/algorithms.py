@@ -1,0 +1,101 @@
+"""Every algorithm as the tests of the contract run it: a new one joins them by a line in `CASES`."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.data import Data, load_data
+from bayes_share.inference import MAP, Build, DeepEnsemble, Inference, Training
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+from bayes_share.sharing import ensemble
+
+
+@dataclass(frozen=True)
+class Case:
+    """An algorithm as it learns small images in a few dozen steps.
+
+    Args:
+        algorithm: with hyperparameters for that.
+        split: the same, where each member is fed its own part of a batch.
+        networks: how many networks it holds, side by side as members of the prediction.
+    """
+
+    algorithm: Inference[Any]
+    split: Inference[Any]
+    networks: int = 1
+
+
+def _deep(of: Inference[Any]) -> DeepEnsemble:
+    return DeepEnsemble(of=of, networks=2)
+
+
+CASES = {
+    "map": Case(MAP(), MAP(feed="split")),
+    "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
+}
+"""By the names in `bayes_share.inference.ALGORITHMS`."""
+
+SIZES = (1, 3)
+"""A single network, and an ensemble of three."""
+
+
+@cache
+def digits(augment: str = "none", count: int = 240) -> Data:
+    """Digits with few training images."""
+    data = load_data("digits", augment=augment)
+    return replace(data, train=data.train.at(torch.arange(count)), test=data.test.at(torch.arange(50)))
+
+
+def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any) -> Build:
+    """Builds a perceptron for digits, or an ensemble of it; `name`, `norm`, `dropout`, `init` and `sharing` as given."""
+    init, sharing = options.pop("init", "normal"), options.pop("sharing", "shared")
+    name = options.pop("name", "mlp")
+
+    def build() -> Model:
+        network = build_network(name, num_classes=10, in_channels=1, image_size=(8, 8), **options)
+        return Model(network if size == 1 else ensemble(network, size, init, sharing)).to(dtype)
+
+    return build
+
+
+def trained(training: Training, steps: int | None = None) -> Training:
+    """The same training, so many steps later, or at its end."""
+    for _ in training.steps():
+        if training.step == steps:
+            break
+    return training
+
+
+def through_bytes(content: dict[str, Any]) -> dict[str, Any]:
+    """What is read back, without pickle, of what is saved."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+
+
+def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every tensor and value in nested dicts and lists, with where it is."""
+    if isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
+            yield from leaves(value, f"{path}/{key}")
+    else:
+        yield path, content
+
+
+def differences(one: Any, other: Any, ignored: Callable[[str], bool] = lambda path: path.endswith("seconds")) -> list[str]:
+    """Where two states are not the same, bit for bit."""
+    first, second = dict(leaves(one)), dict(leaves(other))
+    found = [path for path in first.keys() ^ second.keys() if not ignored(path)]
+    for path in first.keys() & second.keys():
+        a, b = first[path], second[path]
+        same = torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, Tensor) else type(a) is type(b) and a == b
+        if not same and not ignored(path):
+            found.append(path)
+    return sorted(found)

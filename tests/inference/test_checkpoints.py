@@ -1,0 +1,170 @@
+"""Checkpoints are there whole or not at all, and a damaged one is known as such."""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference.checkpoint import Checkpoints
+
+
+def content(step: int) -> dict[str, Any]:
+    return {"step": step, "weights": torch.full((50,), float(step)), "history": [{"loss": 0.5, "note": "text"}]}
+
+
+def saved(folder: Path, *steps: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder / "checkpoints")
+    for step in steps:
+        checkpoints.save(step, content(step))
+    return checkpoints
+
+
+def files(checkpoints: Checkpoints) -> list[Path]:
+    return sorted(checkpoints.folder.iterdir())
+
+
+def steps(checkpoints: Checkpoints) -> list[int]:
+    return [int(path.name.split("-")[1]) for path in files(checkpoints)]
+
+
+def loaded(checkpoints: Checkpoints) -> tuple[int | None, list[str]]:
+    said: list[str] = []
+    found = checkpoints.load(said.append)
+    if found is not None:
+        assert torch.equal(found["weights"], content(found["step"])["weights"])
+        assert found["history"] == content(0)["history"]
+    return found and found["step"], said
+
+
+def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
+    assert loaded(saved(tmp_path)) == (None, [])
+
+
+def test_the_latest_two_are_kept_and_the_latest_is_loaded(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5, 90, 100)
+    assert steps(checkpoints) == [90, 100]
+    assert loaded(checkpoints) == (100, [])
+    for path in files(checkpoints):
+        assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rpartition("-")[2])
+
+
+def test_two_of_the_same_step_are_told_apart_by_their_time(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5)
+    checkpoints.save(5, {**content(5), "is_finished": True})
+    old, new = sorted(files(checkpoints), key=lambda path: path.stat().st_mtime_ns)
+    for seconds, path in ((100, old), (200, new)):  # clocks of file systems are coarse
+        os.utime(path, (seconds, seconds))
+    assert "is_finished" in (checkpoints.load(print) or {})
+
+
+def truncate(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flip_a_bit(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+DAMAGES = [truncate, flip_a_bit, empty]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_passed_over_and_reported(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    checkpoints = saved(tmp_path, 5, 10)
+    latest = files(checkpoints)[-1]
+    latest.write_bytes(damage(latest.read_bytes()))
+    step, said = loaded(checkpoints)
+    assert step == 5
+    assert len(said) == 1
+    assert str(latest) in said[0]
+    assert "damaged" in said[0]
+
+
+def test_where_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5, 10)
+    for path in files(checkpoints):
+        path.write_bytes(b"")
+    step, said = loaded(checkpoints)
+    assert step is None
+    assert len(said) == 2
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5)
+    (checkpoints.folder / "step-000000010-0123456789abcdef.pt").mkdir()
+    assert loaded(checkpoints)[0] == 5
+
+
+def full(*_args: object, **_options: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(*_args: object, **_options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "os.replace", "pathlib.Path.open"])
+@pytest.mark.parametrize(("failure", "error"), [(full, RunError), (interrupted, KeyboardInterrupt)])
+def test_what_stops_a_save_leaves_the_earlier_ones(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    failure: Callable[..., None],
+    error: type[BaseException],
+) -> None:
+    checkpoints = saved(tmp_path, 5, 10)
+    before = {path.name: path.read_bytes() for path in files(checkpoints)}
+    with monkeypatch.context() as patched:
+        patched.setattr(place, failure)
+        with pytest.raises(error):
+            checkpoints.save(15, content(15))
+    assert {path.name: path.read_bytes() for path in files(checkpoints) if path.suffix == ".pt"} == before
+    assert loaded(checkpoints) == (10, [])
+    if error is RunError:
+        assert len(files(checkpoints)) == 2
+
+
+class Bomb:
+    """Would be noticed if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickled_object_is_refused_and_not_unpickled(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5)
+    buffer = io.BytesIO()
+    torch.save({"step": Bomb(tmp_path / "exploded")}, buffer)
+    name = f"step-000000010-{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.pt"
+    (checkpoints.folder / name).write_bytes(buffer.getvalue())
+    with pytest.raises(InputError, match="holds more than tensors and plain values") as caught:
+        checkpoints.load(print)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "exploded").exists()
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    assert (tmp_path / "exploded").exists()  # so the bomb was one
+
+
+def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 5)
+    (checkpoints.folder / "step-best.pt").write_bytes(b"mine")
+    checkpoints.save(10, content(10))
+    checkpoints.save(15, content(15))
+    assert (checkpoints.folder / "step-best.pt").read_bytes() == b"mine"
+    assert loaded(checkpoints) == (15, [])

@@ -1,0 +1,192 @@
+"""What every algorithm keeps of the contract in `inference/base.py`, with a single network and with an ensemble."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from algorithms import CASES, SIZES, Case, builder, differences, digits, through_bytes, trained
+from torch import Tensor, nn
+
+from bayes_share.data import train_batch
+from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
+
+ALL = pytest.mark.parametrize("size", SIZES)
+CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def training(case: Case, size: int, epochs: int = 6, seed: int = 0, **options: Any) -> Training:
+    return Training(case.algorithm, builder(size, **options), digits(), epochs, 48, seed)
+
+
+def images(count: int = 40) -> Tensor:
+    data = digits()
+    return data.normalise(data.test.images[:count])
+
+
+def modules(state: Any) -> list[nn.Module]:
+    """Every network in a state, wherever the algorithm keeps it."""
+    found = []
+    for value in vars(state).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, nn.Module):
+                found.append(part)
+            elif isinstance(part, State):
+                found.extend(modules(part))
+    return found
+
+
+def flags(state: Any) -> list[bool]:
+    found = [module.training for network in modules(state) for module in network.modules()]
+    assert found
+    return found
+
+
+def test_every_algorithm_is_tested() -> None:
+    assert {name: type(case.algorithm) for name, case in CASES.items()} == ALGORITHMS
+
+
+@CASE
+@ALL
+def test_it_has_the_form_of_the_contract(case: Case, size: int) -> None:
+    assert isinstance(case.algorithm, Inference)
+    assert hash(case.algorithm) == hash(case.algorithm)
+    state = training(case, size).state
+    assert isinstance(state, State)
+    assert state.num_parameters == sum(p.numel() for network in modules(state) for p in network.parameters())
+
+
+@CASE
+@ALL
+def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, size: int) -> None:
+    run = training(case, size)
+    infos = list(run.steps())
+    assert len(infos) == run.num_steps == 30
+    for info in infos:
+        assert isinstance(info, StepInfo)
+        for value in (info.loss, info.log_lik, info.kl, info.accuracy):
+            assert value.shape == ()
+            assert bool(value.isfinite())
+            assert not value.requires_grad
+        assert info.learning_rate > 0
+        assert 0 <= float(info.accuracy) <= 1
+        assert float(info.kl) >= 0
+    losses = [float(info.loss) for info in infos]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert [line["epoch"] for line in run.history] == list(range(6))
+    assert run.history[-1]["train_nll"] < 0.5 * run.history[0]["train_nll"]
+    assert run.history[-1]["validation_nll"] < 0.7 * run.history[0]["validation_nll"]
+
+
+@CASE
+@ALL
+def test_the_history_is_the_mean_of_the_steps(case: Case, size: int) -> None:
+    run = training(case, size, epochs=2)
+    infos = list(run.steps())
+    for line, part in zip(run.history, (infos[:5], infos[5:]), strict=True):
+        for name, values in (
+            ("loss", [info.loss for info in part]),
+            ("train_nll", [-info.log_lik for info in part]),
+            ("train_accuracy", [info.accuracy for info in part]),
+        ):
+            assert line[name] == pytest.approx(float(torch.stack(values).double().mean()), rel=1e-6)
+
+
+@CASE
+@ALL
+def test_the_same_draw_has_the_same_answer(case: Case, size: int) -> None:
+    run = trained(training(case, size, dropout=0.3), 7)
+    for sample in (0, 3):
+        first = case.algorithm.draw(run.state, sample)(images())
+        torch.randn(5)
+        assert first.shape == (size * case.networks, 40, 10)
+        assert torch.equal(first, case.algorithm.draw(run.state, sample)(images()))
+
+
+@CASE
+@ALL
+@pytest.mark.parametrize("is_training", [True, False])
+def test_predicting_changes_nothing(case: Case, size: int, is_training: bool) -> None:
+    run = trained(training(case, size, dropout=0.3, norm="batch", sharing="member"), 3)
+    for network in modules(run.state):
+        network.train(is_training)
+        next(network.modules()).training = not is_training  # a mode of its own, as a frozen part has
+        list(network.modules())[-1].training = not is_training
+    before, before_flags = through_bytes(run.state.state_dict()), flags(run.state)
+    generator_before = torch.get_rng_state()
+    first = predict(case.algorithm, run.state, images(), num_samples=2, batch_size=17)
+    assert torch.equal(torch.get_rng_state(), generator_before)
+    assert differences(before, run.state.state_dict()) == []
+    assert flags(run.state) == before_flags
+    assert not first.requires_grad
+    assert torch.equal(first, predict(case.algorithm, run.state, images(), num_samples=2, batch_size=17))
+    assert torch.is_grad_enabled()
+
+
+@CASE
+@ALL
+@pytest.mark.parametrize("batch_size", [1, 7, 39, 40, 1000])
+def test_the_batch_size_of_prediction_changes_nothing(case: Case, size: int, batch_size: int) -> None:
+    run = training(case, size, norm="batch", dropout=0.2, dtype=torch.float64)
+    x, y = train_batch(digits(), torch.arange(48))
+    for _ in range(2):
+        case.algorithm.step(run.state, (x.double(), y))
+    expected = predict(case.algorithm, run.state, images().double(), num_samples=2)
+    found = predict(case.algorithm, run.state, images().double(), num_samples=2, batch_size=batch_size)
+    assert found.shape == (2, size * case.networks, 40, 10)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@CASE
+@ALL
+def test_a_state_read_back_goes_on_bit_for_bit(case: Case, size: int) -> None:
+    run = training(case, size, norm="batch")
+    batch = train_batch(digits(), torch.arange(48))
+    for _ in range(3):
+        case.algorithm.step(run.state, batch)
+    saved = through_bytes(run.state.state_dict())
+    other = training(case, size, norm="batch", seed=9)
+    assert differences(saved, other.state.state_dict())
+    other.state.load_state_dict(saved)
+    assert differences(run.state.state_dict(), other.state.state_dict()) == []
+    for _ in range(3):
+        infos = [case.algorithm.step(state, batch) for state in (run.state, other.state)]
+        assert torch.equal(infos[0].loss, infos[1].loss)
+        assert infos[0].learning_rate == infos[1].learning_rate
+    assert differences(run.state.state_dict(), other.state.state_dict()) == []
+    assert torch.equal(*[predict(case.algorithm, state, images()) for state in (run.state, other.state)])
+
+
+@CASE
+def test_members_differ_after_training(case: Case) -> None:
+    run = trained(training(case, 3, epochs=2))
+    logits = predict(case.algorithm, run.state, images())[0]
+    for one in range(len(logits)):
+        for other in range(one):
+            assert (logits[one] - logits[other]).abs().max() > 0.1
+
+
+@CASE
+def test_members_with_equal_factors_are_equal(case: Case) -> None:
+    state = case.split.init(builder(3, init="ones", dtype=torch.float64), 240, 10)
+    logits = predict(case.split, state, images().double())[0]
+    networks = logits.unflatten(0, (case.networks, 3))
+    torch.testing.assert_close(networks, networks[:, :1].expand_as(networks), rtol=1e-12, atol=1e-12)
+    for one, other in pairwise(networks[:, 0]):
+        assert (one - other).abs().max() > 0.1
+
+
+@CASE
+def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batch(case: Case) -> None:
+    run = Training(case.split, builder(3, init="ones"), digits(), 2, 48)
+    logits = predict(case.split, trained(run).state, images())[0].unflatten(0, (case.networks, 3))
+    assert (logits[:, 0] - logits[:, 1]).abs().max() > 0.01
+
+
+@CASE
+@ALL
+def test_the_seed_decides_every_number(case: Case, size: int) -> None:
+    runs = [trained(training(case, size, seed=seed, dropout=0.2), 4).state.state_dict() for seed in (1, 1, 2)]
+    assert differences(runs[0], runs[1]) == []
+    assert differences(runs[0], runs[2])

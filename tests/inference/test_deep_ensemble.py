@@ -1,0 +1,58 @@
+"""A deep ensemble is its networks, each trained as if it were alone."""
+
+import pytest
+import torch
+from algorithms import SIZES, builder, differences, digits, trained
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, DeepEnsemble, Training, fit, predict
+from bayes_share.models.model import Model
+from bayes_share.seeding import seeded
+
+NETWORKS = 3
+
+
+def initial(size: int) -> list[Model]:
+    """The networks as the training starts them: one after the other from the key of initialisation."""
+    with seeded(5, "init"):
+        return [builder(size)() for _ in range(NETWORKS)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_its_networks_are_what_they_would_be_alone(size: int) -> None:
+    data = digits("crop")
+    together = trained(Training(DeepEnsemble(of=MAP(), networks=NETWORKS), builder(size), data, 2, 48, seed=5))
+    logits = together.predict(data.test)
+    assert logits.shape == (1, NETWORKS * size, 50, 10)
+    alone = [trained(Training(MAP(), lambda m=m: m, data, 2, 48, seed=5)) for m in initial(size)]
+    for number, run in enumerate(alone):
+        assert differences(together.state.networks[number].state_dict(), run.state.state_dict()) == []
+        members = logits[:, number * size : (number + 1) * size]
+        assert torch.equal(members, run.predict(data.test))
+    for name in ("loss", "train_accuracy"):
+        expected = sum(run.history[-1][name] for run in alone) / NETWORKS
+        assert together.history[-1][name] == pytest.approx(expected, rel=1e-6)
+    assert together.state.num_parameters == sum(run.state.num_parameters for run in alone)
+
+
+def test_its_networks_start_apart() -> None:
+    state = DeepEnsemble(networks=2).init(builder(), 240, 10)
+    one, other = [network.model.network.layers[1].weight for network in state.networks]
+    assert (one - other).abs().max() > 0.1
+
+
+def test_one_model_is_not_enough_for_several_networks() -> None:
+    model, data = builder()(), digits()
+    with pytest.raises(InputError, match="hand in a function that builds the model"):
+        fit(DeepEnsemble(networks=2), model, data, epochs=1, batch_size=48, progress=False)
+    state = fit(DeepEnsemble(networks=1), model, data, epochs=1, batch_size=48, progress=False)
+    alone = fit(MAP(), model, data, epochs=1, batch_size=48, progress=False)
+    assert differences(state.networks[0].state_dict(), alone.state_dict()) == []
+    x = data.normalise(data.test.images)
+    assert torch.equal(predict(DeepEnsemble(networks=1), state, x), predict(MAP(), alone, x))
+
+
+@pytest.mark.parametrize("networks", [0, -1])
+def test_there_is_at_least_one_network(networks: int) -> None:
+    with pytest.raises(InputError, match="at least 1 network"):
+        DeepEnsemble(networks=networks)

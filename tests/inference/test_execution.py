@@ -1,0 +1,78 @@
+"""Devices, precision, memory format and compilation."""
+
+from typing import Any
+
+import pytest
+import torch
+from algorithms import SIZES, builder, digits, trained
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, Execution, Training
+
+CPU = {"device": "cpu"}
+
+
+def training(size: int, execution: Execution, name: str = "lenet") -> Training:
+    return trained(Training(MAP(learning_rate=0.02), builder(size, name=name), digits(), 2, 48, execution=execution))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpuu"}, "unknown device 'cpuu': did you mean 'cpu'"),
+        ({"precision": "bfloat"}, "unknown precision 'bfloat': did you mean 'bfloat16'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Execution(**options)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="sees no CUDA device here; use 'cpu' or 'auto'"):
+        Execution(device="cuda")
+    assert Execution(device="auto").torch_device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "options", [{"precision": "bfloat16"}, {"channels_last": True}, {"precision": "bfloat16", "channels_last": True}]
+)
+def test_precision_and_memory_format_change_only_the_rounding(size: int, options: dict[str, Any]) -> None:
+    plain, other = [training(size, Execution(**CPU, **more)) for more in ({}, options)]
+    for value in other.state.model.state_dict().values():
+        assert value.dtype in (torch.float32, torch.int64)
+    for memory in other.state.optimizer.state.values():
+        assert all(value.dtype == torch.float32 for value in memory.values())
+    logits, expected = other.predict(other.data.test), plain.predict(plain.data.test)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, expected)
+    rounding = (logits.softmax(-1) - expected.softmax(-1)).abs().max()
+    assert rounding < (0.1 if "precision" in options else 1e-3)
+    assert other.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_channels_last_is_where_images_and_convolutions_lie(size: int) -> None:
+    run = training(size, Execution(**CPU, channels_last=True))
+    weights = [value for value in run.state.model.parameters() if value.ndim == 4 and min(value.shape[1:]) > 1]
+    assert weights
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
+    images = torch.zeros(4, 3, 5, 5)
+    placed = run.execution.place_inputs(images)
+    assert placed.is_contiguous(memory_format=torch.channels_last)
+    assert Execution(**CPU).place_inputs(images).is_contiguous()
+    assert run.execution.place_inputs(torch.zeros(4, 7)).shape == (4, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+@pytest.mark.parametrize("size", SIZES)
+def test_a_compiled_network_computes_the_same(size: int) -> None:
+    plain, compiled = [training(size, Execution(**CPU, compile=on), name="mlp") for on in (False, True)]
+    assert compiled.state.model.state_dict().keys() == plain.state.model.state_dict().keys()
+    torch.testing.assert_close(
+        compiled.predict(plain.data.test), plain.predict(plain.data.test), rtol=1e-3, atol=1e-3
+    )

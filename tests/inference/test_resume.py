@@ -1,0 +1,103 @@
+"""A training that is stopped, saved and taken up again computes, bit for bit, what one that was not does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from algorithms import CASES, SIZES, Case, builder, differences, digits, leaves, through_bytes, trained
+
+from bayes_share.inference import MAP, Training
+
+EPOCHS, STEPS_PER_EPOCH = 3, 5
+
+
+def training(algorithm: Any, size: int) -> Training:
+    """With everything that a checkpoint could forget: dropout, augmentation, running statistics, a schedule."""
+    build = builder(size, norm="batch", dropout=0.3, sharing="member")
+    run = Training(algorithm, build, digits("crop"), EPOCHS, 48, seed=3)
+    assert run.steps_per_epoch == STEPS_PER_EPOCH
+    return run
+
+
+def result(run: Training) -> dict[str, Any]:
+    return {**run.state_dict(), "validation": run.predict(run.data.validation, 2), "test": run.predict(run.data.test, 2)}
+
+
+def uninterrupted(algorithm: Any, size: int) -> dict[str, Any]:
+    return result(trained(training(algorithm, size)))
+
+
+def stopped(
+    algorithm: Any, size: int, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
+) -> dict[str, Any]:
+    """Stopped after each of these steps, and gone on with by a training that is built afresh."""
+    run = training(algorithm, size)
+    for step in at:
+        content = through_bytes(trained(run, step).state_dict())
+        forget(content)
+        run = training(algorithm, size)
+        torch.randn(3)  # whatever happens between is none of its business
+        run.load_state_dict(content)
+        assert run.step == step
+    return result(trained(run))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_stopped_training_ends_with_the_same_bits(case: Case, size: int) -> None:
+    expected = uninterrupted(case.algorithm, size)
+    assert expected["is_finished"]
+    assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
+    for at in ([1], [5], [7], [10], [14], [15], [2, 3, 9, 10, 11]):
+        assert differences(stopped(case.algorithm, size, at), expected) == [], f"stopped at {at}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_other_optimizers_keep_their_memory(optimizer: str, size: int) -> None:
+    algorithm = MAP(optimizer=optimizer, learning_rate=1e-3, warmup=0.3, accumulate=2)
+    assert differences(stopped(algorithm, size, [4]), uninterrupted(algorithm, size)) == []
+
+
+def test_only_the_time_differs() -> None:
+    one, other = [uninterrupted(MAP(), 3) for _ in range(2)]
+    assert differences(one, other) == []
+    everything = differences(one, other, ignored=lambda path: False)
+    assert set(everything) <= {"/seconds", *(f"/history/{epoch}/seconds" for epoch in range(EPOCHS))}
+
+
+def no_momentum(content: dict[str, Any]) -> None:
+    content["state"]["optimizer"]["state"] = {}
+
+
+def no_sums(content: dict[str, Any]) -> None:
+    content["sums"].zero_()
+
+
+def no_step_of_the_schedule(content: dict[str, Any]) -> None:
+    content["state"]["step"] = 0
+
+
+def no_running_statistics(content: dict[str, Any]) -> None:
+    for name, value in content["state"]["model"].items():
+        if "running_mean" in name:
+            value.zero_()
+
+
+def one_bit_of_a_weight(content: dict[str, Any]) -> None:
+    weight = next(value for path, value in leaves(content["state"]["model"]) if path.endswith("weight"))
+    weight.view(torch.int32).flatten()[0] ^= 1
+
+
+def no_history(content: dict[str, Any]) -> None:
+    content["history"].clear()
+
+
+FORGOTTEN = [no_momentum, no_sums, no_step_of_the_schedule, no_running_statistics, one_bit_of_a_weight, no_history]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("forget", FORGOTTEN)
+def test_the_comparison_sees_what_a_checkpoint_forgets(forget: Callable[[dict[str, Any]], None], size: int) -> None:
+    assert differences(stopped(MAP(), size, [7], forget), uninterrupted(MAP(), size))

@@ -1,0 +1,72 @@
+"""Learning rates over a run, against their closed forms."""
+
+import math
+
+import pytest
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP
+from bayes_share.inference.optimization import Schedule
+
+
+def rates(schedule: Schedule, num_steps: int) -> list[float]:
+    return [schedule.at(step, num_steps) for step in range(num_steps)]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
+def test_cosine_is_half_a_cosine(num_steps: int) -> None:
+    expected = [math.cos(math.pi * step / num_steps / 2) ** 2 for step in range(num_steps)]
+    assert rates(Schedule("cosine"), num_steps) == pytest.approx(expected, abs=1e-12)
+
+
+def test_constant_is_constant() -> None:
+    assert rates(Schedule("constant"), 5) == [1.0] * 5
+
+
+def test_step_is_multiplied_at_each_milestone() -> None:
+    found = rates(Schedule("step", milestones=(0.3, 0.8), gamma=0.2), 10)
+    assert found == pytest.approx([1.0] * 3 + [0.2] * 5 + [0.04] * 2)
+    assert rates(Schedule("step"), 4) == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_a_milestone_between_two_steps_counts_from_the_later() -> None:
+    assert rates(Schedule("step", milestones=(0.5,)), 5) == pytest.approx([1, 1, 1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("name", ["cosine", "step", "constant"])
+def test_warm_up_climbs_linearly_and_meets_the_schedule(name: str) -> None:
+    found = rates(Schedule(name, warmup=0.25), 16)
+    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert found[5] <= 1
+
+
+def test_after_the_warm_up_the_cosine_has_what_is_left() -> None:
+    found = rates(Schedule("cosine", warmup=0.5), 20)
+    assert found[10:] == pytest.approx(rates(Schedule("cosine"), 10))
+
+
+@pytest.mark.parametrize(("options", "message"), [({"warmup": 1.0}, "warmup"), ({"warmup": -0.1}, "warmup")])
+def test_what_is_no_schedule_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Schedule(**options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"learning_rate": 0.0}, "learning rate must be positive"),
+        ({"learning_rate": math.nan}, "learning rate must be positive"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"momentum": -0.1}, "momentum"),
+        ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
+        ({"factor_rate": -1.0}, "factor_rate must not be negative"),
+        ({"factor_decay": -1.0}, "factor_decay must not be negative"),
+        ({"clip_norm": 0.0}, "clip gradients"),
+        ({"accumulate": 0}, "at least 1 part"),
+    ],
+)
+def test_hyperparameters_that_cannot_be_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MAP(**options)

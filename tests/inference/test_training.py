@@ -1,0 +1,154 @@
+"""Training as a whole: what it reaches, what it refuses, and what it does with a loss that is no number."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from algorithms import builder, differences, digits, trained
+
+from bayes_share.data import load_data
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference import MAP, DeepEnsemble, Execution, Training, fit, predict
+from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.model import Model
+
+
+def accuracy(training: Training) -> float:
+    split = training.data.validation
+    return (mixture_log_probs(training.predict(split)).argmax(-1) == split.labels).double().mean().item()
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_digits_are_learned(size: int) -> None:
+    training = Training(MAP(), builder(size), load_data("digits"), 12, 64)
+    assert accuracy(training) < 0.5
+    assert accuracy(trained(training)) > 0.9
+    assert training.history[-1]["validation_accuracy"] == accuracy(training)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_history_has_the_scores_of_the_mixture(size: int) -> None:
+    training = trained(Training(MAP(), builder(size), digits(), 2, 48))
+    split = training.data.validation
+    probs = training.predict(split).double().softmax(-1).mean((0, 1))
+    of_labels = probs[torch.arange(len(split)), split.labels]
+    assert training.history[-1]["validation_nll"] == pytest.approx(-of_labels.log().mean().item(), rel=1e-12)
+    assert training.history[-1]["learning_rate"] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 9 / 10)))
+
+
+def equal_members(algorithm: Any, **options: Any) -> Training:
+    return Training(algorithm, builder(3, **{"init": "ones", **options}), digits(), 1, 48)
+
+
+@pytest.mark.parametrize("algorithm", [MAP(), DeepEnsemble(of=MAP(), networks=2)])
+def test_members_that_would_stay_equal_are_refused(algorithm: Any) -> None:
+    with pytest.raises(InputError, match="they would stay equal"):
+        equal_members(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("feed", "options"), [("split", {}), ("tile", {"dropout": 0.1}), ("tile", {"init": "normal"})]
+)
+def test_members_that_come_apart_are_not(feed: str, options: dict[str, Any]) -> None:
+    training = trained(equal_members(MAP(feed=feed), **options))
+    logits = training.predict(training.data.test)[0]
+    assert not torch.equal(logits[0], logits[1])
+
+
+def failing(size: int = 1, algorithm: Any = None) -> Training:
+    return Training(algorithm or MAP(learning_rate=1e30, schedule="constant"), builder(size), digits(), 2, 48)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_loss_that_is_no_number_stops_and_names_the_step_and_the_rate(size: int) -> None:
+    training = failing(size)
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step [1-9] of 10 \(epoch 0\), with learning rate 1e"):
+        trained(training)
+    with pytest.raises(RunError, match="the loss is"):  # so it is never saved
+        training.state_dict()
+
+
+class FakeDevice(SimpleNamespace):
+    """The CPU, as if a look at the loss made it wait."""
+
+    torch_device = SimpleNamespace(type="elsewhere")
+
+
+def test_where_a_look_is_dear_the_loss_is_looked_at_before_it_is_saved() -> None:
+    training = failing()
+    plain = Execution(device="cpu")
+    training.execution = FakeDevice(autocast=plain.autocast, place_inputs=plain.place_inputs)  # type: ignore
+    steps = training.steps()
+    infos = [next(steps) for _ in range(4)]
+    bad = next(step for step, info in enumerate(infos) if not info.loss.isfinite())
+    with pytest.raises(RunError, match=f"at step {bad} of 10"):
+        training.state_dict()
+    with pytest.raises(RunError, match=f"at step {bad} of 10"):
+        next(steps)  # the end of the epoch looks too
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "message"),
+    [(0, 48, "at least 1 epoch"), (1, 0, "from 1 to 240"), (1, 241, "from 1 to 240 examples .* not 241")],
+)
+def test_what_cannot_be_is_refused(epochs: int, batch_size: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Training(MAP(), builder(), digits(), epochs, batch_size)
+
+
+def test_a_batch_that_does_not_split_or_divide_is_refused() -> None:
+    with pytest.raises(InputError, match="batch of 50 does not split among 3 members"):
+        trained(Training(MAP(feed="split"), builder(3), digits(), 1, 50))
+    with pytest.raises(InputError, match="batch of 50 does not divide into 4 parts"):
+        trained(Training(MAP(accumulate=4), builder(3), digits(), 1, 50))
+    with pytest.raises(InputError, match="batch of 48 does not divide into 12 parts .* for each of 3 members"):
+        trained(Training(MAP(accumulate=12, feed="split"), builder(3), digits(), 1, 48))
+
+
+def test_every_image_is_seen_once_in_an_epoch_and_what_remains_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    training = Training(MAP(), builder(), digits(), 2, 100)
+    take = training._take_step
+    monkeypatch.setattr(training, "_take_step", lambda indices: (seen.append(indices), take(indices))[1])
+    trained(training)
+    assert [len(indices) for indices in seen] == [100] * 4
+    for epoch in (torch.cat(seen[:2]), torch.cat(seen[2:])):
+        assert len(epoch.unique()) == 200
+    assert not torch.equal(seen[0], seen[2])
+
+
+def test_fit_trains_a_copy_of_a_model() -> None:
+    model, data = builder(3)(), digits()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = fit(MAP(), model, data, epochs=1, batch_size=48, progress=False)
+    assert differences(before, model.state_dict()) == []
+    assert differences(before, state.model.state_dict())
+    again = fit(MAP(), model, data, epochs=1, batch_size=48, progress=False)
+    assert differences(state.state_dict(), again.state_dict()) == []
+
+
+def test_fit_is_training() -> None:
+    state = fit(MAP(), builder(3), digits(), epochs=2, batch_size=48, seed=4, progress=False)
+    training = trained(Training(MAP(), builder(3), digits(), 2, 48, seed=4))
+    assert differences(state.state_dict(), training.state.state_dict()) == []
+    x = training.data.normalise(training.data.test.images)
+    assert torch.equal(predict(MAP(), state, x), training.predict(training.data.test))
+
+
+def test_training_draws_nothing_from_the_callers_generator() -> None:
+    torch.manual_seed(7)
+    expected = torch.randn(3)
+    torch.manual_seed(7)
+    trained(Training(MAP(), builder(3, dropout=0.2), replace(digits("crop")), 1, 48))
+    assert torch.equal(torch.randn(3), expected)
+
+
+def test_a_model_of_ones_own_is_trained() -> None:
+    def build() -> Model:
+        return Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
+
+    training = trained(Training(MAP(), build, digits(), 5, 48))
+    assert training.history[-1]["validation_accuracy"] > 0.7

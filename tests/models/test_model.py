@@ -1,0 +1,104 @@
+"""A model's axes and its likelihood, against loops over members, images and classes."""
+
+import math
+
+import pytest
+import torch
+from explicit import close, perturb
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.models.likelihood import Categorical, mixture_log_probs
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return perturb(nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4)).double())
+
+
+def inputs(count: int = 6) -> Tensor:
+    return torch.randn(count, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def random_logits(*shape: int, scale: float = 3.0) -> Tensor:
+    return scale * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("feed", ["tile", "split"])
+def test_a_single_network_is_a_model_of_one_member(feed: str) -> None:
+    net = network()
+    model = Model(net)
+    assert model.ensemble_size == 1
+    assert torch.equal(model(inputs(), feed), net(inputs())[None])
+    labels = torch.arange(6)
+    assert torch.equal(model.targets(labels, feed), labels[None])
+
+
+def test_an_ensemble_has_its_members_first() -> None:
+    net = ensemble(network(), 3)
+    model = Model(net)
+    assert model.ensemble_size == 3
+    assert model(inputs()).shape == (3, 6, 4)
+    assert torch.equal(model(inputs()), net(inputs()))
+    assert torch.equal(model.targets(torch.arange(6)), torch.arange(6).repeat(3, 1))
+
+
+def test_the_targets_of_a_split_batch_go_with_its_logits() -> None:
+    model = Model(ensemble(network(), 3))
+    x, labels = inputs(), torch.arange(6)
+    tiled, split = model(x), model(x, "split")
+    targets = model.targets(labels, "split")
+    assert split.shape == (3, 2, 4)
+    assert targets.tolist() == [[0, 1], [2, 3], [4, 5]]
+    for m in range(3):
+        for i, image in enumerate(targets[m]):
+            close(split[m, i], tiled[m, image])
+
+
+def test_a_batch_that_does_not_split_is_refused() -> None:
+    with pytest.raises(InputError, match="batch of 5 does not split among 3"):
+        Model(ensemble(network(), 3))(inputs(5), "split")
+
+
+def test_log_lik_is_the_log_of_the_softmax_at_the_label() -> None:
+    logits, labels = random_logits(3, 5, 4), torch.randint(4, (3, 5), generator=torch.Generator().manual_seed(3))
+    found = Categorical().log_lik(logits, labels)
+    assert found.shape == (3, 5)
+    assert found.dtype == torch.float64
+    for m in range(3):
+        for i in range(5):
+            row = logits[m, i].tolist()
+            probability = math.exp(row[labels[m, i]]) / sum(math.exp(value) for value in row)
+            assert found[m, i].item() == pytest.approx(math.log(probability), abs=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_log_lik_is_computed_in_float32_at_least(dtype: torch.dtype) -> None:
+    logits = random_logits(2, 6, 4).to(dtype)
+    labels = torch.arange(6).remainder(4).expand(2, -1)
+    found = Categorical().log_lik(logits, labels)
+    assert found.dtype == torch.float32
+    close(found.double(), Categorical().log_lik(logits.double(), labels), 1e-6)
+
+
+def test_correct_marks_where_the_most_probable_class_is_the_label() -> None:
+    logits = torch.tensor([[[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]], [[0.0, 0.0, 1.0], [0.0, 3.0, -1.0]]])
+    labels = torch.tensor([[1, 1], [2, 1]])
+    assert Categorical().correct(logits, labels).tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(("draws", "members"), [(1, 1), (1, 4), (3, 1), (2, 3)])
+def test_the_mixture_is_the_mean_of_the_probabilities(draws: int, members: int) -> None:
+    logits = random_logits(draws, members, 5, 4)
+    found = mixture_log_probs(logits)
+    close(found.exp(), logits.softmax(-1).mean((0, 1)), 1e-14)
+    if draws * members > 1:
+        of_mean_logits = logits.mean((0, 1)).softmax(-1)
+        assert (found.exp() - of_mean_logits).abs().max() > 0.01
+
+
+def test_the_mixture_keeps_the_log_of_what_is_too_small_for_a_float() -> None:
+    logits = torch.tensor([[[[0.0, 2000.0]], [[0.0, 1000.0]]]])
+    assert mixture_log_probs(logits)[0, 0].item() == pytest.approx(-1000 - math.log(2), abs=1e-9)
