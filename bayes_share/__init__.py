@@ -16,6 +16,9 @@ if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
 _PUBLIC = {
     "ensemble": "bayes_share.sharing.members",
     "Ensemble": "bayes_share.sharing.members",
+    "fold": "bayes_share.sharing.fold",
+    "ledger": "bayes_share.sharing.ledger",
+    "FactorInit": "bayes_share.layers.factors",
     "Rank1Linear": "bayes_share.layers.linear",
     "Rank1Conv2d": "bayes_share.layers.conv",
     "Model": "bayes_share.models.model",

@@ -88,15 +88,20 @@ def _fit(arguments: list[str]) -> None:
     if file is None and first.resume and first.out is not None and (Path(first.out) / "config.yaml").is_file():
         file = str(Path(first.out) / "config.yaml")
     saved = {} if file is None else read_config(Path(file))
-    algorithm = named or saved.get("algorithm")
+    saved_algorithm, saved_of = saved.pop("algorithm", None), saved.pop("of", None)
+    algorithm = named or saved_algorithm
     if algorithm is None:
         raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config that names one")
-    parser = _fit_parser(str(algorithm), first.of or str(saved.get("of") or "map"))
-    known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "progress"} | {"algorithm", "of"}
+    if first.config is None and saved_algorithm not in (None, algorithm):
+        raise InputError(
+            f"{first.out} is a run with algorithm {saved_algorithm}, which cannot be resumed with {algorithm}"
+        )
+    parser = _fit_parser(str(algorithm), first.of or str(saved_of or "map"))
+    known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "progress", "of"}
     for name in saved:
         if name not in known:
             raise unknown(f"option in {file}:", name, known)
-    options = vars(parser.parse_args([*_as_arguments(saved), *arguments]))
+    options = vars(parser.parse_args([*_as_arguments(saved, parser), *arguments]))
     if options["out"] is None:
         raise InputError("where to? --out RUN names the folder of the run")
     config = RunConfig.from_flat({**options, "algorithm": algorithm})
@@ -105,10 +110,16 @@ def _fit(arguments: list[str]) -> None:
     print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
 
 
-def _as_arguments(saved: Mapping[str, Any]) -> list[str]:
+def _as_arguments(saved: Mapping[str, Any], parser: OptionParser) -> list[str]:
     """The options of a file as if they had been given, so that they are checked in the same way."""
-    texts = {name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in saved.items()}
-    return [f"--{name.replace('_', '-')}={text}" for name, text in texts.items() if name not in ("algorithm", "of")]
+    arguments = []
+    for name, value in saved.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool) and isinstance(parser.get_default(name), bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            arguments.append(f"--{option}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+    return arguments
 
 
 def _first_look(arguments: list[str]) -> argparse.Namespace:

@@ -13,7 +13,8 @@ from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.sharing.members import NormSharing, ensemble
+from bayes_share.sharing.conversion import NormSharing
+from bayes_share.sharing.members import ensemble
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
     types = get_type_hints(kind)
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     for name in option_fields(kind):
-        settings: dict[str, Any] = {"help": helps[name], "default": defaults[name]}
+        default = defaults[name]
+        shown = list(default) if isinstance(default, tuple) else default  # a list as it is given, not Python's tuple
+        settings: dict[str, Any] = {"help": helps[name], "default": shown}
         if types[name] is bool:
             settings["action"] = ActionYesNo(no_prefix="no-")
         else:

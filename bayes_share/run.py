@@ -159,7 +159,7 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
 
 
-def _csv(history: list[dict[str, float]]) -> bytes:
+def _csv(history: list[dict[str, int | float]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
@@ -167,7 +167,7 @@ def _csv(history: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _latest(history: list[dict[str, float]]) -> str:
+def _latest(history: list[dict[str, int | float]]) -> str:
     last = history[-1]
     return (
         f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "

@@ -65,7 +65,7 @@ class Training:
             self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
         self.step = 0
         self.is_finished = False
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, int | float]] = []
         self._seconds = 0.0
         self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
         self._unchecked: list[tuple[int, StepInfo]] = []

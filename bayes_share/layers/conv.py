@@ -79,6 +79,8 @@ class Rank1Conv3d(Rank1Convolution, nn.Conv3d):
 class Rank1TransposedConvolution(Rank1Convolution):
     """What the transposed convolutions have in common; called with an `output_size` as torch's own."""
 
+    _output_padding: Any
+
     def operation(self, x: Tensor, *args: Any) -> Convolution:
         """The transposed convolution with the layer's geometry.
 

@@ -16,9 +16,7 @@ from bayes_share.layers.operations import Operation
 from bayes_share.layers.rows import divide
 
 
-def apply_folded(
-    operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None
-) -> Tensor:
+def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None) -> Tensor:
     """Apply each member's own weight to its rows.
 
     Args:
@@ -39,9 +37,7 @@ class _Folded(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, operation: Operation
-    ) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, operation: Operation) -> Tensor:
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         member_bias = None if bias is None else bias.to(x.dtype)
         return operation.apply_members(divide(x, len(r)), expanded, member_bias).flatten(0, 1)
@@ -61,7 +57,7 @@ class _Folded(torch.autograd.Function):
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         wanted = (needs_x, any(needs_weight))
         of_x, of_expanded = operation.gradients(grads, divide(x, len(r)), expanded, wanted)
-        of_factors = (None,) * 3
+        of_factors: tuple[Tensor | None, ...] = (None,) * 3
         if of_expanded is not None:
             of_factors = _factor_gradients(of_expanded.to(weight.dtype), weight, r, s, operation)
         of_bias = None

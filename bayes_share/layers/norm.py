@@ -1,5 +1,6 @@
-"""Normalisation: filter response norm, and batch and group norm with parameters of each member's own."""
+"""Normalisation: filter response norm, and batch, group and layer norm with parameters of each member's own."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bayes_share.errors import InputError
 from bayes_share.layers.rows import align, divide, scale_shift
 
 
@@ -100,6 +102,7 @@ class MemberBatchNorm(nn.Module):
     """
 
     member_parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+    member_buffers: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
@@ -195,3 +198,65 @@ class MemberGroupNorm(nn.Module):
     def extra_repr(self) -> str:
         """What printing shows of it."""
         return f"{self.num_groups}, {self.num_channels}, ensemble_size={self.ensemble_size}, eps={self.eps}"
+
+
+class MemberLayerNorm(nn.Module):
+    """Layer normalisation with `weight` and `bias` of each member's own.
+
+    The normalisation itself is per row and place (Ba et al. 2016, arXiv 1607.06450), so only what follows it is a
+    member's own.
+
+    Args:
+        normalized_shape: the sizes of the last axes, over which it is normalised.
+        ensemble_size: members.
+        eps: added to the variance.
+        elementwise_affine: whether there are `weight` and `bias`.
+        bias: whether there is a `bias` beside the `weight`.
+
+    Shapes: `weight` and `bias` ``[member, *normalized_shape]``; input and output
+    ``[member * batch, ..., *normalized_shape]``.
+    """
+
+    member_parameters: ClassVar[tuple[str, ...]] = ("weight", "bias")
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        ensemble_size: int = 1,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.ensemble_size = ensemble_size
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        shape = (ensemble_size, *self.normalized_shape)
+        self.weight = nn.Parameter(torch.ones(shape)) if elementwise_affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each row, then scale and shift it as its member does.
+
+        Raises:
+            InputError: rows that do not divide among the members, or an input without an axis for them.
+        """
+        normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
+        axes = len(self.normalized_shape)
+        if x.ndim == axes:
+            raise InputError(f"an input of shape {list(x.shape)} has no axis of rows beside those normalised over")
+        if self.weight is None:
+            return normalised
+        bias = None if self.bias is None else self.bias.flatten(1)
+        return scale_shift(normalised.flatten(-axes), self.weight.flatten(1), bias, axis=-1).view(x.shape)
+
+    def extra_repr(self) -> str:
+        """What printing shows of it."""
+        return (
+            f"{self.normalized_shape}, ensemble_size={self.ensemble_size}, eps={self.eps}, "
+            f"elementwise_affine={self.elementwise_affine}"
+        )

@@ -104,5 +104,5 @@ class Convolution(Operation):
         of_x = torch.stack([gradients[0] for gradients in of_members]) if wanted[0] else None
         return of_x, torch.stack([gradients[1] for gradients in of_members]) if wanted[1] else None
 
-    def _geometry(self) -> tuple[tuple[int, ...] | bool | int, ...]:
+    def _geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, tuple[int, ...], int]:
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups

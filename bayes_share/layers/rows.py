@@ -1,13 +1,13 @@
 """The member-major layout: how the rows of a batch are divided among the uses of a factor."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
 
 
-def divide(x: Float[Tensor, "row ..."], uses: int) -> Float[Tensor, "use batch ..."]:
+def divide(x: Shaped[Tensor, "row ..."], uses: int) -> Shaped[Tensor, "use batch ..."]:
     """View the rows as `uses` consecutive parts of one size.
 
     Raises:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from bayes_share.errors import unknown
@@ -51,3 +52,8 @@ def folds_weights(x: Tensor, weight: Tensor, uses: int) -> bool:
     if x.is_cuda:
         return False
     return x.numel() // uses > _FOLD_ABOVE * weight.numel()
+
+
+def predicts_folded(device: torch.device) -> bool:
+    """Whether to predict with a plain network for each member, folded once and kept, in place of the layers."""
+    return _way == "weights" or (_way == "auto" and device.type == "cpu")

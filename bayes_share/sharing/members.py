@@ -1,89 +1,157 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.layers.conv import (
-    Rank1Conv1d,
-    Rank1Conv2d,
-    Rank1Conv3d,
-    Rank1ConvTranspose1d,
-    Rank1ConvTranspose2d,
-    Rank1ConvTranspose3d,
-)
 from bayes_share.layers.factors import FactorInit, FactorInitKind
-from bayes_share.layers.linear import Rank1Linear
-from bayes_share.layers.norm import FilterResponseNorm2d, MemberBatchNorm, MemberGroupNorm, ThresholdedLinearUnit
-from bayes_share.layers.rank1 import Rank1Layer, check_ensemble_size, own_parameter
+from bayes_share.layers.rank1 import check_ensemble_size
 from bayes_share.layers.rows import divide
+from bayes_share.layers.way import predicts_folded
+from bayes_share.sharing.conversion import FACTORED, NormSharing, chosen, convert, describe, has_parameters
+from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
+from bayes_share.sharing.reach import constant_modules
+from bayes_share.sharing.strategy import Strategy, decide
 
 Feed = Literal["tile", "split"]
-NormSharing = Literal["shared", "member"]
-
-_RANK1: dict[type[nn.Module], type[Rank1Layer]] = {
-    nn.Linear: Rank1Linear,
-    nn.Conv1d: Rank1Conv1d,
-    nn.Conv2d: Rank1Conv2d,
-    nn.Conv3d: Rank1Conv3d,
-    nn.ConvTranspose1d: Rank1ConvTranspose1d,
-    nn.ConvTranspose2d: Rank1ConvTranspose2d,
-    nn.ConvTranspose3d: Rank1ConvTranspose3d,
-}
-
-# A norm and what it becomes when each member has its own; the attributes of the two have the same names.
-_NORMS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: MemberBatchNorm,
-    nn.BatchNorm2d: MemberBatchNorm,
-    nn.BatchNorm3d: MemberBatchNorm,
-    nn.GroupNorm: MemberGroupNorm,
-    FilterResponseNorm2d: FilterResponseNorm2d,
-    ThresholdedLinearUnit: ThresholdedLinearUnit,
-}
 
 
 class Ensemble(nn.Module):
-    """A network whose rows are divided among members, called on plain batches. Made by `ensemble`.
+    """A network that is many, called on plain batches. Made by `ensemble`.
+
+    The members compute in one of two ways. ``"tile"``: the batch goes through the converted network once, with a part
+    of its rows for each member. ``"loop"``: the plain network runs once for each member, with that member's expanded
+    weights; slower in training, but right for any network. ``"auto"`` takes the first one where the two agree on the
+    first batch that comes. In eval mode and without gradients the members may be folded and kept, as `way` decides.
 
     Args:
-        network: in ensemble form; its first axis is member-major.
+        network: the converted network; its first axis is member-major.
+        plain: the network before, as `empty_copy` gives it.
         ensemble_size: members.
+        strategy: "auto", "tile" or "loop".
+        shared: what has parameters and stayed shared, by name, with the reason.
     """
 
-    def __init__(self, network: nn.Module, ensemble_size: int) -> None:
+    def __init__(
+        self, network: nn.Module, plain: nn.Module, ensemble_size: int, strategy: Strategy, shared: dict[str, str]
+    ) -> None:
         super().__init__()
         self.network = network
         self.ensemble_size = ensemble_size
+        self.strategy: Strategy = strategy
+        self.strategy_reason = "as asked for"
+        self.shared = shared
         self.training = network.training
+        # Kept out of the registry: a form to fill in, not parameters of this module.
+        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "_kept", KeptMembers())
 
-    def forward(self, x: Float[Tensor, "batch ..."], feed: Feed = "tile") -> Float[Tensor, "member part ..."]:
+    plain: nn.Module
+    _kept: KeptMembers
+
+    def forward(self, x: Any, feed: Feed = "tile") -> Any:
         """Every member's outputs.
 
         Args:
-            x: a batch.
+            x: a batch ``[batch, ...]``: a tensor, or a tuple, list or dict of tensors.
             feed: ``"tile"``: every member sees the whole batch; ``"split"``: member m sees the m-th consecutive part.
 
         Returns:
-            ``[member, batch, ...]``, or ``[member, batch / member, ...]`` where the batch was split.
+            What the network returns, with ``[member, batch, ...]`` in place of ``[batch, ...]``, or
+            ``[member, batch / member, ...]`` where the batch was split.
 
         Raises:
             InputError: a batch that is to be split and does not divide among the members, or an unknown `feed`.
         """
         if feed not in get_args(Feed):
             raise unknown("feed", feed, get_args(Feed))
-        if feed == "split" and len(x) % self.ensemble_size:
-            raise InputError(f"a batch of {len(x)} does not split among {self.ensemble_size} members")
-        # Not `repeat`, which would lose the memory format.
-        rows = torch.cat([x] * self.ensemble_size) if feed == "tile" else x
-        return divide(self.network(rows), self.ensemble_size)
+        if feed == "split":
+            self._check_split(x)
+        if self.strategy == "auto":
+            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) else leaf, x))
+        if feed == "tile" and self._may_fold(x):
+            members = self._kept.of(self.network, self.plain, self.ensemble_size)
+            return _stacked([member(x) for member in members])
+        if self.strategy == "loop":
+            return self.loop([x] * self.ensemble_size if feed == "tile" else self._parts(x))
+        return self.tile(x if feed == "split" else tree_map(self._repeated, x))
+
+    def tile(self, rows: Any) -> Any:
+        """The converted network on member-major rows ``[member * batch, ...]``, in one pass."""
+        return tree_map(self._divided, self.network(rows))
+
+    def loop(self, parts: Sequence[Any]) -> Any:
+        """The plain network on each member's part, with that member's weights."""
+        for (_, converted), (_, plain) in zip(self.network.named_modules(), self.plain.named_modules(), strict=True):
+            plain.training = converted.training
+        outputs = []
+        for member, part in enumerate(parts):
+            tensors = member_tensors(self.network, member)
+            outputs.append(torch.func.functional_call(self.plain, tensors, (part,), tie_weights=False))
+        return _stacked(outputs)
+
+    def choose_strategy(self, x: Any) -> None:
+        """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
+        self.strategy, self.strategy_reason = decide(self, x)
+
+    def summary(self) -> str:
+        """How the members compute and why, what was converted, and what stayed shared."""
+        kinds: dict[str, int] = {}
+        for module in self.network.modules():
+            if type(module) in FACTORED.values():
+                kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
+        lines = [
+            f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
+            "own factors: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+            *(f"shared, {line}" for line in describe(self.shared)),
+        ]
+        return "\n".join(lines)
+
+    def train(self, mode: bool = True) -> "Ensemble":
+        """As in torch; training frees the folded members."""
+        if mode:
+            self._kept.forget()
+        return super().train(mode)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the converted network; what is around it stays as it is."""
+        self.network.compile(*args, **options)
 
     def extra_repr(self) -> str:
         """What printing shows of it."""
-        return f"ensemble_size={self.ensemble_size}"
+        return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
+
+    def _may_fold(self, x: Any) -> bool:
+        if torch.is_grad_enabled() or not predicts_folded(next(self.network.parameters()).device):
+            return False
+        # A module that trains writes to its buffers, and a hook is to be called with all rows.
+        return not any(
+            module.training or module._forward_hooks or module._forward_pre_hooks for module in self.network.modules()
+        )
+
+    def _repeated(self, leaf: Any) -> Any:
+        # Not `repeat`, which would lose the memory format.
+        return torch.cat([leaf] * self.ensemble_size) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+    def _divided(self, leaf: Any) -> Any:
+        return divide(leaf, self.ensemble_size) if isinstance(leaf, Tensor) else leaf
+
+    def _check_split(self, x: Any) -> None:
+        for leaf in tree_leaves(x):
+            if isinstance(leaf, Tensor) and len(leaf) % self.ensemble_size:
+                raise InputError(f"a batch of {len(leaf)} does not split among {self.ensemble_size} members")
+
+    def _parts(self, x: Any) -> list[Any]:
+        divided = tree_map(self._divided, x)
+        return [
+            tree_map(lambda leaf: leaf[member] if isinstance(leaf, Tensor) else leaf, divided)  # noqa: B023 (at once)
+            for member in range(self.ensemble_size)
+        ]
 
 
 def ensemble(
@@ -91,86 +159,68 @@ def ensemble(
     ensemble_size: int = 4,
     init: FactorInitKind | FactorInit = "normal",
     norm: NormSharing = "shared",
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    example: Any = None,
+    strategy: Strategy = "auto",
 ) -> Ensemble:
     """Turn a network into an ensemble that shares its weights (BatchEnsemble, arXiv 2002.06715).
 
-    Every linear layer and convolution keeps its weight as the base weight, and gets rank-1 factors and a bias for each
-    member. The network handed in is left alone. With ``init="ones"`` every member computes in eval mode what it does.
+    Every linear layer, convolution, embedding and attention, by exact type, keeps its weight as the base weight, and
+    gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone.
+    With ``init="ones"`` every member computes in eval mode what it does.
 
     Args:
-        net: any nesting of the operations in `bayes_share.layers`, and of modules without parameters.
+        net: any network whose inputs and outputs have the batch first, trained or not.
         ensemble_size: members.
-        init: how the factors start.
+        init: how the factors start. Random signs destroy what a trained network has learned; for one, start from ones
+            with a little noise: ``FactorInit("normal", sd=0.1)``.
         norm: ``"shared"``: all members use the norm layers of the network; ``"member"``: each has its own.
+        include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
+        exclude: the same, of those to leave shared.
+        example: a batch ``[batch, ...]``, two images are enough: shows which layers the batch reaches, so that
+            constants computed on the way stay shared, and settles the strategy at once.
+        strategy: how the members compute: "auto", "tile" or "loop"; see `Ensemble`.
 
     Returns:
-        A module that maps ``x [batch, ...]`` to outputs ``[member, batch, ...]``.
+        A module that maps ``x [batch, ...]`` to outputs ``[member, batch, ...]``; its `summary` says what was done.
 
     Raises:
-        InputError: a network with nothing to share, one that is an ensemble already, a layer with parameters that
-            cannot be converted, an ensemble of fewer than one member, an unknown `init` or `norm`.
+        InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, an
+            example that the network refuses, an ensemble of fewer than one member, an unknown option.
 
-    >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     >>> ensemble(net, ensemble_size=4)(torch.zeros(5, 8)).shape
     torch.Size([4, 5, 3])
     """
     check_ensemble_size(ensemble_size)
-    if norm not in get_args(NormSharing):
-        raise unknown("norm sharing", norm, get_args(NormSharing))
-    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
-    if any(isinstance(module, Ensemble) for module in net.modules()):
+    for what, option, known in (("norm sharing", norm, NormSharing), ("strategy", strategy, Strategy)):
+        if option not in get_args(known):
+            raise unknown(what, option, get_args(known))
+    if any(isinstance(module, Ensemble) or type(module) in FACTORED.values() for module in net.modules()):
         raise InputError("this network is an ensemble already")
-    converted = deepcopy(net)
-    own = _Owner(ensemble_size)
-    num_converted = 0
-    for name, module in converted.named_modules():
-        if (rank1 := _RANK1.get(type(module))) is not None:
-            # The object stays the same one: what refers to it, and what it holds, stays as it was.
-            module.__class__ = rank1
-            assert isinstance(module, Rank1Layer)
-            module.add_factors(ensemble_size, factor_init)
-            own(module, "bias")
-            num_converted += 1
-        elif type(module) in _NORMS:
-            if norm == "member":
-                _own_norm(module, own)
-        elif any(True for _ in module.parameters(recurse=False)):
-            raise InputError(
-                f"ensemble() cannot convert {name or 'the network'!r}, a {type(module).__name__} with parameters "
-                f"of its own; it knows {', '.join(sorted(kind.__name__ for kind in {*_RANK1, *_NORMS}))}"
-            )
-    if not num_converted:
-        raise InputError(f"this {type(net).__name__} has no linear layer or convolution whose weight could be shared")
-    return Ensemble(converted, ensemble_size)
+    is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
+    constants = set() if example is None else constant_modules(net, FACTORED, example)
+
+    def why_shared(name: str) -> str | None:
+        if name in constants:
+            return "computes a constant, which the batch does not reach"
+        return None if is_chosen(name) else "left out by include or exclude"
+
+    network = deepcopy(net)
+    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
+    shared = convert(network, ensemble_size, factor_init, norm, why_shared)
+    if not any(type(module) in FACTORED.values() for module in network.modules()):
+        there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
+        raise InputError(
+            f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
+            f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
+        )
+    made = Ensemble(network, empty_copy(net), ensemble_size, strategy, shared)
+    if example is not None and strategy == "auto":
+        made.choose_strategy(example)
+    return made
 
 
-class _Owner:
-    """Gives each member a copy of a parameter or buffer; what was tied before is tied afterwards."""
-
-    def __init__(self, ensemble_size: int) -> None:
-        self.ensemble_size = ensemble_size
-        # By identity, with the shared one kept alive so that its identity is not used again.
-        self.owned: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, module: nn.Module, *names: str) -> None:
-        for name in names:
-            shared = getattr(module, name, None)
-            if shared is None:
-                continue
-            if id(shared) not in self.owned:
-                self.owned[id(shared)] = (shared, self._copies(shared))
-            setattr(module, name, self.owned[id(shared)][1])
-
-    def _copies(self, shared: Tensor) -> Tensor:
-        if isinstance(shared, nn.Parameter):
-            return own_parameter(shared, self.ensemble_size)
-        return shared.expand(self.ensemble_size, *shared.shape).clone()
-
-
-def _own_norm(module: nn.Module, own: _Owner) -> None:
-    if next(module.parameters(recurse=False), None) is None and not isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return  # nothing of it could be a member's own
-    module.__class__ = _NORMS[type(module)]
-    module.ensemble_size = own.ensemble_size
-    own(module, "weight", "bias", "threshold", "running_mean", "running_var")
+def _stacked(outputs: list[Any]) -> Any:
+    return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)

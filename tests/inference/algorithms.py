@@ -1,13 +1,10 @@
 """Every algorithm as the tests of the contract run it: a new one joins them by a line in `CASES`."""
 
-import io
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bayes_share.data import Data, load_data
 from bayes_share.inference import MAP, Build, DeepEnsemble, Inference, Training
@@ -53,7 +50,7 @@ def digits(augment: str = "none", count: int = 240) -> Data:
 
 
 def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any) -> Build:
-    """Builds a perceptron for digits, or an ensemble of it; `name`, `norm`, `dropout`, `init` and `sharing` as given."""
+    """Builds a perceptron, or the network `name`, for digits, or an ensemble of it with `init` and norm `sharing`."""
     init, sharing = options.pop("init", "normal"), options.pop("sharing", "shared")
     name = options.pop("name", "mlp")
 
@@ -70,32 +67,3 @@ def trained(training: Training, steps: int | None = None) -> Training:
         if training.step == steps:
             break
     return training
-
-
-def through_bytes(content: dict[str, Any]) -> dict[str, Any]:
-    """What is read back, without pickle, of what is saved."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-
-
-def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every tensor and value in nested dicts and lists, with where it is."""
-    if isinstance(content, dict | list | tuple):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        for key, value in items:
-            yield from leaves(value, f"{path}/{key}")
-    else:
-        yield path, content
-
-
-def differences(one: Any, other: Any, ignored: Callable[[str], bool] = lambda path: path.endswith("seconds")) -> list[str]:
-    """Where two states are not the same, bit for bit."""
-    first, second = dict(leaves(one)), dict(leaves(other))
-    found = [path for path in first.keys() ^ second.keys() if not ignored(path)]
-    for path in first.keys() & second.keys():
-        a, b = first[path], second[path]
-        same = torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, Tensor) else type(a) is type(b) and a == b
-        if not same and not ignored(path):
-            found.append(path)
-    return sorted(found)

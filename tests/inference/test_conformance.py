@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, Case, builder, differences, digits, through_bytes, trained
+from algorithms import CASES, SIZES, Case, builder, digits, trained
+from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.data import train_batch

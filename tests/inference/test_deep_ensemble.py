@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from algorithms import SIZES, builder, differences, digits, trained
+from algorithms import SIZES, builder, digits, trained
+from states import differences
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, DeepEnsemble, Training, fit, predict

@@ -48,7 +48,8 @@ def test_precision_and_memory_format_change_only_the_rounding(size: int, options
         assert all(value.dtype == torch.float32 for value in memory.values())
     logits, expected = other.predict(other.data.test), plain.predict(plain.data.test)
     assert logits.dtype == torch.float32
-    assert not torch.equal(logits, expected)
+    if "precision" in options:
+        assert not torch.equal(logits, expected)
     rounding = (logits.softmax(-1) - expected.softmax(-1)).abs().max()
     assert rounding < (0.1 if "precision" in options else 1e-3)
     assert other.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.02)
@@ -73,6 +74,4 @@ def test_channels_last_is_where_images_and_convolutions_lie(size: int) -> None:
 def test_a_compiled_network_computes_the_same(size: int) -> None:
     plain, compiled = [training(size, Execution(**CPU, compile=on), name="mlp") for on in (False, True)]
     assert compiled.state.model.state_dict().keys() == plain.state.model.state_dict().keys()
-    torch.testing.assert_close(
-        compiled.predict(plain.data.test), plain.predict(plain.data.test), rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(compiled.predict(plain.data.test), plain.predict(plain.data.test), rtol=1e-3, atol=1e-3)

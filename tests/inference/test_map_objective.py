@@ -40,7 +40,7 @@ def member(values: dict[str, Tensor], name: str, m: int) -> Tensor:
 
 
 def is_own(name: str, value: Tensor) -> bool:
-    return name.endswith((".r", ".s")) or (name.endswith("bias") and value.ndim == 2) or (name == "1.weight" and value.ndim == 2)
+    return name.endswith((".r", ".s")) or (value.ndim == 2 and (name.endswith("bias") or name == "1.weight"))
 
 
 def member_logits(values: dict[str, Tensor], x: Tensor, m: int) -> Tensor:

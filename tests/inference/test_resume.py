@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, Case, builder, differences, digits, leaves, through_bytes, trained
+from algorithms import CASES, SIZES, Case, builder, digits, trained
+from states import differences, leaves, through_bytes
 
 from bayes_share.inference import MAP, Training
 
@@ -21,7 +22,8 @@ def training(algorithm: Any, size: int) -> Training:
 
 
 def result(run: Training) -> dict[str, Any]:
-    return {**run.state_dict(), "validation": run.predict(run.data.validation, 2), "test": run.predict(run.data.test, 2)}
+    data = run.data
+    return {**run.state_dict(), "validation": run.predict(data.validation, 2), "test": run.predict(data.test, 2)}
 
 
 def uninterrupted(algorithm: Any, size: int) -> dict[str, Any]:

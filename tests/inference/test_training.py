@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import builder, differences, digits, trained
+from algorithms import builder, digits, trained
+from states import differences
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
@@ -49,9 +50,7 @@ def test_members_that_would_stay_equal_are_refused(algorithm: Any) -> None:
         equal_members(algorithm)
 
 
-@pytest.mark.parametrize(
-    ("feed", "options"), [("split", {}), ("tile", {"dropout": 0.1}), ("tile", {"init": "normal"})]
-)
+@pytest.mark.parametrize(("feed", "options"), [("split", {}), ("tile", {"dropout": 0.1}), ("tile", {"init": "normal"})])
 def test_members_that_come_apart_are_not(feed: str, options: dict[str, Any]) -> None:
     training = trained(equal_members(MAP(feed=feed), **options))
     logits = training.predict(training.data.test)[0]
@@ -65,7 +64,7 @@ def failing(size: int = 1, algorithm: Any = None) -> Training:
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_loss_that_is_no_number_stops_and_names_the_step_and_the_rate(size: int) -> None:
     training = failing(size)
-    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step [1-9] of 10 \(epoch 0\), with learning rate 1e"):
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step [1-9] of 10\b.* with learning rate 1e"):
         trained(training)
     with pytest.raises(RunError, match="the loss is"):  # so it is never saved
         training.state_dict()
@@ -100,11 +99,11 @@ def test_what_cannot_be_is_refused(epochs: int, batch_size: int, message: str) -
 
 
 def test_a_batch_that_does_not_split_or_divide_is_refused() -> None:
-    with pytest.raises(InputError, match="batch of 50 does not split among 3 members"):
+    with pytest.raises(InputError, match=r"\b50\b.* among 3 members"):
         trained(Training(MAP(feed="split"), builder(3), digits(), 1, 50))
     with pytest.raises(InputError, match="batch of 50 does not divide into 4 parts"):
         trained(Training(MAP(accumulate=4), builder(3), digits(), 1, 50))
-    with pytest.raises(InputError, match="batch of 48 does not divide into 12 parts .* for each of 3 members"):
+    with pytest.raises(InputError, match=r"batch of 48 does not divide into 12 parts .* for each of 3 members"):
         trained(Training(MAP(accumulate=12, feed="split"), builder(3), digits(), 1, 48))
 
 

@@ -6,7 +6,14 @@ from explicit import close, perturb, same_with_gradients
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers import FilterResponseNorm2d, MemberBatchNorm, MemberGroupNorm, ThresholdedLinearUnit
+from bayes_share.layers import (
+    FilterResponseNorm2d,
+    MemberBatchNorm,
+    MemberGroupNorm,
+    MemberLayerNorm,
+    ThresholdedLinearUnit,
+)
+from bayes_share.layers.rank1 import own_parameter
 
 MEMBERS, BATCH, CHANNELS = 3, 4, 6
 ROWS = MEMBERS * BATCH
@@ -77,6 +84,51 @@ def test_group_norm_is_one_for_each_member(groups: int, shape: tuple[int, ...]) 
     same_with_gradients(layer(x), expected, [x, layer.weight, layer.bias])
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"elementwise_affine": False}], ids=str)
+@pytest.mark.parametrize(
+    ("normalized_shape", "shape"),
+    [(6, ()), (5, (5,)), (4, (3, 4)), ((3, 4), (3, 4)), ([6, 3, 4], (3, 4)), ((6,), ())],
+    ids=str,
+)
+def test_layer_norm_is_one_for_each_member(
+    normalized_shape: int | tuple[int, ...] | list[int], shape: tuple[int, ...], options: dict
+) -> None:
+    options = {"eps": 1e-3, **options}
+    layer = perturb(MemberLayerNorm(normalized_shape, MEMBERS, **options).double())
+    plain = plain_members(layer, [nn.LayerNorm(normalized_shape, **options).double() for _ in range(MEMBERS)])
+    x = rows(*shape)
+    expected = torch.cat([norm(part) for norm, part in zip(plain, x.chunk(MEMBERS), strict=True)])
+    same_with_gradients(layer(x), expected, [x, layer.weight, layer.bias])
+    assert (layer.bias is None) is (plain[0].bias is None)
+    assert len(list(layer.parameters())) == len(list(nn.LayerNorm(normalized_shape, **options).parameters()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_norm_of_torchs_becomes_one(bias: bool) -> None:
+    plain = perturb(nn.LayerNorm((3, 4), eps=1e-3, bias=bias).double())
+    x = rows(3, 4)
+    expected = plain(x)
+    plain.__class__, plain.ensemble_size = MemberLayerNorm, MEMBERS
+    for name in plain.member_parameters:
+        if getattr(plain, name) is not None:
+            setattr(plain, name, own_parameter(getattr(plain, name), MEMBERS))
+    close(plain(x), expected)
+    assert plain.weight.shape == (MEMBERS, 3, 4)
+    assert repr(plain) == repr(MemberLayerNorm((3, 4), MEMBERS, 1e-3))
+
+
+def test_layer_norm_needs_an_axis_of_rows() -> None:
+    with pytest.raises(InputError, match=r"shape \[6\] has no axis of rows"):
+        MemberLayerNorm(6, MEMBERS)(torch.randn(6))
+
+
+def test_layer_norm_under_autocast_takes_bfloat16() -> None:
+    layer, x = MemberLayerNorm(CHANNELS, MEMBERS), rows().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x.bfloat16())
+    torch.testing.assert_close(found.float(), layer(x), rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("members", [None, 1, MEMBERS])
 def test_filter_response_norm_is_its_formula(members: int | None) -> None:
     layer = perturb(FilterResponseNorm2d(CHANNELS, eps=1e-2, ensemble_size=members).double())
@@ -127,7 +179,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+ALL_LAYERS = {**LAYERS, "layer": MemberLayerNorm((3, 4), MEMBERS).double()}
+
+
+@pytest.mark.parametrize("layer", ALL_LAYERS.values(), ids=ALL_LAYERS)
 def test_rows_that_do_not_divide_are_an_error(layer: nn.Module) -> None:
     with pytest.raises(InputError, match=f"{ROWS + 1} rows do not divide among {MEMBERS}"):
         layer(rows(3, 4, count=ROWS + 1))
@@ -141,9 +196,9 @@ def test_channels_last_is_kept(layer: nn.Module) -> None:
     close(found, layer(x))
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("layer", ALL_LAYERS.values(), ids=ALL_LAYERS)
 def test_the_members_own_parameters_are_named(layer: nn.Module) -> None:
     for name, parameter in layer.named_parameters():
         assert name in layer.member_parameters
-        assert parameter.shape == (MEMBERS, CHANNELS)
+        assert parameter.shape == (MEMBERS, *getattr(layer, "normalized_shape", (CHANNELS,)))
     assert f"ensemble_size={MEMBERS}" in repr(layer)

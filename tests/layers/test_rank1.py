@@ -11,7 +11,17 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayes_share.errors import InputError
-from bayes_share.layers import FactorInit, Rank1Conv2d, Rank1Layer, Rank1Linear
+from bayes_share.layers import (
+    FactorInit,
+    Rank1Conv1d,
+    Rank1Conv2d,
+    Rank1Conv3d,
+    Rank1ConvTranspose1d,
+    Rank1ConvTranspose2d,
+    Rank1ConvTranspose3d,
+    Rank1Layer,
+    Rank1Linear,
+)
 from bayes_share.layers.way import computing
 
 MEMBERS, BATCH = 3, 4
@@ -31,6 +41,47 @@ CONVOLUTIONS = {
     "groups": {"groups": 2, "padding": 1},
     "depthwise": {"groups": 4, "padding": 1},
     "depthwise without bias": {"groups": 4, "padding_mode": "reflect", "padding": 1, "bias": False},
+}
+
+PLAIN = {
+    Rank1Conv1d: nn.Conv1d,
+    Rank1Conv2d: nn.Conv2d,
+    Rank1Conv3d: nn.Conv3d,
+    Rank1ConvTranspose1d: nn.ConvTranspose1d,
+    Rank1ConvTranspose2d: nn.ConvTranspose2d,
+    Rank1ConvTranspose3d: nn.ConvTranspose3d,
+}
+# Kinds other than Conv2d; the size of the kernel, what else they take, and the output's size where it is asked for.
+OTHER_CONVOLUTIONS = {
+    "1d": (Rank1Conv1d, 3, {}, None),
+    "1d, stride and padding": (Rank1Conv1d, 3, {"stride": 2, "padding": 2, "bias": False}, None),
+    "1d, same with an even kernel": (Rank1Conv1d, 4, {"padding": "same", "dilation": 3}, None),
+    "1d, reflect": (Rank1Conv1d, 4, {"padding": "same", "padding_mode": "reflect"}, None),
+    "1d, circular and groups": (Rank1Conv1d, 3, {"padding": 2, "padding_mode": "circular", "groups": 2}, None),
+    "3d": (Rank1Conv3d, 2, {}, None),
+    "3d, all": (Rank1Conv3d, (1, 2, 3), {"stride": (1, 2, 1), "padding": (0, 1, 2), "groups": 2}, None),
+    "3d, same with even kernels": (Rank1Conv3d, (2, 3, 4), {"padding": "same", "bias": False}, None),
+    "3d, replicate": (Rank1Conv3d, 3, {"padding": "same", "padding_mode": "replicate", "groups": 4}, None),
+    "transposed 1d": (Rank1ConvTranspose1d, 3, {}, None),
+    "transposed 1d, all": (
+        Rank1ConvTranspose1d,
+        3,
+        {"stride": 3, "padding": 2, "output_padding": 2, "groups": 2, "dilation": 2},
+        None,
+    ),
+    "transposed 1d, output size": (Rank1ConvTranspose1d, 3, {"stride": 3, "bias": False}, [17]),
+    "transposed 2d": (Rank1ConvTranspose2d, (3, 2), {}, None),
+    "transposed 2d, groups": (Rank1ConvTranspose2d, 3, {"stride": 2, "padding": 1, "groups": 2}, None),
+    "transposed 2d, depthwise": (Rank1ConvTranspose2d, 2, {"groups": 4, "output_padding": (0, 1), "stride": 2}, None),
+    "transposed 2d, output size": (Rank1ConvTranspose2d, 3, {"stride": (2, 3), "groups": 2}, [12, 16]),
+    "transposed 3d": (Rank1ConvTranspose3d, 2, {"bias": False}, None),
+    "transposed 3d, all": (
+        Rank1ConvTranspose3d,
+        (1, 2, 3),
+        {"stride": (1, 2, 1), "padding": (0, 1, 1), "output_padding": (0, 1, 0), "groups": 2},
+        None,
+    ),
+    "transposed 3d, output size": (Rank1ConvTranspose3d, 2, {"stride": 2}, [10, 11, 8]),
 }
 
 
@@ -54,22 +105,31 @@ def rows(*shape: int, count: int = ROWS) -> Tensor:
     return torch.randn(count, *shape, dtype=torch.float64, requires_grad=True)
 
 
-def plain_conv(layer: Rank1Conv2d) -> Callable[..., Tensor]:
+def plain_conv(layer: Rank1Layer, *args: object) -> Callable[..., Tensor]:
     """torch's own convolution with the options of a layer, as a function of rows, weight and bias."""
-    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-    options = {name: getattr(layer, name) for name in names}
-    plain = nn.Conv2d(layer.in_channels, layer.out_channels, bias=False, dtype=torch.float64, **options)
-    return lambda x, weight, bias: functional_call(plain, {"weight": weight, "bias": bias}, x)
+    names = ["kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"]
+    options = {name: getattr(layer, name) for name in [*names, *["output_padding"] * layer.transposed]}
+    plain = PLAIN[type(layer)](layer.in_channels, layer.out_channels, bias=False, dtype=torch.float64, **options)
+    return lambda x, weight, bias: functional_call(plain, {"weight": weight, "bias": bias}, (x, *args))
 
 
 def member_by_member(
-    operation: Callable[..., Tensor], x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, groups: int
+    operation: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    r: Tensor,
+    s: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    transposed: bool = False,
 ) -> Tensor:
     """Each row through the plain operation, with the weight of its own r and s and with the bias of its member."""
     count = len(x)
     results = []
     for row in range(count):
-        of_row = member_weight(weight, r[row * len(r) // count], s[row * len(s) // count], groups)
+        factors = r[row * len(r) // count], s[row * len(s) // count]
+        # The weight of a transposed convolution has the input channels first.
+        of_row = member_weight(weight, *(reversed(factors) if transposed else factors), groups)
         of_bias = None if bias is None else bias[row * len(bias) // count]
         results.append(operation(x[row : row + 1], of_row, of_bias))
     return torch.cat(results)
@@ -85,6 +145,25 @@ def test_convolution_is_every_members_own(options: dict) -> None:
     x = rows(4, 7, 6)
     expected = member_by_member(plain_conv(layer), x, *parameters(layer), layer.groups)
     same_with_gradients(layer(x), expected, [x, *parameters(layer)])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize(
+    ("kind", "kernel_size", "options", "output_size"), OTHER_CONVOLUTIONS.values(), ids=OTHER_CONVOLUTIONS
+)
+def test_other_convolutions_are_every_members_own(
+    kind: type[Rank1Layer], kernel_size: object, options: dict, output_size: list[int] | None
+) -> None:
+    layer = perturb(kind(4, 8, kernel_size, ensemble_size=MEMBERS, dtype=torch.float64, **options))
+    x = rows(4, *(5, 5, 4)[: layer.weight.ndim - 2])
+    args = () if output_size is None else (output_size,)
+    operation = plain_conv(layer, *args)
+    expected = member_by_member(operation, x, *parameters(layer), layer.groups, layer.transposed)
+    assert output_size is None or list(expected.shape[2:]) == output_size
+    same_with_gradients(layer(x, *args), expected, [x, *parameters(layer)])
+    for member, part in enumerate(x.chunk(MEMBERS)):
+        tensors = layer.member_tensors(member)
+        close(operation(part, tensors["weight"], tensors.get("bias")), expected.chunk(MEMBERS)[member])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -113,6 +192,55 @@ def test_factors_of_each_row_can_be_handed_in(
     x = rows(*([5] if is_linear else [4, 5, 5]))
     expected = member_by_member(operation, x, layer.weight, r, s, layer.bias, getattr(layer, "groups", 1))
     same_with_gradients(functional_call(layer, {"r": r, "s": s}, x), expected, [x, layer.weight, r, s, layer.bias])
+
+
+SMALL = {
+    "linear": (lambda: Rank1Linear(3, 2, ensemble_size=2), (2, 3)),
+    "conv": (lambda: Rank1Conv2d(2, 4, 2, groups=2, padding="same", ensemble_size=2), (2, 3, 2)),
+    "transposed": (lambda: Rank1ConvTranspose1d(2, 2, 2, stride=2, ensemble_size=2), (2, 3)),
+}
+
+
+def small(name: str) -> tuple[Rank1Layer, Tensor]:
+    make, shape = SMALL[name]
+    return perturb(make().double()), rows(*shape, count=4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_of_gradients(name: str) -> None:
+    layer, x = small(name)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def apply(x: Tensor, *values: Tensor) -> Tensor:
+        return functional_call(layer, dict(zip(names, values, strict=True)), x)
+
+    assert torch.autograd.gradcheck(apply, (x, *layer.parameters()), fast_mode=True)
+    assert torch.autograd.gradgradcheck(apply, (x, *layer.parameters()), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_functional_gradients_of_many_draws(name: str) -> None:
+    """`vmap` over draws of the factors and over inputs, of the function and of its gradient, is a loop over them."""
+    layer, x = small(name)
+    own = {name: p.detach() for name, p in layer.named_parameters()}
+    draws = {name: torch.randn(3, *own[name].shape, dtype=torch.float64) for name in ("r", "s")}
+    many = torch.stack([x, 2 * x, -x]).detach()
+
+    def loss(factors: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(layer, {**own, **factors}, x).square().sum()
+
+    for axis in (None, 0):
+        inputs = x.detach() if axis is None else many
+        losses = torch.func.vmap(loss, in_dims=(0, axis))(draws, inputs)
+        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(0, axis))(draws, inputs)
+        for draw in range(3):
+            factors = {name: factor[draw].clone().requires_grad_() for name, factor in draws.items()}
+            expected = loss(factors, inputs if axis is None else inputs[draw])
+            close(losses[draw], expected)
+            of_factors = torch.autograd.grad(expected, list(factors.values()))
+            for name, of_factor in zip(factors, of_factors, strict=True):
+                close(gradients[name][draw], of_factor)
+    assert torch.func.grad(loss)(own, x.detach()).keys() == own.keys()
 
 
 @pytest.mark.parametrize("layer", [linear(), conv()], ids=["linear", "conv"])

@@ -1,0 +1,219 @@
+"""Rank-1 attention: own factors for each of its four projections."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from bayes_share.errors import InputError
+from bayes_share.layers.factors import FactorInit, expand_weight
+from bayes_share.layers.linear import Rank1Linear
+from bayes_share.layers.operations import Product
+from bayes_share.layers.rank1 import Factored, apply_rank1, factor_parameter
+
+
+class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention` for the members of an ensemble, with own factors for each projection.
+
+    The projections of queries, keys and values and the one of the output are rank-1 linear layers (BatchEnsemble, arXiv
+    2002.06715, eq. 1), each with a bias of each member's own; attention itself has no weights. `bias_k` and `bias_v`,
+    which are a key and a value rather than biases, are shared.
+
+    Takes what `torch.nn.MultiheadAttention` takes, and `ensemble_size` and `init` as every `Factored`.
+
+    Shapes: the weights as in torch; `q_r` ``[member, embed_dim]``, `k_r` ``[member, kdim]``, `v_r` ``[member, vdim]``;
+    `q_s`, `k_s` and `v_s` ``[member, embed_dim]``; `in_proj_bias` ``[member, 3 * embed_dim]``; `out_proj` is a
+    `Rank1Linear`. Inputs ``[member * batch, token, channel]`` with `batch_first`, otherwise
+    ``[token, member * batch, channel]``.
+
+    >>> layer = Rank1MultiheadAttention(6, 2, batch_first=True, ensemble_size=4)
+    >>> x = torch.zeros(4 * 5, 7, 6)
+    >>> layer(x, x, x, need_weights=False)[0].shape
+    torch.Size([20, 7, 6])
+    """
+
+    factor_parameters: ClassVar[tuple[str, ...]] = ("q_r", "q_s", "k_r", "k_s", "v_r", "v_s")
+    member_parameters: ClassVar[tuple[str, ...]] = ("in_proj_bias",)
+
+    # Attributes of torch's own, of which some are not declared there as they are.
+    in_proj_weight: Any
+    q_proj_weight: Any
+    k_proj_weight: Any
+    v_proj_weight: Any
+    in_proj_bias: Any
+    out_proj: Any
+    bias_k: Any
+    bias_v: Any
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend, each row with its member's projections.
+
+        Args:
+            query: ``[member * batch, target, embed_dim]``, or with its first two axes swapped, as `batch_first` says.
+            key: ``[member * batch, source, kdim]``, likewise.
+            value: ``[member * batch, source, vdim]``, likewise.
+            key_padding_mask: ``[member * batch, source]``: True where a key is not to be seen, or numbers to add.
+            need_weights: whether the attention weights are returned too.
+            attn_mask: ``[target, source]`` or ``[member * batch * head, target, source]``, likewise.
+            average_attn_weights: whether the attention weights are averaged over the heads.
+            is_causal: a hint that `attn_mask`, which has to be there, is the causal mask.
+
+        Returns:
+            The output, shaped as the query; and, where they are needed, the attention weights
+            ``[member * batch, target, source]``, or ``[member * batch, head, target, source]`` if not averaged.
+
+        Raises:
+            InputError: inputs without a batch axis, nested tensors, rows that do not divide among the members or are
+                not as many in keys and values, a mask of another shape, `is_causal` without `attn_mask`.
+        """
+        self._check(query, key, value)
+        if not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        masks = self._masks(attn_mask, key_padding_mask, (len(query), query.shape[1], key.shape[1]))
+        if is_causal and attn_mask is None:
+            raise InputError("is_causal is a hint about attn_mask, which has to be handed in too")
+        q, k, v = self._project(query, key, value)
+        if self.bias_k is not None:
+            k, v = (torch.cat([x, own.expand(len(x), 1, -1)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
+        if self.add_zero_attn:
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+        # torch's own reading of the hint.
+        is_causal = is_causal and key_padding_mask is None and not need_weights
+        mask = None if is_causal else _merged(masks, k.shape[1], q)
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if need_weights:
+            scores = (q / math.sqrt(q.shape[-1])) @ k.mT
+            weights = F.dropout(torch.softmax(scores if mask is None else scores + mask, -1), dropout)
+            y = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        return y if self.batch_first else y.transpose(0, 1), weights
+
+    def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
+        """Give all projections factors for so many members; they are trained where the weights are.
+
+        Raises:
+            InputError: the output's projection is not torch's own.
+        """
+        if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear):
+            raise InputError(f"an attention whose out_proj is a {type(self.out_proj).__name__} cannot be converted")
+        for name, weight in zip("qkv", self._weights(), strict=True):
+            outputs, inputs = weight.shape
+            setattr(self, f"{name}_r", factor_parameter(weight, ensemble_size, inputs, init))
+            setattr(self, f"{name}_s", factor_parameter(weight, ensemble_size, outputs, init))
+        self.out_proj.__class__ = Rank1Linear
+        self.out_proj.add_factors(ensemble_size, init)
+        # torch's encoder layer would otherwise read the weights, in eval mode, and never call this layer.
+        self._qkv_same_embed_dim = False
+
+    def member_tensors(self, member: int) -> dict[str, Tensor]:
+        """The parameters of the plain attention that one member is, but for those of `out_proj`."""
+        use = slice(member, member + 1)
+        weights = [
+            expand_weight(weight, r[use], s[use])[0]
+            for weight, (r, s) in zip(self._weights(), self._factors(), strict=True)
+        ]
+        if self.in_proj_weight is None:
+            tensors = {f"{name}_proj_weight": weight for name, weight in zip("qkv", weights, strict=True)}
+        else:
+            tensors = {"in_proj_weight": torch.cat(weights)}
+        if self.in_proj_bias is not None:
+            tensors["in_proj_bias"] = self.in_proj_bias[member]
+        if self.bias_k is not None:
+            tensors |= {"bias_k": self.bias_k, "bias_v": self.bias_v}
+        return tensors
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        """The base weights of queries, keys and values."""
+        if self.in_proj_weight is None:
+            return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        return self.in_proj_weight.chunk(3)
+
+    def _factors(self) -> list[tuple[Tensor, Tensor]]:
+        return [(getattr(self, f"{name}_r"), getattr(self, f"{name}_s")) for name in "qkv"]
+
+    def _project(self, *inputs: Tensor) -> list[Tensor]:
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3, dim=1)
+        parts = zip(inputs, self._weights(), self._factors(), biases, strict=True)
+        return [apply_rank1(Product(), x, weight, *factors, bias) for x, weight, factors, bias in parts]
+
+    def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        if query.is_nested or key.is_nested or value.is_nested:
+            raise InputError("rank-1 attention takes no nested tensors: set the encoder's use_nested_tensor to False")
+        if not query.ndim == key.ndim == value.ndim == 3:
+            raise InputError(
+                f"rank-1 attention takes inputs of 3 axes, one of them for the rows, not of {query.ndim}, {key.ndim} "
+                f"and {value.ndim}"
+            )
+        rows = [x.shape[0 if self.batch_first else 1] for x in (query, key, value)]
+        if len(set(rows)) > 1:
+            raise InputError(
+                f"{rows[0]} rows of queries, {rows[1]} of keys and {rows[2]} of values: inside an ensemble all are "
+                f"member-major, [member * batch, ...]"
+            )
+        if key.shape[:2] != value.shape[:2]:
+            keys, values = (x.shape[1 if self.batch_first else 0] for x in (key, value))
+            raise InputError(f"there must be as many values as keys, and there are {values} and {keys}")
+
+    def _masks(
+        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: tuple[int, int, int]
+    ) -> list[Tensor]:
+        """The masks that are there, broadcastable to ``[row, head, target, source]``."""
+        rows, targets, sources = sizes
+        masks = []
+        if attn_mask is not None:
+            whole, found = [rows * self.num_heads, targets, sources], list(attn_mask.shape)
+            if found not in (whole, whole[1:]):
+                raise InputError(f"the shape of attn_mask must be {whole[1:]} or {whole}, and is {found}")
+            masks.append(attn_mask.unflatten(0, (rows, -1)) if attn_mask.ndim == 3 else attn_mask)
+        if key_padding_mask is not None:
+            if (found := list(key_padding_mask.shape)) != [rows, sources]:
+                raise InputError(f"the shape of key_padding_mask must be {[rows, sources]}, and is {found}")
+            masks.append(key_padding_mask[:, None, None])
+        return masks
+
+
+def without_fast_paths(network: nn.Module) -> None:
+    """Have torch's transformer encoders call the modules inside them, in place.
+
+    In eval mode and without gradients they would read the weights of those modules instead, and pass over factors and
+    members. A rank-1 attention keeps its own encoder layer from that; this does it for encoders of which other modules
+    were converted, and for stacks of layers, which make nested tensors.
+
+    Args:
+        network: with encoders anywhere inside.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # which nothing but the choice of the fast path reads
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+
+
+def _merged(masks: list[Tensor], sources: int, like: Tensor) -> Tensor | None:
+    """What to add to the scores: the sum of the masks, which let all keys be seen that the layer appends itself."""
+    merged = None
+    for mask in masks:
+        added = mask
+        if mask.dtype == torch.bool:
+            added = torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill_(mask, -math.inf)
+        added = F.pad(added.to(like.dtype), (0, sources - mask.shape[-1]))
+        merged = added if merged is None else merged + added
+    return merged

@@ -1,0 +1,167 @@
+"""How modules of torch become layers that serve all members: in place, by exact type, once per object."""
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.layers.conv import (
+    Rank1Conv1d,
+    Rank1Conv2d,
+    Rank1Conv3d,
+    Rank1ConvTranspose1d,
+    Rank1ConvTranspose2d,
+    Rank1ConvTranspose3d,
+)
+from bayes_share.layers.factors import FactorInit
+from bayes_share.layers.linear import Rank1Linear
+from bayes_share.layers.norm import FilterResponseNorm2d, MemberBatchNorm, MemberGroupNorm, ThresholdedLinearUnit
+from bayes_share.layers.rank1 import own_parameter
+
+NormSharing = Literal["shared", "member"]
+
+_SHOWN = 4
+
+FACTORED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: Rank1Linear,
+    nn.Conv1d: Rank1Conv1d,
+    nn.Conv2d: Rank1Conv2d,
+    nn.Conv3d: Rank1Conv3d,
+    nn.ConvTranspose1d: Rank1ConvTranspose1d,
+    nn.ConvTranspose2d: Rank1ConvTranspose2d,
+    nn.ConvTranspose3d: Rank1ConvTranspose3d,
+}
+"""What gets rank-1 factors, and what it becomes."""
+
+NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: MemberBatchNorm,
+    nn.BatchNorm2d: MemberBatchNorm,
+    nn.BatchNorm3d: MemberBatchNorm,
+    nn.GroupNorm: MemberGroupNorm,
+    FilterResponseNorm2d: FilterResponseNorm2d,
+    ThresholdedLinearUnit: ThresholdedLinearUnit,
+}
+"""What a norm becomes when each member has its own; the attributes of the two have the same names."""
+
+
+def names_by_module(network: nn.Module) -> dict[nn.Module, list[str]]:
+    """Every module of a network, once, with all its names: more than one where it is tied."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in network.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    return names
+
+
+def chosen(network: nn.Module, include: tuple[str, ...] | None, exclude: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a module of a name is to be converted.
+
+    Args:
+        network: whose names the patterns are for.
+        include: names or patterns such as ``"layer4.*"``, of modules or of what they are in; None: everything.
+        exclude: the same, of what is to stay shared.
+
+    Raises:
+        InputError: a pattern that matches nothing; names what there is.
+    """
+    convertible = [
+        name for name, module in network.named_modules() if type(module) in FACTORED or type(module) in NORMS
+    ]
+    for pattern in (*(include or ()), *exclude):
+        if not any(_matches(name, pattern) for name in convertible):
+            there = ", ".join(convertible[:8]) + (", …" if len(convertible) > 8 else "")
+            raise InputError(f"the pattern {pattern!r} matches nothing that could be converted; there is {there}")
+
+    def is_chosen(name: str) -> bool:
+        wanted = include is None or any(_matches(name, pattern) for pattern in include)
+        return wanted and not any(_matches(name, pattern) for pattern in exclude)
+
+    return is_chosen
+
+
+def convert(
+    network: nn.Module, ensemble_size: int, init: FactorInit, norm: NormSharing, why_shared: Callable[[str], str | None]
+) -> dict[str, str]:
+    """Give the layers of a network factors, and its norms parameters for each member, in place.
+
+    Each object stays the same one: whatever refers to it, and whatever it holds, stays as it was.
+
+    Args:
+        network: to be changed.
+        ensemble_size: members.
+        init: how the factors start.
+        norm: whether norms stay shared.
+        why_shared: the reason why a module of a name is to stay as it is; None where it is not.
+
+    Returns:
+        The modules with parameters that stay shared, by name, each with the reason.
+    """
+    own = _Owner(ensemble_size)
+    shared: dict[str, str] = {}
+    for module, names in names_by_module(network).items():
+        kind = type(module)
+        reasons = [reason for name in names if (reason := why_shared(name)) is not None]
+        if kind in FACTORED and not reasons:
+            module.__class__ = FACTORED[kind]
+            module.add_factors(ensemble_size, init)  # type: ignore[operator]
+            own(module, *module.member_parameters)  # type: ignore[misc]
+        elif kind in NORMS and norm == "member" and not reasons:
+            _own_norm(module, own)
+        elif has_parameters(module):
+            unknown_kind = kind not in FACTORED and kind not in NORMS
+            default = f"a {kind.__name__}, which is not known" if unknown_kind else 'norm="shared"'
+            shared[names[0]] = reasons[0] if reasons and not unknown_kind else default
+    return shared
+
+
+class _Owner:
+    """Gives each member a copy of a parameter or buffer; what was tied before is tied afterwards."""
+
+    def __init__(self, ensemble_size: int) -> None:
+        self.ensemble_size = ensemble_size
+        # By identity, with the shared one kept alive so that its identity is not used again.
+        self.owned: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, module: nn.Module, *names: str) -> None:
+        for name in names:
+            shared = getattr(module, name, None)
+            if shared is None:
+                continue
+            if id(shared) not in self.owned:
+                self.owned[id(shared)] = (shared, self._copies(shared))
+            setattr(module, name, self.owned[id(shared)][1])
+
+    def _copies(self, shared: Tensor) -> Tensor:
+        if isinstance(shared, nn.Parameter):
+            return own_parameter(shared, self.ensemble_size)
+        return shared.expand(self.ensemble_size, *shared.shape).clone()
+
+
+def _own_norm(module: nn.Module, own: _Owner) -> None:
+    has_statistics = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    if not has_parameters(module) and not has_statistics:
+        return  # nothing of it could be a member's own
+    module.__class__ = NORMS[type(module)]
+    module.ensemble_size = own.ensemble_size
+    own(module, *module.member_parameters, *getattr(module, "member_buffers", ()))  # type: ignore[misc]
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether a module has parameters that are not those of a module in it."""
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+
+
+def describe(shared: dict[str, str]) -> list[str]:
+    """The names of what stays shared, gathered by reason, a line for each; of many, the first and their number."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in shared.items():
+        by_reason.setdefault(reason, []).append(name or "the network itself")
+    return [
+        f"{reason}: {', '.join(names[:_SHOWN])}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        for reason, names in by_reason.items()
+    ]

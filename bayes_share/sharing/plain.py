@@ -1,0 +1,101 @@
+"""The plain networks that the members of a converted network are: their tensors, and modules that hold them."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def empty_copy(network: nn.Module) -> nn.Module:
+    """A copy of a network whose parameters and buffers have shapes only; the form that members are filled into."""
+    return deepcopy(network).to("meta")
+
+
+def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
+    """The parameters and buffers of the plain network that one member of a converted network is.
+
+    Names are those of the network before it was converted; gradients pass to the base weights and factors.
+    """
+    tensors = {}
+    for prefix, module in network.named_modules():
+        for name, tensor in _plain_tensors(module, member):
+            tensors[f"{prefix}.{name}" if prefix else name] = tensor
+    return tensors
+
+
+def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn.Module:
+    """A copy of an empty network with these parameters and buffers.
+
+    Args:
+        empty: what `empty_copy` gave.
+        tensors: by name; what is one tensor under two names becomes one parameter.
+        like: the converted network; says what is trained, and which modules are in training mode.
+    """
+    plain = deepcopy(empty)
+    trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
+    made: dict[int, nn.Parameter] = {}
+    modules = dict(plain.named_modules())
+    converted = dict(like.named_modules())
+    for full_name, tensor in tensors.items():
+        prefix, _, name = full_name.rpartition(".")
+        module = modules[prefix]
+        if name in module._parameters:
+            if id(tensor) not in made:
+                made[id(tensor)] = nn.Parameter(tensor.detach().clone(), trained[full_name])
+            module._parameters[name] = made[id(tensor)]
+        else:
+            module._buffers[name] = tensor.detach().clone()
+    for prefix, module in modules.items():
+        module.training = converted[prefix].training
+    return plain
+
+
+class KeptMembers:
+    """The folded members of an ensemble, made again when a parameter or buffer is another or was changed in place.
+
+    A write that autograd does not see (through ``.data``) is not noticed; `forget` is called when training begins.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, int, int]] = []
+        self._members: list[nn.Module] = []
+
+    def of(self, network: nn.Module, empty: nn.Module, ensemble_size: int) -> list[nn.Module]:
+        """The members, each a plain network in eval mode."""
+        if not self._is_current(network):
+            self._seen = [(tensor, tensor._version, tensor.data_ptr()) for tensor in _all_tensors(network)]
+            self._members = [fill(empty, member_tensors(network, i), network) for i in range(ensemble_size)]
+        return self._members
+
+    def forget(self) -> None:
+        """Free the memory."""
+        self._seen, self._members = [], []
+
+    def _is_current(self, network: nn.Module) -> bool:
+        now = list(_all_tensors(network))
+        return len(now) == len(self._seen) and all(
+            tensor is before and tensor._version == version and tensor.data_ptr() == pointer
+            for tensor, (before, version, pointer) in zip(now, self._seen, strict=True)
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "KeptMembers":
+        return KeptMembers()
+
+    def __reduce__(self) -> tuple[type["KeptMembers"], tuple[()]]:
+        return KeptMembers, ()
+
+
+def _plain_tensors(module: nn.Module, member: int) -> Iterator[tuple[str, Tensor]]:
+    if hasattr(module, "member_tensors"):
+        yield from module.member_tensors(member).items()
+        return
+    has_members = getattr(module, "ensemble_size", None) is not None
+    own = (*getattr(module, "member_parameters", ()), *getattr(module, "member_buffers", ())) if has_members else ()
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        yield name, tensor[member] if name in own else tensor
+
+
+def _all_tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()

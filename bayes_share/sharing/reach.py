@@ -1,0 +1,74 @@
+"""Which modules of a network the batch reaches, seen by running it on an example."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bayes_share.errors import InputError
+
+
+def run_example(net: nn.Module, example: Any) -> Any:
+    """The network's outputs for an example, in eval mode; its modes, buffers and the random numbers stay as they were.
+
+    Raises:
+        InputError: the network refuses the example; says what it was and how.
+    """
+    was_training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()):
+            return net(example)
+    except Exception as error:
+        shapes = [list(leaf.shape) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+        raise InputError(f"the network refuses the example of shape {shapes}: {error}") from error
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def constant_modules(net: nn.Module, kinds: Iterable[type[nn.Module]], example: Any) -> set[str]:
+    """The names of the modules of some kinds that see the same however large the batch is.
+
+    Those compute constants on the way: position networks, relative position tables and the like. They cannot be fed
+    with rows of members.
+
+    Args:
+        net: is run on the example and on the example twice over.
+        kinds: exact types.
+        example: inputs ``[batch, ...]``: a tensor, or a tuple or dict of tensors.
+
+    Raises:
+        InputError: the network refuses the example.
+    """
+    wanted = set(kinds)
+    names = {module: name for name, module in net.named_modules() if type(module) in wanted}
+    once = _input_shapes(net, names, example)
+    twice = _input_shapes(net, names, tree_map(_doubled, example))
+    return {name for module, name in names.items() if once.get(module) and once[module] == twice.get(module)}
+
+
+def _input_shapes(net: nn.Module, modules: Iterable[nn.Module], example: Any) -> dict[nn.Module, list[torch.Size]]:
+    """The shapes that each module is called with, one call after the other."""
+    shapes: dict[nn.Module, list[torch.Size]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shapes.setdefault(module, []).extend(leaf.shape for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+
+    handles = [module.register_forward_pre_hook(note) for module in modules]
+    try:
+        run_example(net, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _doubled(leaf: Any) -> Any:
+    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []

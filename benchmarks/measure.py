@@ -1,0 +1,102 @@
+"""How the benchmarks measure: ratios of interleaved runs, bytes saved for backward, peak memory."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Spread(NamedTuple):
+    """The quartiles of a ratio over the rounds; the middle one is the median."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        """The quartiles of some values.
+
+        >>> Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
+        Spread(low=2.0, median=3.0, high=4.0)
+        """
+        if len(values) == 1:
+            return cls(*values * 3)
+        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}–{self.high:.2f}]"
+
+
+def time_ratios(
+    runs: Mapping[str, Callable[[], object]], base: str, repeats: int, device: torch.device
+) -> tuple[dict[str, Spread], float]:
+    """Times of some runs over that of the base, each divided by the base of its own round.
+
+    All are run once beforehand. In each round every one is run once, in turn, so that what slows the machine for a
+    while slows all of them.
+
+    Args:
+        runs: what to time, by name.
+        base: the name of the one that the others are divided by.
+        repeats: rounds.
+        device: waited for before a clock is read.
+
+    Returns:
+        The ratios of all but the base, and the median seconds of the base.
+    """
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            _wait(device)
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - start)
+    ratios = {
+        name: Spread.of([own / plain for own, plain in zip(times, seconds[base], strict=True)])
+        for name, times in seconds.items()
+        if name != base
+    }
+    return ratios, statistics.median(seconds[base])
+
+
+def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
+    """Bytes that a forward pass keeps for backward, each storage counted once and parameters not at all."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used again
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
+    """The most bytes a run has allocated at one time, above what there was before; None where torch does not count.
+
+    On a CPU it does not, and the resident memory of the process is no measure: it only grows, with all that ran before.
+    """
+    if device.type != "cuda":
+        return None
+    run()
+    _wait(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    _wait(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,223 @@
+"""The command line in processes of its own, which can be made to fail at a chosen moment, and what its runs leave."""
+
+import csv
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+SMALL = ["--epochs", "3", "--batch-size", "90", "--dropout", "0.2", "--norm", "batch", "--no-progress"]
+"""Three epochs of 14 steps."""
+
+KINDS = {
+    "single network": ["map", *SMALL],
+    "ensemble of 4": ["map", "--ensemble-size", "4", "--norm-sharing", "member", *SMALL],
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at a chosen call of a chosen function.
+
+    Args:
+        place: "step": a step of training; "replace": the renaming of a finished file; "fsync": a file forced to disk.
+        number: which of the calls that `name` picks out, from 1.
+        name: part of the name of the file that is renamed, for "replace".
+        after: whether it happens when the call is over.
+        what: "kill", "interrupt" or "terminate": a signal to its own process; "full": the call and all later ones find
+            the disk full.
+    """
+
+    place: str
+    number: int = 1
+    name: str = ""
+    after: bool = False
+    what: str = "kill"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is unusual about a process.
+
+    Args:
+        fault: see there.
+        forget: what its checkpoints forget, a key of `FORGOTTEN`.
+        slow: seconds that it sleeps before each step.
+        largest: bytes that a file may have.
+    """
+
+    fault: Fault | None = None
+    forget: str | None = None
+    slow: float = 0.0
+    largest: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended, and what it wrote."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that runs the command line, and the folder that its output goes to."""
+
+    process: BaseProcess
+    folder: Path
+
+    def outcome(self) -> Outcome:
+        """Wait for its end."""
+        self.process.join(60)
+        assert self.process.exitcode is not None, "it did not end"
+        out, err = [(self.folder / name).read_text(encoding="utf-8") for name in ("out", "err")]
+        outcome = Outcome(self.process.exitcode, out, err)
+        self.process.close()
+        shutil.rmtree(self.folder)
+        return outcome
+
+
+def start(*arguments: str | Path, setting: Setting = Setting()) -> Child:
+    """Begin ``bayes-share ARGUMENTS`` in a child."""
+    folder = Path(tempfile.mkdtemp())
+    for name in ("out", "err"):
+        (folder / name).touch()
+    process = _context().Process(target=_child, args=(folder, list(map(str, arguments)), setting), daemon=True)
+    process.start()
+    return Child(process, folder)
+
+
+def fit(kind: str, out: Path, *arguments: str | Path, setting: Setting = Setting()) -> Outcome:
+    """``bayes-share fit`` with one of `KINDS` in a child, to its end."""
+    return start("fit", *KINDS[kind], "--out", out, *arguments, setting=setting).outcome()
+
+
+def command(*arguments: str | Path, setting: Setting = Setting()) -> Outcome:
+    """``bayes-share ARGUMENTS`` in a child, to its end."""
+    return start(*arguments, setting=setting).outcome()
+
+
+def ended_well(outcome: Outcome) -> None:
+    assert outcome.code == 0, outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def one_line(outcome: Outcome, code: int) -> str:
+    """The only line that a process wrote that ended with this code."""
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("bayes-share: ")
+    return outcome.err
+
+
+@cache
+def _context() -> Any:
+    """Children are copies of a process that has imported all of it already, and no torch thread has run in it."""
+    context = multiprocessing.get_context("forkserver")
+    product = ["bayes_share.cli", "bayes_share.run", "bayes_share.options"]
+    context.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # the two that they import late
+    return context
+
+
+def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY), number)
+    torch.set_num_threads(1)
+    from bayes_share.cli import main
+    from bayes_share.inference import Training
+    from bayes_share.inference.map import MAPState
+
+    if setting.slow:
+        take = Training._take_step
+        Training._take_step = lambda *args: (time.sleep(setting.slow), take(*args))[1]  # type: ignore[method-assign]
+    if setting.forget:
+        state_dict, forget = MAPState.state_dict, FORGOTTEN[setting.forget]
+        MAPState.state_dict = lambda self: forget(state_dict(self))  # type: ignore[method-assign]
+    if setting.largest is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (setting.largest, setting.largest))
+    if setting.fault:
+        owner, name = {"step": (Training, "_take_step"), "replace": (os, "replace"), "fsync": (os, "fsync")}[
+            setting.fault.place
+        ]
+        setattr(owner, name, _failing(getattr(owner, name), setting.fault))
+    sys.exit(main(arguments))
+
+
+def _failing(function: Callable[..., Any], fault: Fault) -> Callable[..., Any]:
+    calls = 0
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += fault.place != "replace" or fault.name in Path(args[1]).name
+        is_now = calls == fault.number or (calls > fault.number and fault.what == "full")
+        is_now = is_now and (fault.place != "replace" or fault.name in Path(args[1]).name)
+        if is_now and not fault.after:
+            _fail(fault.what)
+        result = function(*args, **options)
+        if is_now and fault.after:
+            _fail(fault.what)
+        return result
+
+    return wrapped
+
+
+def _fail(what: str) -> None:
+    if what == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    number = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}[what]
+    os.kill(os.getpid(), number)
+
+
+FORGOTTEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "the optimizer's momentum": lambda state: {**state, "optimizer": {**state["optimizer"], "state": {}}},
+    "the step of the schedule": lambda state: {**state, "step": 0},
+    "the running means": lambda state: {
+        **state,
+        "model": {k: torch.zeros_like(v) if "running_mean" in k else v for k, v in state["model"].items()},
+    },
+}
+
+
+def left(run: Path) -> dict[str, Any]:
+    """What a finished run leaves, but for the time it took; compared by `states.differences`."""
+    found = sorted(path for path in run.rglob("*") if path.is_file())
+    latest = max((run / "checkpoints").glob("*.pt"), key=lambda path: (path.name[:14], path.stat().st_mtime_ns))
+    with (run / "metrics.csv").open(newline="") as file:
+        metrics = [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    predictions = {}
+    for split in ("validation", "test"):
+        with np.load(run / "predictions" / f"{split}.npz") as arrays:
+            predictions[split] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return {
+        "files": [str(path.relative_to(run)) for path in found if path.suffix != ".pt"],
+        "checkpoint": torch.load(latest, weights_only=True),
+        "metrics": metrics,
+        "predictions": predictions,
+        "config": (run / "config.yaml").read_text(),
+        "parameters": json.loads((run / "summary.json").read_text())["parameters"],
+    }
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder, with its bytes and the time of its last change."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

@@ -1,0 +1,170 @@
+"""Every bad input ends with exit code 2, one line that says what would be right, and nothing left behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bayes_share.cli import main
+
+FIT = ["fit", "map", "--out", "run", "--no-progress"]
+
+
+def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.startswith("bayes-share: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> Path:
+    """An empty folder to be in, and no checks of annotations, which users do not have."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ft"], "unknown command 'ft': did you mean 'fit'? Known: evaluate, fit, quickstart"),
+        (["--fit"], "unknown command '--fit'"),
+        (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
+        (["fit", "--out", "run"], "which algorithm?"),
+        (["fit", "deep-ensemble", "--of", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
+        (["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"], "cannot run deep-ensemble"),
+        (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "at least 1 network, not 0"),
+        (["fit", "map"], "where to? --out RUN"),
+        (["fit", "map", "--out"], "--out"),
+        ([*FIT, "extra"], "unknown option extra"),
+        ([*FIT, "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
+        ([*FIT, "--learning-rat=3"], "unknown option --learning-rat: did you mean --learning-rate?"),
+        ([*FIT, "--epochs"], "--epochs: expected one argument"),
+        ([*FIT, "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),
+        ([*FIT, "--model", "wide_resnet28"], "named by depth and width"),
+        ([*FIT, "--data", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
+        ([*FIT, "--data", "npz:nowhere"], "npz:nowhere: no such file or folder"),
+        ([*FIT, "--data", "folder:nowhere"], "nowhere"),
+        ([*FIT, "--ensemble-size", "0"], "at least 1 member, not 0"),
+        ([*FIT, "--ensemble-size", "3", "--feed", "split"], "among 3 members"),
+        ([*FIT, "--ensemble-size", "4", "--init", "ones"], "they would stay equal"),
+        ([*FIT, "--ensemble-size", "4", "--init-sd", "-1"], "standard deviation"),
+        ([*FIT, "--accumulate", "7"], "does not divide into 7 parts"),
+        ([*FIT, "--batch-size", "100000"], "from 1 to 1260 examples"),
+        ([*FIT, "--batch-size", "0"], "from 1 to 1260 examples"),
+        ([*FIT, "--epochs", "0"], "at least 1 epoch, not 0"),
+        ([*FIT, "--num-samples", "0"], "at least 1 draw, not 0"),
+        ([*FIT, "--epochs", "x"], "--epochs takes a whole number, not 'x'"),
+        ([*FIT, "--epochs", "1.5"], "--epochs takes a whole number, not '1.5'"),
+        ([*FIT, "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
+        ([*FIT, "--learning-rate", "0"], "learning rate must be positive"),
+        ([*FIT, "--momentum", "1"], "momentum must be from 0 to below 1"),
+        ([*FIT, "--weight-decay", "-1"], "weight_decay must not be negative"),
+        ([*FIT, "--clip-norm", "0"], "clip gradients"),
+        ([*FIT, "--warmup", "2"], "warmup is a part of all steps"),
+        ([*FIT, "--dropout", "2"], "dropout must be at least 0 and below 1"),
+        ([*FIT, "--norm", "frn"], "mlp has no feature maps for norm 'frn'"),
+        ([*FIT, "--norm", "batsh"], "--norm"),
+        ([*FIT, "--optimizer", "sdg"], "--optimizer takes 'sgd', 'adam', 'adamw', not 'sdg'"),
+        ([*FIT, "--schedule", "linear"], "--schedule takes 'cosine', 'step', 'constant', not 'linear'"),
+        ([*FIT, "--milestones", "x"], "--milestones takes a list"),
+        ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu', 'cuda', not 'tpu'"),
+        ([*FIT, "--precision", "float16"], "--precision"),
+        ([*FIT, "--augment", "flip"], "--augment"),
+        (["evaluate"], "runs"),
+        (["evaluate", "nowhere"], "nowhere is not a run: there is no such folder"),
+        (["evaluate", "nowhere", "--split", "train"], "--split takes 'test', 'validation', not 'train'"),
+        (["evaluate", "nowhere", "--pictur", "x"], "unknown option --pictur: did you mean --picture?"),
+        (["quickstart", "--sed", "1"], "unknown option --sed: did you mean --seed?"),
+        (["quickstart", "--seed", "one"], "--seed takes a whole number"),
+    ],
+)
+def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in one_line(arguments, capsys)
+    assert list(folder.iterdir()) == []
+
+
+def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "torch sees no CUDA device here" in one_line([*FIT, "--device", "cuda"], capsys)
+
+
+def arrays(count: int = 120) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {"images": rng.integers(0, 256, (count, 8, 8), dtype=np.uint8), "labels": np.arange(count) % 3}
+
+
+def whole(path: Path) -> None:
+    np.savez(path, **arrays())
+
+
+def truncated(path: Path) -> None:
+    whole(path)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def text(path: Path) -> None:
+    path.write_text("no archive")
+
+
+def without_labels(path: Path) -> None:
+    np.savez(path, images=arrays()["images"])
+
+
+def floats(path: Path) -> None:
+    np.savez(path, images=arrays()["images"] / 255, labels=arrays()["labels"])
+
+
+def negative_label(path: Path) -> None:
+    np.savez(path, images=arrays()["images"], labels=arrays()["labels"] - 1)
+
+
+def gap_in_labels(path: Path) -> None:
+    np.savez(path, images=arrays()["images"], labels=arrays()["labels"] * 2)
+
+
+def too_few_labels(path: Path) -> None:
+    np.savez(path, images=arrays()["images"], labels=arrays()["labels"][:-1])
+
+
+def unseen_label(path: Path) -> None:
+    split = np.repeat([0, 1, 2], 40)
+    np.savez(path, images=arrays()["images"], labels=np.where(split == 2, 3, arrays()["labels"]), split=split)
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, images=arrays()["images"], labels=np.array([object()] * 120))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (truncated, "cannot be read as an npz file"),
+        (text, "cannot be read as an npz file"),
+        (without_labels, "there is no array 'labels'"),
+        (floats, "must be uint8"),
+        (negative_label, "there is a label -1"),
+        (gap_in_labels, "no training image has label 1"),
+        (too_few_labels, "must be one for each of 120 images"),
+        (unseen_label, "test has a label 3, but training has only the labels 0 to 2"),
+        (pickled, "without pickled objects"),
+    ],
+)
+def test_data_that_cannot_be_used_are_one_line(
+    write: Callable[[Path], None], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder / "mine.npz")
+    assert message in one_line([*FIT, "--data", "npz:mine.npz"], capsys)
+    assert [path.name for path in folder.iterdir()] == ["mine.npz"]
+
+
+def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole(folder / "mine.npz")
+    assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
+    assert "run in run" in capsys.readouterr().out
+    assert "run exists: go on with it by --resume" in one_line([*FIT, "--data", "npz:mine.npz"], capsys)

@@ -1,0 +1,100 @@
+"""A run's config.yaml starts the same run again; what is wrong in one is said in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
+from states import differences
+
+from bayes_share.config import RunConfig
+from bayes_share.inference import MAP, DeepEnsemble, Execution
+
+Untouched = Callable[[str], Path]
+
+
+def restart(config: Path, out: Path, *arguments: str) -> Outcome:
+    return command("fit", "--config", config, "--out", out, "--no-progress", *arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_starts_the_same_run_again(
+    kind: str, untouched: Untouched, expected: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    ended_well(restart(untouched(kind) / "config.yaml", tmp_path / "again"))
+    assert differences(left(tmp_path / "again"), expected(kind)) == []
+
+
+def test_a_deep_ensemble_is_started_again(tmp_path: Path) -> None:
+    first = command("fit", "deep-ensemble", "--networks", "2", "--momentum", "0.5", *SMALL, "--out", tmp_path / "run")
+    ended_well(first)
+    ended_well(restart(tmp_path / "run" / "config.yaml", tmp_path / "again"))
+    assert differences(left(tmp_path / "again"), left(tmp_path / "run")) == []
+
+
+def test_options_override_it(untouched: Untouched, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended_well(restart(untouched("ensemble of 4") / "config.yaml", out, "--epochs", "1", "--ensemble-size", "2"))
+    there = yaml.safe_load((untouched("ensemble of 4") / "config.yaml").read_text())
+    assert yaml.safe_load((out / "config.yaml").read_text()) == {**there, "epochs": 1, "ensemble_size": 2}
+    assert left(out)["predictions"]["test"]["logits"].shape[1] == 2
+
+
+def test_it_may_be_short_and_written_by_hand(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("algorithm: map\nbatch-size: 200\nepochs: 1\nlearning_rate: 5e-2\nnorm: null\ncompile: false\n")
+    ended_well(restart(config, tmp_path / "run"))
+    flat = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (flat["batch_size"], flat["learning_rate"], flat["norm"]) == (200, 0.05, None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(),
+        RunConfig(algorithm=MAP(clip_norm=1e-7, milestones=(0.1, 0.2), learning_rate=1e-05), norm="frn", seed=-3),
+        RunConfig(algorithm=DeepEnsemble(of=MAP(feed="split"), networks=7), execution=Execution(channels_last=True)),
+    ],
+)
+def test_flat_values_and_back(config: RunConfig) -> None:
+    assert RunConfig.from_flat(config.to_flat()) == config
+    assert RunConfig.from_flat(yaml.safe_load(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("algorithm: map\nepoch: 3\n", "unknown option in CONFIG: 'epoch': did you mean 'epochs'?"),
+        ("algorithm: map\nout: elsewhere\n", "unknown option in CONFIG: 'out'"),
+        ("algorithm: [\n", "config CONFIG is not YAML"),
+        ("just text\n", "config CONFIG must have a line 'option: value'"),
+        ("- a\n- b\n", "config CONFIG must have a line 'option: value'"),
+        ("", "config CONFIG must have a line 'option: value'"),
+        ("epochs: 3\n", "which algorithm?"),
+        ("algorithm: mapp\n", "unknown algorithm 'mapp': did you mean 'map'?"),
+        ("algorithm: 3\n", "unknown algorithm '3'"),
+        ("algorithm: map\nepochs: many\n", "--epochs takes a whole number, not 'many'"),
+        ("algorithm: map\nepochs: 2.5\n", "--epochs takes a whole number, not '2.5'"),
+        ("algorithm: map\nepochs: true\n", "--epochs takes a whole number"),
+        ("algorithm: map\nepochs: 2020-01-01\n", "--epochs takes a whole number"),
+        ("algorithm: map\nepochs: {a: 1}\n", "--epochs takes a whole number"),
+        ("algorithm: map\ncompile: perhaps\n", "--compile"),
+        ("algorithm: map\nfeed: both\n", "--feed takes 'tile', 'split', not 'both'"),
+        ("algorithm: map\nmilestones: 0.5\n", "--milestones takes a list"),
+        ("algorithm: map\nensemble_size: 0\n", "at least 1 member, not 0"),
+    ],
+)
+def test_what_is_wrong_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(text)
+    assert message.replace("CONFIG", str(config)) in one_line(restart(config, tmp_path / "run"), 2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff")])
+def test_a_config_that_cannot_be_read_is_one_line(make: Callable[[Path], None], tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    make(config)
+    assert f"cannot read config {config}" in one_line(restart(config, tmp_path / "run"), 2)

@@ -1,0 +1,108 @@
+"""`evaluate` shows the scores of the predictions on disk, and refuses what has none."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from driver import Fault, Setting, fit
+
+from bayes_share.cli import main
+
+Untouched = Callable[[str], Path]
+
+
+def scores(run: Path, split: str) -> list[str]:
+    """The cells of a run's line, computed from its file by other means."""
+    with np.load(run / "predictions" / f"{split}.npz") as file:
+        logits, labels = file["logits"].astype(np.float64), file["labels"]
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    probs = (exponentials / exponentials.sum(-1, keepdims=True)).mean((0, 1))
+    count = len(labels)
+    of_labels = probs[np.arange(count), labels]
+    right = probs.argmax(-1) == labels
+    brier = ((probs - np.eye(probs.shape[1])[labels]) ** 2).sum(-1).mean()
+    bins = np.minimum(np.ceil(probs.max(-1) * 15).astype(int) - 1, 14)
+    ece = sum(abs(right[bins == b].sum() - probs.max(-1)[bins == b].sum()) for b in range(15)) / count
+    summary = json.loads((run / "summary.json").read_text())
+    return [
+        f"{100 * right.mean():.2f}",
+        f"{-np.log(of_labels).mean():.4f}",
+        f"{brier:.4f}",
+        f"{ece:.4f}",
+        f"{summary['parameters']:,}",
+        f"{summary['seconds']:,.1f}",
+    ]
+
+
+@pytest.fixture
+def runs(untouched: Untouched, tmp_path: Path) -> list[Path]:
+    kinds = {"single": "single network", "ensemble": "ensemble of 4"}
+    return [Path(shutil.copytree(untouched(kind), tmp_path / name)) for name, kind in kinds.items()]
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_table_has_the_scores_of_the_files(
+    split: str, runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [] if split == "test" else ["--split", split]
+    assert main(["evaluate", *map(str, runs), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    title, _, *lines, last = out.splitlines()
+    assert title.split() == ["run", "accuracy", "[%]", "NLL", "[nat]", "Brier", "ECE", "parameters", "time", "[s]"]
+    assert [line.split() for line in lines] == [[str(run), *scores(run, split)] for run in runs]
+    assert last == f"reliability picture: {runs[0] / 'reliability.png'}"
+    assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_number_of_parameters_is_that_of_the_checkpoint(runs: list[Path]) -> None:
+    import torch
+
+    for run in runs:
+        path = next((run / "checkpoints").iterdir())
+        groups = torch.load(path, weights_only=True)["state"]["optimizer"]["state"]
+        count = sum(memory["momentum_buffer"].numel() for memory in groups.values())
+        assert json.loads((run / "summary.json").read_text())["parameters"] == count
+
+
+def test_the_picture_goes_where_it_is_told(runs: list[Path], tmp_path: Path) -> None:
+    assert main(["evaluate", str(runs[1]), "--picture", str(tmp_path / "pictures" / "a.svg")]) == 0
+    assert "<svg" in (tmp_path / "pictures" / "a.svg").read_text()
+    assert not (runs[1] / "reliability.png").exists()
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["evaluate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_an_unfinished_run_is_refused_with_what_to_do(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "half"
+    fit("single network", out, setting=Setting(fault=Fault("replace", 1, "test.npz")))
+    line = refused([str(runs[0]), str(out)], capsys)
+    assert f"the run in {out} is not finished: bayes-share fit --resume --out {out}" in line
+    assert not (runs[0] / "reliability.png").exists()
+
+
+def test_what_is_no_run_is_refused(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "it has no config.yaml" in refused([str(tmp_path / "empty")], capsys)
+    assert "there is no such folder" in refused([str(tmp_path / "nowhere")], capsys)
+    assert "there is no such folder" in refused([str(runs[0] / "config.yaml")], capsys)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "predictions/test.npz"])
+def test_a_damaged_file_is_named(name: str, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = runs[0] / name
+    path.write_bytes(path.read_bytes()[:50])
+    line = refused([str(runs[0])], capsys)
+    assert str(path) in line
+    assert "damaged" in line

@@ -1,0 +1,69 @@
+"""A disk that fills up at any moment: exit code 1, one line, nothing half-written, and the run can be gone on with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import Fault, Setting, ended_well, fit, left, one_line, snapshot
+from states import differences
+
+from bayes_share.inference.checkpoint import Checkpoints
+
+Expected = Callable[[str], dict[str, Any]]
+
+WRITES = ["config.yaml", "checkpoint 1", "metrics 1", "checkpoint 2", "metrics 2", "checkpoint 3", "metrics 3"]
+WRITES += ["checkpoint 4", "metrics 4", "validation.npz", "test.npz", "summary.json"]
+
+
+def checked(out: Path, whole: int) -> None:
+    """No temporary file, and as many checkpoints as were written, all whole."""
+    assert not [name for name in snapshot(out) if name.endswith(".tmp")]
+    said: list[str] = []
+    content = Checkpoints(out / "checkpoints").load(said.append)
+    assert said == []
+    assert (content is not None) == bool(whole)
+    assert len(list((out / "checkpoints").glob("*"))) == min(2, whole)
+
+
+@pytest.mark.parametrize("number", range(1, len(WRITES) + 1), ids=WRITES)
+def test_a_full_disk_is_one_line_and_the_run_ends_with_the_same_bits(
+    number: int, tmp_path: Path, expected: Expected
+) -> None:
+    out = tmp_path / "run"
+    line = one_line(fit("single network", out, setting=Setting(fault=Fault("fsync", number, what="full"))), 1)
+    assert "No space left on device" in line
+    assert "what was there before is as it was" in line
+    checked(out, whole=sum(name.startswith("checkpoint") for name in WRITES[: number - 1]))
+    ended_well(fit("single network", out, "--resume"))
+    assert differences(left(out), expected("single network")) == []
+
+
+def test_a_write_that_ends_in_the_middle_is_one_line(tmp_path: Path, expected: Expected) -> None:
+    out = tmp_path / "run"
+    line = one_line(fit("ensemble of 4", out, setting=Setting(largest=20_000)), 1)
+    assert "File too large" in line
+    assert sorted(snapshot(out)) == ["config.yaml"]
+    ended_well(fit("ensemble of 4", out, "--resume"))
+    assert differences(left(out), expected("ensemble of 4")) == []
+
+
+def test_a_disk_that_fills_up_while_resuming_keeps_what_was_there(tmp_path: Path, expected: Expected) -> None:
+    out = tmp_path / "run"
+    fit("single network", out, setting=Setting(fault=Fault("step", 30)))
+    before = {name: content for name, (content, _) in snapshot(out).items()}
+    one_line(fit("single network", out, "--resume", setting=Setting(fault=Fault("fsync", 1, what="full"))), 1)
+    assert {name: content for name, (content, _) in snapshot(out).items()} == before
+    ended_well(fit("single network", out, "--resume"))
+    assert differences(left(out), expected("single network")) == []
+
+
+def test_a_loss_that_is_no_number_is_one_line_and_never_saved(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--learning-rate", "1e30", "--schedule", "constant", "--checkpoint-minutes", "0"]
+    line = one_line(fit("single network", out, *options), 1)
+    assert "the loss is nan at step" in line
+    assert "with learning rate 1e+30" in line
+    content = Checkpoints(out / "checkpoints").load(print)
+    assert content is None or content["sums"].isfinite().all()
+    assert not (out / "summary.json").exists()

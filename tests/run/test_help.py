@@ -1,0 +1,93 @@
+"""Every help names every option with what it is and its default."""
+
+import dataclasses
+import re
+from itertools import combinations
+
+import pytest
+
+from bayes_share.cli import main
+from bayes_share.config import RunConfig, has_inner, option_fields
+from bayes_share.inference import ALGORITHMS, Execution
+
+
+def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def explained(text: str) -> dict[str, str]:
+    """What the help says of each option, on one line."""
+    found: dict[str, str] = {}
+    for part in re.split(r"\n  (?=-)", text)[1:]:
+        block = part.partition("\n\n")[0]
+        names = re.findall(r"--[a-z][a-z0-9-]*", block.splitlines()[0])
+        found |= dict.fromkeys(names, " ".join(block.split()))
+    return found
+
+
+def records(name: str) -> list[type]:
+    kind = ALGORITHMS[name]
+    return [kind, RunConfig, Execution, *([ALGORITHMS["map"]] if has_inner(kind) else [])]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(["fit", name, "--help"], capsys)
+    options = explained(text)
+    for record in records(name):
+        defaults = {field.name: field.default for field in dataclasses.fields(record)}
+        for field in option_fields(record):
+            option = f"--{field.replace('_', '-')}"
+            assert option in options
+            default = defaults[field]
+            plain = "null" if default is None else str(default)
+            if isinstance(default, tuple):
+                plain = str(list(default))
+            assert f"default: {plain}" in options[option], options[option]
+            words = options[option].partition("(type:")[0].partition("(default:")[0]
+            assert len(re.findall(r"[a-z]{2,}", re.sub(r"--\S+", "", words))) >= 2, options[option]
+    for option in ("--out", "--resume", "--config", "--progress"):
+        assert option in options
+    assert ("--of" in options) == has_inner(ALGORITHMS[name])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_two_records_share_the_name_of_an_option(name: str) -> None:
+    own = {"out", "resume", "config", "progress", "of", "algorithm", "help"}
+    for one, other in combinations(records(name), 2):
+        assert not set(option_fields(one)) & set(option_fields(other))
+    for record in records(name):
+        assert not set(option_fields(record)) & own
+
+
+def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown([], capsys)
+    assert text == shown(["--help"], capsys) == shown(["-h"], capsys)
+    for command in ("quickstart", "fit", "evaluate"):
+        assert re.search(rf"\n  {command} +\w+", text)
+        assert "usage: bayes-share" in shown([command, "--help"], capsys)
+
+
+def test_the_help_of_fit_names_every_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(["fit"], capsys)
+    assert text == shown(["fit", "--help"], capsys)
+    for name in ALGORITHMS:
+        assert re.search(rf"\n  {name} +[A-Z]\w+", text)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "quickstart"])
+def test_the_options_of_other_commands_have_text(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, text in explained(shown([command, "--help"], capsys)).items():
+        assert len(re.findall(r"[a-z]{2,}", text)) >= 3, option
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.fullmatch(r"bayes-share \d+\.\d+\S*\n", shown(["--version"], capsys))

@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: a run stops after its step, with a checkpoint, and says so in one line."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from driver import KINDS, Fault, Setting, ended_well, fit, left, one_line, start
+from states import differences
+
+from bayes_share.config import RunConfig
+from bayes_share.run import run
+
+Expected = Callable[[str], dict[str, Any]]
+
+
+def steps(out: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in (out / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", ["interrupt", "terminate"])
+@pytest.mark.parametrize("step", [1, 20, 28, 42])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    kind: str, what: str, step: int, tmp_path: Path, expected: Expected
+) -> None:
+    out = tmp_path / "run"
+    line = one_line(fit(kind, out, setting=Setting(fault=Fault("step", step, what=what))), 130)
+    assert f"stopped after step {step} of 42" in line
+    assert "--resume" in line
+    assert steps(out)[-1] == step
+    ended_well(fit(kind, out, "--resume"))
+    assert differences(left(out), expected(kind)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_outside_does_the_same(number: int, tmp_path: Path, expected: Expected) -> None:
+    out = tmp_path / "run"
+    arguments = ("fit", *KINDS["ensemble of 4"], "--out", out)
+    child = start(*arguments, setting=Setting(slow=0.1))
+    until = time.monotonic() + 30
+    while not (out / "config.yaml").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(child.process.pid, number)
+    line = one_line(child.outcome(), 130)
+    assert f"stopped after step {steps(out)[-1]} of 42" in line
+    assert steps(out)[-1] < 42
+    ended_well(fit("ensemble of 4", out, "--resume"))
+    assert differences(left(out), expected("ensemble of 4")) == []
+
+
+def test_ctrl_c_between_training_and_the_last_file_loses_nothing(tmp_path: Path, expected: Expected) -> None:
+    out = tmp_path / "run"
+    fault = Fault("replace", 1, "validation.npz", what="interrupt")
+    one_line(fit("single network", out, setting=Setting(fault=fault)), 130)
+    ended_well(fit("single network", out, "--resume"))
+    assert differences(left(out), expected("single network")) == []
+
+
+def test_the_handlers_are_put_back(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run(RunConfig(epochs=1, batch_size=400), tmp_path / "run", progress=False)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,0 +1,145 @@
+"""The benchmarks run, and measure what they say; none of these tests looks at a time."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from bayes_share.errors import RunError
+from bayes_share.layers import way
+from bayes_share.sharing.members import ensemble
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+
+needs_peer = pytest.mark.skipif(importlib.util.find_spec("torch_uncertainty") is None, reason="no torch-uncertainty")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _beside() -> Iterator[None]:
+    """The benchmarks are not installed; they are found from the root of the clone."""
+    sys.path.append(str(ROOT))
+    yield
+    sys.path.remove(str(ROOT))
+
+
+@pytest.fixture
+def layers() -> ModuleType:
+    return importlib.import_module("benchmarks.layers")
+
+
+@pytest.fixture
+def networks() -> ModuleType:
+    return importlib.import_module("benchmarks.networks")
+
+
+@pytest.fixture
+def measure() -> ModuleType:
+    return importlib.import_module("benchmarks.measure")
+
+
+def test_a_spread_is_the_quartiles(measure: ModuleType) -> None:
+    assert measure.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0]) == (2.0, 3.0, 4.0)
+    assert measure.Spread.of([2.0]) == (2.0, 2.0, 2.0)
+
+
+def test_times_are_divided_within_a_round(measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+
+    def run(name: str, seconds: float) -> None:
+        now[0] += seconds * (1 + len(order) // 2)  # each round is slower than the last one, for all of them
+        order.append(name)
+
+    runs = {"base": lambda: run("base", 1.0), "other": lambda: run("other", 3.0)}
+    ratios, seconds = measure.time_ratios(runs, "base", 3, CPU)
+    assert order == ["base", "other"] * 4  # one round to warm up
+    assert ratios == {"other": (3.0, 3.0, 3.0)}
+    assert seconds == 3.0
+
+
+def test_bytes_saved_count_a_storage_once_and_no_parameter(measure: ModuleType) -> None:
+    network = nn.Linear(6, 5, bias=False)
+    x = torch.randn(7, 6)
+    assert measure.saved_bytes(lambda: network(x), network) == 4 * 7 * 6
+    assert measure.saved_bytes(lambda: network(x) + network(x.flip(0).flip(0)[:]), network) == 2 * 4 * 7 * 6
+    assert measure.saved_bytes(lambda: network(x[:3]) + network(x[3:6]), network) == 4 * 7 * 6
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [("float32", "eager"), ("bfloat16", "channels_last")])
+def test_a_case_is_measured(layers: ModuleType, dtype: str, mode: str) -> None:
+    measured = layers.measure(layers.Case(4, 2, 8, dtype, mode), 2, CPU)
+    assert {"auto", "activations", "weights"} <= set(measured["training"])
+    assert all(0 < spread.low <= spread.median <= spread.high for spread in measured["training"].values())
+    assert measured["saved"]["activations"] > 1.5 * measured["saved"]["plain"]
+    assert measured["saved"]["weights"] < 1.1 * measured["saved"]["plain"]
+    assert set(measured["peak"].values()) == {None}
+
+
+def test_the_plain_network_has_as_many_rows(networks: ModuleType) -> None:
+    found = networks.subjects(networks.Case(4, 2, 8), CPU)
+    assert {subject.predict().shape for subject in found.values()} == {(8, 10)}
+    assert len(found["plain"].images) == 8
+    assert len(found["auto"].images) == 4
+
+
+@needs_peer
+def test_the_peer_computes_what_ours_does(networks: ModuleType) -> None:
+    found = networks.subjects(networks.Case(4, 2, 8), CPU)
+    ours, peer = found["auto"], found["peer"]
+    assert not any(isinstance(module, networks.Rank1Layer) for module in peer.network.modules())
+    torch.testing.assert_close(peer.predict(), ours.predict(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_ensemble_that_computes_something_else_is_not_timed(
+    networks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "ensemble", lambda net, ensemble_size, init="normal": ensemble(net, ensemble_size))
+    with pytest.raises(RunError, match="the ensemble by its activations and the plain network differ by"):
+        networks.subjects(networks.Case(4, 2, 8), CPU)
+
+
+def test_a_peer_that_computes_something_else_is_not_timed(
+    networks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "peer_layers", lambda: networks)
+    monkeypatch.setattr(networks, "peer_of", lambda ours, layers: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+    with pytest.raises(RunError, match="the peer's ensemble and ours differ by"):
+        networks.subjects(networks.Case(4, 2, 8), CPU)
+
+
+def test_a_file_is_written_and_printed_again(
+    layers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layers, "cases", lambda pairs: [layers.Case(4, 2, 8), layers.Case(4, 4, 8)])
+    out = tmp_path / "results.json"
+    layers.main(["--repeats", "1", "--out", str(out)])
+    printed = capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert [row["members"] for row in found["rows"]] == [2, 4]
+    assert f"--repeats 1 --out {out}" in found["about"]["command"]
+    layers.main(["--table", str(out)])
+    table = capsys.readouterr().out
+    assert printed.endswith(table)
+    assert table.count("| 4–32 |") == 2
+
+
+def test_thresholds_are_swept(
+    layers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, seen = way._FOLD_ABOVE, set()
+    rule = way.folds_weights
+    monkeypatch.setattr(
+        "bayes_share.layers.rank1.folds_weights", lambda *sizes: seen.add(way._FOLD_ABOVE) or rule(*sizes)
+    )
+    monkeypatch.setattr(layers, "threshold_cases", lambda pairs: [layers.Case(4, 2, 8)])
+    layers.main(["--threshold", "--repeats", "1"])
+    assert seen >= set(layers.THRESHOLDS)
+    assert before == way._FOLD_ABOVE
+    assert "Best threshold overall: " in capsys.readouterr().out
