@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bayes_share.layers import MemberGroupNorm, expand_weight
-from bayes_share.sharing.members import Ensemble
+from bayes_share.models.model import Model
 
 
 def test_a_wrong_shape_raises() -> None:
@@ -29,7 +29,7 @@ def test_a_wrong_shape_raises_in_methods_and_for_results() -> None:
             return x.long()
 
     with pytest.raises(jaxtyping.TypeCheckError):
-        Ensemble(Wrong(), 1)(torch.ones(2, 2))
+        Model(Wrong())(torch.ones(2, 2))
 
 
 @pytest.mark.usefixtures("unchecked")

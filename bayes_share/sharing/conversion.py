@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
 from bayes_share.layers.conv import (
     Rank1Conv1d,
     Rank1Conv2d,
@@ -15,10 +16,17 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose2d,
     Rank1ConvTranspose3d,
 )
+from bayes_share.layers.embedding import Rank1Embedding
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.linear import Rank1Linear
-from bayes_share.layers.norm import FilterResponseNorm2d, MemberBatchNorm, MemberGroupNorm, ThresholdedLinearUnit
-from bayes_share.layers.rank1 import own_parameter
+from bayes_share.layers.norm import (
+    FilterResponseNorm2d,
+    MemberBatchNorm,
+    MemberGroupNorm,
+    MemberLayerNorm,
+    ThresholdedLinearUnit,
+)
+from bayes_share.layers.rank1 import Factored, own_parameter
 
 NormSharing = Literal["shared", "member"]
 
@@ -32,6 +40,8 @@ FACTORED: dict[type[nn.Module], type[nn.Module]] = {
     nn.ConvTranspose1d: Rank1ConvTranspose1d,
     nn.ConvTranspose2d: Rank1ConvTranspose2d,
     nn.ConvTranspose3d: Rank1ConvTranspose3d,
+    nn.Embedding: Rank1Embedding,
+    nn.MultiheadAttention: Rank1MultiheadAttention,
 }
 """What gets rank-1 factors, and what it becomes."""
 
@@ -40,6 +50,7 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: MemberBatchNorm,
     nn.BatchNorm3d: MemberBatchNorm,
     nn.GroupNorm: MemberGroupNorm,
+    nn.LayerNorm: MemberLayerNorm,
     FilterResponseNorm2d: FilterResponseNorm2d,
     ThresholdedLinearUnit: ThresholdedLinearUnit,
 }
@@ -100,19 +111,30 @@ def convert(
     own = _Owner(ensemble_size)
     shared: dict[str, str] = {}
     for module, names in names_by_module(network).items():
+        if isinstance(module, Factored):
+            continue  # became one with the module that it is a part of
         kind = type(module)
-        reasons = [reason for name in names if (reason := why_shared(name)) is not None]
-        if kind in FACTORED and not reasons:
+        reason = _why_unknown(module) or next(filter(None, map(why_shared, names)), None)
+        if kind in FACTORED and reason is None:
             module.__class__ = FACTORED[kind]
             module.add_factors(ensemble_size, init)  # type: ignore[operator]
-            own(module, *module.member_parameters)  # type: ignore[misc]
-        elif kind in NORMS and norm == "member" and not reasons:
+            for part in module.modules():
+                if isinstance(part, Factored):
+                    own(part, *part.member_parameters)
+        elif kind in NORMS and norm == "member" and reason is None:
             _own_norm(module, own)
         elif has_parameters(module):
-            unknown_kind = kind not in FACTORED and kind not in NORMS
-            default = f"a {kind.__name__}, which is not known" if unknown_kind else 'norm="shared"'
-            shared[names[0]] = reasons[0] if reasons and not unknown_kind else default
+            shared[names[0]] = reason or 'norm="shared"'
+    without_fast_paths(network)
     return shared
+
+
+def _why_unknown(module: nn.Module) -> str | None:
+    if type(module) not in FACTORED and type(module) not in NORMS:
+        return f"a {type(module).__name__}, which is not known"
+    if type(module) is nn.Embedding and (module.max_norm is not None or module.sparse):
+        return "an Embedding with max_norm or sparse gradients"
+    return None
 
 
 class _Owner:
@@ -143,7 +165,7 @@ def _own_norm(module: nn.Module, own: _Owner) -> None:
     if not has_parameters(module) and not has_statistics:
         return  # nothing of it could be a member's own
     module.__class__ = NORMS[type(module)]
-    module.ensemble_size = own.ensemble_size
+    module.ensemble_size = own.ensemble_size  # type: ignore[assignment]
     own(module, *module.member_parameters, *getattr(module, "member_buffers", ()))  # type: ignore[misc]
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from bayes_share.layers.rank1 import Rank1Layer
+from bayes_share.layers.rank1 import Factored
 
 ParameterKind = Literal["base", "member", "factor"]
 
@@ -22,7 +22,7 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
             full = f"{prefix}.{name}" if prefix else name
             if full not in kinds:
                 continue  # tied to a parameter that was named before
-            if isinstance(module, Rank1Layer) and name in module.factor_parameters:
+            if isinstance(module, Factored) and name in module.factor_parameters:
                 kinds[full] = "factor"
             elif name in own:
                 kinds[full] = "member"

@@ -108,10 +108,10 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
 
 def _used(net: Ensemble) -> int:
     """The parameters of all members' plain networks."""
-    learned = {name for name, _ in net.plain.named_parameters(remove_duplicate=False)}
+    buffers = {name for name, _ in net.network.named_buffers(remove_duplicate=False)}
     with torch.no_grad():
         tensors = member_tensors(net.network, 0)
-    return net.ensemble_size * sum(tensor.numel() for name, tensor in tensors.items() if name in learned)
+    return net.ensemble_size * sum(tensor.numel() for name, tensor in tensors.items() if name not in buffers)
 
 
 def _used_once(net: nn.Module) -> tuple[str, ...]:

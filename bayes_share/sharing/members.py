@@ -1,7 +1,8 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -31,28 +32,45 @@ class Ensemble(nn.Module):
 
     Args:
         network: the converted network; its first axis is member-major.
-        plain: the network before, as `empty_copy` gives it.
         ensemble_size: members.
+        plain: the network before, as `empty_copy` gives it; None where it was built of rank-1 layers from the start,
+            and can only be tiled.
         strategy: "auto", "tile" or "loop".
         shared: what has parameters and stayed shared, by name, with the reason.
     """
 
     def __init__(
-        self, network: nn.Module, plain: nn.Module, ensemble_size: int, strategy: Strategy, shared: dict[str, str]
+        self,
+        network: nn.Module,
+        ensemble_size: int,
+        plain: nn.Module | None = None,
+        strategy: Strategy = "auto",
+        shared: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.network = network
         self.ensemble_size = ensemble_size
-        self.strategy: Strategy = strategy
-        self.strategy_reason = "as asked for"
-        self.shared = shared
+        self.strategy: Strategy = strategy if plain is not None else "tile"
+        self.strategy_reason = "as asked for" if plain is not None else "built of rank-1 layers"
+        self.shared = dict(shared)
         self.training = network.training
         # Kept out of the registry: a form to fill in, not parameters of this module.
-        object.__setattr__(self, "plain", plain)
+        object.__setattr__(self, "_plain", plain)
         object.__setattr__(self, "_kept", KeptMembers())
 
-    plain: nn.Module
+    _plain: nn.Module | None
     _kept: KeptMembers
+
+    @property
+    def plain(self) -> nn.Module:
+        """The network before it was converted, with shapes in place of numbers.
+
+        Raises:
+            InputError: there was none.
+        """
+        if self._plain is None:
+            raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
+        return self._plain
 
     def forward(self, x: Any, feed: Feed = "tile") -> Any:
         """Every member's outputs.
@@ -127,7 +145,9 @@ class Ensemble(nn.Module):
         return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
 
     def _may_fold(self, x: Any) -> bool:
-        if torch.is_grad_enabled() or not predicts_folded(next(self.network.parameters()).device):
+        if self._plain is None or torch.is_grad_enabled():
+            return False
+        if not predicts_folded(next(self.network.parameters()).device):
             return False
         # A module that trains writes to its buffers, and a hook is to be called with all rows.
         return not any(
@@ -216,7 +236,7 @@ def ensemble(
             f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
             f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
-    made = Ensemble(network, empty_copy(net), ensemble_size, strategy, shared)
+    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared)
     if example is not None and strategy == "auto":
         made.choose_strategy(example)
     return made

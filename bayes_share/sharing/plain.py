@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bayes_share.layers.rank1 import Factored
+
 
 def empty_copy(network: nn.Module) -> nn.Module:
     """A copy of a network whose parameters and buffers have shapes only; the form that members are filled into."""
@@ -87,7 +89,7 @@ class KeptMembers:
 
 
 def _plain_tensors(module: nn.Module, member: int) -> Iterator[tuple[str, Tensor]]:
-    if hasattr(module, "member_tensors"):
+    if isinstance(module, Factored):
         yield from module.member_tensors(member).items()
         return
     has_members = getattr(module, "ensemble_size", None) is not None

@@ -56,7 +56,7 @@ def test_a_signal_from_outside_does_the_same(number: int, tmp_path: Path, expect
 def test_ctrl_c_between_training_and_the_last_file_loses_nothing(tmp_path: Path, expected: Expected) -> None:
     out = tmp_path / "run"
     fault = Fault("replace", 1, "validation.npz", what="interrupt")
-    one_line(fit("single network", out, setting=Setting(fault=fault)), 130)
+    assert one_line(fit("single network", out, setting=Setting(fault=fault)), 130) == "bayes-share: stopped\n"
     ended_well(fit("single network", out, "--resume"))
     assert differences(left(out), expected("single network")) == []
 

@@ -21,6 +21,7 @@ KILLS = {
     "before the second checkpoint is in place": Fault("replace", 2, "step-"),
     "between the second checkpoint and metrics.csv": Fault("replace", 2, "step-", after=True),
     "before metrics.csv is in place": Fault("replace", 2, "metrics.csv"),
+    "between the checkpoint of the last epoch and metrics.csv": Fault("replace", 3, "step-", after=True),
     "before the checkpoint that says that training is over": Fault("replace", 4, "step-"),
     "after the checkpoint that says that training is over": Fault("replace", 4, "step-", after=True),
     "before the validation predictions are in place": Fault("replace", 1, "validation.npz"),
