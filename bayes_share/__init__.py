@@ -23,6 +23,7 @@ _PUBLIC = {
     "Rank1Conv2d": "bayes_share.layers.conv",
     "Model": "bayes_share.models.model",
     "Categorical": "bayes_share.models.likelihood",
+    "load_run": "bayes_share.run",
     "load_data": "bayes_share.data",
     "MAP": "bayes_share.inference.map",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",

@@ -83,16 +83,43 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
     if folder.summary.is_file():
         _say(f"{path} is finished")
         return folder
-    data = config.load_data()
-    training = Training(
-        config.algorithm, config.build(data), data, config.epochs, config.batch_size, config.seed, config.execution
-    )
+    training = _training(config)
     if (saved := folder.checkpoints.load(_say)) is not None:
         training.load_state_dict(saved)
     with _interruptible() as is_interrupted:
         _train(training, folder, config, is_interrupted, progress)
     _finish(training, folder, config)
     return folder
+
+
+def load_run(path: str | Path) -> Training:
+    """A run as it is now, finished or not: its data, and its state after the latest checkpoint.
+
+    ``load_run(path).state`` is what the algorithm learned (for `MAP`, ``.state.model.network`` is the network), and
+    ``load_run(path).predict(split)`` predicts with it.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        InputError: a folder that is no run, or one without a checkpoint that is whole.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.is_file():
+        raise InputError(f"{path} is not a run: it has no config.yaml")
+    config = RunConfig.from_flat(read_config(folder.config))
+    training = _training(config)
+    if (saved := folder.checkpoints.load(_say)) is None:
+        raise InputError(f"{path} has no checkpoint yet")
+    training.load_state_dict(saved)
+    return training
+
+
+def _training(config: RunConfig) -> Training:
+    data = config.load_data()
+    return Training(
+        config.algorithm, config.build(data), data, config.epochs, config.batch_size, config.seed, config.execution
+    )
 
 
 def _check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:

@@ -66,12 +66,3 @@ def test_channels_last_is_where_images_and_convolutions_lie(size: int) -> None:
     assert placed.is_contiguous(memory_format=torch.channels_last)
     assert Execution(**CPU).place_inputs(images).is_contiguous()
     assert run.execution.place_inputs(torch.zeros(4, 7)).shape == (4, 7)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the compiler itself
-@pytest.mark.parametrize("size", SIZES)
-def test_a_compiled_network_computes_the_same(size: int) -> None:
-    plain, compiled = [training(size, Execution(**CPU, compile=on), name="mlp") for on in (False, True)]
-    assert compiled.state.model.state_dict().keys() == plain.state.model.state_dict().keys()
-    torch.testing.assert_close(compiled.predict(plain.data.test), plain.predict(plain.data.test), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,20 @@
+"""A compiled run, in processes of its own: the compiler would trace the tests' checks of annotations."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from driver import KINDS, ended_well, fit, left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compiled_run_computes_the_same_up_to_rounding(kind: str, tmp_path: Path) -> None:
+    options = ["--dropout", "0", "--learning-rate", "0.01"]
+    ended_well(fit(kind, tmp_path / "plain", *options))
+    ended_well(fit(kind, tmp_path / "compiled", *options, "--compile"))
+    plain, compiled = left(tmp_path / "plain"), left(tmp_path / "compiled")
+    assert compiled["checkpoint"]["state"]["model"].keys() == plain["checkpoint"]["state"]["model"].keys()
+    found, expected = [run["predictions"]["test"]["logits"] for run in (compiled, plain)]
+    assert not torch.equal(found, expected)  # so it was compiled
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
