@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
-from bayes_share.evaluation.table import format_table
+from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.run import RunFolder
 
 
@@ -21,33 +22,39 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
         split: "test" or "validation".
 
     Returns:
-        The table, a line for each run.
+        The scores, a line for each run, and below them what each network costs.
 
     Raises:
         InputError: a folder that is no run, one that has no predictions yet, or damaged ones.
     """
     folders = {name: _finished(path) for name, path in runs.items()}
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
-    rows = [_row(name, folder, predictions[name]) for name, folder in folders.items()]
+    summaries = {name: _summary(folder) for name, folder in folders.items()}
+    rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
+    costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     reliability_picture(predictions, picture)
-    return format_table(list(rows[0]), rows)
+    columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
+    return "\n\n".join([format_table(list(rows[0]), rows), "One network of each run:", format_table(columns, costs)])
 
 
-def _row(name: str, folder: RunFolder, predictions: Predictions) -> dict[str, str | int | float | None]:
-    scores = score(predictions)
+def _summary(folder: RunFolder) -> dict[str, Any]:
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        parameters, seconds = summary["parameters"], summary["seconds"]
+        return {name: summary[name] for name in ("parameters", "seconds", "costs")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume") from error
+
+
+def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dict[str, Cell]:
+    scores = score(predictions)
     return {
         "run": name,
         "accuracy": scores.accuracy,
         "nll": scores.nll,
         "brier": scores.brier,
         "ece": scores.ece,
-        "parameters": parameters,
-        "seconds": seconds,
+        "parameters": summary["parameters"],
+        "seconds": summary["seconds"],
     }
 
 

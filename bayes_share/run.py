@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.files import write_atomically
 from bayes_share.inference import Training
 from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.seeding import seeded
+from bayes_share.sharing.ledger import ledger
 from bayes_share.version import __version__
 
 _MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
@@ -179,11 +181,20 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
     summary = {
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
+        "costs": _costs(training, config),
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
     }
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
+    """The ledger of one network of the run, with FLOPs for one image."""
+    with seeded(config.seed, "ledger"):
+        network = config.build(training.data)().network
+    example = training.data.normalise(training.data.validation.images[:2]).cpu()
+    return asdict(ledger(network, example))
 
 
 def _csv(history: list[dict[str, int | float]]) -> bytes:

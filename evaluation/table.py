@@ -14,6 +14,7 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "brier": ("Brier", ".4f", 1),
     "ece": ("ECE", ".4f", 1),
     "seconds": ("time [s]", ",.1f", 1),
+    "flops": ("FLOPs/image", ",.0f", 1),
 }
 _EMPTY = "–"
 

@@ -26,6 +26,7 @@ ORDER = (
     ("run",),
     ("compare", "options"),
     ("quickstart", "cli"),
+    ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 

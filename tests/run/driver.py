@@ -85,7 +85,7 @@ class Child:
 
     def outcome(self) -> Outcome:
         """Wait for its end."""
-        self.process.join(60)
+        self.process.join(300)
         assert self.process.exitcode is not None, "it did not end"
         out, err = [(self.folder / name).read_text(encoding="utf-8") for name in ("out", "err")]
         outcome = Outcome(self.process.exitcode, out, err)

@@ -51,11 +51,26 @@ def test_the_table_has_the_scores_of_the_files(
     assert main(["evaluate", *map(str, runs), *options]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    title, _, *lines, last = out.splitlines()
+    title, _, *lines = out.split("\n\n")[0].splitlines()
+    last = out.splitlines()[-1]
     assert title.split() == ["run", "accuracy", "[%]", "NLL", "[nat]", "Brier", "ECE", "parameters", "time", "[s]"]
     assert [line.split() for line in lines] == [[str(run), *scores(run, split)] for run in runs]
     assert last == f"reliability picture: {runs[0] / 'reliability.png'}"
     assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_each_network_costs_is_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """An MLP 64-128-128-10 with group norms: weights, norms, biases; two FLOPs for each weight that an image meets."""
+    assert main(["evaluate", *map(str, runs)]) == 0
+    title, _, *lines = capsys.readouterr().out.split("\n\n")[2].splitlines()[:4]
+    weights, norms, biases = 64 * 128 + 128 * 128 + 128 * 10, 2 * (128 + 128), 10
+    factors = 64 + 128 + 128 + 128 + 128 + 10
+    one = weights + norms + biases
+    single = [1, one, one, one, 0, 0, 2 * weights]
+    stored = weights + norms + 4 * biases + 4 * factors
+    four = [4, stored, 4 * one, weights + norms, 4 * biases, 4 * factors, 8 * weights]
+    assert title.split() == ["run", "members", "stored", "used", "base", "member", "factor", "FLOPs/image"]
+    assert [line.split()[1:] for line in lines] == [[f"{number:,}" for number in row] for row in (single, four)]
 
 
 def test_the_number_of_parameters_is_that_of_the_checkpoint(runs: list[Path]) -> None:

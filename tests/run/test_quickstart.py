@@ -10,7 +10,8 @@ def test_it_compares_three_methods_and_is_done_at_once_the_second_time(tmp_path:
     out = tmp_path / "runs" / "quickstart"
     first = command("quickstart", "--out", out)
     ended_well(first)
-    title, _, *lines, last = first.out.splitlines()
+    title, _, *lines = first.out.split("\n\n")[0].splitlines()
+    last = first.out.splitlines()[-1]
     assert title.split()[:3] == ["run", "accuracy", "[%]"]
     assert [line.split("  ")[0] for line in lines] == ["single network", "BatchEnsemble of 4", "deep ensemble of 4"]
     assert last == f"reliability picture: {out / 'reliability.png'}"
