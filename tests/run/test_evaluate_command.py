@@ -60,15 +60,15 @@ def test_the_table_has_the_scores_of_the_files(
 
 
 def test_what_each_network_costs_is_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """An MLP 64-128-128-10 with group norms: weights, norms, biases; two FLOPs for each weight that an image meets."""
+    """An MLP 64-128-128-10 with own group norms; two FLOPs for each weight that an image meets."""
     assert main(["evaluate", *map(str, runs)]) == 0
     title, _, *lines = capsys.readouterr().out.split("\n\n")[2].splitlines()[:4]
     weights, norms, biases = 64 * 128 + 128 * 128 + 128 * 10, 2 * (128 + 128), 10
     factors = 64 + 128 + 128 + 128 + 128 + 10
     one = weights + norms + biases
     single = [1, one, one, one, 0, 0, 2 * weights]
-    stored = weights + norms + 4 * biases + 4 * factors
-    four = [4, stored, 4 * one, weights + norms, 4 * biases, 4 * factors, 8 * weights]
+    own = 4 * (norms + biases)
+    four = [4, weights + own + 4 * factors, 4 * one, weights, own, 4 * factors, 8 * weights]
     assert title.split() == ["run", "members", "stored", "used", "base", "member", "factor", "FLOPs/image"]
     assert [line.split()[1:] for line in lines] == [[f"{number:,}" for number in row] for row in (single, four)]
 
