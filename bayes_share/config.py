@@ -101,9 +101,9 @@ class RunConfig:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """The record that `to_flat` made the values of."""
-        own = {name: values[name] for name in option_fields(cls)}
-        execution = Execution(**{name: values[name] for name in option_fields(Execution)})
+        """The record that `to_flat` made the values of; what is not among them is as by default."""
+        own = {name: values[name] for name in option_fields(cls) if name in values}
+        execution = Execution(**{name: values[name] for name in option_fields(Execution) if name in values})
         return cls(algorithm=algorithm_from(values["algorithm"], values), execution=execution, **own)
 
     def to_yaml(self) -> str:
@@ -130,7 +130,7 @@ def algorithm_type(name: str) -> type:
 def algorithm_from(name: str, values: Mapping[str, Any]) -> Inference[Any]:
     """An algorithm from its name and flat options; one that runs another finds that one's name under ``of``."""
     kind = algorithm_type(name)
-    options = {option: _hashable(values[option]) for option in option_fields(kind)}
+    options = {option: _hashable(values[option]) for option in option_fields(kind) if option in values}
     if has_inner(kind):
         options["of"] = algorithm_from(values["of"], values)
     return kind(**options)

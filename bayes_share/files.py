@@ -31,11 +31,22 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; what was there before is as it was") from error
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the renaming itself to disk, where the system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -42,13 +42,7 @@ class OptionParser(ArgumentParser):
 
 def _readable(kind: str) -> str:
     """A type as jsonargparse names it, in plain words."""
-    for name, words in (
-        ("int", "a whole number"),
-        ("float", "a number"),
-        ("NoneType", "null"),
-        ("str", "text"),
-        ("tuple", "a list"),
-    ):
+    for name, words in _PLAIN_WORDS.items():
         kind = re.sub(rf"<class '{name}'>|\b{name}\b", words, kind)
     return re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
 

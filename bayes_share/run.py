@@ -171,6 +171,8 @@ def _train(
             bar.update()
     if not was_finished:
         folder.checkpoints.save(training.step, training.state_dict())
+    if is_interrupted():
+        raise InterruptedRun("stopped after training: go on to the predictions by --resume")
 
 
 def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:

@@ -74,7 +74,7 @@ def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage
-        return tensor
+        return tensor.detach()  # the output of a node would hold the node that holds it, and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()

@@ -16,7 +16,8 @@ Build = Callable[[], Model]
 """Gives a freshly initialised model; each call another, from torch's global generator."""
 
 Forward = Callable[[Tensor], Tensor]
-"""One draw of the network: ``x [batch, ...]`` to logits ``[member, batch, class]``, in eval mode, without gradients."""
+"""One draw of the network: ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``; in eval mode and
+without gradients."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ class Inference(Protocol[S]):
         """Take one step on a batch; changes the state, as `torch.optim` does."""
 
     def finish(self, state: S, batches: Iterable[Batch]) -> None:
-        """After the last step, a pass over the training data, where one is needed."""
+        """After the last step, a pass over the training data, where one is needed.
+
+        Args:
+            state: after the last step; is changed.
+            batches: the training data in order and not augmented; may be iterated over several times.
+        """
 
     def draw(self, state: S, sample: int) -> Forward:
         """The network under draw number `sample`: the same for the same state and number. Changes nothing."""

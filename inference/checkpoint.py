@@ -32,7 +32,7 @@ class Checkpoints:
     keep: int = 2
 
     def save(self, step: int, content: dict[str, Any]) -> None:
-        """Save tensors, plain numbers, strings, lists and dicts, then remove what is older than the latest `keep`.
+        """Save tensors, plain numbers, strings, lists and dicts, then remove all but the latest `keep` that are whole.
 
         Raises:
             RunError: it could not be written; the earlier ones are as they were.
@@ -42,7 +42,9 @@ class Checkpoints:
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:16]
         path = self.folder / f"step-{step:09d}-{digest}.pt"
         write_atomically(path, buffer.getvalue())
-        for old in [other for other in self._latest_first() if other != path][self.keep - 1 :]:
+        before = [other for other in self._latest_first() if other != path]
+        kept = [other for other in before if _is_whole(other)][: self.keep - 1]
+        for old in set(before).difference(kept):
             old.unlink(missing_ok=True)
 
     def load(self, report: Callable[[str], None]) -> dict[str, Any] | None:
@@ -65,14 +67,18 @@ class Checkpoints:
         return sorted(paths, key=lambda path: (path.name[:14], path.stat().st_mtime_ns), reverse=True)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _is_whole(path: Path) -> bool:
     match = _NAME.fullmatch(path.name)
     try:
-        content = path.read_bytes()
+        return match is not None and hashlib.sha256(path.read_bytes()).hexdigest()[:16] == match[2]
     except OSError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not _is_whole(path):
         return None
-    if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
-        return None
+    content = path.read_bytes()
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
@@ -83,11 +85,12 @@ class Training:
                 started = time.perf_counter()
                 info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
                 if position == self.steps_per_epoch - 1:
-                    self._close_epoch(epoch, info)
-                self._seconds += time.perf_counter() - started
+                    self._close_epoch(epoch, info, started)
+                else:
+                    self._seconds += time.perf_counter() - started
                 yield info
         if not self.is_finished:
-            self.algorithm.finish(self.state, self._batches())
+            self.algorithm.finish(self.state, _InOrder(self.data, self.execution, self.batch_size))
             self.is_finished = True
 
     def predict(self, split: Split, num_samples: int = 1) -> Tensor:
@@ -99,12 +102,19 @@ class Training:
         """All that is needed to go on from here, as tensors and plain values.
 
         Raises:
-            RunError: the latest losses are no finite numbers, so that this is nothing to go on from.
+            RunError: the latest losses, or numbers in the state, are not finite: that is nothing to go on from.
         """
         self._check()
+        state = self.state.state_dict()
+        tensors = (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise RunError(
+                f"after step {self.step} of {self.num_steps} some parameters are no finite numbers: "
+                f"try a lower learning rate, a warm-up or clipping"
+            )
         return {
             "step": self.step,
-            "state": self.state.state_dict(),
+            "state": state,
             "is_finished": self.is_finished,
             "history": self.history,
             "seconds": self._seconds,
@@ -143,12 +153,13 @@ class Training:
             f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
         )
 
-    def _close_epoch(self, epoch: int, info: StepInfo) -> None:
+    def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
         self._check()
         loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
         log_probs = mixture_log_probs(self.predict(self.data.validation))
         labels = self.data.validation.labels.cpu()
         self._sums.zero_()
+        self._seconds += time.perf_counter() - started
         self.history.append(
             {
                 "epoch": epoch,
@@ -165,7 +176,16 @@ class Training:
     def _inputs(self, images: Tensor) -> Tensor:
         return self.execution.place_inputs(self.data.normalise(images))
 
-    def _batches(self) -> Iterator[Batch]:
+
+@dataclass(frozen=True)
+class _InOrder:
+    """The training data in batches, in order and not augmented, as often as it is iterated over."""
+
+    data: Data
+    execution: Execution
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
         for x, y in eval_batches(self.data, self.data.train, self.batch_size):
             yield self.execution.place_inputs(x), y
 

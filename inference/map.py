@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.optimization import (
     OptimizerName,
@@ -55,15 +55,16 @@ class MAP:
 
     Minimises the mean of the members' negative log-likelihoods per example plus ``weight_decay / 2`` times the squared
     norm of what members share and the mean over members of the squared norm of what they do not. That is the maximum
-    of the posterior under a normal prior of precision ``weight_decay * num_data``.
+    of the posterior under a normal prior of precision ``weight_decay * num_data``; "adamw" departs from it by design.
 
     Args:
         optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
         learning_rate: of base weights, biases and norms, at its highest.
         momentum: of "sgd".
-        weight_decay: of everything but the rank-1 factors; of a member's own parameters, divided by the members.
+        weight_decay: of everything but the rank-1 factors; of a member's own parameters, divided by the members
+            (but for "adamw", whose decay does not depend on the size of the gradient).
         factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
-        factor_decay: pull of r and s toward their signs (+1 or -1), divided by the members.
+        factor_decay: pull of r and s toward their signs (+1 or -1), divided as the decay of a member's own parameters.
         schedule: of the learning rate: "cosine", "step" or "constant".
         warmup: part of all steps in which the learning rate climbs from near 0.
         milestones: of the "step" schedule, as parts of all steps.
@@ -89,7 +90,10 @@ class MAP:
 
     def __post_init__(self) -> None:
         self._schedule()
-        if not self.learning_rate > 0:
+        for what, option, known in (("optimizer", self.optimizer, OptimizerName), ("feed", self.feed, Feed)):
+            if option not in get_args(known):
+                raise unknown(what, option, get_args(known))
+        if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
         if not 0 <= self.momentum < 1:
             raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
@@ -108,15 +112,16 @@ class MAP:
             InputError: members that are equal and would stay so, because all are fed alike.
         """
         model = build().train()
-        has_noise = any(
-            isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()
-        )
-        if model.ensemble_size > 1 and self.feed == "tile" and not has_noise and members_equal(model):
+        if model.ensemble_size > 1 and self.feed == "tile" and not _has_dropout(model) and members_equal(model):
             raise InputError(
                 "all members are equal and see the same images, so they would stay equal: "
                 'start the factors with init="normal" or "random_sign", or feed with "split"'
             )
-        groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise InputError("every parameter of the model is frozen: there is nothing to train")
+        # AdamW's decay is no term of the objective, whose gradient Adam would rescale: it is the same for all.
+        divide = self.optimizer != "adamw"
+        groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide)
         return MAPState(model, make_optimizer(self.optimizer, groups, self.momentum), num_steps)
 
     def step(self, state: MAPState, batch: Batch) -> StepInfo:
@@ -125,9 +130,12 @@ class MAP:
         set_rates(state.optimizer, rate)
         state.optimizer.zero_grad()
         log_lik, accuracy = self._backward(state.model, batch)
-        self._pull_factors(state.optimizer)
+        if self.optimizer != "adamw":
+            self._pull_factors_by_gradient(state.optimizer)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
+        if self.optimizer == "adamw":
+            self._pull_factors_decoupled(state.optimizer)
         state.optimizer.step()
         state.step += 1
         return StepInfo(-log_lik, log_lik, torch.zeros_like(log_lik), accuracy, self.learning_rate * rate)
@@ -137,10 +145,11 @@ class MAP:
 
     def draw(self, state: MAPState, sample: int) -> Forward:
         """The network itself, whatever the sample: a point has one draw."""
+        device = next(state.model.parameters()).device
 
         def forward(x: Tensor) -> Tensor:
             with evaluating(state.model), torch.no_grad():
-                return state.model(x)
+                return state.model(x.to(device))
 
         return forward
 
@@ -155,22 +164,34 @@ class MAP:
             logits = model(x, self.feed)
             targets = model.targets(y, self.feed)
             log_lik = model.likelihood.log_lik(logits, targets).mean() * share
-            (-log_lik).backward()
+            with torch.autocast(log_lik.device.type, enabled=False):  # gradients in the dtype of their parameters
+                (-log_lik).backward()
             sums.append(torch.stack([log_lik.detach(), model.likelihood.correct(logits, targets).mean() * share]))
         log_lik, accuracy = torch.stack(sums).sum(0)
         return log_lik, accuracy
 
-    def _pull_factors(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.factor_decay == 0:
-            return
-        for group in optimizer.param_groups:
-            for factor in group["params"] if group["kind"] == "factor" else ():
-                if factor.grad is not None:
-                    factor.grad.add_(factor.detach() - factor.detach().sign(), alpha=self.factor_decay / len(factor))
+    def _pull_factors_by_gradient(self, optimizer: torch.optim.Optimizer) -> None:
+        for factor, _ in self._pulled_factors(optimizer):
+            factor.grad.add_(factor.detach() - factor.detach().sign(), alpha=self.factor_decay / len(factor))
+
+    @torch.no_grad()
+    def _pull_factors_decoupled(self, optimizer: torch.optim.Optimizer) -> None:
+        for factor, rate in self._pulled_factors(optimizer):
+            factor.sub_(factor - factor.sign(), alpha=rate * self.factor_decay)
+
+    def _pulled_factors(self, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, float]]:
+        """The factors that are pulled to their signs, each with its learning rate."""
+        groups = [group for group in optimizer.param_groups if group["kind"] == "factor" and self.factor_decay > 0]
+        return [(factor, group["lr"]) for group in groups for factor in group["params"] if factor.grad is not None]
 
 
 def _has_dropout(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules())
+    def probability(module: nn.Module) -> float:
+        if isinstance(module, nn.MultiheadAttention):
+            return module.dropout
+        return module.p if isinstance(module, nn.modules.dropout._DropoutNd) else 0.0
+
+    return any(probability(module) > 0 for module in model.modules())
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.name not in get_args(ScheduleName):
             raise unknown("schedule", self.name, get_args(ScheduleName))
+        if not self.gamma >= 0:
+            raise InputError(f"gamma multiplies the learning rate and must not be negative, and is {self.gamma}")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is a part of all steps, from 0 to below 1, and is {self.warmup}")
 
@@ -56,12 +58,13 @@ class Schedule:
 
 
 def parameter_groups(
-    network: nn.Module, learning_rate: float, weight_decay: float, factor_rate: float
+    network: nn.Module, learning_rate: float, weight_decay: float, factor_rate: float, divide: bool
 ) -> list[dict[str, Any]]:
     """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
-    A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``;
-    rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Frozen parameters are left out.
+    A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
+    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Frozen
+    parameters are left out.
     """
     parameters = dict(network.named_parameters())
     groups: dict[tuple[str, int], list[nn.Parameter]] = {}
@@ -75,7 +78,7 @@ def parameter_groups(
             "kind": kind,
             "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
             "lr": learning_rate,
-            "weight_decay": 0.0 if kind == "factor" else weight_decay / members,
+            "weight_decay": 0.0 if kind == "factor" else weight_decay / (members if divide else 1),
         }
         for (kind, members), members_parameters in groups.items()
     ]

@@ -28,7 +28,7 @@ class Model(nn.Module):
     def forward(self, x: Float[Tensor, "batch ..."], feed: Feed = "tile") -> Float[Tensor, "member part class"]:
         """Each member's logits; how members are fed as in `Ensemble`."""
         if isinstance(self.network, Ensemble):
-            return self.network(x, feed)
+            return self.network(x, feed=feed)
         return self.network(x).unsqueeze(0)
 
     def targets(self, y: Shaped[Tensor, "batch"], feed: Feed = "tile") -> Shaped[Tensor, "member part"]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +71,18 @@ def test_bytes_saved_count_a_storage_once_and_no_parameter(measure: ModuleType) 
     assert measure.saved_bytes(lambda: network(x), network) == 4 * 7 * 6
     assert measure.saved_bytes(lambda: network(x) + network(x.flip(0).flip(0)[:]), network) == 2 * 4 * 7 * 6
     assert measure.saved_bytes(lambda: network(x[:3]) + network(x[3:6]), network) == 4 * 7 * 6
+
+
+def test_counting_bytes_keeps_nothing(measure: ModuleType) -> None:
+    alive = []
+
+    def forward() -> torch.Tensor:
+        y = torch.ones(3, requires_grad=True).exp()  # saves its own output
+        alive.append(weakref.ref(y))
+        return y
+
+    assert measure.saved_bytes(forward, nn.Identity()) == 4 * 3
+    assert alive[0]() is None
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [("float32", "eager"), ("bfloat16", "channels_last")])

@@ -48,7 +48,7 @@ def test_the_place_changes_only_when_everything_is_on_disk(tmp_path: Path, monke
     seen = []
     monkeypatch.setattr("os.fsync", lambda _file: seen.append(path.read_bytes()))
     write_atomically(path, b"after")
-    assert seen == [b"before"]
+    assert seen == [b"before", b"after"]  # the file, and after the renaming its folder
     assert contents(tmp_path) == {"state.pt": b"after"}
 
 

@@ -89,7 +89,7 @@ class Data:
             ``[batch, channel, height, width]``, float32.
         """
         mean, std = self.mean[:, None, None], self.std[:, None, None]
-        return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def to(self, device: torch.device | str) -> "Data":
         """The same data on another device; images stay uint8, a quarter of the memory of float32."""

@@ -79,6 +79,10 @@ class Rank1Conv3d(Rank1Convolution, nn.Conv3d):
 class Rank1TransposedConvolution(Rank1Convolution):
     """What the transposed convolutions have in common; called with an `output_size` as torch's own."""
 
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Apply each row's own weight to it; `output_size` where the strides leave more than one possible."""
+        return super().forward(x, output_size)
+
     _output_padding: Any
 
     def operation(self, x: Tensor, *args: Any) -> Convolution:

@@ -6,6 +6,7 @@ gradient ``G_m`` of member m follow the gradients of what made its weight ``W �
 ``∂W = Σ_m G_m ∘ (s_m r_mᵀ)``, ``∂s_m = (G_m ∘ W) r_m`` and ``∂r_m = (G_m ∘ W)ᵀ s_m``, sums over the kernel implied.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +34,13 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
     return _Folded.apply(x, weight, r, s, bias, operation)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in the dtypes that are there, on devices that know another way."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 class _Folded(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -50,6 +58,11 @@ class _Folded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with without_autocast(grad.device):
+            return _Folded._gradients(ctx, grad)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, r, s = ctx.saved_tensors
         operation: Operation = ctx.operation
         needs_x, *needs_weight, needs_bias, _ = ctx.needs_input_grad

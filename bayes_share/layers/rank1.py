@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.factors import FactorInit, expand_weight
-from bayes_share.layers.folded import apply_folded
+from bayes_share.layers.folded import apply_folded, without_autocast
 from bayes_share.layers.operations import Operation
 from bayes_share.layers.rows import scale, scale_shift
 from bayes_share.layers.way import folds_weights
@@ -167,16 +167,26 @@ def apply_rank1(
     Returns:
         ``[row, ...]``.
     """
-    device, uses = x.device.type, len(r)
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
+    uses = len(r)
+    x = _in_compute_dtype(x, weight)
     are_alike = len(s) == uses and (bias is None or len(bias) == uses)
-    with torch.autocast(device, enabled=False):
+    with without_autocast(x.device):
         if are_alike and folds_weights(x, weight, uses):
             return apply_folded(operation, pad(x), weight, r, s, bias)
         axis = operation.channel_axis
         y = operation.apply(pad(scale(x, r, axis)), weight.to(x.dtype))
         return scale_shift(y, s, bias, axis)
+
+
+def _in_compute_dtype(x: Tensor, weight: Tensor) -> Tensor:
+    """The input in autocast's dtype, where it is in force; otherwise it has to have the weight's."""
+    device = x.device.type
+    takes_autocast = x.is_floating_point() and x.dtype != torch.float64 and torch.amp.is_autocast_available(device)
+    if takes_autocast and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    if x.dtype != weight.dtype:
+        raise InputError(f"the input is {x.dtype} and the weight {weight.dtype}: convert one of them, or use autocast")
+    return x
 
 
 def factor_parameter(weight: Tensor, ensemble_size: int, size: int, init: FactorInit) -> nn.Parameter:

@@ -14,7 +14,7 @@ Way = Literal["auto", "activations", "weights"]
 _way: Way = "auto"
 
 # Elements of a member's activations per element of the weight above which folding the weight is the cheaper way.
-_FOLD_ABOVE = 1.0
+_FOLD_ABOVE = 0.5
 
 
 @contextmanager

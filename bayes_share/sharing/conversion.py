@@ -1,6 +1,6 @@
 """How modules of torch become layers that serve all members: in place, by exact type, once per object."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -65,8 +65,10 @@ def names_by_module(network: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
-def chosen(network: nn.Module, include: tuple[str, ...] | None, exclude: tuple[str, ...]) -> Callable[[str], bool]:
-    """Whether a module of a name is to be converted.
+def chosen(
+    network: nn.Module, include: tuple[str, ...] | None, exclude: tuple[str, ...]
+) -> Callable[[Sequence[str]], bool]:
+    """Whether a module of these names, of which a tied one has several, is to be converted.
 
     Args:
         network: whose names the patterns are for.
@@ -77,22 +79,30 @@ def chosen(network: nn.Module, include: tuple[str, ...] | None, exclude: tuple[s
         InputError: a pattern that matches nothing; names what there is.
     """
     convertible = [
-        name for name, module in network.named_modules() if type(module) in FACTORED or type(module) in NORMS
+        name
+        for name, module in network.named_modules(remove_duplicate=False)
+        if type(module) in FACTORED or type(module) in NORMS
     ]
     for pattern in (*(include or ()), *exclude):
         if not any(_matches(name, pattern) for name in convertible):
             there = ", ".join(convertible[:8]) + (", …" if len(convertible) > 8 else "")
             raise InputError(f"the pattern {pattern!r} matches nothing that could be converted; there is {there}")
 
-    def is_chosen(name: str) -> bool:
-        wanted = include is None or any(_matches(name, pattern) for pattern in include)
-        return wanted and not any(_matches(name, pattern) for pattern in exclude)
+    def is_chosen(names: Sequence[str]) -> bool:
+        def matched(patterns: tuple[str, ...]) -> bool:
+            return any(_matches(name, pattern) for name in names for pattern in patterns)
+
+        return (include is None or matched(include)) and not matched(exclude)
 
     return is_chosen
 
 
 def convert(
-    network: nn.Module, ensemble_size: int, init: FactorInit, norm: NormSharing, why_shared: Callable[[str], str | None]
+    network: nn.Module,
+    ensemble_size: int,
+    init: FactorInit,
+    norm: NormSharing,
+    why_shared: Callable[[Sequence[str]], str | None],
 ) -> dict[str, str]:
     """Give the layers of a network factors, and its norms parameters for each member, in place.
 
@@ -103,7 +113,7 @@ def convert(
         ensemble_size: members.
         init: how the factors start.
         norm: whether norms stay shared.
-        why_shared: the reason why a module of a name is to stay as it is; None where it is not.
+        why_shared: the reason why a module of these names is to stay as it is; None where it is not.
 
     Returns:
         The modules with parameters that stay shared, by name, each with the reason.
@@ -114,7 +124,7 @@ def convert(
         if isinstance(module, Factored):
             continue  # became one with the module that it is a part of
         kind = type(module)
-        reason = _why_unknown(module) or next(filter(None, map(why_shared, names)), None)
+        reason = _why_unknown(module) or why_shared(names)
         if kind in FACTORED and reason is None:
             module.__class__ = FACTORED[kind]
             module.add_factors(ensemble_size, init)  # type: ignore[operator]
@@ -130,9 +140,13 @@ def convert(
 
 
 def _why_unknown(module: nn.Module) -> str | None:
-    if type(module) not in FACTORED and type(module) not in NORMS:
-        return f"a {type(module).__name__}, which is not known"
-    if type(module) is nn.Embedding and (module.max_norm is not None or module.sparse):
+    kind = type(module)
+    if kind not in FACTORED and kind not in NORMS:
+        is_namesake = any(known.__name__ == kind.__name__ for known in (*FACTORED, *NORMS))
+        return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not known"
+    if kind in FACTORED and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
+        return "weights that a hook computes"
+    if kind is nn.Embedding and (module.max_norm is not None or module.sparse):
         return "an Embedding with max_norm or sparse gradients"
     return None
 
@@ -175,7 +189,8 @@ def has_parameters(module: nn.Module) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+    """Whether a pattern is for a module of this name, or for one that it is in."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def describe(shared: dict[str, str]) -> list[str]:

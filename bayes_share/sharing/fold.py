@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import fill, member_tensors
+from bayes_share.sharing.plain import fill, member_tensors, under_all_names
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -36,9 +36,8 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
         if missing:
             raise InputError(f"{', '.join(missing)}: the ensemble has no parameter of this name")
     with torch.no_grad():
-        tensors = torch.func.functional_call(
-            _Tensors(net.network), dict(parameters or {}), (member,), tie_weights=False
-        )
+        values = under_all_names(net, parameters or {})
+        tensors = torch.func.functional_call(_Tensors(net.network), values, (member,), tie_weights=False)
     return fill(net.plain, tensors, net.network)
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bayes_share.sharing.conversion import FACTORED
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import member_tensors
+from bayes_share.sharing.plain import member_tensors, which
 from bayes_share.sharing.reach import run_example
 
 
@@ -111,7 +111,8 @@ def _used(net: Ensemble) -> int:
     buffers = {name for name, _ in net.network.named_buffers(remove_duplicate=False)}
     with torch.no_grad():
         tensors = member_tensors(net.network, 0)
-    return net.ensemble_size * sum(tensor.numel() for name, tensor in tensors.items() if name not in buffers)
+    distinct = {which(tensor): tensor.numel() for name, tensor in tensors.items() if name not in buffers}
+    return net.ensemble_size * sum(distinct.values())
 
 
 def _used_once(net: nn.Module) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rank1 import check_ensemble_size
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
-from bayes_share.sharing.conversion import FACTORED, NormSharing, chosen, convert, describe, has_parameters
+from bayes_share.sharing.conversion import FACTORED, NORMS, NormSharing, chosen, convert, describe, has_parameters
 from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
@@ -57,6 +58,7 @@ class Ensemble(nn.Module):
         # Kept out of the registry: a form to fill in, not parameters of this module.
         object.__setattr__(self, "_plain", plain)
         object.__setattr__(self, "_kept", KeptMembers())
+        self._converted = _structure(network)
 
     _plain: nn.Module | None
     _kept: KeptMembers
@@ -72,7 +74,7 @@ class Ensemble(nn.Module):
             raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
         return self._plain
 
-    def forward(self, x: Any, feed: Feed = "tile") -> Any:
+    def forward(self, x: Any, *, feed: Feed = "tile") -> Any:
         """Every member's outputs.
 
         Args:
@@ -91,24 +93,37 @@ class Ensemble(nn.Module):
         if feed == "split":
             self._check_split(x)
         if self.strategy == "auto":
-            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) else leaf, x))
+            self._settle(x if feed == "tile" else self._parts(x)[0])
+        if self.training or torch.is_grad_enabled():
+            self._kept.forget()  # a step may follow, and not every optimizer leaves a trace that it was there
         if feed == "tile" and self._may_fold(x):
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             return _stacked([member(x) for member in members])
-        if self.strategy == "loop":
+        if self.strategy != "tile":  # also where it could not be settled yet
             return self.loop([x] * self.ensemble_size if feed == "tile" else self._parts(x))
         return self.tile(x if feed == "split" else tree_map(self._repeated, x))
 
     def tile(self, rows: Any) -> Any:
         """The converted network on member-major rows ``[member * batch, ...]``, in one pass."""
-        return tree_map(self._divided, self.network(rows))
+        return tree_map(lambda leaf: self._divided(_of_rows(leaf)), self.network(rows))
 
     def loop(self, parts: Sequence[Any]) -> Any:
         """The plain network on each member's part, with that member's weights."""
+        if not self._is_as_converted():
+            raise InputError(
+                "modules of the ensemble were replaced since it was made: change the network before ensemble()"
+            )
         for (_, converted), (_, plain) in zip(self.network.named_modules(), self.plain.named_modules(), strict=True):
             plain.training = converted.training
+        counts = [
+            (module.num_batches_tracked, module.num_batches_tracked.clone())
+            for module in self.network.modules()
+            if isinstance(module, MemberBatchNorm) and module.training and module.num_batches_tracked is not None
+        ]
         outputs = []
         for member, part in enumerate(parts):
+            for count, before in counts:
+                count.copy_(before)  # one number for all members, who see as many batches
             tensors = member_tensors(self.network, member)
             outputs.append(torch.func.functional_call(self.plain, tensors, (part,), tie_weights=False))
         return _stacked(outputs)
@@ -116,6 +131,12 @@ class Ensemble(nn.Module):
     def choose_strategy(self, x: Any) -> None:
         """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
         self.strategy, self.strategy_reason = decide(self, x)
+
+    def _settle(self, x: Any) -> None:
+        try:
+            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if _has_rows(leaf) else leaf, x))
+        except InputError:  # another batch size than its own, or other axes first
+            self.choose_strategy(x)
 
     def summary(self) -> str:
         """How the members compute and why, what was converted, and what stayed shared."""
@@ -145,31 +166,44 @@ class Ensemble(nn.Module):
         return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
 
     def _may_fold(self, x: Any) -> bool:
-        if self._plain is None or torch.is_grad_enabled():
+        if self._plain is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return False
-        if not predicts_folded(next(self.network.parameters()).device):
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return False
+        # What `functional_call` puts in is for one call, and what inference mode makes does not tell its changes.
+        if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
+            return False
+        if any(tensor.is_inference() for tensor in (*self.parameters(), *self.buffers())):
+            return False
+        first = next(self.network.parameters(), None)
+        if first is None or not self._is_as_converted():
+            return False
+        if not predicts_folded(first.device):
             return False
         # A module that trains writes to its buffers, and a hook is to be called with all rows.
         return not any(
             module.training or module._forward_hooks or module._forward_pre_hooks for module in self.network.modules()
         )
 
+    def _is_as_converted(self) -> bool:
+        return _structure(self.network) == self._converted
+
     def _repeated(self, leaf: Any) -> Any:
         # Not `repeat`, which would lose the memory format.
-        return torch.cat([leaf] * self.ensemble_size) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+        return torch.cat([leaf] * self.ensemble_size) if _has_rows(leaf) else leaf
 
     def _divided(self, leaf: Any) -> Any:
-        return divide(leaf, self.ensemble_size) if isinstance(leaf, Tensor) else leaf
+        return divide(leaf, self.ensemble_size) if _has_rows(leaf) else leaf
 
     def _check_split(self, x: Any) -> None:
         for leaf in tree_leaves(x):
-            if isinstance(leaf, Tensor) and len(leaf) % self.ensemble_size:
+            if _has_rows(leaf) and len(leaf) % self.ensemble_size:
                 raise InputError(f"a batch of {len(leaf)} does not split among {self.ensemble_size} members")
 
     def _parts(self, x: Any) -> list[Any]:
         divided = tree_map(self._divided, x)
         return [
-            tree_map(lambda leaf: leaf[member] if isinstance(leaf, Tensor) else leaf, divided)  # noqa: B023 (at once)
+            tree_map(lambda leaf: leaf[member] if _has_rows(leaf) else leaf, divided)  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
 
@@ -195,7 +229,8 @@ def ensemble(
         ensemble_size: members.
         init: how the factors start. Random signs destroy what a trained network has learned; for one, start from ones
             with a little noise: ``FactorInit("normal", sd=0.1)``.
-        norm: ``"shared"``: all members use the norm layers of the network; ``"member"``: each has its own.
+        norm: ``"shared"``: all members use the norm layers of the network; ``"member"``: each has its own. Before a
+            batch norm of its own, a member's factor s has hardly an effect: the norm undoes all of it but the sign.
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
         exclude: the same, of those to leave shared.
         example: a batch ``[batch, ...]``, two images are enough: shows which layers the batch reaches, so that
@@ -220,12 +255,12 @@ def ensemble(
     if any(isinstance(module, Ensemble) or type(module) in FACTORED.values() for module in net.modules()):
         raise InputError("this network is an ensemble already")
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
-    constants = set() if example is None else constant_modules(net, FACTORED, example)
+    constants = set() if example is None else constant_modules(net, {**FACTORED, **NORMS}, example)
 
-    def why_shared(name: str) -> str | None:
-        if name in constants:
+    def why_shared(names: Sequence[str]) -> str | None:
+        if not constants.isdisjoint(names):
             return "computes a constant, which the batch does not reach"
-        return None if is_chosen(name) else "left out by include or exclude"
+        return None if is_chosen(names) else "left out by include or exclude"
 
     network = deepcopy(net)
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
@@ -238,9 +273,35 @@ def ensemble(
         )
     made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared)
     if example is not None and strategy == "auto":
-        made.choose_strategy(example)
+        made._settle(example)
     return made
 
 
+def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:
+    return [(name, type(module)) for name, module in network.named_modules()]
+
+
+def _has_rows(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0
+
+
+def _known(leaf: Any) -> Any:
+    """An output; what might hold tensors that would not be seen is refused."""
+    if leaf is not None and not isinstance(leaf, Tensor | bool | int | float | str):
+        raise InputError(
+            f"the network returns a {type(leaf).__name__}, in which tensors are not found: have it return tensors, or "
+            f"tuples, lists or dicts of them"
+        )
+    return leaf
+
+
+def _of_rows(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and leaf.ndim == 0:
+        raise InputError("the network returns one number for all rows, which is not divided among members")
+    return _known(leaf)
+
+
 def _stacked(outputs: list[Any]) -> Any:
-    return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)
+    return tree_map(
+        lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else _known(leaves[0]), *outputs
+    )

@@ -26,28 +26,45 @@ def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
     return tensors
 
 
+def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values for parameters by name, repeated under each name that a tied parameter has in another module."""
+    parameters = dict(network.named_parameters())
+    by_parameter = {parameters[name]: value for name, value in values.items()}
+    return {
+        f"{prefix}.{name}" if prefix else name: by_parameter[parameter]
+        for prefix, module in network.named_modules()
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if parameter in by_parameter
+    }
+
+
+def which(tensor: Tensor) -> tuple[Any, ...]:
+    """What is equal for two tensors of a member that are one, of which each may be a view that was made anew."""
+    return tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride()
+
+
 def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn.Module:
     """A copy of an empty network with these parameters and buffers.
 
     Args:
         empty: what `empty_copy` gave.
-        tensors: by name; what is one tensor under two names becomes one parameter.
+        tensors: by name; what is one tensor under two names stays one.
         like: the converted network; says what is trained, and which modules are in training mode.
     """
     plain = deepcopy(empty)
     trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
-    made: dict[int, nn.Parameter] = {}
+    made: dict[tuple[Any, ...], Tensor] = {}
     modules = dict(plain.named_modules())
     converted = dict(like.named_modules())
     for full_name, tensor in tensors.items():
         prefix, _, name = full_name.rpartition(".")
         module = modules[prefix]
-        if name in module._parameters:
-            if id(tensor) not in made:
-                made[id(tensor)] = nn.Parameter(tensor.detach().clone(), trained[full_name])
-            module._parameters[name] = made[id(tensor)]
-        else:
-            module._buffers[name] = tensor.detach().clone()
+        is_parameter = name in module._parameters
+        key = (*which(tensor), is_parameter)
+        if key not in made:
+            copy = tensor.detach().clone()
+            made[key] = nn.Parameter(copy, trained[full_name]) if is_parameter else copy
+        (module._parameters if is_parameter else module._buffers)[name] = made[key]
     for prefix, module in modules.items():
         module.training = converted[prefix].training
     return plain
@@ -60,13 +77,14 @@ class KeptMembers:
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[Tensor, int, int]] = []
+        # Each tensor with an alias, which keeps the memory that it had from being used again, and its version.
+        self._seen: list[tuple[Tensor, Tensor, int]] = []
         self._members: list[nn.Module] = []
 
     def of(self, network: nn.Module, empty: nn.Module, ensemble_size: int) -> list[nn.Module]:
         """The members, each a plain network in eval mode."""
         if not self._is_current(network):
-            self._seen = [(tensor, tensor._version, tensor.data_ptr()) for tensor in _all_tensors(network)]
+            self._seen = [(tensor, tensor.detach(), tensor._version) for tensor in _all_tensors(network)]
             self._members = [fill(empty, member_tensors(network, i), network) for i in range(ensemble_size)]
         return self._members
 
@@ -77,12 +95,9 @@ class KeptMembers:
     def _is_current(self, network: nn.Module) -> bool:
         now = list(_all_tensors(network))
         return len(now) == len(self._seen) and all(
-            tensor is before and tensor._version == version and tensor.data_ptr() == pointer
-            for tensor, (before, version, pointer) in zip(now, self._seen, strict=True)
+            tensor is before and tensor._version == version and tensor.data_ptr() == alias.data_ptr()
+            for tensor, (before, alias, version) in zip(now, self._seen, strict=True)
         )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "KeptMembers":
-        return KeptMembers()
 
     def __reduce__(self) -> tuple[type["KeptMembers"], tuple[()]]:
         return KeptMembers, ()
@@ -94,7 +109,11 @@ def _plain_tensors(module: nn.Module, member: int) -> Iterator[tuple[str, Tensor
         return
     has_members = getattr(module, "ensemble_size", None) is not None
     own = (*getattr(module, "member_parameters", ()), *getattr(module, "member_buffers", ())) if has_members else ()
-    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+    tensors = (
+        *module.named_parameters(recurse=False, remove_duplicate=False),
+        *module.named_buffers(recurse=False, remove_duplicate=False),
+    )
+    for name, tensor in tensors:
         yield name, tensor[member] if name in own else tensor
 
 

@@ -1,6 +1,8 @@
 """Which modules of a network the batch reaches, seen by running it on an example."""
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError
+
+_COMPUTING = "torch.nn.utils."
 
 
 def run_example(net: nn.Module, example: Any) -> Any:
@@ -17,16 +21,30 @@ def run_example(net: nn.Module, example: Any) -> Any:
         InputError: the network refuses the example; says what it was and how.
     """
     was_training = [module for module in net.modules() if module.training]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in net.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     net.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()):
             return net(example)
+    except InputError:
+        raise
     except Exception as error:
         shapes = [list(leaf.shape) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
-        raise InputError(f"the network refuses the example of shape {shapes}: {error}") from error
+        shape = shapes[0] if len(shapes) == 1 else shapes
+        raise InputError(f"the network refuses the example of shape {shape}: {first_line(error)}") from error
     finally:
         for module in was_training:
             module.training = True
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                if not _equal(buffer, before):
+                    buffer.copy_(before)
+                module._buffers[name] = buffer
 
 
 def constant_modules(net: nn.Module, kinds: Iterable[type[nn.Module]], example: Any) -> set[str]:
@@ -45,9 +63,38 @@ def constant_modules(net: nn.Module, kinds: Iterable[type[nn.Module]], example: 
     """
     wanted = set(kinds)
     names = {module: name for name, module in net.named_modules() if type(module) in wanted}
-    once = _input_shapes(net, names, example)
-    twice = _input_shapes(net, names, tree_map(_doubled, example))
+    with without_hooks(net):
+        once = _input_shapes(net, names, example)
+        try:
+            twice = _input_shapes(net, names, tree_map(_doubled, example))
+        except InputError:
+            return set()  # its batch has a fixed size: there is no telling
     return {name for module, name in names.items() if once.get(module) and once[module] == twice.get(module)}
+
+
+@contextmanager
+def without_hooks(network: nn.Module) -> Iterator[None]:
+    """Call no forward hooks: what they are there for is to see the batches, not a trial.
+
+    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning).
+    """
+
+    def needed(hooks: dict[int, Any]) -> OrderedDict[int, Any]:
+        return OrderedDict((key, hook) for key, hook in hooks.items() if type(hook).__module__.startswith(_COMPUTING))
+
+    kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in network.modules()]
+    for module, hooks, pre_hooks in kept:
+        module._forward_hooks, module._forward_pre_hooks = needed(hooks), needed(pre_hooks)
+    try:
+        yield
+    finally:
+        for module, hooks, pre_hooks in kept:
+            module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _input_shapes(net: nn.Module, modules: Iterable[nn.Module], example: Any) -> dict[nn.Module, list[torch.Size]]:
@@ -64,6 +111,10 @@ def _input_shapes(net: nn.Module, modules: Iterable[nn.Module], example: Any) ->
         for handle in handles:
             handle.remove()
     return shapes
+
+
+def _equal(buffer: Tensor, before: Tensor) -> bool:
+    return buffer.is_meta or torch.equal(buffer, before)
 
 
 def _doubled(leaf: Any) -> Any:

@@ -1,25 +1,27 @@
 """Whether the members of a network may be computed in one pass over tiled rows, found out by trying."""
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sharing.reach import run_example
+from bayes_share.sharing.reach import first_line, run_example, without_hooks
 
 if TYPE_CHECKING:
     from bayes_share.sharing.members import Ensemble
 
 Strategy = Literal["auto", "tile", "loop"]
 
-# Largest difference, in units of the largest output, that is put down to rounding. Rows that mix, or factors that are
-# passed over, give differences of the order of 1.
-_ROUNDING = 1e-2
+# Largest difference, in units of the largest output, that is put down to rounding, at least and in units of the dtype's
+# own. Rows that mix, or factors that are passed over, give differences of the order of 1.
+_ROUNDING, _ROUNDINGS = 1e-2, 10.0
+
+# Times 1 / sqrt(fan-in): parameters that are all smaller count as zero.
+_ZERO = 1e-2
 
 
 def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
@@ -31,37 +33,55 @@ def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
     Args:
         ensemble: is left as it was.
         x: a batch; two images are enough.
+
+    Only eval mode is tried: rows that are mixed in training alone (as mixup inside the network does) are not seen, and
+    such a network wants ``strategy="loop"``.
     """
-    kinds = parameter_kinds(ensemble)
-    generator = torch.Generator().manual_seed(0)
-    drawn = {}
-    for name, parameter in ensemble.named_parameters():
-        if kinds[name] == "factor":
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
-            drawn[f"ensemble.{name}"] = 1 + 0.3 * noise
-    with _without_hooks(ensemble.network), _without_hooks(ensemble.plain):
-        tiled, looped, failure = run_example(_Call(_Both(ensemble), drawn), x)
+    parameter = next(ensemble.parameters())
+    x = tree_map(lambda leaf: _telling(leaf, parameter.dtype), x)
+    with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(parameter.device):
+        tiled, looped, failure = run_example(_Call(_Both(ensemble), _drawn(ensemble)), x)
     if failure is not None:
         return "loop", f"one pass over tiled rows fails ({failure})"
     difference = _difference(tiled, looped)
     if difference is None:
         return "loop", "one pass over tiled rows gives outputs of another form"
-    if not difference < _ROUNDING:
+    if not any(bool(leaf.any()) for leaf in tree_leaves(looped) if isinstance(leaf, Tensor)):
+        return "auto", "not settled: the batches so far gave no outputs to compare"
+    if not difference < _rounding(looped):
         return "loop", f"one pass over tiled rows gives other outputs (by {difference:.2g} of the largest)"
     return "tile", f"one pass over tiled rows gives what each member alone does (to {difference:.1g} of the largest)"
 
 
-@contextmanager
-def _without_hooks(network: nn.Module) -> Iterator[None]:
-    """Call no forward hooks: what they are there for is to see the batches, not a trial."""
-    kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in network.modules()]
-    for module, _, _ in kept:
-        module._forward_hooks, module._forward_pre_hooks = OrderedDict(), OrderedDict()
-    try:
-        yield
-    finally:
-        for module, hooks, pre_hooks in kept:
-            module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
+def _drawn(ensemble: "Ensemble") -> dict[str, Tensor]:
+    """Parameters for the trial: factors that differ, and other values for those that are about zero.
+
+    Heads and branches often start so (weights of 0, layer scales of 1e-6), and would hide what happens before them.
+    """
+    kinds = parameter_kinds(ensemble)
+    generator = torch.Generator().manual_seed(0)
+    drawn = {}
+    for name, parameter in ensemble.named_parameters():
+        is_factor = kinds[name] == "factor"
+        is_weight = kinds[name] == "base" and parameter.ndim > 1
+        size = 1 / math.sqrt(max(1, parameter[0].numel())) if is_weight else 1.0
+        if kinds[name] == "member":  # equal in all members at first, which would hide rows that mix
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
+            drawn[f"ensemble.{name}"] = parameter.detach() + 0.3 * noise
+        elif is_factor or (parameter.numel() and float(parameter.detach().abs().max()) < _ZERO * size):
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
+            drawn[f"ensemble.{name}"] = float(is_factor) + 0.3 * size * noise
+    return drawn
+
+
+def _telling(leaf: Any, dtype: torch.dtype) -> Any:
+    """An input whose rows differ, in float32 or what else the parameters are: equal rows would hide that they mix."""
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.ndim:
+        return leaf
+    leaf = leaf.to(dtype)
+    if not bool((leaf == leaf[:1]).all()):
+        return leaf
+    return leaf + torch.randn(leaf.shape, generator=torch.Generator().manual_seed(1)).to(leaf.device, dtype)
 
 
 class _Both(nn.Module):
@@ -76,7 +96,7 @@ class _Both(nn.Module):
         try:
             tiled = self.ensemble.tile(tree_map(self.ensemble._repeated, x))
         except Exception as error:
-            return None, looped, str(error).partition("\n")[0]
+            return None, looped, first_line(error)
         return tiled, looped, None
 
 
@@ -103,7 +123,20 @@ def _difference(tiled: Any, looped: Any) -> float | None:
         if isinstance(left, Tensor):
             if left.shape != right.shape:
                 return None
-            if left.numel() and left.is_floating_point():
-                largest = max(largest, float(right.abs().max()))
-                difference = max(difference, float((left - right).abs().max()))
+            if left.numel() and (left.is_floating_point() or left.is_complex()):
+                same = (left == right) | (left.isnan() & right.isnan())
+                apart = (left - right).abs().masked_fill(same, 0).nan_to_num(nan=math.inf)
+                difference = max(difference, float(apart.max()))
+                largest = max(largest, float(right.abs().nan_to_num(0, 0, 0).max()))
     return difference / largest if largest else difference
+
+
+def _rounding(outputs: Any) -> float:
+    """What may be put down to rounding in these outputs."""
+    dtypes = set()
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            dtypes.add(leaf.dtype)
+            if torch.is_autocast_enabled(leaf.device.type):
+                dtypes.add(torch.get_autocast_dtype(leaf.device.type))
+    return max([_ROUNDING, *(_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)])

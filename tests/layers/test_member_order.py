@@ -48,7 +48,7 @@ def test_every_row_is_its_members(feed: str, memory_format: torch.memory_format)
     count = BATCH if feed == "tile" else MEMBERS * BATCH
     grey = torch.arange(1, count + 1, dtype=torch.float64)
     images = grey.view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE).contiguous(memory_format=memory_format)
-    found = Ensemble(network, MEMBERS)(images, feed)
+    found = Ensemble(network, MEMBERS)(images, feed=feed)
     each = grey.expand(MEMBERS, -1) if feed == "tile" else grey.view(MEMBERS, BATCH)
     expected = [[[number(network, m, x.item())] for x in each[m]] for m in range(MEMBERS)]
     assert found.shape == (MEMBERS, BATCH, 1)

@@ -70,7 +70,7 @@ def test_every_member_is_trained_with_statistics_of_its_own(feed: str) -> None:
     plain = plain_members(net, members)
     x = images(12)
     parts = x.chunk(MEMBERS) if feed == "split" else [x] * MEMBERS
-    close(members(x, feed), torch.stack([copy(part) for copy, part in zip(plain, parts, strict=True)]))
+    close(members(x, feed=feed), torch.stack([copy(part) for copy, part in zip(plain, parts, strict=True)]))
     close(members.network[2][0].running_var, torch.stack([copy[2][0].running_var for copy in plain]))
     members.eval()
     close(members(x), torch.stack([copy.eval()(x) for copy in plain]))
@@ -170,7 +170,7 @@ def test_rows_cannot_be_fed_to_the_network_inside_unless_they_divide() -> None:
 @BOTH
 def test_channels_last_images_stay_so_from_the_first_layer_on(norm: str, feed: str) -> None:
     members = ensemble(network("batch norm 2d").eval(), MEMBERS, norm=norm)
-    expected = members(images(8), feed)
+    expected = members(images(8), feed=feed)
     seen = []
     for module in members.network[:2].modules():
         module.register_forward_hook(
@@ -178,6 +178,6 @@ def test_channels_last_images_stay_so_from_the_first_layer_on(norm: str, feed: s
                 tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [*inputs, output]
             )
         )
-    close(members(images(8).contiguous(memory_format=torch.channels_last), feed), expected)
+    close(members(images(8).contiguous(memory_format=torch.channels_last), feed=feed), expected)
     assert seen
     assert all(seen)

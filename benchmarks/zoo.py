@@ -1,0 +1,345 @@
+"""Ensembles of the classifiers of torchvision and timm: each checked against the network that it was made of.
+
+    python -m benchmarks.zoo --markdown --out zoo.json
+
+Weights are random and in float64, so that a difference is a mistake rather than rounding; nothing is downloaded. Of
+each network is asked: whether three members with factors of 1 compute what it does; whether one pass over the rows of
+all members computes what each member alone does; and whether a folded member computes the same again and loads into a
+new network of that kind. Some deep networks blow rounding up; how much is measured, by moving the image a little, and
+what is tolerated follows.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from bayes_share.files import write_atomically
+from bayes_share.layers import FactorInit
+from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.way import computing
+from bayes_share.sharing.fold import fold
+from bayes_share.sharing.members import Ensemble, ensemble
+from benchmarks.report import about
+
+MEMBERS = 3
+
+# Of differences, over the largest output: a mistake gives about 1e-2 or more.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from.
+
+    Args:
+        library: "torchvision" or "timm".
+        size: of the images: the smallest, or nearly, that the network takes.
+        options: for the function that makes it.
+    """
+
+    library: str
+    size: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _torchvision(size: int, **options: Any) -> Source:
+    return Source("torchvision", size, options)
+
+
+def _timm(size: int, **options: Any) -> Source:
+    return Source("timm", size, options)
+
+
+ZOO: dict[str, Source] = {
+    "alexnet": _torchvision(64),
+    "convnext_tiny": _torchvision(32),
+    "densenet121": _torchvision(32),
+    "efficientnet_b0": _torchvision(32),
+    "efficientnet_v2_s": _torchvision(32),
+    "googlenet": _torchvision(32, init_weights=False),
+    "inception_v3": _torchvision(75, init_weights=False),
+    "maxvit_t": _torchvision(224),
+    "mnasnet0_5": _torchvision(32),
+    "mobilenet_v2": _torchvision(32),
+    "mobilenet_v3_small": _torchvision(32),
+    "regnet_x_400mf": _torchvision(32),
+    "regnet_y_400mf": _torchvision(32),
+    "resnet18": _torchvision(32),
+    "resnext50_32x4d": _torchvision(32),
+    "shufflenet_v2_x0_5": _torchvision(32),
+    "squeezenet1_1": _torchvision(32),
+    "swin_t": _torchvision(32),
+    "swin_v2_t": _torchvision(32),
+    "vgg11_bn": _torchvision(32),
+    "vit_b_16": _torchvision(32, image_size=32),
+    "wide_resnet50_2": _torchvision(32),
+    "convmixer_768_32": _timm(32),
+    "convnextv2_atto": _timm(32),
+    "deit_tiny_patch16_224": _timm(32, img_size=32),
+    "efficientvit_b0": _timm(32),
+    "ghostnet_050": _timm(32),
+    "levit_128s": _timm(224),
+    "mixer_s32_224": _timm(64, img_size=64),
+    "mobilevit_xxs": _timm(64),
+    "poolformer_s12": _timm(32),
+    "resmlp_12_224": _timm(32, img_size=32),
+    "resnetv2_50": _timm(32),
+    "resnetv2_50x1_bit": _timm(32),
+    "swinv2_cr_tiny_ns_224": _timm(224),
+    "xcit_nano_12_p16_224": _timm(32, img_size=32),
+}
+"""Networks by name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a network.
+
+    Args:
+        network: its name.
+        library: where it comes from.
+        size: of the images.
+        parameters: that it has.
+        factored: how many layers of each kind have factors.
+        left: how many modules of each kind with parameters are shared for another reason than that norms are.
+        strategy: how the members compute.
+        reason: why they compute so.
+        identity: the largest difference between members with factors of 1 and the network, over its largest output.
+        one_pass: the same between one pass over all members' rows and each member alone; None where that cannot be.
+        fold: the same between a folded member and that member in the ensemble.
+        spread: the same between two members whose factors differ; near 0, the others would say nothing.
+        tolerance: up to which a difference may be rounding.
+        seconds: that all of it took.
+    """
+
+    network: str
+    library: str
+    size: int
+    parameters: int
+    factored: dict[str, int]
+    left: dict[str, int]
+    strategy: str
+    reason: str
+    identity: float
+    one_pass: float | None
+    fold: float
+    spread: float
+    tolerance: float
+    seconds: float
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, if anything."""
+        if not self.identity < self.tolerance:
+            return f"with factors of 1 the members are not the network: {self.identity:.1e}"
+        if self.strategy == "tile" and (self.one_pass is None or not self.one_pass < self.tolerance):
+            return f"computes in one pass, which gives something else: {self.one_pass}"
+        if not self.fold < self.tolerance:
+            return f"a folded member is not that member: {self.fold:.1e}"
+        if not self.spread > max(1e-3, 1e3 * self.tolerance):
+            return f"members hardly differ, so that nothing was tried: {self.spread:.1e}"
+        return None
+
+
+def build(name: str) -> nn.Module:
+    """A network of the zoo in float64 and eval mode, with the parameters that its library starts from."""
+    source = ZOO[name]
+    if source.library == "torchvision":
+        net = get_model(name, weights=None, **source.options)
+    else:
+        net = importlib.import_module("timm").create_model(name, pretrained=False, **source.options)
+    return net.double().eval()
+
+
+@torch.no_grad()
+def disturb(net: nn.Module, images: Tensor) -> None:
+    """Make every parameter and running statistic matter, in place.
+
+    Weights of zero and small scales become ordinary ones, biases and norms are moved, and running statistics are those
+    of some images, moved too.
+    """
+    for parameter in net.parameters():
+        fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 1
+        size = float(parameter.abs().mean())
+        if parameter.numel() > 1 and size < 0.01 / math.sqrt(fan_in):
+            parameter.copy_(0.3 * torch.randn_like(parameter) / math.sqrt(fan_in))
+        else:
+            parameter.add_(torch.randn_like(parameter), alpha=0.2 * size)
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    net(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+        if norm.running_mean is None or norm.running_var is None:
+            continue
+        norm.running_var.clamp_(min=0.1 * float(norm.running_var.mean()))
+        norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
+        norm.running_var *= 0.8 + 0.4 * torch.rand_like(norm.running_var)
+
+
+@torch.no_grad()
+def check(name: str) -> Found:
+    """Compare ensembles of a network with it."""
+    started = time.perf_counter()
+    source = ZOO[name]
+    torch.manual_seed(0)
+    net = build(name)
+    images = torch.randn(8, 3, source.size, source.size, dtype=torch.float64)
+    disturb(net, images)
+    x = images[:2]
+    expected = net(x)
+
+    copies = ensemble(net, MEMBERS, init="ones", example=x)
+    found = [copies(x)]
+    with computing("activations"):  # which are not folded for prediction
+        found.append(copies(x))
+    identity = max(_relative(outputs, expected.expand_as(outputs)) for outputs in found)
+    del copies, found
+
+    members = ensemble(net, MEMBERS, FactorInit("normal", sd=0.1), example=x)
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    tolerance = _tolerance(net, x)
+    del net
+    looped = members.loop([x] * MEMBERS)
+    one_pass = _one_pass(members, x, looped)
+    for member in range(MEMBERS):
+        plain = fold(members, member)
+        tolerance = max(tolerance, _tolerance(plain, x))
+    plain = fold(members, 1)
+    build(name).load_state_dict(plain.state_dict(), strict=True)
+    with computing("activations"):
+        fold_error = _relative(plain(x), members(x)[1])
+    return Found(
+        name,
+        source.library,
+        source.size,
+        parameters,
+        dict(Counter(type(module).__name__ for module in members.modules() if isinstance(module, Factored))),
+        _left(members),
+        members.strategy,
+        members.strategy_reason,
+        identity,
+        one_pass,
+        fold_error,
+        _relative(looped[0], looped[1]),
+        tolerance,
+        time.perf_counter() - started,
+    )
+
+
+def _one_pass(members: Ensemble, x: Tensor, looped: Tensor) -> float | None:
+    try:
+        with computing("activations"):
+            tiled = members.tile(torch.cat([x] * MEMBERS))
+    except Exception:  # whatever the network raises: the strategy's reason says what it was
+        return None
+    return _relative(tiled, looped) if tiled.shape == looped.shape else None
+
+
+def _tolerance(net: nn.Module, x: Tensor) -> float:
+    """What a network may make of rounding: a hundred times what it makes of so small a change of its images."""
+    change = 1e-12
+    blown_up = _relative(net(x * (1 + change * torch.randn_like(x))), net(x)) / change
+    return max(_TOLERANCE, 100 * torch.finfo(x.dtype).eps * blown_up)
+
+
+def _left(members: Ensemble) -> dict[str, int]:
+    modules = dict(members.network.named_modules())
+    reasons = ((name, reason) for name, reason in members.shared.items() if reason != 'norm="shared"')
+    return dict(
+        Counter(
+            f"{type(modules[name]).__name__}: constant" if "constant" in reason else type(modules[name]).__name__
+            for name, reason in reasons
+        )
+    )
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest output; infinite where an output is no number."""
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    return difference if math.isfinite(difference) else math.inf
+
+
+def table(rows: Sequence[Found]) -> str:
+    """The rows as Markdown."""
+    header = [
+        *("network", "image", "parameters", "layers with factors", "shared beside norms", "strategy"),
+        *("identity", "one pass", "fold", "tolerance"),
+    ]
+    lines = [
+        [
+            f"{row.network} ({row.library})",
+            str(row.size),
+            f"{row.parameters / 1e6:.1f} M",
+            str(sum(row.factored.values())),
+            ", ".join(f"{count} {kind}" for kind, count in row.left.items() if "Norm" not in kind) or "–",
+            row.strategy,
+            f"{row.identity:.0e}",
+            "–" if row.one_pass is None else f"{row.one_pass:.0e}",
+            f"{row.fold:.0e}",
+            f"{row.tolerance:.0e}",
+        ]
+        for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check networks, and print and write what was found; 1 where anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", nargs="+", choices=list(ZOO), default=list(ZOO), metavar="NAME", help="default: all")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file, whole after each network")
+    parser.add_argument("--markdown", action="store_true", help="print a table at the end")
+    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    origin = about(shlex.join(["python", "-m", "benchmarks.zoo", *given]), torch.device("cpu"))
+    origin |= {library: importlib.import_module(library).__version__ for library in _libraries(options.names)}
+
+    rows: list[Found] = []
+    problems: dict[str, str] = {}
+    for name in options.names:
+        try:
+            row = check(name)
+        except Exception as error:  # the others are checked all the same
+            problems[name] = f"{type(error).__name__}: {error}"
+        else:
+            rows.append(row)
+            if row.problem is not None:
+                problems[name] = row.problem
+            print(f"{name}: {row.strategy} ({row.reason})")
+            print(f"  identity {row.identity:.0e}, fold {row.fold:.0e}, spread {row.spread:.1e}, {row.seconds:.1f} s")
+        if name in problems:
+            print(f"{name} FAILS: {problems[name]}")
+        sys.stdout.flush()
+        if options.out is not None:
+            content = {"about": origin, "problems": problems, "rows": [asdict(row) for row in rows]}
+            write_atomically(options.out, json.dumps(content, indent=1).encode())
+    if options.markdown:
+        versions = ", ".join(f"{library} {origin[library]}" for library in ("torch", *_libraries(options.names)))
+        print(f"\n{origin['date']}, {origin['machine']}, {versions}: `{origin['command']}`\n\n{table(rows)}")
+    return 1 if problems else 0
+
+
+def _libraries(names: Sequence[str]) -> list[str]:
+    return sorted({ZOO[name].library for name in names}, reverse=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Prediction with members that are folded once and kept: the same outputs, for as long as nothing changes."""
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from explicit import close, perturb
+from nets import NETWORKS, images, network
+from torch import Tensor, nn
+
+from bayes_share.layers import computing
+from bayes_share.sharing import Ensemble, ensemble, plain
+
+MEMBERS = 3
+
+
+@pytest.fixture
+def folded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The plain networks that have been made since, in order."""
+    made: list[nn.Module] = []
+    fill = plain.fill
+    monkeypatch.setattr(plain, "fill", lambda *given: made.append(fill(*given)) or made[-1])
+    return made
+
+
+def ready(name: str = "batch norm 2d", norm: Any = "shared") -> Ensemble:
+    """An ensemble in eval mode that has settled how it computes."""
+    return perturb(ensemble(network(name).eval(), MEMBERS, norm=norm, example=images(2)), seed=1)
+
+
+def layer_by_layer(members: Ensemble) -> Tensor:
+    with torch.no_grad(), computing("activations"):
+        return members(images())
+
+
+@pytest.mark.parametrize("norm", ["shared", "member"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_predictions_are_those_of_the_layers(name: str, norm: Any, folded: list[nn.Module]) -> None:
+    members = ready(name, norm)
+    expected = layer_by_layer(members)
+    close(members(images()), expected, 1e-12)
+    assert not folded
+    for _ in range(2):
+        with torch.no_grad():
+            close(members(images()), expected, 1e-12)
+        assert len(folded) == MEMBERS
+    with torch.inference_mode():
+        close(members(images()), expected, 1e-12)
+    assert len(folded) == MEMBERS
+
+
+def step(members: Ensemble) -> None:
+    optimizer = torch.optim.Adam(members.parameters(), lr=0.1)
+    with torch.enable_grad():
+        members(images()).square().sum().backward()
+    optimizer.step()
+
+
+def by_data(members: Ensemble) -> None:
+    weight = members.network[0].weight
+    weight.data = 2 * weight.data
+
+
+def by_data_in_place_and_training(members: Ensemble) -> None:
+    members.network[0].r.data.mul_(2)  # which nothing can notice
+    members.train()
+    members.eval()
+
+
+def in_inference_mode(members: Ensemble) -> None:
+    with torch.inference_mode():
+        members.network[3].s.mul_(2)
+
+
+def another_parameter(members: Ensemble) -> None:
+    members.network[3].bias = nn.Parameter(members.network[3].bias.detach() + 1)
+
+
+def another_parameter_of_the_same_memory(members: Ensemble) -> None:
+    before = members.network[0].weight
+    members.network[0].weight = weight = nn.Parameter(before.data)
+    assert before._version > weight._version
+    while weight._version < before._version:
+        weight.mul_(2)
+
+
+def buffer_in_place(members: Ensemble) -> None:
+    members.network[1][0][0].first[0].running_mean.add_(1)
+
+
+def another_buffer(members: Ensemble) -> None:
+    norm = members.network[1][0][0].first[0]
+    norm.running_var = 2 * norm.running_var
+
+
+def loaded(members: Ensemble) -> None:
+    members.load_state_dict(perturb(deepcopy(members), seed=9).state_dict())
+
+
+def assigned(members: Ensemble) -> None:
+    members.load_state_dict(perturb(deepcopy(members), seed=9).state_dict(), assign=True)
+
+
+def statistics(members: Ensemble) -> None:
+    members.train()
+    members(images(5))
+    members.eval()
+
+
+CHANGES: dict[str, Callable[[Ensemble], object]] = {
+    "a step of an optimiser": step,
+    "a state loaded": loaded,
+    "a state assigned": assigned,
+    "rounded to bfloat16 and back": lambda members: members.to(torch.bfloat16).to(torch.float64),
+    "in place": lambda members: members.network[0].weight.mul_(2),
+    "in inference mode": in_inference_mode,
+    "by data": by_data,
+    "by data in place, and training": by_data_in_place_and_training,
+    "another parameter": another_parameter,
+    "another parameter of the same memory": another_parameter_of_the_same_memory,
+    "a buffer in place": buffer_in_place,
+    "another buffer": another_buffer,
+    "a pass in training mode": statistics,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_predictions_follow_every_change(change: Callable[[Ensemble], object]) -> None:
+    members = ready()
+    before = members(images())
+    change(members)
+    found = members(images())
+    close(found, layer_by_layer(members), 1e-12)
+    assert float((found - before).abs().max()) > 1e-6
+
+
+@torch.no_grad()
+def test_memory_that_is_used_again_does_not_pass_for_the_same() -> None:
+    for size in (8, 64, 512, 4096):
+        for repeat in range(8):
+            net = perturb(nn.Linear(size, 8, bias=False).double(), seed=repeat)
+            x = torch.ones(1, size, dtype=torch.float64)
+            members = ensemble(net, 1, "ones", example=x).eval()
+            before = members(x)
+            members.to(torch.bfloat16).to(torch.float64)
+            assert not torch.equal(members(x), before)
+
+
+@torch.no_grad()
+def test_predictions_in_another_dtype() -> None:
+    members = ready()
+    members(images())
+    members.float()
+    assert members(images().float()).dtype == torch.float32
+
+
+@torch.no_grad()
+def test_training_frees_what_was_kept(folded: list[nn.Module]) -> None:
+    members = ready()
+    members(images())
+    assert members._kept._members
+    members.train()
+    assert not members._kept._members
+    assert not members._kept._seen
+    members.eval()
+    members(images())
+    assert len(folded) == 2 * MEMBERS
+
+
+@torch.no_grad()
+def test_copies_and_pickles_do_not_carry_what_was_kept() -> None:
+    members = ready()
+    empty = len(pickle.dumps(members))
+    expected = members(images())
+    assert members._kept._members
+    assert len(pickle.dumps(members)) == empty
+    for copy in (deepcopy(members), pickle.loads(pickle.dumps(members))):
+        assert not copy._kept._members
+        assert torch.equal(copy(images()), expected)
+        copy.network[0].weight.mul_(2)
+        assert not torch.equal(copy(images()), expected)
+    assert torch.equal(members(images()), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_are_called_with_all_rows(register: str, folded: list[nn.Module]) -> None:
+    members = ready()
+    expected = members(images())
+    rows = []
+    handle = getattr(members.network[3], register)(lambda _, inputs, *__: rows.append(len(inputs[0])))
+    close(members(images()), expected, 1e-12)
+    assert rows == [MEMBERS * 6]
+    handle.remove()
+    members(images())
+    assert rows == [MEMBERS * 6]
+    assert len(folded) == MEMBERS
+
+
+@torch.no_grad()
+def test_a_part_in_training_mode_is_not_folded(folded: list[nn.Module]) -> None:
+    members = ready()
+    norm = members.network[1][0][0].first[0]
+    norm.train()
+    before = norm.running_mean.clone()
+    members(images())
+    assert not folded
+    assert not torch.equal(norm.running_mean, before)
+
+
+@torch.no_grad()
+def test_split_batches_are_not_folded(folded: list[nn.Module]) -> None:
+    members = ready()
+    parts = [members(part)[member] for member, part in enumerate(images().chunk(MEMBERS))]
+    folded.clear()
+    close(members(images(), feed="split"), torch.stack(parts), 1e-12)
+    assert not folded

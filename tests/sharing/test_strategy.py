@@ -1,0 +1,185 @@
+"""How an ensemble computes: found out by trying, right for any network, and without a trace of the trial."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from explicit import close, member_weight, perturb
+from nets import NETWORKS, images, network
+from odd_nets import ODD, SIZE, Odd, Positions, ReadsWeight, ReadsWeightBeforeSmallScale, Two, odd, vectors
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from bayes_share.errors import InputError
+from bayes_share.layers import FactorInit, computing
+from bayes_share.sharing import Ensemble, ensemble, fold, members_equal
+
+MEMBERS = 3
+ALL = pytest.mark.parametrize("name", ODD)
+
+
+def close_trees(found: Any, expected: Any, tolerance: float = 1e-10) -> None:
+    leaves, form = tree_flatten(found)
+    others, other_form = tree_flatten(expected)
+    assert form == other_form
+    for leaf, other in zip(leaves, others, strict=True):
+        if isinstance(leaf, Tensor):
+            close(leaf, other, tolerance)
+        else:
+            assert leaf == other
+
+
+def stacked(outputs: list[Any]) -> Any:
+    return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)
+
+
+def folded(members: Ensemble, x: Any) -> Any:
+    return stacked([fold(members, member)(x) for member in range(members.ensemble_size)])
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["with an example", "at the first call"])
+@ALL
+def test_auto_is_right_for_any_network_and_says_why(name: str, shown: bool) -> None:
+    net, x = odd(name)
+    members = ensemble(net, MEMBERS, FactorInit("normal", sd=0.3), example=x if shown else None)
+    assert members.strategy == (ODD[name].strategy if shown else "auto")
+    assert not members_equal(members)
+    expected = folded(members, x)
+    close_trees(members(x), expected)
+    assert members.strategy == ODD[name].strategy
+    first = members.summary().partition("\n")[0]
+    assert first.startswith(f"{MEMBERS} members; strategy {ODD[name].strategy!r}: one pass over tiled rows ")
+    assert ODD[name].reason in first
+    with torch.no_grad():
+        close_trees(members(x), expected)
+        with computing("activations"):
+            close_trees(members(x), expected)
+    copies = ensemble(net, MEMBERS, "ones", example=x)
+    close_trees(copies(x), stacked([net(x)] * MEMBERS))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("norm", ["shared", "member"])
+def test_one_pass_gives_what_a_loop_does(name: str, norm: str) -> None:
+    members = perturb(ensemble(network(name).eval(), MEMBERS, norm=norm), seed=1)
+    members.choose_strategy(images(2))
+    without_statistics = name == "batch norm without statistics" and norm == "shared"
+    assert members.strategy == ("loop" if without_statistics else "tile")
+    if not without_statistics:
+        close(members.tile(torch.cat([images()] * MEMBERS)), members.loop([images()] * MEMBERS), 1e-12)
+
+
+class ZeroHead(ReadsWeight):
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+
+@pytest.mark.parametrize("make", [ZeroHead, ReadsWeightBeforeSmallScale])
+def test_parameters_of_about_zero_hide_nothing(make: type[nn.Module]) -> None:
+    members = ensemble(make().double(), MEMBERS, example=vectors())
+    assert members.strategy == "loop"
+    assert "gives other outputs" in members.strategy_reason
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_rounding_of_short_numbers_is_not_taken_for_a_mistake(autocast: bool) -> None:
+    torch.manual_seed(0)
+    dtype = torch.float32 if autocast else torch.bfloat16
+    layers = [part for _ in range(24) for part in (nn.Linear(32, 32), nn.LayerNorm(32), nn.GELU())]
+    for make, strategy in ((lambda: nn.Sequential(*layers), "tile"), (ReadsWeight, "loop")):
+        members = ensemble(make().to(dtype), MEMBERS)
+        x = torch.randn(2, SIZE if strategy == "loop" else 32, dtype=dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            members.choose_strategy(x)
+        assert members.strategy == strategy
+
+
+@pytest.mark.parametrize("norm", ["shared", "member"])
+def test_what_computes_a_constant_stays_shared_where_there_is_an_example(norm: str) -> None:
+    net = perturb(Positions().double()).eval()
+    x = vectors(5, 6, SIZE)
+    members = ensemble(net, MEMBERS, norm=norm, example=x)
+    assert members.strategy == "tile"
+    assert "shared, computes a constant, which the batch does not reach: position.0, position.1, position.3" in (
+        members.summary()
+    )
+    assert [type(module) for module in members.network.position] == [type(module) for module in net.position]
+    unseen = ensemble(net, MEMBERS, norm=norm)
+    close(unseen(x), folded(unseen, x))
+    assert unseen.strategy == "loop"
+    for made in (members, ensemble(net, MEMBERS, norm=norm, example=x, strategy="loop")):
+        close(made(x), folded(made, x))
+
+
+class Holder:
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+@pytest.mark.parametrize("strategy", ["auto", "tile", "loop"])
+def test_outputs_in_which_no_tensors_are_found_are_refused(strategy: Any) -> None:
+    net = Two(after=lambda y, _: Holder(y)).double()
+    with pytest.raises(InputError, match="the network returns a Holder, in which tensors are not found"):
+        ensemble(net, MEMBERS, strategy=strategy)(vectors())
+
+
+def test_a_forced_strategy_is_not_tried() -> None:
+    net, x = odd("mixes rows")
+    for strategy in ("tile", "loop"):
+        members = ensemble(net, MEMBERS, example=x, strategy=strategy)
+        right = folded(members, x)
+        assert members.strategy == strategy
+        assert f"strategy {strategy!r}: as asked for" in members.summary()
+        difference = float((members(x) - right).detach().abs().max())
+        assert difference < 1e-12 if strategy == "loop" else difference > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name, case in ODD.items() if isinstance(case.x, Tensor) and len(case.x) > 2])
+def test_a_loop_takes_split_batches(name: str) -> None:
+    case: Odd = ODD[name]
+    x = case.x.repeat_interleave(3, 0)[: 2 * MEMBERS]
+    net = perturb(case.make().double()).eval()
+    if name == "a fixed batch size":
+        net.between = lambda hidden: torch.tanh(hidden.view(2, SIZE))
+    members = ensemble(net, MEMBERS)
+    expected = stacked([fold(members, member)(part) for member, part in enumerate(x.chunk(MEMBERS))])
+    close_trees(members(x, feed="split"), expected)
+    members = ensemble(net, MEMBERS, "ones", strategy="loop")
+    close_trees(members(x, feed="split"), stacked([net(part) for part in x.chunk(MEMBERS)]))
+
+
+@pytest.mark.parametrize("strategy", ["loop", "tile"])
+def test_gradients_are_those_of_the_members_written_out(strategy: Any) -> None:
+    net = perturb(Two().double())
+    members = perturb(ensemble(net, MEMBERS, strategy=strategy))
+    x = vectors().requires_grad_()
+    direction = vectors(MEMBERS, 6, 3, seed=2)
+    found = torch.autograd.grad((members(x) * direction).sum(), [*members.parameters(), x])
+    outputs = []
+    for member in range(MEMBERS):
+        tensors = {}
+        for name in ("first", "last"):
+            layer = members.network.get_submodule(name)
+            tensors[f"{name}.weight"] = member_weight(layer.weight, layer.r[member], layer.s[member])
+            tensors[f"{name}.bias"] = layer.bias[member]
+        outputs.append(torch.func.functional_call(net, tensors, (x,)))
+    expected = torch.autograd.grad((torch.stack(outputs) * direction).sum(), [*members.parameters(), x])
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 0
+        close(one, other)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_loop_trains_the_statistics_of_norms_as_one_pass_does(momentum: float | None) -> None:
+    net = perturb(nn.Sequential(nn.Linear(SIZE, 5), nn.BatchNorm1d(5, momentum=momentum), nn.Linear(5, 3)).double())
+    one_pass = ensemble(net.train(), MEMBERS, norm="member", strategy="tile")
+    loop = deepcopy(one_pass)
+    loop.strategy = "loop"
+    for seed in range(3):
+        close(loop(vectors(seed=seed)), one_pass(vectors(seed=seed)))
+    for one, other in zip(loop.buffers(), one_pass.buffers(), strict=True):
+        close(one, other)
+    assert int(loop.network[1].num_batches_tracked) == 3
