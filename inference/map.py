@@ -172,7 +172,8 @@ class MAP:
 
     def _pull_factors_by_gradient(self, optimizer: torch.optim.Optimizer) -> None:
         for factor, _ in self._pulled_factors(optimizer):
-            factor.grad.add_(factor.detach() - factor.detach().sign(), alpha=self.factor_decay / len(factor))
+            pull = factor.detach() - factor.detach().sign()
+            factor.grad = torch.add(factor.grad, pull, alpha=self.factor_decay / len(factor))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _pull_factors_decoupled(self, optimizer: torch.optim.Optimizer) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.autocast_mode import is_autocast_available
 
 from bayes_share.layers.factors import expand_weight, outer_factor
 from bayes_share.layers.operations import Operation
@@ -36,7 +37,7 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Compute in the dtypes that are there, on devices that know another way."""
-    if torch.amp.is_autocast_available(device.type):
+    if is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from bayes_share.errors import InputError
 from bayes_share.layers.factors import FactorInit, expand_weight
@@ -181,7 +182,7 @@ def apply_rank1(
 def _in_compute_dtype(x: Tensor, weight: Tensor) -> Tensor:
     """The input in autocast's dtype, where it is in force; otherwise it has to have the weight's."""
     device = x.device.type
-    takes_autocast = x.is_floating_point() and x.dtype != torch.float64 and torch.amp.is_autocast_available(device)
+    takes_autocast = x.is_floating_point() and x.dtype != torch.float64 and is_autocast_available(device)
     if takes_autocast and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
     if x.dtype != weight.dtype:
