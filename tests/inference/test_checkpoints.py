@@ -168,3 +168,12 @@ def test_other_files_are_none_of_its_business(tmp_path: Path) -> None:
     checkpoints.save(15, content(15))
     assert (checkpoints.folder / "step-best.pt").read_bytes() == b"mine"
     assert loaded(checkpoints) == (15, [])
+
+
+def test_a_damaged_file_is_not_one_of_those_that_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"step": 1})
+    checkpoints.save(5, {"step": 5})
+    next(tmp_path.glob("step-000000005-*")).write_bytes(b"damaged")
+    checkpoints.save(2, {"step": 2})
+    assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["step-000000001", "step-000000002"]

@@ -200,3 +200,23 @@ def test_momentum_is_nesterov() -> None:
         velocity = 0.9 * velocity + g
         p = p - 0.1 * (g + 0.9 * velocity)
     close(state.model.network.weight.detach(), p, 1e-12)
+
+
+def test_decoupled_decay_of_a_members_own_parameters_is_that_of_a_network_alone() -> None:
+    """AdamW shrinks a parameter without a gradient by lr * decay a step, however many members there are."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).double()
+    torch.nn.init.ones_(net[1].bias)
+    sizes = []
+    for model in (Model(net), Model(ensemble(net, 4))):
+        algorithm = MAP("adamw", learning_rate=0.1, weight_decay=0.5, schedule="constant")
+        state = algorithm.init(lambda model=model: model, num_data=8, num_steps=1)
+        state.optimizer.zero_grad()
+        for parameter in state.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["base_rate"]
+        state.optimizer.step()
+        bias = next(value for name, value in state.model.named_parameters() if name.endswith("bias"))
+        sizes.append(bias.detach().unique())
+    torch.testing.assert_close(sizes[0], torch.tensor([1 - 0.1 * 0.5], dtype=torch.float64))
+    assert torch.equal(*sizes)

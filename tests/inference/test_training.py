@@ -151,3 +151,18 @@ def test_a_model_of_ones_own_is_trained() -> None:
 
     training = trained(Training(MAP(), build, digits(), 5, 48))
     assert training.history[-1]["validation_accuracy"] > 0.7
+
+
+def test_parameters_that_are_no_numbers_are_not_saved() -> None:
+    training = Training(
+        MAP(),
+        lambda: Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))),
+        load_data("digits"),
+        1,
+        64,
+    )
+    training.state_dict()
+    with torch.no_grad():
+        next(training.state.model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(RunError, match="some parameters are no finite numbers"):
+        training.state_dict()

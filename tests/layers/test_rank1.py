@@ -343,3 +343,29 @@ def test_channels_last_is_kept(options: dict) -> None:
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert not expected.is_contiguous(memory_format=torch.channels_last)
     close(found, expected)
+
+
+def test_an_input_of_another_dtype_is_an_error() -> None:
+    layer = Rank1Linear(3, 2, ensemble_size=2)
+    for x in (torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 3, dtype=torch.float64)):
+        with pytest.raises(InputError, match=r"the input is torch\.\w+ and the weight torch\.float32"):
+            layer(x)
+
+
+def test_gradients_of_factors_are_not_rounded_under_autocast() -> None:
+    torch.manual_seed(0)
+    layer = Rank1Linear(16, 8, ensemble_size=2)
+    with torch.autocast("cpu", torch.bfloat16), computing("weights"):
+        layer(torch.randn(64, 16)).square().sum().backward()
+    assert not torch.equal(layer.r.grad, layer.r.grad.bfloat16().float())
+
+
+@pytest.mark.parametrize("way", ["activations", "weights"])
+def test_a_batch_may_be_empty(way: str) -> None:
+    with computing(way):
+        assert Rank1Linear(3, 2, ensemble_size=2)(torch.zeros(0, 3)).shape == (0, 2)
+
+
+def test_a_transposed_convolution_takes_its_output_size_by_name() -> None:
+    layer = Rank1ConvTranspose2d(2, 3, 3, stride=2, ensemble_size=2)
+    assert layer(torch.zeros(4, 2, 4, 4), output_size=[10, 10]).shape == (4, 3, 10, 10)

@@ -11,6 +11,7 @@ from explicit import close, perturb
 from nets import NETWORKS, images, network
 from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.layers import computing
 from bayes_share.sharing import Ensemble, ensemble, plain
 
@@ -219,3 +220,27 @@ def test_split_batches_are_not_folded(folded: list[nn.Module]) -> None:
     folded.clear()
     close(members(images(), feed="split"), torch.stack(parts), 1e-12)
     assert not folded
+
+
+def test_a_step_that_leaves_no_trace_in_versions_is_noticed() -> None:
+    """Fused optimizers write to parameters without raising their versions."""
+    members = ready()
+    optimizer = torch.optim.AdamW(members.parameters(), lr=0.1, fused=True)
+    with torch.no_grad():
+        before = members(images())
+    members(images()).square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = members(images())
+    assert not torch.equal(after, before)
+    close(after, members(images()).detach(), 1e-12)
+
+
+def test_modules_that_were_replaced_are_not_passed_over() -> None:
+    members = ready()
+    members(images())
+    members.network[3] = nn.Identity()
+    with torch.no_grad():
+        close(members(images()), members.tile(torch.cat([images()] * MEMBERS)), 1e-12)
+    with pytest.raises(InputError, match="replaced since it was made"):
+        members.loop([images()] * MEMBERS)

@@ -183,3 +183,30 @@ def test_a_loop_trains_the_statistics_of_norms_as_one_pass_does(momentum: float 
     for one, other in zip(loop.buffers(), one_pass.buffers(), strict=True):
         close(one, other)
     assert int(loop.network[1].num_batches_tracked) == 3
+
+
+class Centred(nn.Module):
+    """Mixes rows: takes the mean of the batch away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.last(hidden - hidden.mean(0))
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(4, 8), torch.ones(4, 8)])
+def test_a_batch_of_equal_rows_does_not_hide_that_rows_mix(rows: Tensor) -> None:
+    members = ensemble(Centred(), 4)
+    members(rows)
+    assert members.strategy == "loop"
+
+
+def test_an_empty_batch_settles_nothing() -> None:
+    members = ensemble(nn.Sequential(nn.Linear(8, 3)), 4)
+    assert members(torch.zeros(0, 8)).shape == (4, 0, 3)
+    assert members.strategy == "auto"
+    members(torch.randn(2, 8))
+    assert members.strategy == "tile"
