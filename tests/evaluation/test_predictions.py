@@ -85,7 +85,7 @@ def test_the_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monke
     monkeypatch.setattr("os.fsync", fsync)
     with replacing(path) as file:
         file.write(b"new")
-    assert seen == [(False, b"new")]
+    assert seen[0] == (False, b"new")
     assert path.read_bytes() == b"new"
 
 
