@@ -146,6 +146,7 @@ def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
     from bayes_share.inference import Training
     from bayes_share.inference.map import MAPState
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
     if setting.slow:
         take = Training._take_step
         Training._take_step = lambda *args: (time.sleep(setting.slow), take(*args))[1]  # type: ignore[method-assign]
