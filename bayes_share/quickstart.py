@@ -4,6 +4,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from bayes_share.compare import compare
 from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, DeepEnsemble
@@ -26,6 +28,7 @@ def quickstart(out: Path, seed: int) -> None:
     Raises:
         InputError: a folder that holds other runs.
     """
+    torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
     runs = {}
     for name, config in _METHODS.items():
         print(f"{name} ...", file=sys.stderr)

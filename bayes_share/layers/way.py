@@ -49,7 +49,8 @@ def folds_weights(x: Tensor, weight: Tensor, uses: int) -> bool:
     """
     if _way != "auto":
         return _way == "weights"
-    if x.is_cuda:
+    # Compiled, the passes over activations are fused with what is around them.
+    if x.is_cuda or torch.compiler.is_compiling():
         return False
     return x.numel() // uses > _FOLD_ABOVE * weight.numel()
 
