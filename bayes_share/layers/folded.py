@@ -35,9 +35,15 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
     return _Folded.apply(x, weight, r, s, bias, operation)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_autocast(device_type: str) -> bool:
+    """Whether there is autocast on devices of a type; a constant to the compiler, which cannot look into it."""
+    return is_autocast_available(device_type)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Compute in the dtypes that are there, on devices that know another way."""
-    if is_autocast_available(device.type):
+    if has_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

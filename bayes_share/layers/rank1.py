@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.amp.autocast_mode import is_autocast_available
 
 from bayes_share.errors import InputError
 from bayes_share.layers.factors import FactorInit, expand_weight
-from bayes_share.layers.folded import apply_folded, without_autocast
+from bayes_share.layers.folded import apply_folded, has_autocast, without_autocast
 from bayes_share.layers.operations import Operation
 from bayes_share.layers.rows import scale, scale_shift
 from bayes_share.layers.way import folds_weights
@@ -182,7 +181,7 @@ def apply_rank1(
 def _in_compute_dtype(x: Tensor, weight: Tensor) -> Tensor:
     """The input in autocast's dtype, where it is in force; otherwise it has to have the weight's."""
     device = x.device.type
-    takes_autocast = x.is_floating_point() and x.dtype != torch.float64 and is_autocast_available(device)
+    takes_autocast = x.is_floating_point() and x.dtype != torch.float64 and has_autocast(device)
     if takes_autocast and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
     if x.dtype != weight.dtype:

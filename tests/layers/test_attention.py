@@ -424,6 +424,7 @@ def test_an_encoder_layer_in_eval_mode_calls_the_attention(
 
 @pytest.mark.parametrize("but", ["", "self_attn"], ids=["all", "all but the attention"])
 @pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_without_fast_paths_a_stack_calls_its_layers(padded: bool, but: str, fast_paths: FastPaths) -> None:
     plain = nn.TransformerEncoder(encoder_layer(), 2).eval()
     converted = deepcopy(plain)
