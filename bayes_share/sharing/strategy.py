@@ -34,8 +34,8 @@ def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
         ensemble: is left as it was.
         x: a batch; two images are enough.
 
-    Only eval mode is tried: rows that are mixed in training alone (as mixup inside the network does) are not seen, and
-    such a network wants ``strategy="loop"``.
+    The trial is without autocast and in eval mode: rows that are mixed in training alone (as mixup inside the network
+    does) are not seen, and such a network wants ``strategy="loop"``.
     """
     parameter = next(ensemble.parameters())
     x = tree_map(lambda leaf: _telling(leaf, parameter.dtype), x)
@@ -133,10 +133,5 @@ def _difference(tiled: Any, looped: Any) -> float | None:
 
 def _rounding(outputs: Any) -> float:
     """What may be put down to rounding in these outputs."""
-    dtypes = set()
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            dtypes.add(leaf.dtype)
-            if torch.is_autocast_enabled(leaf.device.type):
-                dtypes.add(torch.get_autocast_dtype(leaf.device.type))
+    dtypes = {leaf.dtype for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()}
     return max([_ROUNDING, *(_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)])
