@@ -23,11 +23,14 @@ _PUBLIC = {
     "Rank1Conv2d": "bayes_share.layers.conv",
     "Model": "bayes_share.models.model",
     "Categorical": "bayes_share.models.likelihood",
+    "Gaussian": "bayes_share.models.likelihood",
+    "Bernoulli": "bayes_share.models.likelihood",
     "load_run": "bayes_share.run",
     "load_data": "bayes_share.data",
     "MAP": "bayes_share.inference.map",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",
     "fit": "bayes_share.inference.fit",
+    "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",
 }
 

@@ -53,10 +53,10 @@ def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
     Args:
         parser: gets the options.
         title: of their group in the help.
-        kind: a dataclass whose docstring explains every field under ``Args``.
+        kind: a dataclass; its docstring, or that of the base a field comes from, explains every field under ``Args``.
     """
     group = parser.add_argument_group(title)
-    helps = {param.arg_name: param.description for param in docstring_parser.parse(inspect.getdoc(kind) or "").params}
+    helps = _helps(kind)
     types = get_type_hints(kind)
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     for name in option_fields(kind):
@@ -68,6 +68,12 @@ def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
         else:
             settings |= {"type": types[name], "metavar": name.rpartition("_")[2].upper()}
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _helps(kind: type) -> dict[str, str | None]:
+    """What the docstrings of a record and of its bases say of each field."""
+    docstrings = (docstring_parser.parse(inspect.cleandoc(vars(base).get("__doc__") or "")) for base in kind.__mro__)
+    return {param.arg_name: param.description for docstring in [*docstrings][::-1] for param in docstring.params}
 
 
 def first_line(kind: type) -> str:

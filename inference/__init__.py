@@ -3,7 +3,7 @@
 from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.fit import Training, fit
+from bayes_share.inference.fit import Training, fit, fit_tensors
 from bayes_share.inference.map import MAP
 from bayes_share.inference.predict import predict
 
@@ -23,5 +23,6 @@ __all__ = [
     "StepInfo",
     "Training",
     "fit",
+    "fit_tensors",
     "predict",
 ]

@@ -227,6 +227,58 @@ def fit(
     return training.state
 
 
+def fit_tensors(
+    algorithm: Inference[Any],
+    model: Model | Build,
+    x: Tensor,
+    y: Tensor,
+    num_steps: int,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Any:
+    """Run an algorithm on examples that are no images: tables, curves, whatever the network takes.
+
+    Args:
+        algorithm: a frozen record of hyperparameters.
+        model: as in `fit`.
+        x: all inputs ``[example, ...]``, as the network takes them, where the model is.
+        y: all targets ``[example, ...]``.
+        num_steps: how many steps to take.
+        batch_size: examples in a step, in an order drawn anew for each pass over the data; None: all of them.
+        seed: of initialisation (where a function builds the model), order and noise.
+
+    Returns:
+        The algorithm's state, for `predict`.
+
+    Raises:
+        InputError: inputs and targets that do not go together, a batch larger than the data, or what the algorithm says
+            of the model.
+
+    >>> from bayes_share.inference import MAP
+    >>> from bayes_share.models.likelihood import Gaussian
+    >>> x = torch.linspace(-1, 1, 20)[:, None]
+    >>> state = fit_tensors(MAP(learning_rate=1e-3), Model(torch.nn.Linear(1, 1), Gaussian(0.1)), x, 2 * x, 200)
+    >>> round(state.model.network.weight.item(), 1)
+    2.0
+    """
+    batch_size = len(x) if batch_size is None else batch_size
+    if len(x) != len(y):
+        raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
+    if not 1 <= batch_size <= len(x):
+        raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
+    with seeded(seed, "init"):
+        state = algorithm.init(_build_once(model) if isinstance(model, Model) else model, len(x), num_steps)
+    per_epoch = len(x) // batch_size
+    for step in range(num_steps):
+        epoch, position = divmod(step, per_epoch)
+        order = epoch_order(len(x), seed, epoch).to(x.device)
+        rows = order[position * batch_size : (position + 1) * batch_size]
+        with seeded(seed, "step", step):
+            algorithm.step(state, (x[rows], y[rows]))
+    algorithm.finish(state, list(zip(x.split(batch_size), y.split(batch_size), strict=True)))
+    return state
+
+
 def _build_once(model: Model) -> Callable[[], Model]:
     copies = iter([deepcopy(model)])
 

@@ -1,30 +1,128 @@
 """Likelihoods: what a network's outputs say about the targets."""
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Float64, Int
-from torch import Tensor
+from jaxtyping import Float, Float64, Int, Num
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+
+if TYPE_CHECKING:
+    from pyro.distributions import Distribution
 
 
-@dataclass(frozen=True)
-class Categorical:
+class Likelihood(nn.Module, ABC):
+    """The distribution of the targets given a network's outputs; what it learns itself are its parameters."""
+
+    @abstractmethod
+    def log_lik(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, "member batch"]:
+        """The log probability of each target under each member, in nats and at least in float32."""
+
+    @abstractmethod
+    def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "Distribution":
+        """The same as a distribution of Pyro, of batch shape ``[member, batch]``."""
+
+    @abstractmethod
+    def correct(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, "member batch"]:
+        """1 where the most probable class is the target, else 0; not a number where there are no classes."""
+
+
+class Categorical(Likelihood):
     """One of several classes, with the softmax of the outputs as their probabilities."""
 
     def log_lik(
-        self, logits: Float[Tensor, "member batch class"], labels: Int[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch class"], targets: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
-        """The log probability of each label under each member, in nats and at least in float32."""
-        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return -torch.nn.functional.cross_entropy(precise.movedim(-1, 1), labels, reduction="none")
+        """The log of the softmax at the target."""
+        return -nn.functional.cross_entropy(_precise(outputs).movedim(-1, 1), targets, reduction="none")
+
+    def distribution(self, outputs: Float[Tensor, "member batch class"]) -> "Distribution":
+        """Over the classes."""
+        from pyro import distributions
+
+        return distributions.Categorical(logits=_precise(outputs))
 
     def correct(
-        self, logits: Float[Tensor, "member batch class"], labels: Int[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch class"], targets: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
         """1 where the most probable class is the label, else 0."""
-        return (logits.argmax(-1) == labels).float()
+        return (outputs.argmax(-1) == targets).float()
+
+
+class Bernoulli(Likelihood):
+    """Yes or no, with the sigmoid of the one output as the probability of yes."""
+
+    def log_lik(
+        self, outputs: Float[Tensor, "member batch 1"], targets: Num[Tensor, "member batch"]
+    ) -> Float[Tensor, "member batch"]:
+        """The log of the sigmoid, or of 1 less it; targets are 0 or 1."""
+        logits = _precise(outputs).squeeze(-1)
+        return -nn.functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+
+    def distribution(self, outputs: Float[Tensor, "member batch 1"]) -> "Distribution":
+        """Over 0 and 1."""
+        from pyro import distributions
+
+        return distributions.Bernoulli(logits=_precise(outputs).squeeze(-1))
+
+    def correct(
+        self, outputs: Float[Tensor, "member batch 1"], targets: Num[Tensor, "member batch"]
+    ) -> Float[Tensor, "member batch"]:
+        """1 where the more probable answer is the target, else 0."""
+        return ((outputs.squeeze(-1) > 0) == (targets > 0)).float()
+
+
+class Gaussian(Likelihood):
+    """Numbers that lie around the outputs with normal noise: regression.
+
+    Args:
+        noise: standard deviation of the noise; where it is learned, at the start.
+        learned: whether it is learned.
+
+    Raises:
+        InputError: noise that is not positive.
+    """
+
+    log_noise: Tensor
+
+    def __init__(self, noise: float = 1.0, learned: bool = False) -> None:
+        super().__init__()
+        if not 0 < noise < math.inf:
+            raise InputError(f"the noise is a positive standard deviation, and is {noise}")
+        log_noise = torch.tensor(math.log(noise), dtype=torch.float64).to(torch.get_default_dtype())
+        if learned:
+            self.log_noise = nn.Parameter(log_noise)
+        else:
+            self.register_buffer("log_noise", log_noise)
+
+    def log_lik(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, "member batch"]:
+        """The log density, summed over the outputs; targets are ``[member, batch]`` where there is one output."""
+        errors = (_precise(outputs) - targets.view(outputs.shape)) / self.log_noise.exp()
+        log_densities = -0.5 * (errors.square() + math.log(2 * math.pi)) - self.log_noise
+        return log_densities.flatten(2).sum(2)
+
+    def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "Distribution":
+        """Over the outputs' shape, each output on its own."""
+        from pyro import distributions
+
+        events = outputs.ndim - 2
+        return distributions.Normal(_precise(outputs), self.log_noise.exp()).to_event(events)
+
+    def correct(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, "member batch"]:
+        """Not a number: there are no classes."""
+        return outputs.new_full(outputs.shape[:2], math.nan)
 
 
 def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float64[Tensor, "batch class"]:
@@ -43,3 +141,7 @@ def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float
     components = logits.flatten(0, 1)
     total = reduce(torch.logaddexp, (component.double().log_softmax(-1) for component in components))
     return total - math.log(len(components))
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))

@@ -27,10 +27,11 @@ def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
 
 
 def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values for parameters by name, repeated under each name that a tied parameter has in another module."""
+    """Values by name, those of a tied parameter repeated under each name that it has in another module."""
     parameters = dict(network.named_parameters())
-    by_parameter = {parameters[name]: value for name, value in values.items()}
-    return {
+    by_parameter = {parameters[name]: value for name, value in values.items() if name in parameters}
+    buffers = {name: value for name, value in values.items() if name not in parameters}
+    return buffers | {
         f"{prefix}.{name}" if prefix else name: by_parameter[parameter]
         for prefix, module in network.named_modules()
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)

@@ -1,0 +1,41 @@
+"""Draws: a model under values of its parameters, as a function to predict with."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.inference.base import Forward
+from bayes_share.models.model import Model
+
+
+def drawn(model: Model, values: Mapping[str, Tensor] = MappingProxyType({})) -> Forward:
+    """The model in eval mode under other values of some parameters and buffers, and as it is for the rest.
+
+    Nothing of the model is changed, so nothing has to be put back.
+
+    Args:
+        model: is called, not copied.
+        values: by the model's names.
+    """
+    device = next(model.parameters()).device
+
+    def forward(x: Tensor) -> Tensor:
+        with evaluating(model), torch.no_grad():
+            return model.forward_with(values, x.to(device)) if values else model(x.to(device))
+
+    return forward
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and every module of it back into the mode it was in."""
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in was_training:
+            module.training = True

@@ -1,0 +1,116 @@
+"""What the algorithms that follow the gradients of batches have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.base import Batch
+from bayes_share.inference.optimization import micro_batches
+from bayes_share.inference.schedule import Schedule, ScheduleName
+from bayes_share.models.model import Model
+from bayes_share.sharing.kinds import members_equal
+from bayes_share.sharing.members import Feed
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """How gradients of batches are taken and followed.
+
+    Args:
+        learning_rate: of base weights, biases and norms, at its highest.
+        factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
+        schedule: of the learning rate: "cosine", "step" or "constant".
+        warmup: part of all steps in which the learning rate climbs from near 0.
+        milestones: of the "step" schedule, as parts of all steps.
+        gamma: what the learning rate is multiplied by at each milestone.
+        clip_norm: largest norm of the gradient; longer ones are scaled down to it. None: no clipping.
+        accumulate: parts that each batch is cut into, so that only one has to fit into memory at a time.
+        feed: "tile": every member sees every image; "split": each member sees its own part of the batch.
+    """
+
+    learning_rate: float = 0.1
+    factor_rate: float = 0.5
+    schedule: ScheduleName = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    clip_norm: float | None = None
+    accumulate: int = 1
+    feed: Feed = "tile"
+
+    def __post_init__(self) -> None:
+        self._schedule()
+        if self.feed not in get_args(Feed):
+            raise unknown("feed", self.feed, get_args(Feed))
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
+        self.check_not_negative("factor_rate")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
+        if self.accumulate < 1:
+            raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
+
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """The multiple of the learning rate at a step, which counts from 0."""
+        return self._schedule().at(step, num_steps)
+
+    def accumulate_gradient(
+        self, model: Model, batch: Batch, outputs: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradient of the mean negative log-likelihood to what it depends on.
+
+        Args:
+            model: gives the likelihood and the number of members.
+            batch: is cut into parts, as `accumulate` says.
+            outputs: of the members, ``x [part, ...]`` to ``[member, part, ...]``, fed as `feed` says.
+
+        Returns:
+            The mean log-likelihood and the accuracy, over members and examples.
+        """
+        sums = []
+        for (x, y), share in micro_batches(batch, self.accumulate, model.ensemble_size if self.feed == "split" else 1):
+            found, targets = outputs(x), model.targets(y, self.feed)
+            log_lik = model.likelihood.log_lik(found, targets).mean() * share
+            with torch.autocast(log_lik.device.type, enabled=False):  # gradients in the dtype of their parameters
+                (-log_lik).backward()
+            correct = model.likelihood.correct(found.detach(), targets).mean() * share
+            sums.append(torch.stack([log_lik.detach(), correct.to(log_lik.dtype)]))
+        log_lik, accuracy = torch.stack(sums).sum(0)
+        return log_lik, accuracy
+
+    def check_not_negative(self, *names: str) -> None:
+        """Raise an InputError where one of these options is negative."""
+        for name in names:
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, and is {getattr(self, name)}")
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self.schedule, self.warmup, self.milestones, self.gamma)
+
+
+def check_trainable(model: Model) -> None:
+    """Raise an InputError where every parameter of a model is frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("every parameter of the model is frozen: there is nothing to train")
+
+
+def check_members_will_differ(model: Model, feed: Feed) -> None:
+    """Raise an InputError where members are equal and would stay so, because all are fed alike and without noise."""
+    if model.ensemble_size > 1 and feed == "tile" and not _has_dropout(model) and members_equal(model):
+        raise InputError(
+            "all members are equal and see the same images, so they would stay equal: "
+            'start the factors with init="normal" or "random_sign", or feed with "split"'
+        )
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    def probability(module: nn.Module) -> float:
+        if isinstance(module, nn.MultiheadAttention):
+            return module.dropout
+        return module.p if isinstance(module, nn.modules.dropout._DropoutNd) else 0.0
+
+    return any(probability(module) > 0 for module in model.modules())

@@ -1,0 +1,165 @@
+"""Bayesian linear regression, whose posterior is known: ten examples, correlated inputs, as several networks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.inference import Build
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
+
+NOISE = 0.5
+NUM_DATA, NUM_INPUTS = 10, 3
+PRIOR_SD = {"base": 1.0, "factor": 0.7}
+"""Of the unknown weights around 0, and of unknown factors around 1."""
+
+
+def data() -> tuple[Tensor, Tensor]:
+    """Inputs ``[10, 3]`` with correlations of about 0.8, and targets ``[10]``."""
+    generator = torch.Generator().manual_seed(7)
+    common = torch.randn(NUM_DATA, 1, generator=generator, dtype=torch.float64)
+    own = torch.randn(NUM_DATA, NUM_INPUTS, generator=generator, dtype=torch.float64)
+    x = 0.8 * common + 0.6 * own
+    noise = NOISE * torch.randn(NUM_DATA, generator=generator, dtype=torch.float64)
+    return x, x @ torch.tensor([1.5, -0.8, 0.4], dtype=torch.float64) + noise
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Of what each member multiplies the inputs by.
+
+    Args:
+        mean: ``[member, input]``.
+        covariance: ``[member, input, input]``.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    @property
+    def sd(self) -> Tensor:
+        """``[member, input]``."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network that is linear in what is unknown of it, and is not frozen.
+
+    Args:
+        name: for the test's.
+        members: of the ensemble; 1: a layer of torch.
+        unknown: "base": the weight, with the factors known; "factor": r, with the weight and s known.
+    """
+
+    name: str
+    members: int
+    unknown: str
+
+    def build(self, priors: Any = None) -> Build:
+        """Builds the model, in float64; with `priors` where they are given."""
+
+        def build() -> Model:
+            net: nn.Module = nn.Linear(NUM_INPUTS, 1, bias=False)
+            if self.members > 1 or self.unknown == "factor":
+                net = ensemble(net, self.members, init="ones", strategy="tile")
+                layer = net.network
+                factor_r, factor_s, weight = self._known()
+                layer.r.data.copy_(factor_r)
+                layer.s.data.copy_(factor_s)
+                frozen = [layer.s, layer.r if self.unknown == "base" else layer.weight]
+                if self.unknown == "factor":
+                    layer.weight.data.copy_(weight)
+                for parameter in frozen:
+                    parameter.requires_grad_(False)
+            likelihood = Gaussian(NOISE)
+            model = Model(net, likelihood) if priors is None else Model(net, likelihood, priors)
+            return model.double()
+
+        return build
+
+    def exact(self) -> Posterior:
+        """The posterior, where members do not share what is unknown; else that of the mean log-likelihood."""
+        x, y = data()
+        scales = self._scales()  # [member, input]
+        features = x * scales.unsqueeze(1)  # [member, example, input]
+        centre, precision = self._prior()
+        gram = features.mT @ features / NOISE**2
+        moment = (features.mT @ y.unsqueeze(-1)).squeeze(-1) / NOISE**2
+        if self.unknown == "base":
+            gram, moment = gram.mean(0, keepdim=True), moment.mean(0, keepdim=True)
+        covariance = torch.linalg.inv(gram + precision * torch.eye(NUM_INPUTS, dtype=torch.float64))
+        mean = (covariance @ (moment + precision * centre).unsqueeze(-1)).squeeze(-1)
+        return Posterior(mean * scales, covariance * scales.unsqueeze(-1) * scales.unsqueeze(-2))
+
+    def mean_field(self) -> Posterior:
+        """The closest posterior without correlations, in KL(q‖p): the same mean, precisions the diagonal's."""
+        exact = self.exact()
+        precisions = torch.linalg.inv(exact.covariance).diagonal(dim1=-2, dim2=-1)
+        return Posterior(exact.mean, torch.diag_embed(1 / precisions))
+
+    def prior(self) -> Posterior:
+        """What is known before the data."""
+        centre, precision = self._prior()
+        scales = self._scales()
+        return Posterior(centre * scales, torch.diag_embed(scales.square() / precision))
+
+    def _prior(self) -> tuple[float, float]:
+        return float(self.unknown == "factor"), 1 / PRIOR_SD[self.unknown] ** 2
+
+    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        r = 1 + 0.3 * torch.randn(self.members, NUM_INPUTS, generator=generator, dtype=torch.float64)
+        s = 1 + 0.3 * torch.randn(self.members, 1, generator=generator, dtype=torch.float64)
+        weight = torch.tensor([[0.9, -1.2, 1.1]], dtype=torch.float64)
+        return r, s, weight
+
+    def _scales(self) -> Tensor:
+        """What each unknown number is multiplied by, for each member and input."""
+        r, s, weight = self._known()
+        if self.members == 1 and self.unknown == "base":
+            return torch.ones(1, NUM_INPUTS, dtype=torch.float64)
+        return r * s if self.unknown == "base" else weight * s
+
+
+PROBLEMS = [
+    Problem("layer", 1, "base"),
+    Problem("rank-1, r unknown", 1, "factor"),
+    Problem("ensemble, W unknown", 3, "base"),
+    Problem("ensemble, r unknown", 3, "factor"),
+]
+
+
+def draws(draw: Callable[[int], Callable[[Tensor], Tensor]], count: int = 4000) -> Tensor:
+    """What each draw and member multiplies the inputs by, ``[draw, member, input]``, seen from outside.
+
+    Args:
+        draw: gives draw number i, as ``partial(algorithm.draw, state)``.
+        count: draws.
+    """
+    identity = torch.eye(NUM_INPUTS, dtype=torch.float64)
+    return torch.stack([draw(sample)(identity).squeeze(-1) for sample in range(count)])
+
+
+def misses(found: Tensor, posterior: Posterior, mean: float = 0.1, sd: float = 0.1) -> list[str]:
+    """Where draws have not the mean and the standard deviation of a posterior.
+
+    Args:
+        found: ``[draw, member, input]``, independent.
+        posterior: what they should be of.
+        mean: largest error of the mean, in standard deviations; four standard errors are added.
+        sd: largest relative error of the standard deviation; four standard errors are added.
+    """
+    count = len(found)
+    problems = []
+    mean_errors = (found.mean(0) - posterior.mean) / posterior.sd
+    sd_errors = found.std(0) / posterior.sd - 1
+    if not mean_errors.abs().max() < mean + 4 / count**0.5:
+        problems.append(f"the means are off by {mean_errors.tolist()} standard deviations")
+    if not sd_errors.abs().max() < sd + 4 / (2 * count) ** 0.5:
+        problems.append(f"the standard deviations are off by {sd_errors.tolist()} of them")
+    return problems
