@@ -19,13 +19,17 @@ class Case:
 
     Args:
         algorithm: with hyperparameters for that.
-        split: the same, where each member is fed its own part of a batch.
+        split: the same, where each member is fed its own part of a batch; None where it cannot be.
         networks: how many networks it holds, side by side as members of the prediction.
+        quiet: the same with hardly any noise in what it draws; None where it draws none.
+        is_random: whether two draws differ.
     """
 
     algorithm: Inference[Any]
-    split: Inference[Any]
+    split: Inference[Any] | None = None
     networks: int = 1
+    quiet: Inference[Any] | None = None
+    is_random: bool = False
 
 
 def _deep(of: Inference[Any]) -> DeepEnsemble:
