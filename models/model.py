@@ -1,29 +1,64 @@
-"""A model: a network and a likelihood."""
+"""A model: a network, a likelihood and priors."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from bayes_share.models.likelihood import Categorical, Likelihood
+from bayes_share.priors import Hierarchical, Rules, Site, priors_of, sites_of
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
 
+if TYPE_CHECKING:
+    from pyro.distributions import Distribution
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A parameter with a prior.
+
+    Args:
+        parameter: its name in the model.
+        site: what it is.
+        prior: over the whole of it.
+    """
+
+    parameter: str
+    site: Site
+    prior: "Distribution | Hierarchical"
+
 
 class Model(nn.Module):
-    """A network with a likelihood, which inference algorithms train and draw from.
+    """A network with a likelihood and priors, which inference algorithms train and draw from.
 
     Args:
         network: maps ``[batch, ...]`` to outputs ``[batch, output]`` (logits, means), or an `Ensemble` of such a
             network.
         likelihood: of the targets given the outputs; `Categorical` unless given.
+        priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
+            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"), or a predicate of a
+            `Site`; of those that choose a parameter the last one holds, and where there is none, `default_prior`. None
+            stands for no prior: the parameter is a point. Algorithms that only know points have penalties instead.
+
+    Raises:
+        InputError: a prior that is for nothing (when the priors are first asked for).
     """
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        likelihood: Likelihood | None = None,
+        priors: Rules = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.network = network
         self.likelihood = Categorical() if likelihood is None else likelihood
+        self.priors = dict(priors)
 
     @property
     def ensemble_size(self) -> int:
@@ -44,6 +79,22 @@ class Model(nn.Module):
         Gradients pass to the values. Buffers that are not among them are updated in training mode, as always.
         """
         return torch.func.functional_call(self, under_all_names(self, values), (x, feed), tie_weights=False)
+
+    def latents(self) -> list[Latent]:
+        """The parameters that have a prior, with the prior on their device and in their dtype.
+
+        What a prior takes from the parameter (the signs that factors start with) it takes as it is now.
+
+        Raises:
+            InputError: a prior that is for nothing, or does not broadcast to its parameter.
+        """
+        is_ensemble = isinstance(self.network, Ensemble)
+        in_network = sites_of(self.network, "network." if is_ensemble else "")
+        in_likelihood = sites_of(self.likelihood, role="likelihood")
+        sites = {f"network.{name}": site for name, site in in_network}
+        sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
+        priors = priors_of(list(sites.values()), self.priors)
+        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""

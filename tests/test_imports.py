@@ -19,6 +19,7 @@ ORDER = (
     ("errors", "seeding", "files", "version"),
     ("layers",),
     ("sharing", "data"),
+    ("priors",),
     ("models",),
     ("inference",),
     ("evaluation",),

@@ -1,0 +1,237 @@
+"""Priors over the parameters of any network: distributions of Pyro, chosen by kind, role, name or predicate."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution as TorchDistribution
+from torch.distributions import Transform
+
+from bayes_share.errors import InputError
+from bayes_share.layers.norm import MemberLayerNorm
+from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
+
+if TYPE_CHECKING:
+    from pyro.distributions import Distribution
+
+Role = Literal["weight", "bias", "norm", "factor", "likelihood"]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A parameter that is learned, as a rule for priors sees it.
+
+    Args:
+        name: in the user's network, as in ``layers.1.weight``.
+        kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
+        role: "weight", "bias", "norm" (the scale of a norm), "factor", or "likelihood" (what a likelihood learns).
+        fan_in: how many inputs each output of its layer sums over; 1 where it is no sum.
+        initial: its value when the model was made, ``[...]``, or ``[member, ...]`` where it is a member's own.
+    """
+
+    name: str
+    kind: ParameterKind
+    role: Role
+    fan_in: int
+    initial: Tensor
+
+    @property
+    def members(self) -> int:
+        """How many members have a part of it each; 1 where they share it."""
+        return 1 if self.kind == "base" else len(self.initial)
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """A prior with a scale of its own prior, shared by all the parameters that its rule chooses.
+
+    Args:
+        hyperprior: of the scale, a distribution over positive numbers.
+        given: the prior of a parameter, from the scale and the site.
+    """
+
+    hyperprior: "Distribution"
+    given: Callable[[Tensor, Site], "Distribution"]
+
+
+Prior: TypeAlias = "Distribution | Callable[[Site], Distribution | None] | Hierarchical | None"
+"""A distribution that broadcasts to the parameter; a function that gives one for a site; None: a point, no prior."""
+
+Selector = str | Callable[[Site], bool]
+"""A kind, a role, a name or pattern of names, or a predicate."""
+
+Rules = Mapping[Selector, Prior]
+"""Priors by selector; of those that choose a parameter, the last one holds."""
+
+
+def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.sqrt(2)) -> Prior:
+    """A family around 0 with the scale ``scale / √fan_in``, so that activations have one size at every width.
+
+    Args:
+        family: of a location and a scale, such as `pyro.distributions.Normal`.
+        scale: √2 keeps the size of activations through ReLUs (He et al. 2015, arXiv 1502.01852).
+    """
+    return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
+
+
+def around(centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None) -> Prior:
+    """A family around 1, or around the sign (+1 or -1) that each number starts with: for rank-1 factors.
+
+    Args:
+        centre: "one" or "sign".
+        scale: of the family.
+        family: of a location and a scale; normal unless given.
+    """
+
+    def prior(site: Site) -> "Distribution":
+        from pyro import distributions
+
+        negative = (site.initial < 0) & (centre == "sign")
+        loc = torch.where(negative, -torch.ones_like(site.initial), torch.ones_like(site.initial))
+        return (family or distributions.Normal)(loc, torch.tensor(scale).to(loc))
+
+    return prior
+
+
+def default_prior(site: Site) -> "Distribution | None":
+    """Weights around 0 with scale √(2 / fan_in), biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
+
+    What a likelihood learns has none.
+    """
+    from pyro import distributions
+
+    if site.role == "likelihood":
+        return None
+    if site.role == "bias":
+        return distributions.Normal(torch.tensor(0.0), torch.tensor(1.0))
+    chosen = {
+        "weight": scaled_by_fan_in(distributions.Normal),
+        "norm": around("one", 1.0),
+        "factor": around("sign", 0.1),
+    }[site.role]
+    return chosen(site)  # type: ignore[operator]
+
+
+def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical"]:
+    """The prior of each site that has one, by its name.
+
+    Args:
+        sites: all that is learned.
+        rules: the last one that chooses a site holds; sites that none chooses have their `default_prior`.
+
+    Raises:
+        InputError: a rule that chooses nothing, or a prior that does not broadcast to its parameter.
+    """
+    chosen: dict[str, Prior] = {site.name: default_prior for site in sites}
+    for selector, prior in rules.items():
+        names = [site.name for site in sites if _chooses(selector, site)]
+        if not names:
+            there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
+            raise InputError(f"the prior for {selector!r} is for nothing: the parameters that are learned are {there}")
+        chosen |= dict.fromkeys(names, prior)
+    found: dict[str, Distribution | Hierarchical] = {}
+    for site in sites:
+        prior = chosen[site.name]
+        given = prior(site) if callable(prior) and not isinstance(prior, TorchDistribution) else prior
+        if isinstance(given, Hierarchical):
+            found[site.name] = given
+        elif given is not None:
+            found[site.name] = deepcopy(expanded(given, site))  # no prior shares memory with anything that is trained
+    return found
+
+
+def sites_of(network: nn.Module, prefix: str = "", role: Role | None = None) -> Iterator[tuple[str, Site]]:
+    """Every parameter that is learned: its name in the module, and the site.
+
+    Args:
+        network: frozen parameters are known, and no sites.
+        prefix: left out of the sites' names.
+        role: of all; None: by what each is.
+    """
+    kinds = parameter_kinds(network)
+    seen: set[nn.Parameter] = set()
+    for module_name, module in network.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            name = f"{module_name}.{own}" if module_name else own
+            kind = kinds[name]
+            yield (
+                name,
+                Site(
+                    name.removeprefix(prefix),
+                    kind,
+                    role or _role(module, own, kind),
+                    _fan_in(module, own),
+                    parameter.detach().clone(),
+                ),
+            )
+
+
+def expanded(prior: "Distribution", site: Site) -> "Distribution":
+    """A prior as one distribution over the whole of a site.
+
+    Raises:
+        InputError: one that does not broadcast to it.
+    """
+    shape = site.initial.shape
+    try:
+        return moved(prior, site.initial).expand(shape).to_event(len(shape))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the prior of {site.name} has shape {list(prior.batch_shape)}, which does not broadcast to {list(shape)}"
+        ) from error
+
+
+def moved(distribution: "Distribution", like: Tensor) -> "Distribution":
+    """A copy of a distribution with its numbers on the device, and in the floating dtype, of a tensor."""
+    memo: dict[int, Any] = {}
+    for tensor in _tensors(distribution):
+        memo[id(tensor)] = tensor.detach().to(like if tensor.is_floating_point() else like.device)
+    return deepcopy(distribution, memo)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, TorchDistribution | Transform):
+        yield from _tensors(vars(value))
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _chooses(selector: Selector, site: Site) -> bool:
+    if callable(selector):
+        return selector(site)
+    if selector in (*get_args(ParameterKind), *get_args(Role)):
+        return selector in (site.kind, site.role)
+    return fnmatchcase(site.name, selector)
+
+
+def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
+    if kind == "factor":
+        return "factor"
+    if own.endswith("bias") or own == "threshold":
+        return "bias"
+    if isinstance(module, nn.LayerNorm | MemberLayerNorm):
+        return "norm"
+    axes = getattr(module, own).ndim - (kind == "member")  # one number for each channel is the scale of a norm
+    return "norm" if axes <= 1 else "weight"
+
+
+def _fan_in(module: nn.Module, own: str) -> int:
+    weight = getattr(module, own)
+    if weight.ndim < 2 or isinstance(module, nn.Embedding):
+        return 1
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return max(1, weight[:, 0].numel() // module.groups)
+    return weight[0].numel()
