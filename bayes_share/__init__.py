@@ -28,6 +28,8 @@ _PUBLIC = {
     "load_run": "bayes_share.run",
     "load_data": "bayes_share.data",
     "MAP": "bayes_share.inference.map",
+    "SVI": "bayes_share.inference.svi",
+    "pyro_model": "bayes_share.models.program",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",

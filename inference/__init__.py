@@ -6,13 +6,15 @@ from bayes_share.inference.execution import Execution
 from bayes_share.inference.fit import Training, fit, fit_tensors
 from bayes_share.inference.map import MAP
 from bayes_share.inference.predict import predict
+from bayes_share.inference.svi import SVI
 
-ALGORITHMS: dict[str, type] = {"map": MAP, "deep-ensemble": DeepEnsemble}
+ALGORITHMS: dict[str, type] = {"map": MAP, "svi": SVI, "deep-ensemble": DeepEnsemble}
 """The algorithms by their names on the command line."""
 
 __all__ = [
     "ALGORITHMS",
     "MAP",
+    "SVI",
     "Batch",
     "Build",
     "DeepEnsemble",

@@ -11,6 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, moved
 from bayes_share.seeding import seeded
+from bayes_share.sharing.members import Feed
 
 if TYPE_CHECKING:
     from pyro.distributions import Distribution
@@ -49,26 +50,39 @@ class Program:
         import pyro
 
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        outputs = self.model.forward_with(buffers | self.sample(), x)
+        outputs = self.model.forward_with(buffers | self.by_parameter(self.sample()), x)
         observe(self.model, outputs, y, self.num_data)
         return pyro.deterministic("outputs", outputs)
 
-    def sample(self) -> dict[str, Tensor]:
-        """The parameters by their names in the model, each from the site of its prior."""
+    def sample(self, weight: float = 1.0) -> dict[str, Tensor]:
+        """The value of each site of the parameters, drawn from its prior.
+
+        Args:
+            weight: what all their log probabilities are multiplied by.
+        """
         import pyro
 
-        scales: dict[int, Tensor] = {}
         values = {}
         for latent in self.latents:
             prior = latent.prior
             if isinstance(prior, Hierarchical):
-                if id(prior) not in scales:
-                    hyperprior = moved(prior.hyperprior, latent.site.initial)
-                    scales[id(prior)] = pyro.sample(scale_name(self.latents, prior), hyperprior)
-                prior = expanded_given(prior, scales[id(prior)], latent)
-            with pyro.poutine.scale(scale=1 / latent.site.members):
-                values[latent.parameter] = pyro.sample(latent.site.name, prior)
+                name = self.scale_name(prior)
+                if name not in values:
+                    with pyro.poutine.scale(scale=weight):
+                        values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.initial))
+                shape = latent.site.initial.shape
+                prior = prior.given(values[name], latent.site).expand(shape).to_event(len(shape))
+            with pyro.poutine.scale(scale=weight / latent.site.members):
+                values[latent.site.name] = pyro.sample(latent.site.name, prior)
         return values
+
+    def by_parameter(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values of sites under the names that the parameters have in the model."""
+        return {latent.parameter: values[latent.site.name] for latent in self.latents}
+
+    def scale_name(self, prior: Hierarchical) -> str:
+        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "scale"."""
+        return next(f"{latent.site.name}.scale" for latent in self.latents if latent.prior is prior)
 
 
 def pyro_model(model: Model, num_data: int | None = None) -> Program:
@@ -88,31 +102,27 @@ def pyro_model(model: Model, num_data: int | None = None) -> Program:
     return Program(model, tuple(latents), num_data)
 
 
-def observe(model: Model, outputs: Tensor, y: Tensor | None, num_data: int | None) -> Tensor:
-    """The site of the targets, of which each member explains all."""
+def observe(model: Model, outputs: Tensor, y: Tensor | None, num_data: int | None, feed: Feed = "tile") -> Tensor:
+    """The site of the targets, each of which stands for as many as it takes to make `num_data` for every member.
+
+    Args:
+        model: gives the likelihood.
+        outputs: ``[member, part, ...]``.
+        y: ``[batch, ...]``, or None.
+        num_data: examples; None: those of the batch.
+        feed: how the members were fed.
+    """
     import pyro
 
-    members, batch = outputs.shape[:2]
+    members, part = outputs.shape[:2]
     observed = model.likelihood.distribution(outputs)
-    targets = None if y is None else model.targets(y).reshape(observed.shape())
+    targets = None if y is None else model.targets(y, feed).reshape(observed.shape())
     with (
-        pyro.plate("data", num_data or batch, subsample=torch.arange(batch, device=outputs.device), dim=-1),
+        pyro.plate("data", num_data or part, subsample=torch.arange(part, device=outputs.device), dim=-1),
         pyro.plate("member", members, dim=-2),
         pyro.poutine.scale(scale=1 / members),
     ):
         return pyro.sample(OBSERVED, observed, obs=targets)
-
-
-def scale_name(latents: tuple[Latent, ...], prior: Hierarchical) -> str:
-    """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "scale"."""
-    return next(f"{latent.site.name}.scale" for latent in latents if latent.prior is prior)
-
-
-def expanded_given(prior: Hierarchical, scale: Tensor, latent: Latent) -> "Distribution":
-    """The prior of a parameter under a scale."""
-    given = prior.given(scale, latent.site)
-    shape = latent.site.initial.shape
-    return given.expand(shape).to_event(len(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,39 +132,29 @@ class Structure:
     Args:
         priors: the distribution of each parameter's site, by its name.
         scales: what the log probability of each of them is multiplied by.
-        observed_scale: the same for the targets.
     """
 
     priors: Mapping[str, "Distribution"]
     scales: Mapping[str, float]
-    observed_scale: float
 
 
-def read_structure(program: Program, x: Tensor, y: Tensor) -> Structure | None:
-    """Trace a program and read off its sites; None where they depend on one another, and have to be traced each time.
+def read_structure(program: Program) -> Structure | None:
+    """Trace a program's parameters and read off their sites; None where these depend on one another's values.
 
     Args:
-        program: is run twice, and changes nothing.
-        x: a batch.
-        y: its targets.
+        program: is run twice, with other values; changes nothing.
     """
     from pyro import poutine
 
-    traces = []
+    sites = []
     for run in range(2):
         with seeded("structure", run), torch.no_grad():
-            traces.append(poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(x, y)))
-    latent = [
-        {name: site for name, site in trace.iter_stochastic_nodes() if not site["is_observed"]} for trace in traces
-    ]
-    if latent[0].keys() != latent[1].keys():
-        return None
-    for name, site in latent[0].items():
+            sites.append(dict(poutine.trace(program.sample).get_trace().iter_stochastic_nodes()))
+    for name, site in sites[0].items():
         value = site["value"]
-        if not torch.equal(site["fn"].log_prob(value), latent[1][name]["fn"].log_prob(value)):
+        if not torch.equal(site["fn"].log_prob(value), sites[1][name]["fn"].log_prob(value)):
             return None
     return Structure(
-        priors={name: site["fn"] for name, site in latent[0].items()},
-        scales={name: float(site["scale"]) for name, site in latent[0].items()},
-        observed_scale=float(traces[0].nodes[OBSERVED]["scale"]),
+        priors={name: site["fn"] for name, site in sites[0].items()},
+        scales={name: float(site["scale"]) for name, site in sites[0].items()},
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bayes_share.data import Data, load_data
-from bayes_share.inference import MAP, Build, DeepEnsemble, Inference, Training
+from bayes_share.inference import MAP, SVI, Build, DeepEnsemble, Inference, Training
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
@@ -36,8 +36,13 @@ def _deep(of: Inference[Any]) -> DeepEnsemble:
     return DeepEnsemble(of=of, networks=2)
 
 
+def _svi(**options: Any) -> SVI:
+    return SVI(learning_rate=1e-2, kl_weight=1e-3, **options)  # the divergence is of 26,000 numbers, for 240 images
+
+
 CASES = {
     "map": Case(MAP(), MAP(feed="split")),
+    "svi": Case(_svi(), _svi(feed="split"), quiet=_svi(initial_scale=1e-8), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""

@@ -1,0 +1,216 @@
+"""The evidence lower bound and its gradient: as a plain function where a program's structure allows it, else by Pyro."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.base import Batch
+from bayes_share.inference.divergence import Divergence
+from bayes_share.inference.gradient import GradientOptions
+from bayes_share.inference.guides import Delta, Guide, MeanField
+from bayes_share.inference.local import Layers, drawing_outputs
+from bayes_share.inference.optimization import micro_batches
+from bayes_share.models.model import Model
+from bayes_share.models.program import Program, Structure, observe
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a bound is made of.
+
+    Args:
+        log_lik: the expected log-likelihood, per example and member, in nats.
+        accuracy: of the draw.
+        kl: the divergence from the priors, in nats, over the whole data.
+    """
+
+    log_lik: Tensor
+    accuracy: Tensor
+    kl: Tensor
+
+
+class Bound(ABC):
+    """A way to estimate the bound per example, ``log_lik - kl_weight * kl / num_data``, and its gradient, on a draw."""
+
+    @abstractmethod
+    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+        """Add the gradient of the negative bound to the guides' and the model's parameters.
+
+        Args:
+            batch: of the training data.
+            kl_weight: of the divergence.
+            is_first: whether it is the first draw of a step; the others leave the model's buffers alone.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class PlainBound(Bound):
+    """The bound as a plain function of torch, for independent guides and priors that do not depend on one another.
+
+    It equals Pyro's `TraceMeanField_ELBO` on the same draws.
+
+    Args:
+        program: of the model.
+        guides: `MeanField` or `Delta`.
+        divergences: one for each guide.
+        options: how gradients are taken.
+        rows: whether the factors are drawn for each example.
+        layers: those whose outputs are drawn instead of their weights; none where draws are of weights.
+    """
+
+    program: Program
+    guides: Sequence[MeanField | Delta]
+    divergences: Sequence[Divergence]
+    options: GradientOptions
+    rows: bool
+    layers: Layers
+
+    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+        """See `Bound`."""
+        model, feed = self.program.model, self.options.feed
+        buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
+        draws = [guide() for guide in self.guides]
+        fixed = [draw.detach().requires_grad_() for draw in draws]
+
+        def outputs(x: Tensor) -> Tensor:
+            numbers = self._drawn_anew(x) if self.rows or self.layers else fixed
+            values = self.program.by_parameter(_values(self.guides, numbers))
+            if not self.layers:
+                return model.forward_with(buffers | values, x, feed)
+            values |= self._of_layers(lambda guide: guide.loc)
+            scales = self._of_layers(lambda guide: guide.scale)
+            with drawing_outputs(self.layers, scales):
+                return model.forward_with(buffers | values, x, feed)
+
+        log_lik, accuracy = self.options.accumulate_gradient(model, batch, outputs)
+        with torch.autocast(log_lik.device.type, enabled=False):
+            pairs = zip(self.divergences, self.guides, draws, strict=True)
+            kl = torch.stack([divergence(guide, draw) for divergence, guide, draw in pairs]).sum()
+            penalty = kl * (kl_weight / self._num_data)
+            followed = [(draw, leaf.grad) for draw, leaf in zip(draws, fixed, strict=True) if leaf.grad is not None]
+            torch.autograd.backward([penalty, *(draw for draw, _ in followed)], [None, *(grad for _, grad in followed)])
+        return Terms(log_lik, accuracy, kl.detach())
+
+    @property
+    def _num_data(self) -> int:
+        assert self.program.num_data is not None
+        return self.program.num_data
+
+    def _of_layers(self, numbers: Callable[[MeanField], Tensor]) -> dict[str, Tensor]:
+        """Some numbers of the guides as the weights of `layers`."""
+        guides = [guide for guide in self.guides if isinstance(guide, MeanField)]
+        values = _values(guides, [numbers(guide) for guide in guides])
+        latents = [latent for latent in self.program.latents if latent.parameter in self.layers]
+        return {latent.parameter: values[latent.site.name] for latent in latents}
+
+    def _drawn_anew(self, x: Tensor) -> list[Tensor]:
+        """Draws whose gradient goes straight to the guides; factors with a row for each example."""
+        members = self.program.model.ensemble_size
+        rows = len(x) // members if self.options.feed == "split" else len(x)
+        return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
+
+
+@dataclass(frozen=True, eq=False)
+class PyroBound(Bound):
+    """The bound as Pyro's `Trace_ELBO` finds it, by tracing guide and program in every step: for what is not plain.
+
+    Args:
+        program: of the model.
+        guides: of any family.
+        options: how gradients are taken.
+    """
+
+    program: Program
+    guides: Sequence[Guide]
+    options: GradientOptions
+
+    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+        """See `Bound`."""
+        from pyro.infer import Trace_ELBO
+
+        model, num_data, feed = self.program.model, self.program.num_data, self.options.feed
+        assert num_data is not None
+        buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
+        seen: list[Tensor] = []
+        weight = max(kl_weight, 1e-30)  # Pyro refuses a scale of 0
+
+        def program(x: Tensor, y: Tensor) -> None:
+            outputs = model.forward_with(buffers | self.program.by_parameter(self.program.sample(weight)), x, feed)
+            observe(model, outputs, y, num_data, feed)
+            seen.append(outputs.detach())
+
+        def guide(x: Tensor, y: Tensor) -> None:
+            pyro_guide(self.guides, weight)
+
+        sums = []
+        members = model.ensemble_size if feed == "split" else 1
+        for (x, y), share in micro_batches(batch, self.options.accumulate, members):
+            loss = Trace_ELBO().differentiable_loss(program, guide, x, y) * (share / num_data)
+            loss.backward()
+            outputs, targets = seen.pop(), model.targets(y, feed)
+            log_lik = model.likelihood.log_lik(outputs, targets).mean() * share
+            correct = model.likelihood.correct(outputs, targets).mean() * share
+            sums.append(torch.stack([loss.detach(), log_lik, correct.to(log_lik.dtype)]))
+        loss, log_lik, accuracy = torch.stack(sums).sum(0)
+        return Terms(log_lik, accuracy, (loss + log_lik) * (num_data / weight))
+
+
+def pyro_guide(guides: Sequence[Guide], kl_weight: float = 1.0) -> None:
+    """Run guides as a Pyro guide: an auxiliary site for each, and one for each parameter.
+
+    What each member has of its own is scaled by 1 / members, as in the program.
+    """
+    import pyro
+    from pyro import distributions
+
+    for number, guide in enumerate(guides):
+        with pyro.poutine.scale(scale=kl_weight / guide.members):
+            family = guide.distribution()
+            z: Tensor = (
+                guide() if family is None else pyro.sample(f"_guide_{number}", family, infer={"is_auxiliary": True})
+            )
+            values = guide.values(z)
+            for piece, part in zip(guide.pieces, z.split(guide.sizes, dim=-1), strict=True):
+                value = values[piece.name]
+                density: Tensor | float = 0.0
+                if family is not None and not piece.is_real:
+                    free = part.reshape(value.shape)
+                    density = -piece.transform.log_abs_det_jacobian(free, value).sum()
+                pyro.sample(piece.name, distributions.Delta(value, log_density=density, event_dim=value.ndim))
+
+
+def make_bound(
+    program: Program,
+    guides: Sequence[Guide],
+    structure: Structure | None,
+    options: GradientOptions,
+    rows: bool,
+    layers: Layers,
+) -> Bound:
+    """The plain bound where the guides and the program's structure allow it, else Pyro's.
+
+    Raises:
+        InputError: draws that the bound cannot make.
+    """
+    plain = [guide for guide in guides if isinstance(guide, MeanField | Delta)]
+    if structure is None or len(plain) < len(guides):
+        if rows or layers:
+            raise InputError(
+                "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
+                "do not depend on one another"
+            )
+        return PyroBound(program, guides, options)
+    divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
+    return PlainBound(program, plain, divergences, options, rows, layers)
+
+
+def _values(guides: Sequence[Guide], numbers: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The sites' values of what guides drew."""
+    drawn: dict[str, Tensor] = {}
+    for guide, z in zip(guides, numbers, strict=True):
+        drawn |= guide.values(z)
+    return drawn

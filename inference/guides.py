@@ -1,0 +1,254 @@
+"""Guides: the families of approximate posteriors over a model's latent parameters.
+
+A guide lives in unconstrained space: where a prior allows positive numbers only, the guide's numbers pass through an
+exponential. Its numbers lie in a few flat vectors, whatever the number of sites, so that a draw and a divergence are a
+few operations.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Transform, biject_to, constraints
+
+from bayes_share.errors import InputError
+from bayes_share.sharing.kinds import ParameterKind
+
+if TYPE_CHECKING:
+    from pyro.distributions import Distribution
+
+_LARGEST_FULL = 5000  # numbers, whose covariance takes 100 MB
+
+GuideName = Literal["normal", "delta", "cauchy", "low-rank", "full-rank"]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A site's part of a guide.
+
+    Args:
+        name: of the site.
+        initial: where the guide starts, ``[...]`` or ``[member, ...]``.
+        support: what the prior allows.
+        kind: "base" where all members share it; else each has a part of it, along its first axis.
+    """
+
+    name: str
+    initial: Tensor
+    support: constraints.Constraint
+    kind: ParameterKind
+
+    @property
+    def is_own(self) -> bool:
+        """Whether each member has a part of it."""
+        return self.kind != "base"
+
+    @property
+    def members(self) -> int:
+        """Among how many it is divided."""
+        return len(self.initial) if self.is_own else 1
+
+    @property
+    def transform(self) -> Transform:
+        """From any numbers to the support."""
+        return biject_to(_of_one_number(self.support))
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the support is all numbers, so that nothing has to be transformed."""
+        return isinstance(_of_one_number(self.support), type(constraints.real))
+
+    def unconstrained(self) -> Tensor:
+        """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or in the middle."""
+        support, inside = _of_one_number(self.support), self.initial
+        for other in (self.initial.abs() + 1e-3, torch.ones_like(self.initial)):
+            inside = torch.where(support.check(inside), inside, other)
+        free = self.transform.inv(inside)
+        return torch.where(free.isfinite(), free, torch.zeros_like(free))
+
+
+class Guide(nn.Module, ABC):
+    """A family over some sites that all members share, or of which each member has a part."""
+
+    loc: nn.Parameter
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        super().__init__()
+        self.pieces = tuple(pieces)
+        self.members = pieces[0].members
+        self.of_factors = pieces[0].kind == "factor"
+        self.sizes = [piece.initial.numel() // self.members for piece in pieces]
+
+    @abstractmethod
+    def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
+        """Draw all numbers with gradients to the parameters, before their transforms: ``[member, number]``, or ``[member, row, number]``.
+
+        Args:
+            generator: on the CPU; None: torch's global one.
+            rows: draws for each member; None: one, without an axis for it.
+        """
+
+    @abstractmethod
+    def distribution(self) -> "Distribution | None":
+        """What `forward` draws from, as one event ``[member, number]``; None for points."""
+
+    def values(self, z: Tensor) -> dict[str, Tensor]:
+        """What was drawn as the sites' values: ``[...]``, or ``[member (* row), ...]``."""
+        parts = z.split(self.sizes, dim=-1)
+        return {piece.name: self._shaped(piece, part) for piece, part in zip(self.pieces, parts, strict=True)}
+
+    def _shaped(self, piece: Piece, part: Tensor) -> Tensor:
+        own, leading = piece.initial.shape[1:], part.shape[:-1].numel()
+        value = part.reshape((leading, *own) if piece.is_own else piece.initial.shape)
+        return value if piece.is_real else piece.transform(value)
+
+    def noise(self, like: Tensor, generator: torch.Generator | None, rows: int | None) -> Tensor:
+        """Standard normal numbers for ``[member, number]``, with an axis for rows before the last where asked for."""
+        shape = like.shape if rows is None else (like.shape[0], rows, like.shape[1])
+        if generator is None:
+            return torch.randn(shape, dtype=like.dtype, device=like.device)
+        return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
+
+    def _start(self) -> Tensor:
+        rows = [piece.unconstrained().reshape(self.members, -1) for piece in self.pieces]
+        return torch.cat(rows, dim=1)
+
+
+class Delta(Guide):
+    """A point for every number: with it, the evidence lower bound is the log of the joint density."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        super().__init__(pieces)
+        self.loc = nn.Parameter(self._start())
+
+    def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
+        """The point itself."""
+        return self.loc if rows is None else self.loc.unsqueeze(1).expand(-1, rows, -1)
+
+    def distribution(self) -> None:
+        """None."""
+
+
+class MeanField(Guide):
+    """Independent numbers of a location-scale family; where each member has its own, each member is its own component.
+
+    Args:
+        pieces: the sites.
+        scale: of every number, at the start.
+        family: "normal" or "cauchy".
+    """
+
+    def __init__(self, pieces: Sequence[Piece], scale: float, family: Literal["normal", "cauchy"] = "normal") -> None:
+        super().__init__(pieces)
+        self.family = family
+        self.loc = nn.Parameter(self._start())
+        self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
+
+    def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
+        """Location + scale * noise."""
+        noise = self.noise(self.loc, generator, rows)
+        if self.family == "cauchy":
+            noise = noise / self.noise(self.loc, generator, rows)  # of two normal numbers the ratio is a Cauchy number
+        loc, scale = self.loc, self.scale
+        if rows is not None:
+            loc, scale = loc.unsqueeze(1), scale.unsqueeze(1)
+        return torch.addcmul(loc, scale, noise)
+
+    def distribution(self) -> "Distribution":
+        """Independent numbers."""
+        from pyro import distributions
+
+        family = distributions.Cauchy if self.family == "cauchy" else distributions.Normal
+        return family(self.loc, self.scale).to_event(2)
+
+    @property
+    def scale(self) -> Tensor:
+        """The scales, ``[member, number]``."""
+        return self.log_scale.exp()
+
+
+class Joint(Guide):
+    """A normal distribution with correlations between all numbers of a member, or of what members share.
+
+    Args:
+        pieces: the sites.
+        scale: standard deviation of every number, at the start.
+        rank: of the covariance besides its diagonal; None: any covariance.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], scale: float, rank: int | None = None) -> None:
+        super().__init__(pieces)
+        self.loc = nn.Parameter(self._start())
+        members, numbers = self.loc.shape
+        self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
+        columns = numbers if rank is None else rank
+        self.is_full = rank is None
+        # Small random columns, as at 0 their gradient vanishes; below the diagonal 0 is no such point.
+        start = torch.zeros if rank is None else torch.randn
+        columns_start = start(members, numbers, columns) * (scale / max(1, columns) ** 0.5)
+        self.factor = nn.Parameter(columns_start.to(self.loc))
+
+    def distribution(self) -> "Distribution":
+        """A multivariate normal distribution for each member."""
+        from pyro import distributions
+
+        if self.is_full:
+            return distributions.MultivariateNormal(self.loc, scale_tril=self._tril()).to_event(1)
+        diagonal = (2 * self.log_scale).exp()
+        return distributions.LowRankMultivariateNormal(self.loc, self.factor, diagonal).to_event(1)
+
+    def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
+        """Location + noise with the covariance."""
+        assert rows is None
+        noise = self.noise(self.loc, generator, None)
+        if self.is_full:
+            return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
+        columns = self.noise(self.factor[:, 0], generator, None)
+        return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
+
+    def _tril(self) -> Tensor:
+        return self.factor.tril(-1) + torch.diag_embed(self.log_scale.exp())
+
+
+def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int) -> Guide:
+    """The guide of a name over some sites.
+
+    Raises:
+        InputError: a guide that does not fit what a prior allows, or one that is too large.
+    """
+    for piece in pieces:
+        support = _of_one_number(piece.support)
+        if not _has_guide(support):
+            raise InputError(f"no guide fits the prior of {piece.name}, which allows {support}: have it be a point (None)")
+        if name == "cauchy" and not piece.is_real:
+            raise InputError(
+                f"the guide 'cauchy' gives any number, and the prior of {piece.name} allows {support} only: "
+                f"use the guide 'normal', which then passes through an exponential or the like"
+            )
+    if name == "delta":
+        return Delta(pieces)
+    if name in ("normal", "cauchy"):
+        return MeanField(pieces, scale, "cauchy" if name == "cauchy" else "normal")
+    numbers = sum(piece.initial.numel() for piece in pieces) // pieces[0].members
+    if name == "full-rank" and numbers > _LARGEST_FULL:
+        raise InputError(
+            f"the guide 'full-rank' has {numbers:,}² numbers here, and is for at most {_LARGEST_FULL:,}²: use 'low-rank'"
+        )
+    return Joint(pieces, scale, rank if name == "low-rank" else None)
+
+
+def _of_one_number(support: constraints.Constraint) -> constraints.Constraint:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _has_guide(support: constraints.Constraint) -> bool:
+    try:
+        return biject_to(support).domain.event_dim == 0
+    except NotImplementedError:
+        return False

@@ -1,0 +1,247 @@
+"""Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.base import Batch, Build, Forward, StepInfo
+from bayes_share.inference.bound import Bound, make_bound
+from bayes_share.inference.draws import drawn
+from bayes_share.inference.gradient import GradientOptions
+from bayes_share.inference.guides import Guide, GuideName, Piece, make_guide
+from bayes_share.inference.local import layers_of
+from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
+from bayes_share.models.model import Model
+from bayes_share.models.program import Program, pyro_model, read_structure
+from bayes_share.priors import Hierarchical
+from bayes_share.seeding import generator
+
+
+@dataclass
+class SVIState:
+    """A model, the guides over what is latent in it, their optimizer, and how many of how many steps were taken.
+
+    The model's own parameters are the points among them; those of latent parameters are set to the guides' centres when
+    the training ends.
+    """
+
+    program: Program
+    guides: nn.ModuleList
+    bound: Bound
+    optimizer: torch.optim.Optimizer
+    num_data: int
+    num_steps: int
+    step: int = 0
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.program.model
+
+    @property
+    def each_guide(self) -> list[Guide]:
+        """The guides, by their own type."""
+        return [guide for guide in self.guides if isinstance(guide, Guide)]
+
+    def values(self, numbers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the guides drew, as parameters by their names in the model."""
+        values: dict[str, Tensor] = {}
+        for guide, z in zip(self.each_guide, numbers, strict=True):
+            values |= guide.values(z)
+        return self.program.by_parameter(values)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned: those of the guides, and points."""
+        trained = (*self.guides.parameters(), *self.model.parameters())
+        return sum(parameter.numel() for parameter in trained if parameter.requires_grad)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Guides, points, buffers, the optimizer's memory and the step."""
+        return {
+            "model": self.model.state_dict(),
+            "guides": self.guides.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state_dict["model"])
+        self.guides.load_state_dict(state_dict["guides"])
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.step = state_dict["step"]
+
+
+@dataclass(frozen=True)
+class SVI(GradientOptions):
+    """Stochastic variational inference under the model's priors; of an ensemble's factors, a Rank-1 Bayesian network.
+
+    Maximises, per example, the mean over members of the expected log-likelihood less ``kl_weight / num_data`` times the
+    divergence of the guide from the priors, in which what members share counts once and what each has of its own is
+    averaged over them: each member is a component of a mixture (Dusenberry et al. 2020, arXiv 2005.07186, section 3).
+
+    The bound is a plain function of torch, whose sites, priors and scales are read off the model's Pyro program once,
+    for the guides "delta", "normal" and "cauchy". Other guides, and priors that depend on one another, go through Pyro.
+
+    Args:
+        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
+        momentum: of "sgd".
+        weight_decay: of parameters without a prior, which are points; divided by the members where it is their own.
+        guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
+            "low-rank" or "full-rank" (correlated).
+        factor_guide: the same, of the rank-1 factors; each member has its own.
+        initial_scale: standard deviation that the guides start with.
+        rank: of the covariance of "low-rank".
+        kl_weight: what the divergence is multiplied by; 1 is Bayes' rule.
+        kl_warmup: part of all steps in which that climbs from near 0.
+        num_particles: draws in a step, of which the mean is taken.
+        draws: "batch": one draw for all examples; "example": one of the rank-1 factors for each.
+        local_reparametrization: whether linear layers and convolutions with a "normal" guide draw their outputs instead
+            of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557); gradients vary less.
+    """
+
+    learning_rate: float = 3e-3
+    factor_rate: float = 1.0
+    optimizer: OptimizerName = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    guide: GuideName = "normal"
+    factor_guide: GuideName = "normal"
+    initial_scale: float = 0.02
+    rank: int = 10
+    kl_weight: float = 1.0
+    kl_warmup: float = 0.0
+    num_particles: int = 1
+    draws: Literal["batch", "example"] = "batch"
+    local_reparametrization: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices = (
+            ("optimizer", self.optimizer, OptimizerName),
+            ("guide", self.guide, GuideName),
+            ("guide", self.factor_guide, GuideName),
+            ("kind of draws", self.draws, Literal["batch", "example"]),
+        )
+        for what, option, known in choices:
+            if option not in get_args(known):
+                raise unknown(what, option, get_args(known))
+        self.check_not_negative("momentum", "weight_decay", "kl_weight")
+        if not self.initial_scale > 0:
+            raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
+        if not 0 <= self.kl_warmup <= 1:
+            raise InputError(f"kl_warmup is a part of all steps, from 0 to 1, and is {self.kl_warmup}")
+        if self.num_particles < 1 or self.rank < 1:
+            raise InputError("num_particles and rank are at least 1")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> SVIState:
+        """A fresh model in training mode, guides that start at its parameters, and their optimizer.
+
+        Raises:
+            InputError: nothing has a prior, a guide that does not fit a prior, or options that do not go together.
+        """
+        model = build().train()
+        program = pyro_model(model, num_data)
+        guides = [
+            make_guide(self.factor_guide if kind == "factor" else self.guide, pieces, self.initial_scale, self.rank)
+            for (kind, _), pieces in _by_kind(_pieces(program)).items()
+        ]
+        layers = self._layers(program)
+        rows = self.draws == "example"
+        bound = make_bound(program, guides, read_structure(program), self, rows, layers)
+        for latent in program.latents:
+            model.get_parameter(latent.parameter).requires_grad_(False)
+        optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
+        return SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, num_steps)
+
+    def step(self, state: SVIState, batch: Batch) -> StepInfo:
+        """One step of the optimizer on a draw, or the mean of several."""
+        rate = self.rate_at(state.step, state.num_steps)
+        set_rates(state.optimizer, rate)
+        state.optimizer.zero_grad()
+        kl_weight = self.kl_weight_at(state.step, state.num_steps)
+        draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
+        trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        if self.num_particles > 1:
+            torch._foreach_div_([p.grad for p in trained if p.grad is not None], float(self.num_particles))
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(trained, self.clip_norm)
+        state.optimizer.step()
+        state.step += 1
+        log_lik, accuracy, kl = (
+            torch.stack([getattr(terms, name) for terms in draws]).mean(0) for name in ("log_lik", "accuracy", "kl")
+        )
+        loss = kl_weight / state.num_data * kl - log_lik
+        return StepInfo(loss, log_lik, kl, accuracy, self.learning_rate * rate)
+
+    def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
+        """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
+        centres = state.values([guide.loc for guide in state.each_guide])
+        with torch.no_grad():
+            for name, value in centres.items():
+                state.model.get_parameter(name).copy_(value)
+
+    def draw(self, state: SVIState, sample: int) -> Forward:
+        """The network under parameters drawn from the guides."""
+        source = generator("draw", sample)
+        with torch.no_grad():
+            return drawn(state.model, state.values([guide(source) for guide in state.each_guide]))
+
+    def kl_weight_at(self, step: int, num_steps: int) -> float:
+        """What the divergence is multiplied by in a step, which counts from 0."""
+        warmup_steps = self.kl_warmup * num_steps
+        return self.kl_weight * (1.0 if step + 1 >= warmup_steps else (step + 1) / warmup_steps)
+
+    def _groups(self, model: Model, guides: Sequence[Guide]) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer: points, and each guide."""
+        divide = self.optimizer != "adamw"
+        points = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide)
+        return points + [
+            {
+                "params": list(guide.parameters()),
+                "kind": "guide",
+                "base_rate": self.learning_rate * (self.factor_rate if guide.of_factors else 1.0),
+                "lr": self.learning_rate,
+                "weight_decay": 0.0,
+            }
+            for guide in guides
+        ]
+
+    def _layers(self, program: Program) -> dict[str, nn.Module]:
+        if not self.local_reparametrization:
+            return {}
+        layers = layers_of(program) if self.guide == "normal" else {}
+        if not layers:
+            raise InputError(
+                "local reparametrization is for plain linear layers and convolutions whose weights have a prior and the "
+                "guide 'normal', and there are none"
+            )
+        return layers
+
+
+def _pieces(program: Program) -> list[Piece]:
+    """What a guide has to give: the parameters of a program, and the scales of hierarchical priors."""
+    pieces = []
+    for latent in program.latents:
+        site, prior = latent.site, latent.prior
+        if isinstance(prior, Hierarchical):
+            name = program.scale_name(prior)
+            if name not in (piece.name for piece in pieces):
+                one = torch.ones_like(site.initial.flatten()[0])
+                pieces.append(Piece(name, one, prior.hyperprior.support, "base"))
+            prior = prior.given(one, site)
+        pieces.append(Piece(site.name, site.initial, prior.support, site.kind))
+    return pieces
+
+
+def _by_kind(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
+    """The pieces that one guide can be over: of one kind, for as many members."""
+    groups: dict[tuple[str, int], list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault((piece.kind, piece.members), []).append(piece)
+    return groups
