@@ -31,19 +31,20 @@ class Site:
         kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
         role: "weight", "bias", "norm" (the scale of a norm), "factor", or "likelihood" (what a likelihood learns).
         fan_in: how many inputs each output of its layer sums over; 1 where it is no sum.
-        initial: its value when the model was made, ``[...]``, or ``[member, ...]`` where it is a member's own.
+        signs: +1 or -1, as its numbers were when the model was made, for rank-1 factors; 1 for anything else. Of its
+            shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and with its dtype and device.
     """
 
     name: str
     kind: ParameterKind
     role: Role
     fan_in: int
-    initial: Tensor
+    signs: Tensor
 
     @property
     def members(self) -> int:
         """How many members have a part of it each; 1 where they share it."""
-        return 1 if self.kind == "base" else len(self.initial)
+        return 1 if self.kind == "base" else len(self.signs)
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,7 @@ def around(centre: Literal["one", "sign"], scale: float, family: Callable[..., "
     def prior(site: Site) -> "Distribution":
         from pyro import distributions
 
-        negative = (site.initial < 0) & (centre == "sign")
-        loc = torch.where(negative, -torch.ones_like(site.initial), torch.ones_like(site.initial))
+        loc = site.signs if centre == "sign" else torch.ones_like(site.signs)
         return (family or distributions.Normal)(loc, torch.tensor(scale).to(loc))
 
     return prior
@@ -145,11 +145,14 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
     return found
 
 
-def sites_of(network: nn.Module, prefix: str = "", role: Role | None = None) -> Iterator[tuple[str, Site]]:
+def sites_of(
+    network: nn.Module, signs: Mapping[str, Tensor], prefix: str = "", role: Role | None = None
+) -> Iterator[tuple[str, Site]]:
     """Every parameter that is learned: its name in the module, and the site.
 
     Args:
         network: frozen parameters are known, and no sites.
+        signs: of the rank-1 factors, by their name in the module.
         prefix: left out of the sites' names.
         role: of all; None: by what each is.
     """
@@ -169,7 +172,7 @@ def sites_of(network: nn.Module, prefix: str = "", role: Role | None = None) -> 
                     kind,
                     role or _role(module, own, kind),
                     _fan_in(module, own),
-                    parameter.detach().clone(),
+                    signs[name].to(parameter) if name in signs else parameter.new_ones(()).expand(parameter.shape),
                 ),
             )
 
@@ -180,9 +183,9 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
     Raises:
         InputError: one that does not broadcast to it.
     """
-    shape = site.initial.shape
+    shape = site.signs.shape
     try:
-        return moved(prior, site.initial).expand(shape).to_event(len(shape))
+        return moved(prior, site.signs).expand(shape).to_event(len(shape))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the prior of {site.name} has shape {list(prior.batch_shape)}, which does not broadcast to {list(shape)}"

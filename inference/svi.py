@@ -1,7 +1,7 @@
 """Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -31,11 +31,15 @@ class SVIState:
 
     program: Program
     guides: nn.ModuleList
-    bound: Bound
+    make_bound: Callable[[Program], Bound]
     optimizer: torch.optim.Optimizer
     num_data: int
     num_steps: int
     step: int = 0
+    bound: Bound = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bound = self.make_bound(self.program)
 
     @property
     def model(self) -> Model:
@@ -72,9 +76,21 @@ class SVIState:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
+        self.program = self._program_as_loaded()
+        self.bound = self.make_bound(self.program)
         self.guides.load_state_dict(state_dict["guides"])
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.step = state_dict["step"]
+
+    def _program_as_loaded(self) -> Program:
+        """With priors around the signs that were read back."""
+        trained = {latent.parameter: self.model.get_parameter(latent.parameter) for latent in self.program.latents}
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        latents = {latent.parameter: latent for latent in self.model.latents()}
+        for parameter in trained.values():
+            parameter.requires_grad_(False)
+        return replace(self.program, latents=tuple(latents[name] for name in trained))
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,10 @@ class SVI(GradientOptions):
         ]
         layers = self._layers(program)
         rows = self.draws == "example"
-        bound = make_bound(program, guides, read_structure(program), self, rows, layers)
+
+        def bound(program: Program) -> Bound:
+            return make_bound(program, guides, read_structure(program), self, rows, layers)
+
         for latent in program.latents:
             model.get_parameter(latent.parameter).requires_grad_(False)
         optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
@@ -232,10 +251,11 @@ def _pieces(program: Program) -> list[Piece]:
         if isinstance(prior, Hierarchical):
             name = program.scale_name(prior)
             if name not in (piece.name for piece in pieces):
-                one = torch.ones_like(site.initial.flatten()[0])
+                one = site.signs.new_ones(())
                 pieces.append(Piece(name, one, prior.hyperprior.support, "base"))
             prior = prior.given(one, site)
-        pieces.append(Piece(site.name, site.initial, prior.support, site.kind))
+        value = program.model.get_parameter(latent.parameter).detach().clone()
+        pieces.append(Piece(site.name, value, prior.support, site.kind))
     return pieces
 
 

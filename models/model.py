@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, Site, priors_of, sites_of
+from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
 
@@ -59,6 +60,12 @@ class Model(nn.Module):
         self.network = network
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)
+        # What priors are centred at, kept with the parameters: these change, and the priors must not.
+        self.signs = nn.Module()
+        for name, kind in parameter_kinds(network).items():
+            if kind == "factor":
+                is_negative = network.get_parameter(name).detach() < 0
+                self.signs.register_buffer(_buffer_name(name), 1 - 2 * is_negative.to(torch.int8))
 
     @property
     def ensemble_size(self) -> int:
@@ -83,14 +90,14 @@ class Model(nn.Module):
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.
 
-        What a prior takes from the parameter (the signs that factors start with) it takes as it is now.
-
         Raises:
             InputError: a prior that is for nothing, or does not broadcast to its parameter.
         """
         is_ensemble = isinstance(self.network, Ensemble)
-        in_network = sites_of(self.network, "network." if is_ensemble else "")
-        in_likelihood = sites_of(self.likelihood, role="likelihood")
+        kinds = parameter_kinds(self.network)
+        signs = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
+        in_network = sites_of(self.network, signs, "network." if is_ensemble else "")
+        in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
         sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
         priors = priors_of(list(sites.values()), self.priors)
@@ -101,3 +108,7 @@ class Model(nn.Module):
         if feed == "split":
             return y.unflatten(0, (self.ensemble_size, -1))
         return y.expand(self.ensemble_size, *y.shape)
+
+
+def _buffer_name(parameter: str) -> str:
+    return parameter.replace(".", "_")

@@ -69,8 +69,8 @@ class Program:
                 name = self.scale_name(prior)
                 if name not in values:
                     with pyro.poutine.scale(scale=weight):
-                        values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.initial))
-                shape = latent.site.initial.shape
+                        values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.signs))
+                shape = latent.site.signs.shape
                 prior = prior.given(values[name], latent.site).expand(shape).to_event(len(shape))
             with pyro.poutine.scale(scale=weight / latent.site.members):
                 values[latent.site.name] = pyro.sample(latent.site.name, prior)
