@@ -13,6 +13,7 @@ from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
+from bayes_share.priors import Latents, PriorName, standard_rules
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
 
@@ -36,6 +37,12 @@ class RunConfig:
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign".
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
+        latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
+            "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
+        prior: of the weights, around 0: "normal", "laplace" or "cauchy".
+        prior_scale: of the weights' prior, divided by the root of their fan-in.
+        factor_prior: of r and s: "normal", "laplace" or "cauchy" around their signs, or "log-normal" around 1.
+        factor_prior_scale: of the factors' prior.
         epochs: passes over the training images.
         batch_size: images in a step.
         seed: of initialisation, order, augmentation and noise.
@@ -57,6 +64,11 @@ class RunConfig:
     init_sd: float = 0.5
     init_probability: float = 0.5
     norm_sharing: NormSharing = "shared"
+    latent: Latents = "all"
+    prior: PriorName = "normal"
+    prior_scale: float = 1.41
+    factor_prior: PriorName = "normal"
+    factor_prior_scale: float = 0.1
     epochs: int = 50
     batch_size: int = 64
     seed: int = 0
@@ -89,7 +101,10 @@ class RunConfig:
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
                 network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
-            return Model(network)
+            priors = standard_rules(
+                network, self.latent, self.prior, self.prior_scale, self.factor_prior, self.factor_prior_scale
+            )
+            return Model(network, priors=priors)
 
         return build
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
 from torch.distributions import Transform
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, unknown
 from bayes_share.layers.norm import MemberLayerNorm
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
 
@@ -66,6 +66,9 @@ Prior: TypeAlias = "Distribution | Callable[[Site], Distribution | None] | Hiera
 Selector = str | Callable[[Site], bool]
 """A kind, a role, a name or pattern of names, or a predicate."""
 
+Latents = Literal["auto", "all", "factors", "base", "last-layer"]
+PriorName = Literal["normal", "laplace", "cauchy", "log-normal"]
+
 Rules = Mapping[Selector, Prior]
 """Priors by selector; of those that choose a parameter, the last one holds."""
 
@@ -115,6 +118,59 @@ def default_prior(site: Site) -> "Distribution | None":
         "factor": around("sign", 0.1),
     }[site.role]
     return chosen(site)  # type: ignore[operator]
+
+
+def standard_rules(
+    network: nn.Module, latent: Latents, weights: PriorName, scale: float, factors: PriorName, factor_scale: float
+) -> dict[Selector, Prior]:
+    """Rules from a few names, as the command line gives them.
+
+    Args:
+        network: what they are for.
+        latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share; "last-layer":
+            the weights and biases of the layer that was defined last; "auto": "factors" where there are any, else
+            "last-layer".
+        weights: family of the weights, around 0 and scaled by fan-in.
+        scale: of that family, for a fan-in of 1.
+        factors: family of the factors, around their signs; "log-normal" around 1.
+        factor_scale: of that family.
+
+    Raises:
+        InputError: an unknown name, a scale that is not positive, or latent factors in a network that has none.
+    """
+    from pyro import distributions
+
+    for what, option, known in (
+        ("latents", latent, Latents),
+        ("prior", weights, PriorName),
+        ("prior", factors, PriorName),
+    ):
+        if option not in get_args(known):
+            raise unknown(what, option, get_args(known))
+    for number in (scale, factor_scale):
+        if not 0 < number < math.inf:
+            raise InputError(f"the scale of a prior must be positive, and is {number}")
+    if weights == "log-normal":
+        raise InputError("prior 'log-normal' is for factors: weights are of both signs")
+    families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
+    rules: dict[Selector, Prior] = {"weight": scaled_by_fan_in(families[weights], scale)}
+    sites = [site for _, site in sites_of(network, {})]
+    if has_factors := any(site.kind == "factor" for site in sites):
+        is_log = factors == "log-normal"
+        around_zero = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
+        rules["factor"] = around_zero if is_log else around("sign", factor_scale, families[factors])
+    if latent == "auto":
+        latent = "factors" if has_factors else "last-layer"
+    if latent == "factors":
+        if not has_factors:
+            raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
+        return rules | {lambda site: site.kind != "factor": None}
+    if latent == "base":
+        return rules | {lambda site: site.kind != "base": None}
+    if latent == "last-layer":
+        last = [site.name for site in sites if site.role == "weight"][-1].rpartition(".")[0].removeprefix("network.")
+        return rules | {lambda site: site.name.rpartition(".")[0].removeprefix("network.") != last: None}
+    return rules
 
 
 def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical"]:

@@ -1,4 +1,4 @@
-"""The evidence lower bound and its gradient: as a plain function where a program's structure allows it, else by Pyro."""
+"""The evidence lower bound and its gradient: a plain function where a program's structure allows it, else by Pyro."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,7 +14,6 @@ from bayes_share.inference.gradient import GradientOptions
 from bayes_share.inference.guides import Delta, Guide, MeanField
 from bayes_share.inference.local import Layers, drawing_outputs
 from bayes_share.inference.optimization import micro_batches
-from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Cauchy, Distribution, Independent, LogNormal, Normal, kl_divergence
 
 from bayes_share.errors import InputError
-from bayes_share.inference.guides import Delta, Guide, MeanField, Piece
+from bayes_share.inference.guides import Delta, MeanField, Piece
 
 
 class Divergence(nn.Module):

@@ -63,7 +63,7 @@ class Piece:
         return isinstance(_of_one_number(self.support), type(constraints.real))
 
     def unconstrained(self) -> Tensor:
-        """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or in the middle."""
+        """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or at 0."""
         support, inside = _of_one_number(self.support), self.initial
         for other in (self.initial.abs() + 1e-3, torch.ones_like(self.initial)):
             inside = torch.where(support.check(inside), inside, other)
@@ -85,7 +85,9 @@ class Guide(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """Draw all numbers with gradients to the parameters, before their transforms: ``[member, number]``, or ``[member, row, number]``.
+        """Draw all numbers, before their transforms, with gradients to the parameters.
+
+        Returns ``[member, number]``, or ``[member, row, number]``.
 
         Args:
             generator: on the CPU; None: torch's global one.
@@ -223,7 +225,9 @@ def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int
     for piece in pieces:
         support = _of_one_number(piece.support)
         if not _has_guide(support):
-            raise InputError(f"no guide fits the prior of {piece.name}, which allows {support}: have it be a point (None)")
+            raise InputError(
+                f"no guide fits the prior of {piece.name}, which allows {support}: have it be a point (None)"
+            )
         if name == "cauchy" and not piece.is_real:
             raise InputError(
                 f"the guide 'cauchy' gives any number, and the prior of {piece.name} allows {support} only: "
