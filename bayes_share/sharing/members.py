@@ -170,8 +170,6 @@ class Ensemble(nn.Module):
             return False
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
-        if self.network._compiled_call_impl is not None:  # type: ignore[union-attr]
-            return False  # compiled for one pass, in which the factors are fused with what is around them
         # What `functional_call` puts in is for one call, and what inference mode makes does not tell its changes.
         if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
             return False
