@@ -17,7 +17,7 @@ from bayes_share.layers.norm import MemberLayerNorm
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
 
 if TYPE_CHECKING:
-    from pyro.distributions import Distribution
+    from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 Role = Literal["weight", "bias", "norm", "factor", "likelihood"]
 
@@ -60,6 +60,8 @@ class Hierarchical:
     given: Callable[[Tensor, Site], "Distribution"]
 
 
+PriorOfSite: TypeAlias = "Callable[[Site], Distribution]"
+
 Prior: TypeAlias = "Distribution | Callable[[Site], Distribution | None] | Hierarchical | None"
 """A distribution that broadcasts to the parameter; a function that gives one for a site; None: a point, no prior."""
 
@@ -73,7 +75,7 @@ Rules = Mapping[Selector, Prior]
 """Priors by selector; of those that choose a parameter, the last one holds."""
 
 
-def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.sqrt(2)) -> Prior:
+def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.sqrt(2)) -> PriorOfSite:
     """A family around 0 with the scale ``scale / √fan_in``, so that activations have one size at every width.
 
     Args:
@@ -83,7 +85,7 @@ def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.
     return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
 
 
-def around(centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None) -> Prior:
+def around(centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None) -> PriorOfSite:
     """A family around 1, or around the sign (+1 or -1) that each number starts with: for rank-1 factors.
 
     Args:
@@ -117,7 +119,7 @@ def default_prior(site: Site) -> "Distribution | None":
         "norm": around("one", 1.0),
         "factor": around("sign", 0.1),
     }[site.role]
-    return chosen(site)  # type: ignore[operator]
+    return chosen(site)
 
 
 def standard_rules(

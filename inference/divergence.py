@@ -55,11 +55,6 @@ class Divergence(nn.Module):
         is_all = self.loc.shape == guide.loc.shape
         self.register_buffer("columns", None if is_all or not columns else torch.cat(columns), persistent=False)
 
-    @property
-    def has_closed_form(self) -> bool:
-        """Whether no draw is needed."""
-        return not self.drawn
-
     def forward(self, guide: MeanField | Delta, z: Tensor) -> Tensor:
         """The scaled divergence, in nats.
 
@@ -69,6 +64,7 @@ class Divergence(nn.Module):
         """
         total = self._normal(guide) if self.loc.numel() else z.new_zeros(())
         for piece, part, prior in self.closed:
+            assert isinstance(guide, MeanField)
             total = total + kl_divergence(_family(guide, piece, part), prior).sum()
         for piece, part, prior in self.drawn:
             numbers = z[:, part].reshape(piece.initial.shape)

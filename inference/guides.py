@@ -19,7 +19,7 @@ from bayes_share.errors import InputError
 from bayes_share.sharing.kinds import ParameterKind
 
 if TYPE_CHECKING:
-    from pyro.distributions import Distribution
+    from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 _LARGEST_FULL = 5000  # numbers, whose covariance takes 100 MB
 
@@ -155,10 +155,9 @@ class MeanField(Guide):
         noise = self.noise(self.loc, generator, rows)
         if self.family == "cauchy":
             noise = noise / self.noise(self.loc, generator, rows)  # of two normal numbers the ratio is a Cauchy number
-        loc, scale = self.loc, self.scale
-        if rows is not None:
-            loc, scale = loc.unsqueeze(1), scale.unsqueeze(1)
-        return torch.addcmul(loc, scale, noise)
+        if rows is None:
+            return torch.addcmul(self.loc, self.scale, noise)
+        return torch.addcmul(self.loc.unsqueeze(1), self.scale.unsqueeze(1), noise)
 
     def distribution(self) -> "Distribution":
         """Independent numbers."""
@@ -225,9 +224,7 @@ def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int
     for piece in pieces:
         support = _of_one_number(piece.support)
         if not _has_guide(support):
-            raise InputError(
-                f"no guide fits the prior of {piece.name}, which allows {support}: have it be a point (None)"
-            )
+            raise InputError(f"no guide fits the prior of {piece.name}, which allows {support}: make it a point (None)")
         if name == "cauchy" and not piece.is_real:
             raise InputError(
                 f"the guide 'cauchy' gives any number, and the prior of {piece.name} allows {support} only: "
@@ -240,9 +237,16 @@ def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int
     numbers = sum(piece.initial.numel() for piece in pieces) // pieces[0].members
     if name == "full-rank" and numbers > _LARGEST_FULL:
         raise InputError(
-            f"the guide 'full-rank' has {numbers:,}² numbers here, and is for at most {_LARGEST_FULL:,}²: use 'low-rank'"
+            f"guide 'full-rank' has {numbers:,}² numbers here, and is for {_LARGEST_FULL:,}² at most: use 'low-rank'"
         )
     return Joint(pieces, scale, rank if name == "low-rank" else None)
+
+
+def support_of(prior: "Distribution") -> constraints.Constraint:
+    """What a prior allows."""
+    support = prior.support
+    assert support is not None
+    return support
 
 
 def _of_one_number(support: constraints.Constraint) -> constraints.Constraint:

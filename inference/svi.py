@@ -12,7 +12,7 @@ from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.bound import Bound, make_bound
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions
-from bayes_share.inference.guides import Guide, GuideName, Piece, make_guide
+from bayes_share.inference.guides import Guide, GuideName, Piece, make_guide, support_of
 from bayes_share.inference.local import layers_of
 from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
@@ -237,25 +237,25 @@ class SVI(GradientOptions):
         layers = layers_of(program) if self.guide == "normal" else {}
         if not layers:
             raise InputError(
-                "local reparametrization is for plain linear layers and convolutions whose weights have a prior and the "
-                "guide 'normal', and there are none"
+                "local reparametrization is for plain linear layers and convolutions whose weights have a prior and "
+                "the guide 'normal', and there are none"
             )
         return layers
 
 
 def _pieces(program: Program) -> list[Piece]:
     """What a guide has to give: the parameters of a program, and the scales of hierarchical priors."""
-    pieces = []
+    pieces: list[Piece] = []
     for latent in program.latents:
         site, prior = latent.site, latent.prior
         if isinstance(prior, Hierarchical):
             name = program.scale_name(prior)
             if name not in (piece.name for piece in pieces):
                 one = site.signs.new_ones(())
-                pieces.append(Piece(name, one, prior.hyperprior.support, "base"))
+                pieces.append(Piece(name, one, support_of(prior.hyperprior), "base"))
             prior = prior.given(one, site)
         value = program.model.get_parameter(latent.parameter).detach().clone()
-        pieces.append(Piece(site.name, value, prior.support, site.kind))
+        pieces.append(Piece(site.name, value, support_of(prior), site.kind))
     return pieces
 
 

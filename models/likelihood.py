@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 
 if TYPE_CHECKING:
-    from pyro.distributions import Distribution
+    from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 
 class Likelihood(nn.Module, ABC):

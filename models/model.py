@@ -16,7 +16,7 @@ from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
 
 if TYPE_CHECKING:
-    from pyro.distributions import Distribution
+    from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 
 @dataclass(frozen=True, eq=False)

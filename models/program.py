@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from bayes_share.seeding import seeded
 from bayes_share.sharing.members import Feed
 
 if TYPE_CHECKING:
-    from pyro.distributions import Distribution
+    from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 OBSERVED = "y"
 """The site of the targets."""
@@ -146,7 +146,7 @@ def read_structure(program: Program) -> Structure | None:
     """
     from pyro import poutine
 
-    sites = []
+    sites: list[dict[str, Any]] = []
     for run in range(2):
         with seeded("structure", run), torch.no_grad():
             sites.append(dict(poutine.trace(program.sample).get_trace().iter_stochastic_nodes()))
