@@ -85,7 +85,9 @@ def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.
     return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
 
 
-def around(centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None) -> PriorOfSite:
+def around(
+    centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None
+) -> PriorOfSite:
     """A family around 1, or around the sign (+1 or -1) that each number starts with: for rank-1 factors.
 
     Args:

@@ -14,7 +14,9 @@ from bayes_share.inference.gradient import GradientOptions
 from bayes_share.inference.guides import Delta, Guide, MeanField
 from bayes_share.inference.local import Layers, drawing_outputs
 from bayes_share.inference.optimization import micro_batches
+from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
+from bayes_share.sharing.members import Ensemble
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class PlainBound(Bound):
     def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
         """See `Bound`."""
         model, feed = self.program.model, self.options.feed
+        if self.rows:
+            _check_one_pass(model, batch[0])
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
         draws = [guide() for guide in self.guides]
         fixed = [draw.detach().requires_grad_() for draw in draws]
@@ -205,6 +209,15 @@ def make_bound(
         return PyroBound(program, guides, options)
     divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
     return PlainBound(program, plain, divergences, options, rows, layers)
+
+
+def _check_one_pass(model: Model, x: Tensor) -> None:
+    """Raise an InputError where members run one by one, each with a factor for all of its examples."""
+    network = model.network
+    if isinstance(network, Ensemble) and network.strategy == "auto":
+        network.choose_strategy(x)  # with the model's own parameters: those of a draw have a row for each example
+    if isinstance(network, Ensemble) and network.strategy != "tile":
+        raise InputError(f"draws for each example need members that compute in one pass: {network.strategy_reason}")
 
 
 def _values(guides: Sequence[Guide], numbers: Sequence[Tensor]) -> dict[str, Tensor]:

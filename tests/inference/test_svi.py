@@ -1,0 +1,326 @@
+"""SVI: the bound equals Pyro's, and the guides become the posteriors that are known."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from explicit import perturb
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from regression import NUM_DATA, PRIOR_SD, PROBLEMS, Posterior, Problem, data, draws, misses
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, SVI, fit_tensors, predict
+from bayes_share.inference.bound import PlainBound, PyroBound, pyro_guide
+from bayes_share.inference.guides import MeanField
+from bayes_share.inference.svi import SVIState
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.models.program import pyro_model
+from bayes_share.priors import Hierarchical, around
+from bayes_share.sharing import ensemble
+
+PRIORS = {"base": dist.Normal(0.0, PRIOR_SD["base"]), "factor": around("one", PRIOR_SD["factor"])}
+PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
+
+
+def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
+    """Draws of the weights after so many steps on all the data."""
+    algorithm = SVI(learning_rate=0.08, num_particles=4, initial_scale=0.1, **options)
+    build = problem.build({problem.unknown: PRIORS[problem.unknown]})
+    state = fit_tensors(algorithm, build, *data(), num_steps)
+    return draws(partial(algorithm.draw, state), 800)
+
+
+@PROBLEM
+def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -> None:
+    expected = problem.mean_field()
+    assert misses(fitted(problem, num_steps=0), expected)
+    assert misses(fitted(problem), expected) == []
+
+
+@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
+@pytest.mark.parametrize("kl_weight", [0.0, 2.0])
+def test_another_weight_of_the_divergence_gives_another_posterior(problem: Problem, kl_weight: float) -> None:
+    assert misses(fitted(problem, kl_weight=kl_weight), problem.mean_field())
+
+
+@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
+@pytest.mark.parametrize("guide", ["full-rank", "low-rank"])
+def test_correlated_normals_become_the_posterior(problem: Problem, guide: Any) -> None:
+    def exact(found: Tensor) -> list[str]:
+        return misses(found, problem.exact())
+
+    assert exact(fitted(problem, num_steps=0, guide=guide, factor_guide=guide))
+    assert exact(fitted(problem))  # independent ones are another distribution
+    assert exact(fitted(problem, guide=guide, factor_guide=guide, rank=2)) == []
+
+
+def network(size: int) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    return ensemble(net, size) if size > 1 else net
+
+
+def batch(count: int = 12) -> tuple[Tensor, Tensor]:
+    source = torch.Generator().manual_seed(3)
+    return torch.randn(count, 5, generator=source, dtype=torch.float64), torch.randint(3, (count,), generator=source)
+
+
+def state_of(algorithm: SVI, size: int, priors: Any = None, num_data: int = 100) -> SVIState:
+    def build() -> Model:
+        return perturb(Model(network(size), priors=priors or {}).double())  # type: ignore[return-value]
+
+    torch.manual_seed(1)
+    state = algorithm.init(build, num_data, 10)
+    for guide in state.each_guide:
+        if isinstance(guide, MeanField):
+            with torch.no_grad():
+                guide.log_scale.normal_(-2, 0.3)
+    return state
+
+
+class Fixed(dist.Independent):  # type: ignore[misc]
+    """A distribution of which one value is drawn, given before."""
+
+    def __init__(self, base: Any, events: int, value: Tensor) -> None:
+        super().__init__(base, events)
+        self.given = value
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return self.given
+
+
+def guide_by_site(state: SVIState, values: dict[str, Tensor]) -> Callable[..., None]:
+    """The mean-field guide with a site for each parameter, as Pyro users write it, that draws these values."""
+
+    parts = {piece.name: (part, piece) for part in state.each_guide for piece in part.pieces}
+
+    def guide(x: Tensor, y: Tensor) -> None:
+        for latent in state.program.latents:
+            part, piece = parts[latent.site.name]
+            loc, scale = part.values(part.loc)[piece.name], part.values(part.scale)[piece.name]  # type: ignore[operator]
+            with pyro.poutine.scale(scale=1 / piece.members):
+                pyro.sample(piece.name, Fixed(dist.Normal(loc, scale), loc.ndim, values[piece.name]))
+
+    return guide
+
+
+def ascended(state: SVIState, seed: int = 5) -> tuple[Any, dict[str, Tensor], list[Tensor | None]]:
+    """The terms of the bound on a draw, the draw, and the gradients."""
+    torch.manual_seed(seed)
+    numbers = [guide() for guide in state.each_guide]
+    values: dict[str, Tensor] = {}
+    for guide, z in zip(state.each_guide, numbers, strict=True):
+        values |= guide.values(z)
+    torch.manual_seed(seed)
+    state.optimizer.zero_grad()
+    terms = state.bound.ascend(batch(), 1.0, is_first=True)
+    return terms, values, [parameter.grad for parameter in state.guides.parameters()]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_plain_bound_and_its_gradient_are_those_of_pyro(size: int) -> None:
+    state = state_of(SVI(), size)
+    assert isinstance(state.bound, PlainBound)
+    terms, values, gradients = ascended(state)
+    pyro.clear_param_store()
+    program = pyro_model_of(state)
+    loss = TraceMeanField_ELBO().differentiable_loss(program, guide_by_site(state, values), *batch())
+    ours = terms.kl - 100 * terms.log_lik
+    torch.testing.assert_close(ours, loss.detach(), rtol=1e-10, atol=1e-10)
+    expected = torch.autograd.grad(loss / 100, list(state.guides.parameters()))
+    assert len(gradients) == len(expected) == (2 if size == 1 else 6)
+    for found, gradient in zip(gradients, expected, strict=True):
+        assert gradient.abs().max() > 1e-4
+        torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
+
+
+def pyro_model_of(state: SVIState) -> Any:
+    """The program of a state's model, with its latent parameters, which are not trained by themselves any more."""
+    for latent in state.program.latents:
+        state.model.get_parameter(latent.parameter).requires_grad_(True)
+    program = pyro_model(state.model, 100)
+    for latent in state.program.latents:
+        state.model.get_parameter(latent.parameter).requires_grad_(False)
+    return program
+
+
+HEAVY = {
+    "weight": dist.MixtureSameFamily(
+        dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.zeros(2), torch.tensor([0.1, 1.0]))
+    ),
+    "bias": dist.Laplace(0.0, 1.0),
+    "norm": dist.LogNormal(0.0, 0.5),
+}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("guide", ["normal", "delta"])
+def test_where_there_is_no_closed_form_the_bound_is_that_of_the_draw(size: int, guide: Any) -> None:
+    factors = {"factor": dist.LogNormal(0.0, 0.2)} if size > 1 else {}
+    state = state_of(SVI(guide=guide, factor_guide=guide), size, {**HEAVY, **factors})
+    assert isinstance(state.bound, PlainBound)
+    plain = []
+    for seed in range(400 if guide == "normal" else 1):
+        terms, _, _ = ascended(state, seed)
+        plain.append(float(terms.kl - 100 * terms.log_lik))
+    program = pyro_model_of(state)
+    torch.manual_seed(0)
+    traced = [float(Trace_ELBO().loss(program, lambda x, y: pyro_guide(state.each_guide), *batch())) for _ in plain]
+    ours, theirs = torch.tensor(plain), torch.tensor(traced)
+    if guide == "delta":
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+        return
+    error = (ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt()
+    assert abs(ours.mean() - theirs.mean()) < 4 * error
+    assert error < 0.02 * theirs.mean().abs()
+
+
+def test_points_under_normal_priors_are_what_map_finds() -> None:
+    problem = PROBLEMS[3]
+    algorithm = SVI(learning_rate=0.03, guide="delta", factor_guide="delta")
+    state = fit_tensors(algorithm, problem.build({"factor": PRIORS["factor"]}), *data(), 1500)
+    found = draws(partial(algorithm.draw, state), 2)
+    assert torch.equal(found[0], found[1])
+    assert (found[0] - problem.exact().mean).abs().max() < 1e-4
+
+
+def test_a_shared_scale_goes_through_pyro_and_is_learned() -> None:
+    hierarchical = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
+    problem = PROBLEMS[0]
+    algorithm = SVI(learning_rate=0.03, num_particles=4)
+    state = fit_tensors(algorithm, problem.build({"base": hierarchical}), *data(), 400)
+    assert isinstance(state.bound, PyroBound)
+    names = [piece.name for guide in state.each_guide for piece in guide.pieces]
+    assert names == ["weight.scale", "weight"]
+    (guide,) = state.each_guide
+    assert guide.values(guide.loc)["weight.scale"] > 0
+    torch.manual_seed(0)
+    marginal = hierarchical_posterior(problem)
+    found = draws(partial(algorithm.draw, state), 1500)
+    assert ((found.mean(0) - marginal.mean).abs() / marginal.sd).max() < 0.35  # a mean-field guide of a skew posterior
+
+
+def hierarchical_posterior(problem: Problem) -> Posterior:
+    """By averaging the exact posteriors for a grid of scales, weighted by evidence and hyperprior."""
+    x, y = data()
+    scales = torch.linspace(0.05, 8, 400, dtype=torch.float64)
+    logs, means, squares = [], [], []
+    for scale in scales:
+        covariance = scale**2 * x @ x.T + 0.25 * torch.eye(NUM_DATA, dtype=torch.float64)
+        evidence = torch.distributions.MultivariateNormal(torch.zeros(NUM_DATA, dtype=torch.float64), covariance)
+        logs.append(evidence.log_prob(y) + dist.HalfCauchy(1.0).log_prob(scale))
+        precision = x.T @ x / 0.25 + torch.eye(3, dtype=torch.float64) / scale**2
+        mean = torch.linalg.solve(precision, x.T @ y / 0.25)
+        means.append(mean)
+        squares.append(torch.linalg.inv(precision) + mean.outer(mean))
+    weights = torch.stack(logs).softmax(0)
+    mean = (weights[:, None] * torch.stack(means)).sum(0)
+    second = (weights[:, None, None] * torch.stack(squares)).sum(0)
+    return Posterior(mean[None], (second - mean.outer(mean))[None])
+
+
+def test_pyros_store_stays_empty_and_models_do_not_touch_one_another() -> None:
+    pyro.clear_param_store()
+    alone = fit_tensors(SVI(), PROBLEMS[0].build(), *data(), 20)
+    first, second = [SVI().init(PROBLEMS[0].build(), NUM_DATA, 20) for _ in range(2)]
+    addresses = [{parameter.data_ptr() for parameter in state.guides.parameters()} for state in (first, second)]
+    assert addresses[0].isdisjoint(addresses[1])
+    fit_tensors(SVI(guide="full-rank"), PROBLEMS[0].build(), *data(), 20)
+    again = fit_tensors(SVI(), PROBLEMS[0].build(), *data(), 20)
+    assert torch.equal(alone.each_guide[0].loc, again.each_guide[0].loc)
+    assert len(pyro.get_param_store()) == 0
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_no_prior_moves(size: int) -> None:
+    state = state_of(SVI(), size)
+    before = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
+    for _ in range(5):
+        SVI(learning_rate=0.1).step(state, batch())
+    after = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
+    assert before == after
+
+
+def test_factors_are_drawn_for_each_example() -> None:
+    algorithm = SVI(draws="example", initial_scale=0.5)
+    state = state_of(algorithm, 3)
+    x = torch.ones(8, 5, dtype=torch.float64)
+    seen: list[Tensor] = []
+    handle = state.model.network.network[0].register_forward_hook(lambda layer, inputs, output: seen.append(output))  # type: ignore[index, union-attr]
+    algorithm.step(state, (x, torch.zeros(8, dtype=torch.long)))
+    handle.remove()
+    (rows,) = seen
+    distinct = rows.detach().unflatten(0, (3, 8))
+    assert (distinct[:, 0] - distinct[:, 1]).abs().min() > 0  # examples that are equal
+    assert (distinct[0] - distinct[1]).abs().min() > 0
+
+
+@pytest.mark.parametrize("option", ["draws", "local_reparametrization", "num_particles", "accumulate"])
+def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
+    size = 3 if option == "draws" else 1
+    value = {"draws": "example", "local_reparametrization": True, "num_particles": 4, "accumulate": 3}[option]
+
+    def gradients(algorithm: SVI, count: int) -> Tensor:
+        state = state_of(algorithm, size)
+        state.model.eval()  # norm statistics of a part of a batch are others
+        found = []
+        for seed in range(count):
+            torch.manual_seed(seed)
+            state.optimizer.zero_grad()
+            for draw in range(algorithm.num_particles):
+                state.bound.ascend(batch(), 1.0, draw == 0)
+            grads = [parameter.grad.flatten() for parameter in state.guides.parameters()]  # type: ignore[union-attr]
+            found.append(torch.cat(grads) / algorithm.num_particles)
+        return torch.stack(found)
+
+    plain, other = gradients(SVI(), 600), gradients(SVI(**{option: value}), 600)
+    error = ((plain.var(0) + other.var(0)) / 600).sqrt()
+    z = (plain.mean(0) - other.mean(0)) / error.clamp(min=1e-12)
+    assert z.square().mean() < 1.6
+    if option == "local_reparametrization":
+        assert other.var(0).mean() < plain.var(0).mean()
+
+
+def test_the_centre_is_left_in_the_model() -> None:
+    algorithm = SVI(initial_scale=1e-9)
+    state = fit_tensors(algorithm, PROBLEMS[3].build({"factor": PRIORS["factor"]}), *data(), 30)
+    x = data()[0]
+    torch.testing.assert_close(state.model(x), predict(algorithm, state, x)[0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_learned_noise_is_found() -> None:
+    def build() -> Model:
+        return Model(nn.Linear(3, 1, bias=False), Gaussian(3.0, learned=True)).double()
+
+    state = fit_tensors(SVI(learning_rate=0.05), build, *data(), 800)
+    noise = state.model.likelihood.log_noise.detach().exp().item()
+    assert 0.2 < noise < 1.0
+    assert fit_tensors(MAP(learning_rate=0.01), build, *data(), 800).model.likelihood.log_noise < 0
+
+
+@pytest.mark.parametrize(
+    ("options", "priors", "message"),
+    [
+        ({"guide": "mean-field"}, {}, "unknown guide 'mean-field'"),
+        ({}, {"head.*": None}, "the prior for 'head.*' is for nothing"),
+        ({"guide": "cauchy"}, {"base": dist.LogNormal(0.0, 1.0)}, "the guide 'cauchy' gives any number"),
+        ({"guide": "cauchy"}, {}, "the divergence of a cauchy guide from the prior of weight is infinite"),
+        ({}, {"base": dist.Bernoulli(0.5)}, "no guide fits the prior of weight"),
+        ({}, {"base": None}, "every parameter of the model is a point"),
+        ({"draws": "example", "guide": "full-rank"}, {}, "need independent guides"),
+        ({"local_reparametrization": True, "guide": "delta"}, {}, "and there are none"),
+        ({"kl_warmup": 1.5}, {}, "kl_warmup is a part of all steps"),
+        ({"initial_scale": 0.0}, {}, "initial scale of a guide must be positive"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_is_said_in_one_line(options: dict[str, Any], priors: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("*", r"\*")) as caught:
+        SVI(**options).init(PROBLEMS[0].build(priors), NUM_DATA, 10)
+    assert "\n" not in str(caught.value)
