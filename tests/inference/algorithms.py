@@ -7,7 +7,16 @@ from typing import Any
 import torch
 
 from bayes_share.data import Data, load_data
-from bayes_share.inference import MAP, Build, DeepEnsemble, Inference, Training
+from bayes_share.inference import (
+    MAP,
+    SWAG,
+    Build,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    Training,
+)
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
@@ -39,6 +48,11 @@ def _deep(of: Inference[Any]) -> DeepEnsemble:
 CASES = {
     "map": Case(MAP(), MAP(feed="split")),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
+    "mc-dropout": Case(
+        MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True
+    ),
+    "swag": Case(SWAG(), SWAG(feed="split"), is_random=True),  # draws nothing before its first snapshot
+    "laplace": Case(LastLayerLaplace(), LastLayerLaplace(feed="split"), is_random=True),  # nor this, until it is done
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
 
