@@ -137,10 +137,11 @@ class _Masks:
         call = self.calls.setdefault((place, members.start), 0)
         self.calls[place, members.start] += 1
         kept = [
-            torch.rand(shape, generator=generator("draw", self.sample, place, call, member), dtype=torch.float64) >= rate
+            torch.rand(shape, generator=generator("draw", self.sample, place, call, member), dtype=torch.float64)
+            >= rate
             for member in members
         ]
-        return (torch.stack(kept) / (1 - rate))[:, None, None]
+        return (torch.stack(kept).double() / (1 - rate))[:, None, None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward
@@ -36,8 +35,8 @@ class LaplaceState(MAPState):
 
     Args:
         num_data: training examples.
-        layer: name of the last layer in the network of a member; empty before `finish`.
-        sds: of each member, along the eigenvectors, ``[output, input]``.
+        layer: name of the last layer in the network of a member.
+        sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
         vectors: of each member, the eigenvectors, as `rotate` takes them.
     """
 
@@ -118,7 +117,7 @@ class LastLayerLaplace(MAP):
 
     def draw(self, state: LaplaceState, sample: int) -> Forward:  # type: ignore[override]
         """The network with its last layer drawn, for each member."""
-        if not state.layer:
+        if not state.sds:
             return drawn(state.model)
         noise = generator("draw", sample)
         networks = []
