@@ -30,8 +30,8 @@ def output_hessians(
 class Curvature(ABC):
     """A sum over examples of ``H ⊗ φφᵀ``, for the numbers ``[output, input]`` of a linear layer.
 
-    φ ``[input]`` is what the layer is given, with a 1 for its bias; H ``[output, output]`` the Hessian of the loss in the
-    outputs. The sum is kept in float64 as ``Q diag(eigenvalues) Qᵀ``, so that any prior precision can be added to it.
+    φ ``[input]`` is what the layer is given, with a 1 for its bias; H ``[output, output]`` the Hessian of the loss in
+    the outputs. The sum, kept in float64, is ``Q diag(eigenvalues) Qᵀ``, to which any prior precision can be added.
     """
 
     @abstractmethod

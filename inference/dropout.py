@@ -136,12 +136,11 @@ class _Masks:
         """``[member, 1, 1, *shape]``: 0, or ``1 / (1 - rate)``; the same for a member in a loop as among all."""
         call = self.calls.setdefault((place, members.start), 0)
         self.calls[place, members.start] += 1
-        kept = [
+        uniform = [
             torch.rand(shape, generator=generator("draw", self.sample, place, call, member), dtype=torch.float64)
-            >= rate
             for member in members
         ]
-        return (torch.stack(kept).double() / (1 - rate))[:, None, None]
+        return ((torch.stack(uniform) >= rate).double() / (1 - rate))[:, None, None]
 
 
 @dataclass(frozen=True)

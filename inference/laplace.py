@@ -1,6 +1,6 @@
 """Laplace's approximation of the last layer: a Gaussian around what was trained, with the curvature there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -70,12 +70,14 @@ class LastLayerLaplace(MAP):
     Args:
         structure: of the covariance: "full", "kron" (a Kronecker product), "diag", or "auto": full up to 2000 numbers,
             else kron.
-        prior_precision: of the last layer's prior around 0; null: ``weight_decay * num_data``, which `MAP` trained with.
+        prior_precision: of the last layer's prior around 0; null: ``weight_decay * num_data``, which it was trained
+            with. That is the exact posterior where all but the last layer is known, but a network that fits all its
+            data leaves many directions to the prior, and a weak one then predicts badly.
         tune_prior: whether the prior precision is chosen by the marginal likelihood, starting there, for each member.
     """
 
     structure: Structure = "auto"
-    prior_precision: float | None = None
+    prior_precision: float | None = 100.0
     tune_prior: bool = False
 
     def __post_init__(self) -> None:
@@ -135,11 +137,13 @@ class LastLayerLaplace(MAP):
 
     def _curvature(self, layer: nn.Module) -> Curvature:
         numbers = sum(parameter.numel() for parameter in _unknown(layer).values())
-        if self.structure == "auto":
-            return Full() if numbers <= _LARGEST_FULL else Kron()
-        return {"full": Full, "kron": Kron, "diag": Diag}[self.structure]()
+        if self.structure == "diag":
+            return Diag()
+        if self.structure == "full" or (self.structure == "auto" and numbers <= _LARGEST_FULL):
+            return Full()
+        return Kron()
 
-    def _precision(self, state: LaplaceState, unknown: dict[str, Tensor], eigenvalues: Tensor) -> float:
+    def _precision(self, state: LaplaceState, unknown: Mapping[str, Tensor], eigenvalues: Tensor) -> float:
         given = self.prior_precision
         precision = self.weight_decay * state.num_data if given is None else given
         if not self.tune_prior:
@@ -207,8 +211,7 @@ def _through(network: nn.Module, layer: str, batches: Iterable[Batch]) -> Iterat
 
 def _unknown(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Weight and bias of a linear layer, those that are not frozen."""
-    parameters = {"weight": layer.weight, "bias": layer.bias}
-    return {name: value for name, value in parameters.items() if value is not None and value.requires_grad}
+    return {name: value for name, value in layer.named_parameters(recurse=False) if value.requires_grad}
 
 
 @torch.no_grad()
