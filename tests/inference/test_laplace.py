@@ -28,34 +28,38 @@ EXACT = LastLayerLaplace(
     structure="full",
 )
 
+COUNT = 1000
+
 
 def converged(algorithm: MAP, build: Any) -> Any:
-    return fit_tensors(algorithm, build, *data(), num_steps=600)
+    return fit_tensors(algorithm, build, *data(), num_steps=300)
 
 
 def test_the_posterior_of_a_linear_regression_is_exact() -> None:
     problem = PROBLEMS[0]
     untrained = EXACT.init(problem.build(), NUM_DATA, 10)
-    assert misses(draws(partial(EXACT.draw, untrained)), problem.exact())
+    assert misses(draws(partial(EXACT.draw, untrained), COUNT), problem.exact())
     state = converged(EXACT, problem.build())
-    found = draws(partial(EXACT.draw, state))
+    close(covariance(state), problem.exact().covariance[0], 1e-7)
+    found = draws(partial(EXACT.draw, state), COUNT)
     assert misses(found, problem.exact(), mean=0.0, sd=0.0) == []
-    covariance = found[:, 0].T.cov()
-    error = ((problem.exact().sd[0].outer(problem.exact().sd[0])) / len(found) ** 0.5).abs()
-    assert ((covariance - problem.exact().covariance[0]).abs() < 6 * error).all()
+    error = problem.exact().sd[0].outer(problem.exact().sd[0]) * (2 / COUNT) ** 0.5
+    assert ((found[:, 0].T.cov() - problem.exact().covariance[0]).abs() < 4 * error).all()
 
 
-@pytest.mark.parametrize("prior_precision", [0.1, 4.0])
+@pytest.mark.parametrize("prior_precision", [0.01, 8.0])
 def test_a_wrong_prior_is_seen(prior_precision: float) -> None:
     problem = PROBLEMS[0]
     wrong = replace(EXACT, prior_precision=prior_precision)
-    assert misses(draws(partial(wrong.draw, converged(wrong, problem.build()))), problem.exact(), sd=0.0)
+    assert misses(
+        draws(partial(wrong.draw, converged(wrong, problem.build())), COUNT), problem.exact(), mean=0.0, sd=0.0
+    )
 
 
 def test_the_diagonal_is_the_mean_field_solution() -> None:
     problem = PROBLEMS[0]
     diagonal = replace(EXACT, structure="diag")
-    found = draws(partial(diagonal.draw, converged(diagonal, problem.build())))
+    found = draws(partial(diagonal.draw, converged(diagonal, problem.build())), COUNT)
     assert misses(found, problem.mean_field(), mean=0.0, sd=0.0) == []
     assert misses(found, problem.exact())
 
@@ -69,12 +73,14 @@ def test_every_member_is_exact_where_all_know_the_same_factors() -> None:
 
     algorithm = replace(EXACT, feed="split")
     x, y = (part.repeat(3, *[1] * (part.ndim - 1)) for part in data())  # each member's part of a batch: all of it
-    state = algorithm.init(build, NUM_DATA, 600)
-    for _ in range(600):
+    state = algorithm.init(build, NUM_DATA, 300)
+    for _ in range(300):
         algorithm.step(state, (x, y))
     algorithm.finish(state, [data()])
     exact = Problem("layer", 1, "base").exact()
-    found = draws(partial(algorithm.draw, state))
+    for member in range(3):
+        close(covariance(state, member), exact.covariance[0], 1e-7)
+    found = draws(partial(algorithm.draw, state), COUNT)
     assert misses(found, exact, mean=0.0, sd=0.0) == []
     assert (found[:, 0] - found[:, 1]).abs().max() > 0.1  # each has its own draw
 
@@ -179,15 +185,15 @@ def test_each_member_has_the_curvature_that_it_has_alone(strategy: str) -> None:
         close(
             torch.linalg.inv(covariance(state, member)), brute_force(alone, likelihood, y) + 0.7 * torch.eye(18), 1e-8
         )
-    found = predict(LastLayerLaplace(), state, inputs(), 500)
+    found = predict(LastLayerLaplace(), state, inputs(), 200)
     mean = predict(MAP(), state, inputs())[0]
     features = torch.cat([fold(net, 1)[:2](inputs()), torch.ones(12, 1, dtype=torch.float64)], 1).detach()
     of_outputs = covariance(state, 1).view(3, 6, 3, 6).diagonal(dim1=0, dim2=2).movedim(-1, 0)
     spread = torch.stack([features @ part for part in of_outputs])
     sd = (spread * features).sum(-1).sqrt().T  # [example, output]
-    errors = (found[:, 1].mean(0) - mean[1]) / sd * 500**0.5
+    errors = (found[:, 1].mean(0) - mean[1]) / sd * 200**0.5
     assert errors.abs().max() < 4.5
-    assert (found[:, 1].std(0) / sd - 1).abs().max() < 4.5 / 1000**0.5
+    assert (found[:, 1].std(0) / sd - 1).abs().max() < 4.5 / 400**0.5
 
 
 @pytest.mark.parametrize("kind", [Full, Kron, Diag])

@@ -74,7 +74,7 @@ def test_draws_have_the_mean_and_the_covariance_of_the_paper(rank: int) -> None:
     diagonal = snapshots.var(0, correction=0).diag()
     columns = torch.stack([snapshots[k] - snapshots[: k + 1].mean(0) for k in (3, 4, 5)])
     covariance = diagonal if rank == 0 else 0.5 * diagonal + 0.5 * columns.mT @ columns / 2
-    count = 3000
+    count = 1500
     draws = torch.stack([flat(algorithm._values(state, sample)) for sample in range(count)])
     sd = covariance.diagonal().sqrt()
 
@@ -90,8 +90,8 @@ def test_draws_have_the_mean_and_the_covariance_of_the_paper(rank: int) -> None:
     assert miss(untrained) > 20
     assert miss(snapshots.mean(0) + sd * torch.randn(count, len(sd), dtype=torch.float64)) > 20 or rank == 0
     assert miss(draws) < 4.5
-    wide = torch.stack([flat(state.moments.draw(torch.Generator().manual_seed(i), 3.0)) for i in range(count)])
-    close(wide.std(0) / sd, torch.full_like(sd, 3), 0.1)
+    wide = torch.stack([flat(state.moments.draw(torch.Generator().manual_seed(i), 3.0)) for i in range(300)])
+    close(wide.std(0) / sd, torch.full_like(sd, 3), 0.17)
 
 
 def test_the_variance_of_what_hardly_moves_does_not_cancel() -> None:
