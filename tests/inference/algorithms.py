@@ -52,7 +52,9 @@ CASES = {
         MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True
     ),
     "swag": Case(SWAG(), SWAG(feed="split"), is_random=True),  # draws nothing before its first snapshot
-    "laplace": Case(LastLayerLaplace(), LastLayerLaplace(feed="split"), is_random=True),  # nor this, until it is done
+    "laplace": Case(
+        LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
+    ),  # nor this, until it is finished
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
 

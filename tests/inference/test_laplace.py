@@ -80,7 +80,7 @@ def test_every_member_is_exact_where_all_know_the_same_factors() -> None:
     exact = Problem("layer", 1, "base").exact()
     for member in range(3):
         close(covariance(state, member), exact.covariance[0], 1e-7)
-    found = draws(partial(algorithm.draw, state), COUNT)
+    found = draws(partial(algorithm.draw, state), 300)
     assert misses(found, exact, mean=0.0, sd=0.0) == []
     assert (found[:, 0] - found[:, 1]).abs().max() > 0.1  # each has its own draw
 
