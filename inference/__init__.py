@@ -4,27 +4,42 @@ from bayes_share.inference.base import Batch, Build, Forward, Inference, State, 
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.fit import Training, fit, fit_tensors
+from bayes_share.inference.laplace import LastLayerLaplace
 from bayes_share.inference.map import MAP
+from bayes_share.inference.mc_dropout import MCDropout
+from bayes_share.inference.norms import reestimate_norms
 from bayes_share.inference.predict import predict
 from bayes_share.inference.svi import SVI
+from bayes_share.inference.swag import SWAG
 
-ALGORITHMS: dict[str, type] = {"map": MAP, "svi": SVI, "deep-ensemble": DeepEnsemble}
+ALGORITHMS: dict[str, type] = {
+    "map": MAP,
+    "svi": SVI,
+    "deep-ensemble": DeepEnsemble,
+    "mc-dropout": MCDropout,
+    "swag": SWAG,
+    "laplace": LastLayerLaplace,
+}
 """The algorithms by their names on the command line."""
 
 __all__ = [
     "ALGORITHMS",
     "MAP",
     "SVI",
+    "SWAG",
     "Batch",
     "Build",
     "DeepEnsemble",
     "Execution",
     "Forward",
     "Inference",
+    "LastLayerLaplace",
+    "MCDropout",
     "State",
     "StepInfo",
     "Training",
     "fit",
     "fit_tensors",
     "predict",
+    "reestimate_norms",
 ]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch
+from bayes_share.inference.dropout import dropout_rate
 from bayes_share.inference.optimization import micro_batches
 from bayes_share.inference.schedule import Schedule, ScheduleName
 from bayes_share.models.model import Model
@@ -100,17 +101,9 @@ def check_trainable(model: Model) -> None:
 
 def check_members_will_differ(model: Model, feed: Feed) -> None:
     """Raise an InputError where members are equal and would stay so, because all are fed alike and without noise."""
-    if model.ensemble_size > 1 and feed == "tile" and not _has_dropout(model) and members_equal(model):
+    has_dropout = any(dropout_rate(module) > 0 for module in model.modules())
+    if model.ensemble_size > 1 and feed == "tile" and not has_dropout and members_equal(model):
         raise InputError(
             "all members are equal and see the same images, so they would stay equal: "
             'start the factors with init="normal" or "random_sign", or feed with "split"'
         )
-
-
-def _has_dropout(model: nn.Module) -> bool:
-    def probability(module: nn.Module) -> float:
-        if isinstance(module, nn.MultiheadAttention):
-            return module.dropout
-        return module.p if isinstance(module, nn.modules.dropout._DropoutNd) else 0.0
-
-    return any(probability(module) > 0 for module in model.modules())

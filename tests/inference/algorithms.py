@@ -7,7 +7,17 @@ from typing import Any
 import torch
 
 from bayes_share.data import Data, load_data
-from bayes_share.inference import MAP, SVI, Build, DeepEnsemble, Inference, Training
+from bayes_share.inference import (
+    MAP,
+    SVI,
+    SWAG,
+    Build,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    Training,
+)
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
@@ -44,6 +54,13 @@ CASES = {
     "map": Case(MAP(), MAP(feed="split")),
     "svi": Case(_svi(), _svi(feed="split"), quiet=_svi(initial_scale=1e-8), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
+    "mc-dropout": Case(
+        MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True
+    ),
+    "swag": Case(SWAG(), SWAG(feed="split"), is_random=True),  # draws nothing before its first snapshot
+    "laplace": Case(
+        LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
+    ),  # nor this, until it is finished
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
 

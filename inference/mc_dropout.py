@@ -1,0 +1,60 @@
+"""MC dropout: dropout that stays on in prediction, as an approximate posterior."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.base import Build, Forward
+from bayes_share.inference.draws import evaluating
+from bayes_share.inference.dropout import masked, place_dropout
+from bayes_share.inference.map import MAP, MAPState
+from bayes_share.models.model import Model
+
+
+@dataclass(frozen=True)
+class MCDropout(MAP):
+    """MC dropout: dropout that stays on in prediction, as a posterior over weights (arXiv 1506.02142).
+
+    Trains as `MAP` with ordinary dropout, a mask for each example. A draw is the network under one mask, the same for
+    all examples and each member's own. That is a draw of the weights, whose inputs are dropped (equation 7). A network
+    that has dropout (of probability above 0) keeps it where it is. In any other it is put before every linear layer
+    and convolution but the first registered: of inputs of convolutions whole channels are dropped. Examples have to be
+    on the first axis wherever something is dropped.
+
+    Args:
+        dropout_rate: probability of dropping, where the network has no dropout of its own.
+    """
+
+    dropout_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.dropout_rate < 1:
+            raise InputError(f"the dropout rate is a probability above 0 and below 1, and is {self.dropout_rate}")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> MAPState:
+        """A fresh model with dropout, in training mode, and its optimizer.
+
+        Raises:
+            InputError: a network in which nothing can be dropped, or with dropout that cannot be the same for all
+                examples: of attention weights, or alpha dropout.
+        """
+
+        def build_with_dropout() -> Model:
+            model = build()
+            place_dropout(model, self.dropout_rate)
+            return model
+
+        return super().init(build_with_dropout, num_data, num_steps)
+
+    def draw(self, state: MAPState, sample: int) -> Forward:
+        """The network under the masks of this number."""
+        device = next(state.model.parameters()).device
+
+        def forward(x: Tensor) -> Tensor:
+            with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
+                return state.model(x.to(device))
+
+        return forward
