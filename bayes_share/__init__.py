@@ -28,6 +28,7 @@ _PUBLIC = {
     "load_run": "bayes_share.run",
     "load_data": "bayes_share.data",
     "MAP": "bayes_share.inference.map",
+    "IVON": "bayes_share.inference.ivon",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",

@@ -4,14 +4,16 @@ from bayes_share.inference.base import Batch, Build, Forward, Inference, State, 
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.fit import Training, fit, fit_tensors
+from bayes_share.inference.ivon import IVON
 from bayes_share.inference.map import MAP
 from bayes_share.inference.predict import predict
 
-ALGORITHMS: dict[str, type] = {"map": MAP, "deep-ensemble": DeepEnsemble}
+ALGORITHMS: dict[str, type] = {"map": MAP, "ivon": IVON, "deep-ensemble": DeepEnsemble}
 """The algorithms by their names on the command line."""
 
 __all__ = [
     "ALGORITHMS",
+    "IVON",
     "MAP",
     "Batch",
     "Build",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bayes_share.data import Data, load_data
-from bayes_share.inference import MAP, Build, DeepEnsemble, Inference, Training
+from bayes_share.inference import IVON, MAP, Build, DeepEnsemble, Inference, Training
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
@@ -38,6 +38,7 @@ def _deep(of: Inference[Any]) -> DeepEnsemble:
 
 CASES = {
     "map": Case(MAP(), MAP(feed="split")),
+    "ivon": Case(IVON(), IVON(feed="split"), quiet=IVON(hess_init=1e12, factor_hess_init=1e12), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
