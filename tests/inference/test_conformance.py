@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.data import train_batch
 from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
+from bayes_share.seeding import seeded
 
 ALL = pytest.mark.parametrize("size", SIZES)
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -160,8 +161,11 @@ def test_a_state_read_back_goes_on_bit_for_bit(case: Case, size: int) -> None:
     assert differences(saved, other.state.state_dict())
     other.state.load_state_dict(saved)
     assert differences(run.state.state_dict(), other.state.state_dict()) == []
-    for _ in range(3):
-        infos = [case.algorithm.step(state, batch) for state in (run.state, other.state)]
+    for step in range(3):
+        infos = []
+        for state in (run.state, other.state):
+            with seeded("step", step):
+                infos.append(case.algorithm.step(state, batch))
         assert torch.equal(infos[0].loss, infos[1].loss)
         assert infos[0].learning_rate == infos[1].learning_rate
     assert differences(run.state.state_dict(), other.state.state_dict()) == []
