@@ -71,6 +71,7 @@ class IVON(GradientOptions):
         hess_approx: estimate of the Hessian: "price", from gradients at draws, or "gradsq", from their squares.
     """
 
+    learning_rate: float = 0.5
     weight_decay: float = 1e-4
     factor_decay: float = 1e-4
     norm_centre: float = 0.0

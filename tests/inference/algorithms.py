@@ -11,6 +11,7 @@ from bayes_share.inference import IVON, MAP, Build, DeepEnsemble, Inference, Tra
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
+from bayes_share.sharing.members import Feed
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ def _deep(of: Inference[Any]) -> DeepEnsemble:
     return DeepEnsemble(of=of, networks=2)
 
 
+def _ivon(hess_init: float, feed: Feed = "tile") -> IVON:
+    return IVON(hess_init=hess_init, factor_hess_init=hess_init, feed=feed)
+
+
 CASES = {
     "map": Case(MAP(), MAP(feed="split")),
-    "ivon": Case(IVON(), IVON(feed="split"), quiet=IVON(hess_init=1e12, factor_hess_init=1e12), is_random=True),
+    "ivon": Case(_ivon(5.0), _ivon(5.0, "split"), quiet=_ivon(1e12), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
