@@ -11,6 +11,7 @@ from bayes_share.inference.ivon import IVONState
 
 EACH = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 STEPS = 1200
+pytestmark = pytest.mark.usefixtures("unchecked")  # checks take most of the time of a step so small
 
 
 def algorithm(prior: float = 1.0) -> IVON:
