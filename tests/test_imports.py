@@ -22,7 +22,7 @@ ORDER = (
     ("models",),
     ("inference",),
     ("evaluation",),
-    ("config",),
+    ("config", "presets"),
     ("run",),
     ("compare", "options"),
     ("quickstart", "cli"),

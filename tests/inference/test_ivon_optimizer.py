@@ -296,7 +296,11 @@ def gaussians(sizes: list[float]) -> Iterator[tuple[Normal, Normal, IVONOptimize
         p = nn.Parameter(torch.linspace(-2, 2, 9, dtype=DOUBLE))
         optimizer = IVONOptimizer([p], **{**OPTIONS, "weight_decay": decay}, centre=1.0)
         optimizer.state[p]["hess"].copy_(torch.linspace(-0.9 * decay, 3, 9, dtype=DOUBLE))
-        yield Normal(p.detach(), optimizer.sd(p)), Normal(torch.ones_like(p), torch.full_like(p, 50 * decay).rsqrt()), optimizer
+        yield (
+            Normal(p.detach(), optimizer.sd(p)),
+            Normal(torch.ones_like(p), torch.full_like(p, 50 * decay).rsqrt()),
+            optimizer,
+        )
 
 
 def test_the_divergence_from_the_prior_is_torchs() -> None:
