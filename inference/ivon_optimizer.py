@@ -132,7 +132,7 @@ class IVONOptimizer(torch.optim.Optimizer):
                 torch._foreach_copy_(params, means)
             self._is_sampling = False
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update means and Hessians with the average over the draws since the last step.
 
         Args:
