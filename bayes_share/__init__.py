@@ -30,6 +30,7 @@ _PUBLIC = {
     "MAP": "bayes_share.inference.map",
     "SVI": "bayes_share.inference.svi",
     "pyro_model": "bayes_share.models.program",
+    "IVON": "bayes_share.inference.ivon",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",
     "MCDropout": "bayes_share.inference.mc_dropout",
     "SWAG": "bayes_share.inference.swag",

@@ -27,12 +27,16 @@ commands:
 
 _FIT_HELP = """usage: bayes-share fit ALGORITHM --out RUN [OPTIONS]
        bayes-share fit --config RUN/config.yaml --out NEW_RUN [OPTIONS]
+       bayes-share fit --preset NAME --out RUN [OPTIONS]
        bayes-share fit --resume --out RUN
 
 Train a network and write metrics, checkpoints and predictions into the folder RUN.
 
 algorithms:
 {algorithms}
+
+presets, which options override:
+{presets}
 
 examples:
   bayes-share fit map --out runs/digits
@@ -76,31 +80,30 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _fit(arguments: list[str]) -> None:
-    from bayes_share.config import RunConfig, read_config
+    from bayes_share.config import RunConfig
     from bayes_share.run import run
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_FIT_HELP.format(algorithms=_algorithm_lines()), end="")
+        print(_FIT_HELP.format(algorithms=_algorithm_lines(), presets=_preset_lines()), end="")
         return
     named = arguments.pop(0) if not arguments[0].startswith("-") else None
     first = _first_look(arguments)
-    file = first.config
-    if file is None and first.resume and first.out is not None and (Path(first.out) / "config.yaml").is_file():
-        file = str(Path(first.out) / "config.yaml")
-    saved = {} if file is None else read_config(Path(file))
+    saved, origin = _saved_options(first)
     saved_algorithm, saved_of = saved.pop("algorithm", None), saved.pop("of", None)
     algorithm = named or saved_algorithm
     if algorithm is None:
-        raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config that names one")
+        raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config or --preset")
+    if first.preset is not None and saved_algorithm != algorithm:
+        raise InputError(f"preset {first.preset} is of algorithm {saved_algorithm}, not {algorithm}")
     if first.config is None and saved_algorithm not in (None, algorithm):
         raise InputError(
             f"{first.out} is a run with algorithm {saved_algorithm}, which cannot be resumed with {algorithm}"
         )
     parser = _fit_parser(str(algorithm), first.of or str(saved_of or "map"))
-    known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "progress", "of"}
+    known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "preset", "progress", "of"}
     for name in saved:
         if name not in known:
-            raise unknown(f"option in {file}:", name, known)
+            raise unknown(f"option in {origin}:", name, known)
     options = vars(parser.parse_args([*_as_arguments(saved, parser), *arguments]))
     if options["out"] is None:
         raise InputError("where to? --out RUN names the folder of the run")
@@ -108,6 +111,21 @@ def _fit(arguments: list[str]) -> None:
     out = Path(options["out"])
     run(config, out, options["resume"], options["progress"])
     print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
+
+
+def _saved_options(first: argparse.Namespace) -> tuple[dict[str, Any], str | None]:
+    """The options that those given are added to, and where they come from: a preset, a file, or the run resumed."""
+    from bayes_share.config import read_config
+    from bayes_share.presets import preset
+
+    if first.preset is not None:
+        if first.config is not None:
+            raise InputError("--preset and --config are two beginnings: give one of them, and the rest as options")
+        return preset(first.preset), f"preset {first.preset}"
+    file = first.config
+    if file is None and first.resume and first.out is not None and (Path(first.out) / "config.yaml").is_file():
+        file = str(Path(first.out) / "config.yaml")
+    return ({} if file is None else read_config(Path(file))), file
 
 
 def _as_arguments(saved: Mapping[str, Any], parser: OptionParser) -> list[str]:
@@ -125,7 +143,7 @@ def _as_arguments(saved: Mapping[str, Any], parser: OptionParser) -> list[str]:
 def _first_look(arguments: list[str]) -> argparse.Namespace:
     """What decides which other options there are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=None)
-    for option in ("--config", "--of", "--out"):
+    for option in ("--config", "--preset", "--of", "--out"):
         parser.add_argument(option, nargs="?")
     parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(arguments)[0]
@@ -143,6 +161,7 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
     run_options.add_argument("--out", type=str, default=None, help="folder of the run; must not exist yet")
     run_options.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
     run_options.add_argument("--config", type=str, default=None, help="a run's config.yaml; options override it")
+    run_options.add_argument("--preset", type=str, default=None, help="a published recipe; options override it")
     run_options.add_argument(
         "--progress", action=ActionYesNo(no_prefix="no-"), default=True, help="whether a progress bar is shown"
     )
@@ -163,6 +182,13 @@ def _algorithm_lines() -> str:
 
     width = max(map(len, ALGORITHMS))
     return "\n".join(f"  {name:<{width}}   {first_line(kind)}" for name, kind in ALGORITHMS.items())
+
+
+def _preset_lines() -> str:
+    from bayes_share.presets import SUMMARIES
+
+    width = max(map(len, SUMMARIES))
+    return "\n".join(f"  {name:<{width}}   {summary}" for name, summary in SUMMARIES.items())
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from bayes_share.inference.base import Batch, Build, Forward, Inference, State, 
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.fit import Training, fit, fit_tensors
+from bayes_share.inference.ivon import IVON
 from bayes_share.inference.laplace import LastLayerLaplace
 from bayes_share.inference.map import MAP
 from bayes_share.inference.mc_dropout import MCDropout
@@ -15,6 +16,7 @@ from bayes_share.inference.swag import SWAG
 ALGORITHMS: dict[str, type] = {
     "map": MAP,
     "svi": SVI,
+    "ivon": IVON,
     "deep-ensemble": DeepEnsemble,
     "mc-dropout": MCDropout,
     "swag": SWAG,
@@ -24,6 +26,7 @@ ALGORITHMS: dict[str, type] = {
 
 __all__ = [
     "ALGORITHMS",
+    "IVON",
     "MAP",
     "SVI",
     "SWAG",

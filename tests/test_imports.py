@@ -23,7 +23,7 @@ ORDER = (
     ("models",),
     ("inference",),
     ("evaluation",),
-    ("config",),
+    ("config", "presets"),
     ("run",),
     ("compare", "options"),
     ("quickstart", "cli"),

@@ -8,6 +8,7 @@ import torch
 
 from bayes_share.data import Data, load_data
 from bayes_share.inference import (
+    IVON,
     MAP,
     SVI,
     SWAG,
@@ -21,6 +22,7 @@ from bayes_share.inference import (
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
+from bayes_share.sharing.members import Feed
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ def _svi(**options: Any) -> SVI:
     return SVI(learning_rate=1e-2, kl_weight=1e-3, **options)  # the divergence is of 26,000 numbers, for 240 images
 
 
+def _ivon(hess_init: float, feed: Feed = "tile") -> IVON:
+    return IVON(hess_init=hess_init, factor_hess_init=hess_init, feed=feed)
+
+
 CASES = {
     "map": Case(MAP(), MAP(feed="split")),
     "svi": Case(_svi(), _svi(feed="split"), quiet=_svi(initial_scale=1e-8), is_random=True),
+    "ivon": Case(_ivon(5.0), _ivon(5.0, "split"), quiet=_ivon(1e12), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
     "mc-dropout": Case(
         MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True

@@ -54,14 +54,14 @@ def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytes
             assert f"default: {plain}" in options[option], options[option]
             words = options[option].partition("(type:")[0].partition("(default:")[0]
             assert len(re.findall(r"[a-z]{2,}", re.sub(r"--\S+", "", words))) >= 2, options[option]
-    for option in ("--out", "--resume", "--config", "--progress"):
+    for option in ("--out", "--resume", "--config", "--preset", "--progress"):
         assert option in options
     assert ("--of" in options) == has_inner(ALGORITHMS[name])
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_no_two_records_share_the_name_of_an_option(name: str) -> None:
-    own = {"out", "resume", "config", "progress", "of", "algorithm", "help"}
+    own = {"out", "resume", "config", "preset", "progress", "of", "algorithm", "help"}
     for one, other in combinations(records(name), 2):
         assert not set(option_fields(one)) & set(option_fields(other))
     for record in records(name):

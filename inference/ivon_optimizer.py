@@ -1,0 +1,303 @@
+"""The optimizer IVON made safe: a Gaussian posterior over weights, whose precision is its estimate of the Hessian."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Literal, get_args
+
+import torch
+from ivon import IVON as PackageIVON
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+
+HessianEstimate = Literal["price", "gradsq"]
+Centre = float | Literal["sign"]
+
+
+class IVONOptimizer(torch.optim.Optimizer):
+    """Improved Variational Online Newton (Shen et al. 2024, arXiv 2402.17641, algorithm 1).
+
+    The posterior of each weight is normal: its mean is the parameter itself, its precision ``ess * (hess + decay)``.
+    The update rules are those of the package ivon-opt; what is around them is new. All state is kept for each
+    parameter, so that it is saved, and groups can be added. Parameters that are frozen, or that get no gradient, stay
+    as they are. Whatever happens inside `sampled_params`, the means come back, in the memory format they had.
+
+    A step is one or more draws, each with a gradient, and an update with their averages::
+
+        with optimizer.sampled_params(train=True):
+            loss(model(x), y).backward()   # in one or more parts; clip and unscale here, inside
+        optimizer.step()
+
+    States are at least in float32; parameters in bfloat16 are rounded after each update and each draw. Gradients are
+    not averaged between processes.
+
+    Args:
+        params: parameters, or groups of them with options of their own: all that follow but `hess_approx`, and any
+            others.
+        lr: learning rate; a step is multiplied by ``hess_init + weight_decay``, as in the package, so that it begins
+            with that of plain gradients.
+        ess: effective sample size: what turns the loss, a mean, into a sum over the data.
+        hess_init: the Hessian of the loss before the first step (h0).
+        beta1: how much of the averaged gradient a step keeps.
+        beta2: how much of the Hessian a step keeps.
+        weight_decay: precision of the prior, divided by `ess`.
+        centre: mean of the prior: a number, or "sign": +1 or -1, as the parameter's sign was when it was handed in.
+        clip_radius: largest step before the learning rate, for each weight.
+        mc_samples: draws in a step that has a closure.
+        hess_approx: from gradients at draws by Price's theorem ("price"), or from their squares ("gradsq").
+
+    Raises:
+        InputError: an option out of its range, or a parameter that is not real.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        ess: float,
+        hess_init: float = 1.0,
+        beta1: float = 0.9,
+        beta2: float = 0.99999,
+        weight_decay: float = 1e-4,
+        centre: Centre = 0.0,
+        clip_radius: float = float("inf"),
+        mc_samples: int = 1,
+        hess_approx: HessianEstimate = "price",
+    ) -> None:
+        if hess_approx not in get_args(HessianEstimate):
+            raise unknown("estimate of the Hessian", hess_approx, get_args(HessianEstimate))
+        if mc_samples < 1:
+            raise InputError(f"a step takes at least 1 draw of the weights, not {mc_samples}")
+        self.mc_samples = mc_samples
+        self.hess_approx = hess_approx
+        self._is_sampling = False
+        self._count = 0
+        self._sums: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        options = (lr, ess, hess_init, beta1, beta2, weight_decay, centre, clip_radius)
+        names = ("lr", "ess", "hess_init", "beta1", "beta2", "weight_decay", "centre", "clip_radius")
+        super().__init__(params, dict(zip(names, options, strict=True)))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with options of their own; what is not given is as for the others.
+
+        Raises:
+            InputError: an option out of its range, or a parameter that is not real.
+        """
+        _check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for p in group["params"]:
+            if not p.is_floating_point():
+                raise InputError(f"IVON learns real numbers, and a parameter is of {p.dtype}")
+            values = p.detach().to(_precise(p.dtype), memory_format=torch.contiguous_format, copy=True)
+            self.state[p] = {
+                "step": 0,
+                "momentum": torch.zeros_like(values),
+                "hess": torch.full_like(values, group["hess_init"]),
+            }
+            if group["centre"] == "sign":
+                self.state[p]["centre"] = torch.where(values < 0, -1.0, 1.0).to(values)
+
+    @contextmanager
+    def sampled_params(self, train: bool = False) -> Iterator[None]:
+        """Put a draw of the posterior in place of the means, for the time of the context.
+
+        Args:
+            train: whether the gradients are one of the draws of the next `step`. They are then cleared at the start
+                and taken away at the end, so accumulation and clipping belong inside. After an exception they do not
+                count.
+
+        Raises:
+            InputError: inside another such context; or, with `train`, at the end, if there are no gradients, or sparse
+                ones.
+        """
+        if self._is_sampling:
+            raise InputError("the weights are a draw already: leave one sampled_params before entering the next")
+        parts = [(group, part) for group in self.param_groups for part in _alike(_trainable(group), _kind)]
+        params = [p for _, part in parts for p in part]
+        means = [p.detach().clone() for p in params]
+        self._is_sampling = True
+        try:
+            with torch.no_grad():
+                noises = [noise for group, part in parts for noise in self._noise(group, part)]
+                torch._foreach_add_(params, noises)
+            if train:
+                self.zero_grad()
+            yield
+            if train:
+                self._collect(params, noises)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(params, means)
+            self._is_sampling = False
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update means and Hessians with the average over the draws since the last step.
+
+        Args:
+            closure: computes the loss and its gradients, and gives the loss; it is called under `mc_samples` draws.
+
+        Returns:
+            The mean of the closure's losses, if there is one.
+
+        Raises:
+            InputError: no draw with a gradient since the last step.
+        """
+        losses = []
+        if closure is not None:
+            for _ in range(self.mc_samples):
+                with self.sampled_params(train=True), torch.enable_grad():
+                    losses.append(closure())
+        if not self._count:
+            raise InputError("no gradient to step with: call backward inside 'with sampled_params(train=True)'")
+        with torch.no_grad():
+            for group in self.param_groups:
+                used = [p for p in group["params"] if p in self._sums]
+                for part in _alike(used, lambda p: (*_kind(p), self.state[p]["step"])):
+                    self._update(group, part)
+        self._sums.clear()
+        self._count = 0
+        return sum(losses) / len(losses) if losses else None
+
+    def sd(self, p: Tensor) -> Tensor:
+        """The posterior's standard deviation of a parameter, in its shape and at least in float32."""
+        group = next(group for group in self.param_groups if any(p is other for other in group["params"]))
+        return (group["ess"] * (self.state[p]["hess"] + group["weight_decay"])).rsqrt()
+
+    @torch.no_grad()
+    def kl(self) -> list[Tensor]:
+        """The divergence of the posterior from its prior, in nats, summed over the parameters of each group.
+
+        ``KL(N(m, 1 / (ess (h + d))) | N(c, 1 / (ess d)))``, with Hessian h, weight decay d and centre c. Without a
+        weight decay there is no prior, and 0.
+        """
+        return [self._group_kl(group) for group in self.param_groups]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, in the precision of this optimizer's states, not of the parameters."""
+        super().load_state_dict(state_dict)
+        keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        params = chain.from_iterable(group["params"] for group in self.param_groups)
+        for key, p in zip(keys, params, strict=True):
+            for name, value in state_dict["state"][key].items():
+                if isinstance(value, Tensor):
+                    self.state[p][name] = value.detach().to(p.device, _precise(p.dtype), copy=True)
+
+    def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
+        precision = group["ess"] * (self._flat(params, "hess") + group["weight_decay"])
+        return _like(torch.randn_like(precision) / precision.sqrt(), params)
+
+    def _collect(self, params: Sequence[Tensor], noises: Sequence[Tensor]) -> None:
+        used = [(p, noise) for p, noise in zip(params, noises, strict=True) if p.grad is not None]
+        if not used:
+            raise InputError("no parameter has a gradient: call backward inside 'with sampled_params(train=True)'")
+        if any(p.grad.layout != torch.strided for p, _ in used if p.grad is not None):
+            raise InputError("IVON takes dense gradients, not sparse ones: use Embedding(sparse=False)")
+        grads = [p.grad.to(noise.dtype) for p, noise in used if p.grad is not None]
+        others = [noise for _, noise in used] if self.hess_approx == "price" else grads
+        for (p, _), grad, product in zip(used, grads, torch._foreach_mul(grads, others), strict=True):
+            before = self._sums.get(p)
+            self._sums[p] = (grad, product) if before is None else (before[0] + grad, before[1] + product)
+            p.grad = None
+        self._count += 1
+
+    def _update(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
+        """Update parameters of one device, dtype and number of steps, with the rules of the package."""
+        decay, step = group["weight_decay"], self.state[params[0]]["step"] + 1
+        centre = self._centre(group, params)
+        grad, product = [_join(self._sums[p][i] for p in params) / self._count for i in (0, 1)]
+        momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
+        hess = PackageIVON._new_hess(
+            self.hess_approx,
+            self._flat(params, "hess"),
+            product,
+            product,
+            slice(None),
+            group["ess"],
+            group["beta2"],
+            decay,
+        )
+        hess = hess.clamp(min=_smallest(hess.dtype, group["hess_init"] + decay) - decay)
+        # The prior's centre is moved to 0, where the package's rule has it, and back.
+        means = centre + PackageIVON._new_param_averages(
+            _join(params).to(hess.dtype) - centre,
+            hess,
+            momentum,
+            group["lr"] * (group["hess_init"] + decay),
+            decay,
+            group["clip_radius"],
+            1 - group["beta1"] ** step,
+            group["hess_init"],
+        )
+        torch._foreach_copy_(list(params), _like(means, params))
+        for name, flat in (("momentum", momentum), ("hess", hess)):
+            torch._foreach_copy_([self.state[p][name] for p in params], _like(flat, params))
+        for p in params:
+            self.state[p]["step"] = step
+
+    def _group_kl(self, group: dict[str, Any]) -> Tensor:
+        decay, params = group["weight_decay"], group["params"]
+        total = torch.zeros((), device=params[0].device)
+        for part in _alike(_trainable(group) if decay > 0 else [], _kind):
+            hess = self._flat(part, "hess")
+            excess = -hess / (hess + decay)  # the ratio of the variances, less 1
+            distance = _join(part).to(hess.dtype) - self._centre(group, part)
+            terms = excess - excess.log1p() + group["ess"] * decay * distance.square()
+            total = total + 0.5 * terms.sum().clamp(min=0).to(total.device)
+        return total
+
+    def _centre(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor | float:
+        return self._flat(params, "centre") if group["centre"] == "sign" else group["centre"]
+
+    def _flat(self, params: Sequence[Tensor], name: str) -> Tensor:
+        return _join(self.state[p][name] for p in params)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raise an InputError where an option of a group is out of its range."""
+    for name in ("ess", "hess_init", "clip_radius"):
+        if not options[name] > 0:
+            raise InputError(f"{name} must be positive, and is {options[name]}")
+    for name in ("lr", "weight_decay"):
+        if not options[name] >= 0:
+            raise InputError(f"{name} must not be negative, and is {options[name]}")
+    for name in ("beta1", "beta2"):
+        if not 0 <= options[name] < 1:
+            raise InputError(f"{name} must be from 0 to below 1, and is {options[name]}")
+
+
+def _trainable(group: dict[str, Any]) -> list[Tensor]:
+    return [p for p in group["params"] if p.requires_grad]
+
+
+def _alike(params: Iterable[Tensor], key: Callable[[Tensor], Hashable]) -> list[list[Tensor]]:
+    """The parameters that have a key in common, in their order."""
+    found: dict[Hashable, list[Tensor]] = {}
+    for p in params:
+        found.setdefault(key(p), []).append(p)
+    return list(found.values())
+
+
+def _kind(p: Tensor) -> tuple[torch.device, torch.dtype]:
+    return p.device, p.dtype
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _smallest(dtype: torch.dtype, initial: float) -> float:
+    """A precision so small that it may be rounding alone: below it, a sum with the decay could be 0."""
+    numbers = torch.finfo(dtype)
+    return max(numbers.eps * initial, numbers.tiny / numbers.eps)
+
+
+def _join(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _like(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of a vector, in the shapes of the parameters it was joined from."""
+    parts = flat.split([p.numel() for p in params])
+    return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]

@@ -1,0 +1,71 @@
+"""A preset is a beginning that options override, and no name of an algorithm is needed with it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from driver import Outcome, command, ended_well, one_line
+
+from bayes_share.cli import main
+from bayes_share.config import RunConfig
+from bayes_share.inference import IVON, MAP
+from bayes_share.presets import PRESETS, SUMMARIES
+
+SMALL = ["--data", "digits", "--model", "mlp", "--norm", "none", "--epochs", "1", "--num-samples", "2", "--no-progress"]
+
+
+def fit(*arguments: str | Path) -> Outcome:
+    return command("fit", *arguments)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_is_made_of_options_that_exist(name: str) -> None:
+    config = RunConfig.from_flat(PRESETS[name])
+    flat = config.to_flat()
+    assert {option: flat[option] for option in PRESETS[name]} == PRESETS[name]
+    assert (config.data, config.model, config.norm, config.epochs) == ("cifar10", "resnet20", "frn", 200)
+
+
+def test_the_recipes_are_those_of_the_ivon_paper() -> None:
+    config = RunConfig.from_flat(PRESETS["ivon-cifar10"])
+    expected = IVON(learning_rate=0.2, weight_decay=2e-4, hess_init=0.5, beta2=1 - 1e-5, ess=5e4, warmup=5 / 200)
+    assert config.algorithm == expected
+    assert (config.batch_size, config.num_samples) == (50, 64)
+    paper = {"weight_decay": 2e-4, "warmup": 5 / 200}
+    for name, expected in (
+        ("sgd-cifar10", MAP(learning_rate=0.2, **paper)),
+        ("adamw-cifar10", MAP(optimizer="adamw", learning_rate=0.002, **paper)),
+    ):
+        assert RunConfig.from_flat(PRESETS[name]).algorithm == expected
+
+
+def test_options_override_it_before_and_after(tmp_path: Path) -> None:
+    ended_well(fit("--preset", "ivon-cifar10", *SMALL, "--hess-init", "2", "--out", tmp_path / "run"))
+    flat = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (flat["algorithm"], flat["data"], flat["epochs"], flat["hess_init"]) == ("ivon", "digits", 1, 2.0)
+    assert (flat["learning_rate"], flat["weight_decay"], flat["batch_size"]) == (0.2, 2e-4, 50)
+    ended_well(fit("ivon", *SMALL, "--preset", "ivon-cifar10", "--hess-init", "2", "--out", tmp_path / "again"))
+    assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == flat
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "ivon-cifar"], "unknown preset 'ivon-cifar': did you mean 'ivon-cifar10'? Known: adamw-cifar10"),
+        (["map", "--preset", "ivon-cifar10"], "preset ivon-cifar10 is of algorithm ivon, not map"),
+        (["--preset", "ivon-cifar10", "--config", "x"], "--preset and --config are two beginnings"),
+        (["--preset", "ivon-cifar10", "--momentum", "1"], "unknown option --momentum"),
+        (["ivon", "--preset"], "--preset: expected one argument"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert message in one_line(fit(*arguments, "--out", tmp_path / "run"), 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_them_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(SUMMARIES) == set(PRESETS)
+    assert main(["fit", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, summary in SUMMARIES.items():
+        assert any(line.split() == [name, *summary.split()] for line in lines)
