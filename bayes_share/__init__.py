@@ -29,6 +29,8 @@ _PUBLIC = {
     "load_data": "bayes_share.data",
     "MAP": "bayes_share.inference.map",
     "DeepEnsemble": "bayes_share.inference.deep_ensemble",
+    "SGHMC": "bayes_share.inference.sghmc",
+    "NUTS": "bayes_share.inference.nuts",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",
