@@ -199,13 +199,7 @@ def _fit_of(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _duration(seconds: float) -> str:
-    """A time in words of one unit, rounded up to two digits.
-
-    >>> _duration(0.5), _duration(100), _duration(86400)
-    ('1 second', '2 minutes', '24 hours')
-    """
-    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= size or size == 1:
-            count = math.ceil(seconds / size)
-            return f"{count:,} {unit}{'s' if count > 1 else ''}"
-    raise AssertionError
+    """A time in words of one unit, rounded up."""
+    size, unit = next((size, unit) for size, unit in ((3600, "hour"), (60, "minute"), (0, "second")) if seconds >= size)
+    count = math.ceil(seconds / max(1, size))
+    return f"{count:,} {unit}{'s' if count > 1 else ''}"
