@@ -138,9 +138,7 @@ class Chain:
         """A kernel at the position, with what was adapted so far."""
         from pyro.infer.mcmc import NUTS
 
-        kernel = NUTS(
-            potential_fn=potential, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth
-        )
+        kernel = NUTS(potential_fn=potential, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth)
         kernel.initial_params = self.position
         with seeded("kernel"):  # the search for a first step size draws, and is not made again in an uninterrupted run
             kernel.setup(self.warmup_steps)

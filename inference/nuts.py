@@ -73,9 +73,7 @@ class NUTS:
         max_parameters: numbers that a network may have to sample; of a larger one it is said how long it would take.
     """
 
-    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"epochs": 300, "batch_size": None, "num_samples": 32}
-    )
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"epochs": 300, "batch_size": None, "num_samples": 32})
 
     chains: int = 1
     warmup: float = 0.35
@@ -158,7 +156,7 @@ class NUTS:
         whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
         return InputError(
             f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one has "
-            f"{chain.num_latents:,}: a step of {len(state.chains)} chain(s) with {gradients} gradients each would take "
+            f"{chain.num_latents:,}: a step of {len(state.chains)} chain(s) with {gradients:,} gradients each would take "
             f"about {_duration(whole)}; take sghmc"
         )
 

@@ -54,7 +54,9 @@ class SGHMCState:
 
     def transforms(self) -> dict[str, Transform]:
         """From unbounded space to the support of each prior that is bounded, by the parameter's name."""
-        found = {name: from_unbounded(latent) for latent in self.latents if (name := latent.parameter) in self.positions}
+        found = {
+            name: from_unbounded(latent) for latent in self.latents if (name := latent.parameter) in self.positions
+        }
         return {name: transform for name, transform in found.items() if transform is not None}
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,9 +78,7 @@ class SGHMCState:
         self.positions = {name: value.to(device).clone() for name, value in state_dict["positions"].items()}
         self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
         self.step = state_dict["step"]
-        self.samples = [
-            {name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]
-        ]
+        self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
 
 
 @dataclass(frozen=True)

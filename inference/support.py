@@ -1,6 +1,7 @@
 """Latent parameters as a Markov chain moves them: priors that stay what they were, and unbounded coordinates."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +33,13 @@ def initial_values(latents: list[Latent]) -> dict[str, Tensor]:
 
 def from_unbounded(latent: Latent) -> Transform | None:
     """What takes unbounded numbers to the support of a parameter's prior; None where it is unbounded itself."""
-    if isinstance(latent.prior, Hierarchical):
+    prior: Any = latent.prior
+    if isinstance(prior, Hierarchical):
         return None
-    support = latent.prior.support
-    inner = support
+    inner = prior.support
     while isinstance(inner, constraints.independent):
         inner = inner.base_constraint
-    return None if inner is constraints.real else biject_to(support)
+    return None if inner is constraints.real else biject_to(prior.support)
 
 
 def check_start(latents: list[Latent]) -> None:
@@ -47,10 +48,9 @@ def check_start(latents: list[Latent]) -> None:
     Only a prior over bounded numbers, such as a log-normal, can be one that excludes a parameter's start.
     """
     for latent in latents:
-        if from_unbounded(latent) is None:
-            continue
-        if not bool(latent.prior.support.check(latent.site.initial).all()):  # type: ignore[union-attr]
+        prior: Any = latent.prior
+        if from_unbounded(latent) is not None and not bool(prior.support.check(latent.site.initial).all()):
             raise InputError(
-                f"{latent.site.name} begins outside the support of its prior ({latent.prior}): begin inside it, "
+                f"{latent.site.name} begins outside the support of its prior: begin inside it, "
                 f"or give a prior over all numbers"
             )

@@ -49,9 +49,7 @@ CASES = {
     "map": Case(MAP(), MAP(feed="split")),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
     "sghmc": Case(SGHMC(learning_rate=0.1), SGHMC(feed="split"), is_random=True, is_minimised=False),
-    "nuts": Case(
-        NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)
-    ),
+    "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
 

@@ -1,5 +1,6 @@
 """SGHMC: exactly the law that its steps have in a linear regression, and every part of a step on its own."""
 
+import itertools
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -133,7 +134,7 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
         model.train()
         torch.testing.assert_close(algorithm.draw(state, 0)(x), now.detach(), rtol=0, atol=0)
     means = [sample["network.1.running_mean"] for sample in state.samples]
-    assert all(not torch.equal(one, other) for one, other in zip(means, means[1:], strict=False))
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(means))
     assert not torch.equal(algorithm.draw(state, 0)(x), algorithm.draw(state, 1)(x))
     assert torch.equal(algorithm.draw(state, 0)(x), algorithm.draw(state, 4)(x))
 

@@ -1,6 +1,5 @@
 """What a run has by default may depend on its algorithm, and a checkpoint after each epoch on what it costs."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:
     few = ["--epochs", "3", "--max-tree-depth", "2", "--no-progress", "--out", out]
     ended_well(command("fit", "nuts", *few))
     assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] is None
-    assert len(list(csv.DictReader((out / "metrics.csv").open()))) == 3
+    assert len((out / "metrics.csv").read_text().splitlines()) == 4
     assert json.loads((out / "summary.json").read_text())["parameters"] == 26122
     ended_well(command("fit", "--config", out / "config.yaml", "--out", tmp_path / "again", "--no-progress"))
 
@@ -49,16 +48,17 @@ def test_what_nuts_refuses_is_one_line(options: list[str], message: str, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("pays", "saved"), [(0, 4), (1e9, 2)])
+@pytest.mark.parametrize(("pays", "saved"), [(0, [3, 6, 9, 9]), (1e9, [3, 9])])
 def test_an_epoch_that_is_short_beside_saving_is_not_saved(
-    pays: float, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pays: float, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
     save = runs.Checkpoints.save
     monkeypatch.setattr(runs, "_SAVING_PAYS", pays)
-    monkeypatch.setattr(runs.Checkpoints, "save", lambda self, step, content: (steps.append(step), save(self, step, content)))
+    saving = lambda self, step, content: (steps.append(step), save(self, step, content))  # noqa: E731
+    monkeypatch.setattr(runs.Checkpoints, "save", saving)
     run(RunConfig(epochs=3, batch_size=420), tmp_path / "run", progress=False)
-    assert steps == ([3, 6, 9, 9] if saved == 4 else [3, 9])
+    assert steps == saved
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
 
 
@@ -66,4 +66,4 @@ def test_by_default_it_goes_by_the_time(tmp_path: Path) -> None:
     out = tmp_path / "run"
     setting = Setting(saves_each_epoch=False)
     ended_well(command("fit", "map", "--epochs", "3", "--no-progress", "--out", out, setting=setting))
-    assert len(list(csv.DictReader((out / "metrics.csv").open()))) == 3
+    assert len((out / "metrics.csv").read_text().splitlines()) == 4
