@@ -101,7 +101,7 @@ class RunConfig:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """The record that `to_flat` made the values of; what is not among them is as the algorithm has it by default."""
+        """The record that `to_flat` made the values of; the rest is as the algorithm has it by default."""
         given = {**run_defaults(values["algorithm"], values.get("of")), **values}
         own = {name: given[name] for name in option_fields(cls) if name in given}
         execution = Execution(**{name: values[name] for name in option_fields(Execution) if name in values})

@@ -155,9 +155,9 @@ class NUTS:
         gradients = 2**self.max_tree_depth - 1
         whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
         return InputError(
-            f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one has "
-            f"{chain.num_latents:,}: a step of {len(state.chains)} chain(s) with {gradients:,} gradients each would take "
-            f"about {_duration(whole)}; take sghmc"
+            f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
+            f"has {chain.num_latents:,}: a step of {len(state.chains)} chain(s) with {gradients:,} gradients each would "
+            f"take about {_duration(whole)}; take sghmc"
         )
 
 
