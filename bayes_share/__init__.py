@@ -36,6 +36,8 @@ _PUBLIC = {
     "SWAG": "bayes_share.inference.swag",
     "LastLayerLaplace": "bayes_share.inference.laplace",
     "reestimate_norms": "bayes_share.inference.norms",
+    "SGHMC": "bayes_share.inference.sghmc",
+    "NUTS": "bayes_share.inference.nuts",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",

@@ -150,7 +150,7 @@ def _first_look(arguments: list[str]) -> argparse.Namespace:
 
 
 def _fit_parser(algorithm: str, inner: str) -> OptionParser:
-    from bayes_share.config import RunConfig, algorithm_type, has_inner
+    from bayes_share.config import RunConfig, algorithm_type, has_inner, run_defaults
     from bayes_share.inference import Execution
 
     kind = algorithm_type(algorithm)
@@ -172,7 +172,8 @@ def _fit_parser(algorithm: str, inner: str) -> OptionParser:
             raise InputError(f"{algorithm} cannot run {inner}, which runs an algorithm itself")
         run_options.add_argument("--of", type=str, default=inner, help="name of the algorithm that trains each network")
         add_options(parser, f"the algorithm of each network, {inner}", inner_kind)
-    add_options(parser, "data, network and training", RunConfig)
+    other_defaults = run_defaults(algorithm, inner if has_inner(kind) else None)
+    add_options(parser, "data, network and training", RunConfig, other_defaults)
     add_options(parser, "execution", Execution)
     return parser
 

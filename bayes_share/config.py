@@ -44,10 +44,10 @@ class RunConfig:
         factor_prior: of r and s: "normal", "laplace" or "cauchy" around their signs, or "log-normal" around 1.
         factor_prior_scale: of the factors' prior.
         epochs: passes over the training images.
-        batch_size: images in a step.
+        batch_size: images in a step; null: all training images.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
-        checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch.
+        checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """
 
@@ -70,7 +70,7 @@ class RunConfig:
     factor_prior: PriorName = "normal"
     factor_prior_scale: float = 0.1
     epochs: int = 50
-    batch_size: int = 64
+    batch_size: int | None = 64
     seed: int = 0
     num_samples: int = 1
     checkpoint_minutes: float = 10.0
@@ -116,8 +116,9 @@ class RunConfig:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """The record that `to_flat` made the values of; what is not among them is as by default."""
-        own = {name: values[name] for name in option_fields(cls) if name in values}
+        """The record that `to_flat` made the values of; the rest is as the algorithm has it by default."""
+        given = {**run_defaults(values["algorithm"], values.get("of")), **values}
+        own = {name: given[name] for name in option_fields(cls) if name in given}
         execution = Execution(**{name: values[name] for name in option_fields(Execution) if name in values})
         return cls(algorithm=algorithm_from(values["algorithm"], values), execution=execution, **own)
 
@@ -140,6 +141,17 @@ def algorithm_type(name: str) -> type:
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
     return ALGORITHMS[name]
+
+
+def run_defaults(name: str, inner: str | None = None) -> dict[str, Any]:
+    """The options of a run whose defaults are other ones for an algorithm.
+
+    Args:
+        name: of the algorithm on the command line.
+        inner: of the one that it runs, whose defaults hold where it has none.
+    """
+    kinds = [algorithm_type(kind) for kind in (inner, name) if kind is not None]
+    return {option: value for kind in kinds for option, value in getattr(kind, "run_defaults", {}).items()}
 
 
 def algorithm_from(name: str, values: Mapping[str, Any]) -> Inference[Any]:

@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, NoReturn, get_type_hints
 
 import docstring_parser
@@ -47,18 +49,21 @@ def _readable(kind: str) -> str:
     return re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
 
 
-def add_options(parser: ArgumentParser, title: str, kind: type) -> None:
+def add_options(
+    parser: ArgumentParser, title: str, kind: type, other_defaults: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Add an option for each field of a record.
 
     Args:
         parser: gets the options.
         title: of their group in the help.
         kind: a dataclass; its docstring, or that of the base a field comes from, explains every field under ``Args``.
+        other_defaults: by the names of fields, in place of the record's own.
     """
     group = parser.add_argument_group(title)
     helps = _helps(kind)
     types = get_type_hints(kind)
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)} | dict(other_defaults)
     for name in option_fields(kind):
         default = defaults[name]
         shown = list(default) if isinstance(default, tuple) else default  # a list as it is given, not Python's tuple

@@ -27,6 +27,8 @@ from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.version import __version__
 
+_SAVING_PAYS = 20  # at the end of an epoch, when this many times as long as the last saving took has gone by since
+
 _MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
 
 
@@ -150,7 +152,7 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
 def _train(
     training: Training, folder: RunFolder, config: RunConfig, is_interrupted: Callable[[], bool], progress: bool
 ) -> None:
-    was_finished, saved_at = training.is_finished, time.monotonic()
+    was_finished, saved_at, saving = training.is_finished, time.monotonic(), 0.0
     bar = tqdm(
         total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
     )
@@ -160,11 +162,16 @@ def _train(
                 write_atomically(folder.config, config.to_yaml().encode())
             is_epoch_end = training.step % training.steps_per_epoch == 0
             is_last = is_interrupted()
-            if is_epoch_end or is_last or time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+            since = time.monotonic() - saved_at
+            is_worth = is_epoch_end and since >= _SAVING_PAYS * saving
+            if is_worth or is_last or since > 60 * config.checkpoint_minutes:
+                started = time.monotonic()
                 folder.checkpoints.save(training.step, training.state_dict())
                 saved_at = time.monotonic()
-            if is_epoch_end:
+                saving = saved_at - started
+            if is_worth:
                 write_atomically(folder.metrics, _csv(training.history))
+            if is_epoch_end:
                 bar.set_postfix_str(_latest(training.history))
             if is_last:
                 raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")

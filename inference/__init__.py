@@ -9,7 +9,9 @@ from bayes_share.inference.laplace import LastLayerLaplace
 from bayes_share.inference.map import MAP
 from bayes_share.inference.mc_dropout import MCDropout
 from bayes_share.inference.norms import reestimate_norms
+from bayes_share.inference.nuts import NUTS
 from bayes_share.inference.predict import predict
+from bayes_share.inference.sghmc import SGHMC
 from bayes_share.inference.svi import SVI
 from bayes_share.inference.swag import SWAG
 
@@ -21,13 +23,18 @@ ALGORITHMS: dict[str, type] = {
     "mc-dropout": MCDropout,
     "swag": SWAG,
     "laplace": LastLayerLaplace,
+    "sghmc": SGHMC,
+    "nuts": NUTS,
 }
+
 """The algorithms by their names on the command line."""
 
 __all__ = [
     "ALGORITHMS",
     "IVON",
     "MAP",
+    "NUTS",
+    "SGHMC",
     "SVI",
     "SWAG",
     "Batch",

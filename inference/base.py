@@ -59,7 +59,11 @@ S = TypeVar("S", bound=State)
 
 @runtime_checkable
 class Inference(Protocol[S]):
-    """An algorithm: a frozen record of hyperparameters. All that changes is in its state."""
+    """An algorithm: a frozen record of hyperparameters. All that changes is in its state.
+
+    It may have a class attribute ``run_defaults``, a mapping of options of a run (epochs, batch_size, num_samples) to
+    the defaults that suit it better than the usual ones; the command line takes and shows them.
+    """
 
     def init(self, build: Build, num_data: int, num_steps: int) -> S:
         """The state before the first step.

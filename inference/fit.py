@@ -34,7 +34,7 @@ class Training:
         build: gives a freshly initialised model.
         data: is moved to the device as a whole.
         epochs: passes over the training data.
-        batch_size: examples in a step; what remains of an epoch is dropped.
+        batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
         seed: of initialisation, order, augmentation and noise.
         execution: device, precision and the like.
 
@@ -48,12 +48,13 @@ class Training:
         build: Build,
         data: Data,
         epochs: int,
-        batch_size: int,
+        batch_size: int | None,
         seed: int = 0,
         execution: Execution = Execution(),  # noqa: B008 (frozen)
     ) -> None:
         if epochs < 1:
             raise InputError(f"training takes at least 1 epoch, not {epochs}")
+        batch_size = len(data.train) if batch_size is None else batch_size
         if not 1 <= batch_size <= len(data.train):
             raise InputError(f"a batch has from 1 to {len(data.train)} examples (all training data), not {batch_size}")
         self.algorithm = algorithm
@@ -195,7 +196,7 @@ def fit(
     model: Model | Build,
     data: Data,
     epochs: int = 10,
-    batch_size: int = 128,
+    batch_size: int | None = 128,
     seed: int = 0,
     execution: Execution = Execution(),  # noqa: B008 (frozen)
     progress: bool = True,
@@ -208,7 +209,7 @@ def fit(
             initialisations call several times.
         data: as `load_data` gives it.
         epochs: passes over the training data.
-        batch_size: examples in a step; what remains of an epoch is dropped.
+        batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
         seed: of initialisation (where a function builds the model), order, augmentation and noise.
         execution: device, precision and the like.
         progress: whether a bar is shown.

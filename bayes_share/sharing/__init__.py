@@ -6,6 +6,7 @@ from bayes_share.sharing.kinds import ParameterKind, members_equal, parameter_ki
 from bayes_share.sharing.ledger import Ledger, ledger
 from bayes_share.sharing.members import Ensemble, Feed, ensemble
 from bayes_share.sharing.strategy import Strategy
+from bayes_share.sharing.take import take_member
 
 __all__ = [
     "Ensemble",
@@ -19,4 +20,5 @@ __all__ = [
     "ledger",
     "members_equal",
     "parameter_kinds",
+    "take_member",
 ]

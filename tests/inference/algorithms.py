@@ -1,7 +1,7 @@
 """Every algorithm as the tests of the contract run it: a new one joins them by a line in `CASES`."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from bayes_share.data import Data, load_data
 from bayes_share.inference import (
     IVON,
     MAP,
+    NUTS,
+    SGHMC,
     SVI,
     SWAG,
     Build,
@@ -19,6 +21,7 @@ from bayes_share.inference import (
     MCDropout,
     Training,
 )
+from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble
@@ -35,6 +38,10 @@ class Case:
         networks: how many networks it holds, side by side as members of the prediction.
         quiet: the same with hardly any noise in what it draws; None where it draws none.
         is_random: whether two draws differ.
+        norm: of the network where a test asks for running statistics; another one where they are refused.
+        batch_size: of the 240 images.
+        is_minimised: whether the loss is minimised; a sampler's wanders.
+        widths: of the network's hidden layers.
     """
 
     algorithm: Inference[Any]
@@ -42,6 +49,10 @@ class Case:
     networks: int = 1
     quiet: Inference[Any] | None = None
     is_random: bool = False
+    norm: str = "batch"
+    batch_size: int = 48
+    is_minimised: bool = True
+    widths: tuple[int, ...] = (128, 128)
 
 
 def _deep(of: Inference[Any]) -> DeepEnsemble:
@@ -68,8 +79,13 @@ CASES = {
     "laplace": Case(
         LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
     ),  # nor this, until it is finished
+    "sghmc": Case(SGHMC(learning_rate=0.1), SGHMC(feed="split"), is_random=True, is_minimised=False),
+    "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
+
+STEPS_PER_EPOCH = 5
+"""Of those that the tests speak of, whatever an algorithm's batches are."""
 
 SIZES = (1, 3)
 """A single network, and an ensemble of three."""
@@ -85,13 +101,20 @@ def digits(augment: str = "none", count: int = 240) -> Data:
 def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any) -> Build:
     """Builds a perceptron, or the network `name`, for digits, or an ensemble of it with `init` and norm `sharing`."""
     init, sharing = options.pop("init", "normal"), options.pop("sharing", "shared")
-    name = options.pop("name", "mlp")
+    name, widths = options.pop("name", "mlp"), options.pop("widths", (128, 128))
 
     def build() -> Model:
-        network = build_network(name, num_classes=10, in_channels=1, image_size=(8, 8), **options)
+        make = partial(mlp, widths) if name == "mlp" else partial(build_network, name)
+        network = make(num_classes=10, in_channels=1, image_size=(8, 8), **options)
         return Model(network if size == 1 else ensemble(network, size, init, sharing)).to(dtype)
 
     return build
+
+
+def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:
+    """A training of ``epochs * STEPS_PER_EPOCH`` steps."""
+    epochs = epochs * STEPS_PER_EPOCH * case.batch_size // len(data.train)
+    return Training(case.algorithm, build, data, epochs, case.batch_size, seed)
 
 
 def trained(training: Training, steps: int | None = None) -> Training:

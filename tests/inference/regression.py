@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.inference import Build
+from bayes_share.inference.kept import spread
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
@@ -82,15 +83,19 @@ class Problem:
 
         return build
 
-    def exact(self) -> Posterior:
-        """The posterior, where members do not share what is unknown; else that of the mean log-likelihood."""
+    def exact(self, is_shared: bool = True) -> Posterior:
+        """The posterior, where members do not share what is unknown; else that of the mean log-likelihood.
+
+        Args:
+            is_shared: whether members share a base weight; else each has its own copy of it.
+        """
         x, y = data()
         scales = self._scales()  # [member, input]
         features = x * scales.unsqueeze(1)  # [member, example, input]
         centre, precision = self._prior()
         gram = features.mT @ features / NOISE**2
         moment = (features.mT @ y.unsqueeze(-1)).squeeze(-1) / NOISE**2
-        if self.unknown == "base":
+        if self.unknown == "base" and is_shared:
             gram, moment = gram.mean(0, keepdim=True), moment.mean(0, keepdim=True)
         covariance = torch.linalg.inv(gram + precision * torch.eye(NUM_INPUTS, dtype=torch.float64))
         mean = (covariance @ (moment + precision * centre).unsqueeze(-1)).squeeze(-1)
@@ -108,6 +113,13 @@ class Problem:
         scales = self._scales()
         return Posterior(centre * scales, torch.diag_embed(scales.square() / precision))
 
+    def priors(self) -> dict[str, Any]:
+        """Of what is unknown, for `build`."""
+        from pyro.distributions import Normal
+
+        centre, precision = self._prior()
+        return {self.unknown: Normal(torch.tensor(centre), torch.tensor(precision**-0.5))}
+
     def _prior(self) -> tuple[float, float]:
         return float(self.unknown == "factor"), 1 / PRIOR_SD[self.unknown] ** 2
 
@@ -124,6 +136,32 @@ class Problem:
         if self.members == 1 and self.unknown == "base":
             return torch.ones(1, NUM_INPUTS, dtype=torch.float64)
         return r * s if self.unknown == "base" else weight * s
+
+
+def misses_of_chain(found: Tensor, posterior: Posterior) -> list[str]:
+    """Where the draws of a chain are farther from a posterior than their Monte Carlo error.
+
+    Args:
+        found: ``[draw, member, input]``, in the order of the chain.
+        posterior: what they should be of. Errors up to four standard errors are let pass, by effective sample size.
+    """
+    from pyro.ops.stats import effective_sample_size
+
+    if not found.std(0).min() > 1e-3 * posterior.sd.max():
+        return ["the chain stands still"]
+    problems = []
+    centred = (found - posterior.mean) / posterior.sd
+    # The standard deviations of a standard normal number and of its square.
+    for name, values, expected, sd in (("means", centred, 0.0, 1.0), ("variances", centred.square(), 1.0, 2**0.5)):
+        errors = (values.mean(0) - expected) / sd * effective_sample_size(values[None], 0, 1).sqrt()
+        if not errors.abs().max() < 4:
+            problems.append(f"the {name} are off by {errors.tolist()} standard errors")
+    return problems
+
+
+def chain_order(count: int) -> list[int]:
+    """The numbers of draws in which `spread` gives back the order of a chain."""
+    return sorted(range(count), key=lambda sample: spread(range(count), sample))
 
 
 PROBLEMS = [

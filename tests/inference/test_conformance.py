@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, Case, builder, digits, trained
+from algorithms import CASES, SIZES, Case, builder, case_training, digits, trained
 from states import differences, through_bytes
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ SPLIT = pytest.mark.parametrize("case", [case for case in CASES.values() if case
 
 
 def training(case: Case, size: int, epochs: int = 6, seed: int = 0, **options: Any) -> Training:
-    return Training(case.algorithm, builder(size, **options), digits(), epochs, 48, seed)
+    return case_training(case, builder(size, widths=case.widths, **options), digits(), epochs, seed)
 
 
 def images(count: int = 40) -> Tensor:
@@ -77,8 +77,8 @@ def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, size: 
         assert 0 <= float(info.accuracy) <= 1
         assert float(info.kl) >= 0
     losses = [float(info.loss) for info in infos]
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-    assert [line["epoch"] for line in run.history] == list(range(6))
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5]) or not case.is_minimised
+    assert [line["epoch"] for line in run.history] == list(range(30 // run.steps_per_epoch))
     assert run.history[-1]["train_nll"] < 0.5 * run.history[0]["train_nll"]
     assert run.history[-1]["validation_nll"] < 0.7 * run.history[0]["validation_nll"]
 
@@ -88,7 +88,8 @@ def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, size: 
 def test_the_history_is_the_mean_of_the_steps(case: Case, size: int) -> None:
     run = training(case, size, epochs=2)
     infos = list(run.steps())
-    for line, part in zip(run.history, (infos[:5], infos[5:]), strict=True):
+    parts = [infos[first : first + run.steps_per_epoch] for first in range(0, 10, run.steps_per_epoch)]
+    for line, part in zip(run.history, parts, strict=True):
         for name, values in (
             ("loss", [info.loss for info in part]),
             ("train_nll", [-info.log_lik for info in part]),
@@ -120,7 +121,7 @@ def test_two_draws_differ_where_there_is_something_to_draw(case: Case, size: int
 @ALL
 @pytest.mark.parametrize("is_training", [True, False])
 def test_predicting_changes_nothing(case: Case, size: int, is_training: bool) -> None:
-    run = trained(training(case, size, dropout=0.3, norm="batch", sharing="member"), 3)
+    run = trained(training(case, size, dropout=0.3, norm=case.norm, sharing="member"), 3)
     for network in modules(run.state):
         network.train(is_training)
         next(network.modules()).training = not is_training  # a mode of its own, as a frozen part has
@@ -140,8 +141,8 @@ def test_predicting_changes_nothing(case: Case, size: int, is_training: bool) ->
 @ALL
 @pytest.mark.parametrize("batch_size", [1, 7, 39, 40, 1000])
 def test_the_batch_size_of_prediction_changes_nothing(case: Case, size: int, batch_size: int) -> None:
-    run = training(case, size, norm="batch", dropout=0.2, dtype=torch.float64)
-    x, y = train_batch(digits(), torch.arange(48))
+    run = training(case, size, norm=case.norm, dropout=0.2, dtype=torch.float64)
+    x, y = train_batch(digits(), torch.arange(case.batch_size))
     for _ in range(2):
         case.algorithm.step(run.state, (x.double(), y))
     expected = predict(case.algorithm, run.state, images().double(), num_samples=2)
@@ -154,12 +155,13 @@ def test_the_batch_size_of_prediction_changes_nothing(case: Case, size: int, bat
 @CASE
 @ALL
 def test_a_state_read_back_goes_on_bit_for_bit(case: Case, size: int) -> None:
-    run = training(case, size, norm="batch")
-    batch = train_batch(digits(), torch.arange(48))
-    for _ in range(3):
-        case.algorithm.step(run.state, batch)
+    run = training(case, size, norm=case.norm)
+    batch = train_batch(digits(), torch.arange(case.batch_size))
+    for step in range(3):
+        with seeded("step", step):
+            case.algorithm.step(run.state, batch)
     saved = through_bytes(run.state.state_dict())
-    other = training(case, size, norm="batch", seed=9)
+    other = training(case, size, norm=case.norm, seed=9)
     assert differences(saved, other.state.state_dict())
     other.state.load_state_dict(saved)
     assert differences(run.state.state_dict(), other.state.state_dict()) == []
@@ -186,7 +188,7 @@ def test_members_differ_after_training(case: Case) -> None:
 @CASE
 def test_members_with_equal_factors_are_equal(case: Case) -> None:
     algorithm = case.quiet or case.split or case.algorithm
-    state = algorithm.init(builder(3, init="ones", dtype=torch.float64), 240, 10)
+    state = algorithm.init(builder(3, init="ones", dtype=torch.float64, widths=case.widths), 240, 10)
     logits = predict(algorithm, state, images().double())[0]
     networks = logits.unflatten(0, (case.networks, 3))
     tolerance = 1e-12 if case.quiet is None else 1e-4

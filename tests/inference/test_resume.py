@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, Case, builder, digits, trained
+from algorithms import CASES, SIZES, STEPS_PER_EPOCH, Case, builder, case_training, digits, trained
 from states import differences, leaves, through_bytes
 
 from bayes_share.inference import MAP, Training
 
-EPOCHS, STEPS_PER_EPOCH = 3, 5
+EPOCHS = 3
 
 
-def training(algorithm: Any, size: int) -> Training:
+def training(case: Case, size: int) -> Training:
     """With everything that a checkpoint could forget: dropout, augmentation, running statistics, a schedule."""
-    build = builder(size, norm="batch", dropout=0.3, sharing="member")
-    run = Training(algorithm, build, digits("crop"), EPOCHS, 48, seed=3)
-    assert run.steps_per_epoch == STEPS_PER_EPOCH
+    build = builder(size, norm=case.norm, dropout=0.3, sharing="member", widths=case.widths)
+    run = case_training(case, build, digits("crop"), EPOCHS, seed=3)
+    assert run.num_steps == EPOCHS * STEPS_PER_EPOCH
     return run
 
 
@@ -26,19 +26,19 @@ def result(run: Training) -> dict[str, Any]:
     return {**run.state_dict(), "validation": run.predict(data.validation, 2), "test": run.predict(data.test, 2)}
 
 
-def uninterrupted(algorithm: Any, size: int) -> dict[str, Any]:
-    return result(trained(training(algorithm, size)))
+def uninterrupted(case: Case, size: int) -> dict[str, Any]:
+    return result(trained(training(case, size)))
 
 
 def stopped(
-    algorithm: Any, size: int, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
+    case: Case, size: int, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
 ) -> dict[str, Any]:
     """Stopped after each of these steps, and gone on with by a training that is built afresh."""
-    run = training(algorithm, size)
+    run = training(case, size)
     for step in at:
         content = through_bytes(trained(run, step).state_dict())
         forget(content)
-        run = training(algorithm, size)
+        run = training(case, size)
         torch.randn(3)  # whatever happens between is none of its business
         run.load_state_dict(content)
         assert run.step == step
@@ -48,22 +48,22 @@ def stopped(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_stopped_training_ends_with_the_same_bits(case: Case, size: int) -> None:
-    expected = uninterrupted(case.algorithm, size)
+    expected = uninterrupted(case, size)
     assert expected["is_finished"]
     assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
     for at in ([1], [5], [7], [10], [14], [15], [2, 3, 9, 10, 11]):
-        assert differences(stopped(case.algorithm, size, at), expected) == [], f"stopped at {at}"
+        assert differences(stopped(case, size, at), expected) == [], f"stopped at {at}"
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_other_optimizers_keep_their_memory(optimizer: str, size: int) -> None:
-    algorithm = MAP(optimizer=optimizer, learning_rate=1e-3, warmup=0.3, accumulate=2)
-    assert differences(stopped(algorithm, size, [4]), uninterrupted(algorithm, size)) == []
+    case = Case(MAP(optimizer=optimizer, learning_rate=1e-3, warmup=0.3, accumulate=2))
+    assert differences(stopped(case, size, [4]), uninterrupted(case, size)) == []
 
 
 def test_only_the_time_differs() -> None:
-    one, other = [uninterrupted(MAP(), 3) for _ in range(2)]
+    one, other = [uninterrupted(Case(MAP()), 3) for _ in range(2)]
     assert differences(one, other) == []
     everything = differences(one, other, ignored=lambda path: False)
     assert set(everything) <= {"/seconds", *(f"/history/{epoch}/seconds" for epoch in range(EPOCHS))}
@@ -102,4 +102,4 @@ FORGOTTEN = [no_momentum, no_sums, no_step_of_the_schedule, no_running_statistic
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("forget", FORGOTTEN)
 def test_the_comparison_sees_what_a_checkpoint_forgets(forget: Callable[[dict[str, Any]], None], size: int) -> None:
-    assert differences(stopped(MAP(), size, [7], forget), uninterrupted(MAP(), size))
+    assert differences(stopped(Case(MAP()), size, [7], forget), uninterrupted(Case(MAP()), size))

@@ -44,6 +44,8 @@ def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytes
     options = explained(text)
     for record in records(name):
         defaults = {field.name: field.default for field in dataclasses.fields(record)}
+        if record is RunConfig:
+            defaults |= getattr(ALGORITHMS[name], "run_defaults", {})
         for field in option_fields(record):
             option = f"--{field.replace('_', '-')}"
             assert option in options

@@ -1,0 +1,168 @@
+"""SGHMC: exactly the law that its steps have in a linear regression, and every part of a step on its own."""
+
+import itertools
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from pyro import distributions as dist
+from regression import PROBLEMS, Posterior, Problem, chain_order, data, draws, misses_of_chain
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.inference import SGHMC, fit_tensors
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.priors import Hierarchical
+from bayes_share.seeding import seeded
+from bayes_share.sharing import ensemble
+
+PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
+FRICTION, RATE, STEPS, KEPT = 0.4, 0.07, 1100, 1000
+SAMPLER = SGHMC(learning_rate=RATE, factor_rate=1.0, friction=FRICTION, burn_in=1 / 11, keep=KEPT)
+
+
+def stationary(problem: Problem) -> Posterior:
+    """What the chain draws from, its step size included: variance ``1 / (h - η h² / (2 (2 - α)))`` for curvature h."""
+    exact, scales = problem.exact(), problem._scales()
+    curvature = torch.linalg.inv(exact.covariance / scales.unsqueeze(-1) / scales.unsqueeze(-2))
+    step = RATE / len(data()[0])
+    covariance = torch.linalg.inv(curvature - step * curvature @ curvature / (2 * (2 - FRICTION)))
+    return Posterior(exact.mean, covariance * scales.unsqueeze(-1) * scales.unsqueeze(-2))
+
+
+def chain(problem: Problem, algorithm: SGHMC = SAMPLER) -> Tensor:
+    state = fit_tensors(algorithm, problem.build(problem.priors()), *data(), STEPS)
+    return draws(partial(algorithm.draw, state), KEPT)[chain_order(KEPT)]
+
+
+@PROBLEM
+def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> None:
+    expected = stationary(problem)
+    assert ((expected.sd / problem.exact().sd - 1).abs() < 0.1).all()  # the allowance for the size of the steps
+    state = SAMPLER.init(problem.build(problem.priors()), 10, 100)
+    assert misses_of_chain(draws(partial(SAMPLER.draw, state), 50), expected)  # untrained
+    prior = problem.prior()
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(KEPT, *prior.mean.shape, generator=generator, dtype=torch.float64)
+    assert misses_of_chain(prior.mean + prior.sd * normal, expected)
+    assert misses_of_chain(chain(problem), expected) == []
+
+
+@pytest.mark.parametrize(("problem", "temperature"), [(PROBLEMS[0], 0.0), (PROBLEMS[0], 2.0), (PROBLEMS[3], 2.0)])
+def test_another_temperature_is_seen(problem: Problem, temperature: float, unchecked: None) -> None:
+    assert misses_of_chain(chain(problem, replace(SAMPLER, temperature=temperature)), stationary(problem))
+
+
+def test_without_noise_it_is_sgd_with_momentum_and_the_prior_as_a_penalty() -> None:
+    problem = PROBLEMS[0]
+    priors = problem.priors()
+    state = fit_tensors(SGHMC(learning_rate=0.02, friction=0.3, temperature=0.0), problem.build(priors), *data(), 7)
+    with seeded(0, "init"):
+        model = problem.build(priors)()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.7, weight_decay=1 / 10)
+    for _ in range(7):
+        optimizer.zero_grad()
+        x, y = data()
+        (-model.likelihood.log_lik(model(x), y[None]).mean()).backward()
+        optimizer.step()
+    torch.testing.assert_close(state.model.network.weight, model.network.weight, rtol=1e-12, atol=1e-12)
+
+
+def positive(prior: Any, weight: float = 1.0) -> Model:
+    layer = nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        layer.weight.fill_(weight)
+    return Model(layer, Gaussian(1.0), {"weight": prior}).double()
+
+
+@pytest.mark.parametrize("prior", [dist.LogNormal(0.0, 0.5), dist.HalfCauchy(1.0)], ids=["log-normal", "half-Cauchy"])
+def test_a_bounded_prior_is_sampled_in_unbounded_space(prior: Any, unchecked: None) -> None:
+    x, y = torch.ones(4, 1, dtype=torch.float64), torch.full((4,), 0.8, dtype=torch.float64)
+    algorithm = SGHMC(learning_rate=0.1, friction=0.4, burn_in=0.1, keep=2000)
+    state = fit_tensors(algorithm, positive(prior, weight=6.0), x, y, 2000)
+    found = torch.stack([sample["network.weight"].flatten() for sample in state.samples])
+    assert (found > 0).all()
+    grid = torch.linspace(1e-4, 12, 200_000, dtype=torch.float64)
+    log_density = prior.log_prob(grid) - 0.5 * (0.8 - grid).square() * 4
+    mass = (log_density - log_density.max()).exp()
+    mean = (mass * grid).sum() / mass.sum()
+    sd = ((mass * (grid - mean).square()).sum() / mass.sum()).sqrt()
+    assert abs(found.mean() - mean) < 0.2 * sd  # the start is more than 10 sd away
+    assert abs(found.std() / sd - 1) < 0.2
+
+
+def test_a_bounded_prior_goes_on_after_a_stop() -> None:
+    x, y = torch.ones(4, 1, dtype=torch.float64), torch.full((4,), 0.8, dtype=torch.float64)
+    algorithm = SGHMC(burn_in=0.0, keep=5)
+    states = [algorithm.init(lambda: positive(dist.HalfCauchy(1.0)), 4, 10) for _ in range(2)]
+    for step in range(10):
+        if step == 4:
+            states[1].load_state_dict(states[0].state_dict())
+        for state in states if step >= 4 else states[:1]:
+            with seeded(step):
+                algorithm.step(state, (x, y))
+    assert torch.equal(states[0].model.network.weight, states[1].model.network.weight)
+    assert torch.equal(states[0].positions["network.weight"], states[1].positions["network.weight"])
+
+
+def test_what_has_no_prior_is_learned_and_what_is_frozen_is_known() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    net[0].weight.requires_grad_(False)
+    model = Model(net, Gaussian(0.5), {"0.bias": None, "2.bias": None}).double()
+    x, y = data()
+    hot = fit_tensors(SGHMC(learning_rate=1e-8, temperature=1e12, burn_in=0.0), model, x, y, 20)
+    for name, parameter in hot.model.named_parameters():
+        moved = (parameter - dict(model.named_parameters())[name]).abs().max()
+        assert (moved > 1) == (name == "network.2.weight")  # noise
+        assert (moved == 0) == (name == "network.0.weight")  # frozen
+    assert set(hot.samples[0]) == {"network.0.bias", "network.2.weight", "network.2.bias", "likelihood.log_noise"}
+
+
+def test_a_draw_is_a_whole_copy_of_its_time() -> None:
+    model = Model(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), Gaussian(1.0))
+    x, y = (tensor.float() for tensor in data())
+    algorithm = SGHMC(burn_in=0.5, keep=4)
+    state = algorithm.init(lambda: model, 10, 8)
+    for step in range(8):
+        algorithm.step(state, (x, y))
+        assert len(state.samples) == max(0, step - 3)
+        now = model.eval()(x)
+        model.train()
+        torch.testing.assert_close(algorithm.draw(state, 0)(x), now.detach(), rtol=0, atol=0)
+    means = [sample["network.1.running_mean"] for sample in state.samples]
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(means))
+    assert not torch.equal(algorithm.draw(state, 0)(x), algorithm.draw(state, 1)(x))
+    assert torch.equal(algorithm.draw(state, 0)(x), algorithm.draw(state, 4)(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"friction": 0.0}, "friction must be above 0 and at most 1, and is 0.0"),
+        ({"friction": 1.5}, "friction must be above 0"),
+        ({"temperature": -1.0}, "temperature must not be negative, and is -1.0"),
+        ({"burn_in": 1.0}, "burn_in is a part of all steps, from 0 to below 1, and is 1.0"),
+        ({"keep": 0}, "at least 1 draw is kept, not 0"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SGHMC(**options)
+
+
+def test_models_that_cannot_be_sampled() -> None:
+    hierarchical = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
+    with pytest.raises(InputError, match="the prior of weight is hierarchical, which sghmc does not sample"):
+        SGHMC().init(lambda: positive(hierarchical), 4, 10)
+    with pytest.raises(InputError, match="no parameter of the model has a prior"):
+        SGHMC().init(lambda: positive(None), 4, 10)
+    with pytest.raises(InputError, match="weight begins outside the support of its prior"):
+        SGHMC().init(lambda: positive(dist.LogNormal(0.0, 1.0), -1.0), 4, 10)
+    equal = Model(ensemble(nn.Linear(3, 1), 2, "ones"), Gaussian(1.0))
+    with pytest.raises(InputError, match="they would stay equal"):
+        SGHMC(temperature=0.0).init(lambda: equal, 4, 10)
+    SGHMC().init(lambda: equal, 4, 10)

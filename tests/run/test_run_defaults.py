@@ -1,0 +1,69 @@
+"""What a run has by default may depend on its algorithm, and a checkpoint after each epoch on what it costs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from driver import Setting, command, ended_well, one_line
+
+from bayes_share import run as runs
+from bayes_share.config import RunConfig, run_defaults
+from bayes_share.inference import NUTS, SGHMC
+from bayes_share.run import run
+
+
+def test_an_algorithm_has_its_own() -> None:
+    assert run_defaults("map") == {}
+    assert run_defaults("nuts") == dict(NUTS.run_defaults)
+    assert run_defaults("deep-ensemble", "sghmc") == dict(SGHMC.run_defaults)
+    config = RunConfig.from_flat({"algorithm": "nuts", "epochs": 7})
+    assert (config.batch_size, config.num_samples, config.epochs) == (None, 32, 7)
+    assert RunConfig.from_flat({"algorithm": "map"}) == RunConfig()
+    assert RunConfig.from_flat({"algorithm": "deep-ensemble", "of": "sghmc"}).num_samples == 16
+    assert RunConfig.from_flat(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    few = ["--epochs", "3", "--max-tree-depth", "2", "--no-progress", "--out", out]
+    ended_well(command("fit", "nuts", *few))
+    assert yaml.safe_load((out / "config.yaml").read_text())["batch_size"] is None
+    assert len((out / "metrics.csv").read_text().splitlines()) == 4
+    assert json.loads((out / "summary.json").read_text())["parameters"] == 26122
+    ended_well(command("fit", "--config", out / "config.yaml", "--out", tmp_path / "again", "--no-progress"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "64"], "nuts needs all 1260 examples in every step, and the batch has 64: set batch_size to"),
+        (["--max-parameters", "1000"], "up to 1,000 numbers to sample (max_parameters), and this one has 26,122"),
+        (["--norm", "batch"], "is a batch norm: take norm group, frn or none"),
+    ],
+)
+def test_what_nuts_refuses_is_one_line(options: list[str], message: str, tmp_path: Path) -> None:
+    outcome = command("fit", "nuts", *options, "--no-progress", "--out", tmp_path / "run")
+    assert message in one_line(outcome, 2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("pays", "saved"), [(0, [3, 6, 9, 9]), (1e9, [3, 9])])
+def test_an_epoch_that_is_short_beside_saving_is_not_saved(
+    pays: float, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    save = runs.Checkpoints.save
+    monkeypatch.setattr(runs, "_SAVING_PAYS", pays)
+    saving = lambda self, step, content: (steps.append(step), save(self, step, content))  # noqa: E731
+    monkeypatch.setattr(runs.Checkpoints, "save", saving)
+    run(RunConfig(epochs=3, batch_size=420), tmp_path / "run", progress=False)
+    assert steps == saved
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_by_default_it_goes_by_the_time(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    setting = Setting(saves_each_epoch=False)
+    ended_well(command("fit", "map", "--epochs", "3", "--no-progress", "--out", out, setting=setting))
+    assert len((out / "metrics.csv").read_text().splitlines()) == 4
