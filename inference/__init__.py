@@ -26,7 +26,6 @@ ALGORITHMS: dict[str, type] = {
     "sghmc": SGHMC,
     "nuts": NUTS,
 }
-
 """The algorithms by their names on the command line."""
 
 __all__ = [

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from bayes_share.inference.base import Batch
 from bayes_share.inference.draws import evaluating
-from bayes_share.inference.support import initial_values, restored_latents
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model
 from bayes_share.seeding import seeded
@@ -50,7 +49,7 @@ class Chain:
     @property
     def num_latents(self) -> int:
         """How many of them are sampled."""
-        return sum(latent.site.initial.numel() for latent in self._program.latents)
+        return sum(latent.site.signs.numel() for latent in self._program.latents)
 
     @property
     def step_size(self) -> float:
@@ -58,10 +57,9 @@ class Chain:
         return self.adaptation["step_size"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, the adaptation, what was kept, and what the priors took from the first values."""
+        """The position, the adaptation, and what was kept."""
         return {
             "model": self.model.state_dict(),
-            "initial": initial_values(list(self._program.latents)),
             "position": self.position,
             "adaptation": self.adaptation,
             "kept": self.kept,
@@ -69,8 +67,8 @@ class Chain:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self._program = Program(self.model, tuple(restored_latents(self.model, state_dict["initial"])))
         self.model.load_state_dict(state_dict["model"])
+        self._program = Program(self.model, tuple(self.model.latents()))  # around the signs that were read back
         device = next(self.model.parameters()).device
         self.position = {name: value.to(device) for name, value in state_dict["position"].items()}
         self.adaptation = state_dict["adaptation"]

@@ -1,8 +1,9 @@
 """IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ class IVON(GradientOptions):
         samples: draws of the weights in each step, each with a pass forward and backward.
         hess_approx: estimate of the Hessian: "price", from gradients at draws, or "gradsq", from their squares.
     """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
     learning_rate: float = 0.5
     weight_decay: float = 1e-4

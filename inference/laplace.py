@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ class LastLayerLaplace(MAP):
             data leaves many directions to the prior, and a weak one then predicts badly.
         tune_prior: whether the prior precision is chosen by the marginal likelihood, starting there, for each member.
     """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
     structure: Structure = "auto"
     prior_precision: float | None = 100.0

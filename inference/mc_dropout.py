@@ -1,6 +1,9 @@
 """MC dropout: dropout that stays on in prediction, as an approximate posterior."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +29,8 @@ class MCDropout(MAP):
     Args:
         dropout_rate: probability of dropping, where the network has no dropout of its own.
     """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
     dropout_rate: float = 0.1
 

@@ -156,7 +156,7 @@ class NUTS:
         whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
         return InputError(
             f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
-            f"has {chain.num_latents:,}: a step of {len(state.chains)} chain(s) with {gradients:,} gradients each would "
+            f"has {chain.num_latents:,}: a step of {len(state.chains)} chains with {gradients:,} gradients each would "
             f"take about {_duration(whole)}; take sghmc"
         )
 
@@ -180,7 +180,7 @@ def _check_independent(model: Model) -> None:
 
 def _check_priors(model: Model) -> None:
     latents = model.latents()
-    check_start(latents)
+    check_start(model, latents)
     sampled = {latent.parameter for latent in latents}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in sampled:

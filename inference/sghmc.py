@@ -15,7 +15,7 @@ from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.kept import Thinning, check_thinning, spread
 from bayes_share.inference.schedule import ScheduleName
-from bayes_share.inference.support import check_start, from_unbounded, initial_values, restored_latents
+from bayes_share.inference.support import check_start, from_unbounded
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
@@ -60,10 +60,9 @@ class SGHMCState:
         return {name: transform for name, transform in found.items() if transform is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """The chain, its samples, and what the priors took from the first values."""
+        """The chain and its samples."""
         return {
             "model": self.model.state_dict(),
-            "initial": initial_values(self.latents),
             "positions": self.positions,
             "velocity": self.velocity,
             "step": self.step,
@@ -72,8 +71,8 @@ class SGHMCState:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self.latents = restored_latents(self.model, state_dict["initial"])
         self.model.load_state_dict(state_dict["model"])
+        self.latents = self.model.latents()  # around the signs that were read back
         device = next(self.model.parameters()).device
         self.positions = {name: value.to(device).clone() for name, value in state_dict["positions"].items()}
         self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
@@ -145,10 +144,10 @@ class SGHMC(GradientOptions):
                 raise InputError(
                     f"the prior of {latent.site.name} is hierarchical, which sghmc does not sample: use svi or nuts"
                 )
-        check_start(latents)
+        check_start(model, latents)
         transforms = {latent.parameter: from_unbounded(latent) for latent in latents}
         positions = {
-            latent.parameter: transform.inv(latent.site.initial).clone()
+            latent.parameter: transform.inv(model.get_parameter(latent.parameter).detach()).clone()
             for latent in latents
             if (transform := transforms[latent.parameter]) is not None
         }

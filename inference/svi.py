@@ -1,8 +1,9 @@
 """Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,8 @@ class SVI(GradientOptions):
         local_reparametrization: whether linear layers and convolutions with a "normal" guide draw their outputs instead
             of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557); gradients vary less.
     """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "latent": "auto"})
 
     learning_rate: float = 3e-3
     factor_rate: float = 1.0

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -112,6 +113,8 @@ class SWAG(MAP):
         scale: what the standard deviations of the draws are multiplied by; 1 is the paper's posterior.
         norm_draws: first draws for which batch norm statistics are estimated, each by a pass over the training data.
     """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
     swa_start: float = 0.5
     swa_rate: float = 0.5
