@@ -13,7 +13,7 @@ from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.priors import WEIGHT_SCALE, Latents, PriorName, standard_rules
+from bayes_share.priors import WEIGHT_SCALE, Centre, Latents, Prior, PriorName, Selector, standard_rules
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
 
@@ -41,8 +41,9 @@ class RunConfig:
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
         prior: of the weights, around 0: "normal", "laplace" or "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
-        factor_prior: of r and s: "normal", "laplace" or "cauchy" around their signs, or "log-normal" around 1.
+        factor_prior: of r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
+        factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
         epochs: passes over the training images.
         batch_size: images in a step; null: all training images.
         seed: of initialisation, order, augmentation and noise.
@@ -69,6 +70,7 @@ class RunConfig:
     prior_scale: float = WEIGHT_SCALE
     factor_prior: PriorName = "normal"
     factor_prior_scale: float = 0.1
+    factor_prior_centre: Centre = "sign"
     epochs: int = 50
     batch_size: int | None = 64
     seed: int = 0
@@ -101,12 +103,23 @@ class RunConfig:
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
                 network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
-            priors = standard_rules(
-                network, self.latent, self.prior, self.prior_scale, self.factor_prior, self.factor_prior_scale
-            )
-            return Model(network, priors=priors)
+            model = Model(network)
+            model.priors = self.priors(model)
+            return model
 
         return build
+
+    def priors(self, model: Model) -> dict[Selector, Prior]:
+        """The rules for a model's priors."""
+        return standard_rules(
+            list(model.sites().values()),
+            self.latent,
+            self.prior,
+            self.prior_scale,
+            self.factor_prior,
+            self.factor_prior_scale,
+            self.factor_prior_centre,
+        )
 
     def to_flat(self) -> dict[str, Any]:
         """All options by their names on the command line, as plain values."""

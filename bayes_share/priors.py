@@ -69,6 +69,7 @@ Selector = str | Callable[[Site], bool]
 """A kind, a role, a name or pattern of names, or a predicate."""
 
 Latents = Literal["auto", "all", "factors", "base", "last-layer"]
+Centre = Literal["one", "sign"]
 PriorName = Literal["normal", "laplace", "cauchy", "log-normal"]
 
 WEIGHT_SCALE = 4.0
@@ -89,9 +90,7 @@ def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = WEIGH
     return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
 
 
-def around(
-    centre: Literal["one", "sign"], scale: float, family: Callable[..., "Distribution"] | None = None
-) -> PriorOfSite:
+def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] | None = None) -> PriorOfSite:
     """A family around 1, or around the sign (+1 or -1) that each number starts with: for rank-1 factors.
 
     Args:
@@ -129,19 +128,26 @@ def default_prior(site: Site) -> "Distribution | None":
 
 
 def standard_rules(
-    network: nn.Module, latent: Latents, weights: PriorName, scale: float, factors: PriorName, factor_scale: float
+    sites: Sequence[Site],
+    latent: Latents,
+    weights: PriorName,
+    scale: float,
+    factors: PriorName,
+    factor_scale: float,
+    centre: Centre,
 ) -> dict[Selector, Prior]:
     """Rules from a few names, as the command line gives them.
 
     Args:
-        network: what they are for.
+        sites: what they are for.
         latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share; "last-layer":
             the weights and biases of the layer that was defined last; "auto": "factors" where there are any, else
             "last-layer".
         weights: family of the weights, around 0 and scaled by fan-in.
         scale: of that family, for a fan-in of 1.
-        factors: family of the factors, around their signs; "log-normal" around 1.
+        factors: family of the factors; "log-normal" is around 1.
         factor_scale: of that family.
+        centre: of the other families of the factors: "one", or the "sign" that each factor starts with.
 
     Raises:
         InputError: an unknown name, a scale that is not positive, or latent factors in a network that has none.
@@ -152,6 +158,7 @@ def standard_rules(
         ("latents", latent, Latents),
         ("prior", weights, PriorName),
         ("prior", factors, PriorName),
+        ("centre of priors", centre, Centre),
     ):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
@@ -161,24 +168,25 @@ def standard_rules(
     if weights == "log-normal":
         raise InputError("prior 'log-normal' is for factors: weights are of both signs")
     families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
-    rules: dict[Selector, Prior] = {"weight": scaled_by_fan_in(families[weights], scale)}
-    sites = [site for _, site in sites_of(network, {})]
-    if has_factors := any(site.kind == "factor" for site in sites):
-        is_log = factors == "log-normal"
-        around_zero = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
-        rules["factor"] = around_zero if is_log else around("sign", factor_scale, families[factors])
+    has_factors = any(site.kind == "factor" for site in sites)
+    if latent == "factors" and not has_factors:
+        raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
-    if latent == "factors":
-        if not has_factors:
-            raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
-        return rules | {lambda site: site.kind != "factor": None}
-    if latent == "base":
-        return rules | {lambda site: site.kind != "base": None}
-    if latent == "last-layer":
-        last = [site.name for site in sites if site.role == "weight"][-1].rpartition(".")[0].removeprefix("network.")
-        return rules | {lambda site: site.name.rpartition(".")[0].removeprefix("network.") != last: None}
-    return rules
+    last = [site.name for site in sites if site.role == "weight"][-1].rpartition(".")[0]
+    is_latent: dict[str, Callable[[Site], bool]] = {
+        "all": lambda site: True,
+        "factors": lambda site: site.kind == "factor",
+        "base": lambda site: site.kind == "base",
+        "last-layer": lambda site: site.name.rpartition(".")[0] == last,
+    }
+    rules: dict[Selector, Prior] = {"weight": scaled_by_fan_in(families[weights], scale)}
+    if has_factors and factors == "log-normal":
+        rules["factor"] = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
+    elif has_factors:
+        rules["factor"] = around(centre, factor_scale, families[factors])
+    points: list[Selector] = [site.name for site in sites if not is_latent[latent](site)]
+    return rules | dict.fromkeys(points, None)
 
 
 def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical"]:

@@ -93,15 +93,21 @@ class Model(nn.Module):
         Raises:
             InputError: a prior that is for nothing, or does not broadcast to its parameter.
         """
+        sites = self.sites()
+        priors = priors_of(list(sites.values()), self.priors)
+        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
+
+    def sites(self) -> dict[str, Site]:
+        """The parameters that are learned, by their names in the model."""
         is_ensemble = isinstance(self.network, Ensemble)
         kinds = parameter_kinds(self.network)
         signs = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
         in_network = sites_of(self.network, signs, "network." if is_ensemble else "")
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
-        sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
-        priors = priors_of(list(sites.values()), self.priors)
-        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
+        return sites | {
+            f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood
+        }
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""

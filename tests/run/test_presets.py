@@ -23,10 +23,29 @@ def test_it_is_made_of_options_that_exist(name: str) -> None:
     config = RunConfig.from_flat(PRESETS[name])
     flat = config.to_flat()
     assert {option: flat[option] for option in PRESETS[name]} == PRESETS[name]
-    assert (config.data, config.model, config.norm, config.epochs) == ("cifar10", "resnet20", "frn", 200)
+
+
+def test_the_rank1_recipe_is_the_published_one() -> None:
+    config = RunConfig.from_flat(PRESETS["rank1-cifar10"])
+    assert isinstance(config.algorithm, SVI)
+    assert (config.model, config.ensemble_size, config.epochs, config.batch_size) == ("wide_resnet28_10", 4, 250, 128)
+    rates = [config.algorithm.rate_at(epoch, 250) for epoch in (99, 100, 200, 225)]
+    assert rates == pytest.approx([1, 0.2, 0.04, 0.008])
+    assert config.algorithm.kl_weight_at(99, 250) == pytest.approx(0.5)
+    assert config.algorithm.kl_weight_at(200, 250) == 1
+    model = Model(ensemble(nn.Linear(3, 2), 2, "random_sign"))
+    model.priors = config.priors(model)
+    (r, s) = model.latents()
+    for latent in (r, s):
+        assert latent.site.kind == "factor"
+        assert latent.prior.mean.unique().tolist() == [1.0]
+        assert latent.prior.stddev.unique().tolist() == [pytest.approx(0.1)]
 
 
 def test_the_recipes_are_those_of_the_ivon_paper() -> None:
+    for name in ("ivon-cifar10", "sgd-cifar10", "adamw-cifar10"):
+        config = RunConfig.from_flat(PRESETS[name])
+        assert (config.data, config.model, config.norm, config.epochs) == ("cifar10", "resnet20", "frn", 200)
     config = RunConfig.from_flat(PRESETS["ivon-cifar10"])
     expected = IVON(learning_rate=0.2, weight_decay=2e-4, hess_init=0.5, beta2=1 - 1e-5, ess=5e4, warmup=5 / 200)
     assert config.algorithm == expected
