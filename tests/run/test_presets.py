@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 from driver import Outcome, command, ended_well, one_line
+from torch import nn
 
 from bayes_share.cli import main
 from bayes_share.config import RunConfig
-from bayes_share.inference import IVON, MAP
+from bayes_share.inference import IVON, MAP, SVI
+from bayes_share.models.model import Model
 from bayes_share.presets import PRESETS, SUMMARIES
+from bayes_share.sharing import ensemble
 
 SMALL = ["--data", "digits", "--model", "mlp", "--norm", "none", "--epochs", "1", "--num-samples", "2", "--no-progress"]
 
