@@ -104,9 +104,14 @@ class Guide(nn.Module, ABC):
         return {piece.name: self._shaped(piece, part) for piece, part in zip(self.pieces, parts, strict=True)}
 
     def _shaped(self, piece: Piece, part: Tensor) -> Tensor:
-        own, leading = piece.initial.shape[1:], part.shape[:-1].numel()
-        value = part.reshape((leading, *own) if piece.is_own else piece.initial.shape)
-        return value if piece.is_real else piece.transform(value)
+        if not piece.is_own:
+            shared = part.reshape(piece.initial.shape)
+            return shared if piece.is_real else piece.transform(shared)
+        if not piece.is_real:  # with the members last but one, as bounds that the support has may be a member's own
+            by_member = part.movedim(0, -2)
+            free = by_member.reshape(*by_member.shape[:-2], *piece.initial.shape)
+            part = piece.transform(free).flatten(by_member.ndim - 1).movedim(-2, 0)
+        return part.reshape(part.shape[:-1].numel(), *piece.initial.shape[1:])
 
     def noise(self, like: Tensor, generator: torch.Generator | None, rows: int | None) -> Tensor:
         """Standard normal numbers for ``[member, number]``, with an axis for rows before the last where asked for."""
@@ -206,10 +211,11 @@ class Joint(Guide):
         """Location + noise with the covariance."""
         assert rows is None
         noise = self.noise(self.loc, generator, None)
-        if self.is_full:
-            return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
-        columns = self.noise(self.factor[:, 0], generator, None)
-        return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
+        with torch.autocast(self.loc.device.type, enabled=False):  # as precise as the guide's numbers
+            if self.is_full:
+                return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
+            columns = self.noise(self.factor[:, 0], generator, None)
+            return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
 
     def _tril(self) -> Tensor:
         return self.factor.tril(-1) + torch.diag_embed(self.log_scale.exp())
