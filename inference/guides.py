@@ -21,6 +21,7 @@ from bayes_share.sharing.kinds import ParameterKind
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
+_FARTHEST = 12.0  # from 0, that a transformed number starts
 _LARGEST_FULL = 5000  # numbers, whose covariance takes 100 MB
 
 GuideName = Literal["normal", "delta", "cauchy", "low-rank", "full-rank"]
@@ -64,11 +65,15 @@ class Piece:
 
     def unconstrained(self) -> Tensor:
         """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or at 0."""
+        if self.is_real:
+            return self.initial
         support, inside = _of_one_number(self.support), self.initial
         for other in (self.initial.abs() + 1e-3, torch.ones_like(self.initial)):
             inside = torch.where(support.check(inside), inside, other)
         free = self.transform.inv(inside)
-        return torch.where(free.isfinite(), free, torch.zeros_like(free))
+        is_usable = support.check(inside) & free.isfinite()
+        # Not so near to a bound that no gradient is left.
+        return torch.where(is_usable, free, torch.zeros_like(free)).clamp(-_FARTHEST, _FARTHEST)
 
 
 class Guide(nn.Module, ABC):

@@ -86,7 +86,7 @@ def test_the_log_joint_is_the_formula(size: int, num_data: int | None) -> None:
         of_data += float(logits.log_softmax(-1)[torch.arange(BATCH), y].sum()) / size
         torch.testing.assert_close(trace.nodes["outputs"]["value"][member], logits, rtol=1e-10, atol=1e-10)
     expected += of_data * (1 if num_data is None else num_data / BATCH)
-    assert float(trace.log_prob_sum()) == pytest.approx(expected, rel=1e-10)
+    assert float(trace.log_prob_sum()) == pytest.approx(expected, rel=1e-6)  # scales of default priors are float32
 
 
 class Tied(nn.Module):
@@ -116,7 +116,7 @@ def test_a_shared_weight_is_one_site_and_counts_once() -> None:
         logits = hidden @ values["layer.weight"].T + values[bias]
         hidden = torch.tanh(logits)
     of_data = float(logits.log_softmax(-1)[torch.arange(BATCH), y].sum())
-    assert float(trace.log_prob_sum()) == pytest.approx(prior + of_data, rel=1e-10)
+    assert float(trace.log_prob_sum()) == pytest.approx(prior + of_data, rel=1e-6)
 
 
 def test_points_are_used_as_they_are_and_nothing_is_changed() -> None:
@@ -195,9 +195,9 @@ def test_a_shared_scale_is_a_site_of_its_own() -> None:
     expected += sum(normal_log_density(values[name], 0.0, scale) for name in ("0.weight", "2.weight"))
     logits = trace.nodes["outputs"]["value"][0]
     expected += float(logits.log_softmax(-1)[torch.arange(BATCH), y].sum())
-    assert float(trace.log_prob_sum()) == pytest.approx(expected, rel=1e-9)
+    assert float(trace.log_prob_sum()) == pytest.approx(expected, rel=1e-6)
     loss = Trace_ELBO().differentiable_loss(pyro_model(model), AutoNormal(pyro_model(model)), x, y)
-    assert math.isfinite(loss)
+    assert math.isfinite(float(loss.detach()))
     pyro.clear_param_store()
 
 
