@@ -39,7 +39,7 @@ class RunConfig:
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: of the weights, around 0: "normal", "laplace" or "cauchy".
+        prior: of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
         factor_prior: of r and s: "normal", "laplace" or "cauchy" around their signs, or "log-normal" around 1.
         factor_prior_scale: of the factors' prior.

@@ -107,8 +107,8 @@ def standard_rules(
         latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share, which in a
             network without members is all; "last-layer": all of the layer whose weight was defined last; "auto":
             "factors" where there are any, else "last-layer".
-        weights: family of the weights, around 0 and scaled by fan-in.
-        scale: of that family, for a fan-in of 1.
+        weights: family of the weights, around 0 and scaled by fan-in, and of biases and norms, as in `default_prior`.
+        scale: of the weights' priors, for a fan-in of 1.
         factors: family of the factors, around their signs; "log-normal" around 1.
         factor_scale: of that family.
 
@@ -130,13 +130,18 @@ def standard_rules(
             raise InputError(f"the scale of a prior must be positive, and is {number}")
     if weights == "log-normal":
         raise InputError("prior 'log-normal' is for factors: weights are of both signs")
-    families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
     rules: dict[Selector, Prior] = {}
+    families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
     sites = [site for _, site in sites_of(network, {}, prefix_of(network))]
     layers = [_layer(site) for site in sites if site.role == "weight"]
     has_factors = any(site.kind == "factor" for site in sites)
-    if layers:
-        rules["weight"] = scaled_by_fan_in(families[weights], scale)
+    family, roles = families[weights], {site.role for site in sites}
+    of_roles: dict[Role, Prior] = {
+        "weight": scaled_by_fan_in(family, scale),
+        "bias": family(torch.tensor(0.0), torch.tensor(1.0)),
+        "norm": around("one", 1.0, family),
+    }
+    rules |= {role: prior for role, prior in of_roles.items() if role in roles}
     if has_factors:
         is_log = factors == "log-normal"
         around_one = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))

@@ -208,7 +208,8 @@ class Joint(Guide):
         from pyro import distributions
 
         if self.is_full:
-            return distributions.MultivariateNormal(self.loc, scale_tril=self._tril()).to_event(1)
+            noise = distributions.Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc)).to_event(1)
+            return distributions.TransformedDistribution(noise, [Triangular(self.loc, self._tril())]).to_event(1)
         diagonal = (2 * self.log_scale).exp()
         return distributions.LowRankMultivariateNormal(self.loc, self.factor, diagonal).to_event(1)
 
@@ -223,7 +224,38 @@ class Joint(Guide):
             return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
 
     def _tril(self) -> Tensor:
-        return self.factor.tril(-1) + torch.diag_embed(self.log_scale.exp())
+        """The Cholesky factor of the covariance; of its rows, `factor` has what stands below 1 on the diagonal."""
+        identity = torch.eye(self.factor.shape[-1]).to(self.factor)
+        return self.log_scale.exp().unsqueeze(-1) * (self.factor.tril(-1) + identity)
+
+
+class Triangular(Transform):
+    """``loc + tril @ noise``, which keeps the noise of the latest draw.
+
+    So the density of a draw needs no system of equations, which rounding spoils where the triangle is large.
+
+    Args:
+        loc: ``[member, number]``.
+        tril: ``[member, number, number]``, lower triangles with positive diagonals.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, loc: Tensor, tril: Tensor) -> None:
+        super().__init__(cache_size=1)
+        self.loc, self.tril = loc, tril
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.loc + (self.tril @ x.unsqueeze(-1)).squeeze(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.tril, (y - self.loc).unsqueeze(-1), upper=False).squeeze(-1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The log of the determinant of the triangle."""
+        return self.tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int) -> Guide:

@@ -154,7 +154,9 @@ class SVI(GradientOptions):
         for what, option, known in choices:
             if option not in get_args(known):
                 raise unknown(what, option, get_args(known))
-        self.check_not_negative("momentum", "weight_decay", "kl_weight")
+        self.check_not_negative("weight_decay", "kl_weight")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
         if not self.initial_scale > 0:
             raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
         if not 0 <= self.kl_warmup <= 1:

@@ -78,8 +78,8 @@ class Program:
         return {latent.parameter: values[latent.site.name] for latent in self.latents}
 
     def scale_name(self, prior: Hierarchical) -> str:
-        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "scale"."""
-        return next(f"{latent.site.name}.scale" for latent in self.latents if latent.prior is prior)
+        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "_scale"."""
+        return next(f"{latent.site.name}_scale" for latent in self.latents if latent.prior is prior)
 
 
 def pyro_model(model: Model, num_data: int | None = None) -> Program:
