@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,8 +111,31 @@ def _fit(arguments: list[str]) -> None:
         raise InputError("where to? --out RUN names the folder of the run")
     config = RunConfig.from_flat({**options, "algorithm": algorithm})
     out = Path(options["out"])
-    run(config, out, options["resume"], options["progress"])
+    with _showing_log():
+        run(config, out, options["resume"], options["progress"])
     print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
+
+
+@contextmanager
+def _showing_log() -> Iterator[None]:
+    """Print what the library logs on stderr, each line once."""
+    logger, handler, seen = logging.getLogger("bayes_share"), logging.StreamHandler(), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        was_seen = line in seen
+        seen.add(line)
+        return not was_seen
+
+    handler.addFilter(is_new)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _saved_options(first: argparse.Namespace) -> tuple[dict[str, Any], str | None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from torch import nn
 
 from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError, unknown
@@ -39,7 +40,7 @@ class RunConfig:
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: of the weights, around 0: "normal", "laplace" or "cauchy".
+        prior: of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
         factor_prior: of r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
@@ -103,16 +104,14 @@ class RunConfig:
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
                 network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
-            model = Model(network)
-            model.priors = self.priors(model)
-            return model
+            return Model(network, priors=self.priors(network))
 
         return build
 
-    def priors(self, model: Model) -> dict[Selector, Prior]:
-        """The rules for a model's priors."""
+    def priors(self, network: nn.Module) -> dict[Selector, Prior]:
+        """The rules for the priors of a network's parameters."""
         return standard_rules(
-            list(model.sites().values()),
+            network,
             self.latent,
             self.prior,
             self.prior_scale,

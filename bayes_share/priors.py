@@ -13,38 +13,11 @@ from torch.distributions import Distribution as TorchDistribution
 from torch.distributions import Transform
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.layers.norm import MemberLayerNorm
-from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
+from bayes_share.sharing.kinds import ParameterKind
+from bayes_share.sites import Role, Site, prefix_of, sites_of
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
-
-Role = Literal["weight", "bias", "norm", "factor", "likelihood"]
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """A parameter that is learned, as a rule for priors sees it.
-
-    Args:
-        name: in the user's network, as in ``layers.1.weight``.
-        kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
-        role: "weight", "bias", "norm" (the scale of a norm), "factor", or "likelihood" (what a likelihood learns).
-        fan_in: how many inputs each output of its layer sums over; 1 where it is no sum.
-        signs: +1 or -1, as its numbers were when the model was made, for rank-1 factors; 1 for anything else. Of its
-            shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and with its dtype and device.
-    """
-
-    name: str
-    kind: ParameterKind
-    role: Role
-    fan_in: int
-    signs: Tensor
-
-    @property
-    def members(self) -> int:
-        """How many members have a part of it each; 1 where they share it."""
-        return 1 if self.kind == "base" else len(self.signs)
 
 
 @dataclass(frozen=True)
@@ -128,7 +101,7 @@ def default_prior(site: Site) -> "Distribution | None":
 
 
 def standard_rules(
-    sites: Sequence[Site],
+    network: nn.Module,
     latent: Latents,
     weights: PriorName,
     scale: float,
@@ -139,18 +112,19 @@ def standard_rules(
     """Rules from a few names, as the command line gives them.
 
     Args:
-        sites: what they are for.
-        latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share; "last-layer":
-            the weights and biases of the layer that was defined last; "auto": "factors" where there are any, else
-            "last-layer".
-        weights: family of the weights, around 0 and scaled by fan-in.
-        scale: of that family, for a fan-in of 1.
+        network: what they are for.
+        latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share, which in a
+            network without members is all; "last-layer": all of the layer whose weight was defined last; "auto":
+            "factors" where there are any, else "last-layer".
+        weights: family of the weights, around 0 and scaled by fan-in, and of biases and norms, as in `default_prior`.
+        scale: of the weights' priors, for a fan-in of 1.
         factors: family of the factors; "log-normal" is around 1.
         factor_scale: of that family.
         centre: of the other families of the factors: "one", or the "sign" that each factor starts with.
 
     Raises:
-        InputError: an unknown name, a scale that is not positive, or latent factors in a network that has none.
+        InputError: an unknown name, a scale that is not positive, or latent factors or a last layer in a network that
+            has none.
     """
     from pyro import distributions
 
@@ -167,26 +141,37 @@ def standard_rules(
             raise InputError(f"the scale of a prior must be positive, and is {number}")
     if weights == "log-normal":
         raise InputError("prior 'log-normal' is for factors: weights are of both signs")
+    rules: dict[Selector, Prior] = {}
     families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
+    sites = [site for _, site in sites_of(network, {}, prefix_of(network))]
+    layers = [_layer(site) for site in sites if site.role == "weight"]
     has_factors = any(site.kind == "factor" for site in sites)
-    if latent == "factors" and not has_factors:
-        raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
+    family, roles = families[weights], {site.role for site in sites}
+    of_roles: dict[Role, Prior] = {
+        "weight": scaled_by_fan_in(family, scale),
+        "bias": family(torch.tensor(0.0), torch.tensor(1.0)),
+        "norm": around("one", 1.0, family),
+    }
+    rules |= {role: prior for role, prior in of_roles.items() if role in roles}
+    if has_factors:
+        is_log = factors == "log-normal"
+        around_one = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
+        rules["factor"] = around_one if is_log else around(centre, factor_scale, families[factors])
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
-    last = [site.name for site in sites if site.role == "weight"][-1].rpartition(".")[0]
+    if latent == "factors" and not has_factors:
+        raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
+    if latent == "last-layer" and not layers:
+        raise InputError("latent 'last-layer' is for networks in which the weight of a layer is learned")
     is_latent: dict[str, Callable[[Site], bool]] = {
         "all": lambda site: True,
         "factors": lambda site: site.kind == "factor",
         "base": lambda site: site.kind == "base",
-        "last-layer": lambda site: site.name.rpartition(".")[0] == last,
+        "last-layer": lambda site: _layer(site) == layers[-1],
     }
-    rules: dict[Selector, Prior] = {"weight": scaled_by_fan_in(families[weights], scale)}
-    if has_factors and factors == "log-normal":
-        rules["factor"] = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
-    elif has_factors:
-        rules["factor"] = around(centre, factor_scale, families[factors])
-    points: list[Selector] = [site.name for site in sites if not is_latent[latent](site)]
-    return rules | dict.fromkeys(points, None)
+    points = [site.name for site in sites if not is_latent[latent](site)]
+    # By predicate, as names may hold what is special in a pattern; and none that chooses nothing.
+    return rules | ({lambda site: site.name in points: None} if points else {})
 
 
 def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical"]:
@@ -204,12 +189,14 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
         names = [site.name for site in sites if _chooses(selector, site)]
         if not names:
             there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
-            raise InputError(f"the prior for {selector!r} is for nothing: the parameters that are learned are {there}")
+            which = "a predicate" if callable(selector) else repr(selector)
+            raise InputError(f"the prior for {which} is for nothing: the parameters that are learned are {there}")
         chosen |= dict.fromkeys(names, prior)
     found: dict[str, Distribution | Hierarchical] = {}
     for site in sites:
-        prior = chosen[site.name]
-        given = prior(site) if callable(prior) and not isinstance(prior, TorchDistribution) else prior
+        given = chosen[site.name]
+        if callable(given) and not isinstance(given, TorchDistribution):
+            given = given(site)
         if isinstance(given, Hierarchical):
             found[site.name] = given
         elif given is not None:
@@ -217,45 +204,20 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
     return found
 
 
-def sites_of(
-    network: nn.Module, signs: Mapping[str, Tensor], prefix: str = "", role: Role | None = None
-) -> Iterator[tuple[str, Site]]:
-    """Every parameter that is learned: its name in the module, and the site.
-
-    Args:
-        network: frozen parameters are known, and no sites.
-        signs: of the rank-1 factors, by their name in the module.
-        prefix: left out of the sites' names.
-        role: of all; None: by what each is.
-    """
-    kinds = parameter_kinds(network)
-    seen: set[nn.Parameter] = set()
-    for module_name, module in network.named_modules():
-        for own, parameter in module.named_parameters(recurse=False):
-            if parameter in seen or not parameter.requires_grad:
-                continue
-            seen.add(parameter)
-            name = f"{module_name}.{own}" if module_name else own
-            kind = kinds[name]
-            yield (
-                name,
-                Site(
-                    name.removeprefix(prefix),
-                    kind,
-                    role or _role(module, own, kind),
-                    _fan_in(module, own),
-                    signs[name].to(parameter) if name in signs else parameter.new_ones(()).expand(parameter.shape),
-                ),
-            )
-
-
 def expanded(prior: "Distribution", site: Site) -> "Distribution":
     """A prior as one distribution over the whole of a site.
 
     Raises:
-        InputError: one that does not broadcast to it.
+        InputError: one that is not of Pyro, is over more than a number, or does not broadcast to the site.
     """
     shape = site.signs.shape
+    if not hasattr(prior, "to_event"):
+        raise InputError(f"the prior of {site.name} must be a distribution of pyro.distributions, not {prior!r}")
+    if prior.event_shape:
+        raise InputError(
+            f"the prior of {site.name} is over events of shape {list(prior.event_shape)}: give one of single numbers, "
+            f"which broadcasts to the parameter"
+        )
     try:
         return moved(prior, site.signs).expand(shape).to_event(len(shape))
     except (RuntimeError, ValueError) as error:
@@ -284,29 +246,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
+def _layer(site: Site) -> str:
+    return site.name.rpartition(".")[0]
+
+
 def _chooses(selector: Selector, site: Site) -> bool:
     if callable(selector):
         return selector(site)
     if selector in (*get_args(ParameterKind), *get_args(Role)):
         return selector in (site.kind, site.role)
     return fnmatchcase(site.name, selector)
-
-
-def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
-    if kind == "factor":
-        return "factor"
-    if own.endswith("bias") or own == "threshold":
-        return "bias"
-    if isinstance(module, nn.LayerNorm | MemberLayerNorm):
-        return "norm"
-    axes = getattr(module, own).ndim - (kind == "member")  # one number for each channel is the scale of a norm
-    return "norm" if axes <= 1 else "weight"
-
-
-def _fan_in(module: nn.Module, own: str) -> int:
-    weight = getattr(module, own)
-    if weight.ndim < 2 or isinstance(module, nn.Embedding):
-        return 1
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return max(1, weight[:, 0].numel() // module.groups)
-    return weight[0].numel()

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,50 +120,54 @@ class PlainBound(Bound):
 
 @dataclass(frozen=True, eq=False)
 class PyroBound(Bound):
-    """The bound as Pyro's `Trace_ELBO` finds it, by tracing guide and program in every step: for what is not plain.
+    """The bound from Pyro's traces of guide and program in every step, as `Trace_ELBO` has it: for what is not plain.
 
     Args:
         program: of the model.
         guides: of any family.
         options: how gradients are taken.
+        reason: why the bound is not plain, in words.
     """
 
     program: Program
     guides: Sequence[Guide]
     options: GradientOptions
+    reason: str
 
     def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
         """See `Bound`."""
-        from pyro.infer import Trace_ELBO
+        from pyro import poutine
 
         model, num_data, feed = self.program.model, self.program.num_data, self.options.feed
         assert num_data is not None
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
-        seen: list[Tensor] = []
-        weight = max(kl_weight, 1e-30)  # Pyro refuses a scale of 0
 
-        def program(x: Tensor, y: Tensor) -> None:
-            outputs = model.forward_with(buffers | self.program.by_parameter(self.program.sample(weight)), x, feed)
-            observe(model, outputs, y, num_data, feed)
-            seen.append(outputs.detach())
-
-        def guide(x: Tensor, y: Tensor) -> None:
-            pyro_guide(self.guides, weight)
+        def log_probs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Of the targets, per example; the divergence on the draw; the outputs."""
+            device = x.device.type
+            is_autocast = torch.is_autocast_enabled(device)
+            with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
+                drawn = poutine.trace(lambda: pyro_guide(self.guides)).get_trace()
+                prior = poutine.trace(poutine.replay(self.program.sample, drawn)).get_trace()
+                values: dict[str, Any] = {name: site["value"] for name, site in prior.iter_stochastic_nodes()}
+                with torch.autocast(device, enabled=is_autocast):
+                    outputs = model.forward_with(buffers | self.program.by_parameter(values), x, feed)
+                target = poutine.trace(lambda: observe(model, outputs, y, num_data, feed)).get_trace()
+                kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
+                return torch.as_tensor(target.log_prob_sum()) / num_data, kl, outputs.detach()
 
         sums = []
         members = model.ensemble_size if feed == "split" else 1
         for (x, y), share in micro_batches(batch, self.options.accumulate, members):
-            loss = Trace_ELBO().differentiable_loss(program, guide, x, y) * (share / num_data)
-            loss.backward()
-            outputs, targets = seen.pop(), model.targets(y, feed)
-            log_lik = model.likelihood.log_lik(outputs, targets).mean() * share
-            correct = model.likelihood.correct(outputs, targets).mean() * share
-            sums.append(torch.stack([loss.detach(), log_lik, correct.to(log_lik.dtype)]))
-        loss, log_lik, accuracy = torch.stack(sums).sum(0)
-        return Terms(log_lik, accuracy, (loss + log_lik) * (num_data / weight))
+            log_lik, kl, outputs = log_probs(x, y)
+            with torch.autocast(x.device.type, enabled=False):
+                ((kl * (kl_weight / num_data) - log_lik) * share).backward()
+            correct = model.likelihood.correct(outputs, model.targets(y, feed)).mean()
+            sums.append(share * torch.stack([log_lik.detach(), correct.to(log_lik.dtype), kl.detach()]))
+        return Terms(*torch.stack(sums).sum(0))
 
 
-def pyro_guide(guides: Sequence[Guide], kl_weight: float = 1.0) -> None:
+def pyro_guide(guides: Sequence[Guide]) -> None:
     """Run guides as a Pyro guide: an auxiliary site for each, and one for each parameter.
 
     What each member has of its own is scaled by 1 / members, as in the program.
@@ -171,7 +176,7 @@ def pyro_guide(guides: Sequence[Guide], kl_weight: float = 1.0) -> None:
     from pyro import distributions
 
     for number, guide in enumerate(guides):
-        with pyro.poutine.scale(scale=kl_weight / guide.members):
+        with pyro.poutine.scale(scale=1 / guide.members):
             family = guide.distribution()
             z: Tensor = (
                 guide() if family is None else pyro.sample(f"_guide_{number}", family, infer={"is_auxiliary": True})
@@ -206,7 +211,8 @@ def make_bound(
                 "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
                 "do not depend on one another"
             )
-        return PyroBound(program, guides, options)
+        reason = "priors depend on one another" if structure is None else "a guide has correlations"
+        return PyroBound(program, guides, options, reason)
     divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
     return PlainBound(program, plain, divergences, options, rows, layers)
 

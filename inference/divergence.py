@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Cauchy, Distribution, Independent, Laplace, LogNormal, Normal, kl_divergence
+from torch.distributions import Cauchy, Distribution, Independent, LogNormal, Normal, kl_divergence
 
 from bayes_share.errors import InputError
 from bayes_share.inference.guides import Delta, MeanField, Piece
@@ -115,7 +115,7 @@ def _family(guide: MeanField, piece: Piece, part: slice) -> Distribution:
 def _has_closed_form(guide: MeanField | Delta, piece: Piece, part: slice, prior: Distribution) -> bool:
     if isinstance(guide, Delta) or not piece.is_real:
         return False
-    if guide.family == "cauchy" and isinstance(prior, Normal | Laplace):
+    if guide.family == "cauchy" and not _has_heavy_tails(prior, guide.loc):
         raise InputError(
             f"the divergence of a cauchy guide from the prior of {piece.name} is infinite: "
             f"give it a prior with tails as heavy, such as Cauchy, or the guide 'normal'"
@@ -125,3 +125,12 @@ def _has_closed_form(guide: MeanField | Delta, piece: Piece, part: slice, prior:
     except NotImplementedError:
         return False
     return True
+
+
+def _has_heavy_tails(prior: Distribution, like: Tensor) -> bool:
+    """Whether the density falls as a power: by the same factor, not an ever smaller one, each time the number doubles.
+
+    The logarithm of a density that falls faster has no mean under a Cauchy distribution.
+    """
+    far = like.new_full(prior.batch_shape, 1e8)
+    return all(bool((prior.log_prob(x) - prior.log_prob(2 * x) < 100).all()) for x in (far, -far))

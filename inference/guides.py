@@ -21,6 +21,7 @@ from bayes_share.sharing.kinds import ParameterKind
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
+_FARTHEST = 12.0  # from 0, that a transformed number starts
 _LARGEST_FULL = 5000  # numbers, whose covariance takes 100 MB
 
 GuideName = Literal["normal", "delta", "cauchy", "low-rank", "full-rank"]
@@ -64,11 +65,15 @@ class Piece:
 
     def unconstrained(self) -> Tensor:
         """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or at 0."""
+        if self.is_real:
+            return self.initial
         support, inside = _of_one_number(self.support), self.initial
         for other in (self.initial.abs() + 1e-3, torch.ones_like(self.initial)):
             inside = torch.where(support.check(inside), inside, other)
         free = self.transform.inv(inside)
-        return torch.where(free.isfinite(), free, torch.zeros_like(free))
+        is_usable = support.check(inside) & free.isfinite()
+        # Not so near to a bound that no gradient is left.
+        return torch.where(is_usable, free, torch.zeros_like(free)).clamp(-_FARTHEST, _FARTHEST)
 
 
 class Guide(nn.Module, ABC):
@@ -104,9 +109,14 @@ class Guide(nn.Module, ABC):
         return {piece.name: self._shaped(piece, part) for piece, part in zip(self.pieces, parts, strict=True)}
 
     def _shaped(self, piece: Piece, part: Tensor) -> Tensor:
-        own, leading = piece.initial.shape[1:], part.shape[:-1].numel()
-        value = part.reshape((leading, *own) if piece.is_own else piece.initial.shape)
-        return value if piece.is_real else piece.transform(value)
+        if not piece.is_own:
+            shared = part.reshape(piece.initial.shape)
+            return shared if piece.is_real else piece.transform(shared)
+        if not piece.is_real:  # with the members last but one, as bounds that the support has may be a member's own
+            by_member = part.movedim(0, -2)
+            free = by_member.reshape(*by_member.shape[:-2], *piece.initial.shape)
+            part = piece.transform(free).flatten(by_member.ndim - 1).movedim(-2, 0)
+        return part.reshape(part.shape[:-1].numel(), *piece.initial.shape[1:])
 
     def noise(self, like: Tensor, generator: torch.Generator | None, rows: int | None) -> Tensor:
         """Standard normal numbers for ``[member, number]``, with an axis for rows before the last where asked for."""
@@ -198,7 +208,8 @@ class Joint(Guide):
         from pyro import distributions
 
         if self.is_full:
-            return distributions.MultivariateNormal(self.loc, scale_tril=self._tril()).to_event(1)
+            noise = distributions.Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc)).to_event(1)
+            return distributions.TransformedDistribution(noise, [Triangular(self.loc, self._tril())]).to_event(1)
         diagonal = (2 * self.log_scale).exp()
         return distributions.LowRankMultivariateNormal(self.loc, self.factor, diagonal).to_event(1)
 
@@ -206,13 +217,45 @@ class Joint(Guide):
         """Location + noise with the covariance."""
         assert rows is None
         noise = self.noise(self.loc, generator, None)
-        if self.is_full:
-            return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
-        columns = self.noise(self.factor[:, 0], generator, None)
-        return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
+        with torch.autocast(self.loc.device.type, enabled=False):  # as precise as the guide's numbers
+            if self.is_full:
+                return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
+            columns = self.noise(self.factor[:, 0], generator, None)
+            return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
 
     def _tril(self) -> Tensor:
-        return self.factor.tril(-1) + torch.diag_embed(self.log_scale.exp())
+        """The Cholesky factor of the covariance; of its rows, `factor` has what stands below 1 on the diagonal."""
+        identity = torch.eye(self.factor.shape[-1]).to(self.factor)
+        return self.log_scale.exp().unsqueeze(-1) * (self.factor.tril(-1) + identity)
+
+
+class Triangular(Transform):
+    """``loc + tril @ noise``, which keeps the noise of the latest draw.
+
+    So the density of a draw needs no system of equations, which rounding spoils where the triangle is large.
+
+    Args:
+        loc: ``[member, number]``.
+        tril: ``[member, number, number]``, lower triangles with positive diagonals.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, loc: Tensor, tril: Tensor) -> None:
+        super().__init__(cache_size=1)
+        self.loc, self.tril = loc, tril
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.loc + (self.tril @ x.unsqueeze(-1)).squeeze(-1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.tril, (y - self.loc).unsqueeze(-1), upper=False).squeeze(-1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The log of the determinant of the triangle."""
+        return self.tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int) -> Guide:

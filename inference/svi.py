@@ -1,5 +1,6 @@
 """Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -10,16 +11,18 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
-from bayes_share.inference.bound import Bound, make_bound
+from bayes_share.inference.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.draws import drawn
-from bayes_share.inference.gradient import GradientOptions
-from bayes_share.inference.guides import Guide, GuideName, Piece, make_guide, support_of
+from bayes_share.inference.gradient import GradientOptions, check_members_will_differ
+from bayes_share.inference.guides import Delta, Guide, GuideName, Piece, make_guide, support_of
 from bayes_share.inference.local import layers_of
 from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model, read_structure
 from bayes_share.priors import Hierarchical
 from bayes_share.seeding import generator
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,7 +106,8 @@ class SVI(GradientOptions):
     averaged over them: each member is a component of a mixture (Dusenberry et al. 2020, arXiv 2005.07186, section 3).
 
     The bound is a plain function of torch, whose sites, priors and scales are read off the model's Pyro program once,
-    for the guides "delta", "normal" and "cauchy". Other guides, and priors that depend on one another, go through Pyro.
+    for the guides "delta", "normal" and "cauchy". Other guides, and priors that depend on one another, go through Pyro,
+    which is logged.
 
     Args:
         optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
@@ -150,7 +154,9 @@ class SVI(GradientOptions):
         for what, option, known in choices:
             if option not in get_args(known):
                 raise unknown(what, option, get_args(known))
-        self.check_not_negative("momentum", "weight_decay", "kl_weight")
+        self.check_not_negative("weight_decay", "kl_weight")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
         if not self.initial_scale > 0:
             raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
         if not 0 <= self.kl_warmup <= 1:
@@ -162,7 +168,8 @@ class SVI(GradientOptions):
         """A fresh model in training mode, guides that start at its parameters, and their optimizer.
 
         Raises:
-            InputError: nothing has a prior, a guide that does not fit a prior, or options that do not go together.
+            InputError: nothing has a prior, a guide that does not fit a prior, options that do not go together, or
+                members that are equal and would stay so.
         """
         model = build().train()
         program = pyro_model(model, num_data)
@@ -170,6 +177,8 @@ class SVI(GradientOptions):
             make_guide(self.factor_guide if kind == "factor" else self.guide, pieces, self.initial_scale, self.rank)
             for (kind, _), pieces in _by_kind(_pieces(program)).items()
         ]
+        if all(guide.members == 1 or isinstance(guide, Delta) for guide in guides):
+            check_members_will_differ(model, self.feed)  # no noise of their own moves them apart
         layers = self._layers(program)
         rows = self.draws == "example"
 
@@ -179,7 +188,10 @@ class SVI(GradientOptions):
         for latent in program.latents:
             model.get_parameter(latent.parameter).requires_grad_(False)
         optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
-        return SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, num_steps)
+        state = SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, num_steps)
+        if isinstance(state.bound, PyroBound):
+            _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
+        return state
 
     def step(self, state: SVIState, batch: Batch) -> StepInfo:
         """One step of the optimizer on a draw, or the mean of several."""

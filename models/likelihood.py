@@ -42,6 +42,7 @@ class Categorical(Likelihood):
         self, outputs: Float[Tensor, "member batch class"], targets: Int[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
         """The log of the softmax at the target."""
+        _check_shapes(outputs.shape[:-1], outputs, targets)
         return -nn.functional.cross_entropy(_precise(outputs).movedim(-1, 1), targets, reduction="none")
 
     def distribution(self, outputs: Float[Tensor, "member batch class"]) -> "Distribution":
@@ -64,7 +65,10 @@ class Bernoulli(Likelihood):
         self, outputs: Float[Tensor, "member batch 1"], targets: Num[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
         """The log of the sigmoid, or of 1 less it; targets are 0 or 1."""
+        if outputs.shape[2:] != (1,):
+            raise InputError(f"yes or no takes a network with 1 output, not of shape {list(outputs.shape[2:])}")
         logits = _precise(outputs).squeeze(-1)
+        _check_shapes(logits.shape, outputs, targets)
         return -nn.functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
 
     def distribution(self, outputs: Float[Tensor, "member batch 1"]) -> "Distribution":
@@ -107,7 +111,9 @@ class Gaussian(Likelihood):
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
         """The log density, summed over the outputs; targets are ``[member, batch]`` where there is one output."""
-        errors = (_precise(outputs) - targets.view(outputs.shape)) / self.log_noise.exp()
+        if targets.shape != outputs.shape[:2] or outputs.shape[2:].numel() != 1:
+            _check_shapes(outputs.shape, outputs, targets)
+        errors = (_precise(outputs) - targets.reshape(outputs.shape)) / self.log_noise.exp()
         log_densities = -0.5 * (errors.square() + math.log(2 * math.pi)) - self.log_noise
         return log_densities.flatten(2).sum(2)
 
@@ -141,6 +147,14 @@ def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float
     components = logits.flatten(0, 1)
     total = reduce(torch.logaddexp, (component.double().log_softmax(-1) for component in components))
     return total - math.log(len(components))
+
+
+def _check_shapes(expected: torch.Size, outputs: Tensor, targets: Tensor) -> None:
+    if targets.shape != expected:
+        raise InputError(
+            f"targets of shape {list(targets.shape[1:])} do not go with outputs of shape {list(outputs.shape[1:])}: "
+            f"they must be of shape {list(expected[1:])}"
+        )
 
 
 def _precise(outputs: Tensor) -> Tensor:

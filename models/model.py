@@ -10,10 +10,11 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from bayes_share.models.likelihood import Categorical, Likelihood
-from bayes_share.priors import Hierarchical, Rules, Site, priors_of, sites_of
+from bayes_share.priors import Hierarchical, Rules, priors_of
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
+from bayes_share.sites import Site, prefix_of, sites_of
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
@@ -93,21 +94,14 @@ class Model(nn.Module):
         Raises:
             InputError: a prior that is for nothing, or does not broadcast to its parameter.
         """
-        sites = self.sites()
-        priors = priors_of(list(sites.values()), self.priors)
-        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
-
-    def sites(self) -> dict[str, Site]:
-        """The parameters that are learned, by their names in the model."""
-        is_ensemble = isinstance(self.network, Ensemble)
         kinds = parameter_kinds(self.network)
         signs = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
-        in_network = sites_of(self.network, signs, "network." if is_ensemble else "")
+        in_network = sites_of(self.network, signs, prefix_of(self.network))
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
-        return sites | {
-            f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood
-        }
+        sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
+        priors = priors_of(list(sites.values()), self.priors)
+        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""
@@ -117,4 +111,4 @@ class Model(nn.Module):
 
 
 def _buffer_name(parameter: str) -> str:
-    return parameter.replace(".", "_")
+    return parameter.replace(".", "/")  # which is in no other name, as an underscore may be

@@ -27,8 +27,10 @@ class Program:
     Called as ``program(x, y)`` it scores the targets; as ``program(x)`` it draws them. Its sites are named as the
     parameters are in the user's network, the targets are the site "y", and the outputs are what it returns. Each member
     is a component of a mixture: the log-likelihood is averaged over the members, and so is the log prior of what each
-    member has of its own (site scales 1 / members). Buffers are used in copies, so that Pyro may run it as often as it
-    likes.
+    member has of its own (site scales 1 / members). So the joint density of an ensemble is tempered in what is a
+    member's own, and a tool that does not scale by these (a Markov chain, a guide that was made automatically) finds
+    posteriors that are too wide there: hand it a member, as `take_member` takes one out. Buffers are used in copies, so
+    that Pyro may run it as often as it likes.
 
     Args:
         model: the model.
@@ -54,12 +56,8 @@ class Program:
         observe(self.model, outputs, y, self.num_data)
         return pyro.deterministic("outputs", outputs)
 
-    def sample(self, weight: float = 1.0) -> dict[str, Tensor]:
-        """The value of each site of the parameters, drawn from its prior.
-
-        Args:
-            weight: what all their log probabilities are multiplied by.
-        """
+    def sample(self) -> dict[str, Tensor]:
+        """The value of each site of the parameters, drawn from its prior."""
         import pyro
 
         values = {}
@@ -68,11 +66,10 @@ class Program:
             if isinstance(prior, Hierarchical):
                 name = self.scale_name(prior)
                 if name not in values:
-                    with pyro.poutine.scale(scale=weight):
-                        values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.signs))
+                    values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.signs))
                 shape = latent.site.signs.shape
                 prior = prior.given(values[name], latent.site).expand(shape).to_event(len(shape))
-            with pyro.poutine.scale(scale=weight / latent.site.members):
+            with pyro.poutine.scale(scale=1 / latent.site.members):
                 values[latent.site.name] = pyro.sample(latent.site.name, prior)
         return values
 
@@ -81,8 +78,8 @@ class Program:
         return {latent.parameter: values[latent.site.name] for latent in self.latents}
 
     def scale_name(self, prior: Hierarchical) -> str:
-        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "scale"."""
-        return next(f"{latent.site.name}.scale" for latent in self.latents if latent.prior is prior)
+        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "_scale"."""
+        return next(f"{latent.site.name}_scale" for latent in self.latents if latent.prior is prior)
 
 
 def pyro_model(model: Model, num_data: int | None = None) -> Program:

@@ -19,6 +19,7 @@ ORDER = (
     ("errors", "seeding", "files", "version"),
     ("layers",),
     ("sharing", "data"),
+    ("sites",),
     ("priors",),
     ("models",),
     ("inference",),

@@ -5,6 +5,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from bayes_share.data import Data, load_data
 from bayes_share.inference import (
@@ -91,6 +92,22 @@ SIZES = (1, 3)
 """A single network, and an ensemble of three."""
 
 
+@dataclass(frozen=True)
+class Form:
+    """What kind of network an algorithm learns.
+
+    Args:
+        members: 1: a single network.
+        is_tied: whether one weight is used by three layers, two of which are one module.
+    """
+
+    members: int
+    is_tied: bool = False
+
+
+FORMS = {"single": Form(1), "ensemble": Form(3), "shared weight": Form(1, is_tied=True)}
+
+
 @cache
 def digits(augment: str = "none", count: int = 240) -> Data:
     """Digits with few training images."""
@@ -104,11 +121,28 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
     name, widths = options.pop("name", "mlp"), options.pop("widths", (128, 128))
 
     def build() -> Model:
-        make = partial(mlp, widths) if name == "mlp" else partial(build_network, name)
+        networks = {"mlp": partial(mlp, widths), "tied": tied_mlp}
+        make = networks.get(name) or partial(build_network, name)
         network = make(num_classes=10, in_channels=1, image_size=(8, 8), **options)
         return Model(network if size == 1 else ensemble(network, size, init, sharing)).to(dtype)
 
     return build
+
+
+def tied_mlp(**options: Any) -> nn.Module:
+    """A perceptron for 64 pixels: the first hidden layer is also the second, and the third has the weight of both."""
+    network = mlp((64, 64, 64), **options)
+    first, second, third, _ = (number for number, layer in enumerate(network.layers) if isinstance(layer, nn.Linear))
+    nn.init.kaiming_normal_(network.layers[first].weight)
+    network.layers[second] = network.layers[first]
+    network.layers[third].weight = network.layers[first].weight
+    return network
+
+
+def form_builder(case: Case, form: Form, **options: Any) -> Build:
+    """Builds a network of a form for a case."""
+    name = "tied" if form.is_tied else "mlp"
+    return builder(form.members, name=name, widths=case.widths, **options)
 
 
 def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:

@@ -1,11 +1,11 @@
-"""What every algorithm keeps of the contract in `inference/base.py`, with a single network and with an ensemble."""
+"""What every algorithm keeps of the contract in `inference/base.py`, with any form of network."""
 
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, Case, builder, case_training, digits, trained
+from algorithms import CASES, FORMS, Case, Form, builder, case_training, digits, form_builder, trained
 from states import differences, through_bytes
 from torch import Tensor, nn
 
@@ -13,13 +13,13 @@ from bayes_share.data import train_batch
 from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
 from bayes_share.seeding import seeded
 
-ALL = pytest.mark.parametrize("size", SIZES)
+ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SPLIT = pytest.mark.parametrize("case", [case for case in CASES.values() if case.split is not None])
 
 
-def training(case: Case, size: int, epochs: int = 6, seed: int = 0, **options: Any) -> Training:
-    return case_training(case, builder(size, widths=case.widths, **options), digits(), epochs, seed)
+def training(case: Case, form: Form, epochs: int = 6, seed: int = 0, **options: Any) -> Training:
+    return case_training(case, form_builder(case, form, **options), digits(), epochs, seed)
 
 
 def images(count: int = 40) -> Tensor:
@@ -51,10 +51,10 @@ def test_every_algorithm_is_tested() -> None:
 
 @CASE
 @ALL
-def test_it_has_the_form_of_the_contract(case: Case, size: int) -> None:
+def test_it_has_the_form_of_the_contract(case: Case, form: Form) -> None:
     assert isinstance(case.algorithm, Inference)
     assert hash(case.algorithm) == hash(case.algorithm)
-    state = training(case, size).state
+    state = training(case, form).state
     assert isinstance(state, State)
     assert state.num_parameters == sum(
         p.numel() for network in modules(state) for p in network.parameters() if p.requires_grad
@@ -63,8 +63,8 @@ def test_it_has_the_form_of_the_contract(case: Case, size: int) -> None:
 
 @CASE
 @ALL
-def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, size: int) -> None:
-    run = training(case, size)
+def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, form: Form) -> None:
+    run = training(case, form)
     infos = list(run.steps())
     assert len(infos) == run.num_steps == 30
     for info in infos:
@@ -80,13 +80,14 @@ def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, size: 
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5]) or not case.is_minimised
     assert [line["epoch"] for line in run.history] == list(range(30 // run.steps_per_epoch))
     assert run.history[-1]["train_nll"] < 0.5 * run.history[0]["train_nll"]
-    assert run.history[-1]["validation_nll"] < 0.7 * run.history[0]["validation_nll"]
+    less = 0.7 if case.is_minimised else 0.85
+    assert run.history[-1]["validation_nll"] < less * run.history[0]["validation_nll"]
 
 
 @CASE
 @ALL
-def test_the_history_is_the_mean_of_the_steps(case: Case, size: int) -> None:
-    run = training(case, size, epochs=2)
+def test_the_history_is_the_mean_of_the_steps(case: Case, form: Form) -> None:
+    run = training(case, form, epochs=2)
     infos = list(run.steps())
     parts = [infos[first : first + run.steps_per_epoch] for first in range(0, 10, run.steps_per_epoch)]
     for line, part in zip(run.history, parts, strict=True):
@@ -100,19 +101,19 @@ def test_the_history_is_the_mean_of_the_steps(case: Case, size: int) -> None:
 
 @CASE
 @ALL
-def test_the_same_draw_has_the_same_answer(case: Case, size: int) -> None:
-    run = trained(training(case, size, dropout=0.3), 7)
+def test_the_same_draw_has_the_same_answer(case: Case, form: Form) -> None:
+    run = trained(training(case, form, dropout=0.3), 7)
     for sample in (0, 3):
         first = case.algorithm.draw(run.state, sample)(images())
         torch.randn(5)
-        assert first.shape == (size * case.networks, 40, 10)
+        assert first.shape == (form.members * case.networks, 40, 10)
         assert torch.equal(first, case.algorithm.draw(run.state, sample)(images()))
 
 
 @CASE
 @ALL
-def test_two_draws_differ_where_there_is_something_to_draw(case: Case, size: int) -> None:
-    run = trained(training(case, size))
+def test_two_draws_differ_where_there_is_something_to_draw(case: Case, form: Form) -> None:
+    run = trained(training(case, form))
     one, other = [case.algorithm.draw(run.state, sample)(images()) for sample in (0, 1)]
     assert torch.equal(one, other) != case.is_random
 
@@ -120,8 +121,8 @@ def test_two_draws_differ_where_there_is_something_to_draw(case: Case, size: int
 @CASE
 @ALL
 @pytest.mark.parametrize("is_training", [True, False])
-def test_predicting_changes_nothing(case: Case, size: int, is_training: bool) -> None:
-    run = trained(training(case, size, dropout=0.3, norm=case.norm, sharing="member"), 3)
+def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -> None:
+    run = trained(training(case, form, dropout=0.3, norm=case.norm, sharing="member"), 3)
     for network in modules(run.state):
         network.train(is_training)
         next(network.modules()).training = not is_training  # a mode of its own, as a frozen part has
@@ -140,28 +141,28 @@ def test_predicting_changes_nothing(case: Case, size: int, is_training: bool) ->
 @CASE
 @ALL
 @pytest.mark.parametrize("batch_size", [1, 7, 39, 40, 1000])
-def test_the_batch_size_of_prediction_changes_nothing(case: Case, size: int, batch_size: int) -> None:
-    run = training(case, size, norm=case.norm, dropout=0.2, dtype=torch.float64)
+def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, batch_size: int) -> None:
+    run = training(case, form, norm=case.norm, dropout=0.2, dtype=torch.float64)
     x, y = train_batch(digits(), torch.arange(case.batch_size))
     for _ in range(2):
         case.algorithm.step(run.state, (x.double(), y))
     expected = predict(case.algorithm, run.state, images().double(), num_samples=2)
     found = predict(case.algorithm, run.state, images().double(), num_samples=2, batch_size=batch_size)
-    assert found.shape == (2, size * case.networks, 40, 10)
+    assert found.shape == (2, form.members * case.networks, 40, 10)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
 @CASE
 @ALL
-def test_a_state_read_back_goes_on_bit_for_bit(case: Case, size: int) -> None:
-    run = training(case, size, norm=case.norm)
+def test_a_state_read_back_goes_on_bit_for_bit(case: Case, form: Form) -> None:
+    run = training(case, form, norm=case.norm)
     batch = train_batch(digits(), torch.arange(case.batch_size))
     for step in range(3):
         with seeded("step", step):
             case.algorithm.step(run.state, batch)
     saved = through_bytes(run.state.state_dict())
-    other = training(case, size, norm=case.norm, seed=9)
+    other = training(case, form, norm=case.norm, seed=9)
     assert differences(saved, other.state.state_dict())
     other.state.load_state_dict(saved)
     assert differences(run.state.state_dict(), other.state.state_dict()) == []
@@ -178,7 +179,7 @@ def test_a_state_read_back_goes_on_bit_for_bit(case: Case, size: int) -> None:
 
 @CASE
 def test_members_differ_after_training(case: Case) -> None:
-    run = trained(training(case, 3, epochs=2))
+    run = trained(training(case, FORMS["ensemble"], epochs=2))
     logits = predict(case.algorithm, run.state, images())[0]
     for one in range(len(logits)):
         for other in range(one):
@@ -207,7 +208,7 @@ def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batc
 
 @CASE
 @ALL
-def test_the_seed_decides_every_number(case: Case, size: int) -> None:
-    runs = [trained(training(case, size, seed=seed, dropout=0.2), 4).state.state_dict() for seed in (1, 1, 2)]
+def test_the_seed_decides_every_number(case: Case, form: Form) -> None:
+    runs = [trained(training(case, form, seed=seed, dropout=0.2), 4).state.state_dict() for seed in (1, 1, 2)]
     assert differences(runs[0], runs[1]) == []
     assert differences(runs[0], runs[2])

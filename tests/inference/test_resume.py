@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, SIZES, STEPS_PER_EPOCH, Case, builder, case_training, digits, trained
+from algorithms import CASES, FORMS, STEPS_PER_EPOCH, Case, Form, case_training, digits, form_builder, trained
 from states import differences, leaves, through_bytes
 
 from bayes_share.inference import MAP, Training
 
 EPOCHS = 3
+FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
-def training(case: Case, size: int) -> Training:
+def training(case: Case, form: Form) -> Training:
     """With everything that a checkpoint could forget: dropout, augmentation, running statistics, a schedule."""
-    build = builder(size, norm=case.norm, dropout=0.3, sharing="member", widths=case.widths)
+    build = form_builder(case, form, norm=case.norm, dropout=0.3, sharing="member")
     run = case_training(case, build, digits("crop"), EPOCHS, seed=3)
     assert run.num_steps == EPOCHS * STEPS_PER_EPOCH
     return run
@@ -26,44 +27,44 @@ def result(run: Training) -> dict[str, Any]:
     return {**run.state_dict(), "validation": run.predict(data.validation, 2), "test": run.predict(data.test, 2)}
 
 
-def uninterrupted(case: Case, size: int) -> dict[str, Any]:
-    return result(trained(training(case, size)))
+def uninterrupted(case: Case, form: Form) -> dict[str, Any]:
+    return result(trained(training(case, form)))
 
 
 def stopped(
-    case: Case, size: int, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
+    case: Case, form: Form, at: list[int], forget: Callable[[dict[str, Any]], None] = lambda content: None
 ) -> dict[str, Any]:
     """Stopped after each of these steps, and gone on with by a training that is built afresh."""
-    run = training(case, size)
+    run = training(case, form)
     for step in at:
         content = through_bytes(trained(run, step).state_dict())
         forget(content)
-        run = training(case, size)
+        run = training(case, form)
         torch.randn(3)  # whatever happens between is none of its business
         run.load_state_dict(content)
         assert run.step == step
     return result(trained(run))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@FORM
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_stopped_training_ends_with_the_same_bits(case: Case, size: int) -> None:
-    expected = uninterrupted(case, size)
+def test_a_stopped_training_ends_with_the_same_bits(case: Case, form: Form) -> None:
+    expected = uninterrupted(case, form)
     assert expected["is_finished"]
     assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
     for at in ([1], [5], [7], [10], [14], [15], [2, 3, 9, 10, 11]):
-        assert differences(stopped(case, size, at), expected) == [], f"stopped at {at}"
+        assert differences(stopped(case, form, at), expected) == [], f"stopped at {at}"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@FORM
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_other_optimizers_keep_their_memory(optimizer: str, size: int) -> None:
+def test_other_optimizers_keep_their_memory(optimizer: str, form: Form) -> None:
     case = Case(MAP(optimizer=optimizer, learning_rate=1e-3, warmup=0.3, accumulate=2))
-    assert differences(stopped(case, size, [4]), uninterrupted(case, size)) == []
+    assert differences(stopped(case, form, [4]), uninterrupted(case, form)) == []
 
 
 def test_only_the_time_differs() -> None:
-    one, other = [uninterrupted(Case(MAP()), 3) for _ in range(2)]
+    one, other = [uninterrupted(Case(MAP()), FORMS["ensemble"]) for _ in range(2)]
     assert differences(one, other) == []
     everything = differences(one, other, ignored=lambda path: False)
     assert set(everything) <= {"/seconds", *(f"/history/{epoch}/seconds" for epoch in range(EPOCHS))}
@@ -99,7 +100,7 @@ def no_history(content: dict[str, Any]) -> None:
 FORGOTTEN = [no_momentum, no_sums, no_step_of_the_schedule, no_running_statistics, one_bit_of_a_weight, no_history]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@FORM
 @pytest.mark.parametrize("forget", FORGOTTEN)
-def test_the_comparison_sees_what_a_checkpoint_forgets(forget: Callable[[dict[str, Any]], None], size: int) -> None:
-    assert differences(stopped(Case(MAP()), size, [7], forget), uninterrupted(Case(MAP()), size))
+def test_the_comparison_sees_what_a_checkpoint_forgets(forget: Callable[[dict[str, Any]], None], form: Form) -> None:
+    assert differences(stopped(Case(MAP()), form, [7], forget), uninterrupted(Case(MAP()), form))

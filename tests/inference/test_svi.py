@@ -197,9 +197,9 @@ def test_a_shared_scale_goes_through_pyro_and_is_learned() -> None:
     state = fit_tensors(algorithm, problem.build({"base": hierarchical}), *data(), 400)
     assert isinstance(state.bound, PyroBound)
     names = [piece.name for guide in state.each_guide for piece in guide.pieces]
-    assert names == ["weight.scale", "weight"]
+    assert names == ["weight_scale", "weight"]
     (guide,) = state.each_guide
-    assert guide.values(guide.loc)["weight.scale"] > 0
+    assert guide.values(guide.loc)["weight_scale"] > 0
     torch.manual_seed(0)
     marginal = hierarchical_posterior(problem)
     found = draws(partial(algorithm.draw, state), 1500)

@@ -36,8 +36,8 @@ def test_the_rank1_recipe_is_the_published_one() -> None:
     assert rates == pytest.approx([1, 0.2, 0.04, 0.008])
     assert config.algorithm.kl_weight_at(99, 250) == pytest.approx(0.5)
     assert config.algorithm.kl_weight_at(200, 250) == 1
-    model = Model(ensemble(nn.Linear(3, 2), 2, "random_sign"))
-    model.priors = config.priors(model)
+    network = ensemble(nn.Linear(3, 2, bias=False), 2, "random_sign")
+    model = Model(network, priors=config.priors(network))
     (r, s) = model.latents()
     for latent in (r, s):
         assert latent.site.kind == "factor"

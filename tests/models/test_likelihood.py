@@ -1,0 +1,126 @@
+"""Likelihoods: two ways to the same densities, against formulas written out, and what is refused."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+
+SHAPE = (3, 5)  # member, batch
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def labels(classes: int) -> Tensor:
+    return torch.randint(classes, SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+CASES: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
+    "categorical": (Categorical(), 3 * normal(*SHAPE, 4), labels(4), labels(4)),
+    "bernoulli": (Bernoulli(), 3 * normal(*SHAPE, 1), labels(2), labels(2).double()),
+    "gaussian": (Gaussian(0.7).double(), normal(*SHAPE, 1), normal(*SHAPE, seed=1), normal(*SHAPE, seed=1)),
+    "gaussian of two": (
+        Gaussian(0.7, learned=True).double(),
+        normal(*SHAPE, 2),
+        normal(*SHAPE, 2, seed=1),
+        normal(*SHAPE, 2, seed=1),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_log_lik_is_the_log_density_of_the_distribution(case: tuple[Likelihood, Tensor, Tensor, Tensor]) -> None:
+    likelihood, outputs, targets, values = case
+    distribution = likelihood.distribution(outputs)
+    assert distribution.batch_shape == SHAPE
+    found = likelihood.log_lik(outputs, targets)
+    assert found.shape == SHAPE
+    assert found.dtype == torch.float64
+    expected = distribution.log_prob(values.reshape(distribution.shape()))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
+
+
+def test_the_densities_written_out() -> None:
+    outputs, targets = normal(*SHAPE, 2), normal(*SHAPE, 2, seed=1)
+    found = Gaussian(0.5).double().log_lik(outputs, targets)
+    expected = torch.zeros(SHAPE, dtype=torch.float64)
+    for m in range(3):
+        for i in range(5):
+            for k in range(2):
+                error = float(targets[m, i, k] - outputs[m, i, k])
+                expected[m, i] += -(error**2) / (2 * 0.25) - math.log(0.5 * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    probability = outputs[..., :1].sigmoid().squeeze(-1)
+    yes = torch.ones(SHAPE, dtype=torch.long)
+    torch.testing.assert_close(Bernoulli().log_lik(outputs[..., :1], yes), probability.log())
+    torch.testing.assert_close(Bernoulli().log_lik(outputs[..., :1], 0 * yes), (1 - probability).log())
+
+
+def test_the_gradient_of_a_learned_noise() -> None:
+    likelihood = Gaussian(0.5, learned=True).double()
+    outputs, targets = normal(*SHAPE, 1), normal(*SHAPE, seed=1)
+    likelihood.log_lik(outputs, targets).sum().backward()
+    (parameter,) = likelihood.parameters()
+    squares = (targets - outputs.squeeze(-1)).square()
+    expected = (squares / parameter.detach().exp().square() - 1).sum()
+    assert parameter.grad is not None
+    torch.testing.assert_close(parameter.grad, expected)
+    assert list(Gaussian(0.5).parameters()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_is_computed_in_float32_at_least(case: Any, dtype: torch.dtype) -> None:
+    likelihood, outputs, targets, _ = case
+    found = likelihood.float().log_lik(outputs.to(dtype), targets)
+    likelihood.double()
+    if not targets.is_floating_point():
+        assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found.double(), likelihood.log_lik(outputs.to(dtype).double(), targets), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_correct() -> None:
+    outputs = torch.tensor([[[2.0], [-1.0], [0.5]]])
+    assert Bernoulli().correct(outputs, torch.tensor([[1, 0, 0]])).tolist() == [[1.0, 1.0, 0.0]]
+    assert bool(Gaussian().correct(outputs, torch.zeros(1, 3)).isnan().all())
+
+
+def test_a_prediction_from_the_distribution_has_the_shape_of_the_targets() -> None:
+    assert Categorical().distribution(normal(*SHAPE, 4)).sample().shape == SHAPE
+    assert Bernoulli().distribution(normal(*SHAPE, 1)).sample().shape == SHAPE
+    assert Gaussian().distribution(normal(*SHAPE, 2)).sample().shape == (*SHAPE, 2)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "outputs", "targets", "message"),
+    [
+        (Categorical(), (3, 5, 4), (3, 4), r"targets of shape \[4\] do not go with outputs of shape \[5, 4\]"),
+        (Categorical(), (3, 5, 4), (3, 5, 4), r"they must be of shape \[5\]"),
+        (Bernoulli(), (3, 5, 2), (3, 5), r"takes a network with 1 output, not of shape \[2\]"),
+        (Bernoulli(), (3, 5, 1), (3, 4), r"targets of shape \[4\]"),
+        (Gaussian(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
+        (Gaussian(), (3, 5, 1), (3, 4), r"they must be of shape \[5, 1\]"),
+        (Gaussian(), (3, 4, 6), (3, 6, 4), r"they must be of shape \[4, 6\]"),  # as many numbers, in another order
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_targets_that_do_not_fit_are_refused(
+    likelihood: Likelihood, outputs: tuple[int, ...], targets: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        likelihood.log_lik(torch.zeros(outputs), torch.zeros(targets, dtype=torch.long))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, math.inf, math.nan])
+def test_noise_that_cannot_be_is_refused(noise: float) -> None:
+    with pytest.raises(InputError, match="the noise is a positive standard deviation"):
+        Gaussian(noise)
