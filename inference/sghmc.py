@@ -110,9 +110,9 @@ class SGHMC(GradientOptions):
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "epochs": 100})
 
-    learning_rate: float = 0.03
+    learning_rate: float = 0.1
     schedule: ScheduleName = "constant"
-    friction: float = 0.3
+    friction: float = 0.1
     temperature: float = 1.0
     burn_in: float = 0.5
     keep: int = 16

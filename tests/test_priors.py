@@ -112,7 +112,14 @@ def test_the_default_priors() -> None:
     net = ensemble(nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), 3, "random_sign")
     found = latents(net)
     assert list(found) == ["0.weight", "0.bias", "0.r", "0.s", "1.weight", "1.bias"]
-    for name, scale in {"0.weight": 0.5, "0.bias": 1.0, "0.r": 0.1, "0.s": 0.1, "1.weight": 1.0, "1.bias": 1.0}.items():
+    for name, scale in {
+        "0.weight": 4 / 8**0.5,
+        "0.bias": 1.0,
+        "0.r": 0.1,
+        "0.s": 0.1,
+        "1.weight": 1.0,
+        "1.bias": 1.0,
+    }.items():
         torch.testing.assert_close(scale_of(found[name]), torch.full_like(scale_of(found[name]), scale))
     for name, loc in {"0.weight": 0.0, "0.bias": 0.0, "1.weight": 1.0, "1.bias": 0.0}.items():
         assert bool((loc_of(found[name]) == loc).all())

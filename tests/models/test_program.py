@@ -51,7 +51,7 @@ def values_of(trace: Any) -> dict[str, Tensor]:
 def default_scale(name: str) -> float:
     if name.endswith((".r", ".s")):
         return 0.1
-    return {"0.weight": math.sqrt(2 / 4), "2.weight": math.sqrt(2 / 5)}.get(name, 1.0)
+    return {"0.weight": 4 / math.sqrt(4), "2.weight": 4 / math.sqrt(5)}.get(name, 1.0)
 
 
 @pytest.mark.parametrize("num_data", [None, 100])
@@ -111,7 +111,7 @@ def test_a_shared_weight_is_one_site_and_counts_once() -> None:
     trace = poutine.trace(pyro_model(model)).get_trace(x, y)
     values = values_of(trace)
     assert list(values) == ["layer.weight", "layer.bias", "third.bias"]
-    prior = normal_log_density(values["layer.weight"], 0.0, math.sqrt(2 / 4))
+    prior = normal_log_density(values["layer.weight"], 0.0, 4 / math.sqrt(4))
     prior += sum(normal_log_density(values[name], 0.0, 1.0) for name in ("layer.bias", "third.bias"))
     hidden = x
     for bias in ("layer.bias", "layer.bias", "third.bias"):
