@@ -26,6 +26,7 @@ ORDER = (
     ("config", "presets"),
     ("run",),
     ("compare", "options"),
+    ("study",),
     ("quickstart", "cli"),
     ("__main__",),
 )

@@ -129,7 +129,10 @@ class OptimizerStudy:
         return {
             trial: self._config(trial)
             for trial in (
-                Trial(method, size, seed) for seed in range(self.seeds) for size in self.sizes for method in self.methods
+                Trial(method, size, seed)
+                for seed in range(self.seeds)
+                for size in self.sizes
+                for method in self.methods
             )
         }
 
