@@ -34,7 +34,7 @@ class Estimate:
             return False
         from scipy.stats import t
 
-        return abs(self.mean) > t.ppf((1 + confidence) / 2, self.count - 1) * self.error
+        return bool(abs(self.mean) > t.ppf((1 + confidence) / 2, self.count - 1) * self.error)
 
 
 def estimate(values: Iterable[float]) -> Estimate:
