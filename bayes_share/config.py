@@ -13,7 +13,7 @@ from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.priors import Latents, PriorName, standard_rules
+from bayes_share.priors import WEIGHT_SCALE, Latents, PriorName, standard_rules
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
 
@@ -67,7 +67,7 @@ class RunConfig:
     norm_sharing: NormSharing = "shared"
     latent: Latents = "all"
     prior: PriorName = "normal"
-    prior_scale: float = 1.41
+    prior_scale: float = WEIGHT_SCALE
     factor_prior: PriorName = "normal"
     factor_prior_scale: float = 0.1
     epochs: int = 50

@@ -71,16 +71,20 @@ Selector = str | Callable[[Site], bool]
 Latents = Literal["auto", "all", "factors", "base", "last-layer"]
 PriorName = Literal["normal", "laplace", "cauchy", "log-normal"]
 
+WEIGHT_SCALE = 4.0
+"""Of the default prior of weights, for a fan-in of 1."""
+
 Rules = Mapping[Selector, Prior]
 """Priors by selector; of those that choose a parameter, the last one holds."""
 
 
-def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = math.sqrt(2)) -> PriorOfSite:
+def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = WEIGHT_SCALE) -> PriorOfSite:
     """A family around 0 with the scale ``scale / √fan_in``, so that activations have one size at every width.
 
     Args:
         family: of a location and a scale, such as `pyro.distributions.Normal`.
-        scale: √2 keeps the size of activations through ReLUs (He et al. 2015, arXiv 1502.01852).
+        scale: for a fan-in of 1. √2 keeps the size of activations through ReLUs (He et al. 2015, arXiv 1502.01852); as
+            a prior it was too narrow for a perceptron on digits, where 4 predicted better (on validation images).
     """
     return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
 
@@ -106,7 +110,7 @@ def around(
 
 
 def default_prior(site: Site) -> "Distribution | None":
-    """Weights around 0 with scale √(2 / fan_in), biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
+    """Weights around 0 with scale 4 / √fan_in, biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
 
     What a likelihood learns has none.
     """

@@ -3,10 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 
 class Spread(NamedTuple):
@@ -81,20 +83,26 @@ def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
     return sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
 
 
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
-    """The most bytes a run has allocated at one time, above what there was before; None where torch does not count.
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that a run has allocated at one time, above what there was before.
 
-    On a CPU it does not, and the resident memory of the process is no measure: it only grows, with all that ran before.
+    On a CPU, from torch's profiler, which sees every tensor come and go; the resident memory of the process is no
+    measure, as it only grows, with all that ran before.
     """
-    if device.type != "cuda":
-        return None
     run()
-    _wait(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    _wait(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    if device.type == "cuda":
+        _wait(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        _wait(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        run()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def _wait(device: torch.device) -> None:

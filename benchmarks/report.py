@@ -61,8 +61,7 @@ def tables(about: Mapping[str, str], rows: Iterable[Row]) -> str:
     parts = [f"{about['date']}, {about['machine']}, torch {about['torch']}: `{about['command']}`"]
     if layers := [row for row in rows if "training" in row]:
         parts.append(_layers(layers))
-    if peaks := [row for row in layers if row["peak"]["plain"] is not None]:
-        parts.append("Peak memory of a training step, over that of the plain network:\n\n" + _peaks(peaks))
+        parts.append("Peak memory of a training step, over that of the plain network:\n\n" + _peaks(layers))
     if sweep := [row for row in rows if "thresholds" in row]:
         parts.append(_thresholds(sweep))
     return "\n\n".join(parts)
@@ -87,7 +86,7 @@ def _layers(rows: list[Row]) -> str:
                 " / ".join(f"{1000 * seconds:.0f}" for seconds in row["plain_seconds"].values()),
             ]
         )
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _peaks(rows: list[Row]) -> str:
@@ -96,7 +95,7 @@ def _peaks(rows: list[Row]) -> str:
         return "–" if peak is None else f"{peak / row['peak']['plain']:.3f}"
 
     lines = [[*_case(row), *(ratio(row, name) for name in TRAINING)] for row in rows]
-    return _table(["widths", "M", "dtype", "mode", *TRAINING], lines)
+    return table(["widths", "M", "dtype", "mode", *TRAINING], lines)
 
 
 def _thresholds(rows: list[Row]) -> str:
@@ -104,8 +103,8 @@ def _thresholds(rows: list[Row]) -> str:
     lines = [[*_case(row), *(_spread(row["thresholds"][name]) for name in thresholds)] for row in rows]
     means = {name: _geometric_mean(row["thresholds"][name][1] for row in rows) for name in thresholds}
     lines.append(["geometric mean", "", "", "", *(f"{mean:.3f}" for mean in means.values())])
-    table = _table(["widths", "M", "dtype", "mode", *thresholds], lines)
-    return f"{table}\n\nBest threshold overall: {min(means, key=means.__getitem__)}"
+    sweep = table(["widths", "M", "dtype", "mode", *thresholds], lines)
+    return f"{sweep}\n\nBest threshold overall: {min(means, key=means.__getitem__)}"
 
 
 def _case(row: Row) -> list[str]:
@@ -122,7 +121,8 @@ def _geometric_mean(values: Iterable[float]) -> float:
     return math.exp(sum(logarithms) / len(logarithms))
 
 
-def _table(header: list[str], lines: list[list[str]]) -> str:
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
 
 

@@ -92,7 +92,7 @@ def test_a_case_is_measured(layers: ModuleType, dtype: str, mode: str) -> None:
     assert all(0 < spread.low <= spread.median <= spread.high for spread in measured["training"].values())
     assert measured["saved"]["activations"] > 1.5 * measured["saved"]["plain"]
     assert measured["saved"]["weights"] < 1.1 * measured["saved"]["plain"]
-    assert set(measured["peak"].values()) == {None}
+    assert all(peak > 0 for peak in measured["peak"].values())
 
 
 def test_the_plain_network_has_as_many_rows(networks: ModuleType) -> None:

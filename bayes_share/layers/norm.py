@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.errors import InputError
-from bayes_share.layers.rows import align, divide, scale_shift
+from bayes_share.layers.rows import align, divide, scale, scale_shift
 
 
 class FilterResponseNorm2d(nn.Module):
@@ -41,7 +41,10 @@ class FilterResponseNorm2d(nn.Module):
         """Normalise each channel of each row."""
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = precise.square().mean(dim=(2, 3), keepdim=True)
-        return scale_shift(x * torch.rsqrt(mean_square + self.eps).to(x.dtype), self.weight, self.bias, axis=1)
+        scales = scale(torch.rsqrt(mean_square + self.eps), torch.atleast_2d(self.weight), axis=1).to(x.dtype)
+        bias = torch.atleast_2d(self.bias)
+        parts = divide(x, len(bias))
+        return torch.addcmul(align(bias, parts, axis=1), parts, divide(scales, len(bias))).flatten(0, 1)
 
     def extra_repr(self) -> str:
         """What printing shows of it."""
@@ -72,7 +75,8 @@ class ThresholdedLinearUnit(nn.Module):
         """Clip each row at its member's thresholds."""
         threshold = torch.atleast_2d(self.threshold)
         parts = divide(x, len(threshold))
-        return torch.maximum(parts, align(threshold, parts, axis=1)).flatten(0, 1)
+        shift = align(threshold, parts, axis=1)
+        return (F.relu(parts - shift) + shift).flatten(0, 1)  # the gradient of a maximum takes several passes more
 
     def extra_repr(self) -> str:
         """What printing shows of it."""

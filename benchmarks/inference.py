@@ -1,0 +1,167 @@
+"""Time and memory of a step of each algorithm, over AdamW's on the same network.
+
+Run as ``python -m benchmarks.inference``, from the root of a clone.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayes_share.files import write_atomically
+from bayes_share.inference import IVON, MAP, SVI, SWAG, Batch, DeepEnsemble, Inference, MCDropout
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+from bayes_share.models.program import pyro_model
+from bayes_share.sharing import ensemble
+from benchmarks.measure import Spread, peak_bytes, time_ratios
+from benchmarks.report import about, table
+
+BATCH_SIZES = (16, 128)
+NUM_DATA, NUM_STEPS, MEMBERS = 50_000, 10_000, 4
+_ADAMW = MAP(optimizer="adamw", learning_rate=1e-3)
+
+ON_A_NETWORK: dict[str, Inference[Any]] = {
+    "AdamW": _ADAMW,
+    "IVON": IVON(),
+    "SVI, all weights": SVI(),
+    "SWAG": SWAG(optimizer="adamw", learning_rate=1e-3, swa_start=0.0),
+    "MC dropout": MCDropout(optimizer="adamw", learning_rate=1e-3),
+    "deep ensemble of 4": DeepEnsemble(_ADAMW, 4),
+}
+"""Over the first of them; none, one and all weights are latent as each algorithm has it."""
+
+ON_AN_ENSEMBLE: dict[str, Inference[Any]] = {
+    "BatchEnsemble of 4, AdamW": _ADAMW,
+    "BatchEnsemble of 4, IVON": IVON(),
+    "Rank-1 SVI of 4": SVI(weight_decay=1e-4),
+}
+"""Over the first of them, on the same images."""
+
+AIMS = {
+    "IVON": (1.10, 1.3),
+    "SVI, all weights": (1.30, 1.3),
+    "SWAG": (None, 1.3),
+    "MC dropout": (None, 1.3),
+    "Rank-1 SVI of 4": (1.25, 1.3),
+}
+"""Of the time, and of the peak memory at batch 128."""
+
+
+def build(model: str, is_ensemble: bool, device: torch.device) -> Model:
+    """A network for CIFAR-10, or an ensemble of it whose factors alone are latent."""
+    torch.manual_seed(0)
+    network = build_network(model, num_classes=10, in_channels=3, image_size=(32, 32))
+    if not is_ensemble:
+        return Model(network).to(device)
+    return Model(ensemble(network, MEMBERS, strategy="tile"), priors={lambda site: site.kind != "factor": None}).to(device)
+
+
+def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> dict[str, Callable[[], object]]:
+    """A function that takes a step, for each algorithm."""
+    found: dict[str, Callable[[], object]] = {}
+    for name, algorithm in (ON_AN_ENSEMBLE if is_ensemble else ON_A_NETWORK).items():
+        state = algorithm.init(lambda: build(model, is_ensemble, device), NUM_DATA, NUM_STEPS)
+        found[name] = lambda algorithm=algorithm, state=state: algorithm.step(state, batch)
+    if not is_ensemble:
+        found["Pyro alone (AutoNormal)"] = pyro_alone(build(model, is_ensemble, device), batch)
+    return found
+
+
+def pyro_alone(model: Model, batch: Batch) -> Callable[[], object]:
+    """The step that Pyro's own classes take with the same program and priors: AutoNormal, Trace_ELBO, SVI."""
+    from pyro import clear_param_store
+    from pyro.infer import SVI as PyroSVI
+    from pyro.infer import Trace_ELBO
+    from pyro.infer.autoguide import AutoNormal
+    from pyro.optim import Adam
+
+    clear_param_store()
+    program = pyro_model(model.train(), NUM_DATA)
+    svi = PyroSVI(program, AutoNormal(program, init_scale=0.02), Adam({"lr": 1e-3}), Trace_ELBO())
+    return lambda: svi.step(*batch)
+
+
+def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    """Ratios to AdamW's step, and peak memory over it, of every algorithm at a batch size."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(batch_size, 3, 32, 32, generator=source).to(device)
+    batch = (x, torch.randint(10, (batch_size,), generator=source).to(device))
+    rows = []
+    for is_ensemble in (False, True):
+        runs = steps(model, batch, is_ensemble, device)
+        base = next(iter(runs))
+        for run in runs.values():  # memory that an optimizer sets up in its first step is no part of a step
+            run()
+        ratios, seconds = time_ratios(runs, base, repeats, device)
+        peaks = {name: peak_bytes(run, device) for name, run in runs.items()}
+        for name in runs:
+            rows.append(
+                {
+                    "algorithm": name,
+                    "batch_size": batch_size,
+                    "time": ratios.get(name, Spread(1.0, 1.0, 1.0)),
+                    "memory": peaks[name] / peaks[base],
+                    "milliseconds": 1000 * seconds if name == base else None,
+                }
+            )
+    return rows
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Markdown: where the rows come from, and all of them beside the aims."""
+    origin = results["about"]
+    header = ["algorithm", "batch", "time over AdamW's", "aim", "peak memory over AdamW's", "aim"]
+    lines = []
+    for row in results["rows"]:
+        time_aim, memory_aim = AIMS.get(row["algorithm"], (None, None))
+        base = f" ({row['milliseconds']:.0f} ms)" if row["milliseconds"] is not None else ""
+        lines.append(
+            [
+                row["algorithm"],
+                str(row["batch_size"]),
+                f"1{base}" if base else str(Spread(*row["time"])),
+                "" if time_aim is None else f"{time_aim:.2f}",
+                f"{row['memory']:.2f}",
+                "" if memory_aim is None or row["batch_size"] < 128 else f"{memory_aim:.1f}",
+            ]
+        )
+    title = f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`"
+    return f"{title}\n\n{table(header, lines)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all algorithms at both batch sizes, or print the table of a file."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds (default: 15)")
+    parser.add_argument("--model", default="resnet20", help="network (default: resnet20)")
+    parser.add_argument("--out", type=Path, help="a JSON file, written anew after each batch size")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of such a file; measure nothing")
+    options = parser.parse_args(arguments)
+    if options.table is not None:
+        print(tables(json.loads(options.table.read_text())))
+        return
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    results: dict[str, Any] = {
+        "about": about(shlex.join(["python", "-m", "benchmarks.inference", *arguments]), device),
+        "rows": [],
+    }
+    for batch_size in BATCH_SIZES:
+        results["rows"] += measure(options.model, batch_size, options.repeats, device)
+        if options.out is not None:
+            write_atomically(options.out, json.dumps(results, indent=1).encode())
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()
