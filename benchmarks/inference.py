@@ -59,7 +59,9 @@ def build(model: str, is_ensemble: bool, device: torch.device) -> Model:
     network = build_network(model, num_classes=10, in_channels=3, image_size=(32, 32))
     if not is_ensemble:
         return Model(network).to(device)
-    return Model(ensemble(network, MEMBERS, strategy="tile"), priors={lambda site: site.kind != "factor": None}).to(device)
+    return Model(ensemble(network, MEMBERS, strategy="tile"), priors={lambda site: site.kind != "factor": None}).to(
+        device
+    )
 
 
 def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> dict[str, Callable[[], object]]:
