@@ -16,7 +16,7 @@ from bayes_share.errors import InputError
 
 # The two forms in which jsonargparse says that a value has the wrong type.
 _WRONG_VALUE = re.compile(
-    r'Parser key "(?P<option>\w+)": (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
+    r'Parser key "(?P<option>\w+)"(?: element \d+)?: (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
     r"(?:\. Got value: |\] Errors: )(?P<value>.*)"
 )
 

@@ -16,7 +16,7 @@ from bayes_share.inference import Execution
 from bayes_share.options import OptionParser, add_options
 from bayes_share.run import RunFolder
 from bayes_share.study.optimizers import COMMON_OPTIONS, METHODS, RECIPES, OptimizerStudy
-from bayes_share.study.runner import run_all
+from bayes_share.study.runner import check_runs, run_all
 from bayes_share.study.summary import Summary, read_result
 
 _HELP = """usage: bayes-share study STUDY [OPTIONS]
@@ -68,23 +68,28 @@ def _optimizers(arguments: list[str]) -> None:
     if out.exists() and any(out.iterdir()) and not options["resume"]:
         raise InputError(f"{out} exists: go on with it by --resume, or give another folder")
     chosen.check()
+    check_runs(_by_name(chosen), out / "runs", options["jobs"])
     asked = {"methods": options["methods"], "sizes": options["sizes"], "seeds": chosen.seeds, "preset": preset}
     _make(chosen, out, {**asked, **of_runs}, options["jobs"], options["progress"])
 
 
 def _make(chosen: OptimizerStudy, out: Path, asked: Mapping[str, Any], jobs: int, progress: bool) -> None:
-    configs = chosen.configs()
     runs = out / "runs"
     write_atomically(out / _FILE, yaml.safe_dump(dict(asked), sort_keys=False).encode())
-    failed = run_all({trial.name: config for trial, config in configs.items()}, runs, jobs, progress)
-    finished = [trial for trial in configs if trial.name not in failed]
+    trials = list(chosen.configs())
+    failed = run_all(_by_name(chosen), runs, jobs, progress)
+    finished = [trial for trial in trials if trial.name not in failed]
     if finished:
         summary = Summary([read_result(trial, RunFolder(runs / trial.name)) for trial in finished])
         summary.write(out, f"{asked['model']} on {asked['data']}")
         print(summary.tables())
         print(f"tables and pictures: {out}; each run: {runs}")
     if failed:
-        raise RunError(_failures(failed, len(configs)))
+        raise RunError(_failures(failed, len(trials)))
+
+
+def _by_name(chosen: OptimizerStudy) -> dict[str, RunConfig]:
+    return {trial.name: config for trial, config in chosen.configs().items()}
 
 
 def _failures(failed: Mapping[str, str], count: int) -> str:

@@ -41,10 +41,7 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, progr
         InputError: no jobs, or a folder that is no run or one with other options; before any run begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has its checkpoint.
     """
-    if jobs < 1:
-        raise InputError(f"a study runs on at least 1 job, not {jobs}")
-    for name, config in configs.items():
-        check_folder(RunFolder(folder / name), config, resume=True)
+    check_runs(configs, folder, jobs)
     waiting = deque(name for name in configs if not RunFolder(folder / name).summary.is_file())
     failed: dict[str, str] = {}
     threads = max(1, torch.get_num_threads() // jobs)
@@ -77,6 +74,18 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, progr
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
     return failed
+
+
+def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> None:
+    """See whether all runs can begin or go on, as `run_all` does first.
+
+    Raises:
+        InputError: no jobs, or a folder that is no run or one with other options.
+    """
+    if jobs < 1:
+        raise InputError(f"a study runs on at least 1 job, not {jobs}")
+    for name, config in configs.items():
+        check_folder(RunFolder(folder / name), config, resume=True)
 
 
 @dataclass
@@ -151,6 +160,7 @@ def _ctrl_c_ignored() -> Iterator[None]:
 def _work(theirs: Connection, threads: int) -> None:
     """Make the runs that come, until nobody is there to send one."""
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which a process that is ended leaves
     with suppress(EOFError, ConnectionError):
         while True:
             config, path = theirs.recv()

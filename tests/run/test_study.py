@@ -41,9 +41,9 @@ def trials(seeds: int) -> list[Trial]:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """What the workers compute depends, in the last bits, on how many threads there are to share."""
+    """As many as each worker has: the last bits depend on it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -124,10 +124,7 @@ def test_all_take_as_many_steps(made: Path) -> None:
 def test_each_run_is_an_ordinary_one(made: Path, tmp_path: Path) -> None:
     trial = Trial("ivon", 2, 1)
     config = OptimizerStudy(("ivon",), (2,), 2, options={"epochs": 2}).configs()[trial]
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     run(config, tmp_path / "run", progress=False)
-    torch.set_num_threads(before)
     assert differences(left(tmp_path / "run"), left(made / "runs" / trial.name)) == []
 
 
@@ -148,11 +145,11 @@ def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
         assert differences(left(out / "runs" / trial.name), left(made / "runs" / trial.name)) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("to_all", [True, False])
-def test_ctrl_c_stops_it_and_the_numbers_are_the_same(number: int, to_all: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all: bool, tmp_path: Path) -> None:
+    """Ctrl-C comes to all processes of a terminal; other signals to the first one alone."""
     arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "40", "--jobs", "2", "--no-progress"]
-    out, whole = tmp_path / "study", tmp_path / "whole"
+    out = tmp_path / "study"
     process = subprocess.Popen(
         [sys.executable, "-m", "bayes_share", "study", "optimizers", *arguments, "--out", str(out)],
         cwd=ROOT,
@@ -173,12 +170,12 @@ def test_ctrl_c_stops_it_and_the_numbers_are_the_same(number: int, to_all: bool,
     assert err.count("\n") == 1, err
     assert "of 2 runs finished: go on by --resume" in err
     begun = [path.parent for path in out.glob("runs/*/config.yaml")]
-    assert any(list((path / "checkpoints").glob("*.pt")) for path in begun)
-    assert not list(out.glob("summary.md"))
+    assert all(list((path / "checkpoints").glob("*.pt")) for path in begun)
+    assert not (out / "summary.md").exists()
     assert study("--resume", "--out", out, "--no-progress") == 0
-    assert study(*arguments, "--out", whole) == 0
-    for path in (whole / "runs").iterdir():
-        assert differences(left(out / "runs" / path.name), left(path)) == []
+    trial, config = list(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 40}).configs().items())[0]
+    run(config, tmp_path / "whole", progress=False)
+    assert differences(left(out / "runs" / trial.name), left(tmp_path / "whole")) == []
 
 
 def test_a_run_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:
@@ -233,6 +230,13 @@ def test_a_run_of_other_options_is_refused_before_any_begins(tmp_path: Path) -> 
     assert not (tmp_path / "a").exists()
 
 
+def test_other_options_do_not_go_into_the_same_study(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(made)
+    assert study("--resume", "--out", made, "--epochs", "3") == 2
+    assert "is a run with epochs 2, which cannot be resumed with 3" in capsys.readouterr().err
+    assert snapshot(made) == before
+
+
 def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
     configs = OptimizerStudy(seeds=1, sizes=(1,), preset="paper").configs()
     for method in ("sgd", "adamw", "ivon"):
@@ -252,7 +256,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--methods", "sgd", "sgd"], "method sgd more than once"),
         (["study", "optimizers", "--sizes", "2", "2"], "size 2 more than once"),
         (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
-        (["study", "optimizers", "--sizes", "two"], "--sizes"),
+        (["study", "optimizers", "--sizes", "two"], "--sizes takes a whole number, not 'two'"),
         (["study", "optimizers", "--seeds", "0"], "at least 1 seed, not 0"),
         (["study", "optimizers", "--jobs", "0"], "at least 1 job, not 0"),
         (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),
