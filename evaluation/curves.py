@@ -20,6 +20,7 @@ Measure = Literal["validation_accuracy", "validation_nll"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 _STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (9, 2)))
 _TITLES = {"validation_accuracy": "validation accuracy [%]", "validation_nll": "validation NLL [nat], log scale"}
+_SMALLEST_NLL = 1e-6
 _WARM = 0.1  # part of the epochs whose values may lie beyond the axis, so that the later ones can be told apart
 
 
@@ -118,10 +119,9 @@ def convergence_picture(
 
 
 def _draw(axes: "Axes", one: Curve, x: Sequence[float], measure: Measure, style: Mapping[str, Any]) -> None:
-    scale = _scale(measure)
-    mean = [scale * value for value in one.mean]
-    low = [scale * (value - error) for value, error in zip(one.mean, one.error, strict=True)]
-    high = [scale * (value + error) for value, error in zip(one.mean, one.error, strict=True)]
+    mean = [_shown(measure, value) for value in one.mean]
+    low = [_shown(measure, value - error) for value, error in zip(one.mean, one.error, strict=True)]
+    high = [_shown(measure, value + error) for value, error in zip(one.mean, one.error, strict=True)]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.plot(x, mean, linewidth=1.4, **style)
     axes.set_xlim(left=0)
@@ -131,16 +131,15 @@ def _draw(axes: "Axes", one: Curve, x: Sequence[float], measure: Measure, style:
 def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None:
     from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-    scale = _scale(measure)
     settled = [
-        scale * (value + sign * error)
+        _shown(measure, value + sign * error)
         for one in curves
         for value, error in list(zip(one.mean, one.error, strict=True))[math.ceil(_WARM * len(one.mean)) - 1 :]
         for sign in (-1, 1)
     ]
     low, high = min(settled), max(settled)
     if measure == "validation_nll":
-        low = max(low, min(scale * value for one in curves for value in one.mean) / 2)  # a log has no place for 0
+        low = max(low, min(_shown(measure, value) for one in curves for value in one.mean) / 2)  # of a wide band
         axes.set_yscale("log")
         axes.set_ylim(low / 1.05, high * 1.05)
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -151,5 +150,6 @@ def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None
         axes.set_ylim(low - margin, min(100.0, high + margin))
 
 
-def _scale(measure: Measure) -> float:
-    return 100.0 if measure == "validation_accuracy" else 1.0
+def _shown(measure: Measure, value: float) -> float:
+    """In percent; or, for the log scale, not below what has a place on it."""
+    return 100 * value if measure == "validation_accuracy" else max(value, _SMALLEST_NLL)

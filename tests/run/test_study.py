@@ -173,7 +173,7 @@ def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all:
     assert all(list((path / "checkpoints").glob("*.pt")) for path in begun)
     assert not (out / "summary.md").exists()
     assert study("--resume", "--out", out, "--no-progress") == 0
-    trial, config = list(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 40}).configs().items())[0]
+    trial, config = next(iter(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 40}).configs().items()))
     run(config, tmp_path / "whole", progress=False)
     assert differences(left(out / "runs" / trial.name), left(tmp_path / "whole")) == []
 
