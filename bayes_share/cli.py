@@ -23,6 +23,7 @@ commands:
   quickstart   a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute
   fit          train a network and write its predictions into a run folder
   evaluate     scores and a reliability picture from the predictions of runs
+  study        many runs in one folder, with tables over seeds and pictures of convergence
 
 'bayes-share COMMAND --help' explains a command, '--version' gives the version.
 """
@@ -66,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands: dict[str, Callable[[list[str]], None]] = {"quickstart": _quickstart, "fit": _fit, "evaluate": _evaluate}
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "quickstart": _quickstart,
+        "fit": _fit,
+        "evaluate": _evaluate,
+        "study": _study,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
     elif arguments[0] == "--version":
@@ -248,3 +254,9 @@ def _quickstart(arguments: list[str]) -> None:
     from bayes_share.quickstart import quickstart
 
     quickstart(Path(options.out), options.seed)
+
+
+def _study(arguments: list[str]) -> None:
+    from bayes_share.study.command import study
+
+    study(arguments)

@@ -49,6 +49,7 @@ class RunConfig:
         batch_size: images in a step; null: all training images.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
+        validation_samples: draws in each epoch's scores on the validation images.
         checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """
@@ -76,14 +77,15 @@ class RunConfig:
     batch_size: int | None = 64
     seed: int = 0
     num_samples: int = 1
+    validation_samples: int = 1
     checkpoint_minutes: float = 10.0
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:
             raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
-        if self.num_samples < 1:
-            raise InputError(f"prediction takes at least 1 draw, not {self.num_samples}")
+        if min(self.num_samples, self.validation_samples) < 1:
+            raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
 
     def load_data(self) -> Data:
         """Read the data set."""

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NoReturn, get_type_hints
@@ -16,7 +16,7 @@ from bayes_share.errors import InputError
 
 # The two forms in which jsonargparse says that a value has the wrong type.
 _WRONG_VALUE = re.compile(
-    r'Parser key "(?P<option>\w+)": (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
+    r'Parser key "(?P<option>\w+)"(?: element \d+)?: (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
     r"(?:\. Got value: |\] Errors: )(?P<value>.*)"
 )
 
@@ -50,7 +50,11 @@ def _readable(kind: str) -> str:
 
 
 def add_options(
-    parser: ArgumentParser, title: str, kind: type, other_defaults: Mapping[str, Any] = MappingProxyType({})
+    parser: ArgumentParser,
+    title: str,
+    kind: type,
+    other_defaults: Mapping[str, Any] = MappingProxyType({}),
+    only: Collection[str] | None = None,
 ) -> None:
     """Add an option for each field of a record.
 
@@ -59,12 +63,15 @@ def add_options(
         title: of their group in the help.
         kind: a dataclass; its docstring, or that of the base a field comes from, explains every field under ``Args``.
         other_defaults: by the names of fields, in place of the record's own.
+        only: the fields to add, where not all are.
     """
     group = parser.add_argument_group(title)
     helps = _helps(kind)
     types = get_type_hints(kind)
     defaults = {field.name: field.default for field in dataclasses.fields(kind)} | dict(other_defaults)
     for name in option_fields(kind):
+        if only is not None and name not in only:
+            continue
         default = defaults[name]
         shown = list(default) if isinstance(default, tuple) else default  # a list as it is given, not Python's tuple
         settings: dict[str, Any] = {"help": helps[name], "default": shown}

@@ -83,14 +83,14 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint.
     """
     folder = RunFolder(path)
-    _check_folder(folder, config, resume)
+    check_folder(folder, config, resume)
     if folder.summary.is_file():
         _say(f"{path} is finished")
         return folder
     training = _training(config)
     if (saved := folder.checkpoints.load(_say)) is not None:
         training.load_state_dict(saved)
-    with _interruptible() as is_interrupted:
+    with interruptible() as is_interrupted:
         _train(training, folder, config, is_interrupted, progress)
     _finish(training, folder, config)
     return folder
@@ -122,11 +122,23 @@ def load_run(path: str | Path) -> Training:
 def _training(config: RunConfig) -> Training:
     data = config.load_data()
     return Training(
-        config.algorithm, config.build(data), data, config.epochs, config.batch_size, config.seed, config.execution
+        config.algorithm,
+        config.build(data),
+        data,
+        config.epochs,
+        config.batch_size,
+        config.seed,
+        config.execution,
+        config.validation_samples,
     )
 
 
-def _check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
+def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
+    """See whether a run can begin or go on in a folder, and remove what a process that was killed left half written.
+
+    Raises:
+        InputError: the folder is a file, exists and is not to be resumed, is no run, or is one with other options.
+    """
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; a run needs a folder")
     left = set(folder.path.rglob(".*.tmp"))  # by a process that was killed while it wrote
@@ -223,8 +235,11 @@ def _latest(history: list[dict[str, int | float]]) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops."""
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops.
+
+    Outside the main thread, where no signal arrives, none is ever seen.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -35,7 +35,7 @@ _UNDER: Any = {
     "label": "underconfident",
 }
 _DIAGONAL: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": "calibrated"}
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -76,7 +76,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
 
     rows = math.ceil(len(runs) / _PANELS_PER_ROW)
     columns = math.ceil(len(runs) / rows)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(2.7 * columns + 0.5, 3.9 * rows + 0.3), layout="constrained")
         heights = {"height_ratios": [3, 1] * rows}
         grid = figure.subplots(2 * rows, columns, sharey="row", squeeze=False, gridspec_kw=heights)

@@ -37,6 +37,7 @@ class Training:
         batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
         seed: of initialisation, order, augmentation and noise.
         execution: device, precision and the like.
+        validation_samples: draws in each epoch's scores on the validation data.
 
     Raises:
         InputError: no epoch, a batch larger than the training data, or what the algorithm says of the model.
@@ -51,6 +52,7 @@ class Training:
         batch_size: int | None,
         seed: int = 0,
         execution: Execution = Execution(),  # noqa: B008 (frozen)
+        validation_samples: int = 1,
     ) -> None:
         if epochs < 1:
             raise InputError(f"training takes at least 1 epoch, not {epochs}")
@@ -62,6 +64,7 @@ class Training:
         self.batch_size = batch_size
         self.seed = seed
         self.execution = execution
+        self.validation_samples = validation_samples
         self.steps_per_epoch = len(data.train) // batch_size
         self.num_steps = epochs * self.steps_per_epoch
         with seeded(seed, "init"):
@@ -157,10 +160,10 @@ class Training:
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
         self._check()
         loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
-        log_probs = mixture_log_probs(self.predict(self.data.validation))
-        labels = self.data.validation.labels.cpu()
         self._sums.zero_()
-        self._seconds += time.perf_counter() - started
+        self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training
+        log_probs = mixture_log_probs(self.predict(self.data.validation, self.validation_samples))
+        labels = self.data.validation.labels.cpu()
         self.history.append(
             {
                 "epoch": epoch,

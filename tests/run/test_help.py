@@ -73,7 +73,7 @@ def test_no_two_records_share_the_name_of_an_option(name: str) -> None:
 def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown([], capsys)
     assert text == shown(["--help"], capsys) == shown(["-h"], capsys)
-    for command in ("quickstart", "fit", "evaluate"):
+    for command in ("quickstart", "fit", "evaluate", "study"):
         assert re.search(rf"\n  {command} +\w+", text)
         assert "usage: bayes-share" in shown([command, "--help"], capsys)
 

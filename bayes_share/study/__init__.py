@@ -1,0 +1,1 @@
+"""Studies: many independent runs in one folder, and what they say together."""

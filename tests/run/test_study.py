@@ -1,0 +1,300 @@
+"""The study of optimizers: many runs in one folder, resumable, with tables that can be computed by hand."""
+
+import csv
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from driver import left, snapshot
+from states import differences
+
+from bayes_share.cli import main
+from bayes_share.config import RunConfig
+from bayes_share.errors import InputError
+from bayes_share.inference import IVON, MAP
+from bayes_share.presets import preset
+from bayes_share.run import RunFolder, load_run, run
+from bayes_share.study.optimizers import METHODS, RECIPES, OptimizerStudy, Trial
+from bayes_share.study.runner import run_all
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--methods", "sgd", "ivon", "--sizes", "1", "2", "--epochs", "2", "--jobs", "2", "--no-progress"]
+
+
+def study(*arguments: str | Path) -> int:
+    return main(["study", "optimizers", *map(str, arguments)])
+
+
+def trials(seeds: int) -> list[Trial]:
+    return list(OptimizerStudy(("sgd", "ivon"), (1, 2), seeds).configs())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many as each worker has: the last bits depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two methods, two sizes and two seeds; not to be written into."""
+    out = tmp_path_factory.mktemp("study") / "study"
+    assert study(*TINY, "--seeds", "2", "--out", out) == 0
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_hand(folder: Path) -> tuple[float, float]:
+    """Accuracy and NLL of the mean of the probabilities, from the numbers on disk alone."""
+    with np.load(folder / "predictions" / "test.npz") as file:
+        logits, labels = file["logits"].astype(np.float64), file["labels"]
+    probs = np.exp(logits - logits.max(-1, keepdims=True))
+    probs = (probs / probs.sum(-1, keepdims=True)).mean((0, 1))
+    accuracy = float((probs.argmax(-1) == labels).mean())
+    return accuracy, float(-np.log(probs[np.arange(len(labels)), labels]).mean())
+
+
+def test_it_leaves_every_run_and_says_what_they_say(made: Path) -> None:
+    assert {path.name for path in (made / "runs").iterdir()} == {trial.name for trial in trials(2)}
+    for name in ("summary.md", "means.csv", "differences.csv", "scores.csv", "study.yaml"):
+        assert (made / name).stat().st_size > 0
+    for name in ("accuracy.png", "nll.png"):
+        assert (made / name).read_bytes().startswith(b"\x89PNG")
+    text = (made / "summary.md").read_text()
+    assert "IVON, ensemble of 2 − SGD, ensemble of 2" in text
+    assert "IVON, ensemble of 2 − IVON, single" in text
+
+
+def test_the_scores_are_those_of_the_predictions(made: Path) -> None:
+    found = {(row["method"], row["size"], row["seed"]): row for row in rows(made / "scores.csv")}
+    assert len(found) == 8
+    for trial in trials(2):
+        row = found[trial.method, str(trial.size), str(trial.seed)]
+        accuracy, nll = by_hand(made / "runs" / trial.name)
+        assert float(row["accuracy"]) == pytest.approx(accuracy, abs=1e-12)
+        assert float(row["nll"]) == pytest.approx(nll, rel=1e-9)
+
+
+def test_means_and_their_errors(made: Path) -> None:
+    for row in rows(made / "means.csv"):
+        method, size = row["method"], int(row["size"])
+        one, other = (by_hand(made / "runs" / Trial(method, size, seed).name)[1] for seed in (0, 1))
+        assert float(row["nll"]) == pytest.approx((one + other) / 2, rel=1e-9)
+        assert float(row["nll_error"]) == pytest.approx(abs(one - other) / 2, rel=1e-6)  # |a - b| / √2 / √2
+        assert row["seeds"] == "2"
+
+
+def test_differences_are_paired(made: Path) -> None:
+    found = {(row["one"], row["other"]): row for row in rows(made / "differences.csv")}
+    assert len(found) == 4
+    row = found["IVON, ensemble of 2", "SGD, ensemble of 2"]
+
+    def nll(method: str, seed: int) -> float:
+        return by_hand(made / "runs" / Trial(method, 2, seed).name)[1]
+
+    first, second = (nll("ivon", seed) - nll("sgd", seed) for seed in (0, 1))
+    assert float(row["nll"]) == pytest.approx((first + second) / 2, rel=1e-9)
+    assert float(row["nll_error"]) == pytest.approx(abs(first - second) / 2, rel=1e-6)
+    unpaired = math.hypot(*(abs(nll(method, 0) - nll(method, 1)) / 2 for method in ("sgd", "ivon")))
+    assert float(row["nll_error"]) != pytest.approx(unpaired, rel=1e-3)
+
+
+def test_all_take_as_many_steps(made: Path) -> None:
+    steps = {load_run(made / "runs" / trial.name).step for trial in trials(1)}
+    assert steps == {2 * (1260 // 64)}
+
+
+def test_each_run_is_an_ordinary_one(made: Path, tmp_path: Path) -> None:
+    trial = Trial("ivon", 2, 1)
+    config = OptimizerStudy(("ivon",), (2,), 2, options={"epochs": 2}).configs()[trial]
+    run(config, tmp_path / "run", progress=False)
+    assert differences(left(tmp_path / "run"), left(made / "runs" / trial.name)) == []
+
+
+def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    assert study(*TINY, "--seeds", "1", "--out", out) == 0
+    capsys.readouterr()
+    before = snapshot(out / "runs")
+    assert study("--resume", "--out", out, "--no-progress") == 0
+    assert "SGD, ensemble of 2" in capsys.readouterr().out
+    assert snapshot(out / "runs") == before
+    assert study("--resume", "--out", out, "--seeds", "2", "--no-progress") == 0
+    after = snapshot(out / "runs")
+    assert {name: after[name] for name in before} == before
+    for trial in trials(2):
+        assert differences(left(out / "runs" / trial.name), left(made / "runs" / trial.name)) == []
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all: bool, tmp_path: Path) -> None:
+    """Ctrl-C comes to all processes of a terminal; other signals to the first one alone."""
+    arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "40", "--jobs", "2", "--no-progress"]
+    out = tmp_path / "study"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bayes_share", "study", "optimizers", *arguments, "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while not list(out.glob("runs/*/config.yaml")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(process.pid, number) if to_all else os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("\n") == 1, err
+    assert "of 2 runs finished: go on by --resume" in err
+    begun = [path.parent for path in out.glob("runs/*/config.yaml")]
+    assert all(list((path / "checkpoints").glob("*.pt")) for path in begun)
+    assert not (out / "summary.md").exists()
+    assert study("--resume", "--out", out, "--no-progress") == 0
+    trial, config = next(iter(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 40}).configs().items()))
+    run(config, tmp_path / "whole", progress=False)
+    assert differences(left(out / "runs" / trial.name), left(tmp_path / "whole")) == []
+
+
+def test_a_run_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    configs = {
+        "diverges": RunConfig(MAP(learning_rate=1e12), epochs=1),
+        "is good": RunConfig(MAP(), epochs=1),
+        "is good too": RunConfig(IVON(), epochs=1),
+    }
+    failed = run_all(configs, tmp_path / "runs", jobs=1, progress=False)
+    assert list(failed) == ["diverges"]
+    assert "try a lower one" in failed["diverges"]
+    assert all(RunFolder(tmp_path / "runs" / name).summary.is_file() for name in ("is good", "is good too"))
+
+
+def test_failures_are_one_line_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "study"
+    blocked = out / "runs" / "ivon-size-1-seed-0"
+    blocked.mkdir(parents=True)
+    config = OptimizerStudy(("ivon",), (1,), 1, options={"epochs": 2}).configs()[Trial("ivon", 1, 0)]
+    (blocked / "config.yaml").write_text(config.to_yaml())
+    (blocked / "metrics.csv").mkdir()  # where the run has to write a file
+    assert study(*TINY, "--seeds", "1", "--out", out, "--resume") == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert "1 of 4 runs failed" in shown.err
+    assert "ivon-size-1-seed-0 (cannot write" in shown.err
+    assert "IVON, ensemble of 2" in shown.out
+    assert "IVON, single" not in shown.out
+
+
+def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
+    def kill() -> None:
+        while not (tmp_path / "endless" / "config.yaml").exists():
+            time.sleep(0.05)
+        (child,) = (child for child in multiprocessing.active_children() if child.pid not in before)
+        os.kill(int(child.pid or 0), signal.SIGKILL)
+
+    before = {child.pid for child in multiprocessing.active_children()}
+    killer = threading.Thread(target=kill)
+    killer.start()
+    configs = {"endless": RunConfig(epochs=10**5), "short": RunConfig(epochs=1)}
+    failed = run_all(configs, tmp_path, jobs=1, progress=False)
+    killer.join()
+    assert failed == {"endless": "its process ended with exit code -9"}
+    assert RunFolder(tmp_path / "short").summary.is_file()
+
+
+def test_a_run_of_other_options_is_refused_before_any_begins(tmp_path: Path) -> None:
+    run(RunConfig(epochs=1), tmp_path / "b", progress=False)
+    with pytest.raises(InputError, match="is a run with epochs 1, which cannot be resumed with 2"):
+        run_all({"a": RunConfig(epochs=1), "b": RunConfig(epochs=2)}, tmp_path, progress=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_other_options_do_not_go_into_the_same_study(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(made)
+    assert study("--resume", "--out", made, "--epochs", "3") == 2
+    assert "is a run with epochs 2, which cannot be resumed with 3" in capsys.readouterr().err
+    assert snapshot(made) == before
+
+
+def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
+    configs = OptimizerStudy(seeds=1, sizes=(1,), preset="paper").configs()
+    for method in ("sgd", "adamw", "ivon"):
+        flat = configs[Trial(method, 1, 0)].to_flat()
+        recipe = preset(f"{method}-cifar10")
+        assert {name: flat[name] for name in recipe} == recipe
+    assert {(c.epochs, c.batch_size, c.model, c.norm) for c in configs.values()} == {(200, 50, "resnet20", "frn")}
+    assert configs[Trial("svi", 1, 0)].latent == "auto"
+    assert set(METHODS) == set(RECIPES["paper"].methods) == set(RECIPES["digits"].methods)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "optimizer"], "unknown study 'optimizer': did you mean 'optimizers'?"),
+        (["study", "optimizers", "--methods", "sdg"], "unknown method 'sdg': did you mean 'sgd'?"),
+        (["study", "optimizers", "--methods", "sgd", "sgd"], "method sgd more than once"),
+        (["study", "optimizers", "--sizes", "2", "2"], "size 2 more than once"),
+        (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
+        (["study", "optimizers", "--sizes", "two"], "--sizes takes a whole number, not 'two'"),
+        (["study", "optimizers", "--seeds", "0"], "at least 1 seed, not 0"),
+        (["study", "optimizers", "--jobs", "0"], "at least 1 job, not 0"),
+        (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),
+        (["study", "optimizers", "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),
+        (["study", "optimizers", "--data", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
+        (["study", "optimizers", "--batch-size", "5000"], "from 1 to 1260 examples"),
+        (["study", "optimizers", "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
+        (["study", "optimizers", "--out", "file"], "file is a file; a study needs a folder"),
+        (["study", "optimizers", "--out", "full"], "full exists: go on with it by --resume"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unchecked: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").touch()
+    before = snapshot(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bayes-share: ")
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert snapshot(tmp_path) == before
+
+
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study"]) == 0
+    assert "optimizers" in capsys.readouterr().out
+    assert study("--help") == 0
+    text = capsys.readouterr().out
+    options = ["methods", "sizes", "seeds", "preset", "jobs", "out", "resume", "data", "model", "epochs", "device"]
+    for option in options:
+        assert f"--{option}" in text
