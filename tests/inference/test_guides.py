@@ -123,7 +123,7 @@ def test_draws_have_the_distribution_that_is_said(name: Any, make: Any) -> None:
                 covariance = scale.diag() @ (columns.tril(-1) + torch.eye(len(columns)))
                 covariance = covariance @ covariance.T
             else:
-                covariance = columns @ columns.T + scale.square().diag()
+                covariance = scale.diag() @ (columns @ columns.T + torch.eye(len(columns))) @ scale.diag()
             assert (covariance - covariance.diagonal().diag()).abs().max() > 0.02
         else:
             covariance = guide.scale[member].detach().square().diag()  # type: ignore[index, union-attr, operator]
