@@ -402,3 +402,41 @@ def test_a_large_full_rank_guide_is_finite_in_single_precision() -> None:
     x = torch.randn(30, 150, generator=torch.Generator().manual_seed(0))
     state = fit_tensors(algorithm, build, x, torch.arange(30) % 4, 8)
     assert all(bool(parameter.isfinite().all()) for parameter in state.guides.parameters())
+
+
+def test_the_weight_of_the_divergence_climbs() -> None:
+    algorithm = SVI(kl_weight=0.5, kl_warmup=0.4)
+    assert [algorithm.kl_weight_at(step, 10) for step in range(6)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    assert [SVI().kl_weight_at(step, 10) for step in (0, 9)] == [1.0, 1.0]
+    state = state_of(algorithm, 3)
+    for step in range(5):
+        info = algorithm.step(state, batch())
+        weight = algorithm.kl_weight_at(step, 10)
+        torch.testing.assert_close(info.loss, weight * info.kl / 100 - info.log_lik)
+
+
+@pytest.mark.parametrize("guide", ["normal", "low-rank"])
+def test_several_draws_in_a_step_count_a_batch_once(guide: Any) -> None:
+    algorithm = SVI(guide=guide, num_particles=3)
+    state = state_of(algorithm, 1)
+    algorithm.step(state, batch())
+    assert state.model.get_buffer("network.1.num_batches_tracked").item() == 1
+
+
+@pytest.mark.parametrize("guide", ["normal", "full-rank", "low-rank"])
+def test_autocast_leaves_guides_and_densities_precise(guide: Any) -> None:
+    def build() -> Model:
+        return Model(network(3))
+
+    def step(is_enabled: bool) -> Any:
+        torch.manual_seed(0)
+        algorithm = SVI(guide=guide, factor_guide=guide)
+        state = algorithm.init(build, 100, 10)
+        torch.manual_seed(0)
+        x, y = batch()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_enabled):
+            return algorithm.step(state, (x.float(), y))
+
+    found, expected = step(True), step(False)
+    torch.testing.assert_close(found.kl, expected.kl, rtol=1e-6, atol=1e-4)
+    assert 0 < abs(found.log_lik - expected.log_lik) < 0.05
