@@ -196,12 +196,11 @@ class Joint(Guide):
         self.loc = nn.Parameter(self._start())
         members, numbers = self.loc.shape
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
-        columns = numbers if rank is None else rank
         self.is_full = rank is None
-        # Small random columns, as at 0 their gradient vanishes; below the diagonal 0 is no such point.
-        start = torch.zeros if rank is None else torch.randn
-        columns_start = start(members, numbers, columns) * (scale / max(1, columns) ** 0.5)
-        self.factor = nn.Parameter(columns_start.to(self.loc))
+        # Beside the diagonal, so that it is learned at one rate whatever the scale. Small random columns, as at 0 their
+        # gradient vanishes; below the diagonal 0 is no such point.
+        start = torch.zeros(members, numbers, numbers) if rank is None else 0.1 * torch.randn(members, numbers, rank)
+        self.factor = nn.Parameter(start.to(self.loc))
 
     def distribution(self) -> "Distribution":
         """A multivariate normal distribution for each member."""
@@ -210,8 +209,9 @@ class Joint(Guide):
         if self.is_full:
             noise = distributions.Normal(torch.zeros_like(self.loc), torch.ones_like(self.loc)).to_event(1)
             return distributions.TransformedDistribution(noise, [Triangular(self.loc, self._tril())]).to_event(1)
-        diagonal = (2 * self.log_scale).exp()
-        return distributions.LowRankMultivariateNormal(self.loc, self.factor, diagonal).to_event(1)
+        scale = self.log_scale.exp()
+        columns = scale.unsqueeze(-1) * self.factor
+        return distributions.LowRankMultivariateNormal(self.loc, columns, scale.square()).to_event(1)
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
         """Location + noise with the covariance."""
@@ -221,7 +221,7 @@ class Joint(Guide):
             if self.is_full:
                 return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
             columns = self.noise(self.factor[:, 0], generator, None)
-            return self.loc + self.log_scale.exp() * noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1)
+            return self.loc + self.log_scale.exp() * (noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1))
 
     def _tril(self) -> Tensor:
         """The Cholesky factor of the covariance; of its rows, `factor` has what stands below 1 on the diagonal."""

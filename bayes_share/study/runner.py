@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -164,7 +165,7 @@ def _work(theirs: Connection, threads: int) -> None:
     with suppress(EOFError, ConnectionError):
         while True:
             config, path = theirs.recv()
-            theirs.send(_reason(lambda config=config, path=path: run(config, path, resume=True, progress=False)))
+            theirs.send(_reason(partial(run, config, path, resume=True, progress=False)))
 
 
 def _reason(make: Callable[[], RunFolder]) -> str | None:

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.inference.bound import pyro_guide
 from bayes_share.inference.guides import Guide, Joint, Piece, make_guide, support_of
 from bayes_share.sharing.kinds import ParameterKind
 
@@ -123,7 +125,7 @@ def test_draws_have_the_distribution_that_is_said(name: Any, make: Any) -> None:
                 covariance = scale.diag() @ (columns.tril(-1) + torch.eye(len(columns)))
                 covariance = covariance @ covariance.T
             else:
-                covariance = columns @ columns.T + scale.square().diag()
+                covariance = scale.diag() @ (columns @ columns.T + torch.eye(len(columns))) @ scale.diag()
             assert (covariance - covariance.diagonal().diag()).abs().max() > 0.02
         else:
             covariance = guide.scale[member].detach().square().diag()  # type: ignore[index, union-attr, operator]
@@ -175,3 +177,17 @@ def test_a_guide_that_does_not_fit_is_refused(name: Any, pieces: list[Piece], me
         make_guide(name, pieces, 0.1, rank=1)
     assert "\n" not in str(caught.value)
     assert isinstance(make_guide(name, [piece("w", 2)], 0.1, rank=1).loc, Tensor)
+
+
+@pytest.mark.parametrize("make", [shared, own])
+def test_as_a_guide_of_pyro_it_has_the_density_of_the_values(make: Any) -> None:
+    pieces = make()
+    guide = moved(make_guide("normal", pieces, 0.3, rank=1))
+    trace = pyro.poutine.trace(lambda: pyro_guide([guide])).get_trace()
+    expected = torch.tensor(0.0, dtype=torch.float64)
+    sides = zip(guide.loc.split(guide.sizes, 1), guide.scale.split(guide.sizes, 1), pieces, strict=True)  # type: ignore[operator, union-attr]
+    for loc, scale, one in sides:
+        normal = dist.Normal(loc.reshape(one.initial.shape), scale.reshape(one.initial.shape))
+        values = dist.TransformedDistribution(normal, [one.transform])
+        expected = expected + values.log_prob(trace.nodes[one.name]["value"]).sum() / guide.members
+    torch.testing.assert_close(trace.log_prob_sum(), expected, rtol=1e-8, atol=1e-8)

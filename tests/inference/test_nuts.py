@@ -104,7 +104,7 @@ def test_priors_of_every_kind_are_kept_to() -> None:
     state = algorithm.init(network, 10, 20)
     steps(algorithm, state, range(20))
     (chain,) = state.chains
-    assert set(chain.position) == {"0.weight.scale", "0.weight", "0.bias", "3.weight"}
+    assert set(chain.position) == {"0.weight_scale", "0.weight", "0.bias", "3.weight"}
     assert len(chain.kept) == 5
     assert all((draw["network.3.weight"] > 0).all() for draw in chain.kept)
 

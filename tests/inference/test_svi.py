@@ -317,6 +317,7 @@ def test_a_learned_noise_is_found() -> None:
         ({"local_reparametrization": True, "guide": "delta"}, {}, "and there are none"),
         ({"kl_warmup": 1.5}, {}, "kl_warmup is a part of all steps"),
         ({"initial_scale": 0.0}, {}, "initial scale of a guide must be positive"),
+        ({"momentum": 1.0}, {}, "the momentum must be from 0 to below 1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -324,3 +325,118 @@ def test_what_cannot_be_is_said_in_one_line(options: dict[str, Any], priors: Any
     with pytest.raises(InputError, match=message.replace("*", r"\*")) as caught:
         SVI(**options).init(PROBLEMS[0].build(priors), NUM_DATA, 10)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("guide", ["delta", "normal"])
+def test_members_that_are_equal_and_have_no_noise_of_their_own_are_refused(guide: Any) -> None:
+    def build() -> Model:
+        return Model(ensemble(nn.Linear(5, 3), 3, "ones"), priors={"base": dist.Normal(0.0, 1.0), "member": None})
+
+    algorithm = SVI(factor_guide=guide)
+    if guide == "normal":
+        algorithm.init(build, 100, 10)
+        return
+    with pytest.raises(InputError, match="all members are equal"):
+        algorithm.init(build, 100, 10)
+    SVI(factor_guide=guide, feed="split").init(build, 100, 10)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-9])
+def test_pyros_bound_reports_the_divergence_whatever_its_weight(weight: float) -> None:
+    def kl(kl_weight: float) -> Tensor:
+        algorithm = SVI(guide="low-rank", kl_weight=kl_weight, initial_scale=0.3)
+        torch.manual_seed(0)
+        state = algorithm.init(PROBLEMS[0].build(), NUM_DATA, 10)
+        torch.manual_seed(0)
+        return algorithm.step(state, data()).kl
+
+    torch.testing.assert_close(kl(weight), kl(1.0))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None:
+    state = state_of(SVI(), size)
+    plain, _, _ = ascended(state)
+    bound = PyroBound(state.program, state.each_guide, SVI(), "to compare")
+    found = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        found.append(bound.ascend(batch(), 1.0, is_first=False).kl)
+    kl = torch.stack(found)
+    error = kl.std() / 200**0.5
+    assert abs(kl.mean() - plain.kl) < 4 * error
+    assert error < 0.05 * plain.kl
+
+
+def test_it_says_when_it_goes_through_pyro(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="bayes_share"):
+        SVI().init(PROBLEMS[0].build(), NUM_DATA, 10)
+        assert caplog.messages == []
+        state = SVI(guide="full-rank").init(PROBLEMS[0].build(), NUM_DATA, 10)
+        state.load_state_dict(state.state_dict())
+        shared_scale = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
+        SVI().init(PROBLEMS[0].build({"base": shared_scale}), NUM_DATA, 10)
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == [
+        "a guide has correlations",
+        "priors depend on one another",
+    ]
+
+
+def test_a_draw_for_each_example_keeps_to_the_bounds_of_its_member() -> None:
+    low = torch.tensor([[0.5], [1.5], [2.5]])
+    algorithm = SVI(draws="example", initial_scale=0.5)
+    state = state_of(algorithm, 3, {"factor": dist.Uniform(low, low + 1)})
+    (guide,) = [guide for guide in state.each_guide if guide.of_factors]
+    for value in guide.values(guide(rows=4)).values():
+        inside = value.unflatten(0, (3, 4)) - low[:, None].double()
+        assert 0 <= inside.min() < inside.max() <= 1
+    info = algorithm.step(state, batch())
+    assert bool(info.loss.isfinite())
+
+
+def test_a_large_full_rank_guide_is_finite_in_single_precision() -> None:
+    def build() -> Model:
+        return Model(nn.Linear(150, 4))
+
+    algorithm = SVI(guide="full-rank", learning_rate=0.01)
+    x = torch.randn(30, 150, generator=torch.Generator().manual_seed(0))
+    state = fit_tensors(algorithm, build, x, torch.arange(30) % 4, 8)
+    assert all(bool(parameter.isfinite().all()) for parameter in state.guides.parameters())
+
+
+def test_the_weight_of_the_divergence_climbs() -> None:
+    algorithm = SVI(kl_weight=0.5, kl_warmup=0.4)
+    assert [algorithm.kl_weight_at(step, 10) for step in range(6)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    assert [SVI().kl_weight_at(step, 10) for step in (0, 9)] == [1.0, 1.0]
+    state = state_of(algorithm, 3)
+    for step in range(5):
+        info = algorithm.step(state, batch())
+        weight = algorithm.kl_weight_at(step, 10)
+        torch.testing.assert_close(info.loss, weight * info.kl / 100 - info.log_lik)
+
+
+@pytest.mark.parametrize("guide", ["normal", "low-rank"])
+def test_several_draws_in_a_step_count_a_batch_once(guide: Any) -> None:
+    algorithm = SVI(guide=guide, num_particles=3)
+    state = state_of(algorithm, 1)
+    algorithm.step(state, batch())
+    assert state.model.get_buffer("network.1.num_batches_tracked").item() == 1
+
+
+@pytest.mark.parametrize("guide", ["normal", "full-rank", "low-rank"])
+def test_autocast_leaves_guides_and_densities_precise(guide: Any) -> None:
+    def build() -> Model:
+        return Model(network(3))
+
+    def step(is_enabled: bool) -> Any:
+        torch.manual_seed(0)
+        algorithm = SVI(guide=guide, factor_guide=guide)
+        state = algorithm.init(build, 100, 10)
+        torch.manual_seed(0)
+        x, y = batch()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_enabled):
+            return algorithm.step(state, (x.float(), y))
+
+    found, expected = step(True), step(False)
+    torch.testing.assert_close(found.kl, expected.kl, rtol=1e-6, atol=1e-4)
+    assert 0 < abs(found.log_lik - expected.log_lik) < 0.05
