@@ -26,6 +26,7 @@ from bayes_share.sharing import ensemble
 
 PRIORS = {"base": dist.Normal(0.0, PRIOR_SD["base"]), "factor": around("one", PRIOR_SD["factor"])}
 PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
+QUICK = pytest.mark.usefixtures("unchecked")  # thousands of steps, in which checked annotations take most of the time
 
 
 def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
@@ -36,6 +37,7 @@ def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
     return draws(partial(algorithm.draw, state), 800)
 
 
+@QUICK
 @PROBLEM
 def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -> None:
     expected = problem.mean_field()
@@ -43,12 +45,14 @@ def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -
     assert misses(fitted(problem), expected) == []
 
 
+@QUICK
 @pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
 @pytest.mark.parametrize("kl_weight", [0.0, 2.0])
 def test_another_weight_of_the_divergence_gives_another_posterior(problem: Problem, kl_weight: float) -> None:
     assert misses(fitted(problem, kl_weight=kl_weight), problem.mean_field())
 
 
+@QUICK
 @pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
 @pytest.mark.parametrize("guide", ["full-rank", "low-rank"])
 def test_correlated_normals_become_the_posterior(problem: Problem, guide: Any) -> None:
@@ -159,6 +163,7 @@ HEAVY = {
 }
 
 
+@QUICK
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("guide", ["normal", "delta"])
 def test_where_there_is_no_closed_form_the_bound_is_that_of_the_draw(size: int, guide: Any) -> None:
@@ -181,6 +186,7 @@ def test_where_there_is_no_closed_form_the_bound_is_that_of_the_draw(size: int, 
     assert error < 0.02 * theirs.mean().abs()
 
 
+@QUICK
 def test_points_under_normal_priors_are_what_map_finds() -> None:
     problem = PROBLEMS[3]
     algorithm = SVI(learning_rate=0.03, guide="delta", factor_guide="delta")
@@ -190,6 +196,7 @@ def test_points_under_normal_priors_are_what_map_finds() -> None:
     assert (found[0] - problem.exact().mean).abs().max() < 1e-4
 
 
+@QUICK
 def test_a_shared_scale_goes_through_pyro_and_is_learned() -> None:
     hierarchical = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
     problem = PROBLEMS[0]
@@ -261,6 +268,7 @@ def test_factors_are_drawn_for_each_example() -> None:
     assert (distinct[0] - distinct[1]).abs().min() > 0
 
 
+@QUICK
 @pytest.mark.parametrize("option", ["draws", "local_reparametrization", "num_particles", "accumulate"])
 def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
     size = 3 if option == "draws" else 1
@@ -294,6 +302,7 @@ def test_the_centre_is_left_in_the_model() -> None:
     torch.testing.assert_close(state.model(x), predict(algorithm, state, x)[0], rtol=1e-6, atol=1e-6)
 
 
+@QUICK
 def test_a_learned_noise_is_found() -> None:
     def build() -> Model:
         return Model(nn.Linear(3, 1, bias=False), Gaussian(3.0, learned=True)).double()
