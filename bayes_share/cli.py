@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"bayes-share: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # what read the output, as `head` does, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anywhere to flush to at the end
+        return 141
 
 
 def _dispatch(arguments: list[str]) -> int:
