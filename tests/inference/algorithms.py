@@ -80,7 +80,7 @@ CASES = {
     "laplace": Case(
         LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
     ),  # nor this, until it is finished
-    "sghmc": Case(SGHMC(learning_rate=0.1), SGHMC(feed="split"), is_random=True, is_minimised=False),
+    "sghmc": Case(SGHMC(friction=0.3), SGHMC(friction=0.3, feed="split"), is_random=True, is_minimised=False),
     "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""
