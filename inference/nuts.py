@@ -156,7 +156,7 @@ class NUTS:
         whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
         return InputError(
             f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
-            f"has {chain.num_latents:,}: a step of {len(state.chains)} chains with {gradients:,} gradients each would "
+            f"has {chain.num_latents:,}: a step, with up to {gradients:,} gradients in every chain, would "
             f"take about {_duration(whole)}; take sghmc"
         )
 

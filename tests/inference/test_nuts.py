@@ -166,8 +166,8 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
     state = algorithm.init(network, 10, 4)
     before = through_bytes(state.state_dict())
     message = (
-        r"up to 7 numbers to sample \(max_parameters\), and this one has 10: a step of 2 chains with 1,048,575 "
-        r"gradients each would take about \d+ (minute|hour)s?; take sghmc"
+        r"up to 7 numbers to sample \(max_parameters\), and this one has 10: a step, with up to 1,048,575 "
+        r"gradients in every chain, would take about \d+ (minute|hour)s?; take sghmc"
     )
     with pytest.raises(InputError, match=message):
         algorithm.step(state, data())
