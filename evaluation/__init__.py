@@ -2,11 +2,19 @@
 
 from bayes_share.evaluation.calibration import Reliability, ece, reliability
 from bayes_share.evaluation.pictures import reliability_picture
-from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions, write_predictions
+from bayes_share.evaluation.predictions import (
+    Outputs,
+    Predictions,
+    log_probs,
+    read_outputs,
+    read_predictions,
+    write_predictions,
+)
 from bayes_share.evaluation.scores import Scores, accuracy, brier, member_nll, nll, score
 from bayes_share.evaluation.table import format_table
 
 __all__ = [
+    "Outputs",
     "Predictions",
     "Reliability",
     "Scores",
@@ -17,6 +25,7 @@ __all__ = [
     "log_probs",
     "member_nll",
     "nll",
+    "read_outputs",
     "read_predictions",
     "reliability",
     "reliability_picture",

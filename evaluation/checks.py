@@ -30,6 +30,26 @@ def check_logits(logits: Tensor) -> None:
         raise InputError(f"logits that are not finite: {_where(bad, LOGIT_AXES)}")
 
 
+def check_features(features: Tensor, num_members: int, num_images: int) -> None:
+    """Check that features are ``[member, image, feature]``, float32 and finite, for these members and images.
+
+    Raises:
+        InputError: another type, other axes or lengths, or a number that is not finite.
+    """
+    axes = ("member", "image", "feature")
+    _check_axes("features", features, axes)
+    if features.dtype != torch.float32:
+        raise InputError(f"features must be float32, and are {_name(features.dtype)}")
+    if features.shape[:2] != (num_members, num_images):
+        raise InputError(
+            f"features are of {features.shape[0]} members and {features.shape[1]} images, "
+            f"and the logits of {num_members} and {num_images}"
+        )
+    bad = ~features.isfinite()
+    if bad.any():
+        raise InputError(f"features that are not finite: {_where(bad, axes)}")
+
+
 def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     """Check that labels are ``[image]``, int64, one per image, and that each is a class.
 
