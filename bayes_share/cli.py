@@ -24,6 +24,7 @@ commands:
   quickstart   a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute
   fit          train a network and write its predictions into a run folder
   evaluate     scores and a reliability picture from the predictions of runs
+  report       a page on runs: scores, calibration, other and corrupted images, members, and how to run them again
   study        many runs in one folder, with tables over seeds and pictures of convergence
 
 'bayes-share COMMAND --help' explains a command, '--version' gives the version.
@@ -75,6 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
         "quickstart": _quickstart,
         "fit": _fit,
         "evaluate": _evaluate,
+        "report": _report,
         "study": _study,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -264,3 +266,9 @@ def _study(arguments: list[str]) -> None:
     from bayes_share.study.command import study
 
     study(arguments)
+
+
+def _report(arguments: list[str]) -> None:
+    from bayes_share.report.command import report
+
+    report(arguments)

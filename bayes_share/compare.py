@@ -10,7 +10,7 @@ from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run import RunFolder
+from bayes_share.run import RunFolder, finished_run
 
 
 def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
@@ -27,7 +27,7 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
     Raises:
         InputError: a folder that is no run, one that has no predictions yet, or damaged ones.
     """
-    folders = {name: _finished(path) for name, path in runs.items()}
+    folders = {name: finished_run(path) for name, path in runs.items()}
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
     summaries = {name: _summary(folder) for name, folder in folders.items()}
     rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
@@ -56,14 +56,3 @@ def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dic
         "parameters": summary["parameters"],
         "seconds": summary["seconds"],
     }
-
-
-def _finished(path: Path) -> RunFolder:
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a run: there is no such folder")
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run: it has no config.yaml")
-    if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
-    return folder

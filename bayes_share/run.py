@@ -119,6 +119,22 @@ def load_run(path: str | Path) -> Training:
     return training
 
 
+def finished_run(path: Path) -> RunFolder:
+    """The folder of a finished run.
+
+    Raises:
+        InputError: there is no such folder, it is no run, or the run is not finished.
+    """
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a run: there is no such folder")
+    if not folder.config.is_file():
+        raise InputError(f"{path} is not a run: it has no config.yaml")
+    if not folder.summary.is_file():
+        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
+    return folder
+
+
 def _training(config: RunConfig) -> Training:
     data = config.load_data()
     return Training(

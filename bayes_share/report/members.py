@@ -1,0 +1,91 @@
+"""The health of ensembles: whether the members differ, and whether one of them is weak."""
+
+from collections.abc import Sequence
+
+from bayes_share.evaluation.diversity import Diversity, diversity
+from bayes_share.report.document import Block, Cell, Column, Section, Table
+from bayes_share.report.results import RunResults
+
+_HEALTH = (
+    Column("run", "run"),
+    Column("what", "compared"),
+    Column("count", "how many", ","),
+    Column(
+        "effective",
+        "effective number",
+        ".2f",
+        better="higher",
+        about="1: all say the same; as many as there are: no two agree",
+    ),
+    Column(
+        "disagreement",
+        "disagreement [%]",
+        ".2f",
+        100,
+        about="images on which two vote differently, the mean over pairs",
+    ),
+    Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
+    Column("lowest", "lowest accuracy [%]", ".2f", 100, "higher"),
+    Column("highest", "highest accuracy [%]", ".2f", 100, "higher"),
+    Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),
+)
+
+
+def members(runs: Sequence[RunResults]) -> Section | None:
+    """How the members of each run, or its draws where it has one member, differ; None where no run has several."""
+    several = [run for run in runs if run.test.logits.shape[:2].numel() > 1]
+    if not several:
+        return None
+    found = [diversity(run.test) for run in several]
+    warnings = [
+        f"{run.name}: {one.axis}s {i} and {j} give the same logits, bit for bit: they are one, and something is wrong."
+        for run, one in zip(several, found, strict=True)
+        for i, j in one.identical
+    ]
+    lead = [
+        "Predictions are averaged, which helps only where those that are averaged differ.",
+        *(warnings or ["No two are identical."]),
+    ]
+    note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
+    health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
+    blocks: list[Block] = [health, *(_each(run, one) for run, one in zip(several, found, strict=True))]
+    return Section("members", "Member health", lead, blocks)
+
+
+def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
+    values = {
+        "count": len(found.accuracy),
+        "effective": found.effective,
+        "disagreement": _mean_of_pairs(found.disagreement),
+        "kl": _mean_of_pairs(found.kl),
+        "lowest": found.accuracy.min().item(),
+        "highest": found.accuracy.max().item(),
+        "together": run.right.double().mean().item(),
+    }
+    return {
+        "run": Cell(run.name),
+        "what": Cell(f"{found.axis}s"),
+        **{key: Cell(value) for key, value in values.items()},
+    }
+
+
+def _mean_of_pairs(matrix) -> float:
+    count = len(matrix)
+    return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
+
+
+def _each(run: RunResults, found: Diversity) -> Table:
+    columns = (
+        Column(found.axis, found.axis, ","),
+        Column("accuracy", "accuracy [%]", ".2f", 100, "higher"),
+        Column("nll", "NLL [nat]", ".4f", better="lower"),
+        Column("disagreement", "disagrees with the others [%]", ".2f", 100),
+    )
+    others = found.disagreement.sum(1) / (len(found.accuracy) - 1)
+    rows = [
+        {found.axis: Cell(i), "accuracy": Cell(accuracy), "nll": Cell(nll), "disagreement": Cell(share)}
+        for i, (accuracy, nll, share) in enumerate(
+            zip(found.accuracy.tolist(), found.nll.tolist(), others.tolist(), strict=True)
+        )
+    ]
+    return Table(f"members-{run.name}", f"{run.name}: each {found.axis}", columns, rows)
