@@ -1,6 +1,15 @@
 """From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
 
-from bayes_share.evaluation.calibration import Reliability, ece, reliability
+from bayes_share.evaluation.calibration import (
+    Reliability,
+    adaptive_ece,
+    average_calibration_error,
+    classwise_ece,
+    ece,
+    mce,
+    reliability,
+)
+from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import (
     Outputs,
@@ -10,25 +19,45 @@ from bayes_share.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from bayes_share.evaluation.scores import Scores, accuracy, brier, member_nll, nll, score
+from bayes_share.evaluation.scores import (
+    Scores,
+    accuracy,
+    brier,
+    member_nll,
+    nll,
+    per_image,
+    score,
+    top_k_accuracy,
+)
 from bayes_share.evaluation.table import format_table
 
 __all__ = [
+    "Interval",
     "Outputs",
     "Predictions",
     "Reliability",
     "Scores",
     "accuracy",
+    "adaptive_ece",
+    "average_calibration_error",
+    "bootstrap",
+    "bootstrap_mean",
     "brier",
+    "classwise_ece",
     "ece",
     "format_table",
     "log_probs",
+    "mce",
     "member_nll",
     "nll",
+    "paired_differences",
+    "per_image",
     "read_outputs",
     "read_predictions",
     "reliability",
     "reliability_picture",
     "score",
+    "score_intervals",
+    "top_k_accuracy",
     "write_predictions",
 ]
