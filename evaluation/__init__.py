@@ -9,6 +9,8 @@ from bayes_share.evaluation.calibration import (
     mce,
     reliability,
 )
+from bayes_share.evaluation.diversity import Diversity, diversity
+from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import (
@@ -29,14 +31,20 @@ from bayes_share.evaluation.scores import (
     score,
     top_k_accuracy,
 )
+from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.table import format_table
+from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
+    "Diversity",
+    "HumanScores",
     "Interval",
     "Outputs",
     "Predictions",
     "Reliability",
+    "RiskCoverage",
     "Scores",
+    "Uncertainty",
     "accuracy",
     "adaptive_ece",
     "average_calibration_error",
@@ -44,20 +52,25 @@ __all__ = [
     "bootstrap_mean",
     "brier",
     "classwise_ece",
+    "diversity",
     "ece",
     "format_table",
+    "human_scores",
     "log_probs",
     "mce",
     "member_nll",
     "nll",
     "paired_differences",
     "per_image",
+    "read_human_labels",
     "read_outputs",
     "read_predictions",
     "reliability",
     "reliability_picture",
+    "risk_coverage",
     "score",
     "score_intervals",
     "top_k_accuracy",
+    "uncertainty",
     "write_predictions",
 ]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import ece
-from bayes_share.evaluation.checks import check_logits, check_probs
+from bayes_share.evaluation.checks import check_labels, check_logits, check_probs
 from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.models.likelihood import image_parts
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -147,8 +148,13 @@ def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[T
     0.370867
     """
     check_logits(logits)
-    components = logits.flatten(0, 1)
-    return sum(nll(component.double().log_softmax(-1), labels) for component in components) / len(components)
+    check_labels(labels, *logits.shape[-2:])
+    parts = image_parts(logits)
+    values = []
+    for part, part_labels in zip(parts, labels.split(parts[0].shape[2]), strict=True):
+        log_probs = part.flatten(0, 1).double().log_softmax(-1)
+        values.append(-log_probs.gather(-1, part_labels.expand(len(log_probs), -1)[..., None]).squeeze(-1))
+    return torch.cat(values, dim=1).mean().item()
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_predictions_of_other_images_are_refused() -> None:
 def test_what_cannot_be_resampled_is_refused() -> None:
     with pytest.raises(InputError, match="at least 2 resamples, not 1"):
         score_intervals(make(), resamples=1)
-    with pytest.raises(InputError, match="between 0 and 1, and is 95.0"):
+    with pytest.raises(InputError, match=r"between 0 and 1, and is 95\.0"):
         bootstrap_mean(VALUES, confidence=95.0)
     with pytest.raises(InputError, match="no images"):
         bootstrap(lambda images: 0.0, 0)
