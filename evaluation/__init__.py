@@ -1,6 +1,17 @@
 """From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
 
-from bayes_share.evaluation.calibration import Reliability, ece, reliability
+from bayes_share.evaluation.calibration import (
+    Reliability,
+    adaptive_ece,
+    average_calibration_error,
+    classwise_ece,
+    ece,
+    mce,
+    reliability,
+)
+from bayes_share.evaluation.diversity import Diversity, diversity
+from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
+from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import (
     Outputs,
@@ -10,25 +21,56 @@ from bayes_share.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from bayes_share.evaluation.scores import Scores, accuracy, brier, member_nll, nll, score
+from bayes_share.evaluation.scores import (
+    Scores,
+    accuracy,
+    brier,
+    member_nll,
+    nll,
+    per_image,
+    score,
+    top_k_accuracy,
+)
+from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.table import format_table
+from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
+    "Diversity",
+    "HumanScores",
+    "Interval",
     "Outputs",
     "Predictions",
     "Reliability",
+    "RiskCoverage",
     "Scores",
+    "Uncertainty",
     "accuracy",
+    "adaptive_ece",
+    "average_calibration_error",
+    "bootstrap",
+    "bootstrap_mean",
     "brier",
+    "classwise_ece",
+    "diversity",
     "ece",
     "format_table",
+    "human_scores",
     "log_probs",
+    "mce",
     "member_nll",
     "nll",
+    "paired_differences",
+    "per_image",
+    "read_human_labels",
     "read_outputs",
     "read_predictions",
     "reliability",
     "reliability_picture",
+    "risk_coverage",
     "score",
+    "score_intervals",
+    "top_k_accuracy",
+    "uncertainty",
     "write_predictions",
 ]

@@ -25,9 +25,7 @@ def check_logits(logits: Tensor) -> None:
         InputError: other than four axes, an empty one, or a logit that is not finite.
     """
     _check_axes("logits", logits, LOGIT_AXES)
-    bad = ~logits.isfinite()
-    if bad.any():
-        raise InputError(f"logits that are not finite: {_where(bad, LOGIT_AXES)}")
+    _check_finite("logits", logits, LOGIT_AXES)
 
 
 def check_features(features: Tensor, num_members: int, num_images: int) -> None:
@@ -45,9 +43,7 @@ def check_features(features: Tensor, num_members: int, num_images: int) -> None:
             f"features are of {features.shape[0]} members and {features.shape[1]} images, "
             f"and the logits of {num_members} and {num_images}"
         )
-    bad = ~features.isfinite()
-    if bad.any():
-        raise InputError(f"features that are not finite: {_where(bad, axes)}")
+    _check_finite("features", features, axes)
 
 
 def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
@@ -74,16 +70,56 @@ def check_probs(probs: Tensor, labels: Tensor) -> None:
     Raises:
         InputError: wrong axes, a number that is none, a negative one, a row that does not sum to 1, or wrong labels.
     """
+    check_distributions("probabilities", probs)
+    check_labels(labels, *probs.shape)
+
+
+def check_distributions(what: str, probs: Tensor) -> None:
+    """Check that each row of ``[image, class]`` is a probability distribution.
+
+    Args:
+        what: their name, in the plural.
+        probs: the rows.
+
+    Raises:
+        InputError: wrong axes, a number that is none, a negative one, or a row that does not sum to 1.
+    """
     axes = ("image", "class")
-    _check_axes("probabilities", probs, axes)
+    _check_axes(what, probs, axes)
     for kind, bad in ("NaN", probs.isnan()), ("negative", probs < 0):
         if bad.any():
-            raise InputError(f"probabilities that are {kind}: {_where(bad, axes)}")
+            raise InputError(f"{what} that are {kind}: {_where(bad, axes)}")
     sums = probs.sum(-1)
     bad = ~((sums - 1).abs() < _SUM_TOLERANCE)
     if bad.any():
-        raise InputError(f"probabilities that do not sum to 1: {_where(bad, ['image'])}: {sums[bad][0].item():.6g}")
-    check_labels(labels, *probs.shape)
+        raise InputError(f"{what} that do not sum to 1: {_where(bad, ['image'])}: {sums[bad][0].item():.6g}")
+
+
+def check_values(what: str, values: Tensor) -> None:
+    """Check that there is a number for each image: ``[image]``, floating point and not NaN.
+
+    Args:
+        what: their name, in the plural.
+        values: the numbers; they may be infinite.
+
+    Raises:
+        InputError: another type or axis, no image, or NaN.
+    """
+    _check_axes(what, values, ["image"])
+    if (bad := values.isnan()).any():
+        raise InputError(f"{what} that are NaN: {_where(bad, ['image'])}")
+
+
+def check_same_images(one: Tensor, other: Tensor) -> None:
+    """Check by their labels that two predictions are of the same images.
+
+    Raises:
+        InputError: labels ``[image]`` of different length, or different ones.
+    """
+    if len(one) != len(other):
+        raise InputError(f"the two are not of the same images: one is of {len(one)}, the other of {len(other)}")
+    if (bad := one != other).any():
+        raise InputError(f"the two are not of the same images: labels that differ: {_where(bad, ['image'])}")
 
 
 def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
@@ -94,10 +130,31 @@ def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
         raise InputError(f"{what} must have the axes [{', '.join(axes)}]: the shape {list(values.shape)} is {kind}")
 
 
+def _check_finite(what: str, values: Tensor, axes: Sequence[str]) -> None:
+    # The extremes say whether all are finite, NaN among them, without a second array of the size of the first.
+    if all(end.isfinite() for end in values.aminmax()):
+        return
+    count, first = 0, None
+    for index, part in enumerate(values):
+        bad = ~part.isfinite()
+        count += int(bad.sum())
+        if first is None and count:
+            first = [index, *_first(bad)]
+    assert first is not None
+    raise InputError(f"{what} that are not finite: {_place(count, values.numel(), first, axes)}")
+
+
 def _where(bad: Bool[Tensor, "..."], axes: Sequence[str]) -> str:
-    first = bad.nonzero()[0].tolist()
+    return _place(int(bad.sum()), bad.numel(), _first(bad), axes)
+
+
+def _first(bad: Bool[Tensor, "..."]) -> list[int]:
+    return [int(index) for index in torch.unravel_index(bad.flatten().byte().argmax(), bad.shape)]
+
+
+def _place(count: int, total: int, first: Sequence[int], axes: Sequence[str]) -> str:
     place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
-    return f"{int(bad.sum())} of {bad.numel()}, the first at {place}"
+    return f"{count} of {total}, the first at {place}"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -127,7 +127,7 @@ def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tenso
     experts (deep ensembles, arXiv 1612.01474, section 2.4; BatchEnsemble, arXiv 2002.06715, section 3.1).
 
     Args:
-        logits: of any floating type; one component is in memory in float64 at a time.
+        logits: of any floating type; a few images at a time are in memory in float64.
 
     Raises:
         InputError: wrong axes, or a logit that is not finite.

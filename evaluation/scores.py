@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int64
+import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
+from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import ece
-from bayes_share.evaluation.checks import check_logits, check_probs
+from bayes_share.evaluation.checks import check_labels, check_logits, check_probs
 from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.models.likelihood import image_parts
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -21,12 +23,35 @@ def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]
     Raises:
         InputError: what `check_probs` refuses, NaN among it; says where.
 
-    >>> import torch
     >>> accuracy(torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([0, 1]))
     0.5
     """
     check_probs(probs, labels)
-    return (probs.argmax(-1) == labels).double().mean().item()
+    return _right(probs, labels).mean().item()
+
+
+def top_k_accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"], k: int = 5) -> float:
+    """The share of images whose right class is among the k most probable ones; among equals the first classes count.
+
+    Args:
+        probs: each row sums to 1.
+        labels: the right classes.
+        k: from 1, which is `accuracy`, to the number of classes, which is 1.
+
+    Raises:
+        InputError: a k that cannot be, or what `check_probs` refuses, NaN among it; says where.
+
+    >>> top_k_accuracy(torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]), torch.tensor([1, 2]), k=2)
+    0.5
+    """
+    check_probs(probs, labels)
+    num_classes = probs.shape[-1]
+    if not 1 <= k <= num_classes:
+        raise InputError(f"the k of a top-k accuracy is from 1 to {num_classes}, the number of classes, and is {k}")
+    chosen = probs.gather(-1, labels[:, None])
+    is_before = torch.arange(num_classes, device=probs.device) < labels[:, None]
+    rank = (probs > chosen).sum(-1) + ((probs == chosen) & is_before).sum(-1)
+    return (rank < k).double().mean().item()
 
 
 def nll(log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -39,13 +64,12 @@ def nll(log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"])
     Raises:
         InputError: what `check_probs` refuses, NaN among it; says where.
 
-    >>> import torch
     >>> round(nll(torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log(), torch.tensor([0, 1])), 6)  # log(8) / 2
     1.039721
     """
     log_probs = log_probs.double()
     check_probs(log_probs.exp(), labels)
-    return F.nll_loss(log_probs, labels).item()
+    return -_chosen(log_probs, labels).mean().item()
 
 
 def brier(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -61,13 +85,51 @@ def brier(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -
     Raises:
         InputError: what `check_probs` refuses, NaN among it; says where.
 
-    >>> import torch
     >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 0]))  # (0.5 + 2) / 2
     1.25
     """
     check_probs(probs, labels)
-    errors = probs.double() - F.one_hot(labels, probs.shape[-1])
-    return errors.square().sum(-1).mean().item()
+    return _squared_distance(probs, labels).mean().item()
+
+
+def per_image(
+    log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]
+) -> dict[str, Float64[Tensor, "image"]]:
+    """What each image adds to the scores: ``accuracy`` (0 or 1), ``nll`` and ``brier`` are the means of these.
+
+    Args:
+        log_probs: the logs of probabilities; each row of probabilities sums to 1.
+        labels: the right classes.
+
+    Raises:
+        InputError: what `check_probs` refuses, NaN among it; says where.
+
+    >>> per_image(torch.tensor([[0.5, 0.5], [0.0, 1.0]]).log(), torch.tensor([0, 0]))["brier"]
+    tensor([0.5000, 2.0000], dtype=torch.float64)
+    """
+    log_probs = log_probs.double()
+    probs = log_probs.exp()
+    check_probs(probs, labels)
+    return {
+        "accuracy": _right(probs, labels),
+        "nll": -_chosen(log_probs, labels),
+        "brier": _squared_distance(probs, labels),
+    }
+
+
+def _right(probs: Tensor, labels: Tensor) -> Float64[Tensor, "image"]:
+    return (probs.argmax(-1) == labels).double()
+
+
+def _chosen(values: Tensor, labels: Tensor) -> Float64[Tensor, "image"]:
+    return values.gather(-1, labels[:, None]).squeeze(-1).double()
+
+
+def _squared_distance(probs: Tensor, labels: Tensor) -> Float64[Tensor, "image"]:
+    """``Σ_c (p_c − 1[c = y])²``, without the one-hot labels: an integer for each class of each image."""
+    probs = probs.double()
+    chosen = _chosen(probs, labels)
+    return probs.square().sum(-1) - chosen.square() + (1 - chosen).square()
 
 
 def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -82,13 +144,17 @@ def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[T
     Raises:
         InputError: wrong axes or labels, or a logit that is not finite.
 
-    >>> import torch
     >>> round(member_nll(torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]).log_softmax(-1), torch.tensor([1])), 6)
     0.370867
     """
     check_logits(logits)
-    components = logits.flatten(0, 1)
-    return sum(nll(component.double().log_softmax(-1), labels) for component in components) / len(components)
+    check_labels(labels, *logits.shape[-2:])
+    parts = image_parts(logits)
+    values = []
+    for part, part_labels in zip(parts, labels.split(parts[0].shape[2]), strict=True):
+        log_probs = part.flatten(0, 1).double().log_softmax(-1)
+        values.append(-log_probs.gather(-1, part_labels.expand(len(log_probs), -1)[..., None]).squeeze(-1))
+    return torch.cat(values, dim=1).mean().item()
 
 
 @dataclass(frozen=True)
@@ -126,7 +192,6 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
     Raises:
         InputError: no bins.
 
-    >>> import torch
     >>> logits = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()[None, None]
     >>> scores = score(Predictions(logits, labels=torch.tensor([0, 1])))
     >>> scores.accuracy, round(scores.nll, 4), round(scores.brier, 4), round(scores.ece, 4), scores.num_images

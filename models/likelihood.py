@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from functools import reduce
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,8 @@ from bayes_share.errors import InputError
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
+
+_AT_A_TIME = 2**20  # logits
 
 
 class Likelihood(nn.Module, ABC):
@@ -138,15 +140,27 @@ def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float
     The mean of the logits would be another model (deep ensembles, arXiv 1612.01474, section 2.4).
 
     Args:
-        logits: of any floating type; one component at a time is in memory in float64.
+        logits: of any floating type; a few images at a time are in memory in float64.
 
     >>> sure, unsure = torch.tensor([[0.0, 8.0]]), torch.tensor([[0.0, 0.0]])
     >>> mixture_log_probs(torch.stack([sure, unsure])[None]).exp()
     tensor([[0.2502, 0.7498]], dtype=torch.float64)
     """
-    components = logits.flatten(0, 1)
-    total = reduce(torch.logaddexp, (component.double().log_softmax(-1) for component in components))
-    return total - math.log(len(components))
+    parts = [part.flatten(0, 1).double().log_softmax(-1).logsumexp(0) for part in image_parts(logits)]
+    return torch.cat(parts) - math.log(logits.shape[0] * logits.shape[1])
+
+
+def image_parts(logits: Float[Tensor, "draw member batch class"]) -> Sequence[Float[Tensor, "draw member part class"]]:
+    """The logits of a few images at a time, in order; of these, arrays in float64 are small.
+
+    Args:
+        logits: also ones that are larger than the memory, and mapped from a file.
+
+    Returns:
+        Views, each of as many images as have about a million logits, and of at least one.
+    """
+    draws, members, _, classes = logits.shape
+    return logits.split(max(1, _AT_A_TIME // (draws * members * classes)), dim=2)
 
 
 def _check_shapes(expected: torch.Size, outputs: Tensor, targets: Tensor) -> None:

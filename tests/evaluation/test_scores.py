@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from random_predictions import make
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from torch import Tensor
 
 from bayes_share.errors import InputError
@@ -13,16 +13,32 @@ from bayes_share.evaluation import (
     Predictions,
     Scores,
     accuracy,
+    adaptive_ece,
+    average_calibration_error,
     brier,
+    classwise_ece,
     ece,
     log_probs,
+    mce,
     member_nll,
     nll,
+    per_image,
     reliability,
     score,
+    top_k_accuracy,
 )
 
-SCORES: list[Callable[[Tensor, Tensor], object]] = [accuracy, brier, ece, reliability]
+SCORES: list[Callable[[Tensor, Tensor], object]] = [
+    accuracy,
+    brier,
+    ece,
+    reliability,
+    top_k_accuracy,
+    mce,
+    average_calibration_error,
+    classwise_ece,
+    adaptive_ece,
+]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -151,3 +167,48 @@ def test_what_is_no_distribution_is_refused(
 def test_probabilities_taken_for_their_logs_are_refused() -> None:
     with pytest.raises(InputError, match="do not sum to 1"):
         nll(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_the_top_k_accuracy_agrees_with_scikit_learn(k: int) -> None:
+    predictions = make(classes=6)
+    probs = log_probs(predictions.logits).exp()
+    expected = top_k_accuracy_score(predictions.labels.numpy(), probs.numpy(), k=k, labels=range(6))
+    assert top_k_accuracy(probs, predictions.labels, k) == pytest.approx(expected, rel=1e-14)
+
+
+def test_the_first_one_is_the_accuracy_and_all_are_1() -> None:
+    predictions = make()
+    probs = log_probs(predictions.logits).exp()
+    assert top_k_accuracy(probs, predictions.labels, 1) == accuracy(probs, predictions.labels)
+    assert top_k_accuracy(probs, predictions.labels, 5) == 1
+
+
+def test_among_equals_the_first_classes_are_chosen() -> None:
+    probs, labels = torch.full((8, 8), 1 / 8), torch.arange(8)
+    assert top_k_accuracy(probs, labels) == 5 / 8
+    assert top_k_accuracy(probs, labels, 1) == accuracy(probs, labels) == 1 / 8
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_a_k_that_cannot_be_is_refused(k: int) -> None:
+    with pytest.raises(InputError, match=f"from 1 to 3, the number of classes, and is {k}"):
+        top_k_accuracy(torch.full((1, 3), 1 / 3), torch.tensor([0]), k)
+
+
+def test_scores_are_means_over_images() -> None:
+    predictions = make()
+    mixture, labels = log_probs(predictions.logits), predictions.labels
+    values = per_image(mixture, labels)
+    assert {name: value.dtype for name, value in values.items()} == dict.fromkeys(values, torch.float64)
+    assert values["accuracy"].mean().item() == accuracy(mixture.exp(), labels)
+    assert values["nll"].mean().item() == nll(mixture, labels)
+    assert values["brier"].mean().item() == brier(mixture.exp(), labels)
+    one = per_image(mixture[17:18], labels[17:18])
+    assert {name: value[17].item() for name, value in values.items()} == {name: v.item() for name, v in one.items()}
+
+
+def test_a_brier_score_is_never_below_0() -> None:
+    sure = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).expand(50, 2)
+    noisy = (sure + torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-12).clamp(0)
+    assert per_image(noisy.log(), torch.zeros(50, dtype=torch.int64))["brier"].min() >= 0

@@ -1,0 +1,111 @@
+"""How far the members of an ensemble, or the draws of a posterior, differ: near copies are one network."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.models.likelihood import image_parts
+
+_MOST_DRAWS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Diversity:
+    """What each member is worth on its own, and how far every two differ.
+
+    Args:
+        accuracy: ``[member]``, of each one alone.
+        nll: ``[member]``, of each one alone, in nats.
+        disagreement: ``[member, member]``, the share of images on which two vote for different classes.
+        kl: ``[member, member]``, the mean over images of ``KL(p_i ‖ p_j)`` in nats; the row is the first argument.
+        effective: how many different members there are, from 1, all the same, to their number, no two alike.
+        identical: pairs whose logits are the same to the bit; in an ensemble that is an error.
+        axis: what the members are: those of an ensemble, or, of one network, its draws.
+    """
+
+    accuracy: Float64[Tensor, "member"]
+    nll: Float64[Tensor, "member"]
+    disagreement: Float64[Tensor, "member member"]
+    kl: Float64[Tensor, "member member"]
+    effective: float
+    identical: list[tuple[int, int]]
+    axis: Literal["member", "draw"]
+
+
+def diversity(predictions: Predictions) -> Diversity:
+    """Compare the members, each by the mean of its draws' probabilities.
+
+    Where there is one member with several draws, the draws are compared. Of more than 16 draws, 16 are taken, spread
+    evenly from the first to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv
+    2210.02410, eq. 1) of the kernel ``k(i, j) = mean over images of Σ_c √(p_ic p_jc)``: the exponential of the entropy
+    of the eigenvalues of ``k / members``.
+
+    Args:
+        predictions: logits and labels; a few images at a time are in memory in float64.
+
+    Two members, each sure of another class:
+
+    >>> logits = torch.tensor([[[[50.0, 0.0]], [[0.0, 50.0]]]])
+    >>> found = diversity(Predictions(logits, labels=torch.tensor([0])))
+    >>> found.disagreement[0, 1].item(), round(found.kl[0, 1].item(), 4), round(found.effective, 4)
+    (1.0, 50.0, 2.0)
+    """
+    logits, labels = predictions.logits, predictions.labels
+    num_draws, members_of_a_draw, num_images, _ = logits.shape
+    is_one_network = members_of_a_draw == 1 and num_draws > 1
+    num_members = min(num_draws, _MOST_DRAWS) if is_one_network else members_of_a_draw
+    right, lost = torch.zeros(2, num_members, dtype=torch.float64)
+    apart, crossed, alike = torch.zeros(3, num_members, num_members, dtype=torch.float64)
+    first = 0
+    for part in _parts(logits, is_one_network):
+        opinions = part.double().log_softmax(-1).logsumexp(0) - math.log(len(part))
+        part_labels = labels[first : first + opinions.shape[1]]
+        first += len(part_labels)
+        votes = opinions.argmax(-1)
+        right += (votes == part_labels).sum(1)
+        lost -= opinions.gather(-1, part_labels.expand(num_members, -1)[..., None]).sum((1, 2))
+        apart += (votes[:, None] != votes).sum(-1)
+        rows = opinions.flatten(1)
+        crossed -= rows.exp() @ rows.T
+        roots = (rows / 2).exp()
+        alike += roots @ roots.T
+    kl = (crossed - crossed.diag()[:, None]) / num_images
+    return Diversity(
+        accuracy=right / num_images,
+        nll=lost / num_images,
+        disagreement=apart / num_images,
+        kl=kl.clamp(min=0),  # below 0 by rounding alone
+        effective=_vendi_score(alike / num_images),
+        identical=_identical(_parts(logits, is_one_network), num_members),
+        axis="draw" if is_one_network else "member",
+    )
+
+
+def _parts(
+    logits: Float[Tensor, "draw member image class"], is_one_network: bool
+) -> Iterator[Float[Tensor, "kept compared part class"]]:
+    """At most 16 draws of a few images at a time; where they are what is compared, along the axis of members."""
+    kept = torch.linspace(0, len(logits) - 1, min(len(logits), _MOST_DRAWS)).round().long()
+    for part in image_parts(logits):
+        yield part[kept].transpose(0, 1) if is_one_network else part[kept]
+
+
+def _vendi_score(kernel: Float64[Tensor, "member member"]) -> float:
+    weights = torch.linalg.eigvalsh(kernel / len(kernel)).clamp(min=0)
+    return torch.special.entr(weights).sum().exp().item()
+
+
+def _identical(parts: Iterable[Float[Tensor, "draw member part class"]], num_members: int) -> list[tuple[int, int]]:
+    pairs = list(combinations(range(num_members), 2))
+    for part in parts:
+        pairs = [(i, j) for i, j in pairs if torch.equal(part[:, i], part[:, j])]
+        if not pairs:
+            break
+    return pairs

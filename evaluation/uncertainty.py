@@ -1,0 +1,66 @@
+"""How unsure predictions are, and of what: of the label, or of the model."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayes_share.evaluation.checks import check_logits
+from bayes_share.models.likelihood import image_parts
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """Measures of each image's uncertainty; larger is less sure.
+
+    Args:
+        entropy: ``[image]``, of the mixture, in nats: all uncertainty, at most the log of the number of classes.
+        expected_entropy: ``[image]``, the mean of the components' entropies: what each draw and member is unsure of by
+            itself, as where the classes overlap (aleatoric).
+        mutual_information: ``[image]``, the difference: how much the components contradict each other (epistemic).
+        variation_ratio: ``[image]``, the share of components that do not vote for the class with the most votes.
+    """
+
+    entropy: Float64[Tensor, "image"]
+    expected_entropy: Float64[Tensor, "image"]
+    mutual_information: Float64[Tensor, "image"]
+    variation_ratio: Float64[Tensor, "image"]
+
+
+def uncertainty(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
+    """Divide each image's uncertainty into what the components share and what they disagree on.
+
+    ``H[mean_i p_i] = mean_i H[p_i] + I``, where every member of every draw is a component of its own (Depeweg et al.
+    2018, arXiv 1710.07283, eq. 3; I is BALD's, arXiv 1112.5745). The variation ratio is of Freeman 1965, by votes.
+
+    Args:
+        logits: of any floating type; a few images at a time are in memory in float64.
+
+    Raises:
+        InputError: wrong axes, or a logit that is not finite.
+
+    Two members, each sure of another class:
+
+    >>> found = uncertainty(torch.tensor([[[[50.0, 0.0]], [[0.0, 50.0]]]]))
+    >>> torch.stack([found.entropy, found.expected_entropy, found.mutual_information, found.variation_ratio]).T
+    tensor([[0.6931, 0.0000, 0.6931, 0.5000]], dtype=torch.float64)
+    """
+    check_logits(logits)
+    parts = [_of_part(part.flatten(0, 1).double().log_softmax(-1)) for part in image_parts(logits)]
+    entropy, expected_entropy, ratio = (torch.cat(values) for values in zip(*parts, strict=True))
+    # Jensen's inequality says that it is not negative, but rounding does not know.
+    information = (entropy - expected_entropy).clamp(min=0)
+    return Uncertainty(entropy, expected_entropy, information, ratio)
+
+
+def _of_part(components: Float64[Tensor, "component image class"]) -> tuple[Tensor, Tensor, Tensor]:
+    mixture = components.logsumexp(0) - math.log(len(components))
+    votes = components.argmax(-1)
+    modal = (votes == votes.mode(0).values).double().mean(0)
+    return _entropy(mixture), _entropy(components).mean(0), 1 - modal
+
+
+def _entropy(log_probs: Float64[Tensor, "... class"]) -> Float64[Tensor, "..."]:
+    return -(log_probs.exp() * log_probs).sum(-1)
