@@ -2,6 +2,7 @@
 
 from bayes_share.evaluation.calibration import Reliability, ece, reliability
 from bayes_share.evaluation.pictures import reliability_picture
+from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
 from bayes_share.evaluation.predictions import (
     Outputs,
     Predictions,
@@ -14,13 +15,17 @@ from bayes_share.evaluation.scores import Scores, accuracy, brier, member_nll, n
 from bayes_share.evaluation.table import format_table
 
 __all__ = [
+    "CALIBRATIONS",
+    "Calibration",
     "Outputs",
     "Predictions",
     "Reliability",
     "Scores",
     "accuracy",
     "brier",
+    "calibrate",
     "ece",
+    "fit_calibration",
     "format_table",
     "log_probs",
     "member_nll",
