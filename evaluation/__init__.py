@@ -13,6 +13,7 @@ from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.pictures import reliability_picture
+from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
 from bayes_share.evaluation.predictions import (
     Outputs,
     Predictions,
@@ -39,6 +40,8 @@ __all__ = [
     "Diversity",
     "HumanScores",
     "Interval",
+    "CALIBRATIONS",
+    "Calibration",
     "Outputs",
     "Predictions",
     "Reliability",
@@ -53,7 +56,9 @@ __all__ = [
     "brier",
     "classwise_ece",
     "diversity",
+    "calibrate",
     "ece",
+    "fit_calibration",
     "format_table",
     "human_scores",
     "log_probs",
