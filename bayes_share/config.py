@@ -29,6 +29,8 @@ class RunConfig:
         data_dir: folder that data sets are downloaded to and looked for in.
         split_seed: of the split into training, validation and test images, where the data have none of their own.
         augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
+        hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
+            the out-of-distribution set "held-out".
         model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110", "vgg11" or "wide_resnetD_W"
             (of depth D and width W, as in wide_resnet28_10).
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
@@ -59,6 +61,7 @@ class RunConfig:
     data_dir: str = "data"
     split_seed: int = 0
     augment: Literal["auto", "none", "crop", "flip-crop"] = "auto"
+    hold_out: tuple[int, ...] = ()
     model: str = "mlp"
     norm: Literal["batch", "frn", "group", "none"] | None = None
     dropout: float = 0.0
@@ -89,7 +92,7 @@ class RunConfig:
 
     def load_data(self) -> Data:
         """Read the data set."""
-        return load_data(self.data, self.data_dir, self.split_seed, self.augment)
+        return load_data(self.data, self.data_dir, self.split_seed, self.augment, self.hold_out)
 
     def build(self, data: Data) -> Build:
         """A function that gives a freshly initialised model for the data."""
@@ -132,7 +135,7 @@ class RunConfig:
     def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
         """The record that `to_flat` made the values of; the rest is as the algorithm has it by default."""
         given = {**run_defaults(values["algorithm"], values.get("of")), **values}
-        own = {name: given[name] for name in option_fields(cls) if name in given}
+        own = {name: _hashable(given[name]) for name in option_fields(cls) if name in given}
         execution = Execution(**{name: values[name] for name in option_fields(Execution) if name in values})
         return cls(algorithm=algorithm_from(values["algorithm"], values), execution=execution, **own)
 
