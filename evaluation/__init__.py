@@ -37,11 +37,11 @@ from bayes_share.evaluation.table import format_table
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
+    "CALIBRATIONS",
+    "Calibration",
     "Diversity",
     "HumanScores",
     "Interval",
-    "CALIBRATIONS",
-    "Calibration",
     "Outputs",
     "Predictions",
     "Reliability",
@@ -54,9 +54,9 @@ __all__ = [
     "bootstrap",
     "bootstrap_mean",
     "brier",
+    "calibrate",
     "classwise_ece",
     "diversity",
-    "calibrate",
     "ece",
     "fit_calibration",
     "format_table",
