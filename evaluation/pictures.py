@@ -121,7 +121,7 @@ def reliability_drawing(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "svg.fonttype": "none"}):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.0, 3.9), layout="constrained")
         upper, lower = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 1]})
         _draw_panel(upper, lower, name, probs, labels, bins)

@@ -55,5 +55,5 @@ def build_report(
         repetition(runs),
     ]
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
-    subtitle = f"{count} on {runs[0].config['data']}: {images:,} test images in {classes} classes"
+    subtitle = f"{count} on {runs[0].data}: {images:,} test images in {classes} classes"
     return Report(title, subtitle, [section for section in sections if section is not None])

@@ -49,8 +49,9 @@ def calibration(runs: Sequence[RunResults], humans: Float[Tensor, "image class"]
         for run in runs
     ]
     caption = (
-        "A bar is the accuracy of the images whose confidence falls into its bin, the hatched part how far it is from "
-        "their mean confidence; below, how the images spread over the bins."
+        "A bar is the accuracy of the images whose confidence falls into its bin. The hatched part is how far that is "
+        "from their mean confidence: yellow above it, where the run is overconfident, light blue where it is "
+        "underconfident. Below, how the images spread over the bins."
     )
     blocks: list[Block] = [Figure("Reliability", panels, caption), _errors(runs), *_posthoc(runs)]
     if humans is not None:

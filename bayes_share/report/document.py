@@ -154,11 +154,13 @@ class Gallery:
         title: above them.
         pictures: in order.
         caption: how they were chosen.
+        is_open: whether they are seen at once, and not only when they are asked for.
     """
 
     title: str
     pictures: Sequence[Picture]
     caption: str
+    is_open: bool = False
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def line_drawing(
         from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        with rc_context({**STYLE, "svg.fonttype": "none"}):
+        with rc_context(STYLE):
             figure = Figure(figsize=_SIZE, layout="constrained")
             axes = figure.subplots()
             for line in lines:

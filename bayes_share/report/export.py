@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bayes_share.evaluation.pictures import STYLE
 from bayes_share.files import replacing, write_atomically
 from bayes_share.report.document import Figure, Report, Table
 
@@ -59,13 +60,15 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     Raises:
         RunError: a file cannot be written.
     """
+    from matplotlib import rc_context
+
     paths = []
     for figure in report.blocks(Figure):
         for panel in figure.panels:
-            drawing = panel.draw(bool(figure.legend))
+            drawing = panel.draw(True)
             for kind in ("png", "svg"):
                 path = folder / f"{file_name(panel.name)}.{kind}"
-                with replacing(path) as file:
+                with rc_context(STYLE), replacing(path) as file:
                     drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
                 paths.append(path)
     return paths

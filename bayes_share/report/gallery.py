@@ -32,8 +32,8 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section:
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
     blocks: list[Block] = []
-    for run in runs:
-        blocks += _of_run(run, data, count)
+    for i, run in enumerate(runs):
+        blocks += _of_run(run, data, count, is_open=i == 0)
     lead = [
         "Below each image are the class that it has, and the most probable classes of the run as a whole and of each "
         "of its members, or draws where it has one member."
@@ -41,7 +41,7 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section:
     return Section("gallery", "Mistakes and doubts", lead, blocks)
 
 
-def _of_run(run: RunResults, data: Data, count: int) -> list[Block]:
+def _of_run(run: RunResults, data: Data, count: int, is_open: bool) -> list[Block]:
     confidence = run.probs.amax(-1)
     mistakes = (~run.right).nonzero().flatten()
     surest = mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count]
@@ -49,9 +49,11 @@ def _of_run(run: RunResults, data: Data, count: int) -> list[Block]:
     blocks: list[Block] = []
     if len(surest):
         caption = "Wrong, and most confident of it."
-        blocks.append(Gallery(f"{run.name}: the most confident mistakes", _pictures(run, data, surest), caption))
+        blocks.append(
+            Gallery(f"{run.name}: the most confident mistakes", _pictures(run, data, surest), caption, is_open)
+        )
     caption = "The largest predictive entropy, right or wrong."
-    return [*blocks, Gallery(f"{run.name}: the most uncertain images", _pictures(run, data, unsure), caption)]
+    return [*blocks, Gallery(f"{run.name}: the most uncertain images", _pictures(run, data, unsure), caption, is_open)]
 
 
 def _pictures(run: RunResults, data: Data, indices: Int64[Tensor, "chosen"]) -> list[Picture]:
@@ -68,7 +70,7 @@ def _pictures(run: RunResults, data: Data, indices: Int64[Tensor, "chosen"]) -> 
     for place, index in enumerate(indices.tolist()):
         label = int(run.test.labels[index])
         said = [_opinion(name, probs[place], label, names) for name, probs in opinions]
-        title = f"test image {index}: {names[label]}"
+        title = f"Test image {index}, of class {names[label]}"
         pictures.append(Picture(png_uri(data.test.images[index]), title, said))
     return pictures
 

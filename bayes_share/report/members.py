@@ -25,8 +25,8 @@ _HEALTH = (
         about="images on which two vote differently, the mean over pairs",
     ),
     Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
-    Column("lowest", "lowest accuracy [%]", ".2f", 100, "higher"),
-    Column("highest", "highest accuracy [%]", ".2f", 100, "higher"),
+    Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
+    Column("highest", "highest [%]", ".2f", 100, "higher", "the accuracy of the strongest one"),
     Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),
 )
 
@@ -48,7 +48,8 @@ def members(runs: Sequence[RunResults]) -> Section | None:
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
     health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
-    blocks: list[Block] = [health, *(_each(run, one) for run, one in zip(several, found, strict=True))]
+    each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
+    blocks: list[Block] = [health, *each]
     return Section("members", "Member health", lead, blocks)
 
 
@@ -76,16 +77,15 @@ def _mean_of_pairs(matrix) -> float:
 
 def _each(run: RunResults, found: Diversity) -> Table:
     columns = (
-        Column(found.axis, found.axis, ","),
+        Column("member", "member"),
         Column("accuracy", "accuracy [%]", ".2f", 100, "higher"),
         Column("nll", "NLL [nat]", ".4f", better="lower"),
         Column("disagreement", "disagrees with the others [%]", ".2f", 100),
     )
     others = found.disagreement.sum(1) / (len(found.accuracy) - 1)
+    values = zip(found.accuracy.tolist(), found.nll.tolist(), others.tolist(), strict=True)
     rows = [
-        {found.axis: Cell(i), "accuracy": Cell(accuracy), "nll": Cell(nll), "disagreement": Cell(share)}
-        for i, (accuracy, nll, share) in enumerate(
-            zip(found.accuracy.tolist(), found.nll.tolist(), others.tolist(), strict=True)
-        )
+        {"member": Cell(f"{i}"), "accuracy": Cell(accuracy), "nll": Cell(nll), "disagreement": Cell(share)}
+        for i, (accuracy, nll, share) in enumerate(values)
     ]
-    return Table(f"members-{run.name}", f"{run.name}: each {found.axis}", columns, rows)
+    return Table(f"members-{run.name}", f"{run.name}: each member", columns, rows)

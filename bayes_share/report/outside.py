@@ -146,7 +146,7 @@ def _draw_histogram(title: str, groups: Mapping[str, Tensor]) -> Callable[[bool]
 
         top = max(float(values.max()) for values in groups.values()) or 1.0
         edges = np.linspace(0, top, 31)
-        with rc_context({**STYLE, "svg.fonttype": "none"}):
+        with rc_context(STYLE):
             figure = MatplotlibFigure(figsize=(3.5, 2.9), layout="constrained")
             axes = figure.subplots()
             for i, (name, values) in enumerate(groups.items()):

@@ -68,10 +68,18 @@ class RunResults:
     @property
     def method(self) -> str:
         """The algorithm, and how many networks or members it has, in a few words."""
-        algorithm, members = self.config["algorithm"], self.config.get("ensemble_size", 1)
+        words, members = str(self.config["algorithm"]), self.config.get("ensemble_size", 1)
         if "of" in self.config:
-            algorithm += f" of {self.config.get('networks', '')} × {self.config['of']}".rstrip()
-        return f"{algorithm}, {members} members" if members > 1 else str(algorithm)
+            words += f" of {self.config['networks']} × {self.config['of']}"
+        if "optimizer" in self.config:
+            words += f" by {self.config['optimizer']}"
+        return f"{words}, {members} members" if members > 1 else words
+
+    @property
+    def data(self) -> str:
+        """The data set, without the folders that it lies in."""
+        kind, _, path = self.config["data"].partition(":")
+        return Path(path).stem if path else str(kind)
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunResults]:

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.pictures import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +29,11 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
         name: unique on the page; begins every id.
         alternative: what it shows, for those who do not see it.
     """
+    from matplotlib import rc_context
+
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with rc_context({**STYLE, "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
@@ -37,7 +41,7 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
     text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
     colours = re.compile("|".join(_VARIABLES), re.IGNORECASE)
     text = colours.sub(lambda found: _VARIABLES[found[0].lower()], text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)  # a hundredth of a point is not seen
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
     text = re.sub(r"\n\s*", "\n", text)
     head = re.match(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>', text)
     assert head is not None
@@ -46,3 +50,8 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
         f'role="img" aria-label="{escape(alternative)}"><title>{escape(alternative)}</title>'
     )
     return opened + text[head.end() :]
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """An attribute's numbers to a hundredth of a point, which nobody sees and which halves the page."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])
