@@ -49,7 +49,7 @@ def human_scores(
 
     >>> people = torch.tensor([[0.5, 0.5]])
     >>> found = human_scores(torch.tensor([[0.75, 0.25]]).log(), people)
-    >>> round(found.cross_entropy, 4), round(found.kl, 4), found.total_variation, round(found.ece, 4)
+    >>> round(found.cross_entropy, 4), round(found.kl, 4), round(found.total_variation, 4), round(found.ece, 4)
     (0.837, 0.1438, 0.25, 0.25)
     """
     log_probs, humans = log_probs.double(), humans.double()
@@ -77,9 +77,9 @@ def read_human_labels(path: str | Path) -> Float64[Tensor, "image class"]:
     """Read the distributions of people's labels; nothing in the file is executed.
 
     Args:
-        path: an ``.npz`` file with the array `probs` or `counts`, ``[image, class]``, or an ``.npy`` file of either, such
-            as CIFAR-10H's ``cifar10h-probs.npy`` and ``cifar10h-counts.npy``. Whole numbers are counts, of which each
-            row is divided by its sum.
+        path: an ``.npz`` file with the array `probs` or `counts`, ``[image, class]``, or an ``.npy`` file of either,
+            such as CIFAR-10H's ``cifar10h-probs.npy`` and ``cifar10h-counts.npy``. Whole numbers are counts, of which
+            each row is divided by its sum.
 
     Returns:
         The share of people who chose each class.

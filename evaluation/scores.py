@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.calibration import ece
+from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
 from bayes_share.evaluation.checks import check_labels, check_logits, check_probs
 from bayes_share.evaluation.predictions import Predictions, log_probs
 from bayes_share.models.likelihood import image_parts
@@ -167,6 +167,11 @@ class Scores:
         brier: see `brier`, 0 to 2.
         ece: see `bayes_share.evaluation.calibration.ece`, 0 to 1.
         member_nll: see `member_nll`, in nats.
+        top5_accuracy: see `top_k_accuracy`, 0 to 1; None where there are no more than 5 classes.
+        mce: see `bayes_share.evaluation.calibration.mce`, 0 to 1.
+        average_calibration_error: see `bayes_share.evaluation.calibration.average_calibration_error`, 0 to 1.
+        classwise_ece: see `bayes_share.evaluation.calibration.classwise_ece`, 0 to 1.
+        adaptive_ece: see `bayes_share.evaluation.calibration.adaptive_ece`, 0 to 1.
         num_images: images.
         num_draws: draws.
         num_members: members of each draw.
@@ -177,6 +182,11 @@ class Scores:
     brier: float
     ece: float
     member_nll: float
+    top5_accuracy: float | None
+    mce: float
+    average_calibration_error: float
+    classwise_ece: float
+    adaptive_ece: float
     num_images: int
     num_draws: int
     num_members: int
@@ -187,7 +197,7 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
 
     Args:
         predictions: logits and labels.
-        bins: of the ECE.
+        bins: of the calibration errors.
 
     Raises:
         InputError: no bins.
@@ -200,13 +210,19 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
     logits, labels = predictions.logits, predictions.labels
     mixture = log_probs(logits)
     probs = mixture.exp()
-    num_draws, num_members, num_images, _ = logits.shape
+    num_draws, num_members, num_images, num_classes = logits.shape
+    calibration = reliability(probs, labels, bins)
     return Scores(
         accuracy=accuracy(probs, labels),
         nll=nll(mixture, labels),
         brier=brier(probs, labels),
-        ece=ece(probs, labels, bins),
+        ece=calibration.ece,
         member_nll=member_nll(logits, labels),
+        top5_accuracy=top_k_accuracy(probs, labels) if num_classes > 5 else None,
+        mce=calibration.mce,
+        average_calibration_error=calibration.average_calibration_error,
+        classwise_ece=classwise_ece(probs, labels, bins),
+        adaptive_ece=adaptive_ece(probs, labels, bins),
         num_images=num_images,
         num_draws=num_draws,
         num_members=num_members,

@@ -43,7 +43,7 @@ def uncertainty(logits: Float[Tensor, "draw member image class"]) -> Uncertainty
 
     Two members, each sure of another class:
 
-    >>> found = uncertainty(torch.tensor([[[[50.0, 0.0]], [[0.0, 50.0]]]]))
+    >>> found = uncertainty(torch.tensor([[[[1000.0, 0.0]], [[0.0, 1000.0]]]]))
     >>> torch.stack([found.entropy, found.expected_entropy, found.mutual_information, found.variation_ratio]).T
     tensor([[0.6931, 0.0000, 0.6931, 0.5000]], dtype=torch.float64)
     """
@@ -63,4 +63,4 @@ def _of_part(components: Float64[Tensor, "component image class"]) -> tuple[Tens
 
 
 def _entropy(log_probs: Float64[Tensor, "... class"]) -> Float64[Tensor, "..."]:
-    return -(log_probs.exp() * log_probs).sum(-1)
+    return (log_probs.exp() * -log_probs).sum(-1)

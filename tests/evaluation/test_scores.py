@@ -110,19 +110,35 @@ def test_mixing_never_costs(seed: int) -> None:
     assert one.nll == one.member_nll
 
 
-def test_score_puts_each_number_in_its_place() -> None:
-    predictions = make(draws=2, members=3, images=40, classes=4)
+@pytest.mark.parametrize("classes", [4, 7])
+def test_score_puts_each_number_in_its_place(classes: int) -> None:
+    predictions = make(draws=2, members=3, images=40, classes=classes)
     mixture, labels = log_probs(predictions.logits), predictions.labels
+    probs = mixture.exp()
     assert score(predictions, bins=7) == Scores(
-        accuracy=accuracy(mixture.exp(), labels),
+        accuracy=accuracy(probs, labels),
         nll=nll(mixture, labels),
-        brier=brier(mixture.exp(), labels),
-        ece=ece(mixture.exp(), labels, 7),
+        brier=brier(probs, labels),
+        ece=ece(probs, labels, 7),
         member_nll=member_nll(predictions.logits, labels),
+        top5_accuracy=top_k_accuracy(probs, labels, 5) if classes == 7 else None,
+        mce=mce(probs, labels, 7),
+        average_calibration_error=average_calibration_error(probs, labels, 7),
+        classwise_ece=classwise_ece(probs, labels, 7),
+        adaptive_ece=adaptive_ece(probs, labels, 7),
         num_images=40,
         num_draws=2,
         num_members=3,
     )
+
+
+def test_the_parts_of_the_mixture_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = make()
+    whole = log_probs(predictions.logits)
+    alone = member_nll(predictions.logits, predictions.labels)
+    monkeypatch.setattr("bayes_share.models.likelihood._AT_A_TIME", 6 * 5 * 7)  # 7 images
+    torch.testing.assert_close(log_probs(predictions.logits), whole, rtol=1e-13, atol=0)
+    assert member_nll(predictions.logits, predictions.labels) == pytest.approx(alone, rel=1e-14)
 
 
 @pytest.mark.parametrize("function", SCORES)
