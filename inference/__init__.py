@@ -3,6 +3,7 @@
 from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.fit import Training, fit, fit_tensors
 from bayes_share.inference.ivon import IVON
 from bayes_share.inference.laplace import LastLayerLaplace
@@ -50,5 +51,6 @@ __all__ = [
     "fit",
     "fit_tensors",
     "predict",
+    "predict_with_features",
     "reestimate_norms",
 ]
