@@ -82,7 +82,8 @@ def test_all_ways_of_computing_give_the_features_of_the_folded_members(strategy:
 
 def test_members_that_are_alike_have_features_each() -> None:
     made = ensemble(network(), 2, init="ones", strategy="loop")
-    features = predict_with_features(MAP(), MAP().init(lambda: Model(made), 10, 10), images())[1]
+    algorithm = MAP(feed="split")
+    features = predict_with_features(algorithm, algorithm.init(lambda: Model(made), 10, 10), images())[1]
     assert features is not None
     assert features.shape == (2, 40, 10)
     assert torch.equal(features[0], features[1])
