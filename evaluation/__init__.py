@@ -9,9 +9,11 @@ from bayes_share.evaluation.calibration import (
     mce,
     reliability,
 )
+from bayes_share.evaluation.detection import Detection, detection, detection_intervals
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
+from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
 from bayes_share.evaluation.predictions import (
@@ -39,6 +41,7 @@ from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 __all__ = [
     "CALIBRATIONS",
     "Calibration",
+    "Detection",
     "Diversity",
     "HumanScores",
     "Interval",
@@ -56,6 +59,8 @@ __all__ = [
     "brier",
     "calibrate",
     "classwise_ece",
+    "detection",
+    "detection_intervals",
     "diversity",
     "ece",
     "fit_calibration",
@@ -65,6 +70,7 @@ __all__ = [
     "mce",
     "member_nll",
     "nll",
+    "ood_scores",
     "paired_differences",
     "per_image",
     "read_human_labels",

@@ -79,7 +79,7 @@ class OODSet:
 def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 10_000, seed: int = 0) -> OODSet:
     """Read images that are not of a data set, and bring them to its form.
 
-    Sizes change by bilinear interpolation with antialiasing, grey becomes colour by repeating, colour grey by luminance.
+    How sizes and colours change is said in `in_form`.
 
     Args:
         text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided;

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from bayes_share.evaluation.ood import detection, detection_intervals, ood_scores
+from bayes_share.evaluation.detection import detection, detection_intervals
+from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import STYLE
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
