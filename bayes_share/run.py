@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions, write_predictions
+from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import write_atomically
 from bayes_share.inference import Training
 from bayes_share.inference.checkpoint import Checkpoints
@@ -214,8 +214,8 @@ def _train(
 def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
     write_atomically(folder.metrics, _csv(training.history))
     for name, split in (("validation", training.data.validation), ("test", training.data.test)):
-        logits = training.predict(split, config.num_samples)
-        write_predictions(folder.predictions(name), Predictions(logits, split.labels.cpu()))
+        draws = training.predict_draws(split, config.num_samples)
+        write_draws(folder.predictions(name), draws, config.num_samples, split.labels.cpu())
     summary = {
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),

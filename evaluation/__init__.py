@@ -22,6 +22,7 @@ from bayes_share.evaluation.predictions import (
     log_probs,
     read_outputs,
     read_predictions,
+    write_draws,
     write_predictions,
 )
 from bayes_share.evaluation.scores import (
@@ -83,5 +84,6 @@ __all__ = [
     "score_intervals",
     "top_k_accuracy",
     "uncertainty",
+    "write_draws",
     "write_predictions",
 ]

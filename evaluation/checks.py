@@ -18,14 +18,18 @@ LOGIT_AXES = ("draw", "member", "image", "class")
 _SUM_TOLERANCE = 1e-3
 
 
-def check_logits(logits: Tensor) -> None:
+def check_logits(logits: Tensor, first_draw: int = 0) -> None:
     """Check that logits are ``[draw, member, image, class]``, and that every one is finite.
+
+    Args:
+        logits: of some draws.
+        first_draw: the number of the first of them.
 
     Raises:
         InputError: other than four axes, an empty one, or a logit that is not finite.
     """
     _check_axes("logits", logits, LOGIT_AXES)
-    _check_finite("logits", logits, LOGIT_AXES)
+    _check_finite("logits", logits, LOGIT_AXES, first_draw)
 
 
 def check_features(features: Tensor, num_members: int, num_images: int) -> None:
@@ -142,12 +146,12 @@ def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
         raise InputError(f"{what} must have the axes [{', '.join(axes)}]: the shape {list(values.shape)} is {kind}")
 
 
-def _check_finite(what: str, values: Tensor, axes: Sequence[str]) -> None:
+def _check_finite(what: str, values: Tensor, axes: Sequence[str], start: int = 0) -> None:
     # The extremes say whether all are finite, NaN among them, without a second array of the size of the first.
     if all(end.isfinite() for end in values.aminmax()):
         return
     count, first = 0, None
-    for index, part in enumerate(values):
+    for index, part in enumerate(values, start):
         bad = ~part.isfinite()
         count += int(bad.sum())
         if first is None and count:

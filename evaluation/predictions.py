@@ -1,8 +1,11 @@
 """Predictions: what they are, their file, and the probabilities they stand for."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_features, check_labels, check_logits
+from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
 from bayes_share.models.likelihood import mixture_log_probs
 
@@ -72,16 +76,69 @@ def write_predictions(path: str | Path, predictions: Outputs) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    arrays = {name: getattr(predictions, name, None) for name in _DTYPES}
-    with replacing(path) as file:
-        np.savez(file, **{name: array.numpy(force=True) for name, array in arrays.items() if array is not None})
+    labels = getattr(predictions, "labels", None)
+    write_draws(path, predictions.logits, len(predictions.logits), labels, predictions.features)
+
+
+def write_draws(
+    path: str | Path,
+    draws: Iterable[Float32[Tensor, "member image class"]],
+    num_draws: int,
+    labels: Int64[Tensor, "image"] | None = None,
+    features: Float32[Tensor, "member image feature"] | None = None,
+) -> None:
+    """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        draws: the logits of each draw, float32 and finite.
+        num_draws: how many there will be.
+        labels: ``[image]``, int64, where they are known.
+        features: as in `Outputs`.
+
+    Raises:
+        InputError: what `Predictions` refuses, draws of different shape, or another number of them.
+        RunError: the file cannot be written.
+    """
+    checked = _checked(draws, num_draws, labels, features)
+    first = next(checked)
+    arrays = {"features": features, "labels": labels}
+    with replacing(path) as file, ZipFile(file, "w") as archive:
+        write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
+        for name, array in arrays.items():
+            if array is not None:
+                write_array(archive, name, array.shape, [array.numpy(force=True)])
+
+
+def _checked(
+    draws: Iterable[Tensor], num_draws: int, labels: Tensor | None, features: Tensor | None
+) -> Iterator[np.ndarray]:
+    """The draws as arrays, when each has been seen to go with what came before."""
+    shape, count = torch.Size(), 0
+    for count, draw in enumerate(draws, start=1):
+        if count == 1:
+            shape = draw.shape
+            Outputs(draw[None], features=features)
+            if labels is not None:
+                check_labels(labels, *shape[-2:])
+        elif count > num_draws or draw.shape != shape or draw.dtype != torch.float32:
+            expected = f"{num_draws} of shape {list(shape)} and type float32"
+            raise InputError(f"the draws must be {expected}; draw {count - 1} is of {list(draw.shape)}, {draw.dtype}")
+        else:
+            check_logits(draw[None], first_draw=count - 1)
+        yield draw.numpy(force=True)
+    if not count or count < num_draws:
+        raise InputError(f"there must be {num_draws} draws to write, and there are {count}")
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read what `write_predictions` wrote; nothing in the file is executed.
+    """Map what `write_predictions` wrote into memory; nothing in the file is executed.
+
+    The logits stay in the file, and are read as they are looked at: they may be larger than the memory. What is
+    written into them does not reach the file.
 
     Args:
-        path: the file.
+        path: the file, without compression.
 
     Raises:
         InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
@@ -90,10 +147,10 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def read_outputs(path: str | Path) -> Outputs:
-    """Read what `write_predictions` wrote of images that need no labels; nothing in the file is executed.
+    """Map what `write_predictions` wrote of images that need no labels, as `read_predictions` does.
 
     Args:
-        path: the file.
+        path: the file, without compression.
 
     Raises:
         InputError: a missing or damaged file, or one that does not hold logits; names the file and the offender.
@@ -104,17 +161,16 @@ def read_outputs(path: str | Path) -> Outputs:
 def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file of predictions")
-    arrays = _load(path)
+    arrays, there = map_arrays(path, [*required, "features"])
     missing = [name for name in required if name not in arrays]
     if missing:
-        there = ", ".join(arrays) or "nothing"
-        raise InputError(f"{path}: no predictions without the array {' and '.join(missing)}; it holds {there}")
-    wanted = [name for name in (*required, "features") if name in arrays]
-    for name in wanted:
-        if arrays[name].dtype != _DTYPES[name]:
-            raise InputError(f"{path}: {name} must be {_DTYPES[name]}, and are {arrays[name].dtype}")
+        held = ", ".join(there) or "nothing"
+        raise InputError(f"{path}: no predictions without the array {' and '.join(missing)}; it holds {held}")
+    for name, array in arrays.items():
+        if array.dtype != _DTYPES[name]:
+            raise InputError(f"{path}: {name} must be {_DTYPES[name]}, and are {array.dtype}")
     try:
-        return kind(**{name: torch.from_numpy(arrays[name]) for name in wanted})
+        return kind(**{name: torch.from_numpy(array) for name, array in arrays.items()})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -139,14 +195,3 @@ def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tenso
     """
     check_logits(logits)
     return mixture_log_probs(logits)
-
-
-def _load(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return dict(file)
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    # A damaged byte can be anywhere in the zip or in an array's header, and each place raises its own kind.
-    except Exception as error:
-        raise InputError(f"{path}: damaged, or no .npz file of plain arrays ({type(error).__name__})") from error

@@ -12,7 +12,7 @@ from bayes_share.inference.map import MAP
 from bayes_share.inference.mc_dropout import MCDropout
 from bayes_share.inference.norms import reestimate_norms
 from bayes_share.inference.nuts import NUTS
-from bayes_share.inference.predict import predict
+from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.sghmc import SGHMC
 from bayes_share.inference.svi import SVI
 from bayes_share.inference.swag import SWAG
@@ -53,6 +53,7 @@ __all__ = [
     "fit",
     "fit_tensors",
     "predict",
+    "predict_draws",
     "predict_with_features",
     "reestimate_norms",
 ]

@@ -16,7 +16,7 @@ from bayes_share.errors import InputError, RunError
 from bayes_share.inference.base import Batch, Build, Inference, StepInfo
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
-from bayes_share.inference.predict import predict
+from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
@@ -113,6 +113,14 @@ class Training:
         images = images.to(self.execution.torch_device)
         with self.execution.autocast():
             return predict_with_features(self.algorithm, self.state, images, num_samples, transform=self._inputs)
+
+    def predict_draws(self, split: Split, num_samples: int = 1) -> Iterator[Tensor]:
+        """The same, one draw ``[member, image, class]`` after the other, each computed when it is asked for."""
+        draws = predict_draws(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+        for _ in range(num_samples):
+            with self.execution.autocast():  # not across a yield, where it would hold for whoever takes the draw
+                draw = next(draws)
+            yield draw
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from here, as tensors and plain values.

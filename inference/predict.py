@@ -1,6 +1,6 @@
 """Prediction with any algorithm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,9 +34,31 @@ def predict(
     Returns:
         Logits in at least float32, on the CPU.
     """
-    draws = []
+    return torch.stack(list(predict_draws(algorithm, state, x, num_samples, batch_size, transform)))
+
+
+def predict_draws(
+    algorithm: Inference[Any],
+    state: Any,
+    x: Shaped[Tensor, "batch ..."],
+    num_samples: int = 1,
+    batch_size: int = 500,
+    transform: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Iterator[Float[Tensor, "member batch class"]]:
+    """The same, one draw after the other, each computed when it is asked for.
+
+    Args:
+        algorithm: that made the state.
+        state: is looked at for each draw.
+        x: inputs.
+        num_samples: draws.
+        batch_size: inputs at a time.
+        transform: as in `predict`.
+
+    Yields:
+        Each draw's logits in at least float32, on the CPU.
+    """
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
         logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)
-        draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-    return torch.stack(draws)
+        yield logits.to(torch.promote_types(logits.dtype, torch.float32))

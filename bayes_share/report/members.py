@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.report.document import Block, Cell, Column, Section, Table
 from bayes_share.report.results import RunResults
@@ -70,7 +72,7 @@ def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
     }
 
 
-def _mean_of_pairs(matrix) -> float:
+def _mean_of_pairs(matrix: Tensor) -> float:
     count = len(matrix)
     return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
 

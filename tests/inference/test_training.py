@@ -12,7 +12,7 @@ from states import differences
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference import MAP, DeepEnsemble, Execution, Training, fit, predict
+from bayes_share.inference import MAP, SVI, DeepEnsemble, Execution, Training, fit, predict, predict_draws
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.models.model import Model
 
@@ -166,3 +166,32 @@ def test_parameters_that_are_no_numbers_are_not_saved() -> None:
         next(training.state.model.parameters()).view(-1)[0] = torch.nan
     with pytest.raises(RunError, match="some parameters are no finite numbers"):
         training.state_dict()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_draws_come_one_at_a_time_and_are_those_of_predict(precision: Any) -> None:
+    training = trained(Training(SVI(), builder(3), digits(), 1, 48, execution=Execution("cpu", precision)))
+    together = training.predict(training.data.test, 3)
+    drawn = []
+    draws = training.predict_draws(training.data.test, 3)
+    for draw in draws:
+        assert not torch.is_autocast_enabled("cpu")  # between two draws, nothing of theirs is left over
+        drawn.append(draw)
+    assert len(drawn) == 3
+    assert torch.equal(torch.stack(drawn), together)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_a_draw_is_computed_when_it_is_asked_for() -> None:
+    training = trained(Training(SVI(), builder(1), digits(), 1, 48))
+    asked = []
+
+    def seen(x: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        return training.data.normalise(x)
+
+    images = training.data.test.images
+    draws = predict_draws(training.algorithm, training.state, images, 3, batch_size=len(images), transform=seen)
+    assert asked == []
+    next(draws)
+    assert asked == [len(images)]

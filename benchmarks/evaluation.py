@@ -1,0 +1,160 @@
+"""Memory and time of evaluating predictions that are larger than what may be held of them.
+
+Run as ``python -m benchmarks.evaluation``, from the root of a clone. A file of random predictions is written draw by
+draw, evaluated in a fresh process, and removed.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.evaluation import (
+    diversity,
+    log_probs,
+    read_predictions,
+    risk_coverage,
+    score,
+    score_intervals,
+    uncertainty,
+    write_draws,
+)
+from benchmarks.report import about, table
+
+AIM = 4.0
+"""GiB of resident memory, of the default size."""
+
+
+def write(path: Path, draws: int, images: int, classes: int) -> None:
+    """A file of random predictions that are right more often than not."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (images,), generator=generator)
+
+    def logits() -> Iterator[Tensor]:
+        for _ in range(draws):
+            draw = 2 * torch.randn(1, images, classes, generator=generator)
+            draw[0, torch.arange(images), labels] += 6
+            yield draw
+
+    write_draws(path, logits(), draws, labels)
+
+
+def evaluate(path: Path) -> dict[str, Any]:
+    """Seconds and memory of each part of an evaluation, in this process, which should have done nothing before."""
+    start = _status()
+    seconds, found = {}, {}
+    with _Watch() as watch:
+
+        def run(name: str, part: Callable[[], Any]) -> Any:
+            began = time.perf_counter()
+            found[name] = part()
+            seconds[name] = time.perf_counter() - began
+            return found[name]
+
+        predictions = run("read_predictions", lambda: read_predictions(path))
+        run("score", lambda: score(predictions))
+        run("score_intervals", lambda: score_intervals(predictions))
+        run("uncertainty", lambda: uncertainty(predictions.logits))
+        run("diversity", lambda: diversity(predictions))
+        mixture = run("log_probs", lambda: log_probs(predictions.logits))
+        confidence, predicted = mixture.max(-1)
+        run("risk_coverage", lambda: risk_coverage(confidence, predicted == predictions.labels))
+    status = _status()
+    return {
+        "seconds": seconds,
+        "accuracy": found["score"].accuracy,
+        "before": start["VmRSS"],
+        "peak": status["VmHWM"],
+        "own": watch.peak,
+    }
+
+
+class _Watch:
+    """The most memory of its own that this process has had, which leaves out pages of files that are mapped."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "_Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(0.005):
+            self.peak = max(self.peak, _status()["RssAnon"])
+
+
+def _status() -> dict[str, float]:
+    """What the kernel says of this process's memory, in GiB."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) / 2**20 for words in lines if words[-1] == "kB"}
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Markdown: where the numbers come from, seconds of each part, and memory."""
+    origin = results["about"]
+    lines = [[f"`{name}`", f"{seconds:.1f}"] for name, seconds in results["seconds"].items()]
+    lines.append(["all", f"{sum(results['seconds'].values()):.1f}"])
+    memory = (
+        f"The file: {results['file']:.2f} GiB, written in {results['writing']:.0f} s. Resident memory: "
+        f"{results['before']:.2f} GiB after the imports, {results['peak']:.2f} GiB at most (aim: under {AIM:g}), of which "
+        f"{results['own']:.2f} GiB at most are the process's own; the rest are pages of the mapped file."
+    )
+    title = f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`"
+    return "\n\n".join([title, table(["part", "seconds"], lines), memory])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the file, evaluate it in a fresh process, remove it, and print the table."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
+    parser.add_argument("--draws", type=int, default=64, help="draws (default: 64)")
+    parser.add_argument("--images", type=int, default=10_000, help="images (default: 10,000)")
+    parser.add_argument("--classes", type=int, default=1000, help="classes (default: 1000)")
+    parser.add_argument("--threads", type=int, help="threads (default: what torch takes)")
+    parser.add_argument(
+        "--folder", type=Path, help="where the file is written (default: the system's temporary folder)"
+    )
+    parser.add_argument("--evaluate", type=Path, metavar="NPZ", help="only evaluate such a file, and print JSON")
+    options = parser.parse_args(arguments)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.evaluate is not None:
+        print(json.dumps(evaluate(options.evaluate)))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path = Path(folder) / "predictions.npz"
+        began = time.perf_counter()
+        write(path, options.draws, options.images, options.classes)
+        writing = time.perf_counter() - began
+        command = [sys.executable, "-m", "benchmarks.evaluation", "--evaluate", str(path)]
+        if options.threads is not None:
+            command += ["--threads", str(options.threads)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        results = {
+            "about": about(shlex.join(["python", "-m", "benchmarks.evaluation", *arguments]), torch.device("cpu")),
+            "file": path.stat().st_size / 2**30,
+            "writing": writing,
+            **json.loads(done.stdout),
+        }
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Outputs without labels, features, and files that are written draw by draw and mapped."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_predictions import make
+from torch import Tensor
+
+from bayes_share.errors import InputError, RunError
+from bayes_share.evaluation import (
+    Outputs,
+    Predictions,
+    read_outputs,
+    read_predictions,
+    write_draws,
+    write_predictions,
+)
+
+
+def features(members: int = 3, images: int = 200, seed: int = 1) -> Tensor:
+    return torch.randn(members, images, 7, generator=torch.Generator().manual_seed(seed))
+
+
+def test_outputs_without_labels_come_back(tmp_path: Path) -> None:
+    written = Outputs(make().logits)
+    write_predictions(tmp_path / "o.npz", written)
+    found = read_outputs(tmp_path / "o.npz")
+    assert type(found) is Outputs
+    assert torch.equal(found.logits, written.logits)
+    assert found.features is None
+    with pytest.raises(InputError, match=r"no predictions without the array labels; it holds logits$"):
+        read_predictions(tmp_path / "o.npz")
+
+
+def test_predictions_can_be_read_as_outputs(tmp_path: Path) -> None:
+    predictions = make()
+    write_predictions(tmp_path / "p.npz", predictions)
+    found = read_outputs(tmp_path / "p.npz")
+    assert type(found) is Outputs
+    assert torch.equal(found.logits, predictions.logits)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_features_come_back(tmp_path: Path, labelled: bool) -> None:
+    predictions = make()
+    kind: Any = Predictions if labelled else Outputs
+    parts = [predictions.logits, predictions.labels] if labelled else [predictions.logits]
+    write_predictions(tmp_path / "f.npz", kind(*parts, features=features()))
+    found = (read_predictions if labelled else read_outputs)(tmp_path / "f.npz")
+    assert found.features is not None
+    assert torch.equal(found.features, features())
+    assert torch.equal(found.logits, predictions.logits)
+
+
+def bad_features() -> dict[str, tuple[Tensor, str]]:
+    infinite = features()
+    infinite[2, 5, 1] = torch.inf
+    return {
+        "float64": (features().double(), "features must be float32, and are float64"),
+        "integers": (features().long(), "features must be floating point, and are int64"),
+        "two axes": (features()[0], r"features must have the axes \[member, image, feature\]: the shape"),
+        "members": (features(members=2), "features are of 2 members and 200 images, and the logits of 3 and 200"),
+        "images": (features(images=100), "features are of 3 members and 100 images, and the logits of 3 and 200"),
+        "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, image 5, feature 1"),
+    }
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("case", bad_features())
+def test_features_that_do_not_fit_are_refused(case: str) -> None:
+    values, expected = bad_features()[case]
+    with pytest.raises(InputError, match=expected):
+        Outputs(make().logits, features=values)
+    with pytest.raises(InputError, match=expected):
+        Predictions(make().logits, make().labels, features=values)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_file_with_bad_features_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    np.savez(path, logits=make().logits.numpy(), features=features(members=2).numpy())
+    with pytest.raises(InputError, match=re.escape(f"{path}: features are of 2 members and 200 images")):
+        read_outputs(path)
+    np.savez(path, logits=make().logits.numpy(), features=features().double().numpy())
+    with pytest.raises(InputError, match=re.escape(f"{path}: features must be float32, and are float64")):
+        read_outputs(path)
+
+
+def test_a_missing_file_of_outputs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file of predictions"):
+        read_outputs(tmp_path / "o.npz")
+
+
+def test_draws_are_written_as_they_come(tmp_path: Path) -> None:
+    predictions = make(draws=4)
+    came = []
+
+    def draws() -> Iterator[Tensor]:
+        for index, draw in enumerate(predictions.logits):
+            (beside,) = tmp_path.glob(".*.tmp") if index > 0 else [tmp_path]
+            came.append(beside.stat().st_size)
+            yield draw
+
+    write_draws(tmp_path / "p.npz", draws(), 4, predictions.labels, features())
+    assert came[3] - came[2] == predictions.logits[0].numel() * 4  # the draw before is in the file
+    found = read_predictions(tmp_path / "p.npz")
+    assert torch.equal(found.logits, predictions.logits)
+    assert torch.equal(found.labels, predictions.labels)
+    assert found.features is not None
+
+
+def test_the_bytes_are_those_of_numpy(tmp_path: Path) -> None:
+    predictions = make()
+    write_predictions(tmp_path / "ours.npz", predictions)
+    np.savez(tmp_path / "numpy.npz", logits=predictions.logits.numpy(), labels=predictions.labels.numpy())
+    assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    logits, labels = make(draws=3).logits, make().labels
+    nan = logits.clone()
+    nan[2, 1, 7, 3] = torch.nan
+    cases: list[tuple[list[Tensor], int, str]] = [
+        (list(logits), 4, "there must be 4 draws to write, and there are 3"),
+        ([], 0, "there must be 0 draws to write, and there are 0"),
+        (list(logits), 2, r"must be 2 of shape \[3, 200, 5\] and type float32; draw 2 is of"),
+        ([logits[0], logits[1, :2]], 2, r"draw 1 is of \[2, 200, 5\], torch\.float32"),
+        ([logits[0], logits[1].double()], 2, "draw 1 is of .* torch.float64"),
+        ([logits[0].double()], 1, "logits must be float32, and are float64"),
+        (list(nan), 3, "not finite: 1 of 3000, the first at draw 2, member 1, image 7, class 3"),
+        ([logits[0, :, :9]], 1, "there are 200 labels for 9 images"),
+    ]
+    for draws, number, expected in cases:
+        with pytest.raises(InputError, match=expected):
+            write_draws(tmp_path / "p.npz", iter(draws), number, labels)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_draws_come_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        write_draws(tmp_path / "p.npz", iter(make().logits), 2, make().labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_is_a_map_of_the_file(tmp_path: Path) -> None:
+    predictions = make()
+    path = tmp_path / "p.npz"
+    write_predictions(path, predictions)
+    before = path.read_bytes()
+    found = read_predictions(path)
+    maps = Path("/proc/self/maps")
+    if maps.is_file():
+        assert str(path) in maps.read_text()
+    found.logits.zero_()  # stays in memory
+    assert path.read_bytes() == before
+    assert torch.equal(read_predictions(path).logits, predictions.logits)
+
+
+def test_a_file_that_is_replaced_while_it_is_mapped_keeps_its_numbers(tmp_path: Path) -> None:
+    old, new = make(), make(seed=1)
+    path = tmp_path / "p.npz"
+    write_predictions(path, old)
+    found = read_predictions(path)
+    write_predictions(path, new)
+    assert torch.equal(found.logits, old.logits)
+    assert torch.equal(read_predictions(path).logits, new.logits)
+
+
+def test_a_compressed_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    np.savez_compressed(path, logits=make().logits.numpy(), labels=make().labels.numpy())
+    with pytest.raises(InputError) as caught:
+        read_predictions(path)
+    advice = "logits are compressed, and cannot be read in parts: write them by numpy.savez"
+    assert str(caught.value) == f"{path}: {advice}"
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_an_array_may_begin_at_any_byte(tmp_path: Path, shift: int) -> None:
+    predictions = make()
+    path = tmp_path / "p.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("note.txt", b"." * shift)
+        for name in ("labels", "logits"):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, getattr(predictions, name).numpy())
+    found = read_predictions(path)
+    assert torch.equal(found.logits, predictions.logits)
+    assert torch.equal(found.labels, predictions.labels)
+
+
+def test_arrays_of_either_order_are_read(tmp_path: Path) -> None:
+    predictions = make()
+    logits = np.asfortranarray(predictions.logits.numpy())
+    np.savez(tmp_path / "p.npz", logits=logits, labels=predictions.labels.numpy())
+    assert torch.equal(read_predictions(tmp_path / "p.npz").logits, predictions.logits)
+
+
+def test_an_array_that_is_shorter_than_it_says_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("logits.npy", "w") as member:
+        form = {"descr": "<f4", "fortran_order": False, "shape": (1, 1, 100, 10)}
+        np.lib.format.write_array_header_1_0(member, form)
+        member.write(bytes(40))
+    with pytest.raises(InputError, match=r"damaged, or no \.npz file of plain arrays \(ValueError\)"):
+        read_outputs(path)
