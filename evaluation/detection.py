@@ -50,7 +50,7 @@ def detection(score_in: Float[Tensor, "inside"], score_out: Float[Tensor, "outsi
         InputError: no image of a kind, or a score that is no finite number; says where.
 
     >>> detection(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 4.0]))  # 5 1/2 of 6 pairs, 1 of 2 accepted
-    Detection(auroc=0.9166666666666666, aupr_in=0.9166666666666666, aupr_out=0.8333333333333334, fpr95=0.5)
+    Detection(auroc=0.9166666666666666, aupr_in=0.9166666666666666, aupr_out=0.8333333333333333, fpr95=0.5)
     """
     inside, outside, size = _places(score_in, score_out)
     return _figures(inside.bincount(minlength=size), outside.bincount(minlength=size))
@@ -116,11 +116,11 @@ def _figures(inside: Int64[Tensor, "value"], outside: Int64[Tensor, "value"]) ->
     num_inside, num_outside = int(inside.sum()), int(outside.sum())
     up_inside, up_outside = inside.cumsum(0), outside.cumsum(0)  # images of at most a value
     down_inside, down_outside = num_inside - up_inside + inside, num_outside - up_outside + outside  # of at least it
-    pairs = (outside * (up_inside - inside / 2)).sum() / (num_inside * num_outside)
+    half_pairs = int((outside * (2 * up_inside - inside)).sum())  # in whole numbers, so exact
     least = -(-num_inside * 95 // 100)  # 95 %, rounded up without a float's error
     threshold = torch.searchsorted(up_inside, least)
     return Detection(
-        auroc=pairs.item(),
+        auroc=half_pairs / (2 * num_inside * num_outside),
         aupr_in=_average_precision(inside, up_inside, up_outside),
         aupr_out=_average_precision(outside, down_outside, down_inside),
         fpr95=up_outside[threshold].item() / num_outside,
@@ -128,6 +128,6 @@ def _figures(inside: Int64[Tensor, "value"], outside: Int64[Tensor, "value"]) ->
 
 
 def _average_precision(wanted: Tensor, found: Tensor, wrong: Tensor) -> float:
-    """``Σ_v wanted_v / wanted · found_v / (found_v + wrong_v)``, over the values v that something wanted has."""
+    """``Σ_v wanted_v / wanted · found_v / (found_v + wrong_v)``, where `found` and `wrong` are up to the value v."""
     precision = found.double() / (found + wrong).clamp(min=1)
     return ((wanted * precision).sum() / wanted.sum()).item()

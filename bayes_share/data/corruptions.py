@@ -40,7 +40,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
             channels.
 
     >>> corrupt(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), "brightness", 2).unique()
-    tensor([125], dtype=torch.uint8)
+    tensor([126], dtype=torch.uint8)
     """
     channels = images.shape[1]
     if channels not in (1, 3):
