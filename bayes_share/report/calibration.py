@@ -1,7 +1,7 @@
 """Calibration: reliability diagrams side by side, calibration errors, post-hoc calibration, and human labels."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
 from bayes_share.evaluation.human import human_scores
 from bayes_share.evaluation.pictures import reliability_drawing
-from bayes_share.evaluation.posthoc import CALIBRATIONS, calibrate
+from bayes_share.evaluation.posthoc import CalibrationMethod, calibrate
 from bayes_share.evaluation.predictions import log_probs
 from bayes_share.evaluation.scores import accuracy, nll
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
@@ -96,7 +96,7 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
     rows: dict[str, list[dict[str, Cell]]] = {column.key: [] for column in scores}
     for run in runs:
         found = {"none": (run.log_probs, run.test.labels)}
-        for method in CALIBRATIONS:
+        for method in get_args(CalibrationMethod):
             try:
                 calibrated = calibrate(method, run.validation, run.test)
             except InputError:  # too few validation images for this method
@@ -109,7 +109,7 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
     for column in scores:
         columns = [
             Column(method, "before" if method == "none" else method, column.form, column.factor, column.better)
-            for method in ("none", *CALIBRATIONS)
+            for method in ("none", *get_args(CalibrationMethod))
         ]
         note = "Fitted on the validation images, to the average over draws and members; reported on the test images."
         title = f"{column.title.partition(' [')[0]} before and after post-hoc calibration"

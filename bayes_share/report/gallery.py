@@ -32,8 +32,9 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section:
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
     blocks: list[Block] = []
-    for i, run in enumerate(runs):
-        blocks += _of_run(run, data, count, is_open=i == 0)
+    shown = next((run for run in runs if run.test.logits.shape[:2].numel() > 1), runs[0])
+    for run in runs:
+        blocks += _of_run(run, data, count, is_open=run is shown)
     lead = [
         "Below each image are the class that it has, and the most probable classes of the run as a whole and of each "
         "of its members, or draws where it has one member."

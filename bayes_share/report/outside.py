@@ -47,10 +47,12 @@ def outside(runs: Sequence[RunResults]) -> Section | None:
         return None
     pairs = [(name, run) for name in sets for run in runs if name in run.folder.ood_sets()]
     blocks: list[Block] = [_by_score(pairs), _by_entropy(pairs), _roc(sets, runs), _histograms(runs)]
+    sizes = {name: str(run.folder.sets("ood")[name]) for name, run in pairs}
     lead = [
+        "The sets: " + ", ".join(f"{name} ({size})" for name, size in sizes.items()) + ".",
         "A larger score means that an image is more likely to be from outside. Nothing was fitted to the other sets, "
         "and their images were normalised as those of the data set. An AUROC of 0.5 is chance; below it, the order is "
-        "reversed."
+        "reversed.",
     ]
     return Section("ood", "Out-of-distribution detection", lead, blocks)
 

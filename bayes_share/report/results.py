@@ -61,6 +61,12 @@ class RunResults:
         """Whether the most probable class of each test image is right."""
         return self.probs.argmax(-1) == self.test.labels
 
+    @cached_property
+    def train_features(self) -> Tensor | None:
+        """Features of training images ``[member, image, feature]``, where the run has them."""
+        path = self.folder.predictions("train")
+        return read_outputs(path).features if path.is_file() else None
+
     def outputs(self, name: str) -> Outputs:
         """Outputs for another set of images, as for ``ood/svhn``."""
         return read_outputs(self.folder.predictions(name))

@@ -20,9 +20,10 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
     if not tried:
         return None
     types = sorted({kind for run in tried for kind in run.folder.corruption_sets()})
+    sizes = sorted({str(info) for run in tried for info in run.folder.sets("corruptions").values()})
     lead = [
-        f"The test images, corrupted in {len(types)} ways, each in 5 severities; what is shown is the mean over the "
-        "ways. Severity 0 is the test images as they are."
+        f"Test images ({' or '.join(sizes)}), corrupted in {len(types)} ways, each in 5 severities; what is shown is the "
+        "mean over the ways. Severity 0 is all test images as they are."
     ]
     tables = [_by_severity(tried), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, [_curves(runs), *tables])
