@@ -22,7 +22,7 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
     types = sorted({kind for run in tried for kind in run.folder.corruption_sets()})
     sizes = sorted({str(info) for run in tried for info in run.folder.sets("corruptions").values()})
     lead = [
-        f"Test images ({' or '.join(sizes)}), corrupted in {len(types)} ways, each in 5 severities; what is shown is the "
+        f"Test images ({' or '.join(sizes)}), corrupted in {len(types)} ways, each in 5 severities; shown is the "
         "mean over the ways. Severity 0 is all test images as they are."
     ]
     tables = [_by_severity(tried), _by_type(tried, types)]
