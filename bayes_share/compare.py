@@ -27,7 +27,7 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
     Raises:
         InputError: a folder that is no run, one that has no predictions yet, or damaged ones.
     """
-    folders = {name: _finished(path) for name, path in runs.items()}
+    folders = {name: finished_run(path) for name, path in runs.items()}
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
     summaries = {name: _summary(folder) for name, folder in folders.items()}
     rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
@@ -58,7 +58,12 @@ def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dic
     }
 
 
-def _finished(path: Path) -> RunFolder:
+def finished_run(path: Path) -> RunFolder:
+    """The files of a run that is finished.
+
+    Raises:
+        InputError: a folder that is no run, or a run that is not finished.
+    """
     folder = RunFolder(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a run: there is no such folder")

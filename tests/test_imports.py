@@ -27,6 +27,7 @@ ORDER = (
     ("config", "presets"),
     ("run",),
     ("compare", "options"),
+    ("diagnose",),
     ("study",),
     ("quickstart", "cli"),
     ("__main__",),
