@@ -40,6 +40,11 @@ class NUTSState:
         """How many numbers the networks of all chains have."""
         return sum(chain.num_parameters for chain in self.chains)
 
+    @property
+    def num_kept(self) -> int:
+        """How many draws each chain has kept."""
+        return len(self.chains[0].kept)
+
     def state_dict(self) -> dict[str, Any]:
         """The chains and the step."""
         return {"chains": [chain.state_dict() for chain in self.chains], "step": self.step}
