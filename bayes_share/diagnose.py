@@ -30,12 +30,12 @@ def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
         InputError: what `bayes_share.compare.compare` refuses, or runs on different images.
     """
     predictions = {name: read_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
-    chains = {name: training for name, path in runs.items() if (training := _chain(path)) is not None}
+    chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
     num_images = len(next(iter(predictions.values())).labels)
     parts = [f"{split}-set elpd [nat], the sum over {num_images:,} images, and differences to the best:"]
     parts.append(_elpd_table(predictions))
     parts.append("Mixing of the log-probability of each image's label; each member is a chain:")
-    parts.append(_convergence_table({name: _in_order(found, chains.get(name)) for name, found in predictions.items()}))
+    parts.append(_convergence_table({name: in_order(found, chains.get(name)) for name, found in predictions.items()}))
     if chains:
         parts.append("PSIS-LOO on the training images [nat]:")
         parts.append(_loo_table(chains))
@@ -65,8 +65,8 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> None:
     write_arviz(to_arviz(replace(predictions, logits=predictions.logits[order]), posterior), path)
 
 
-def _chain(path: Path) -> Training | None:
-    """The run, where its algorithm makes a Markov chain."""
+def chain(path: Path) -> Training | None:
+    """The run in a folder, where its algorithm makes a Markov chain."""
     algorithm = RunConfig.from_flat(read_config(finished_run(path).config)).algorithm
     return load_run(path) if isinstance(algorithm, NUTS | SGHMC) else None
 
@@ -78,7 +78,8 @@ def _order(training: Training, num_draws: int) -> list[int]:
     return list(range(num_draws))
 
 
-def _in_order(predictions: Predictions, training: Training | None) -> Predictions:
+def in_order(predictions: Predictions, training: Training | None) -> Predictions:
+    """Predictions with the draws in the order of the chain, where there is one."""
     if training is None:
         return predictions
     return replace(predictions, logits=predictions.logits[_order(training, len(predictions.logits))])

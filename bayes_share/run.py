@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
-from bayes_share.files import write_atomically
-from bayes_share.inference import Training
+from bayes_share.files import replacing, write_atomically
+from bayes_share.inference import Training, factor_draws
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
@@ -61,6 +62,11 @@ class RunFolder:
     def checkpoints(self) -> Checkpoints:
         """The latest states."""
         return Checkpoints(self.path / "checkpoints")
+
+    @property
+    def factors(self) -> Path:
+        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; only where there are factors."""
+        return self.path / "factors.npz"
 
     def predictions(self, split: str) -> Path:
         """Logits and labels of a split."""
@@ -216,6 +222,9 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
     for name, split in (("validation", training.data.validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
         write_draws(folder.predictions(name), draws, config.num_samples, split.labels.cpu())
+    if factors := factor_draws(training.algorithm, training.state, config.num_samples):
+        with replacing(folder.factors) as file:
+            np.savez(file, **{name: values.flatten(2).float().numpy() for name, values in factors.items()})
     summary = {
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),

@@ -18,6 +18,7 @@ from bayes_share.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANELS_PER_ROW = 4
 _MEMBERS = 6
@@ -47,8 +48,26 @@ def factor_forest(
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    drawing = forest_drawing(factors, num_channels)
+
+    from matplotlib import rc_context
+
+    with rc_context(STYLE), replacing(path) as file:
+        drawing.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+
+
+def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_channels: int = 12) -> "Figure":
+    """What `factor_forest` writes, as a figure.
+
+    Args:
+        factors: ``[draw, member, channel]`` by name.
+        num_channels: rows of a panel.
+
+    Raises:
+        InputError: no factors, other axes, a number that is not finite, or no rows.
+    """
     if not factors:
-        raise InputError(f"{path}: there are no rank-1 factors to draw")
+        raise InputError("there are no rank-1 factors to draw")
     if num_channels < 1:
         raise InputError(f"a forest has at least 1 channel, not {num_channels}")
     for name, values in factors.items():
@@ -79,8 +98,7 @@ def factor_forest(
             for member in range(members)
         ]
         figure.legend(handles=legend, loc="outside lower center", ncols=min(members, 2 * columns), frameon=False)
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+    return figure
 
 
 def _draw(axes: "Axes", name: str, values: Float[Tensor, "draw member channel"], num_channels: int) -> None:

@@ -9,6 +9,7 @@ from bayes_share.errors import InputError
 from bayes_share.report.calibration import calibration
 from bayes_share.report.convergence import convergence
 from bayes_share.report.costs import costs, repetition
+from bayes_share.report.diagnostics import diagnostics
 from bayes_share.report.document import Report
 from bayes_share.report.gallery import gallery
 from bayes_share.report.members import members
@@ -51,6 +52,7 @@ def build_report(
         members(runs),
         gallery(runs, pictures),
         convergence(runs),
+        diagnostics(runs),
         costs(runs),
         repetition(runs),
     ]

@@ -1,12 +1,18 @@
 """The health of ensembles: whether the members differ, and whether one of them is weak."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from bayes_share.evaluation.diversity import Diversity, diversity
-from bayes_share.report.document import Block, Cell, Column, Section, Table
+from bayes_share.evaluation.forest import forest_drawing
+from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.results import RunResults
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
 
 _HEALTH = (
     Column("run", "run"),
@@ -32,6 +38,15 @@ _HEALTH = (
     Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),
 )
 
+_SPREAD = (
+    Column("run", "run"),
+    Column("factor", "factor"),
+    Column("mean", "mean", ".3f"),
+    Column("negative", "negative [%]", ".1f", 100),
+    Column("members", "between members", ".4f", about="standard deviation of the members' means, for each channel"),
+    Column("draws", "between draws", ".4f", about="standard deviation over the draws of one member"),
+)
+
 
 def members(runs: Sequence[RunResults]) -> Section | None:
     """How the members of each run, or its draws where it has one member, differ; None where no run has several."""
@@ -51,7 +66,7 @@ def members(runs: Sequence[RunResults]) -> Section | None:
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
     health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
     each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
-    blocks: list[Block] = [health, *each]
+    blocks: list[Block] = [health, *each, *_factors(several)]
     return Section("members", "Member health", lead, blocks)
 
 
@@ -91,3 +106,40 @@ def _each(run: RunResults, found: Diversity) -> Table:
         for i, (accuracy, nll, share) in enumerate(values)
     ]
     return Table(f"members-{run.name}", f"{run.name}: each member", columns, rows)
+
+
+def _factors(runs: Sequence[RunResults]) -> list[Block]:
+    """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
+    factored = [run for run in runs if run.factors]
+    if not factored:
+        return []
+    rows = []
+    for run in factored:
+        for kind in ("r", "s"):
+            found = [values.double() for name, values in run.factors.items() if name.endswith(kind)]
+            members = torch.cat([values.mean(0).std(0, correction=0) for values in found])
+            draws = torch.cat([values.std(0, correction=0).mean(0) for values in found])
+            mean = torch.cat([values.flatten() for values in found])
+            values = {
+                "mean": mean.mean().item(),
+                "negative": (mean < 0).double().mean().item(),
+                "members": members.mean().item(),
+                "draws": draws.mean().item() if found[0].shape[0] > 1 else None,
+            }
+            rows.append({"run": Cell(run.name), "factor": Cell(kind), **{k: Cell(v) for k, v in values.items()}})
+    spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Means over all layers and channels.")
+    panels = [
+        Panel(f"factors-{run.name}", f"Rank-1 factors of {run.name} by channel and member", _draw_forest(run))
+        for run in factored
+    ]
+    caption = (
+        "Factors of the first and of the last layer by channel, a colour for each member; where they are drawn, the "
+        "thin line holds 94 % of the draws and the thick one half of them."
+    )
+    return [spread, Figure("Rank-1 factors", panels, caption)]
+
+
+def _draw_forest(run: RunResults) -> Callable[[bool], "Drawing"]:
+    names = list(run.factors)
+    chosen = dict.fromkeys([*names[:2], *names[-2:]])
+    return lambda with_legend: forest_drawing({name: run.factors[name] for name in chosen}, num_channels=8)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -66,6 +68,17 @@ class RunResults:
         """Features of training images ``[member, image, feature]``, where the run has them."""
         path = self.folder.predictions("train")
         return read_outputs(path).features if path.is_file() else None
+
+    @cached_property
+    def factors(self) -> dict[str, Tensor]:
+        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; none where there are none."""
+        if not self.folder.factors.is_file():
+            return {}
+        try:
+            with np.load(self.folder.factors, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(f"{self.folder.factors} is damaged: remove it") from error
 
     def outputs(self, name: str) -> Outputs:
         """Outputs for another set of images, as for ``ood/svhn``."""
