@@ -229,18 +229,59 @@ def _preset_lines() -> str:
 
 def _evaluate(arguments: list[str]) -> None:
     parser = OptionParser(
-        prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.", allow_abbrev=False
+        prog="bayes-share evaluate",
+        usage="bayes-share evaluate RUN [RUN ...] [OPTIONS]",
+        description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
+        "that this takes are kept in the runs' folders.",
+        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=str, help="run folders")
     parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
     parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
+    shift = parser.add_argument_group("away from what was trained on")
+    shift.add_argument(
+        "--ood",
+        type=str,
+        nargs="+",
+        metavar="SET",
+        help="out-of-distribution sets: a data set by its name (cifar100, npz:FILE, folder:DIR, as for fit --data), "
+        "'noise', 'photographs' (scikit-learn's), 'held-out' (classes left out by fit --hold-out); NAME=SET names one",
+    )
+    shift.add_argument(
+        "--ood-score",
+        type=str,
+        default="entropy",
+        help="which score is shown: max-probability, entropy, mutual-information, energy, max-logit or k-nn",
+    )
+    shift.add_argument("--ood-images", type=int, default=10_000, help="a random sample of so many of a larger set")
+    shift.add_argument(
+        "--corruptions",
+        type=str,
+        nargs="*",
+        metavar="TYPE",
+        help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
+        "'cifar-10-c:DIR', the official files",
+    )
+    shift.add_argument(
+        "--corruption-images", type=int, default=2_000, help="a random sample of so many test images is corrupted"
+    )
     options = parser.parse_args(arguments)
 
-    from bayes_share.compare import compare
+    from bayes_share.compare import compare, finished_runs
 
-    folders = [Path(name) for name in options.runs]
-    picture = Path(options.picture) if options.picture else folders[0] / "reliability.png"
-    print(compare({str(folder): folder for folder in folders}, picture, options.split))
+    folders = {name: Path(name) for name in options.runs}
+    picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
+    shifted = ""
+    if options.ood or options.corruptions is not None:
+        from bayes_share.probe import Probes
+        from bayes_share.shift import shift_tables
+
+        corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
+        probes = Probes(tuple(options.ood or ()), corruptions, options.ood_images, options.corruption_images)
+        shifted = shift_tables(finished_runs(folders, options.split), probes, options.ood_score)
+    print(compare(folders, picture, options.split))
+    if shifted:
+        print(f"\n{shifted}\n")
     print(f"reliability picture: {picture}")
 
 

@@ -26,7 +26,7 @@ ORDER = (
     ("evaluation",),
     ("config", "presets"),
     ("run",),
-    ("compare", "options"),
+    ("compare", "options", "probe", "shift"),
     ("study",),
     ("quickstart", "cli"),
     ("__main__",),
