@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ActionYesNo
 
@@ -230,30 +230,9 @@ def _preset_lines() -> str:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    parser = OptionParser(
-        prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.", allow_abbrev=False
-    )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
-    parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
-    parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
-    parser.add_argument("--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS and PSIS-LOO")
-    parser.add_argument("--arviz", type=str, default=None, help="one run's predictions as arviz data, .nc or .zarr")
-    options = parser.parse_args(arguments)
+    from bayes_share.evaluate import evaluate
 
-    from bayes_share.compare import compare
-    from bayes_share.diagnose import diagnose, export_arviz
-
-    folders = [Path(name) for name in options.runs]
-    if options.arviz is not None and len(folders) > 1:
-        raise InputError(f"--arviz writes one run, and {len(folders)} were given")
-    picture = Path(options.picture) if options.picture else folders[0] / "reliability.png"
-    print(compare({str(folder): folder for folder in folders}, picture, options.split))
-    print(f"reliability picture: {picture}")
-    if options.diagnostics:
-        print("", diagnose({str(folder): folder for folder in folders}, options.split), sep="\n")
-    if options.arviz is not None:
-        export_arviz(folders[0], Path(options.arviz), options.split)
-        print(f"arviz data: {options.arviz}")
+    evaluate(arguments)
 
 
 def _quickstart(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
+from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import replacing, write_atomically
 from bayes_share.inference import Training, factor_draws
 from bayes_share.inference.checkpoint import Checkpoints
@@ -69,8 +70,24 @@ class RunFolder:
         return self.path / "factors.npz"
 
     def predictions(self, split: str) -> Path:
-        """Logits and labels of a split."""
+        """Logits and labels of a split, or of a set such as "ood/svhn" or "corruptions/contrast-3"."""
         return self.path / "predictions" / f"{split}.npz"
+
+    def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
+        """The sets of a kind that there are predictions for, with what their images are."""
+        return read_sets(self.path / "predictions" / kind)
+
+    def ood_sets(self) -> list[str]:
+        """The out-of-distribution sets that there are predictions for."""
+        return list(self.sets("ood"))
+
+    def corruption_sets(self) -> dict[str, list[int]]:
+        """The severities that there are predictions for, in ascending order, by the type of corruption."""
+        found: dict[str, list[int]] = {}
+        for name in self.sets("corruptions"):
+            kind, _, severity = name.rpartition("-")
+            found.setdefault(kind, []).append(int(severity))
+        return {kind: sorted(severities) for kind, severities in found.items()}
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:

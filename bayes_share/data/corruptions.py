@@ -36,8 +36,7 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
         seed: of what is drawn.
 
     Raises:
-        InputError: no such corruption or severity, one that needs colour and has none, or images with other than 1 or 3
-            channels.
+        InputError: no such corruption or severity, or images with other than 1 or 3 channels.
 
     >>> corrupt(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), "brightness", 2).unique()
     tensor([126], dtype=torch.uint8)
@@ -45,19 +44,12 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     channels = images.shape[1]
     if channels not in (1, 3):
         raise InputError(f"corruptions are of grey (1) or colour (3) images, and these have {channels} channels")
-    if name not in corruption_names(channels):
-        if name in CORRUPTIONS:
-            raise InputError(f"corruption {name} changes colours, and these images are grey")
-        raise unknown("corruption", name, corruption_names(channels))
+    if name not in CORRUPTIONS:
+        raise unknown("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
         raise InputError(f"the severity of a corruption is from 1 to 5, not {severity}")
     rng = generator(seed, "corruption", name, severity)
     return torch.cat([CORRUPTIONS[name](part, severity, rng) for part in images.split(_AT_A_TIME)])
-
-
-def corruption_names(channels: int) -> tuple[str, ...]:
-    """The corruptions that there are for images with so many channels: of grey ones none of colour."""
-    return tuple(name for name in CORRUPTIONS if channels == 3 or name not in _OF_COLOUR)
 
 
 def gaussian_noise(images: Images, severity: int, rng: Generator) -> Images:
@@ -99,13 +91,6 @@ def contrast(images: Images, severity: int, rng: Generator) -> Images:
     from torchvision.transforms.v2 import functional
 
     return functional.adjust_contrast(images, _at(severity, 0.75, 0.6, 0.45, 0.3, 0.15))
-
-
-def saturate(images: Images, severity: int, rng: Generator) -> Images:
-    """Colours are paler (30 and 10 % of their saturation) or stronger (2, 4 and 8 times); of colour images only."""
-    from torchvision.transforms.v2 import functional
-
-    return functional.adjust_saturation(images, _at(severity, 0.3, 0.1, 2.0, 4.0, 8.0))
 
 
 def pixelate(images: Images, severity: int, rng: Generator) -> Images:
@@ -161,7 +146,6 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         gaussian_blur,
         brightness,
         contrast,
-        saturate,
         pixelate,
         jpeg_compression,
         rotate,
@@ -170,8 +154,6 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     )
 }
 """All corruptions by name."""
-
-_OF_COLOUR = {"saturate"}
 
 
 def _at(severity: int, *values: float) -> float:

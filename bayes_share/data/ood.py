@@ -15,6 +15,7 @@ from bayes_share.data.photographs import photograph_patches
 from bayes_share.errors import InputError, unknown
 from bayes_share.seeding import generator
 
+_NUM_NOISE = 10_000
 _NAMED = re.compile(r"(?P<name>[^=:]+)=(?P<source>.+)")
 _ITSELF = 0.5  # a set of which more images than this share are the data set's own is the data set, whatever its name
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -83,9 +84,9 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
 
     Args:
         text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided;
-            ``noise`` (each pixel uniform and independent), ``photographs`` (patches of scikit-learn's two sample
-            photographs, without a download) or ``held-out`` (test images of the classes that `data` was loaded
-            without); ``NAME=`` before it names the set.
+            ``noise`` (10,000 images, each value uniform and independent), ``photographs`` (1,000 patches of
+            scikit-learn's two sample photographs, without a download) or ``held-out`` (test images of the classes that
+            `data` was loaded without); ``NAME=`` before it names the set.
         data: whose form the images get; itself it cannot be.
         data_dir: where downloads are kept.
         limit: a random sample of so many is taken where there are more.
@@ -100,9 +101,9 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
     wanted = OODName.parse(text)
     rng = generator(seed, "out-of-distribution", wanted.source)
     if wanted.source == "noise":
-        shape = (limit, data.in_channels, *data.image_size)
+        shape = (min(limit, _NUM_NOISE), data.in_channels, *data.image_size)
         noise = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
-        return OODSet(wanted.name, wanted.source, noise, limit)
+        return OODSet(wanted.name, wanted.source, noise, _NUM_NOISE)
     images = _images(wanted.source, data, Path(data_dir).expanduser(), rng)
     chosen = images[torch.randperm(len(images), generator=rng)[:limit].sort().values]
     formed = in_form(chosen, data.in_channels, data.image_size, wanted.source)

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from bayes_share.compare import finished_runs
 from bayes_share.config import read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_outputs, read_predictions
-from bayes_share.run import RunFolder, finished_run
+from bayes_share.run import RunFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,20 +113,8 @@ def read_runs(paths: Sequence[Path]) -> list[RunResults]:
     """
     if len({path.resolve() for path in paths}) != len(paths):
         raise InputError("a run is given twice")
-    runs = [_read_run(name, path) for name, path in zip(_names(paths), paths, strict=True)]
-    first = runs[0]
-    for run in runs[1:]:
-        if not torch.equal(run.test.labels, first.test.labels) or run.test.logits.shape[-1] != first.probs.shape[-1]:
-            raise InputError(
-                f"{first.folder.path} ({first.config['data']}, {_size(first)}) and {run.folder.path} "
-                f"({run.config['data']}, {_size(run)}) were tested on different images: give runs of one data set"
-            )
-    return runs
-
-
-def _size(run: RunResults) -> str:
-    images, classes = run.test.logits.shape[-2:]
-    return f"{images} images, {classes} classes"
+    folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
+    return [_read_run(name, folder) for name, folder in folders.items()]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -133,14 +122,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def _read_run(name: str, path: Path) -> RunResults:
-    folder = finished_run(path)
+def _read_run(name: str, folder: RunFolder) -> RunResults:
     try:
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
         with folder.metrics.open(encoding="utf-8", newline="") as file:
             history = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: its summary or metrics are missing or damaged: run it again") from error
+        raise InputError(f"{folder.path}: its summary or metrics are missing or damaged: run it again") from error
     missing = {"parameters", "seconds", "costs", "versions", "device"} - set(summary)
     if missing or not history:
         raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume")

@@ -43,7 +43,8 @@ def test_what_needs_no_download_has_the_form_of_the_data(name: str, digits: Data
 
 
 def test_the_numbers_that_there_were(digits: Data) -> None:
-    assert load_ood("noise", digits, limit=12).available == 12
+    assert load_ood("noise", digits, limit=12).available == 10_000
+    assert len(load_ood("noise", digits, limit=20_000).images) == 10_000
     assert load_ood("photographs", digits, limit=12).available == 1000
     assert load_ood("held-out", digits).available == len(load_ood("held-out", digits).images) == len(digits.held_out)
 

@@ -115,7 +115,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Ru
         (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
     fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
     write_predictions(tmp_path / "predictions" / "test.npz", fewer)
-    with pytest.raises(InputError, match=r"358 images.*100 images.*different images: give runs of one data set"):
+    with pytest.raises(InputError, match="are runs on different data"):
         read_runs([paths[0], tmp_path])
 
 
