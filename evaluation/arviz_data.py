@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,10 +78,17 @@ def log_likelihood(predictions: Predictions) -> Float[Tensor, "member draw image
     return _of_labels(predictions.logits.transpose(0, 1).double().log_softmax(-1), predictions.labels)
 
 
+def import_arviz() -> Any:
+    """The module arviz, without the word on its own future that 0.23 has once a day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz
+
+
 def as_arviz(groups: Mapping[str, Any]) -> Any:
     """Datasets of xarray as what arviz works on: an ``InferenceData`` before its version 1.0, then a ``DataTree``."""
-    import arviz
-
+    arviz = import_arviz()
     if int(arviz.__version__.partition(".")[0]) < 1:
         return arviz.InferenceData(**groups)
     from xarray import DataTree
@@ -118,7 +126,9 @@ def _write_zarr(data: Any, path: Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        data.to_zarr(str(beside))
+        # Before arviz 1.0 its own way knows no zarr from version 3 on.
+        tree = data.to_datatree() if hasattr(data, "to_datatree") else data
+        tree.to_zarr(str(beside))
         beside.rename(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error

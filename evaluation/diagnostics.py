@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.arviz_data import as_arviz, log_likelihood
+from bayes_share.evaluation.arviz_data import as_arviz, import_arviz, log_likelihood
 from bayes_share.evaluation.predictions import Predictions
 
 _LEAST_DRAWS = 4  # of a chain, by arviz
@@ -122,8 +122,7 @@ def loo(predictions: Predictions) -> Loo:
             f"PSIS-LOO takes {_LEAST_DRAWS_OF_LOO} draws or more, {_LEAST_DRAWS} of each chain, and there are "
             f"{num_draws} of {num_chains}"
         )
-    import arviz
-
+    arviz = import_arviz()
     relative = _arviz_statistic("ess", (values - values.amax((0, 1))).exp()) / count
     efficiency = relative.nan_to_num(1.0).clamp(max=1.0).mean().item()
     dataset = _dataset(values)
@@ -148,8 +147,7 @@ def loo(predictions: Predictions) -> Loo:
 
 
 def _arviz_statistic(name: str, values: Float64[Tensor, "chain draw image"]) -> Float64[Tensor, "image"]:
-    import arviz
-
+    arviz = import_arviz()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)  # where all draws are the same
         found = getattr(arviz, name)(_dataset(values))

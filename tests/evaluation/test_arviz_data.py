@@ -1,5 +1,8 @@
 """Predictions as arviz data: what is in them, that arviz takes them, and the files."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,15 @@ def test_arviz_takes_them() -> None:
 
     found = data(8, 2)
     assert arviz.ess(found, var_names=["layers.1.r"])["layers.1.r"].shape == (7,)
+
+
+def test_its_daily_warning_is_no_error(tmp_path: Path) -> None:
+    code = "from bayes_share.evaluation.arviz_data import import_arviz; import_arviz()"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # where it keeps the date of the last one
+    command = [sys.executable, "-W", "error::FutureWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 def test_without_a_posterior_there_is_no_such_group() -> None:

@@ -1,6 +1,7 @@
 """Diagnostics by arviz, on its versions before and since 1.0: against formulas, and against exact posteriors."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation import Predictions, elpd, function_space_convergence, loo
-from bayes_share.evaluation.arviz_data import log_likelihood
+from bayes_share.evaluation.arviz_data import import_arviz, log_likelihood
 
 
 def of_binary(log_odds: Tensor) -> Predictions:
@@ -155,3 +156,19 @@ def test_loo_of_one_image() -> None:
 def test_loo_of_too_few_draws_is_refused(draws: int, members: int) -> None:
     with pytest.raises(InputError, match=rf"25 draws or more, 4 of each chain, and there are {draws} of {members}"):
         loo(make(draws, members))
+
+
+@pytest.mark.parametrize("repeats", [1, 10])
+def test_loo_knows_how_many_draws_count(repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain that stays ten steps at each place has a tenth of the draws."""
+    arviz = import_arviz()
+    plain, seen = arviz.loo, []
+
+    def note(*arguments: Any, reff: float, **options: Any) -> Any:
+        seen.append(reff)
+        return plain(*arguments, reff=reff, **options)
+
+    monkeypatch.setattr(arviz, "loo", note)
+    predictions = dirichlet(400, 2, torch.tensor([0, 0, 0, 1, 1, 2]), 3)
+    loo(Predictions(predictions.logits.repeat_interleave(repeats, dim=0), predictions.labels))
+    assert seen == [pytest.approx(1 / repeats, rel=0.25)]
