@@ -162,7 +162,7 @@ def standard_rules(
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
     if latent == "factors" and not has_factors:
-        raise InputError("latent 'factors' is for networks that share weights: this one has no rank-1 factors")
+        raise InputError("latent 'factors' is for shared weights: this network has no rank-1 factors")
     if latent == "last-layer" and not layers:
         raise InputError("latent 'last-layer' is for networks in which the weight of a layer is learned")
     is_latent: dict[str, Callable[[Site], bool]] = {

@@ -61,7 +61,7 @@ def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def which(tensor: Tensor) -> tuple[Any, ...]:
+def _which(tensor: Tensor) -> tuple[Any, ...]:
     """What is equal for two tensors of a member that are one, of which each may be a view that was made anew."""
     return tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride()
 
@@ -79,11 +79,11 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
     made: dict[tuple[Any, ...], Tensor] = {}
     modules = dict(plain.named_modules(remove_duplicate=False))
     converted = dict(like.named_modules(remove_duplicate=False))
-    for full_name, tensor in tensors.items():
+    for full_name, identity in identities(tensors, like).items():
         prefix, _, name = full_name.rpartition(".")
-        module = modules[prefix]
+        module, tensor = modules[prefix], tensors[full_name]
         is_parameter = name in module._parameters
-        key = (*which(tensor), is_parameter, full_name if _is_shared(converted[prefix], name) else None)
+        key = (*identity, is_parameter)
         if key not in made:
             copy = tensor.detach().clone()
             made[key] = nn.Parameter(copy, trained[full_name]) if is_parameter else copy
@@ -91,6 +91,21 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
     for prefix, module in modules.items():
         module.training = converted[prefix].training
     return plain
+
+
+def identities(tensors: Mapping[str, Tensor], like: nn.Module) -> dict[str, tuple[Any, ...]]:
+    """What is equal for two tensors of a member, by name, that are one where nothing is shared.
+
+    Args:
+        tensors: of the member.
+        like: the converted network; what it shares is not one in a network that does not.
+    """
+    modules = dict(like.named_modules(remove_duplicate=False))
+    found = {}
+    for full_name, tensor in tensors.items():
+        prefix, _, name = full_name.rpartition(".")
+        found[full_name] = (*_which(tensor), full_name if _is_shared(modules[prefix], name) else None)
+    return found
 
 
 def _is_shared(module: nn.Module, name: str) -> bool:
