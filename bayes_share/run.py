@@ -241,7 +241,8 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
         write_draws(folder.predictions(name), draws, config.num_samples, split.labels.cpu())
     if factors := factor_draws(training.algorithm, training.state, config.num_samples):
         with replacing(folder.factors) as file:
-            np.savez(file, **{name: values.flatten(2).float().numpy() for name, values in factors.items()})
+            arrays: dict[str, Any] = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
+            np.savez(file, **arrays)
     summary = {
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),

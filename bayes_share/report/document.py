@@ -39,7 +39,7 @@ class Column:
     key: str
     title: str
     form: str = ".4f"
-    factor: float = 1.0
+    factor: int = 1
     better: Literal["higher", "lower"] | None = None
     about: str = ""
 

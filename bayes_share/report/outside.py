@@ -113,7 +113,7 @@ def _roc(sets: Sequence[str], runs: Sequence[RunResults]) -> Figure:
                 lines.append(Line(run.name, false, true, i))
                 words.append(f"{run.name} {detection(inner, outer).auroc:.3f}")
         draw = line_drawing(
-            name, "test images taken as outside", "found of the set", lines, (0, 1), (0, 1), diagonal=True
+            name, "test images taken as outside", "found of the set", lines, (0.0, 1.0), (0.0, 1.0), diagonal=True
         )
         panels.append(Panel(f"roc-{name}", f"ROC curves for {name}; areas: {', '.join(words)}", draw))
     caption = "Along the dashed line a score is worth nothing. By predictive entropy."

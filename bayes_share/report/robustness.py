@@ -64,8 +64,8 @@ def _curves(runs: Sequence[RunResults]) -> Figure:
                 values = {0: float(getattr(score(run.test), key))} | {
                     severity: value for severity in _SEVERITIES if (value := _at(run, severity, key)) is not None
                 }
-                lines.append(Line(run.name, list(values), [factor * value for value in values.values()], i))
-        draw = line_drawing(title, "severity", label, lines, (0, 5), points=True)
+                lines.append(Line(run.name, [*map(float, values)], [factor * value for value in values.values()], i))
+        draw = line_drawing(title, "severity", label, lines, (0.0, 5.0), points=True)
         words = ", ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
         panels.append(Panel(f"corruption-{key}", f"{label} against severity: {words}", draw))
     return Figure("Against severity", panels, "The mean over all ways of corrupting.", [run.name for run in runs])

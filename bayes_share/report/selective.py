@@ -38,7 +38,9 @@ def selective(runs: Sequence[RunResults]) -> Section:
         Line(run.name, curve.coverage.mul(100).tolist(), curve.risk.mul(100).tolist(), i)
         for i, (run, curve) in enumerate(zip(runs, curves, strict=True))
     ]
-    draw = line_drawing("risk and coverage", "coverage [% of the images]", "risk [% wrong]", lines, (0, 100), (0, None))
+    draw = line_drawing(
+        "risk and coverage", "coverage [% of the images]", "risk [% wrong]", lines, (0.0, 100.0), (0.0, None)
+    )
     words = "Risk-coverage curves; area under the curve: " + ", ".join(
         f"{run.name} {curve.aurc:.4f}" for run, curve in zip(runs, curves, strict=True)
     )

@@ -98,7 +98,9 @@ def test_the_same_runs_give_the_same_page(made: str, report: Report) -> None:
 
 
 def test_a_drawing_takes_its_colours_from_the_page_and_keeps_its_text() -> None:
-    draw = line_drawing("is 0.123456 & $x$", "x", "y", [Line("a", [0, 1], [0, 1], 0), Line("b", [0, 1], [1, 0], 5)])
+    draw = line_drawing(
+        "is 0.123456 & $x$", "x", "y", [Line("a", [0.0, 1.0], [0.0, 1.0], 0), Line("b", [0.0, 1.0], [1.0, 0.0], 5)]
+    )
     text = inline_svg(draw(False), "one", 'says "it" & more')
     assert "var(--line-0)" in text
     assert not re.search("#0072b2|#000000", text, re.IGNORECASE)

@@ -14,7 +14,10 @@ def test_it_compares_three_methods_and_is_done_at_once_the_second_time(tmp_path:
     last = first.out.splitlines()[-1]
     assert title.split()[:3] == ["run", "accuracy", "[%]"]
     assert [line.split("  ")[0] for line in lines] == ["single network", "BatchEnsemble of 4", "deep ensemble of 4"]
-    assert last == f"reliability picture: {out / 'reliability.png'}"
+    assert last == f"report, to be opened in a browser: {out / 'report.html'}"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Out-of-distribution" in page
+    assert "Robustness" in page
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     accuracies = [float(line.split("  ", 1)[1].split()[0]) for line in lines]
     assert min(accuracies) > 94
