@@ -280,6 +280,17 @@ def test_runs_on_different_data_do_not_go_into_one_table(
     assert not (run / "predictions" / "ood").exists()
 
 
+def test_another_split_is_other_data(
+    run: Path, tmp_path: Path, refused: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert main(["fit", "map", *FIT, str(other), "--split-seed", "1"]) == 0
+    capsys.readouterr()
+    labels = [read_predictions(RunFolder(path).predictions("test")).labels for path in (run, other)]
+    assert labels[0].shape == labels[1].shape
+    assert "(digits, hold_out [8, 9] and digits, split_seed 1, hold_out [8, 9])" in refused(run, other)
+
+
 def test_a_damaged_list_of_sets_is_named(run: Path, evaluate: Callable, refused: Callable) -> None:
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     for content in ("[1]", "{", '{"noise": {"images": 3}}'):
