@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from bayes_share.config import RunConfig, read_config
@@ -108,6 +109,17 @@ def probe(folder: RunFolder, probes: Probes) -> None:
         _predict_corruptions(folder, training, config, corruptions, probes.corruption_images)
 
 
+def images_to_corrupt(num_test: int, limit: int) -> Int64[Tensor, "image"]:
+    """Which of the test images are corrupted: the same ones for every type, severity and run.
+
+    Args:
+        num_test: how many there are.
+        limit: how many are taken at most.
+    """
+    rng = generator(0, "corrupted images")
+    return torch.randperm(num_test, generator=rng)[:limit].sort().values
+
+
 def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
     there = folder.sets("ood")
     missing = []
@@ -161,8 +173,7 @@ def _predict_corruptions(
     data = training.data
     for source in {source for _, _, source in missing if source}:
         check_cifar10c(source.removeprefix(f"{CIFAR10C}:"), data)
-    rng = generator(0, "corrupted images")
-    chosen = torch.randperm(len(data.test), generator=rng)[:limit].sort().values
+    chosen = images_to_corrupt(len(data.test), limit)
     info = SetInfo("", len(chosen), len(data.test))
     said = None
     for kind, severity, source in missing:

@@ -9,14 +9,14 @@ from dataclasses import asdict, fields
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayes_share.data.corruptions import CORRUPTIONS
+from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
-from bayes_share.evaluation.predictions import read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_outputs, read_predictions
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.probe import Probes, probe
+from bayes_share.probe import Probes, images_to_corrupt, probe
 from bayes_share.run import RunFolder
 
 ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
@@ -57,11 +57,18 @@ def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
         name: of the set.
 
     Raises:
-        InputError: predictions that are missing or damaged.
+        InputError: predictions that are missing or damaged, or of other numbers of draws or members than the test
+            images', from which scores would differ for that alone.
     """
     train = _train_features(folder)
-    inside = ood_scores(read_outputs(folder.predictions("test")), train)
-    outside = ood_scores(read_outputs(folder.predictions(f"ood/{name}")), train)
+    test, other = read_outputs(folder.predictions("test")), read_outputs(folder.predictions(f"ood/{name}"))
+    if test.logits.shape[:2] != other.logits.shape[:2]:
+        (draws, members), (other_draws, other_members) = test.logits.shape[:2], other.logits.shape[:2]
+        raise InputError(
+            f"{folder.predictions(f'ood/{name}')} has {other_draws} draws of {other_members} members, and the test "
+            f"images have {draws} of {members}: remove it, and have it made again"
+        )
+    inside, outside = ood_scores(test, train), ood_scores(other, train)
     return {score: (inside[score], outside[score]) for score in inside if score in outside}
 
 
@@ -103,27 +110,32 @@ _WHY = {
 
 
 def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict[str, Scores]]:
-    """The scores of each type of corruption, by severity.
+    """The scores of each type of corruption, by severity; of severity 0 those of the same images as they are.
 
     Args:
-        folder: of a run with predictions for the types.
+        folder: of a run with predictions for the types, at least one.
         types: names as `RunFolder.corruption_sets` gives them.
 
     Raises:
         InputError: predictions that are missing or damaged.
     """
-    there = folder.corruption_sets()
-    severities = sorted({severity for kind in types for severity in there.get(kind, [])})
-    return {
+    known = folder.sets("corruptions")
+    test = read_predictions(folder.predictions("test"))
+    clean = {}
+    for kind in types:
+        images = known[f"{kind}-1"].images
+        chosen = images_to_corrupt(len(test.labels), images)
+        clean[kind] = score(Predictions(test.logits[:, :, chosen], test.labels[chosen]))
+    return {0: clean} | {
         severity: {
             kind: score(read_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
         }
-        for severity in severities
+        for severity in SEVERITIES
     }
 
 
 def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str:
-    """A line for each run and severity: means over types of corruption; severity 0 is the test images as they are.
+    """A line for each run and severity: means over types of corruption; severity 0 is the same images as they are.
 
     Args:
         runs: with predictions for the types, by the name to show.
@@ -134,13 +146,13 @@ def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str
     """
     rows: list[dict[str, Cell]] = []
     for name, folder in runs.items():
-        clean = {"": score(read_predictions(folder.predictions("test")))}
-        for severity, scores in {0: clean, **corruption_scores(folder, types)}.items():
-            row: dict[str, Cell] = {"run": name, "severity": severity}
+        size = str(folder.sets("corruptions")[f"{types[0]}-1"]).removesuffix(" images")
+        for severity, scores in corruption_scores(folder, types).items():
+            row: dict[str, Cell] = {"run": name, "severity": severity, "images": size}
             for figure in ("accuracy", "nll", "ece"):
                 row[figure] = sum(getattr(found, figure) for found in scores.values()) / len(scores)
-            rows.append(row | {"images": next(iter(scores.values())).num_images})
-    return format_table(["run", "severity", "accuracy", "nll", "ece", "images"], rows)
+            rows.append(row)
+    return format_table(["run", "severity", "images", "accuracy", "nll", "ece"], rows)
 
 
 def _train_features(folder: RunFolder) -> Tensor | None:

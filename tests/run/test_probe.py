@@ -16,11 +16,11 @@ from bayes_share.cli import main
 from bayes_share.data import Split, load_ood
 from bayes_share.data.corruptions import CORRUPTIONS, corrupt
 from bayes_share.errors import InputError
-from bayes_share.evaluation import read_outputs, read_predictions, score
+from bayes_share.evaluation import Outputs, Predictions, read_outputs, read_predictions, score, write_predictions
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.inference import Training
 from bayes_share.models.likelihood import mixture_log_probs
-from bayes_share.probe import Probes
+from bayes_share.probe import Probes, images_to_corrupt
 from bayes_share.run import RunFolder, load_run
 from bayes_share.shift import corruption_scores, detections, scores_in_out
 
@@ -152,24 +152,25 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(ensemble
     stored = read_predictions(folder.predictions("corruptions/rotate-4"))
     assert stored.logits.shape == (1, 1, 80, 8)
     test = training.data.test
-    clean = {image.numpy().tobytes(): number for number, image in enumerate(test.images)}
     again = read_predictions(folder.predictions("corruptions/brightness-1"))
     assert torch.equal(stored.labels, again.labels)  # the same images in each way
-    rng = probing.generator(0, "corrupted images")
-    chosen = torch.randperm(len(test), generator=rng)[:80].sort().values
+    chosen = images_to_corrupt(len(test), 80)
+    assert len(chosen.unique()) == 80
     assert torch.equal(test.labels[chosen], stored.labels)
-    assert len(clean) >= len(chosen)
     images = corrupt(test.images[chosen], "rotate", 4)
     expected = mixture_log_probs(training.predict(Split(images, stored.labels)))
     torch.testing.assert_close(stored.logits[0, 0].double(), expected, atol=1e-5, rtol=1e-5)
 
     rows = lines_below(out, "Corrupted test images, means over rotate, brightness:")
-    scores = {0: [score(read_predictions(folder.predictions("test")))]}
-    scores |= {number: list(by.values()) for number, by in corruption_scores(folder, ["rotate", "brightness"]).items()}
-    for row, (severity, found) in zip(rows, scores.items(), strict=True):
-        means = [np.mean([getattr(one, name) for one in found]) for name in ("accuracy", "nll", "ece")]
+    found = corruption_scores(folder, ["rotate", "brightness"])
+    whole = read_predictions(folder.predictions("test"))
+    clean = score(Predictions(whole.logits[:, :, chosen], whole.labels[chosen]))  # of the same images
+    assert found[0] == {"rotate": clean, "brightness": clean}
+    scores = {number: list(by.values()) for number, by in found.items()}
+    for row, (severity, each) in zip(rows, scores.items(), strict=True):
+        means = [np.mean([getattr(one, name) for one in each]) for name in ("accuracy", "nll", "ece")]
         figures = [f"{100 * means[0]:.2f}", f"{means[1]:.4f}", f"{means[2]:.4f}"]
-        assert row == [str(ensemble), str(severity), *figures, str(found[0].num_images)]
+        assert row == [str(ensemble), str(severity), "80", "of", "287", *figures]
 
 
 def test_without_names_all_corruptions_are_meant(run: Path, evaluate: Callable) -> None:
@@ -279,11 +280,32 @@ def test_runs_on_different_data_do_not_go_into_one_table(
     assert not (run / "predictions" / "ood").exists()
 
 
+def test_another_split_is_other_data(
+    run: Path, tmp_path: Path, refused: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert main(["fit", "map", *FIT, str(other), "--split-seed", "1"]) == 0
+    capsys.readouterr()
+    labels = [read_predictions(RunFolder(path).predictions("test")).labels for path in (run, other)]
+    assert labels[0].shape == labels[1].shape
+    assert "(digits, hold_out [8, 9] and digits, split_seed 1, hold_out [8, 9])" in refused(run, other)
+
+
 def test_a_damaged_list_of_sets_is_named(run: Path, evaluate: Callable, refused: Callable) -> None:
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     for content in ("[1]", "{", '{"noise": {"images": 3}}'):
         (run / "predictions" / "ood" / "sets.json").write_text(content)
         assert f"{run / 'predictions' / 'ood' / 'sets.json'} is damaged" in refused(run, "--ood", "noise")
+
+
+def test_other_numbers_of_draws_are_not_compared(run: Path, evaluate: Callable, refused: Callable) -> None:
+    wanted = ["--ood", "noise", "--ood-images", 30]
+    evaluate(run, *wanted)
+    path = RunFolder(run).predictions("ood/noise")
+    outputs = read_outputs(path)
+    write_predictions(path, Outputs(outputs.logits.expand(2, -1, -1, -1).clone(), features=outputs.features))
+    line = refused(run, *wanted)
+    assert f"{path} has 2 draws of 1 members, and the test images have 1 of 1: remove it" in line
 
 
 def test_many_training_images_are_drawn_by_class(
