@@ -57,19 +57,36 @@ def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
         name: of the set.
 
     Raises:
-        InputError: predictions that are missing or damaged, or of other numbers of draws or members than the test
-            images', from which scores would differ for that alone.
+        InputError: what `read_ood` refuses.
     """
-    train = _train_features(folder)
-    test, other = read_outputs(folder.predictions("test")), read_outputs(folder.predictions(f"ood/{name}"))
-    if test.logits.shape[:2] != other.logits.shape[:2]:
-        (draws, members), (other_draws, other_members) = test.logits.shape[:2], other.logits.shape[:2]
-        raise InputError(
-            f"{folder.predictions(f'ood/{name}')} has {other_draws} draws of {other_members} members, and the test "
-            f"images have {draws} of {members}: remove it, and have it made again"
-        )
+    train = train_features(folder)
+    test, other = read_outputs(folder.predictions("test")), read_ood(folder, name)
     inside, outside = ood_scores(test, train), ood_scores(other, train)
     return {score: (inside[score], outside[score]) for score in inside if score in outside}
+
+
+def read_ood(folder: RunFolder, name: str) -> Outputs:
+    """A run's outputs for a set of images from outside, of as many draws and members as for its test images.
+
+    Args:
+        folder: of a run with predictions for the set.
+        name: of the set.
+
+    Raises:
+        InputError: predictions that are missing or damaged, or of other numbers of draws or members, from which scores
+            would differ for that alone.
+    """
+    path = folder.predictions(f"ood/{name}")
+    other = read_outputs(path)
+    (draws, members), (other_draws, other_members) = (
+        outputs.logits.shape[:2] for outputs in (read_outputs(folder.predictions("test")), other)
+    )
+    if (draws, members) != (other_draws, other_members):
+        raise InputError(
+            f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of {members}: "
+            f"remove it, and have it made again"
+        )
+    return other
 
 
 def detections(folder: RunFolder, name: str) -> dict[str, Detection]:
@@ -155,6 +172,7 @@ def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str
     return format_table(["run", "severity", "images", "accuracy", "nll", "ece"], rows)
 
 
-def _train_features(folder: RunFolder) -> Tensor | None:
+def train_features(folder: RunFolder) -> Tensor | None:
+    """Features of training images ``[member, image, feature]``, where the run has them."""
     path = folder.predictions("train")
     return read_outputs(path).features if path.is_file() else None

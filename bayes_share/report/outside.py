@@ -14,6 +14,7 @@ from bayes_share.evaluation.repeats import Estimate
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style
 from bayes_share.report.results import RunResults
+from bayes_share.shift import read_ood
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -60,7 +61,7 @@ def outside(runs: Sequence[RunResults]) -> Section | None:
 @cache
 def _scores(run: RunResults, name: str | None) -> Mapping[str, Tensor]:
     """Every score of a set of images; of the test images where no set is named."""
-    outputs = run.test if name is None else run.outputs(f"ood/{name}")
+    outputs = run.test if name is None else read_ood(run.folder, name)
     return ood_scores(outputs, run.train_features)
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from bayes_share.compare import finished_runs
 from bayes_share.config import read_config
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
 from bayes_share.run import RunFolder
+from bayes_share.shift import train_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,7 @@ class RunResults:
     @cached_property
     def train_features(self) -> Tensor | None:
         """Features of training images ``[member, image, feature]``, where the run has them."""
-        path = self.folder.predictions("train")
-        return read_outputs(path).features if path.is_file() else None
+        return train_features(self.folder)
 
     @cached_property
     def factors(self) -> dict[str, Tensor]:
@@ -80,10 +80,6 @@ class RunResults:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"{self.folder.factors} is damaged: remove it") from error
-
-    def outputs(self, name: str) -> Outputs:
-        """Outputs for another set of images, as for ``ood/svhn``."""
-        return read_outputs(self.folder.predictions(name))
 
     @property
     def method(self) -> str:

@@ -141,7 +141,8 @@ def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> No
     assert len(paths) == 2 * len(panels) == len(list(tmp_path.iterdir()))
     for path in paths:
         if path.suffix == ".png":
-            assert min(Image.open(path).size) > 300
+            with Image.open(path) as image:
+                assert min(image.size) > 300
         else:
             assert path.read_text(encoding="utf-8").startswith("<?xml")
 

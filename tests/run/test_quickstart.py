@@ -29,7 +29,7 @@ def test_it_compares_three_methods_and_is_done_at_once_the_second_time(tmp_path:
     assert second.out == first.out
     assert time.monotonic() - started < 15
     after = snapshot(out)
-    assert {name for name in after if before[name] != after[name]} <= {"reliability.png"}
+    assert {name for name in after if before[name] != after[name]} <= {"reliability.png", "report.html"}
 
 
 def test_another_seed_does_not_go_into_the_same_folder(tmp_path: Path) -> None:
