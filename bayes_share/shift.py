@@ -13,7 +13,7 @@ from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
-from bayes_share.evaluation.predictions import Predictions, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Outputs, Predictions, read_outputs, read_predictions
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.probe import Probes, images_to_corrupt, probe
@@ -83,8 +83,8 @@ def read_ood(folder: RunFolder, name: str) -> Outputs:
     )
     if (draws, members) != (other_draws, other_members):
         raise InputError(
-            f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of {members}: "
-            f"remove it, and have it made again"
+            f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of "
+            f"{members}: remove it, and have it made again"
         )
     return other
 
