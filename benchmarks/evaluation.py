@@ -113,8 +113,8 @@ def tables(results: dict[str, Any]) -> str:
     lines.append(["all", f"{sum(results['seconds'].values()):.1f}"])
     memory = (
         f"The file: {results['file']:.2f} GiB, written in {results['writing']:.0f} s. Resident memory: "
-        f"{results['before']:.2f} GiB after the imports, {results['peak']:.2f} GiB at most (aim: under {AIM:g}), of which "
-        f"{results['own']:.2f} GiB at most are the process's own; the rest are pages of the mapped file."
+        f"{results['before']:.2f} GiB after the imports, {results['peak']:.2f} GiB at most (aim: under {AIM:g}), of "
+        f"which {results['own']:.2f} GiB at most are the process's own; the rest are pages of the mapped file."
     )
     title = f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`"
     return "\n\n".join([title, table(["part", "seconds"], lines), memory])
