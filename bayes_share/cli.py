@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ActionYesNo
 
@@ -24,6 +24,7 @@ commands:
   quickstart   a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute
   fit          train a network and write its predictions into a run folder
   evaluate     scores and a reliability picture from the predictions of runs
+  report       a page on runs: scores, calibration, other and corrupted images, members, and how to run them again
   study        many runs in one folder, with tables over seeds and pictures of convergence
 
 'bayes-share COMMAND --help' explains a command, '--version' gives the version.
@@ -75,6 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
         "quickstart": _quickstart,
         "fit": _fit,
         "evaluate": _evaluate,
+        "report": _report,
         "study": _study,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -228,20 +230,9 @@ def _preset_lines() -> str:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    parser = OptionParser(
-        prog="bayes-share evaluate", description="Scores of runs, and a reliability picture.", allow_abbrev=False
-    )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
-    parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
-    parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
-    options = parser.parse_args(arguments)
+    from bayes_share.evaluate import evaluate
 
-    from bayes_share.compare import compare
-
-    folders = [Path(name) for name in options.runs]
-    picture = Path(options.picture) if options.picture else folders[0] / "reliability.png"
-    print(compare({str(folder): folder for folder in folders}, picture, options.split))
-    print(f"reliability picture: {picture}")
+    evaluate(arguments)
 
 
 def _quickstart(arguments: list[str]) -> None:
@@ -264,3 +255,9 @@ def _study(arguments: list[str]) -> None:
     from bayes_share.study.command import study
 
     study(arguments)
+
+
+def _report(arguments: list[str]) -> None:
+    from bayes_share.report.command import report
+
+    report(arguments)

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from bayes_share.config import read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run import RunFolder
+from bayes_share.run import RunFolder, finished_run
 
 
 def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
@@ -25,9 +29,9 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
         The scores, a line for each run, and below them what each network costs.
 
     Raises:
-        InputError: a folder that is no run, one that has no predictions yet, or damaged ones.
+        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
     """
-    folders = {name: _finished(path) for name, path in runs.items()}
+    folders = finished_runs(runs, split)
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
     summaries = {name: _summary(folder) for name, folder in folders.items()}
     rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
@@ -58,12 +62,31 @@ def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dic
     }
 
 
-def _finished(path: Path) -> RunFolder:
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a run: there is no such folder")
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run: it has no config.yaml")
-    if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
-    return folder
+def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, RunFolder]:
+    """The folders of runs that can stand in one table: finished, and with predictions for the same images.
+
+    Args:
+        runs: the folder of each run, by name.
+        split: "test" or "validation".
+
+    Raises:
+        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
+    """
+    folders = {name: finished_run(path) for name, path in runs.items()}
+    first: tuple[RunFolder, Tensor] | None = None
+    for folder in folders.values():
+        labels = read_predictions(folder.predictions(split)).labels
+        first = first or (folder, labels)
+        if not torch.equal(first[1], labels):
+            raise InputError(
+                f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
+                f"{_data(folder)}), whose figures do not go into one table: evaluate them one by one"
+            )
+    return folders
+
+
+def _data(folder: RunFolder) -> str:
+    """The data of a run, with what decides which of its images are in which part."""
+    config = read_config(folder.config)
+    more = [f"{name} {config[name]}" for name in ("split_seed", "hold_out") if config.get(name)]
+    return ", ".join([str(config.get("data")), *more])

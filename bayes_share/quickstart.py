@@ -8,7 +8,10 @@ import torch
 
 from bayes_share.compare import compare
 from bayes_share.config import RunConfig
+from bayes_share.files import write_atomically
 from bayes_share.inference import MAP, DeepEnsemble
+from bayes_share.probe import Probes, probe
+from bayes_share.report import build_report, page, read_runs
 from bayes_share.run import run
 
 _METHODS = {
@@ -16,13 +19,14 @@ _METHODS = {
     "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=4),
     "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="mlp", ensemble_size=1),
 }
+_PROBES = Probes(ood=("photographs", "noise"), corruptions=("all",))
 
 
 def quickstart(out: Path, seed: int) -> None:
-    """Train the three, or take up where they were, and print the table and where the picture is.
+    """Train the three, or take up where they were; print the table, and write the picture and the report.
 
     Args:
-        out: folder for the run folders and the picture.
+        out: folder for the run folders, the picture and the report.
         seed: of all three.
 
     Raises:
@@ -33,7 +37,11 @@ def quickstart(out: Path, seed: int) -> None:
     for name, config in _METHODS.items():
         print(f"{name} ...", file=sys.stderr)
         runs[name] = out / name.replace(" ", "-").lower()
-        run(replace(config, seed=seed), runs[name], resume=True)
-    picture = out / "reliability.png"
+        folder = run(replace(config, seed=seed), runs[name], resume=True)
+        probe(folder, _PROBES)
+    picture, report = out / "reliability.png", out / "report.html"
     print(compare(runs, picture))
     print(f"reliability picture: {picture}")
+    made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
+    write_atomically(report, page(made).encode())
+    print(f"report, to be opened in a browser: {report}")

@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
-from bayes_share.files import write_atomically
-from bayes_share.inference import Training
+from bayes_share.evaluation.sets import SetInfo, read_sets
+from bayes_share.files import replacing, write_atomically
+from bayes_share.inference import Training, factor_draws
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
@@ -62,9 +64,30 @@ class RunFolder:
         """The latest states."""
         return Checkpoints(self.path / "checkpoints")
 
+    @property
+    def factors(self) -> Path:
+        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; only where there are factors."""
+        return self.path / "factors.npz"
+
     def predictions(self, split: str) -> Path:
-        """Logits and labels of a split."""
+        """Logits and labels of a split, or of a set such as "ood/svhn" or "corruptions/contrast-3"."""
         return self.path / "predictions" / f"{split}.npz"
+
+    def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
+        """The sets of a kind that there are predictions for, with what their images are."""
+        return read_sets(self.path / "predictions" / kind)
+
+    def ood_sets(self) -> list[str]:
+        """The out-of-distribution sets that there are predictions for."""
+        return list(self.sets("ood"))
+
+    def corruption_sets(self) -> dict[str, list[int]]:
+        """The severities that there are predictions for, in ascending order, by the type of corruption."""
+        found: dict[str, list[int]] = {}
+        for name in self.sets("corruptions"):
+            kind, _, severity = name.rpartition("-")
+            found.setdefault(kind, []).append(int(severity))
+        return {kind: sorted(severities) for kind, severities in found.items()}
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
@@ -119,6 +142,22 @@ def load_run(path: str | Path) -> Training:
     return training
 
 
+def finished_run(path: Path) -> RunFolder:
+    """The folder of a finished run.
+
+    Raises:
+        InputError: there is no such folder, it is no run, or the run is not finished.
+    """
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is not a run: there is no such folder")
+    if not folder.config.is_file():
+        raise InputError(f"{path} is not a run: it has no config.yaml")
+    if not folder.summary.is_file():
+        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
+    return folder
+
+
 def _training(config: RunConfig) -> Training:
     data = config.load_data()
     return Training(
@@ -154,6 +193,7 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if not folder.config.is_file():
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
     there, here = read_config(folder.config), config.to_flat()
+    there = {"hold_out": [], **there}  # runs were made before there was this option
     for name in here:
         if name not in _MAY_CHANGE and there.get(name) != here[name]:
             raise InputError(
@@ -199,6 +239,9 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
     for name, split in (("validation", training.data.validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
         write_draws(folder.predictions(name), draws, config.num_samples, split.labels.cpu())
+    if factors := factor_draws(training.algorithm, training.state, config.num_samples):
+        with replacing(folder.factors) as file:
+            np.savez(file, **{name: values.flatten(2).float().numpy() for name, values in factors.items()})
     summary = {
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),

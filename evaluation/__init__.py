@@ -1,5 +1,6 @@
 """From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
 
+from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.calibration import (
     Reliability,
     adaptive_ece,
@@ -9,10 +10,16 @@ from bayes_share.evaluation.calibration import (
     mce,
     reliability,
 )
+from bayes_share.evaluation.detection import Detection, detection, detection_intervals
+from bayes_share.evaluation.diagnostics import Convergence, Loo, function_space_convergence, loo
 from bayes_share.evaluation.diversity import Diversity, diversity
+from bayes_share.evaluation.elpd import Elpd, ElpdDifference, elpd, elpd_differences
+from bayes_share.evaluation.forest import factor_forest
 from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
+from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
+from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
 from bayes_share.evaluation.predictions import (
     Outputs,
     Predictions,
@@ -37,9 +44,16 @@ from bayes_share.evaluation.table import format_table
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 
 __all__ = [
+    "CALIBRATIONS",
+    "Calibration",
+    "Convergence",
+    "Detection",
     "Diversity",
+    "Elpd",
+    "ElpdDifference",
     "HumanScores",
     "Interval",
+    "Loo",
     "Outputs",
     "Predictions",
     "Reliability",
@@ -52,15 +66,25 @@ __all__ = [
     "bootstrap",
     "bootstrap_mean",
     "brier",
+    "calibrate",
     "classwise_ece",
+    "detection",
+    "detection_intervals",
     "diversity",
     "ece",
+    "elpd",
+    "elpd_differences",
+    "factor_forest",
+    "fit_calibration",
     "format_table",
+    "function_space_convergence",
     "human_scores",
     "log_probs",
+    "loo",
     "mce",
     "member_nll",
     "nll",
+    "ood_scores",
     "paired_differences",
     "per_image",
     "read_human_labels",
@@ -71,8 +95,10 @@ __all__ = [
     "risk_coverage",
     "score",
     "score_intervals",
+    "to_arviz",
     "top_k_accuracy",
     "uncertainty",
+    "write_arviz",
     "write_draws",
     "write_predictions",
 ]

@@ -126,6 +126,18 @@ def check_same_images(one: Tensor, other: Tensor) -> None:
         raise InputError(f"the two are not of the same images: labels that differ: {_where(bad, ['image'])}")
 
 
+def check_scores(what: str, scores: Tensor) -> None:
+    """Check that scores are ``[image]``, one at least, and that every one is finite.
+
+    Raises:
+        InputError: another axis, no image, or a score that is not finite.
+    """
+    _check_axes(what, scores, ["image"])
+    bad = ~scores.isfinite()
+    if bad.any():
+        raise InputError(f"{what} that are not finite: {_where(bad, ['image'])}")
+
+
 def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
     if not values.is_floating_point():
         raise InputError(f"{what} must be floating point, and are {_name(values.dtype)}")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Measure = Literal["validation_accuracy", "validation_nll"]
 
 # Okabe and Ito's palette, without the yellow, which is too light for a line; the strokes tell them apart in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
-_STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (9, 2)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (9, 2)))
 _TITLES = {"validation_accuracy": "validation accuracy [%]", "validation_nll": "validation NLL [nat], log scale"}
 _SMALLEST_NLL = 1e-6
 _WARM = 0.1  # part of the epochs whose values may lie beyond the axis, so that the later ones can be told apart
@@ -87,8 +87,8 @@ def convergence_picture(
     methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
     if not methods:
         raise InputError(f"{path}: there are no curves to draw")
-    if len(methods) > len(_COLOURS):
-        raise InputError(f"{path}: a picture holds at most {len(_COLOURS)} methods, not {len(methods)}")
+    if len(methods) > len(COLOURS):
+        raise InputError(f"{path}: a picture holds at most {len(COLOURS)} methods, not {len(methods)}")
 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ def convergence_picture(
 
     styles: dict[str, Any] = {
         method: {"color": colour, "linestyle": stroke}
-        for method, colour, stroke in zip(methods, _COLOURS, _STROKES, strict=False)
+        for method, colour, stroke in zip(methods, COLOURS, STROKES, strict=False)
     }
     with rc_context(STYLE):
         figure = Figure(figsize=(max(5.0, 2.6 * len(panels) + 0.6), 5.6), layout="constrained")

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float, Int64
+from torch import Tensor
+
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import Reliability, reliability
 from bayes_share.evaluation.predictions import Predictions, log_probs
@@ -14,6 +17,7 @@ from bayes_share.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PANELS_PER_ROW = 4
 _TITLE_WIDTH = 30
@@ -71,8 +75,6 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     rows = math.ceil(len(runs) / _PANELS_PER_ROW)
     columns = math.ceil(len(runs) / rows)
@@ -84,24 +86,64 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
             (grid[2 * row, column], grid[2 * row + 1, column]) for row in range(rows) for column in range(columns)
         ]
         for (upper, lower), (name, predictions) in zip(panels, runs.items(), strict=False):
-            _draw(upper, lower, name, predictions, bins)
+            probs = log_probs(predictions.logits).exp()
+            _draw_panel(upper, lower, name, probs, predictions.labels, bins)
         for upper, lower in panels[len(runs) :]:
             upper.set_visible(False)
             lower.set_visible(False)
         for upper, lower in panels[::columns]:
             upper.set_ylabel("accuracy")
             lower.set_ylabel("images [%]")
-        # Not the drawn artists: a panel may have no gap of a kind.
-        legend = [Patch(**_ACCURACY), Patch(**_OVER), Patch(**_UNDER), Line2D([], [], **_DIAGONAL)]
-        figure.legend(handles=legend, loc="outside lower center", ncols=min(4, 2 * columns), frameon=False)
+        _add_legend(figure, min(4, 2 * columns))
         with replacing(path) as file:
             figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _draw(upper: "Axes", lower: "Axes", name: str, predictions: Predictions, bins: int) -> None:
-    probs = log_probs(predictions.logits).exp()
-    result = reliability(probs, predictions.labels, bins)
-    summary = f"accuracy {accuracy(probs, predictions.labels):.1%}, ECE {result.ece:.4f}"
+def reliability_drawing(
+    name: str,
+    probs: Float[Tensor, "image class"],
+    labels: Int64[Tensor, "image"],
+    with_legend: bool = True,
+    bins: int = 15,
+) -> "Figure":
+    """One panel of `reliability_picture`, as a figure of its own.
+
+    Args:
+        name: stands above.
+        probs: each row sums to 1.
+        labels: the right classes.
+        with_legend: whether the colours are explained.
+        bins: of equal width.
+
+    Raises:
+        InputError: what `bayes_share.evaluation.calibration.reliability` refuses.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(3.0, 3.9), layout="constrained")
+        upper, lower = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 1]})
+        _draw_panel(upper, lower, name, probs, labels, bins)
+        upper.set_ylabel("accuracy")
+        lower.set_ylabel("images [%]")
+        if with_legend:
+            _add_legend(figure, 2)
+    return figure
+
+
+def _add_legend(figure: "Figure", columns: int) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    # Not the drawn artists: a panel may have no gap of a kind.
+    legend = [Patch(**_ACCURACY), Patch(**_OVER), Patch(**_UNDER), Line2D([], [], **_DIAGONAL)]
+    figure.legend(handles=legend, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _draw_panel(upper: "Axes", lower: "Axes", name: str, probs: Tensor, labels: Tensor, bins: int) -> None:
+    result = reliability(probs, labels, bins)
+    summary = f"accuracy {accuracy(probs, labels):.1%}, ECE {result.ece:.4f}"
     # A name is not mathematics, whatever dollars it has.
     upper.set_title(f"{textwrap.fill(name, _TITLE_WIDTH)}\n{summary}", parse_math=False)
     _draw_accuracy(upper, result)

@@ -13,6 +13,10 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "member_nll": ("member NLL [nat]", ".4f", 1),
     "brier": ("Brier", ".4f", 1),
     "ece": ("ECE", ".4f", 1),
+    "auroc": ("AUROC", ".4f", 1),
+    "aupr_in": ("AUPR in", ".4f", 1),
+    "aupr_out": ("AUPR out", ".4f", 1),
+    "fpr95": ("FPR95", ".4f", 1),
     "seconds": ("time [s]", ",.1f", 1),
     "flops": ("FLOPs/image", ",.0f", 1),
 }

@@ -3,6 +3,8 @@
 from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.factor_draws import factor_draws
+from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.fit import Training, fit, fit_tensors
 from bayes_share.inference.ivon import IVON
 from bayes_share.inference.laplace import LastLayerLaplace
@@ -47,9 +49,11 @@ __all__ = [
     "State",
     "StepInfo",
     "Training",
+    "factor_draws",
     "fit",
     "fit_tensors",
     "predict",
     "predict_draws",
+    "predict_with_features",
     "reestimate_norms",
 ]

@@ -1,6 +1,6 @@
 """The contract that every inference algorithm keeps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -15,9 +15,23 @@ Batch = tuple[Tensor, Tensor]
 Build = Callable[[], Model]
 """Gives a freshly initialised model; each call another, from torch's global generator."""
 
-Forward = Callable[[Tensor], Tensor]
-"""One draw of the network: ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``; in eval mode and
-without gradients."""
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """One draw of the network, to be called: ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``.
+
+    Args:
+        call: in eval mode and without gradients.
+        parts: the models whose members it runs, in the order of the logits, each with those of its parameters and
+            buffers that this draw replaces, by the model's names.
+    """
+
+    call: Callable[[Tensor], Tensor]
+    parts: tuple[tuple[Model, Mapping[str, Tensor]], ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The logits."""
+        return self.call(x)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
+from bayes_share.inference.draws import side_by_side
 from bayes_share.inference.map import MAP
 
 
@@ -72,5 +73,4 @@ class DeepEnsemble:
 
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""
-        forwards = [self.of.draw(network, sample) for network in state.networks]
-        return lambda x: torch.cat([forward(x) for forward in forwards])
+        return side_by_side([self.of.draw(network, sample) for network in state.networks])

@@ -1,6 +1,6 @@
 """Draws: a model under values of its parameters, as a function to predict with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -26,7 +26,13 @@ def drawn(model: Model, values: Mapping[str, Tensor] = MappingProxyType({})) -> 
         with evaluating(model), torch.no_grad():
             return model.forward_with(values, x.to(device)) if values else model(x.to(device))
 
-    return forward
+    return Forward(forward, ((model, values),))
+
+
+def side_by_side(forwards: Sequence[Forward]) -> Forward:
+    """Draws of several networks as one: their members, one network after the other."""
+    parts = tuple(part for forward in forwards for part in forward.parts)
+    return Forward(lambda x: torch.cat([forward(x) for forward in forwards]), parts)
 
 
 @contextmanager

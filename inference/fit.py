@@ -15,6 +15,7 @@ from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference.base import Batch, Build, Inference, StepInfo
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.models.model import Model
@@ -101,6 +102,17 @@ class Training:
         """Logits ``[draw, member, image, class]`` for a split of the data."""
         with self.execution.autocast():
             return predict(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+
+    def predict_with_features(self, images: Tensor, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
+        """Logits ``[draw, member, image, class]`` and features ``[member, image, feature]``, on the CPU.
+
+        Args:
+            images: ``[image, channel, height, width]``, uint8, from wherever; they are normalised as the data are.
+            num_samples: draws.
+        """
+        images = images.to(self.execution.torch_device)
+        with self.execution.autocast():
+            return predict_with_features(self.algorithm, self.state, images, num_samples, transform=self._inputs)
 
     def predict_draws(self, split: Split, num_samples: int = 1) -> Iterator[Tensor]:
         """The same, one draw ``[member, image, class]`` after the other, each computed when it is asked for."""

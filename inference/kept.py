@@ -62,8 +62,28 @@ def spread(kept: Sequence[T], sample: int) -> T:
     >>> [spread("abcdefgh", sample) for sample in range(8)]
     ['h', 'd', 'f', 'b', 'g', 'c', 'e', 'a']
     """
-    order = sorted(range(len(kept)), key=_radical_inverse)
-    return kept[len(kept) - 1 - order[sample % len(kept)]]
+    return kept[_place(len(kept), sample)]
+
+
+def chain_order(num_kept: int, num_samples: int) -> list[int]:
+    """The numbers of the first draws in the order in which the chain kept them, each of its positions once.
+
+    What asks how a chain moved, such as an effective sample size, needs draws in this order, and not in that of
+    `spread`.
+
+    Args:
+        num_kept: draws that the chain kept.
+        num_samples: draws that were given out, from number 0 on.
+
+    >>> chain_order(8, 4), chain_order(2, 4)
+    ([3, 1, 2, 0], [1, 0])
+    """
+    return sorted(range(min(num_kept, num_samples)), key=lambda sample: _place(num_kept, sample))
+
+
+def _place(num_kept: int, sample: int) -> int:
+    order = sorted(range(num_kept), key=_radical_inverse)
+    return num_kept - 1 - order[sample % num_kept]
 
 
 def _radical_inverse(number: int) -> float:

@@ -136,7 +136,7 @@ class LastLayerLaplace(MAP):
             with torch.no_grad():
                 return torch.stack([network(x.to(device)) for network in networks])
 
-        return forward
+        return Forward(forward, ((state.model, {}),))
 
     def _curvature(self, layer: nn.Module) -> Curvature:
         numbers = sum(parameter.numel() for parameter in _unknown(layer).values())

@@ -62,4 +62,4 @@ class MCDropout(MAP):
             with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
                 return state.model(x.to(device))
 
-        return forward
+        return Forward(forward, ((state.model, {}),))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.chain import Chain
-from bayes_share.inference.draws import drawn, evaluating
+from bayes_share.inference.draws import drawn, evaluating, side_by_side
 from bayes_share.inference.gradient import check_trainable
 from bayes_share.inference.kept import Thinning, check_thinning, spread
 from bayes_share.inference.support import check_start
@@ -39,6 +39,11 @@ class NUTSState:
     def num_parameters(self) -> int:
         """How many numbers the networks of all chains have."""
         return sum(chain.num_parameters for chain in self.chains)
+
+    @property
+    def num_kept(self) -> int:
+        """How many draws each chain has kept."""
+        return len(self.chains[0].kept)
 
     def state_dict(self) -> dict[str, Any]:
         """The chains and the step."""
@@ -141,7 +146,7 @@ class NUTS:
     def draw(self, state: NUTSState, sample: int) -> Forward:
         """A kept draw of each chain, the latest first and then far apart; its position where none was kept yet."""
         forwards = [drawn(chain.model, spread(chain.kept, sample) if chain.kept else {}) for chain in state.chains]
-        return lambda x: torch.cat([forward(x) for forward in forwards])
+        return side_by_side(forwards)
 
     def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
         """What to say of a network that is too large: how large it is, and how long a step would take."""

@@ -52,6 +52,11 @@ class SGHMCState:
         """How many numbers were learned; shared ones count once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def num_kept(self) -> int:
+        """How many samples there are to draw from."""
+        return len(self.samples)
+
     def transforms(self) -> dict[str, Transform]:
         """From unbounded space to the support of each prior that is bounded, by the parameter's name."""
         found = {

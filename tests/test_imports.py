@@ -26,7 +26,8 @@ ORDER = (
     ("evaluation",),
     ("config", "presets"),
     ("run",),
-    ("compare", "options"),
+    ("compare", "options", "probe", "shift", "diagnose"),
+    ("evaluate", "report"),
     ("study",),
     ("quickstart", "cli"),
     ("__main__",),
@@ -34,7 +35,7 @@ ORDER = (
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
 # Slow to import, and used by few: they are imported where they are used.
-LATE = {"arviz", "matplotlib", "netcal", "pyro", "torchvision"}
+LATE = {"arviz", "jinja2", "matplotlib", "netcal", "pyro", "torchvision"}
 
 
 def imported(source: str, module: str) -> Iterator[tuple[int, str]]:

@@ -50,6 +50,7 @@ class Data:
         mean: ``[channel]``, the mean of the training pixels on the scale from 0 to 1.
         std: ``[channel]``, their standard deviation on the same scale; 1 where a channel is constant.
         augment: a key of `AUGMENTATIONS`, what happens to training batches.
+        held_out: test images of classes that were left out of all parts; None where none was.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Data:
     mean: Float32[Tensor, "channel"]
     std: Float32[Tensor, "channel"]
     augment: str
+    held_out: UInt8[Tensor, "image channel height width"] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -100,6 +102,7 @@ class Data:
             test=self.test.to(device),
             mean=self.mean.to(device),
             std=self.std.to(device),
+            held_out=None if self.held_out is None else self.held_out.to(device),
         )
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from bayes_share.data.augmentation import AUGMENTATIONS
 from bayes_share.data.dataset import Data, pixel_moments
 from bayes_share.data.digits import read_digits
+from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
 
-_DOWNLOADED = {
+DOWNLOADED = {
     "cifar10": "flip-crop",
     "cifar100": "flip-crop",
     "svhn": "crop",
@@ -18,8 +19,17 @@ _DOWNLOADED = {
 }
 """The data sets that torchvision downloads, and their usual augmentation: digits have no mirror image."""
 
+KNOWN = ("digits", *DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR")
+"""What the name of a data set may be."""
 
-def load_data(name: str, data_dir: str | Path = "data", split_seed: int = 0, augment: str = "auto") -> Data:
+
+def load_data(
+    name: str,
+    data_dir: str | Path = "data",
+    split_seed: int = 0,
+    augment: str = "auto",
+    hold_out: tuple[int, ...] = (),
+) -> Data:
     """Read a data set into memory, as uint8 on the CPU, in three parts.
 
     Where a set has no validation part, a tenth of its training images is held out, by class; one that is not divided
@@ -34,31 +44,54 @@ def load_data(name: str, data_dir: str | Path = "data", split_seed: int = 0, aug
         split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
         augment: ``none``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for CIFAR,
             ``crop`` for other downloads, and ``none`` for everything else.
+        hold_out: classes that are left out of all three parts; the other ones are numbered anew, in their order. Test
+            images of the classes that are left out are kept as ``held_out``.
 
     Returns:
         the data, with the moments of its training pixels.
 
     Raises:
-        InputError: if the name is unknown, or what it names is missing, damaged or of another form.
+        InputError: if the name is unknown, what it names is missing, damaged or of another form, a class to leave out
+            does not exist, or fewer than two would be left.
     """
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
-    try:
-        source = _read(name, Path(data_dir).expanduser())
-    except OSError as error:
-        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+    source = read_source(name, Path(data_dir).expanduser())
     train, validation, test = three_parts(source, split_seed, name)
+    class_names = _class_names(source, int(train.labels.max()) + 1, name)
+    held_out = None
+    if hold_out:
+        (train, validation, test), class_names, held_out = hold_out_classes(
+            (train, validation, test), class_names, hold_out, name
+        )
     mean, std = pixel_moments(train.images)
     return Data(
         name=name,
         train=train,
         validation=validation,
         test=test,
-        class_names=_class_names(source, int(train.labels.max()) + 1, name),
+        class_names=class_names,
         mean=mean,
         std=std,
-        augment=_DOWNLOADED.get(name, "none") if augment == "auto" else augment,
+        augment=DOWNLOADED.get(name, "none") if augment == "auto" else augment,
+        held_out=held_out,
     )
+
+
+def read_source(name: str, data_dir: Path) -> Source:
+    """What is stored under the name of a data set, before it is divided.
+
+    Args:
+        name: as `load_data` takes it.
+        data_dir: where downloads are kept.
+
+    Raises:
+        InputError: if the name is unknown, or what it names is missing, damaged or of another form.
+    """
+    try:
+        return _read(name, data_dir)
+    except OSError as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
 
 
 def _read(name: str, data_dir: Path) -> Source:
@@ -66,7 +99,7 @@ def _read(name: str, data_dir: Path) -> Source:
     kind, _, path = name.partition(":")
     if name == "digits":
         return read_digits()
-    if name in _DOWNLOADED:
+    if name in DOWNLOADED:
         from bayes_share.data.torchvision_sets import read_torchvision
 
         return read_torchvision(name, data_dir)
@@ -76,7 +109,7 @@ def _read(name: str, data_dir: Path) -> Source:
         from bayes_share.data.folder import read_folder
 
         return read_folder(Path(path).expanduser())
-    raise unknown("data set", name, ("digits", *_DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR"))
+    raise unknown("data set", name, KNOWN)
 
 
 def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class Operation(ABC):
     transposed: bool
 
     @abstractmethod
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The plain operation on rows ``[row, ...]``."""
 
     @abstractmethod
@@ -43,9 +43,9 @@ class Product(Operation):
     groups: int = 1
     transposed: bool = False
 
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One product."""
-        return F.linear(x, weight)
+        return F.linear(x, weight, bias)
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One batched product for all members."""

@@ -1,0 +1,104 @@
+"""CIFAR-10-C: the test images of CIFAR-10 in 19 corruptions of 5 severities, from its official files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from bayes_share.data.dataset import Data, Split
+from bayes_share.errors import InputError, unknown
+
+CIFAR10C_TYPES = (
+    "brightness",
+    "contrast",
+    "defocus_blur",
+    "elastic_transform",
+    "fog",
+    "frost",
+    "gaussian_blur",
+    "gaussian_noise",
+    "glass_blur",
+    "impulse_noise",
+    "jpeg_compression",
+    "motion_blur",
+    "pixelate",
+    "saturate",
+    "shot_noise",
+    "snow",
+    "spatter",
+    "speckle_noise",
+    "zoom_blur",
+)
+"""All types of which there is a file; the benchmark's means are over those without gaussian_blur, saturate, spatter and
+speckle_noise, which are meant for choosing with."""
+
+_IMAGES = 10_000  # of each severity
+_SEVERITIES = 5
+
+
+def read_cifar10c(
+    folder: str | Path, corruption: str, severity: int, indices: Int64[Tensor, "image"] | None = None
+) -> Split:
+    """The images of one corruption and severity, in the order of CIFAR-10's test images.
+
+    Source: Hendrycks and Dietterich (2019), arXiv 1903.12261; the files are those of doi:10.5281/zenodo.2535967:
+    ``TYPE.npy``, uint8 ``[50000, 32, 32, 3]`` with 10,000 images of each severity after one another, and
+    ``labels.npy``. Only what is asked for is read into memory.
+
+    Args:
+        folder: where the files are.
+        corruption: one of `CIFAR10C_TYPES`.
+        severity: from 1 to 5.
+        indices: which of the 10,000 images; all unless given.
+
+    Raises:
+        InputError: no such type or severity, or a file that is missing, damaged or of another form.
+    """
+    if corruption not in CIFAR10C_TYPES:
+        raise unknown("type of CIFAR-10-C", corruption, CIFAR10C_TYPES)
+    if severity not in range(1, _SEVERITIES + 1):
+        raise InputError(f"the severity of a corruption is from 1 to {_SEVERITIES}, not {severity}")
+    images = _opened(Path(folder) / f"{corruption}.npy", (32, 32, 3), "u1")
+    labels = _opened(Path(folder) / "labels.npy", (), "iu")
+    first = (severity - 1) * _IMAGES
+    chosen = np.arange(_IMAGES) if indices is None else indices.numpy(force=True)
+    pixels = torch.from_numpy(np.ascontiguousarray(images[first + chosen].transpose(0, 3, 1, 2)))
+    return Split(pixels, torch.from_numpy(labels[first + chosen].astype(np.int64)))
+
+
+def check_cifar10c(folder: str | Path, data: Data) -> None:
+    """See whether CIFAR-10-C lies in a folder whole, and is of a data set's test images.
+
+    Args:
+        folder: where the files are.
+        data: its test labels have to be those of CIFAR-10, in their order.
+
+    Raises:
+        InputError: a missing or damaged file, or data that are not CIFAR-10.
+    """
+    for corruption in CIFAR10C_TYPES:
+        _opened(Path(folder) / f"{corruption}.npy", (32, 32, 3), "u1")
+    labels = torch.from_numpy(_opened(Path(folder) / "labels.npy", (), "iu")[:_IMAGES].astype(np.int64))
+    if (data.in_channels, *data.image_size) != (3, 32, 32) or not torch.equal(labels, data.test.labels.cpu()):
+        raise InputError(
+            f"cifar-10-c:{folder} goes with the test images of CIFAR-10, and the labels of {data.name} are other ones"
+        )
+
+
+def _opened(path: Path, shape: tuple[int, ...], kinds: str) -> np.ndarray:
+    """An array of 50,000 entries that stays on the disk until a part of it is read."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file of CIFAR-10-C; give the folder of its 19 types and labels.npy")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: damaged, or no .npy file of a plain array ({reason})") from error
+    expected = (_SEVERITIES * _IMAGES, *shape)
+    is_kind = array.dtype == np.uint8 if kinds == "u1" else array.dtype.kind in kinds
+    if array.shape != expected or not is_kind:
+        kind = "uint8" if kinds == "u1" else "integers"
+        raise InputError(f"{path}: this is {array.dtype} {list(array.shape)}, but must be {kind} {list(expected)}")
+    return array

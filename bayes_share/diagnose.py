@@ -1,0 +1,153 @@
+"""How far the draws of runs can be trusted: elpd, convergence, PSIS-LOO; and runs as arviz data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from bayes_share.config import RunConfig, read_config
+from bayes_share.errors import InputError
+from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
+from bayes_share.evaluation.diagnostics import function_space_convergence, loo
+from bayes_share.evaluation.elpd import elpd, elpd_differences
+from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.inference import NUTS, SGHMC, Training, factor_draws
+from bayes_share.inference.kept import chain_order
+from bayes_share.run import finished_run, load_run
+
+
+def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
+    """Elpd with paired differences, r-hat and ESS in function space, and PSIS-LOO of runs that sampled.
+
+    Args:
+        runs: the folder of each run, by the name to show.
+        split: "test" or "validation": of the elpd and of the convergence. PSIS-LOO is of the training images.
+
+    Returns:
+        Tables, and below each what could not be said, and why.
+
+    Raises:
+        InputError: what `bayes_share.compare.compare` refuses, or runs on different images.
+    """
+    predictions = {name: read_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
+    chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
+    num_images = len(next(iter(predictions.values())).labels)
+    parts = [f"{split}-set elpd [nat], the sum over {num_images:,} images, and differences to the best:"]
+    parts.append(_elpd_table(predictions))
+    parts.append("Mixing of the log-probability of each image's label; each member is a chain:")
+    parts.append(_convergence_table({name: in_order(found, chains.get(name)) for name, found in predictions.items()}))
+    if chains:
+        parts.append("PSIS-LOO on the training images [nat]:")
+        parts.append(_loo_table(chains))
+    return "\n\n".join(parts)
+
+
+def export_arviz(run: Path, path: Path, split: str = "test") -> None:
+    """Write a run's predictions, and the draws of its rank-1 factors where it has such, as arviz data.
+
+    Draws of a chain are in the order of the chain.
+
+    Args:
+        run: the folder of a finished run.
+        path: a name that ends in ``.nc`` or ``.zarr``.
+        split: "test" or "validation".
+
+    Raises:
+        InputError: a folder that is no finished run, or what `bayes_share.evaluation.arviz_data.write_arviz` refuses.
+    """
+    predictions = read_predictions(finished_run(run).predictions(split))
+    training = load_run(run)
+    num_draws = len(predictions.logits)
+    factors = factor_draws(training.algorithm, training.state, num_draws)
+    order = _order(training, num_draws)
+    # A factor that is not drawn has one value, the same under every draw.
+    posterior = {name: values.expand(num_draws, *values.shape[1:])[order] for name, values in factors.items()}
+    write_arviz(to_arviz(replace(predictions, logits=predictions.logits[order]), posterior), path)
+
+
+def chain(path: Path) -> Training | None:
+    """The run in a folder, where its algorithm makes a Markov chain."""
+    algorithm = RunConfig.from_flat(read_config(finished_run(path).config)).algorithm
+    return load_run(path) if isinstance(algorithm, NUTS | SGHMC) else None
+
+
+def _order(training: Training, num_draws: int) -> list[int]:
+    """The draws in the order of the chain; as they are where there is none."""
+    if isinstance(training.algorithm, NUTS | SGHMC):
+        return chain_order(max(1, training.state.num_kept), num_draws)
+    return list(range(num_draws))
+
+
+def in_order(predictions: Predictions, training: Training | None) -> Predictions:
+    """Predictions with the draws in the order of the chain, where there is one."""
+    if training is None:
+        return predictions
+    return replace(predictions, logits=predictions.logits[_order(training, len(predictions.logits))])
+
+
+def _elpd_table(predictions: Mapping[str, Predictions]) -> str:
+    rows: list[dict[str, Cell]] = []
+    for found in elpd_differences(predictions):
+        error = elpd(predictions[found.name]).error
+        is_best = not rows
+        rows.append(
+            {
+                "run": found.name,
+                "elpd": round(found.elpd, 2),
+                "± se": error,
+                "difference": None if is_best else found.difference,
+                "± its se": None if is_best else found.error,
+            }
+        )
+    columns = ["run", "elpd", "± se"] + ["difference", "± its se"] * (len(rows) > 1)
+    return format_table(columns, rows)
+
+
+def _convergence_table(predictions: Mapping[str, Predictions]) -> str:
+    rows: list[dict[str, Cell]] = []
+    reasons = []
+    for name, of in predictions.items():
+        found = function_space_convergence(of)
+        draws, members = of.logits.shape[:2]
+        rows.append(
+            {
+                "run": name,
+                "draws": draws,
+                "members": members,
+                "max r-hat": found.max_rhat,
+                "median r-hat": found.median_rhat,
+                "min ESS": found.min_ess,
+            }
+        )
+        if found.reason is not None:
+            reasons.append(f"{name}: {found.reason}")
+    return "\n".join([format_table(list(rows[0]), rows), *reasons])
+
+
+def _loo_table(chains: Mapping[str, Training]) -> str:
+    rows: list[dict[str, Cell]] = []
+    reasons = []
+    for name, training in chains.items():
+        try:
+            _check_untempered(training)
+            draws = max(1, training.state.num_kept)
+            logits = training.predict(training.data.train, draws)[chain_order(draws, draws)]
+            found = loo(Predictions(logits.float(), training.data.train.labels.cpu()))
+        except InputError as error:
+            rows.append({"run": name})
+            reasons.append(f"{name}: {error}")
+        else:
+            rows.append({"run": name, "elpd_loo": found.elpd_loo, "± se": found.error, "p_loo": found.p_loo})
+            rows[-1]["large k"] = found.num_bad
+            if found.warning is not None:
+                reasons.append(f"{name}: {found.warning}")
+    columns = ["run", "elpd_loo", "± se", "p_loo", "large k"]
+    return "\n".join([format_table(columns, [dict.fromkeys(columns) | row for row in rows]), *reasons])
+
+
+def _check_untempered(training: Training) -> None:
+    temperature = getattr(training.algorithm, "temperature", 1.0)
+    if temperature != 1:
+        raise InputError(f"PSIS-LOO needs draws of the posterior, and these are at the temperature {temperature:g}")
+    if training.data.augment != "none":
+        raise InputError("PSIS-LOO needs draws of the posterior of the training images, and these were augmented")

@@ -1,0 +1,88 @@
+"""``bayes-share evaluate``: the short form of what there is to say of runs, in the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bayes_share.compare import compare, finished_runs
+from bayes_share.diagnose import diagnose, export_arviz
+from bayes_share.errors import InputError
+from bayes_share.options import OptionParser
+from bayes_share.probe import Probes
+from bayes_share.shift import shift_tables
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: what stands after its name.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: a file cannot be written.
+    """
+    options = _parser().parse_args(arguments)
+    folders = {name: Path(name) for name in options.runs}
+    if options.arviz is not None and len(folders) > 1:
+        raise InputError(f"--arviz writes one run, and {len(folders)} were given")
+    found = finished_runs(folders, options.split)
+    shifted = None
+    if options.ood or options.corruptions is not None:
+        corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
+        probes = Probes(tuple(options.ood or ()), corruptions, options.ood_images, options.corruption_images)
+        shifted = shift_tables(found, probes, options.ood_score)
+    picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
+    print(compare(folders, picture, options.split))
+    if shifted is not None:
+        print(f"\n{shifted}\n")
+    if options.diagnostics:
+        print(f"\n{diagnose(folders, options.split)}\n")
+    print(f"reliability picture: {picture}")
+    if options.arviz is not None:
+        export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
+        print(f"arviz data: {options.arviz}")
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(
+        prog="bayes-share evaluate",
+        usage="bayes-share evaluate RUN [RUN ...] [OPTIONS]",
+        description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
+        "that this takes are kept in the runs' folders, where 'bayes-share report' finds them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
+    parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
+    shift = parser.add_argument_group("away from what was trained on")
+    shift.add_argument(
+        "--ood",
+        type=str,
+        nargs="+",
+        metavar="SET",
+        help="out-of-distribution sets: a data set by its name (cifar100, npz:FILE, folder:DIR, as for fit --data), "
+        "'noise', 'photographs' (scikit-learn's), 'held-out' (classes left out by fit --hold-out); NAME=SET names one",
+    )
+    shift.add_argument(
+        "--ood-score",
+        type=str,
+        default="entropy",
+        help="which score is shown: max-probability, entropy, mutual-information, energy, max-logit or k-nn",
+    )
+    shift.add_argument("--ood-images", type=int, default=10_000, help="a random sample of so many of a larger set")
+    shift.add_argument(
+        "--corruptions",
+        type=str,
+        nargs="*",
+        metavar="TYPE",
+        help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
+        "'cifar-10-c:DIR', the official files",
+    )
+    shift.add_argument(
+        "--corruption-images", type=int, default=2_000, help="a random sample of so many test images is corrupted"
+    )
+    draws = parser.add_argument_group("draws of a posterior")
+    draws.add_argument("--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS and PSIS-LOO")
+    draws.add_argument("--arviz", type=str, default=None, help="one run's predictions as arviz data, .nc or .zarr")
+    return parser

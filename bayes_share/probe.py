@@ -1,0 +1,188 @@
+"""A finished run's predictions for images that it was not trained on: other data, and corrupted test images."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bayes_share.config import RunConfig, read_config
+from bayes_share.data import Data, Split, load_ood
+from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar10c
+from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from bayes_share.data.ood import OODName
+from bayes_share.data.source import stratified
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_predictions, write_predictions
+from bayes_share.evaluation.sets import SetInfo, note_set
+from bayes_share.inference import Training
+from bayes_share.run import RunFolder, load_run
+from bayes_share.seeding import generator
+
+CIFAR10C = "cifar-10-c"
+
+_TRAIN_IMAGES = 10_000  # whose features neighbours are looked for among
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What a run is to predict.
+
+    Args:
+        ood: out-of-distribution sets, as `load_ood` takes them.
+        corruptions: of the test images: keys of `CORRUPTIONS`, "all" of them, or "cifar-10-c:DIR".
+        ood_images: a random sample of so many is taken of a larger set.
+        corruption_images: a random sample of so many test images is corrupted, the same in each way.
+
+    Raises:
+        InputError: a name that cannot be, two sets of one name, or fewer than 1 image.
+    """
+
+    ood: Sequence[str] = ()
+    corruptions: Sequence[str] = ()
+    ood_images: int = 10_000
+    corruption_images: int = 2_000
+
+    def __post_init__(self) -> None:
+        if min(self.ood_images, self.corruption_images) < 1:
+            raise InputError(f"a set has at least 1 image, not {min(self.ood_images, self.corruption_images)}")
+        names = self.ood_names
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"there are two out-of-distribution sets called {name!r}: name one of them, NAME=...")
+        for name in self.corruptions:
+            if name not in (*CORRUPTIONS, "all") and not name.startswith(f"{CIFAR10C}:"):
+                raise unknown("corruption", name, (*CORRUPTIONS, "all", f"{CIFAR10C}:DIR"))
+
+    @property
+    def ood_names(self) -> list[str]:
+        """What the out-of-distribution sets are called."""
+        return [OODName.parse(text).name for text in self.ood]
+
+    @property
+    def corruption_types(self) -> dict[str, str]:
+        """Where each type of corruption is from, by its name in the run."""
+        found: dict[str, str] = {}
+        for name in self.corruptions:
+            if name.startswith(f"{CIFAR10C}:"):
+                found |= {f"{CIFAR10C}-{kind}": name for kind in CIFAR10C_TYPES}
+            else:
+                found |= dict.fromkeys(CORRUPTIONS if name == "all" else [name], "")
+        return found
+
+
+def probe(folder: RunFolder, probes: Probes) -> None:
+    """Predict what is not there yet, and leave it in the run's folder.
+
+    An out-of-distribution set is in ``predictions/ood/NAME.npz``, with all components and, where the network ends in a
+    linear layer, features; these also come to ``predictions/test.npz`` and, of at most 10,000 training images drawn by
+    class, to ``predictions/train.npz``. A corruption is in ``predictions/corruptions/TYPE-SEVERITY.npz``, as the log
+    probabilities of the mixture, one component. Beside them ``sets.json`` says what the images are; it is written
+    after the predictions, so one that is stopped goes on with the set that it was at.
+
+    Args:
+        folder: of a finished run.
+        probes: what to predict.
+
+    Raises:
+        InputError: a set that cannot be read, or brought to the network's input, or one that is called as another one
+            that is there.
+    """
+    ood, corruptions = _missing_ood(folder, probes), _missing_corruptions(folder, probes)
+    if not ood and not corruptions:
+        return
+    config = RunConfig.from_flat(read_config(folder.config))
+    training = load_run(folder.path)
+    if ood:
+        sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
+        _add_features(folder, training, config)
+        for found in sets:
+            info = SetInfo(found.source, len(found.images), found.available)
+            _say(f"{folder.path}: {found.name}, {info}")
+            logits, features = training.predict_with_features(found.images, config.num_samples)
+            path = folder.predictions(f"ood/{found.name}")
+            write_predictions(path, Outputs(logits, features=features))
+            note_set(path.parent, found.name, info)
+    if corruptions:
+        _predict_corruptions(folder, training, config, corruptions, probes.corruption_images)
+
+
+def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
+    there = folder.sets("ood")
+    missing = []
+    for text in probes.ood:
+        wanted = OODName.parse(text)
+        info = there.get(wanted.name)
+        if info is not None and info.source != wanted.source:
+            raise InputError(
+                f"{folder.path} has predictions for a set {wanted.name!r} from {info.source}: "
+                f"give the one from {wanted.source} another name, NAME={wanted.source}"
+            )
+        if info is None or not info.covers(wanted.source, probes.ood_images):
+            missing.append(text)
+    return missing
+
+
+def _add_features(folder: RunFolder, training: Training, config: RunConfig) -> None:
+    """Features of test and training images; without them, where there is no last linear layer, the training file."""
+    if folder.predictions("train").is_file():
+        return
+    data = training.data
+    test = read_predictions(folder.predictions("test"))
+    _say(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
+    _, features = training.predict_with_features(data.test.images, config.num_samples)
+    if features is None:
+        _say(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
+    write_predictions(folder.predictions("test"), replace(test, features=features))
+    train = data.train.to("cpu")
+    if len(train) > _TRAIN_IMAGES:
+        shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
+        train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
+    _say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
+    logits, features = training.predict_with_features(train.images, config.num_samples)
+    write_predictions(folder.predictions("train"), Predictions(logits, train.labels, features=features))
+
+
+def _missing_corruptions(folder: RunFolder, probes: Probes) -> list[tuple[str, int, str]]:
+    """Type, severity and source of what there are no predictions for."""
+    there = folder.sets("corruptions")
+    return [
+        (kind, severity, source)
+        for kind, source in probes.corruption_types.items()
+        for severity in SEVERITIES
+        if (info := there.get(f"{kind}-{severity}")) is None or not info.covers(source, probes.corruption_images)
+    ]
+
+
+def _predict_corruptions(
+    folder: RunFolder, training: Training, config: RunConfig, missing: list[tuple[str, int, str]], limit: int
+) -> None:
+    data = training.data
+    for source in {source for _, _, source in missing if source}:
+        check_cifar10c(source.removeprefix(f"{CIFAR10C}:"), data)
+    rng = generator(0, "corrupted images")
+    chosen = torch.randperm(len(data.test), generator=rng)[:limit].sort().values
+    info = SetInfo("", len(chosen), len(data.test))
+    said = None
+    for kind, severity, source in missing:
+        if kind != said:
+            _say(f"{folder.path}: {kind}, {info} in each severity")
+            said = kind
+        split = _corrupted(data, kind, severity, source, chosen).to(training.execution.torch_device)
+        mixture = log_probs(training.predict(split, config.num_samples)).float()
+        path = folder.predictions(f"corruptions/{kind}-{severity}")
+        write_predictions(path, Predictions(mixture[None, None], split.labels))
+        note_set(path.parent, path.stem, replace(info, source=source))
+
+
+def _corrupted(data: Data, kind: str, severity: int, source: str, chosen: Tensor) -> Split:
+    if source:
+        where = source.removeprefix(f"{CIFAR10C}:")
+        return read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
+    test = data.test.at(chosen).to("cpu")
+    return Split(corrupt(test.images, kind, severity), test.labels)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

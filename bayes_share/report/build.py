@@ -1,0 +1,61 @@
+"""The report of some runs: which sections it has, in which order."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.report.calibration import calibration
+from bayes_share.report.convergence import convergence
+from bayes_share.report.costs import costs, repetition
+from bayes_share.report.diagnostics import diagnostics
+from bayes_share.report.document import Report
+from bayes_share.report.gallery import gallery
+from bayes_share.report.members import members
+from bayes_share.report.outside import outside
+from bayes_share.report.overview import overview
+from bayes_share.report.results import RunResults
+from bayes_share.report.robustness import robustness
+from bayes_share.report.selective import selective
+
+
+def build_report(
+    runs: Sequence[RunResults],
+    title: str = "Calibration report",
+    humans: Float[Tensor, "image class"] | None = None,
+    pictures: int = 6,
+) -> Report:
+    """All that there is to say of some runs.
+
+    Args:
+        runs: of one data set, as `read_runs` gives them.
+        title: of the report.
+        humans: the distribution of human labels for each test image, where it is known.
+        pictures: images of each kind in each run's gallery.
+
+    Raises:
+        InputError: human labels of other images.
+    """
+    images, classes = runs[0].probs.shape
+    if humans is not None and humans.shape != (images, classes):
+        raise InputError(
+            f"there are human labels of {humans.shape[0]} images in {humans.shape[1]} classes, "
+            f"but the runs were tested on {images} images in {classes} classes"
+        )
+    sections = [
+        overview(runs),
+        calibration(runs, humans),
+        selective(runs),
+        outside(runs),
+        robustness(runs),
+        members(runs),
+        gallery(runs, pictures),
+        convergence(runs),
+        diagnostics(runs),
+        costs(runs),
+        repetition(runs),
+    ]
+    count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
+    subtitle = f"{count} on {runs[0].data}: {images:,} test images in {classes} classes"
+    return Report(title, subtitle, [section for section in sections if section is not None])

@@ -1,0 +1,32 @@
+"""How training went: loss on validation images after each epoch, against epochs and against time."""
+
+from collections.abc import Sequence
+
+from bayes_share.report.document import Figure, Panel, Section
+from bayes_share.report.drawing import Line, line_drawing
+from bayes_share.report.results import RunResults
+
+_MEASURES = {"validation_accuracy": ("validation accuracy [%]", 100), "validation_nll": ("validation NLL [nat]", 1)}
+_AGAINST = {"epoch": "epochs", "seconds": "training time [s]"}
+
+
+def convergence(runs: Sequence[RunResults]) -> Section:
+    """The course of each run."""
+    panels = []
+    for measure, (label, factor) in _MEASURES.items():
+        for against, x_label in _AGAINST.items():
+            lines = [
+                Line(run.name, _x(run, against), [factor * line[measure] for line in run.history], i)
+                for i, run in enumerate(runs)
+            ]
+            draw = line_drawing("", x_label, label, lines, y_scale="log" if measure == "validation_nll" else "linear")
+            last = ", ".join(f"{line.name} {line.y[-1]:.3g}" for line in lines)
+            panels.append(
+                Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)
+            )
+    caption = "Validation images, after each epoch; with one draw, where the run does not ask for more."
+    return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [run.name for run in runs])])
+
+
+def _x(run: RunResults, against: str) -> list[float]:
+    return [line[against] + (against == "epoch") for line in run.history]

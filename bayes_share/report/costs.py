@@ -1,0 +1,43 @@
+"""What each run cost, and how it can be made again."""
+
+import shlex
+from collections.abc import Sequence
+
+from bayes_share.report.document import Block, Cell, Column, Listing, Section, Table
+from bayes_share.report.results import RunResults
+
+_LEDGER = (
+    Column("run", "run"),
+    Column("members", "members", ","),
+    Column("stored", "stored", ",", better="lower", about="parameters, each counted once"),
+    Column("used", "used", ",", about="what as many separate networks would store"),
+    Column("base", "base", ",", about="parameters that all members use"),
+    Column("member", "own", ",", about="biases and norms of one member each"),
+    Column("factor", "factors", ",", about="rank-1 factors"),
+    Column("flops", "FLOPs", ",", better="lower", about="for one image, all members together"),
+)
+
+
+def costs(runs: Sequence[RunResults]) -> Section:
+    """The ledger of one network of each run."""
+    keys = [column.key for column in _LEDGER[1:]]
+    rows = [{"run": Cell(run.name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for run in runs]
+    note = "Of one network of each run: a deep ensemble stores as many of them as it has networks."
+    return Section("costs", "Parameters and operations", [], [Table("ledger", "The ledger", _LEDGER, rows, note)])
+
+
+def repetition(runs: Sequence[RunResults]) -> Section:
+    """Configs, versions, machines and commands."""
+    lead = [
+        "Saved as config.yaml, a config starts the same run again; on one machine and version, with the same numbers."
+    ]
+    blocks: list[Block] = []
+    for run in runs:
+        versions = ", ".join(f"{name} {version}" for name, version in run.summary["versions"].items())
+        text = (
+            f"# {versions}\n# {run.summary['device']}, {run.summary.get('threads', '?')} threads\n"
+            f"# bayes-share fit --config config.yaml --out {shlex.quote(run.name)}\n"
+            + run.folder.config.read_text(encoding="utf-8")
+        )
+        blocks.append(Listing(run.name, text))
+    return Section("repeat", "Run it again", lead, blocks)

@@ -1,0 +1,60 @@
+"""How far the draws can be trusted: the expected log predictive density, and whether chains agree."""
+
+from collections.abc import Sequence
+
+from bayes_share.diagnose import chain, in_order
+from bayes_share.evaluation.diagnostics import function_space_convergence
+from bayes_share.evaluation.elpd import elpd, elpd_differences
+from bayes_share.report.document import Cell, Column, Section, Table
+from bayes_share.report.results import RunResults
+
+_RUN = Column("run", "run")
+_ELPD = (
+    Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="the sum over the test images"),
+    Column("difference", "behind the best [nat]", ",.1f", better="higher", about="the paired difference"),
+)
+_MIXING = (
+    Column("draws", "draws", ","),
+    Column("members", "members", ","),
+    Column("max_rhat", "largest r-hat", ".3f", better="lower", about="near 1 where chains agree"),
+    Column("median_rhat", "median r-hat", ".3f", better="lower"),
+    Column("min_ess", "smallest ESS", ",.0f", better="higher", about="effective draws, of all members together"),
+)
+
+
+def diagnostics(runs: Sequence[RunResults]) -> Section:
+    """Test-set elpd with differences, and r-hat and ESS of what the draws predict."""
+    differences = [
+        {
+            "run": Cell(found.name),
+            "elpd": Cell(found.elpd, elpd(run.test).error),
+            "difference": Cell(found.difference, found.error) if place else Cell(None),
+        }
+        for place, found in enumerate(elpd_differences({run.name: run.test for run in runs}))
+        for run in runs
+        if run.name == found.name
+    ]
+    note = "± is one standard error over the test images; of a difference, that of the images' own differences."
+    tables = [Table("elpd", "Expected log predictive density", (_RUN, *_ELPD), differences, note)]
+    if several := [run for run in runs if len(run.test.logits) > 1]:
+        tables.append(_mixing(several))
+    return Section("diagnostics", "Diagnostics", [], tables)
+
+
+def _mixing(runs: Sequence[RunResults]) -> Table:
+    rows, reasons = [], []
+    for run in runs:
+        found = function_space_convergence(in_order(run.test, chain(run.folder.path)))
+        draws, members = run.test.logits.shape[:2]
+        values = {
+            "draws": draws,
+            "members": members,
+            "max_rhat": found.max_rhat,
+            "median_rhat": found.median_rhat,
+            "min_ess": found.min_ess,
+        }
+        rows.append({"run": Cell(run.name), **{key: Cell(value) for key, value in values.items()}})
+        if found.reason is not None:
+            reasons.append(f"{run.name}: {found.reason}.")
+    note = " ".join(["Of the log-probability of each test image's label; each member is a chain.", *reasons])
+    return Table("mixing", "Do the draws agree?", (_RUN, *_MIXING), rows, note)

@@ -1,0 +1,106 @@
+"""Line drawings of a report, all in one style: a line for each run, told apart by colour and by stroke."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bayes_share.evaluation.curves import COLOURS, STROKES
+from bayes_share.evaluation.pictures import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_POINTS = 240  # of a line; more are not seen, and make the page large
+_SIZE = (3.5, 2.9)  # inches
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a drawing.
+
+    Args:
+        name: in the legend.
+        x: where its points are.
+        y: how high; as many.
+        style: whose colour and stroke it has: the place in the legend, from 0.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: int
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """The colour and the stroke of the line at this place in a legend; they come again after 36."""
+    lap = number // len(COLOURS)
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": STROKES[(number + lap) % len(STROKES)]}
+
+
+def line_drawing(
+    title: str,
+    x_label: str,
+    y_label: str,
+    lines: Sequence[Line],
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float | None, float | None] = (None, None),
+    y_scale: Literal["linear", "log"] = "linear",
+    steps: bool = False,
+    diagonal: bool = False,
+    points: bool = False,
+) -> Callable[[bool], "Figure"]:
+    """A function that draws lines over one another, with or without a legend.
+
+    Args:
+        title: above.
+        x_label: what is to the right, with its unit.
+        y_label: what is upward, with its unit.
+        lines: to draw; long ones are thinned to what can be seen.
+        x_limits: of the axis; as the lines have it where None.
+        y_limits: the same; each end for itself.
+        y_scale: of the axis.
+        steps: whether a line goes in steps, as a histogram does.
+        diagonal: whether a dashed line shows where both are the same.
+        points: whether each point is marked.
+    """
+
+    def draw(with_legend: bool) -> "Figure":
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+
+        with rc_context(STYLE):
+            figure = Figure(figsize=_SIZE, layout="constrained")
+            axes = figure.subplots()
+            for line in lines:
+                chosen = thinned(len(line.x))
+                x, y = [line.x[i] for i in chosen], [line.y[i] for i in chosen]
+                style = line_style(line.style)
+                drawn = axes.step(x, y, where="mid", **style) if steps else axes.plot(x, y, **style)
+                drawn[0].set(linewidth=1.4, label=line.name, marker="o" if points else "", markersize=3)
+            if diagonal:
+                axes.plot([0, 1], [0, 1], linestyle="--", color="#000000", linewidth=0.7)
+            axes.set_title(title, parse_math=False)
+            axes.set_xlabel(x_label)
+            axes.set_ylabel(y_label)
+            axes.set_yscale(y_scale)
+            if x_limits is not None:
+                axes.set_xlim(*x_limits)
+            axes.set_ylim(*y_limits)
+            axes.grid(visible=True, color="#DDDDDD", linewidth=0.5)
+            if with_legend:
+                figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=3.2, fontsize=7.5)
+        return figure
+
+    return draw
+
+
+def thinned(count: int, most: int = _MOST_POINTS) -> list[int]:
+    """Indices of at most so many of `count` points, evenly spread, with the first and the last."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name in a legend."""
+    return {name: number for number, name in enumerate(names)}

@@ -1,0 +1,91 @@
+"""A report for machines and for papers: JSON, CSV, and its drawings as PNG and SVG."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bayes_share.evaluation.pictures import STYLE
+from bayes_share.files import replacing, write_atomically
+from bayes_share.report.document import Figure, Report, Table
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write every table: a list of rows, each with its values and, where they have one, their errors.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    tables = {
+        table.name: [
+            {
+                key: cell.value if cell.error is None else {"value": cell.value, "error": cell.error}
+                for key, cell in row.items()
+            }
+            for row in table.rows
+        ]
+        for table in report.blocks(Table)
+    }
+    content = {
+        "title": report.title,
+        "subtitle": report.subtitle,
+        "lead": list(report.sections[0].lead),
+        "tables": tables,
+    }
+    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def write_csv(report: Report, path: Path) -> None:
+    """Write every number in a line of its own: table, what it is of, measure, value, error.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "of", "measure", "value", "error"])
+    writer.writerows(_lines(report))
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_figures(report: Report, folder: Path) -> list[Path]:
+    """Write every drawing as PNG and SVG, with its legend.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    paths = []
+    for figure in report.blocks(Figure):
+        for panel in figure.panels:
+            drawing = panel.draw(True)
+            for kind in ("png", "svg"):
+                path = folder / f"{file_name(panel.name)}.{kind}"
+                with rc_context(STYLE), replacing(path) as file:
+                    drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+                paths.append(path)
+    return paths
+
+
+def file_name(name: str) -> str:
+    """A name that can stand in a file's name, and in an id."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-").lower()
+
+
+def _lines(report: Report) -> Iterator[list[Any]]:
+    for table in report.blocks(Table):
+        for row in table.rows:
+            what = [
+                column.key for column in table.columns if column.key in row and isinstance(row[column.key].value, str)
+            ]
+            of = "/".join(str(row[key].value) for key in what)
+            for key, cell in row.items():
+                if key not in what and cell.value is not None:
+                    yield [table.name, of, key, cell.value, cell.error]

@@ -1,0 +1,93 @@
+"""A gallery: the mistakes that a run was surest of, and the images that it was least sure of, with every opinion."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from bayes_share.config import RunConfig
+from bayes_share.data import Data
+from bayes_share.errors import InputError
+from bayes_share.evaluation.uncertainty import uncertainty
+from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
+from bayes_share.report.results import RunResults
+
+_CLASSES_SHOWN = 3
+_OPINIONS_SHOWN = 8
+
+
+def gallery(runs: Sequence[RunResults], count: int) -> Section:
+    """So many mistakes and so many uncertain images of each run.
+
+    Args:
+        runs: all of them, of one data set.
+        count: of each kind.
+    """
+    try:
+        data = RunConfig.from_flat(runs[0].config).load_data()
+    except InputError as error:
+        return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
+    blocks: list[Block] = []
+    shown = next((run for run in runs if run.test.logits.shape[:2].numel() > 1), runs[0])
+    for run in runs:
+        blocks += _of_run(run, data, count, is_open=run is shown)
+    lead = [
+        "Below each image are the class that it has, and the most probable classes of the run as a whole and of each "
+        "of its members, or draws where it has one member."
+    ]
+    return Section("gallery", "Mistakes and doubts", lead, blocks)
+
+
+def _of_run(run: RunResults, data: Data, count: int, is_open: bool) -> list[Block]:
+    confidence = run.probs.amax(-1)
+    mistakes = (~run.right).nonzero().flatten()
+    surest = mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count]
+    unsure = uncertainty(run.test.logits).entropy.argsort(descending=True, stable=True)[:count]
+    blocks: list[Block] = []
+    if len(surest):
+        caption = "Wrong, and most confident of it."
+        blocks.append(
+            Gallery(f"{run.name}: the most confident mistakes", _pictures(run, data, surest), caption, is_open)
+        )
+    caption = "The largest predictive entropy, right or wrong."
+    return [*blocks, Gallery(f"{run.name}: the most uncertain images", _pictures(run, data, unsure), caption, is_open)]
+
+
+def _pictures(run: RunResults, data: Data, indices: Int64[Tensor, "chosen"]) -> list[Picture]:
+    logits = run.test.logits[:, :, indices]
+    several_members = logits.shape[1] > 1
+    parts = logits.transpose(0, 1) if several_members else logits
+    who = "member" if several_members else "draw"
+    opinions = [("all", run.probs[indices])]
+    if len(parts) > 1:
+        each = [mixture_log_probs(part[:, None] if several_members else part[None]).exp() for part in parts]
+        opinions += [(f"{who} {i}", probs) for i, probs in enumerate(each[:_OPINIONS_SHOWN])]
+    names = data.class_names
+    pictures = []
+    for place, index in enumerate(indices.tolist()):
+        label = int(run.test.labels[index])
+        said = [_opinion(name, probs[place], label, names) for name, probs in opinions]
+        title = f"Test image {index}, of class {names[label]}"
+        pictures.append(Picture(png_uri(data.test.images[index]), title, said))
+    return pictures
+
+
+def _opinion(who: str, probs: Float[Tensor, "class"], label: int, names: Sequence[str]) -> Opinion:
+    top = torch.topk(probs, min(_CLASSES_SHOWN, len(probs)))
+    return Opinion(
+        who, [Share(names[c], p, c == label) for c, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
+    )
+
+
+def png_uri(image: UInt8[Tensor, "channel height width"]) -> str:
+    """An image as a data URI."""
+    from PIL import Image
+
+    pixels = image.permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels[:, :, :3]).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

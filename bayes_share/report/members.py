@@ -1,0 +1,145 @@
+"""The health of ensembles: whether the members differ, and whether one of them is weak."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayes_share.evaluation.diversity import Diversity, diversity
+from bayes_share.evaluation.forest import forest_drawing
+from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.report.results import RunResults
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+_HEALTH = (
+    Column("run", "run"),
+    Column("what", "compared"),
+    Column("count", "how many", ","),
+    Column(
+        "effective",
+        "effective number",
+        ".2f",
+        better="higher",
+        about="1: all say the same; as many as there are: no two agree",
+    ),
+    Column(
+        "disagreement",
+        "disagreement [%]",
+        ".2f",
+        100,
+        about="images on which two vote differently, the mean over pairs",
+    ),
+    Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
+    Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
+    Column("highest", "highest [%]", ".2f", 100, "higher", "the accuracy of the strongest one"),
+    Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),
+)
+
+_SPREAD = (
+    Column("run", "run"),
+    Column("factor", "factor"),
+    Column("mean", "mean", ".3f"),
+    Column("negative", "negative [%]", ".1f", 100),
+    Column("members", "between members", ".4f", about="standard deviation of the members' means, for each channel"),
+    Column("draws", "between draws", ".4f", about="standard deviation over the draws of one member"),
+)
+
+
+def members(runs: Sequence[RunResults]) -> Section | None:
+    """How the members of each run, or its draws where it has one member, differ; None where no run has several."""
+    several = [run for run in runs if run.test.logits.shape[:2].numel() > 1]
+    if not several:
+        return None
+    found = [diversity(run.test) for run in several]
+    warnings = [
+        f"{run.name}: {one.axis}s {i} and {j} give the same logits, bit for bit: they are one, and something is wrong."
+        for run, one in zip(several, found, strict=True)
+        for i, j in one.identical
+    ]
+    lead = [
+        "Predictions are averaged, which helps only where those that are averaged differ.",
+        *(warnings or ["No two are identical."]),
+    ]
+    note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
+    health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
+    each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
+    blocks: list[Block] = [health, *each, *_factors(several)]
+    return Section("members", "Member health", lead, blocks)
+
+
+def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
+    values = {
+        "count": len(found.accuracy),
+        "effective": found.effective,
+        "disagreement": _mean_of_pairs(found.disagreement),
+        "kl": _mean_of_pairs(found.kl),
+        "lowest": found.accuracy.min().item(),
+        "highest": found.accuracy.max().item(),
+        "together": run.right.double().mean().item(),
+    }
+    return {
+        "run": Cell(run.name),
+        "what": Cell(f"{found.axis}s"),
+        **{key: Cell(value) for key, value in values.items()},
+    }
+
+
+def _mean_of_pairs(matrix: Tensor) -> float:
+    count = len(matrix)
+    return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
+
+
+def _each(run: RunResults, found: Diversity) -> Table:
+    columns = (
+        Column("member", "member"),
+        Column("accuracy", "accuracy [%]", ".2f", 100, "higher"),
+        Column("nll", "NLL [nat]", ".4f", better="lower"),
+        Column("disagreement", "disagrees with the others [%]", ".2f", 100),
+    )
+    others = found.disagreement.sum(1) / (len(found.accuracy) - 1)
+    values = zip(found.accuracy.tolist(), found.nll.tolist(), others.tolist(), strict=True)
+    rows = [
+        {"member": Cell(f"{i}"), "accuracy": Cell(accuracy), "nll": Cell(nll), "disagreement": Cell(share)}
+        for i, (accuracy, nll, share) in enumerate(values)
+    ]
+    return Table(f"members-{run.name}", f"{run.name}: each member", columns, rows)
+
+
+def _factors(runs: Sequence[RunResults]) -> list[Block]:
+    """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
+    factored = [run for run in runs if run.factors]
+    if not factored:
+        return []
+    rows = []
+    for run in factored:
+        for kind in ("r", "s"):
+            found = [values.double() for name, values in run.factors.items() if name.endswith(kind)]
+            members = torch.cat([values.mean(0).std(0, correction=0) for values in found])
+            draws = torch.cat([values.std(0, correction=0).mean(0) for values in found])
+            mean = torch.cat([values.flatten() for values in found])
+            values = {
+                "mean": mean.mean().item(),
+                "negative": (mean < 0).double().mean().item(),
+                "members": members.mean().item(),
+                "draws": draws.mean().item() if found[0].shape[0] > 1 else None,
+            }
+            rows.append({"run": Cell(run.name), "factor": Cell(kind), **{k: Cell(v) for k, v in values.items()}})
+    spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Means over all layers and channels.")
+    panels = [
+        Panel(f"factors-{run.name}", f"Rank-1 factors of {run.name} by channel and member", _draw_forest(run))
+        for run in factored
+    ]
+    caption = (
+        "Factors of the first and of the last layer by channel, a colour for each member; where they are drawn, the "
+        "thin line holds 94 % of the draws and the thick one half of them."
+    )
+    return [spread, Figure("Rank-1 factors", panels, caption)]
+
+
+def _draw_forest(run: RunResults) -> Callable[[bool], "Drawing"]:
+    names = list(run.factors)
+    chosen = dict.fromkeys([*names[:2], *names[-2:]])
+    return lambda with_legend: forest_drawing({name: run.factors[name] for name in chosen}, num_channels=8)

@@ -1,0 +1,169 @@
+"""Images from elsewhere: whether the uncertainty tells them from those of the data set."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from bayes_share.evaluation.detection import detection, detection_intervals
+from bayes_share.evaluation.ood import ood_scores
+from bayes_share.evaluation.pictures import STYLE
+from bayes_share.evaluation.repeats import Estimate
+from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.report.drawing import Line, line_drawing, line_style
+from bayes_share.report.results import RunResults
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+SHOWN = "entropy"
+"""The score of the figures, which every run has."""
+
+_WHICH = (Column("set", "set"), Column("run", "run"))
+_DETECTION = (
+    Column("auroc", "AUROC", ".4f", better="higher", about="the chance that an image from outside has a larger score"),
+    Column("aupr_in", "AUPR in", ".4f", better="higher", about="precision and recall with the data set as positive"),
+    Column("aupr_out", "AUPR out", ".4f", better="higher", about="the same with the other set as positive"),
+    Column(
+        "fpr95", "FPR at 95 % TPR [%]", ".1f", 100, "lower", "taken for the data set where 95 % of that is accepted"
+    ),
+)
+_LABELS = {
+    "max-probability": "max. probability",
+    "entropy": "entropy",
+    "mutual-information": "mutual information",
+    "energy": "energy",
+    "max-logit": "max. logit",
+    "k-nn": "k-NN",
+}
+
+
+def outside(runs: Sequence[RunResults]) -> Section | None:
+    """How well each score tells each set that some run was tried on; None where there is none."""
+    sets = list(dict.fromkeys(name for run in runs for name in run.folder.ood_sets()))
+    if not sets:
+        return None
+    pairs = [(name, run) for name in sets for run in runs if name in run.folder.ood_sets()]
+    blocks: list[Block] = [_by_score(pairs), _by_entropy(pairs), _roc(sets, runs), _histograms(runs)]
+    sizes = {name: str(run.folder.sets("ood")[name]) for name, run in pairs}
+    lead = [
+        "The sets: " + ", ".join(f"{name} ({size})" for name, size in sizes.items()) + ".",
+        "A larger score means that an image is more likely to be from outside. Nothing was fitted to the other sets, "
+        "and their images were normalised as those of the data set. An AUROC of 0.5 is chance; below it, the order is "
+        "reversed.",
+    ]
+    return Section("ood", "Out-of-distribution detection", lead, blocks)
+
+
+@cache
+def _scores(run: RunResults, name: str | None) -> Mapping[str, Tensor]:
+    """Every score of a set of images; of the test images where no set is named."""
+    outputs = run.test if name is None else run.outputs(f"ood/{name}")
+    return ood_scores(outputs, run.train_features)
+
+
+@cache
+def _intervals(run: RunResults, name: str) -> Mapping[str, Estimate]:
+    found = detection_intervals(_scores(run, None)[SHOWN], _scores(run, name)[SHOWN])
+    return {key: Estimate(value.value, value.error, 1) for key, value in found.items()}
+
+
+def mean_auroc(run: RunResults) -> Estimate | None:
+    """Of the entropy, over all sets that the run was tried on; None where there is none.
+
+    The sets share the test images, so their errors are added as if they went together, which is the most they can be.
+    """
+    found = [_intervals(run, name)["auroc"] for name in run.folder.ood_sets()]
+    if not found:
+        return None
+    mean = sum(value.mean for value in found) / len(found)
+    return Estimate(mean, sum(value.error or 0.0 for value in found) / len(found), len(found))
+
+
+def _by_score(pairs: Sequence[tuple[str, RunResults]]) -> Table:
+    rows = []
+    for name, run in pairs:
+        inner, outer = _scores(run, None), _scores(run, name)
+        aurocs = {key: detection(inner[key], outer[key]).auroc for key in inner if key in outer}
+        rows.append({"set": Cell(name), "run": Cell(run.name), **{key: Cell(value) for key, value in aurocs.items()}})
+    keys = [key for key in _LABELS if any(key in row for row in rows)]
+    columns = [Column(key, _LABELS[key], ".4f", better="higher") for key in keys]
+    note = "Mutual information needs more than one draw or member, k-NN the features of training images."
+    return Table("ood-scores", "AUROC by score", (*_WHICH, *columns), rows, note)
+
+
+def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
+    rows = []
+    for name, run in pairs:
+        cells = {key: Cell(value.mean, value.error) for key, value in _intervals(run, name).items()}
+        rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
+    return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, "± is one standard error.")
+
+
+def _roc(sets: Sequence[str], runs: Sequence[RunResults]) -> Figure:
+    panels = []
+    for name in sets:
+        lines, words = [], []
+        for i, run in enumerate(runs):
+            if name in run.folder.ood_sets():
+                inner, outer = _scores(run, None)[SHOWN], _scores(run, name)[SHOWN]
+                false, true = roc_curve(inner, outer)
+                lines.append(Line(run.name, false, true, i))
+                words.append(f"{run.name} {detection(inner, outer).auroc:.3f}")
+        draw = line_drawing(
+            name, "test images taken as outside", "found of the set", lines, (0, 1), (0, 1), diagonal=True
+        )
+        panels.append(Panel(f"roc-{name}", f"ROC curves for {name}; areas: {', '.join(words)}", draw))
+    caption = "Along the dashed line a score is worth nothing. By predictive entropy."
+    return Figure("ROC curves", panels, caption, [run.name for run in runs])
+
+
+def roc_curve(inner: Tensor, outer: Tensor) -> tuple[list[float], list[float]]:
+    """The shares of both sets above each threshold, from no image to all, the corners of the curve only."""
+    from sklearn.metrics import roc_curve as curve
+
+    labels = np.concatenate([np.zeros(len(inner)), np.ones(len(outer))])
+    false, true, _ = curve(labels, np.concatenate([inner.numpy(), outer.numpy()]))
+    return false.tolist(), true.tolist()
+
+
+def _histograms(runs: Sequence[RunResults]) -> Figure:
+    panels = []
+    for run in runs:
+        if sets := run.folder.ood_sets():
+            groups = {"test images": _scores(run, None)[SHOWN], **{name: _scores(run, name)[SHOWN] for name in sets}}
+            words = ", ".join(f"{name} {values.median():.2f}" for name, values in groups.items())
+            alternative = f"Predictive entropy of {run.name}; medians in nats: {words}"
+            panels.append(Panel(f"ood-entropy-{run.name}", alternative, _draw_histogram(run.name, groups)))
+    caption = "The share of the images by their predictive entropy. Grey and filled: the test images of the data set."
+    legend = list(dict.fromkeys(name for run in runs for name in run.folder.ood_sets()))
+    return Figure("Predictive entropy", panels, caption, legend)
+
+
+def _draw_histogram(title: str, groups: Mapping[str, Tensor]) -> Callable[[bool], "Drawing"]:
+    def draw(with_legend: bool) -> "Drawing":
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure as MatplotlibFigure
+
+        top = max(float(values.max()) for values in groups.values()) or 1.0
+        edges = np.linspace(0, top, 31)
+        with rc_context(STYLE):
+            figure = MatplotlibFigure(figsize=(3.5, 2.9), layout="constrained")
+            axes = figure.subplots()
+            for i, (name, values) in enumerate(groups.items()):
+                share = 100 * np.histogram(values.numpy(), edges)[0] / len(values)
+                if i == 0:
+                    axes.stairs(share, edges, fill=True, color="#999999", alpha=0.45, label=name)
+                else:
+                    axes.stairs(share, edges, linewidth=1.4, label=name, **line_style(i - 1))
+            axes.set_title(title, parse_math=False)
+            axes.set_xlabel("predictive entropy [nat]")
+            axes.set_ylabel("images [%]")
+            axes.set_xlim(0, top)
+            if with_legend:
+                figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
+        return figure
+
+    return draw

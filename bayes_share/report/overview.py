@@ -1,0 +1,103 @@
+"""The first screen: a table of all runs with the figures that matter, and what they say in a sentence or two."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from bayes_share.evaluation.intervals import Interval, paired_differences, score_intervals
+from bayes_share.evaluation.repeats import Estimate
+from bayes_share.report.document import Cell, Column, Section, Table
+from bayes_share.report.outside import mean_auroc
+from bayes_share.report.results import RunResults
+from bayes_share.report.robustness import mean_corrupted_accuracy
+
+RUN = Column("run", "run")
+SCORES = (
+    Column("accuracy", "accuracy [%]", ".2f", 100, "higher", "the share of images whose most probable class is right"),
+    Column("nll", "NLL [nat]", ".4f", 1, "lower", "the mean negative log-likelihood of the right classes"),
+    Column("brier", "Brier", ".4f", 1, "lower", "the squared distance of the probabilities to the label"),
+    Column("ece", "ECE", ".4f", 1, "lower", "the expected calibration error in 15 bins of equal width"),
+)
+_AUROC = Column("auroc", "OOD AUROC", ".3f", 1, "higher", "by predictive entropy, the mean over all sets")
+_CORRUPTED = Column("corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over all corruptions")
+_COSTS = (
+    Column("networks", "predictions", ",", about="draws times members that are averaged"),
+    Column("parameters", "parameters", ",", about="stored by all networks of the run"),
+    Column("seconds", "training [s]", ",.0f", 1, "lower", "the time that training took"),
+)
+
+
+def overview(runs: Sequence[RunResults]) -> Section:
+    """The table, and a sentence for each score that ranks runs."""
+    intervals = [score_intervals(run.test) for run in runs]
+    rows = [
+        {"run": Cell(run.name), "method": Cell(run.method), **_scores(found), **_costs(run)}
+        for run, found in zip(runs, intervals, strict=True)
+    ]
+
+    @cache
+    def differences(one: int, other: int) -> Mapping[str, Estimate]:
+        return paired_differences(runs[one].test, runs[other].test)
+
+    lead = []
+    for column in SCORES if len(runs) > 1 else ():
+        best, *others = sorted(range(len(runs)), key=lambda i: _badness(column, rows[i][column.key].value))
+        gaps = {other: differences(best, other)[column.key] for other in others}
+        is_clear = all(abs(gap.mean) > (gap.error or 0.0) for gap in gaps.values())
+        if is_clear:
+            rows[best][column.key] = replace(rows[best][column.key], is_best=True)
+        if column.key != "brier":  # says what the NLL does
+            lead.append(_sentence(column, runs[best].name, rows[best], runs[others[0]].name, gaps[others[0]], is_clear))
+    columns = [RUN, Column("method", "method"), *SCORES]
+    for column, values in ((_AUROC, [*map(mean_auroc, runs)]), (_CORRUPTED, [*map(mean_corrupted_accuracy, runs)])):
+        if any(value is not None for value in values):
+            columns.append(column)
+            for row, cell in zip(rows, marked(column, values), strict=True):
+                row[column.key] = cell
+    note = (
+        "± is one standard error over the test images, by the bootstrap. Bold: ahead of every other run by more than "
+        "the standard error of the difference on the same images. Neither says how much another seed would change."
+    )
+    return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
+
+
+def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
+    """Cells of which the best is marked where its lead is more than the standard error of the difference.
+
+    The errors are taken to be independent; that of a difference on the same images is smaller than this, if anything.
+    """
+    there = sorted((_badness(column, value.mean), i) for i, value in enumerate(values) if value is not None)
+    cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
+    if len(there) > 1:
+        (first, best), (second, next_best) = there[:2]
+        error = math.hypot(cells[best].error or 0.0, cells[next_best].error or 0.0)
+        if second - first > error:
+            cells[best] = replace(cells[best], is_best=True)
+    return cells
+
+
+def _scores(found: Mapping[str, Interval]) -> dict[str, Cell]:
+    return {column.key: Cell(found[column.key].value, found[column.key].error) for column in SCORES}
+
+
+def _costs(run: RunResults) -> dict[str, Cell]:
+    draws, members = run.test.logits.shape[:2]
+    costs = {"networks": draws * members, "parameters": run.summary["parameters"], "seconds": run.summary["seconds"]}
+    return {key: Cell(value) for key, value in costs.items()}
+
+
+def _badness(column: Column, value: Any) -> float:
+    return -value if column.better == "higher" else value
+
+
+def _sentence(column: Column, best: str, row: Mapping[str, Cell], second: str, gap: Estimate, is_clear: bool) -> str:
+    unit = " points" if column.factor == 100 else ""
+    name = column.title.partition(" [")[0]
+    value = column.text(row[column.key].value) + (" %" if unit else "")
+    size = f"{column.text(abs(gap.mean))} ± {column.text(gap.error or 0.0)}{unit}"
+    which = "highest" if column.better == "higher" else "lowest"
+    if is_clear:
+        return f"{best} has the {which} {name}, {value}, ahead of {second} by {size}."
+    return f"{best} has the {which} {name}, {value}, but not by more than chance explains: {second} is {size} behind."

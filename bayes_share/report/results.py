@@ -1,0 +1,135 @@
+"""The runs of a report: what their folders hold, read once."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from bayes_share.compare import finished_runs
+from bayes_share.config import read_config
+from bayes_share.errors import InputError
+from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_outputs, read_predictions
+from bayes_share.run import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """A finished run.
+
+    Args:
+        name: to show.
+        folder: its files.
+        config: all options, as they are in its config.yaml.
+        summary: what it cost.
+        history: a record for each epoch.
+    """
+
+    name: str
+    folder: RunFolder
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    history: list[dict[str, float]]
+
+    @cached_property
+    def test(self) -> Predictions:
+        """Predictions on the test images."""
+        return read_predictions(self.folder.predictions("test"))
+
+    @cached_property
+    def validation(self) -> Predictions:
+        """Predictions on the validation images."""
+        return read_predictions(self.folder.predictions("validation"))
+
+    @cached_property
+    def log_probs(self) -> Float64[Tensor, "image class"]:
+        """Of the mixture, on the test images."""
+        return log_probs(self.test.logits)
+
+    @cached_property
+    def probs(self) -> Float64[Tensor, "image class"]:
+        """Of the mixture, on the test images."""
+        return self.log_probs.exp()
+
+    @cached_property
+    def right(self) -> Tensor:
+        """Whether the most probable class of each test image is right."""
+        return self.probs.argmax(-1) == self.test.labels
+
+    @cached_property
+    def train_features(self) -> Tensor | None:
+        """Features of training images ``[member, image, feature]``, where the run has them."""
+        path = self.folder.predictions("train")
+        return read_outputs(path).features if path.is_file() else None
+
+    @cached_property
+    def factors(self) -> dict[str, Tensor]:
+        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; none where there are none."""
+        if not self.folder.factors.is_file():
+            return {}
+        try:
+            with np.load(self.folder.factors, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(f"{self.folder.factors} is damaged: remove it") from error
+
+    def outputs(self, name: str) -> Outputs:
+        """Outputs for another set of images, as for ``ood/svhn``."""
+        return read_outputs(self.folder.predictions(name))
+
+    @property
+    def method(self) -> str:
+        """The algorithm, and how many networks or members it has, in a few words."""
+        words, members = str(self.config["algorithm"]), self.config.get("ensemble_size", 1)
+        if "of" in self.config:
+            words += f" of {self.config['networks']} × {self.config['of']}"
+        if "optimizer" in self.config:
+            words += f" by {self.config['optimizer']}"
+        return f"{words}, {members} members" if members > 1 else words
+
+    @property
+    def data(self) -> str:
+        """The data set, without the folders that it lies in."""
+        kind, _, path = self.config["data"].partition(":")
+        return Path(path).stem if path else str(kind)
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunResults]:
+    """Read finished runs that were tested on the same images.
+
+    Args:
+        paths: their folders.
+
+    Raises:
+        InputError: a folder that is no run or is not finished, one given twice, damaged files, or runs of other data.
+    """
+    if len({path.resolve() for path in paths}) != len(paths):
+        raise InputError("a run is given twice")
+    folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
+    return [_read_run(name, folder) for name, folder in folders.items()]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _read_run(name: str, folder: RunFolder) -> RunResults:
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        with folder.metrics.open(encoding="utf-8", newline="") as file:
+            history = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder.path}: its summary or metrics are missing or damaged: run it again") from error
+    missing = {"parameters", "seconds", "costs", "versions", "device"} - set(summary)
+    if missing or not history:
+        raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume")
+    return RunResults(name, folder, read_config(folder.config), summary, history)

@@ -1,0 +1,70 @@
+"""Selective prediction: what is gained where a network may say that it does not know."""
+
+from collections.abc import Sequence
+
+from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
+from bayes_share.evaluation.uncertainty import uncertainty
+from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
+from bayes_share.report.drawing import Line, line_drawing
+from bayes_share.report.overview import RUN
+from bayes_share.report.results import RunResults
+
+_RISKS = (0.01, 0.05, 0.1)
+_SELECTIVE = (
+    Column("aurc", "AURC", better="lower", about="the area under the risk-coverage curve"),
+    Column("excess_aurc", "excess AURC", better="lower", about="what lies above the best order that is possible"),
+    *(
+        Column(
+            f"coverage_{risk:g}", f"coverage [%] at {risk:.0%} risk", ".1f", 100, "higher", "of the images, answered"
+        )
+        for risk in _RISKS
+    ),
+)
+_KINDS = {
+    "entropy": "predictive entropy [nat]",
+    "expected_entropy": "expected entropy [nat]",
+    "mutual_information": "mutual information [nat]",
+    "variation_ratio": "variation ratio",
+}
+_UNCERTAINTY = tuple(
+    Column(f"{kind}_{part}", f"{title}, {part}") for kind, title in _KINDS.items() for part in ("right", "wrong")
+)
+
+
+def selective(runs: Sequence[RunResults]) -> Section:
+    """Risk-coverage curves and uncertainty on right and on wrong answers."""
+    curves = [risk_coverage(run.probs.amax(-1), run.right) for run in runs]
+    lines = [
+        Line(run.name, curve.coverage.mul(100).tolist(), curve.risk.mul(100).tolist(), i)
+        for i, (run, curve) in enumerate(zip(runs, curves, strict=True))
+    ]
+    draw = line_drawing("risk and coverage", "coverage [% of the images]", "risk [% wrong]", lines, (0, 100), (0, None))
+    words = "Risk-coverage curves; area under the curve: " + ", ".join(
+        f"{run.name} {curve.aurc:.4f}" for run, curve in zip(runs, curves, strict=True)
+    )
+    caption = "The images are answered in order of confidence: to the left only the surest, to the right all."
+    figure = Figure("Risk and coverage", [Panel("risk-coverage", words, draw)], caption, [run.name for run in runs])
+    table = Table("selective", "Selective prediction", (RUN, *_SELECTIVE), [*map(_row, runs, curves)])
+    note = (
+        "Means over the images that are answered right and over those answered wrong. Mutual information and the "
+        "variation ratio need more than one draw or member."
+    )
+    uncertain = Table("uncertainty", "Uncertainty", (RUN, *_UNCERTAINTY), [*map(_uncertainty, runs)], note)
+    return Section("selective", "Selective prediction and uncertainty", [], [figure, table, uncertain])
+
+
+def _row(run: RunResults, curve: RiskCoverage) -> dict[str, Cell]:
+    coverage = {f"coverage_{risk:g}": Cell(curve.coverage_at_risk(risk)) for risk in _RISKS}
+    return {"run": Cell(run.name), "aurc": Cell(curve.aurc), "excess_aurc": Cell(curve.excess_aurc), **coverage}
+
+
+def _uncertainty(run: RunResults) -> dict[str, Cell]:
+    found = uncertainty(run.test.logits)
+    several = run.test.logits.shape[:2].numel() > 1
+    row = {"run": Cell(run.name)}
+    for kind in _KINDS:
+        if several or "entropy" in kind:
+            values = getattr(found, kind)
+            for part, chosen in (("right", run.right), ("wrong", ~run.right)):
+                row[f"{kind}_{part}"] = Cell(values[chosen].mean().item() if chosen.any() else None)
+    return row

@@ -1,0 +1,57 @@
+"""Drawings for a page: SVG that stands in HTML and takes its colours from there, in light and in dark."""
+
+import io
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING
+
+from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.pictures import STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What is black or white on paper is ink or ground on a page; a line keeps its hue and changes its lightness.
+_VARIABLES: Mapping[str, str] = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--ground)",
+    "#dddddd": "var(--rule)",
+    **{colour.lower(): f"var(--line-{i})" for i, colour in enumerate(COLOURS) if colour != "#000000"},
+}
+
+
+def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
+    """A drawing as an ``<svg>`` element, as wide as what it stands in.
+
+    Args:
+        figure: the drawing.
+        name: unique on the page; begins every id.
+        alternative: what it shows, for those who do not see it.
+    """
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({**STYLE, "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
+    colours = re.compile("|".join(_VARIABLES), re.IGNORECASE)
+    text = colours.sub(lambda found: _VARIABLES[found[0].lower()], text)
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
+    text = re.sub(r"\n\s*", "\n", text)
+    head = re.match(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>', text)
+    assert head is not None
+    opened = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{head[1]}" '
+        f'role="img" aria-label="{escape(alternative)}"><title>{escape(alternative)}</title>'
+    )
+    return opened + text[head.end() :]
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """An attribute's numbers to a hundredth of a point, which nobody sees and which halves the page."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])

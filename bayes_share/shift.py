@@ -1,0 +1,148 @@
+"""Runs away from what they were trained on: tables of out-of-distribution detection and of corrupted images.
+
+They work from the predictions in the runs' folders, which `probe` leaves there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from bayes_share.data.corruptions import CORRUPTIONS
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.detection import Detection, detection
+from bayes_share.evaluation.ood import SCORES, ood_scores
+from bayes_share.evaluation.predictions import read_outputs, read_predictions
+from bayes_share.evaluation.scores import Scores, score
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.probe import Probes, probe
+from bayes_share.run import RunFolder
+
+ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
+
+
+def shift_tables(runs: Mapping[str, RunFolder], probes: Probes, by: str = "entropy") -> str:
+    """Have runs predict what they have not yet, and show how they do.
+
+    Args:
+        runs: finished, on the same data, by the name to show.
+        probes: what they are to predict.
+        by: the score of out-of-distribution images that is shown.
+
+    Raises:
+        InputError: an unknown score or one that no run has, or what `probe` refuses.
+    """
+    if by not in SCORES:
+        raise unknown("score", by, SCORES)
+    for folder in runs.values():
+        probe(folder, probes)
+    tables = []
+    if probes.ood:
+        tables += [f"Out-of-distribution images told from test images by {by}:", ood_table(runs, probes.ood_names, by)]
+    types = list(probes.corruption_types)
+    own = [kind for kind in types if kind in CORRUPTIONS]
+    official = [kind for kind in types if kind not in CORRUPTIONS]
+    for what, kinds in ((f"{', '.join(own)}", own), ("all types of CIFAR-10-C", official)):
+        if kinds:
+            tables += [f"Corrupted test images, means over {what}:", corruption_table(runs, kinds)]
+    return "\n\n".join(tables)
+
+
+def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
+    """Each score of the test images and of a set's images, by the name of the score.
+
+    Args:
+        folder: of a run with predictions for the set.
+        name: of the set.
+
+    Raises:
+        InputError: predictions that are missing or damaged.
+    """
+    train = _train_features(folder)
+    inside = ood_scores(read_outputs(folder.predictions("test")), train)
+    outside = ood_scores(read_outputs(folder.predictions(f"ood/{name}")), train)
+    return {score: (inside[score], outside[score]) for score in inside if score in outside}
+
+
+def detections(folder: RunFolder, name: str) -> dict[str, Detection]:
+    """How well each score tells a set's images from the test images; arguments as of `scores_in_out`."""
+    return {score: detection(*pair) for score, pair in scores_in_out(folder, name).items()}
+
+
+def ood_table(runs: Mapping[str, RunFolder], sets: Sequence[str], by: str = "entropy") -> str:
+    """A line for each run and set: how well a score tells the set's images from the run's test images.
+
+    Args:
+        runs: with predictions for the sets, by the name to show.
+        sets: names of out-of-distribution sets.
+        by: the score.
+
+    Raises:
+        InputError: an unknown score, or predictions that are missing or damaged.
+    """
+    if by not in SCORES:
+        raise unknown("score", by, SCORES)
+    rows: list[dict[str, Cell]] = []
+    for name, folder in runs.items():
+        there = folder.sets("ood")
+        for which in sets:
+            found = detections(folder, which).get(by)
+            size = str(there[which]).removesuffix(" images")
+            rows.append({"run": name, "set": which, "images": size, **(asdict(found) if found else {})})
+    figures = [field.name for field in fields(Detection)]
+    if not any(figures[0] in row for row in rows):
+        raise InputError(f"no run has the score {by}: {_WHY[by]}")
+    return format_table(["run", "set", "images", *figures], rows)
+
+
+_WHY = {
+    "mutual-information": "it takes several draws or members",
+    "k-nn": "it takes a network that ends with a linear layer",
+}
+
+
+def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict[str, Scores]]:
+    """The scores of each type of corruption, by severity.
+
+    Args:
+        folder: of a run with predictions for the types.
+        types: names as `RunFolder.corruption_sets` gives them.
+
+    Raises:
+        InputError: predictions that are missing or damaged.
+    """
+    there = folder.corruption_sets()
+    severities = sorted({severity for kind in types for severity in there.get(kind, [])})
+    return {
+        severity: {
+            kind: score(read_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
+        }
+        for severity in severities
+    }
+
+
+def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str:
+    """A line for each run and severity: means over types of corruption; severity 0 is the test images as they are.
+
+    Args:
+        runs: with predictions for the types, by the name to show.
+        types: names as `RunFolder.corruption_sets` gives them.
+
+    Raises:
+        InputError: predictions that are missing or damaged.
+    """
+    rows: list[dict[str, Cell]] = []
+    for name, folder in runs.items():
+        clean = {"": score(read_predictions(folder.predictions("test")))}
+        for severity, scores in {0: clean, **corruption_scores(folder, types)}.items():
+            row: dict[str, Cell] = {"run": name, "severity": severity}
+            for figure in ("accuracy", "nll", "ece"):
+                row[figure] = sum(getattr(found, figure) for found in scores.values()) / len(scores)
+            rows.append(row | {"images": next(iter(scores.values())).num_images})
+    return format_table(["run", "severity", "accuracy", "nll", "ece", "images"], rows)
+
+
+def _train_features(folder: RunFolder) -> Tensor | None:
+    path = folder.predictions("train")
+    return read_outputs(path).features if path.is_file() else None

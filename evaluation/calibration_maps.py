@@ -1,0 +1,229 @@
+"""Maps from predicted to calibrated probabilities, each fitted on validation data, in log space.
+
+Temperature, vector and beta calibration are fitted here and not by netcal 1.4, of which we saw:
+
+* Every fit of its scaling methods clears Pyro's global parameter store, the plain maximum-likelihood one too.
+* It clips probabilities at 2e-16. A classifier that is overconfident by a temperature of 30 gets one of 11, and an NLL
+  of 1.48 in place of 0.95.
+* It takes gradients by finite differences: 9 s for vector scaling of 100 classes and 5,000 images.
+
+Where nothing is clipped the two agree, which the tests check. Histogram binning and isotonic regression are netcal's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+LogProbs = Float64[Tensor, "row class"]
+Labels = Int64[Tensor, "row"]
+Map = Callable[[LogProbs], LogProbs]
+"""From log-probabilities, each row a distribution, to calibrated ones."""
+
+_RIDGE = 1e-6  # toward the identity: without it, validation data that are all right have an infinite optimum
+_LEAST_SLOPE = 1e-3  # a temperature of 1000: the order of the classes is kept, whatever the data
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """``softmax(log p / T)`` (Guo et al. 2017, arXiv 1706.04599, eq. 9); the order of the classes stays.
+
+    Args:
+        temperature: T; above 1 where the classifier was overconfident.
+    """
+
+    temperature: float
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Calibrated log-probabilities."""
+        return (log_probs / self.temperature).log_softmax(-1)
+
+
+def fit_temperature(log_probs: LogProbs, labels: Labels) -> Temperature:
+    """The temperature of the least NLL; 1000 at most."""
+
+    def loss(slope: Tensor) -> Tensor:
+        return F.cross_entropy(slope * log_probs, labels)
+
+    slope = _minimise(loss, torch.ones(1, dtype=torch.float64), lower=[_LEAST_SLOPE])
+    return Temperature(1 / slope.item())
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """``softmax(w ∘ log p + b)``: vector scaling (Guo et al. 2017, section 4.2), of log-probabilities.
+
+    A mixture has no other logits than these.
+
+    Args:
+        weights: w, ``[class]``.
+        biases: b, ``[class]``.
+    """
+
+    weights: Float64[Tensor, "class"]
+    biases: Float64[Tensor, "class"]
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Calibrated log-probabilities."""
+        return (self.weights * log_probs + self.biases).log_softmax(-1)
+
+
+def fit_vector(log_probs: LogProbs, labels: Labels) -> Vector:
+    """Weights and biases of the least NLL."""
+    ones = torch.ones(log_probs.shape[1], dtype=torch.float64)
+
+    def loss(numbers: Tensor) -> Tensor:
+        weights, biases = numbers.chunk(2)
+        return F.cross_entropy(weights * log_probs + biases, labels)
+
+    weights, biases = _minimise(loss, torch.cat([ones, 0 * ones])).chunk(2)
+    return Vector(weights, biases)
+
+
+@dataclass(frozen=True, eq=False)
+class Beta:
+    """``logit q = a log p − b log(1 − p) + c`` for each class against the rest, and then normalised.
+
+    Kull, Silva Filho and Flach 2017, "Beta calibration", section 4; a and b are not negative, so q grows with p.
+
+    Args:
+        coefficients: a, b and c, ``[class, 3]``.
+    """
+
+    coefficients: Float64[Tensor, "class 3"]
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Calibrated log-probabilities."""
+        logits = (_beta_features(log_probs) * self.coefficients.T[:, None]).sum(0)
+        return F.logsigmoid(logits).log_softmax(-1)
+
+
+def fit_beta(log_probs: LogProbs, labels: Labels) -> Beta:
+    """For each class the coefficients of the least binary NLL."""
+    start = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    coefficients = []
+    for of_class, features in enumerate(_beta_features(log_probs).unbind(-1)):
+        target = (labels == of_class).double()
+
+        def loss(numbers: Tensor, features: Tensor = features, target: Tensor = target) -> Tensor:
+            return F.binary_cross_entropy_with_logits(numbers @ features, target)
+
+        coefficients.append(_minimise(loss, start, lower=[0.0, 0.0, None]))
+    return Beta(torch.stack(coefficients))
+
+
+def _beta_features(log_probs: LogProbs) -> Float64[Tensor, "3 row class"]:
+    """``log p``, ``−log(1 − p)`` and 1."""
+    # 1 − p, where p is nearly 1, is the sum of the other classes; only a row's largest p can be above a half.
+    top = log_probs.argmax(-1, keepdim=True)
+    others = log_probs.scatter(-1, top, -torch.inf).logsumexp(-1, keepdim=True)
+    log_rest = torch.log1p(-log_probs.exp().clamp(max=0.5)).scatter(-1, top, others)
+    return torch.stack([log_probs, -log_rest, torch.ones_like(log_probs)])
+
+
+@dataclass(frozen=True, eq=False)
+class OneVsRest:
+    """A calibrated probability for each class against the rest, and then normalised.
+
+    A probability of 0 becomes the smallest float32, 1e-38, so that its log is finite. A row in which every class gets 0
+    stays as it was.
+
+    Args:
+        estimators: of each class, netcal's.
+    """
+
+    estimators: Sequence[Any]
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Calibrated log-probabilities."""
+        probs = log_probs.exp().clamp(max=1).unbind(-1)
+        calibrated = [
+            torch.from_numpy(estimator.transform(p.numpy()))
+            for estimator, p in zip(self.estimators, probs, strict=True)
+        ]
+        found = torch.stack(calibrated, dim=-1)
+        log_found = found.clamp(min=_TINY).log().log_softmax(-1)
+        return torch.where(found.sum(-1, keepdim=True) > 0, log_found, log_probs)
+
+
+def fit_histogram(log_probs: LogProbs, labels: Labels) -> OneVsRest:
+    """Histogram binning (Zadrozny and Elkan 2001) by netcal: the share of the class in 10 bins of its probability.
+
+    An empty bin gives its middle. netcal fits with bins ``[lo, hi)`` and reads them as ``(lo, hi]``, which matters to a
+    probability that is exactly on an edge.
+    """
+    from netcal.binning import HistogramBinning
+
+    return _one_vs_rest(lambda: HistogramBinning(bins=10), log_probs, labels)
+
+
+def fit_isotonic(log_probs: LogProbs, labels: Labels) -> OneVsRest:
+    """Isotonic regression (Zadrozny and Elkan 2002) by netcal: the best map that does not fall."""
+    from netcal.binning import IsotonicRegression
+
+    return _one_vs_rest(IsotonicRegression, log_probs, labels)
+
+
+def _one_vs_rest(make: Callable[[], Any], log_probs: LogProbs, labels: Labels) -> OneVsRest:
+    columns = enumerate(log_probs.exp().clamp(max=1).unbind(-1))
+    return OneVsRest([make().fit(p.numpy(), (labels == k).long().numpy()) for k, p in columns])
+
+
+@dataclass(frozen=True, eq=False)
+class AmongSeen:
+    """A map for the classes that occur in the validation data; the others keep their probability.
+
+    A class that never occurs says nothing of how its probability should change, and the maps above would call it
+    impossible.
+
+    Args:
+        inner: of the distribution over the classes that occur.
+        seen: which they are, ``[class]``.
+    """
+
+    inner: Map
+    seen: Bool[Tensor, "class"]
+
+    def __call__(self, log_probs: LogProbs) -> LogProbs:
+        """Calibrated log-probabilities."""
+        among, log_mass = _among(log_probs, self.seen)
+        result = log_probs.clone()
+        result[:, self.seen] = self.inner(among) + log_mass
+        return result
+
+
+def fit_among_seen(fit: Callable[[LogProbs, Labels], Map], log_probs: LogProbs, labels: Labels) -> AmongSeen:
+    """Fit a map to the distribution over the classes that occur among the labels."""
+    seen = labels.bincount(minlength=log_probs.shape[1]) > 0
+    among, _ = _among(log_probs, seen)
+    return AmongSeen(fit(among, (seen.cumsum(0) - 1)[labels]), seen)
+
+
+def _among(log_probs: LogProbs, seen: Bool[Tensor, "class"]) -> tuple[Float64[Tensor, "row seen"], Tensor]:
+    """The distribution over the classes that were seen, and the log of their probability, ``[row, 1]``."""
+    among = log_probs[:, seen]
+    log_mass = among.logsumexp(-1, keepdim=True)
+    return among - log_mass, log_mass
+
+
+def _minimise(
+    loss: Callable[[Tensor], Tensor], identity: Float64[Tensor, "number"], lower: Sequence[float | None] | None = None
+) -> Float64[Tensor, "number"]:
+    """The point of the least loss, a convex function, above bounds."""
+    from scipy.optimize import minimize
+
+    def evaluate(numbers: Any) -> tuple[float, Any]:
+        point = torch.tensor(numbers, requires_grad=True)
+        value = loss(point) + _RIDGE / 2 * (point - identity).square().sum()
+        (gradient,) = torch.autograd.grad(value, point)
+        return value.item(), gradient.numpy()
+
+    bounds = None if lower is None else [(bound, None) for bound in lower]
+    options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9}
+    found = minimize(evaluate, identity.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return torch.from_numpy(found.x)

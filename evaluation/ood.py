@@ -1,0 +1,103 @@
+"""Scores that say how far an image seems to be from what a network was trained on; the larger, the further out.
+
+Each works from the outputs alone, of any number of draws and members, which are the components of a mixture. The scores
+of probabilities are those of the mixture; those of logits are means over the components, since logits of a mixture are
+none of the networks'.
+"""
+
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.checks import check_features
+from bayes_share.evaluation.predictions import Outputs, log_probs
+
+SCORES = ("max-probability", "entropy", "mutual-information", "energy", "max-logit", "k-nn")
+"""The names of all scores."""
+
+_NEIGHBOUR = 50
+_AT_A_TIME = 500  # images whose distances to all training images are in memory
+
+
+def ood_scores(
+    outputs: Outputs, train_features: Float32[Tensor, "member train feature"] | None = None
+) -> dict[str, Float64[Tensor, "image"]]:
+    """All scores that outputs allow, by name.
+
+    - ``max-probability``: 1 minus the largest probability of the mixture (Hendrycks and Gimpel 2017, arXiv 1610.02136).
+    - ``entropy``: of the mixture, in nats.
+    - ``mutual-information``: of class and component, the entropy of the mixture minus the mean of the components'
+      (arXiv 1112.5745, eq. 2); only where there are several components.
+    - ``energy``: minus log-sum-exp of the logits, mean over components (Liu et al. 2020, arXiv 2010.03759, eq. 4, at
+      temperature 1).
+    - ``max-logit``: minus the largest logit, mean over components (Hendrycks et al. 2022, arXiv 1911.11132).
+    - ``k-nn``: distance of the features to those of the k-th nearest training image, mean over members (Sun et al.
+      2022, arXiv 2204.06507), with k = 50, or as many training images as there are; only where there are features.
+
+    Args:
+        outputs: of the images.
+        train_features: of training images, of the same members.
+
+    Raises:
+        InputError: training features of other members or another length than the outputs' features, or not finite.
+
+    >>> sure, unsure = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 0.0])
+    >>> found = ood_scores(Outputs(torch.stack([sure, unsure])[None, None]))
+    >>> list(found)
+    ['max-probability', 'entropy', 'energy', 'max-logit']
+    >>> found["entropy"]
+    tensor([0.0901, 0.6931], dtype=torch.float64)
+    """
+    mixture = log_probs(outputs.logits)
+    entropy = _entropy(mixture)
+    components = outputs.logits.flatten(0, 1)
+    count = len(components)
+    scores = {"max-probability": -torch.expm1(mixture.amax(-1)), "entropy": entropy}
+    if count > 1:
+        within = sum(_entropy(component.double().log_softmax(-1)) for component in components) / count
+        scores["mutual-information"] = entropy - within
+    scores["energy"] = -sum(component.double().logsumexp(-1) for component in components) / count
+    scores["max-logit"] = -sum(component.double().amax(-1) for component in components) / count
+    if outputs.features is not None and train_features is not None:
+        scores["k-nn"] = nearest_distance(outputs.features, train_features)
+    return scores
+
+
+def nearest_distance(
+    features: Float[Tensor, "member image feature"], train_features: Tensor, k: int = _NEIGHBOUR
+) -> Float64[Tensor, "image"]:
+    """The Euclidean distance to the k-th nearest of the training images, mean over members.
+
+    Args:
+        features: of the images.
+        train_features: of training images, of the same members.
+        k: which of the neighbours; the furthest where there are fewer.
+
+    Raises:
+        InputError: k below 1, training features of other members or another length, or not finite.
+
+    >>> train = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]])
+    >>> nearest_distance(torch.tensor([[[1.0, 0.0]]]), train, k=2)
+    tensor([0.8944], dtype=torch.float64)
+    """
+    if k < 1:
+        raise InputError(f"the nearest neighbour is number 1, and number {k} was asked for")
+    members, _, length = features.shape
+    if train_features.ndim != 3 or train_features.shape[::2] != (members, length):
+        raise InputError(
+            f"features of training images are {list(train_features.shape)}, but must be of {members} members and "
+            f"{length} long, as those of the images"
+        )
+    check_features(train_features, members, train_features.shape[1])
+    k = min(k, train_features.shape[1])
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    for own, train in zip(features.double(), train_features.double(), strict=True):
+        distances = (torch.cdist(part, train) for part in own.split(_AT_A_TIME))
+        total += torch.cat([part.kthvalue(k, dim=-1).values for part in distances])
+    return total / members
+
+
+def _entropy(log_probs: Float64[Tensor, "image class"]) -> Float64[Tensor, "image"]:
+    """In nats; a probability of 0 adds nothing."""
+    return torch.special.entr(log_probs.exp()).sum(-1)

@@ -1,0 +1,153 @@
+"""Post-hoc calibration: predictions made honest by a map that is fitted on validation data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.calibration_maps import (
+    Labels,
+    LogProbs,
+    Map,
+    fit_among_seen,
+    fit_beta,
+    fit_histogram,
+    fit_isotonic,
+    fit_temperature,
+    fit_vector,
+)
+from bayes_share.evaluation.predictions import Predictions, log_probs
+
+CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
+CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
+"""The methods by name."""
+
+Pooling = Literal["before", "after"]
+"""Where probabilities are averaged: before the map, which sees the mixture, or after it, which sees each component."""
+
+_LEAST_IMAGES = 20
+
+_FITS: dict[str, Callable[[LogProbs, Labels], Map]] = {
+    "temperature": fit_temperature,
+    "vector": partial(fit_among_seen, fit_vector),
+    "beta": partial(fit_among_seen, fit_beta),
+    "histogram": partial(fit_among_seen, fit_histogram),
+    "isotonic": partial(fit_among_seen, fit_isotonic),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A fitted map, to be called on predictions.
+
+    Args:
+        method: how it was fitted.
+        pooling: what it is applied to.
+        num_classes: of the predictions.
+        map: from log-probabilities ``[row, class]`` to calibrated ones.
+    """
+
+    method: CalibrationMethod
+    pooling: Pooling
+    num_classes: int
+    map: Map
+
+    def __call__(self, predictions: Predictions) -> Predictions:
+        """Calibrated predictions, whose logits are the logs of probabilities.
+
+        Args:
+            predictions: of any images, with the classes that the map was fitted to.
+
+        Returns:
+            Logits ``[1, 1, image, class]`` where the mixture was calibrated, else ``[draw, member, image, class]``;
+            without features. A probability of 0, which a histogram or isotonic regression may give, becomes 1e-38.
+
+        Raises:
+            InputError: another number of classes.
+        """
+        num_classes = predictions.logits.shape[-1]
+        if num_classes != self.num_classes:
+            raise InputError(
+                f"the calibration was fitted to {self.num_classes} classes, and these predictions have {num_classes}"
+            )
+        rows = _rows(predictions, self.pooling)
+        components = (1, 1) if self.pooling == "before" else predictions.logits.shape[:2]
+        logits = self.map(rows).reshape(*components, -1, num_classes)
+        return Predictions(logits.float(), predictions.labels)
+
+
+def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling: Pooling = "before") -> Calibration:
+    """Fit a map to validation predictions, by the NLL or by counting.
+
+    All maps but "temperature" are fitted to the classes that occur; the others keep their probability.
+
+    Args:
+        method: "temperature" (one number), "vector" (two for each class), "beta" (three for each class against the
+            rest), "histogram" or "isotonic" (each class against the rest).
+        validation: what the map is fitted to; never what it is judged by.
+        pooling: "before": the mixture of all draws and members is calibrated. "after": each component is, and then they
+            are averaged, which leaves their mixture less confident than calibrated (Rahaman and Thiery 2021, arXiv
+            2007.08792). All components have one map, fitted to all of them together: draws of a posterior are
+            exchangeable, so that number 3 has no map of its own, and members have the same expected errors.
+
+    Raises:
+        InputError: an unknown method or pooling; fewer than 20 images, or of one class only.
+    """
+    if method not in CALIBRATIONS:
+        raise unknown("calibration", method, CALIBRATIONS)
+    if pooling not in get_args(Pooling):
+        raise unknown("pooling", pooling, get_args(Pooling))
+    labels = validation.labels
+    if len(labels) < _LEAST_IMAGES:
+        raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation images or more, not {len(labels)}")
+    if bool((labels == labels[0]).all()):
+        raise InputError(f"calibration needs validation images of two classes or more: all are of class {labels[0]}")
+    rows = _rows(validation, pooling)
+    fitted = _FITS[method](rows, labels.cpu().repeat(len(rows) // len(labels)))
+    return Calibration(method, pooling, rows.shape[-1], fitted)
+
+
+def calibrate(
+    method: CalibrationMethod, validation: Predictions, test: Predictions, pooling: Pooling = "before"
+) -> Predictions:
+    """Test predictions, calibrated by a map that is fitted to validation predictions.
+
+    Args:
+        method: see `fit_calibration`.
+        validation: what the map is fitted to.
+        test: what it is applied to; its labels are not looked at.
+        pooling: see `fit_calibration`.
+
+    Returns:
+        As of `Calibration`.
+
+    Raises:
+        InputError: what `fit_calibration` refuses, or validation and test predictions of different classes.
+
+    A classifier of which each logit is three times what it should be:
+
+    >>> import torch
+    >>> from bayes_share.evaluation.scores import score
+    >>> honest = torch.tensor([[0.8, 0.2]]).log().expand(500, 2)
+    >>> predictions = Predictions(3 * honest[None, None], labels=(torch.arange(500) % 5 == 0).long())
+    >>> calibrated = calibrate("temperature", predictions, predictions)
+    >>> [round(score(found).nll, 4) for found in (predictions, calibrated)]
+    [0.8473, 0.5004]
+    """
+    if validation.logits.shape[-1] != test.logits.shape[-1]:
+        raise InputError(
+            f"the validation predictions are of {validation.logits.shape[-1]} classes, and the test predictions of "
+            f"{test.logits.shape[-1]}"
+        )
+    return fit_calibration(method, validation, pooling)(test)
+
+
+def _rows(predictions: Predictions, pooling: Pooling) -> Tensor:
+    """The log-probabilities that a map sees, ``[row, class]``: of the mixture, or of each component in turn."""
+    logits = predictions.logits.cpu()
+    if pooling == "before":
+        return log_probs(logits)
+    return logits.double().log_softmax(-1).flatten(0, 2)

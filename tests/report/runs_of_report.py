@@ -1,0 +1,22 @@
+"""Real runs of a few epochs for the report to be about."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from bayes_share.config import RunConfig
+from bayes_share.inference import MAP, MCDropout
+from bayes_share.run import run
+
+_SHORT = RunConfig(model="mlp", epochs=2)
+CONFIGS = {
+    "single": _SHORT,
+    "ensemble": replace(_SHORT, algorithm=MAP(), ensemble_size=3),
+    "dropout": replace(_SHORT, algorithm=MCDropout(), num_samples=4),
+}
+
+
+def make_runs(folder: Path) -> list[Path]:
+    """A single network, an ensemble, and one that is drawn from; on digits."""
+    for name, config in CONFIGS.items():
+        run(config, folder / name, progress=False)
+    return [folder / name for name in CONFIGS]

@@ -1,0 +1,142 @@
+"""What the report says agrees with the scores that it is about."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.predictions import Predictions, write_predictions
+from bayes_share.evaluation.repeats import Estimate
+from bayes_share.evaluation.scores import score
+from bayes_share.report.build import build_report
+from bayes_share.report.document import Column, Report, Table
+from bayes_share.report.gallery import gallery
+from bayes_share.report.overview import SCORES, marked, overview
+from bayes_share.report.results import RunResults, read_runs
+
+
+def table(report: Report, name: str) -> Table:
+    return next(table for table in report.blocks(Table) if table.name == name)
+
+
+def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: list[RunResults]) -> None:
+    for run, row in zip(runs, table(report, "overview").rows, strict=True):
+        scores = score(run.test)
+        assert row["run"].value == run.name
+        for column in SCORES:
+            assert row[column.key].value == pytest.approx(getattr(scores, column.key), abs=1e-12)
+            assert 0 < (row[column.key].error or 0) < 1
+        assert row["networks"].value == scores.num_draws * scores.num_members
+
+
+def made_up(name: str, like: RunResults, probs: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> RunResults:
+    folder = type(like.folder)(tmp_path / name)
+    write_predictions(folder.predictions("test"), Predictions(probs.log().float()[None, None], labels))
+    return RunResults(name, folder, like.config, like.summary, like.history)
+
+
+def test_the_best_is_marked_where_its_lead_is_more_than_chance_and_only_there(
+    runs: list[RunResults], tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (200,), generator=generator)
+    sure = torch.full((200, 10), 0.02).scatter(1, labels[:, None], 0.82)
+    unsure = torch.full((200, 10), 0.05).scatter(1, labels[:, None], 0.55)
+    noisy = (sure + 0.1 * torch.rand((200, 10), generator=generator)).log().softmax(-1)
+    one, other, third = (
+        made_up(name, runs[0], probs, labels, tmp_path)
+        for name, probs in (("sure", sure), ("unsure", unsure), ("noisy", noisy))
+    )
+    rows = overview([other, one]).blocks[0].rows
+    assert [row["nll"].is_best for row in rows] == [False, True]
+    assert [row["accuracy"].is_best for row in rows] == [False, False]  # all are right, for both
+    lead = overview([other, one]).lead
+    assert lead[1].startswith(f"sure has the lowest NLL, {-math.log(0.82):.4f}, ahead of unsure by 0.3993 ± 0.0000")
+    assert "not by more than chance" in lead[0]
+    alone = overview([third])
+    assert not alone.lead
+    assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
+
+
+def test_marks_by_errors_alone() -> None:
+    column = Column("auroc", "AUROC", better="higher")
+
+    def best(*values: Estimate | None) -> list[bool]:
+        return [cell.is_best for cell in marked(column, values)]
+
+    assert best(Estimate(0.9, 0.01, 1), Estimate(0.8, 0.01, 1)) == [True, False]
+    assert best(Estimate(0.9, 0.08, 1), Estimate(0.8, 0.08, 1)) == [False, False]
+    assert best(Estimate(0.9, 0.01, 1), None) == [False, False]
+    assert marked(column, [None])[0].value is None
+
+
+def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
+    ensemble = runs[1]
+    confidence, predicted = ensemble.probs.max(-1)
+    wrong = predicted != ensemble.test.labels
+    surest = (confidence * wrong).argsort(descending=True)[:3].tolist()
+    shown = next(block for block in gallery(runs, 3).blocks if block.title == "ensemble: the most confident mistakes")
+    assert [picture.title for picture in shown.pictures] == [
+        f"Test image {i}, of class {int(ensemble.test.labels[i])}" for i in surest
+    ]
+    whole, *members = shown.pictures[0].opinions
+    assert [opinion.who for opinion in (whole, *members)] == ["all", "member 0", "member 1", "member 2"]
+    for place, opinion in enumerate(members):
+        probs = ensemble.test.logits[0, place, surest[0]].double().softmax(-1)
+        assert opinion.shares[0].probability == pytest.approx(probs.max().item())
+        assert opinion.shares[0].name == str(int(probs.argmax()))
+    assert not whole.shares[0].is_right
+
+
+def test_images_that_are_not_there_are_said_to_be_missing(runs: list[RunResults]) -> None:
+    gone = RunResults("gone", runs[0].folder, {**runs[0].config, "data": "npz:/nowhere"}, {}, [])
+    section = gallery([gone], 3)
+    assert not section.blocks
+    assert "no such file" in section.lead[0]
+
+
+def test_human_labels_of_other_images_are_refused(runs: list[RunResults]) -> None:
+    with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
+        build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
+
+
+def test_human_labels_get_a_table(runs: list[RunResults]) -> None:
+    humans = torch.full((358, 10), 0.1, dtype=torch.float64)
+    rows = table(build_report(runs[:1], humans=humans), "human").rows
+    probs = runs[0].log_probs
+    assert rows[0]["cross_entropy"].value == pytest.approx(-(probs.mean(-1)).mean().item())
+
+
+def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[RunResults], tmp_path: Path) -> None:
+    for name in ("config.yaml", "summary.json", "metrics.csv"):
+        (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
+    fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
+    write_predictions(tmp_path / "predictions" / "test.npz", fewer)
+    with pytest.raises(InputError, match="are runs on different data"):
+        read_runs([paths[0], tmp_path])
+
+
+def test_a_run_given_twice_is_refused(paths: Sequence[Path]) -> None:
+    with pytest.raises(InputError, match="given twice"):
+        read_runs([paths[0], paths[1], paths[0] / ".." / paths[0].name])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "summary.json").write_text("{}"), "damaged"),
+        (lambda folder: (folder / "summary.json").unlink(), "not finished"),
+        (lambda folder: (folder / "metrics.csv").write_text("epoch\nabc\n"), "missing or damaged"),
+        (lambda folder: (folder / "config.yaml").unlink(), "is not a run"),
+    ],
+)
+def test_damaged_runs_are_refused(paths: Sequence[Path], tmp_path: Path, spoil, says: str) -> None:
+    for name in ("config.yaml", "summary.json", "metrics.csv"):
+        (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=says) as caught:
+        read_runs([tmp_path])
+    assert "\n" not in str(caught.value)
