@@ -63,11 +63,9 @@ def diversity(predictions: Predictions) -> Diversity:
     num_members = min(num_draws, _MOST_DRAWS) if is_one_network else members_of_a_draw
     right, lost = torch.zeros(2, num_members, dtype=torch.float64)
     apart, crossed, alike = torch.zeros(3, num_members, num_members, dtype=torch.float64)
-    first = 0
-    for part in _parts(logits, is_one_network):
+    for part, images in _parts(logits, is_one_network):
         opinions = part.double().log_softmax(-1).logsumexp(0) - math.log(len(part))
-        part_labels = labels[first : first + opinions.shape[1]]
-        first += len(part_labels)
+        part_labels = labels[images]
         votes = opinions.argmax(-1)
         right += (votes == part_labels).sum(1)
         lost -= opinions.gather(-1, part_labels.expand(num_members, -1)[..., None]).sum((1, 2))
@@ -90,11 +88,11 @@ def diversity(predictions: Predictions) -> Diversity:
 
 def _parts(
     logits: Float[Tensor, "draw member image class"], is_one_network: bool
-) -> Iterator[Float[Tensor, "kept compared part class"]]:
+) -> Iterator[tuple[Float[Tensor, "kept compared part class"], slice]]:
     """At most 16 draws of a few images at a time; where they are what is compared, along the axis of members."""
     kept = torch.linspace(0, len(logits) - 1, min(len(logits), _MOST_DRAWS)).round().long()
-    for part in image_parts(logits):
-        yield part[kept].transpose(0, 1) if is_one_network else part[kept]
+    for part, images in image_parts(logits):
+        yield part[kept].transpose(0, 1) if is_one_network else part[kept], images
 
 
 def _vendi_score(kernel: Float64[Tensor, "member member"]) -> float:
@@ -102,9 +100,11 @@ def _vendi_score(kernel: Float64[Tensor, "member member"]) -> float:
     return torch.special.entr(weights).sum().exp().item()
 
 
-def _identical(parts: Iterable[Float[Tensor, "draw member part class"]], num_members: int) -> list[tuple[int, int]]:
+def _identical(
+    parts: Iterable[tuple[Float[Tensor, "draw member part class"], slice]], num_members: int
+) -> list[tuple[int, int]]:
     pairs = list(combinations(range(num_members), 2))
-    for part in parts:
+    for part, _ in parts:
         pairs = [(i, j) for i, j in pairs if torch.equal(part[:, i], part[:, j])]
         if not pairs:
             break

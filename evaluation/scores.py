@@ -149,12 +149,11 @@ def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[T
     """
     check_logits(logits)
     check_labels(labels, *logits.shape[-2:])
-    parts = image_parts(logits)
-    values = []
-    for part, part_labels in zip(parts, labels.split(parts[0].shape[2]), strict=True):
-        log_probs = part.flatten(0, 1).double().log_softmax(-1)
-        values.append(-log_probs.gather(-1, part_labels.expand(len(log_probs), -1)[..., None]).squeeze(-1))
-    return torch.cat(values, dim=1).mean().item()
+    lost = torch.empty(*logits.shape[:-1], dtype=torch.float64, device=logits.device)
+    for part, images in image_parts(logits):
+        chosen = labels[images].expand(part.shape[:-1])[..., None]
+        lost[:, :, images] = -part.double().log_softmax(-1).gather(-1, chosen).squeeze(-1)
+    return lost.mean().item()
 
 
 @dataclass(frozen=True)

@@ -48,18 +48,16 @@ def uncertainty(logits: Float[Tensor, "draw member image class"]) -> Uncertainty
     tensor([[0.6931, 0.0000, 0.6931, 0.5000]], dtype=torch.float64)
     """
     check_logits(logits)
-    parts = [_of_part(part.flatten(0, 1).double().log_softmax(-1)) for part in image_parts(logits)]
-    entropy, expected_entropy, ratio = (torch.cat(values) for values in zip(*parts, strict=True))
+    entropy, expected_entropy, ratio = torch.empty(3, logits.shape[2], dtype=torch.float64, device=logits.device)
+    for part, images in image_parts(logits):
+        components = part.flatten(0, 1).double().log_softmax(-1)
+        entropy[images] = _entropy(components.logsumexp(0) - math.log(len(components)))
+        expected_entropy[images] = _entropy(components).mean(0)
+        votes = components.argmax(-1)
+        ratio[images] = 1 - (votes == votes.mode(0).values).double().mean(0)
     # Jensen's inequality says that it is not negative, but rounding does not know.
     information = (entropy - expected_entropy).clamp(min=0)
     return Uncertainty(entropy, expected_entropy, information, ratio)
-
-
-def _of_part(components: Float64[Tensor, "component image class"]) -> tuple[Tensor, Tensor, Tensor]:
-    mixture = components.logsumexp(0) - math.log(len(components))
-    votes = components.argmax(-1)
-    modal = (votes == votes.mode(0).values).double().mean(0)
-    return _entropy(mixture), _entropy(components).mean(0), 1 - modal
 
 
 def _entropy(log_probs: Float64[Tensor, "... class"]) -> Float64[Tensor, "..."]:

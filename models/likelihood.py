@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +14,7 @@ from bayes_share.errors import InputError
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
-_AT_A_TIME = 2**20  # logits
+_AT_A_TIME = 2**18  # logits
 
 
 class Likelihood(nn.Module, ABC):
@@ -146,21 +146,32 @@ def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float
     >>> mixture_log_probs(torch.stack([sure, unsure])[None]).exp()
     tensor([[0.2502, 0.7498]], dtype=torch.float64)
     """
-    parts = [part.flatten(0, 1).double().log_softmax(-1).logsumexp(0) for part in image_parts(logits)]
-    return torch.cat(parts) - math.log(logits.shape[0] * logits.shape[1])
+    num_draws, num_members, num_images, num_classes = logits.shape
+    found = torch.empty(num_images, num_classes, dtype=torch.float64, device=logits.device)
+    for part, images in image_parts(logits):
+        found[images] = part.flatten(0, 1).double().log_softmax(-1).logsumexp(0)
+    return found - math.log(num_draws * num_members)
 
 
-def image_parts(logits: Float[Tensor, "draw member batch class"]) -> Sequence[Float[Tensor, "draw member part class"]]:
-    """The logits of a few images at a time, in order; of these, arrays in float64 are small.
+def image_parts(
+    logits: Float[Tensor, "draw member batch class"],
+) -> Iterator[tuple[Float[Tensor, "draw member part class"], slice]]:
+    """The logits of a few images at a time; of these, arrays in float64 are small.
+
+    What is kept of a part belongs into an array that was there before: a small one that is made between large ones,
+    and stays, takes their place in memory, which then grows with every part.
 
     Args:
         logits: also ones that are larger than the memory, and mapped from a file.
 
-    Returns:
-        Views, each of as many images as have about a million logits, and of at least one.
+    Yields:
+        Views, in order, each of as many images as have about 250,000 logits and of at least one; and which they are.
     """
-    draws, members, _, classes = logits.shape
-    return logits.split(max(1, _AT_A_TIME // (draws * members * classes)), dim=2)
+    draws, members, num_images, classes = logits.shape
+    size = max(1, _AT_A_TIME // (draws * members * classes))
+    for first in range(0, num_images, size):
+        images = slice(first, first + size)
+        yield logits[:, :, images], images
 
 
 def _check_shapes(expected: torch.Size, outputs: Tensor, targets: Tensor) -> None:

@@ -156,3 +156,14 @@ def test_thresholds_are_swept(
     assert seen >= set(layers.THRESHOLDS)
     assert before == way._FOLD_ABOVE
     assert "Best threshold overall: " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux's /proc")
+def test_predictions_are_evaluated_in_a_fresh_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = importlib.import_module("benchmarks.evaluation")
+    sizes = ["--draws", "3", "--images", "40", "--classes", "7", "--threads", "1"]
+    benchmark.main([*sizes, "--folder", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "| `uncertainty` | 0." in printed
+    assert "Resident memory: 0." in printed
+    assert list(tmp_path.iterdir()) == []

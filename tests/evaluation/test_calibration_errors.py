@@ -130,6 +130,11 @@ def test_ties_are_in_one_bin_whatever_their_order() -> None:
     assert adaptive_ece(confident([0.7] * 5), torch.tensor([0, 0, 0, 1, 1])) == approx(0.1)
 
 
+def test_ties_have_the_mean_of_their_ranks() -> None:
+    probs = confident([0.5] * 3 + [0.9])  # of the ranks 0, 1 and 2 the mean is 1, of the lower half
+    assert adaptive_ece(probs, torch.tensor([0, 0, 0, 1]), 2) == approx((1.5 + 0.9) / 4)
+
+
 def test_fewer_images_than_bins_have_a_bin_each() -> None:
     probs, labels = confident([0.4, 0.6, 0.8]), torch.tensor([0, 1, 0])
     assert adaptive_ece(probs, labels, 15) == approx((0.6 + 0.6 + 0.2) / 3)

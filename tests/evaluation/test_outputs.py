@@ -215,3 +215,13 @@ def test_an_array_that_is_shorter_than_it_says_is_damaged(tmp_path: Path) -> Non
         member.write(bytes(40))
     with pytest.raises(InputError, match=r"damaged, or no \.npz file of plain arrays \(ValueError\)"):
         read_outputs(path)
+
+
+def test_a_damaged_byte_far_into_a_file_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    write_predictions(path, make())
+    content = bytearray(path.read_bytes())
+    content[10_000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged, or no \.npz file of plain arrays \(BadZipFile\)"):
+        read_predictions(path)
