@@ -50,6 +50,17 @@ def test_the_options_need_not_be_given_again(half: Path, expected: Expected) -> 
     assert differences(left(half), expected("single network")) == []
 
 
+def test_an_option_that_is_younger_than_the_run_has_its_default(half: Path, expected: Expected) -> None:
+    config = half / "config.yaml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("share_layers", "hold_out"))]
+    config.write_text("\n".join(lines) + "\n")
+    refused = one_line(command("fit", "--resume", "--out", half, "--share-layers", "all"), 2)
+    assert "share_layers none, which cannot be resumed with all" in refused
+    ended_well(command("fit", "--resume", "--no-progress", "--out", half))
+    there, wanted = ({**found, "config": None} for found in (left(half), expected("single network")))
+    assert differences(there, wanted) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
