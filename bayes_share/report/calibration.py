@@ -112,7 +112,8 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
             for method in ("none", *get_args(CalibrationMethod))
         ]
         note = "Fitted on the validation images, to the average over draws and members; reported on the test images."
-        title = f"{column.title.partition(' [')[0]} before and after post-hoc calibration"
+        name = column.title.partition(" [")[0]
+        title = f"{name[0].upper()}{name[1:]} before and after post-hoc calibration"
         tables.append(Table(f"posthoc-{column.key}", title, (RUN, *columns), rows[column.key], note))
     return tables
 

@@ -1,6 +1,6 @@
 """The health of ensembles: whether the members differ, and whether one of them is weak."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -129,17 +129,19 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
             rows.append({"run": Cell(run.name), "factor": Cell(kind), **{k: Cell(v) for k, v in values.items()}})
     spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Means over all layers and channels.")
     panels = [
-        Panel(f"factors-{run.name}", f"Rank-1 factors of {run.name} by channel and member", _draw_forest(run))
+        Panel(f"factors-{run.name}-{name}", f"Rank-1 factors {name} of {run.name} by channel and member", drawing)
         for run in factored
+        for name, drawing in _forests(run)
     ]
     caption = (
-        "Factors of the first and of the last layer by channel, a colour for each member; where they are drawn, the "
+        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are drawn, the "
         "thin line holds 94 % of the draws and the thick one half of them."
     )
     return [spread, Figure("Rank-1 factors", panels, caption)]
 
 
-def _draw_forest(run: RunResults) -> Callable[[bool], "Drawing"]:
+def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
     names = list(run.factors)
-    chosen = dict.fromkeys([*names[:2], *names[-2:]])
-    return lambda with_legend: forest_drawing({name: run.factors[name] for name in chosen}, num_channels=8)
+    for name in dict.fromkeys([*names[:2], names[-2]]):
+        shown = {f"{run.name}: {name}": run.factors[name]}
+        yield name, lambda with_legend, shown=shown: forest_drawing(shown, num_channels=8)

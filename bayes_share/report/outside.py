@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN = "entropy"
 """The score of the figures, which every run has."""
 
+_LEAST = 0.05  # per cent of the images: where the histograms' axis begins
 _WHICH = (Column("set", "set"), Column("run", "run"))
 _DETECTION = (
     Column("auroc", "AUROC", ".4f", better="higher", about="the chance that an image from outside has a larger score"),
@@ -114,10 +115,13 @@ def _roc(sets: Sequence[str], runs: Sequence[RunResults]) -> Figure:
                 lines.append(Line(run.name, false, true, i))
                 words.append(f"{run.name} {detection(inner, outer).auroc:.3f}")
         draw = line_drawing(
-            name, "test images taken as outside", "found of the set", lines, (0.0, 1.0), (0.0, 1.0), diagonal=True
+            name, "share of the test images", "share of the set", lines, (0.0, 1.0), (0.0, 1.0), diagonal=True
         )
         panels.append(Panel(f"roc-{name}", f"ROC curves for {name}; areas: {', '.join(words)}", draw))
-    caption = "Along the dashed line a score is worth nothing. By predictive entropy."
+    caption = (
+        "The shares of both whose predictive entropy is above a threshold, for every threshold. Along the dashed line "
+        "the entropy says nothing."
+    )
     return Figure("ROC curves", panels, caption, [run.name for run in runs])
 
 
@@ -156,13 +160,15 @@ def _draw_histogram(title: str, groups: Mapping[str, Tensor]) -> Callable[[bool]
             for i, (name, values) in enumerate(groups.items()):
                 share = 100 * np.histogram(values.numpy(), edges)[0] / len(values)
                 if i == 0:
-                    axes.stairs(share, edges, fill=True, color="#999999", alpha=0.45, label=name)
+                    axes.stairs(share, edges, baseline=_LEAST, fill=True, color="#999999", alpha=0.45, label=name)
                 else:
-                    axes.stairs(share, edges, linewidth=1.4, label=name, **line_style(i - 1))
+                    axes.stairs(share, edges, baseline=None, linewidth=1.4, label=name, **line_style(i - 1))
             axes.set_title(title, parse_math=False)
             axes.set_xlabel("predictive entropy [nat]")
-            axes.set_ylabel("images [%]")
+            axes.set_ylabel("images [%], log scale")
             axes.set_xlim(0, top)
+            axes.set_yscale("log")
+            axes.set_ylim(_LEAST, 100)
             if with_legend:
                 figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
         return figure

@@ -67,13 +67,14 @@ def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
     """Cells of which the best is marked where its lead is more than the standard error of the difference.
 
     The errors are taken to be independent; that of a difference on the same images is smaller than this, if anything.
+    Where they are not known, none is marked.
     """
     there = sorted((_badness(column, value.mean), i) for i, value in enumerate(values) if value is not None)
     cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
     if len(there) > 1:
         (first, best), (second, next_best) = there[:2]
-        error = math.hypot(cells[best].error or 0.0, cells[next_best].error or 0.0)
-        if second - first > error:
+        errors = [cells[i].error for i in (best, next_best)]
+        if second - first > math.hypot(*(math.inf if error is None else error for error in errors)):
             cells[best] = replace(cells[best], is_best=True)
     return cells
 

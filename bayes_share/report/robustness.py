@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+import torch
+
 from bayes_share.data.corruptions import SEVERITIES
+from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
 from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
@@ -42,10 +45,15 @@ def _scores(run: RunResults) -> Mapping[int, Mapping[str, Scores]]:
     return corruption_scores(run.folder, types) if types else {}
 
 
+@cache
 def mean_corrupted_accuracy(run: RunResults) -> Estimate | None:
-    """Over all corruptions and severities; without an error, since these are not drawn at random."""
-    found = [scores.accuracy for severity in SEVERITIES for scores in _scores(run).get(severity, {}).values()]
-    return Estimate(sum(found) / len(found), None, len(found)) if found else None
+    """Over all corruptions and severities, with the standard error over images; None where there are none."""
+    names = [f"corruptions/{kind}-{severity}" for kind in _types(run) for severity in SEVERITIES]
+    if not names:
+        return None
+    corrupted = [read_predictions(run.folder.predictions(name)) for name in names]
+    right = [(one.logits[0, 0].argmax(-1) == one.labels).double() for one in corrupted]
+    return estimate(torch.stack(right).mean(0).tolist())
 
 
 def _at(run: RunResults, severity: int, key: str) -> float:
