@@ -169,5 +169,3 @@ def _check_together(network: nn.Module, cut: dict[str, nn.Module]) -> None:
         for other in users[layer.weight]:  # type: ignore[index]
             if other not in cut:
                 raise InputError(f"{name} and {other} share one weight: cut both or neither")
-
-

@@ -69,7 +69,9 @@ class Ledger:
             ("rank-1 factors", f"{self.factor:,}; a member adds {self.overhead:.1%} of the base with its own"),
         ]
         if self.weights:
-            lines.append(("uses of base weights", f"{self.uses:,} of {self.weights:,}; {self.per_use:,.1f} factors each"))
+            lines.append(
+                ("uses of base weights", f"{self.uses:,} of {self.weights:,}; {self.per_use:,.1f} factors each")
+            )
         if self.flops is not None:
             lines.append(("FLOPs per prediction", f"{self.flops:,}, all members together"))
         if self.not_shared:
@@ -129,7 +131,9 @@ def _used(network: nn.Module) -> int:
     with torch.no_grad():
         tensors = member_tensors(network, 0)
     distinct = {
-        identity: tensors[name].numel() for name, identity in identities(tensors, network).items() if name not in buffers
+        identity: tensors[name].numel()
+        for name, identity in identities(tensors, network).items()
+        if name not in buffers
     }
     return sum(distinct.values())
 

@@ -108,9 +108,7 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _chosen(
-    network: nn.Module, layers: Mapping[str, nn.Module], which: Which
-) -> tuple[list[list[str]], list[str]]:
+def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -> tuple[list[list[str]], list[str]]:
     """The sets of layers within which weights are shared, and the layers that were named one by one."""
     if which in ("all", "early", "deep"):
         paired = {name for group in _by_likeness(layers) if len(group) > 1 for name in group}
