@@ -153,7 +153,9 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
         raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
     if not folder.config.is_file():
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
-    there, here = read_config(folder.config), config.to_flat()
+    # An older run has no line for what did not exist then: it ran as it does by default.
+    there = {**RunConfig(algorithm=config.algorithm).to_flat(), **read_config(folder.config)}
+    here = config.to_flat()
     for name in here:
         if name not in _MAY_CHANGE and there.get(name) != here[name]:
             raise InputError(

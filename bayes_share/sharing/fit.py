@@ -63,7 +63,7 @@ class _Fit:
         return torch.einsum("ubcijn,ucijn->ubcij", self.targets, mixed), mixed.square().sum(-1).unsqueeze(1)
 
     def start_factors(self, is_rank1: Tensor, is_scaled: Tensor) -> None:
-        """Factors of each use given the rest, from the best of three starts: no start leads to the best for all uses."""
+        """Factors of each use given the rest, from the best of three starts: no one start is the best for all uses."""
         along, across = self.products()
         mean = across.mean().clamp(min=1e-300)
         exact = along / (across + _RIDGE * mean)  # f gᵀ, where there is such a thing

@@ -10,7 +10,7 @@ from explicit import close, perturb
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import IVON, MAP, SVI, Training
+from bayes_share.inference import MAP
 from bayes_share.layers import computing
 from bayes_share.models.model import Model
 from bayes_share.sharing import (
@@ -207,7 +207,7 @@ def test_kinds_and_sites() -> None:
     assert "4.weight" not in kinds
     assert kinds["4.r"] == kinds["4.s"] == "factor"
     assert kinds["4.mix"] == kinds["4.bias"] == "member"
-    sites = {name: site for name, site in sites_of(net, {})}
+    sites = dict(sites_of(net, {}))
     assert len(sites) == len(kinds)
     assert (sites["1.weight"].role, sites["1.weight"].fan_in) == ("weight", 4 * 9)
     assert (sites["7.mix"].role, sites["7.mix"].fan_in) == ("mix", 2)
