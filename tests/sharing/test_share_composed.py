@@ -240,3 +240,15 @@ def test_a_tied_weight_decays_once(algorithm: MAP) -> None:
     weight = state.model.network[0].weight
     assert sum(any(one is weight for one in group["params"]) for group in groups) == 1
     assert len([p for group in groups for p in group["params"]]) == len(list(state.model.parameters()))
+
+
+@pytest.mark.parametrize("factors", ["rank1", "scalar"])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_blocks_multiply_into_factors_that_are_there(kind: type, factors: Any) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(*[kind(4, 4, 3, padding=1) for _ in range(2)]).double()
+    shared = perturb(share_layers(layers, factors=factors, init="normal"))
+    with torch.no_grad():  # all blocks of the base are one already
+        shared[0].weight.copy_(shared[0].weight[:2, :2].repeat(2, 2, 1, 1))
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    close(share_groups(shared, 2, init="ones")(x), shared(x), 1e-12)
