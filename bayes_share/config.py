@@ -42,13 +42,13 @@ class RunConfig:
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign".
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
-        share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep" (the
-            first or second half of those that have a partner), or "all".
+        share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
+            (the first or second half of those that have a partner), or "all".
         share_factors: of each such layer: "rank1" (r and s), "scalar" (one number) or "none".
         share_norm: "own": each such layer is followed by a norm of its own; "shared": they share that too.
         share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.
-        share_groups: parts that the channels of each weight are cut into, of which the blocks share one; 1: it is whole.
-            Layers that do not divide stay as they are.
+        share_groups: parts that the channels of each layer are cut into; the blocks of its weight share one, with
+            factors of their own. 1: it is whole, as it is wherever channels do not divide.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
         prior: of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".

@@ -84,7 +84,8 @@ def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] |
 def default_prior(site: Site) -> "Distribution | None":
     """Weights around 0 with scale 4 / √fan_in, biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
 
-    Mixtures of k templates N(0, 1 / k), so that a mixture has the variance of a template. What a likelihood learns has none.
+    Mixtures of k templates N(0, 1 / k), so that a mixture has the variance of a template. What a likelihood learns has
+    none.
     """
     from pyro import distributions
 

@@ -89,8 +89,8 @@ def as_table(row: dict[str, Any]) -> str:
         size = "–" if stored is None else f"{stored:,}"
         lines.append([name, str(Spread(*ratio)), f"{row['peak'][name]:.2f}", size])
     title = (
-        f"{row['model']}, {row['stored']['plain']:,} parameters, batch {row['batch_size']}: a step of the plain network "
-        f"takes {row['plain_seconds'] * 1e3:.0f} ms ({row['rounds']} rounds)"
+        f"{row['model']}, {row['stored']['plain']:,} parameters, batch {row['batch_size']}: a step of the plain "
+        f"network takes {row['plain_seconds'] * 1e3:.0f} ms ({row['rounds']} rounds)"
     )
     return f"{title}\n\n{table(['shared', 'time of a step', 'peak memory', 'parameters'], lines)}"
 

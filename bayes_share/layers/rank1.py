@@ -173,7 +173,7 @@ class Rank1Layer(Factored):
         r, s, mix = (getattr(self, name, None) for name in self.added_parameters)
         in_channels, out_channels = self.channels()
         of_r = (in_channels,) if r is None else r.shape[1:]
-        of_s = (out_channels,) if r is None else s.shape[1:]
+        of_s = (out_channels,) if r is None or s is None else s.shape[1:]
         self.set_factors(
             factor_parameter(self.weight, ensemble_size, of_r, init, r),
             factor_parameter(self.weight, ensemble_size, of_s, init, s),
@@ -196,7 +196,7 @@ class Rank1Layer(Factored):
 
     def blocks(self) -> tuple[int, int]:
         """Into how many blocks the weight is cut along its output and along its input channels."""
-        return (1, 1) if self.r is None or self.r.ndim == 2 else tuple(self.r.shape[1:3])
+        return (1, 1) if self.r is None or self.r.ndim == 2 else (self.r.shape[1], self.r.shape[2])
 
     def fan_in(self) -> int:
         """How many inputs each output sums over."""

@@ -50,7 +50,7 @@ def share_layers(
         factors: of each layer: ``"rank1"``: r and s; ``"scalar"``: one number; ``"none"``: nothing but its bias. A
             layer that has finer ones keeps them.
         norm: ``"own"``, or ``"shared"``: the norms that follow layers of one weight are one norm too, statistics and
-            all. The next norm with as many channels in what holds the layer is taken to follow it.
+            all. The next norm with as many channels, in the module that holds the layer, is taken to follow it.
         templates: base weights of which each layer learns a mixture; 1: none is mixed. Layers of which there are no
             more than templates stay as they are.
         init: how factors that are new start. Layers differ by where they are, so all may start from ones.
@@ -172,19 +172,33 @@ def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> Non
 
 
 def _norms_that_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:
-    """The norm that each layer is followed by: the next one of its channels in the same module, and no other's."""
+    """The norm that each layer is followed by in the module that holds both.
+
+    Norms in a row are those of the last layers before them with as many channels, in order.
+    """
     following: dict[nn.Module, nn.Module] = {}
     for parent in network.modules():
-        waiting: list[nn.Module] = []
+        layers: list[nn.Module] = []
+        norms: list[nn.Module] = []
         for child in parent.children():
             if type(child) in (*FACTORED, *FACTORED.values()):
-                waiting.append(child)
-            elif type(child) in (*NORMS, *NORMS.values()) and (channels := _norm_channels(child)) is not None:
-                owner = next((layer for layer in waiting if _out_channels(layer) == channels), None)
-                if owner is not None:
-                    waiting.remove(owner)
-                    following[owner] = child
+                if norms:
+                    following |= _in_order(layers, norms)
+                    layers, norms = [], []
+                layers.append(child)
+            elif type(child) in (*NORMS, *NORMS.values()):
+                norms.append(child)
+        following |= _in_order(layers, norms)
     return following
+
+
+def _in_order(layers: Sequence[nn.Module], norms: Sequence[nn.Module]) -> dict[nn.Module, nn.Module]:
+    found: dict[nn.Module, nn.Module] = {}
+    for channels in {_norm_channels(norm) for norm in norms} - {None}:
+        alike = [norm for norm in norms if _norm_channels(norm) == channels]
+        before = [layer for layer in layers if _out_channels(layer) == channels][-len(alike) :]
+        found |= dict(zip(before, alike, strict=False))
+    return found
 
 
 def _norm_channels(norm: nn.Module) -> int | None:

@@ -33,7 +33,7 @@ def describe_sharing(net: nn.Module) -> str:
         else:
             shared[weight].append(name or "the network itself")
     lines = []
-    for weight, names in shared.items():
+    for names in shared.values():
         layer = layers["" if names[0] == "the network itself" else names[0]]
         templates = layer.mix.shape[1] if isinstance(layer, Rank1Layer) and layer.mix is not None else 1
         what = "one base weight" if templates == 1 else f"{templates} templates"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayes_share.layers.rank1 import Rank1Layer
 
-_SWEEPS = 300
+_SWEEPS, _STARTING_SWEEPS = 300, 10
 _LEAST_GAIN = 1e-7  # of the squared error, in a sweep, below which it ends
 _EXACT = 1e-24  # squared error, relative, at which nothing is left to gain
 _RIDGE = 1e-12  # relative: weights that are zero determine nothing
@@ -41,14 +41,21 @@ class _Fit:
     second: Tensor
 
     def outer(self) -> Tensor:
+        """``f gᵀ``, ``[u, b, c, i, j]``."""
         return self.first.unsqueeze(4) * self.second.unsqueeze(3)
 
     def mixed(self) -> Tensor:
+        """``Σ_k m_k B_k``, ``[u, c, i, j, n]``."""
         return torch.einsum("uk,kcijn->ucijn", self.mix, self.base)
 
-    def error(self) -> float:
+    def errors(self) -> Tensor:
+        """The squared error of each use, ``[u, b]``."""
         fitted = self.mixed().unsqueeze(1) * self.outer().unsqueeze(5)
-        return float((self.targets - fitted).square().sum() / self.targets.square().sum().clamp(min=1e-300))
+        return (self.targets - fitted).square().flatten(2).sum(2)
+
+    def error(self) -> float:
+        """The squared error of all over the square of the targets."""
+        return float(self.errors().sum() / self.targets.square().sum().clamp(min=1e-300))
 
     def products(self) -> tuple[Tensor, Tensor]:
         """``Σ_n T W`` and ``Σ_n W²`` of each use's mixed base W, ``[u, b, c, i, j]`` and ``[u, 1, c, i, j]``."""
@@ -56,15 +63,27 @@ class _Fit:
         return torch.einsum("ubcijn,ucijn->ubcij", self.targets, mixed), mixed.square().sum(-1).unsqueeze(1)
 
     def start_factors(self, is_rank1: Tensor, is_scaled: Tensor) -> None:
-        """Factors near the best of each use: the row of the weights' ratio that says most, and what the others are."""
+        """Factors of each use given the rest, from the best of three starts: no one start is the best for all uses."""
         along, across = self.products()
-        ratio = along / (across + _RIDGE * across.mean().clamp(min=1e-300))
-        size = (along * ratio).sum(-1)
-        row = size.argmax(-1, keepdim=True).unsqueeze(-1).expand(*size.shape[:-1], 1, ratio.shape[-1])
-        self._set(is_rank1, second=ratio.gather(3, row).squeeze(3))
-        self.fit_factors(is_rank1, is_scaled)
+        mean = across.mean().clamp(min=1e-300)
+        exact = along / (across + _RIDGE * mean)  # f gᵀ, where there is such a thing
+        size = (along * exact).sum(-1)
+        row = size.argmax(-1, keepdim=True).unsqueeze(-1).expand(*size.shape[:-1], 1, exact.shape[-1])
+        leading = torch.linalg.svd(along / (across + 0.1 * mean), full_matrices=False).Vh[..., 0, :]
+        found = []
+        for second in (exact.gather(3, row).squeeze(3), leading, torch.ones_like(self.second)):
+            self._set(is_rank1, second=second)
+            for _ in range(_STARTING_SWEEPS):
+                self.fit_factors(is_rank1, is_scaled)
+            found.append((self.errors(), self.first, self.second))
+        best = torch.stack([errors for errors, _, _ in found]).argmin(0)[None, :, :, None, None]
+        firsts, seconds = (torch.stack(factors) for factors in zip(*[one[1:] for one in found], strict=True))
+        self.first, self.second = (
+            factors.gather(0, best.expand(1, *factors.shape[1:])).squeeze(0) for factors in (firsts, seconds)
+        )
 
     def fit_factors(self, is_rank1: Tensor, is_scaled: Tensor) -> None:
+        """The best f given all else, then the best g; of uses with one number, that."""
         along, across = self.products()
         second = self.second
         first = _ratio((along * second.unsqueeze(3)).sum(4), (across * second.square().unsqueeze(3)).sum(4))
@@ -78,6 +97,7 @@ class _Fit:
         self._set(is_scaled, first=scale.view(-1, 1, 1, 1).expand_as(self.first))
 
     def fit_base(self) -> None:
+        """The best base weights given all else."""
         outer = self.outer()
         squares = outer.square().sum(1)
         of_targets = torch.einsum("ubcij,ubcijn->ucijn", outer, self.targets)
@@ -86,6 +106,7 @@ class _Fit:
         self.base = _solve(normal, right).permute(3, 0, 1, 2, 4)
 
     def fit_mix(self) -> None:
+        """The best mixtures given all else."""
         outer = self.outer()
         products = torch.einsum("kcijn,lcijn->cijkl", self.base, self.base)
         normal = torch.einsum("ubcij,cijkl->ukl", outer.square(), products)
@@ -93,21 +114,20 @@ class _Fit:
         self.mix = _solve(normal, right.unsqueeze(2)).squeeze(2)
 
     def normalise(self, is_rank1: Tensor) -> None:
-        """Factors of size about 1, f as large as g and mostly positive, with the sizes in mixtures and base."""
+        """Factors of size about 1, with the sizes in mixtures and base: it is the same product.
+
+        The root mean square over the uses is 1 for each channel, and that of a use as large in f as in g.
+        """
+        if bool(is_rank1.all()):
+            first, second = (
+                factor.square().mean((0, 1)).sqrt().clamp(min=1e-12) for factor in (self.first, self.second)
+            )
+            self.first, self.second = self.first / first, self.second / second
+            self.base = self.base * first[..., None, None] * second[:, None, :, None]
         first, second = (factor.square().mean(-1, keepdim=True).sqrt() for factor in (self.first, self.second))
         balance = _ratio(second, first).clamp(min=1e-12).sqrt()
         sign = torch.where(self.first.sum(-1, keepdim=True) < 0, -1.0, 1.0).to(balance)
         self._set(is_rank1, first=self.first * balance * sign, second=self.second / balance * sign)
-        if not bool(is_rank1.all()):
-            return
-        size = self.outer().square().mean((1, 2, 3, 4)).sqrt().clamp(min=1e-12)  # of each use
-        size = size if self.mix.shape[1] > 1 else size.mean().expand_as(size)
-        root = size.sqrt().view(-1, 1, 1, 1)
-        self.first, self.second = self.first / root, self.second / root
-        if self.mix.shape[1] > 1:
-            self.mix = self.mix * size.unsqueeze(1)
-        else:
-            self.base = self.base * size[0]
 
     def _set(self, where: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> None:
         mask = where.view(-1, 1, 1, 1)

@@ -114,11 +114,12 @@ def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -
         paired = {name for group in _by_likeness(layers) if len(group) > 1 for name in group}
         ordered = [name for name in layers if name in paired]
         half = (len(ordered) + 1) // 2
-        return [{"all": ordered, "early": ordered[:half], "deep": ordered[half:]}[which]], []  # type: ignore[index]
+        return [{"all": ordered, "early": ordered[:half], "deep": ordered[half:]}[str(which)]], []
     if callable(which):
         return [[name for name, layer in layers.items() if which(name, layer)]], []
-    given = [which] if isinstance(which, str) else list(which)
-    sets = [given] if all(isinstance(pattern, str) for pattern in given) else [list(one) for one in given]
+    given = [which] if isinstance(which, str) else which
+    loose = [pattern for pattern in given if isinstance(pattern, str)]
+    sets = ([loose] if loose else []) + [list(one) for one in given if not isinstance(one, str)]
     all_names = names_by_module(network)
     found: list[list[str]] = []
     for patterns in sets:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from bayes_share.layers.rank1 import Factored
 
-
 IN_SEVERAL_PLACES = "shared_by_layers"
 """The attribute of a module that sharing put in the place of others of its kind: the plain network has one in each."""
 

@@ -22,7 +22,7 @@ from bayes_share.inference import (
     MCDropout,
     Training,
 )
-from bayes_share.models.mlp import MLP, mlp
+from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble, share_groups, share_layers
@@ -134,7 +134,7 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
         networks = {
             "mlp": partial(mlp, widths),
             "tied": tied_mlp,
-            "shared layers": lambda **given: share_layers(deep_mlp(**given), templates=2),
+            "shared layers": lambda **given: share_layers(mlp((64, 64), **given)),
             "shared groups": lambda **given: share_groups(mlp((64, 64), **given), 2),
         }
         make = networks.get(name) or partial(build_network, name)
@@ -144,19 +144,11 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
     return build
 
 
-def deep_mlp(**options: Any) -> MLP:
-    """A perceptron for 64 pixels with three hidden layers of one shape, which start as large as they have to."""
-    network = mlp((64, 64, 64), **options)
-    for layer in list(network.layers)[:-1]:
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
-    return network
-
-
 def tied_mlp(**options: Any) -> nn.Module:
     """A perceptron for 64 pixels: the first hidden layer is also the second, and the third has the weight of both."""
-    network = deep_mlp(**options)
+    network = mlp((64, 64, 64), **options)
     first, second, third, _ = (number for number, layer in enumerate(network.layers) if isinstance(layer, nn.Linear))
+    nn.init.kaiming_normal_(network.layers[first].weight)
     network.layers[second] = network.layers[first]
     network.layers[third].weight = network.layers[first].weight
     return network

@@ -1,0 +1,62 @@
+"""Sharing within a network from the command line, and runs from before there was any."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from driver import command, ended_well, left, one_line
+
+from bayes_share.config import RunConfig
+from bayes_share.layers import Rank1Conv2d
+from bayes_share.run import load_run
+from bayes_share.sharing import Ensemble
+
+SMALL = ("--epochs", "1", "--batch-size", "420", "--no-progress")
+
+
+def test_a_run_shares_as_it_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--share-layers", "all", "--share-groups", "2", "--share-norm", "shared", "--share-templates", "2")
+    ended_well(command("fit", "map", "--model", "resnet20", "--ensemble-size", "2", *options, *SMALL, "--out", out))
+    network = load_run(out).state.model.network
+    assert isinstance(network, Ensemble)
+    first, second = (network.network.stages[number].residual for number in (0, 1))
+    assert isinstance(first[0], Rank1Conv2d)
+    assert first[0].weight is second[3].weight
+    assert first[0].weight.shape == (2, 8, 8, 3, 3)
+    assert first[0].r.shape == (2, 2, 2, 8)
+    assert first[0].mix.shape == (2, 2)
+    assert first[1] is second[1]
+    assert yaml.safe_load((out / "config.yaml").read_text())["share_templates"] == 2
+
+
+def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended_well(command("fit", "map", *SMALL, "--out", out))
+    before = left(out)
+    flat = yaml.safe_load((out / "config.yaml").read_text())
+    older = {name: value for name, value in flat.items() if not name.startswith("share_")}
+    assert len(older) == len(flat) - 5
+    (out / "config.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
+    assert RunConfig.from_flat(older) == RunConfig.from_flat(flat)
+    ended_well(command("fit", "map", *SMALL, "--out", out, "--resume"))
+    assert torch.equal(
+        torch.as_tensor(left(out)["predictions"]["test"]["logits"]),
+        torch.as_tensor(before["predictions"]["test"]["logits"]),
+    )
+    assert "share_layers none, which cannot be resumed with all" in one_line(
+        command("fit", "map", *SMALL, "--share-layers", "all", "--out", out, "--resume"), 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "lenet", "--share-layers", "all"), "nothing to share for which='all'"),
+        (("--share-groups", "0"), "share_groups must be at least 1, and is 0"),
+        (("--share-layers", "some"), "--share-layers takes"),
+    ],
+)
+def test_bad_options_are_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    assert message in one_line(command("fit", "map", *options, *SMALL, "--out", tmp_path / "run"), 2)
