@@ -16,6 +16,10 @@ if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
 _PUBLIC = {
     "ensemble": "bayes_share.sharing.members",
     "Ensemble": "bayes_share.sharing.members",
+    "share_layers": "bayes_share.sharing.across",
+    "share_groups": "bayes_share.sharing.blocks",
+    "describe_sharing": "bayes_share.sharing.describe",
+    "sharing_error": "bayes_share.sharing.describe",
     "fold": "bayes_share.sharing.fold",
     "ledger": "bayes_share.sharing.ledger",
     "FactorInit": "bayes_share.layers.factors",

@@ -15,6 +15,8 @@ from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.priors import WEIGHT_SCALE, Centre, Latents, Prior, PriorName, Selector, standard_rules
+from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
+from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
 
@@ -41,6 +43,13 @@ class RunConfig:
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign".
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
+        share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep" (the
+            first or second half of those that have a partner), or "all".
+        share_factors: of each such layer: "rank1" (r and s), "scalar" (one number) or "none".
+        share_norm: "own": each such layer is followed by a norm of its own; "shared": they share that too.
+        share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.
+        share_groups: parts that the channels of each weight are cut into, of which the blocks share one; 1: it is whole.
+            Layers that do not divide stay as they are.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
         prior: of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
@@ -71,6 +80,11 @@ class RunConfig:
     init_sd: float = 0.5
     init_probability: float = 0.5
     norm_sharing: NormSharing = "shared"
+    share_layers: Literal["none", "early", "deep", "all"] = "none"
+    share_factors: LayerFactors = "rank1"
+    share_norm: NormOfLayers = "own"
+    share_templates: int = 1
+    share_groups: int = 1
     latent: Latents = "all"
     prior: PriorName = "normal"
     prior_scale: float = WEIGHT_SCALE
@@ -88,6 +102,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:
             raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
+        for option in ("share_templates", "share_groups"):
+            if getattr(self, option) < 1:
+                raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
 
@@ -107,6 +124,12 @@ class RunConfig:
                 norm=self.norm,
                 dropout=self.dropout,
             )
+            if self.share_layers != "none":
+                network = share_layers(
+                    network, self.share_layers, self.share_factors, self.share_norm, self.share_templates
+                )
+            if self.share_groups > 1:
+                network = share_groups(network, self.share_groups, indivisible="skip")
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
                 network = ensemble(network, self.ensemble_size, init, self.norm_sharing)

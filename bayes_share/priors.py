@@ -84,7 +84,7 @@ def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] |
 def default_prior(site: Site) -> "Distribution | None":
     """Weights around 0 with scale 4 / √fan_in, biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
 
-    What a likelihood learns has none.
+    Mixtures of k templates N(0, 1 / k), so that a mixture has the variance of a template. What a likelihood learns has none.
     """
     from pyro import distributions
 
@@ -96,6 +96,7 @@ def default_prior(site: Site) -> "Distribution | None":
         "weight": scaled_by_fan_in(distributions.Normal),
         "norm": around("one", 1.0),
         "factor": around("sign", 0.1),
+        "mix": scaled_by_fan_in(distributions.Normal, 1.0),
     }[site.role]
     return chosen(site)
 
@@ -151,6 +152,7 @@ def standard_rules(
         "weight": scaled_by_fan_in(family, scale),
         "bias": family(torch.tensor(0.0), torch.tensor(1.0)),
         "norm": around("one", 1.0, family),
+        "mix": scaled_by_fan_in(family, 1.0),
     }
     rules |= {role: prior for role, prior in of_roles.items() if role in roles}
     if has_factors:
@@ -160,7 +162,7 @@ def standard_rules(
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
     if latent == "factors" and not has_factors:
-        raise InputError("latent 'factors' is for ensembles: this network has no rank-1 factors")
+        raise InputError("latent 'factors' is for shared weights: this network has no rank-1 factors")
     if latent == "last-layer" and not layers:
         raise InputError("latent 'last-layer' is for networks in which the weight of a layer is learned")
     is_latent: dict[str, Callable[[Site], bool]] = {

@@ -7,10 +7,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bayes_share.layers.norm import MemberLayerNorm
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
 from bayes_share.sharing.members import Ensemble
 
-Role = Literal["weight", "bias", "norm", "factor", "likelihood"]
+Role = Literal["weight", "bias", "norm", "factor", "mix", "likelihood"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +21,10 @@ class Site:
     Args:
         name: in the user's network, as in ``layers.1.weight``.
         kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
-        role: "weight", "bias", "norm" (the scale of a norm), "factor", or "likelihood" (what a likelihood learns).
-        fan_in: of a weight, how many inputs each output of its layer sums over; 1 where it is no sum.
+        role: "weight", "bias", "norm" (the scale of a norm), "factor", "mix" (how much of each template a layer takes),
+            or "likelihood" (what a likelihood learns).
+        fan_in: of a weight, how many inputs each output of its layer sums over, whatever the weight is made of; of a
+            mixture, how many templates; 1 where it is no sum.
         signs: +1 or -1, as its numbers were when the model was made, for rank-1 factors; 1 for anything else. Of its
             shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and with its dtype and device.
     """
@@ -64,7 +67,7 @@ def sites_of(
                     name.removeprefix(prefix),
                     kind,
                     of_module := role or _role(module, own, kind),
-                    _fan_in(module, own) if of_module == "weight" else 1,
+                    _fan_in(module, own) if of_module in ("weight", "mix") else 1,
                     signs[name].to(parameter) if name in signs else parameter.new_ones(()).expand(parameter.shape),
                 ),
             )
@@ -78,6 +81,8 @@ def prefix_of(network: nn.Module) -> str:
 def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
     if kind == "factor":
         return "factor"
+    if isinstance(module, Rank1Layer) and own == "mix":
+        return "mix"
     if "bias" in own or own == "threshold":
         return "bias"
     if isinstance(module, nn.LayerNorm | MemberLayerNorm):
@@ -88,6 +93,8 @@ def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
 
 def _fan_in(module: nn.Module, own: str) -> int:
     weight = getattr(module, own)
+    if isinstance(module, Rank1Layer):
+        return module.fan_in() if own == "weight" else weight.shape[1]
     # Tokens, positions and the like are looked up or added: only what is named a weight is taken for a matrix.
     if "weight" not in own or isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return 1

@@ -37,6 +37,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
 
     factor_parameters: ClassVar[tuple[str, ...]] = ("q_r", "q_s", "k_r", "k_s", "v_r", "v_s")
     member_parameters: ClassVar[tuple[str, ...]] = ("in_proj_bias",)
+    added_parameters: ClassVar[tuple[str, ...]] = factor_parameters
 
     # Attributes of torch's own, of which some are not declared there as they are.
     in_proj_weight: Any
@@ -112,12 +113,13 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         Raises:
             InputError: the output's projection is not torch's own.
         """
-        if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear):
+        if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear, Rank1Linear):
             raise InputError(f"an attention whose out_proj is a {type(self.out_proj).__name__} cannot be converted")
         for name, weight in zip("qkv", self._weights(), strict=True):
             outputs, inputs = weight.shape
-            setattr(self, f"{name}_r", factor_parameter(weight, ensemble_size, inputs, init))
-            setattr(self, f"{name}_s", factor_parameter(weight, ensemble_size, outputs, init))
+            for factor, size in ((f"{name}_r", inputs), (f"{name}_s", outputs)):
+                before = getattr(self, factor, None)
+                setattr(self, factor, factor_parameter(weight, ensemble_size, (size,), init, before))
         self.out_proj.__class__ = Rank1Linear
         self.out_proj.add_factors(ensemble_size, init)
         # torch's encoder layer would otherwise read the weights, in eval mode, and never call this layer.
@@ -125,7 +127,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain attention that one member is, but for those of `out_proj`."""
-        use = slice(member, member + 1)
+        use = self._row_of(member)
         weights = [
             expand_weight(weight, r[use], s[use])[0]
             for weight, (r, s) in zip(self._weights(), self._factors(), strict=True)
@@ -135,10 +137,17 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         else:
             tensors = {"in_proj_weight": torch.cat(weights)}
         if self.in_proj_bias is not None:
-            tensors["in_proj_bias"] = self.in_proj_bias[member]
+            tensors["in_proj_bias"] = self.in_proj_bias[use][0]
         if self.bias_k is not None:
             tensors |= {"bias_k": self.bias_k, "bias_v": self.bias_v}
         return tensors
+
+    def remove_factors(self) -> None:
+        """Become the plain attention that the first member is, in place."""
+        super().remove_factors()
+        self.out_proj.remove_factors()
+        self.out_proj.__class__ = NonDynamicallyQuantizableLinear
+        self._qkv_same_embed_dim = self.in_proj_weight is not None
 
     def _weights(self) -> tuple[Tensor, ...]:
         """The base weights of queries, keys and values."""

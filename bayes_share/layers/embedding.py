@@ -35,6 +35,7 @@ class Rank1Embedding(Factored, nn.Embedding):
 
     factor_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
     member_parameters: ClassVar[tuple[str, ...]] = ()
+    added_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
 
     token_factors: bool = False
     r: nn.Parameter | None
@@ -60,11 +61,12 @@ class Rank1Embedding(Factored, nn.Embedding):
 
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
         """Give the layer factors for so many members; they are trained where the weight is."""
+        r, s = (getattr(self, name, None) for name in self.added_parameters)
         of_tokens = None
         if self.token_factors:
-            of_tokens = factor_parameter(self.weight, ensemble_size, self.num_embeddings, init)
+            of_tokens = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init, r)
         self.register_parameter("r", of_tokens)
-        self.s = factor_parameter(self.weight, ensemble_size, self.embedding_dim, init)
+        self.s = factor_parameter(self.weight, ensemble_size, (self.embedding_dim,), init, s)
 
     def expanded_weight(self) -> Tensor:
         """The weight of each member, ``[member, *weight.shape]``."""
@@ -72,7 +74,7 @@ class Rank1Embedding(Factored, nn.Embedding):
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain embedding that one member is."""
-        return {"weight": self._expanded(slice(member, member + 1))[0]}
+        return {"weight": self._expanded(self._row_of(member))[0]}
 
     def _expanded(self, members: slice) -> Tensor:
         if self.r is None:

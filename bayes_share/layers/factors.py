@@ -59,42 +59,62 @@ class FactorInit:
 
 def expand_weight(
     weight: Float[Tensor, "..."],
-    r: Float[Tensor, "use in"],
-    s: Float[Tensor, "use out"],
+    r: Float[Tensor, "use ..."] | None,
+    s: Float[Tensor, "use ..."] | None,
     groups: int = 1,
     transposed: bool = False,
+    mix: Float[Tensor, "use template"] | None = None,
 ) -> Float[Tensor, "use ..."]:
-    """The weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1).
+    """The weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), in all forms of sharing.
 
     Args:
-        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` where `transposed`.
-        r: one number per use and input channel.
-        s: one number per use and output channel.
-        groups: of a grouped convolution; each group takes its slice of `r`.
+        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` where `transposed`. The
+            block that all blocks of a weight share, where the factors are those of blocks. Several templates,
+            ``[template, ...]``, where they are mixed.
+        r: one number per use and input channel, ``[use, in]``; of blocks ``[use, out_block, in_block, in / in_block]``.
+        s: one number per use and output channel, ``[use, out]``; of blocks ``[use, out_block, in_block, out /
+            out_block]``. Without r, one number per use, ``[use, 1]``; or None.
+        groups: of a grouped convolution, which is not cut into blocks; each group takes its slice of `r`.
         transposed: whether input and output channels are swapped in `weight`, as in transposed convolutions.
+        mix: how much of each template a use takes.
 
     Returns:
-        One weight per use, ``[use, *weight.shape]``.
+        One weight per use, ``[use, *shape of the whole weight]``; a single one where there are no factors at all.
+
+    >>> block, factors = torch.ones(2, 3), torch.ones(1, 2, 2, 1)
+    >>> expand_weight(block, factors.expand(-1, -1, -1, 3), factors.expand(-1, -1, -1, 2)).shape
+    torch.Size([1, 4, 6])
     """
-    first, second = (r, s) if transposed else (s, r)
-    return weight * outer_factor(weight, first, second, groups)
+    kernel_axes = weight.ndim - 2 - (mix is not None)
+    bases = weight if mix is None else torch.tensordot(mix, weight, 1)  # [...], or [use, ...]
+    if s is None:
+        return bases if mix is not None else weight.unsqueeze(0)
+    if r is None:
+        return bases * s.view(*s.shape, *[1] * (kernel_axes + 1))
+    if r.ndim == 2:
+        first, second = (r, s) if transposed else (s, r)
+        return bases * outer_factor(first, second, groups, kernel_axes)
+    first, second = (r.transpose(1, 2), s.transpose(1, 2)) if transposed else (s, r)
+    outer = first.unsqueeze(4) * second.unsqueeze(3)  # [use, first_block, second_block, first, second]
+    blocks = (bases if mix is None else bases[:, None, None]) * outer.view(*outer.shape, *[1] * kernel_axes)
+    return blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def outer_factor(
-    weight: Float[Tensor, "..."],
     first: Float[Tensor, "use first_channel"],
     second: Float[Tensor, "use second_channel"],
     groups: int,
+    kernel_axes: int,
 ) -> Float[Tensor, "use ..."]:
-    """What `expand_weight` multiplies a weight by: a number for each pair of channels, broadcast over the kernel.
+    """What `expand_weight` multiplies a whole weight by: a number for each pair of channels.
 
     Args:
-        weight: gives the layout.
         first: the factor of the weight's first axis.
         second: the factor of its second axis, of which each group sees its slice.
         groups: of a grouped convolution.
+        kernel_axes: axes of the weight after these two, over which it is broadcast.
     """
-    size = weight.shape[0] // groups
+    size = first.shape[1] // groups
     rows = second.unflatten(1, (groups, 1, -1)).expand(-1, -1, size, -1).flatten(1, 2)
     factor = first.unsqueeze(2) * rows
-    return factor.view(*factor.shape, *[1] * (weight.ndim - 2))
+    return factor.view(*factor.shape, *[1] * kernel_axes)

@@ -97,5 +97,5 @@ def _factor_gradients(
     by_group = pairs.unflatten(1, (groups, -1))  # [member, group, first / groups, second / groups]
     of_first = torch.einsum("mgij,mgj->mgi", by_group, second.unflatten(1, (groups, -1))).flatten(1)
     of_second = torch.einsum("mgij,mgi->mgj", by_group, first.unflatten(1, (groups, -1))).flatten(1)
-    of_weight = (gradient * outer_factor(weight, first, second, groups)).sum(0)
+    of_weight = (gradient * outer_factor(first, second, groups, weight.ndim - 2)).sum(0)
     return (of_weight, of_first, of_second) if operation.transposed else (of_weight, of_second, of_first)

@@ -1,7 +1,8 @@
 """What all rank-1 layers have in common."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.folded import apply_folded, has_autocast, without_autocast
 from bayes_share.layers.operations import Operation
-from bayes_share.layers.rows import scale, scale_shift
+from bayes_share.layers.rows import divide, scale, scale_shift
 from bayes_share.layers.way import folds_weights
 
 
@@ -34,6 +35,8 @@ class Factored(nn.Module):
 
     factor_parameters: ClassVar[tuple[str, ...]]
     member_parameters: ClassVar[tuple[str, ...]]
+    added_parameters: ClassVar[tuple[str, ...]]
+    """What the plain module does not have."""
 
     def __init__(
         self,
@@ -51,16 +54,39 @@ class Factored(nn.Module):
 
     @abstractmethod
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
-        """Give the module factors for so many members; they are trained where their weight is."""
+        """Give the module factors for so many members; they are trained where their weight is.
+
+        They multiply into those of a module that has some, for one member.
+        """
 
     @abstractmethod
     def member_tensors(self, member: int) -> dict[str, Tensor]:
-        """The parameters of the plain module that one member is, without those of the modules inside."""
+        """The parameters of the plain module that one member is, without those of the modules inside.
+
+        One that holds factors for one member serves all of them.
+        """
+
+    def remove_factors(self) -> None:
+        """Become the plain module that the first member is, in place."""
+        with torch.no_grad():
+            tensors = self.member_tensors(0)
+        trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
+        for name in self.added_parameters:
+            self._parameters.pop(name, None)
+        self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, Factored))  # type: ignore[assignment]
+        for name, tensor in tensors.items():
+            setattr(self, name, nn.Parameter(tensor, trained[name]))
 
     @property
     def ensemble_size(self) -> int:
-        """The number of members whose factors this module holds."""
-        return len(getattr(self, self.factor_parameters[-1]))
+        """The number of members whose factors and parameters this module holds."""
+        owned = (getattr(self, name) for name in (*self.added_parameters, *self.member_parameters))
+        return next((len(rows) for rows in owned if rows is not None), 1)
+
+    def _row_of(self, member: int) -> slice:
+        """Where what a member has of its own is."""
+        first = member if self.ensemble_size > 1 else 0
+        return slice(first, first + 1)
 
     def extra_repr(self) -> str:
         """What printing shows of it."""
@@ -79,6 +105,10 @@ class Rank1Layer(Factored):
     Use u computes what the plain operation would with the weight ``W ∘ (s_u r_uᵀ)`` (BatchEnsemble, arXiv 2002.06715,
     eq. 1): either by forming it, or by multiplying the input by r and the output by s (eq. 5), as `way` decides.
 
+    The uses are the members of an ensemble; the layers of a network, where several hold the same `weight`; and the
+    blocks that a weight is cut into, all of which are one base block, each with factors of its own. In place of one
+    base weight there may be templates, of which each use takes a mixture.
+
     A final class derives from this one and from the torch module of the same operation, and gives the operation. So it
     keeps torch's options and names of parameters.
 
@@ -88,21 +118,28 @@ class Rank1Layer(Factored):
         init: how the factors start.
         options: what the torch module takes.
 
-    Shapes: `weight` as in torch; `r` ``[member, in]``; `s` and `bias` ``[member, out]``. The input's first axis is
-    member-major, ``[member * batch, ...]``. Factors with more rows (a whole multiple of the members, up to one for each
-    row of the input) may be handed in through `torch.func.functional_call`.
+    Shapes: `weight` as in torch; `r` ``[member, in]``; `s` and `bias` ``[member, out]``. Cut into blocks, `weight` is
+    ``[out / out_block, in / in_block, ...]``, `r` ``[member, out_block, in_block, in / in_block]`` and `s` ``[member,
+    out_block, in_block, out / out_block]``. With templates, `weight` is ``[template, ...]`` and `mix` ``[member,
+    template]``, otherwise None. A layer that shares its weight may have one number for each use, `s` ``[member, 1]``
+    without r, or no factors: then both are None.
+
+    The input's first axis is member-major, ``[member * batch, ...]``. Factors with more rows (a whole multiple of the
+    members, up to one for each row of the input) may be handed in through `torch.func.functional_call`.
 
     Raises:
         InputError: an ensemble of fewer than one member.
     """
 
     factor_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
-    member_parameters: ClassVar[tuple[str, ...]] = ("bias",)
+    member_parameters: ClassVar[tuple[str, ...]] = ("bias", "mix")
+    added_parameters: ClassVar[tuple[str, ...]] = ("r", "s", "mix")
 
     weight: Any  # torch's own classes declare it, and the bias, each in its own way
     bias: Any
-    r: nn.Parameter
-    s: nn.Parameter
+    r: nn.Parameter | None
+    s: nn.Parameter | None
+    mix: nn.Parameter | None
 
     @abstractmethod
     def operation(self, x: Tensor, *args: Any) -> Operation:
@@ -123,25 +160,91 @@ class Rank1Layer(Factored):
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         """Apply each row's own weight to it: input and output ``[member * batch, ...]``."""
-        return apply_rank1(self.operation(x, *args), x, self.weight, self.r, self.s, self.bias, self.padded)
+        operation = self.operation(x, *args)
+        if self.mix is None and self.r is not None and self.s is not None and self.r.ndim == 2:
+            return apply_rank1(operation, x, self.weight, self.r, self.s, self.bias, self.padded)
+        return apply_expanded(operation, x, self.expanded_weight, self.bias, self.padded)
 
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
-        """Give the layer factors for so many members; they are trained where the weight is."""
+        """Give the layer factors for so many members, which multiply into those that it has for one.
+
+        They are trained where the weight is.
+        """
+        r, s, mix = (getattr(self, name, None) for name in self.added_parameters)
         in_channels, out_channels = self.channels()
-        self.r = factor_parameter(self.weight, ensemble_size, in_channels, init)
-        self.s = factor_parameter(self.weight, ensemble_size, out_channels, init)
+        of_r = (in_channels,) if r is None else r.shape[1:]
+        of_s = (out_channels,) if r is None else s.shape[1:]
+        self.set_factors(
+            factor_parameter(self.weight, ensemble_size, of_r, init, r),
+            factor_parameter(self.weight, ensemble_size, of_s, init, s),
+            mix,
+        )
+
+    def set_factors(
+        self, r: nn.Parameter | None = None, s: nn.Parameter | None = None, mix: nn.Parameter | None = None
+    ) -> None:
+        """Have these factors and no others."""
+        for name, parameter in (("r", r), ("s", s), ("mix", mix)):
+            self.register_parameter(name, parameter)
+
+    def base_shape(self) -> tuple[int, ...]:
+        """The shape of the weight of one use, as the plain layer has it."""
+        first, second, *kernel = self.weight.shape[0 if self.mix is None else 1 :]
+        outs, ins = self.blocks()
+        firsts, seconds = (ins, outs) if getattr(self, "transposed", False) else (outs, ins)
+        return first * firsts, second * seconds, *kernel
+
+    def blocks(self) -> tuple[int, int]:
+        """Into how many blocks the weight is cut along its output and along its input channels."""
+        return (1, 1) if self.r is None or self.r.ndim == 2 else tuple(self.r.shape[1:3])
+
+    def fan_in(self) -> int:
+        """How many inputs each output sums over."""
+        return self.channels()[0] // getattr(self, "groups", 1) * math.prod(self.base_shape()[2:])
 
     def expanded_weight(self) -> Tensor:
-        """The weight of each member, ``[member, *weight.shape]``."""
+        """The weight of each member, ``[member, *shape]``, or of each row of the factors where they have more."""
+        factors = [self.r, self.s, self.mix]
+        uses = max([len(factor) for factor in factors if factor is not None], default=1)
+        r, s, mix = (None if factor is None else _spread(factor, uses) for factor in factors)
         groups, transposed = getattr(self, "groups", 1), getattr(self, "transposed", False)
-        return expand_weight(self.weight, self.r, self.s, groups, transposed)
+        return expand_weight(self.weight, r, s, groups, transposed, mix)
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain layer that one member is."""
-        factors = self.r[member : member + 1], self.s[member : member + 1]
+        row = self._row_of(member)
+        r, s, mix = (None if factor is None else factor[row] for factor in (self.r, self.s, self.mix))
         groups, transposed = getattr(self, "groups", 1), getattr(self, "transposed", False)
-        tensors = {"weight": expand_weight(self.weight, *factors, groups, transposed)[0]}
-        return tensors if self.bias is None else {**tensors, "bias": self.bias[member]}
+        tensors = {"weight": expand_weight(self.weight, r, s, groups, transposed, mix)[0]}
+        return tensors if self.bias is None else {**tensors, "bias": self.bias[row][0]}
+
+
+def apply_expanded(
+    operation: Operation,
+    x: Tensor,
+    expand: Callable[[], Tensor],
+    bias: Tensor | None,
+    pad: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Apply each use's weight to its rows, whatever it is made of, in autocast's dtype.
+
+    Args:
+        operation: what the weight does.
+        x: ``[row, ...]``, divided in order among the uses.
+        expand: gives the weights ``[use, ...]``.
+        bias: ``[member, out]``, of as many members as there are uses or a part of them, or None.
+        pad: what is done to the input before the operation.
+
+    Returns:
+        ``[row, ...]``.
+    """
+    with without_autocast(x.device):
+        weight = expand()
+    x = _in_compute_dtype(x, weight)
+    uses = len(weight) if bias is None else max(len(weight), len(bias))
+    weight, bias = _spread(weight, uses), None if bias is None else _spread(bias, uses).to(x.dtype)
+    with without_autocast(x.device):
+        return operation.apply_members(divide(pad(x), uses), weight.to(x.dtype), bias).flatten(0, 1)
 
 
 def apply_rank1(
@@ -189,9 +292,25 @@ def _in_compute_dtype(x: Tensor, weight: Tensor) -> Tensor:
     return x
 
 
-def factor_parameter(weight: Tensor, ensemble_size: int, size: int, init: FactorInit) -> nn.Parameter:
-    """A new factor ``[member, size]`` of a weight, with its dtype and device, trained where it is."""
-    return nn.Parameter(init.draw((ensemble_size, size), weight), weight.requires_grad)
+def factor_parameter(
+    weight: Tensor, ensemble_size: int, shape: Sequence[int], init: FactorInit, before: Tensor | None = None
+) -> nn.Parameter:
+    """A new factor ``[member, *shape]`` of a weight, with its dtype and device, trained where it is.
+
+    Args:
+        weight: what it is a factor of.
+        ensemble_size: members.
+        shape: of one member's.
+        init: how it starts.
+        before: a factor that it multiplies into, of one member, ``[1, *shape]`` or what broadcasts to it.
+    """
+    drawn = init.draw((ensemble_size, *shape), weight)
+    return nn.Parameter(drawn if before is None else drawn * before.detach(), weight.requires_grad)
+
+
+def _spread(rows: Tensor, uses: int) -> Tensor:
+    """Rows ``[member, ...]`` repeated in order for so many uses, a whole multiple of them."""
+    return rows if len(rows) == uses else rows.repeat_interleave(uses // len(rows), 0)
 
 
 def check_ensemble_size(ensemble_size: int) -> None:

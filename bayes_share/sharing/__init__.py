@@ -1,24 +1,37 @@
-"""Who shares a base weight: so far, the members of an ensemble."""
+"""Who shares a base weight: the members of an ensemble, the layers of a network, the blocks of a layer."""
 
+from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
+from bayes_share.sharing.blocks import Along, Indivisible, share_groups
 from bayes_share.sharing.conversion import NormSharing
+from bayes_share.sharing.describe import describe_sharing, sharing_error
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.kinds import ParameterKind, members_equal, parameter_kinds
 from bayes_share.sharing.ledger import Ledger, ledger
 from bayes_share.sharing.members import Ensemble, Feed, ensemble
+from bayes_share.sharing.partners import Which
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.sharing.take import take_member
 
 __all__ = [
+    "Along",
     "Ensemble",
     "Feed",
+    "Indivisible",
+    "LayerFactors",
     "Ledger",
+    "NormOfLayers",
     "NormSharing",
     "ParameterKind",
     "Strategy",
+    "Which",
+    "describe_sharing",
     "ensemble",
     "fold",
     "ledger",
     "members_equal",
     "parameter_kinds",
+    "share_groups",
+    "share_layers",
+    "sharing_error",
     "take_member",
 ]

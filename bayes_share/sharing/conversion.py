@@ -26,7 +26,7 @@ from bayes_share.layers.norm import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
-from bayes_share.layers.rank1 import Factored, own_parameter
+from bayes_share.layers.rank1 import Factored
 
 NormSharing = Literal["shared", "member"]
 
@@ -81,16 +81,16 @@ def chosen(
     convertible = [
         name
         for name, module in network.named_modules(remove_duplicate=False)
-        if type(module) in FACTORED or type(module) in NORMS
+        if type(module) in FACTORED or type(module) in NORMS or type(module) in FACTORED.values()
     ]
     for pattern in (*(include or ()), *exclude):
-        if not any(_matches(name, pattern) for name in convertible):
+        if not any(matches(name, pattern) for name in convertible):
             there = ", ".join(convertible[:8]) + (", …" if len(convertible) > 8 else "")
             raise InputError(f"the pattern {pattern!r} matches nothing that could be converted; there is {there}")
 
     def is_chosen(names: Sequence[str]) -> bool:
         def matched(patterns: tuple[str, ...]) -> bool:
-            return any(_matches(name, pattern) for name in names for pattern in patterns)
+            return any(matches(name, pattern) for name in names for pattern in patterns)
 
         return (include is None or matched(include)) and not matched(exclude)
 
@@ -106,6 +106,7 @@ def convert(
 ) -> dict[str, str]:
     """Give the layers of a network factors, and its norms parameters for each member, in place.
 
+    Layers that have factors already, because they share within the network, have them multiplied by each member's.
     Each object stays the same one: whatever refers to it, and whatever it holds, stays as it was.
 
     Args:
@@ -118,22 +119,26 @@ def convert(
     Returns:
         The modules with parameters that stay shared, by name, each with the reason.
     """
-    own = _Owner(ensemble_size)
+    own = Owner(ensemble_size)
     shared: dict[str, str] = {}
+    parts: set[nn.Module] = set()
     for module, names in names_by_module(network).items():
-        if isinstance(module, Factored):
+        if module in parts:
             continue  # became one with the module that it is a part of
         kind = type(module)
         reason = _why_unknown(module) or why_shared(names)
-        if kind in FACTORED and reason is None:
-            module.__class__ = FACTORED[kind]
+        has_factors = isinstance(module, Factored)
+        if (has_factors or kind in FACTORED) and reason is None:
+            module.__class__ = FACTORED.get(kind, kind)
             module.add_factors(ensemble_size, init)  # type: ignore[operator]
             for part in module.modules():
                 if isinstance(part, Factored):
-                    own(part, *part.member_parameters)
+                    own(part, *part.member_parameters, have_rows=has_factors)
+                    parts.add(part)
         elif kind in NORMS and norm == "member" and reason is None:
             _own_norm(module, own)
         elif has_parameters(module):
+            parts.update(module.modules() if has_factors else ())
             shared[names[0]] = reason or 'norm="shared"'
     without_fast_paths(network)
     return shared
@@ -141,40 +146,58 @@ def convert(
 
 def _why_unknown(module: nn.Module) -> str | None:
     kind = type(module)
+    if isinstance(module, Factored):
+        return None
     if kind not in FACTORED and kind not in NORMS:
         is_namesake = any(known.__name__ == kind.__name__ for known in (*FACTORED, *NORMS))
         return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not known"
-    if kind in FACTORED and not isinstance(getattr(module, "weight", None), nn.Parameter | None):
+    if kind in FACTORED and has_computed_weight(module):
         return "weights that a hook computes"
     if kind is nn.Embedding and (module.max_norm is not None or module.sparse):
         return "an Embedding with max_norm or sparse gradients"
     return None
 
 
-class _Owner:
-    """Gives each member a copy of a parameter or buffer; what was tied before is tied afterwards."""
+def has_computed_weight(module: nn.Module) -> bool:
+    """Whether a hook makes the weight of a module anew for each call, as `spectral_norm` and pruning do."""
+    return not isinstance(getattr(module, "weight", None), nn.Parameter | None)
+
+
+class Owner:
+    """Gives each member a copy of a parameter or buffer; what was tied before is tied afterwards.
+
+    Args:
+        ensemble_size: members.
+    """
 
     def __init__(self, ensemble_size: int) -> None:
         self.ensemble_size = ensemble_size
         # By identity, with the shared one kept alive so that its identity is not used again.
         self.owned: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, module: nn.Module, *names: str) -> None:
+    def __call__(self, module: nn.Module, *names: str, have_rows: bool = False) -> None:
+        """Replace parameters and buffers of a module.
+
+        Args:
+            module: is changed.
+            names: of what it may have.
+            have_rows: whether they are ``[1, ...]``, one member's, already.
+        """
         for name in names:
             shared = getattr(module, name, None)
             if shared is None:
                 continue
             if id(shared) not in self.owned:
-                self.owned[id(shared)] = (shared, self._copies(shared))
+                self.owned[id(shared)] = (shared, self._copies(shared, have_rows))
             setattr(module, name, self.owned[id(shared)][1])
 
-    def _copies(self, shared: Tensor) -> Tensor:
-        if isinstance(shared, nn.Parameter):
-            return own_parameter(shared, self.ensemble_size)
-        return shared.expand(self.ensemble_size, *shared.shape).clone()
+    def _copies(self, shared: Tensor, have_rows: bool) -> Tensor:
+        one = shared.detach()[0] if have_rows else shared.detach()
+        copies = one.expand(self.ensemble_size, *one.shape).clone()
+        return nn.Parameter(copies, shared.requires_grad) if isinstance(shared, nn.Parameter) else copies
 
 
-def _own_norm(module: nn.Module, own: _Owner) -> None:
+def _own_norm(module: nn.Module, own: Owner) -> None:
     has_statistics = isinstance(module, nn.modules.batchnorm._BatchNorm)
     if not has_parameters(module) and not has_statistics:
         return  # nothing of it could be a member's own
@@ -188,7 +211,7 @@ def has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
     """Whether a pattern is for a module of this name, or for one that it is in."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 

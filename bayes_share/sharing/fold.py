@@ -1,4 +1,4 @@
-"""Folding: a member of an ensemble as a network of its own, without factors and without sharing."""
+"""Folding: a network, or a member of an ensemble, as a plain one, without factors and without sharing."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -7,38 +7,55 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.layers.rank1 import Factored
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import fill, member_tensors, under_all_names
+from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, under_all_names
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The plain torch network that a member of an ensemble is: no factors, no sharing, the same outputs.
+    """The plain torch network that a member, or a network that shares within itself, is: the same outputs.
 
-    It has the classes and parameter names of the network that was converted, so it loads into the original
-    architecture's `state_dict` and exports as that does.
+    It has no factors and shares nothing, and the classes and parameter names of the network before all that: so it
+    loads into the original architecture's `state_dict` and exports as that does.
 
     Args:
-        net: what `ensemble` made.
+        net: what `ensemble`, `share_layers` or `share_groups` made, in whatever order.
         member: which one, from 0; None for a network without members.
         parameters: a draw of a posterior: values to use in place of parameters of these names of `net`.
 
     Raises:
         InputError: no such member, a network without one or with several and none named, an unknown parameter.
     """
-    if not isinstance(net, Ensemble):
+    if isinstance(net, Ensemble):
+        if member is None or not 0 <= member < net.ensemble_size:
+            raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
+        network, empty = net.network, net.plain
+    else:
         if member is not None:
             raise InputError(f"this {type(net).__name__} has no members: fold it with member=None")
-        return deepcopy(net)
-    if member is None or not 0 <= member < net.ensemble_size:
-        raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
+        if not parameters and not any(_is_shared(module) for module in net.modules()):
+            return deepcopy(net)
+        network, empty = net, empty_copy(net)
     if parameters:
         missing = [name for name in parameters if name not in dict(net.named_parameters())]
         if missing:
-            raise InputError(f"{', '.join(missing)}: the ensemble has no parameter of this name")
+            raise InputError(f"{', '.join(missing)}: the {_called(net)} has no parameter of this name")
+    # `under_all_names` gives names in what holds the parameters: the ensemble, or the network alone.
+    prefixed = _Tensors(network)
+    values = under_all_names(net, parameters or {})
+    if not isinstance(net, Ensemble):
+        values = {f"network.{name}": value for name, value in values.items()}
     with torch.no_grad():
-        values = under_all_names(net, parameters or {})
-        tensors = torch.func.functional_call(_Tensors(net.network), values, (member,), tie_weights=False)
-    return fill(net.plain, tensors, net.network)
+        tensors = torch.func.functional_call(prefixed, values, (member or 0,), tie_weights=False)
+    return fill(empty, tensors, network)
+
+
+def _is_shared(module: nn.Module) -> bool:
+    return isinstance(module, Factored) or hasattr(module, IN_SEVERAL_PLACES)
+
+
+def _called(net: nn.Module) -> str:
+    return "ensemble" if isinstance(net, Ensemble) else "network"
 
 
 class _Tensors(nn.Module):

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from bayes_share.sharing.conversion import FACTORED
+from bayes_share.layers.rank1 import Factored
+from bayes_share.sharing.describe import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import member_tensors, which
+from bayes_share.sharing.plain import identities, member_tensors
 from bayes_share.sharing.reach import run_example
 
 
@@ -22,10 +23,13 @@ class Ledger:
     Args:
         members: networks that it stands for.
         stored: parameters, each counted once: what has to be kept and learned.
-        used: parameters that all members together compute with: what as many separate networks would store.
+        used: parameters that all members together compute with: what as many separate networks that share nothing would
+            store.
         base: stored parameters that all members use.
-        member: stored parameters of one member each, but for the factors: biases and norms.
+        member: stored parameters of one member each, but for the factors: biases, norms and mixtures of templates.
         factor: stored rank-1 factors.
+        weights: base weights of the layers that share; templates that are mixed count as one.
+        uses: of these weights: each member, layer and block is one.
         buffers: stored numbers that are not learned, such as running statistics.
         bytes: of parameters and buffers.
         flops: floating-point operations for the prediction of one example by all members; None where not counted.
@@ -38,6 +42,8 @@ class Ledger:
     base: int
     member: int
     factor: int
+    weights: int
+    uses: int
     buffers: int
     bytes: int
     flops: int | None
@@ -48,6 +54,11 @@ class Ledger:
         """What each further member adds, as a part of the base: 0.01 is one per cent."""
         return (self.member + self.factor) / max(1, self.members) / max(1, self.base)
 
+    @property
+    def per_use(self) -> float:
+        """The rank-1 factors of each use, on average."""
+        return self.factor / max(1, self.uses)
+
     def __str__(self) -> str:
         lines = [
             ("members", f"{self.members:,}"),
@@ -57,6 +68,8 @@ class Ledger:
             ("own biases and norms", f"{self.member:,}"),
             ("rank-1 factors", f"{self.factor:,}; a member adds {self.overhead:.1%} of the base with its own"),
         ]
+        if self.weights:
+            lines.append(("uses of base weights", f"{self.uses:,} of {self.weights:,}; {self.per_use:,.1f} factors each"))
         if self.flops is not None:
             lines.append(("FLOPs per prediction", f"{self.flops:,}, all members together"))
         if self.not_shared:
@@ -69,7 +82,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     """Count what a network stores and uses.
 
     Args:
-        net: any network, or what `ensemble` made.
+        net: any network, or what `ensemble`, `share_layers` or `share_groups` made.
         example: inputs ``[batch, ...]``; with it FLOPs are counted, of matrix products and convolutions, a product and
             a sum being two.
 
@@ -84,6 +97,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     shared by all members  10,000
     own biases and norms   400
     rank-1 factors         800; a member adds 3.0% of the base with its own
+    uses of base weights   4 of 1; 200.0 factors each
     """
     parameters = dict(net.named_parameters())
     counts = {"base": 0, "member": 0, "factor": 0}
@@ -91,37 +105,59 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
         counts[kind] += parameters[name].numel()
     buffers = list(net.buffers())
     members = net.ensemble_size if isinstance(net, Ensemble) else 1
-    stored = sum(counts.values())
+    network = net.network if isinstance(net, Ensemble) else net
+    uses = _uses(network)
     return Ledger(
         members=members,
-        stored=stored,
-        used=_used(net) if isinstance(net, Ensemble) else stored,
+        stored=sum(counts.values()),
+        used=members * _used(network),
         base=counts["base"],
         member=counts["member"],
         factor=counts["factor"],
+        weights=len(uses),
+        uses=sum(uses.values()),
         buffers=sum(buffer.numel() for buffer in buffers),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*parameters.values(), *buffers)),
         flops=None if example is None else _flops(net, example),
-        not_shared=_used_once(net),
+        not_shared=_used_once(net, uses),
     )
 
 
-def _used(net: Ensemble) -> int:
-    """The parameters of all members' plain networks."""
-    buffers = {name for name, _ in net.network.named_buffers(remove_duplicate=False)}
+def _used(network: nn.Module) -> int:
+    """The parameters of a member's plain network."""
+    buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
     with torch.no_grad():
-        tensors = member_tensors(net.network, 0)
-    distinct = {which(tensor): tensor.numel() for name, tensor in tensors.items() if name not in buffers}
-    return net.ensemble_size * sum(distinct.values())
+        tensors = member_tensors(network, 0)
+    distinct = {
+        identity: tensors[name].numel() for name, identity in identities(tensors, network).items() if name not in buffers
+    }
+    return sum(distinct.values())
 
 
-def _used_once(net: nn.Module) -> tuple[str, ...]:
-    kinds = tuple(FACTORED.values())
+def _uses(network: nn.Module) -> dict[nn.Parameter, int]:
+    """How many uses each base weight has."""
+    uses: dict[nn.Parameter, int] = {}
+    for module in network.modules():
+        if isinstance(module, Factored):
+            for _, weight in _weights(module):
+                uses[weight] = uses.get(weight, 0) + weight_uses(module)
+    return uses
+
+
+def _used_once(net: nn.Module, uses: dict[nn.Parameter, int]) -> tuple[str, ...]:
     return tuple(
-        f"{name}.weight" if name else "weight"
+        f"{name}.{own}" if name else own
         for name, module in net.named_modules()
-        if type(module) in kinds and module.ensemble_size == 1
+        if isinstance(module, Factored)
+        for own, weight in _weights(module)
+        if uses[weight] == 1
     )
+
+
+def _weights(layer: Factored) -> list[tuple[str, nn.Parameter]]:
+    """The base weights of a layer, by name."""
+    own = layer.named_parameters(recurse=False)
+    return [(name, parameter) for name, parameter in own if name.endswith("weight")]
 
 
 def _flops(net: nn.Module, example: Any) -> int:

@@ -1,6 +1,6 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.norm import MemberBatchNorm
-from bayes_share.layers.rank1 import check_ensemble_size
+from bayes_share.layers.rank1 import Factored, check_ensemble_size
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.conversion import FACTORED, NORMS, NormSharing, chosen, convert, describe, has_parameters
@@ -113,7 +113,8 @@ class Ensemble(nn.Module):
             raise InputError(
                 "modules of the ensemble were replaced since it was made: change the network before ensemble()"
             )
-        for (_, converted), (_, plain) in zip(self.network.named_modules(), self.plain.named_modules(), strict=True):
+        both = (net.named_modules(remove_duplicate=False) for net in (self.network, self.plain))
+        for (_, converted), (_, plain) in zip(*both, strict=True):
             plain.training = converted.training
         counts = [
             (module.num_batches_tracked, module.num_batches_tracked.clone())
@@ -127,6 +128,13 @@ class Ensemble(nn.Module):
             tensors = member_tensors(self.network, member)
             outputs.append(torch.func.functional_call(self.plain, tensors, (part,), tie_weights=False))
         return _stacked(outputs)
+
+    def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
+        """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
+        copy = deepcopy(self)
+        change(copy.network)
+        copy._converted = _structure(copy.network)
+        return copy
 
     def choose_strategy(self, x: Any) -> None:
         """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
@@ -221,7 +229,8 @@ def ensemble(
     """Turn a network into an ensemble that shares its weights (BatchEnsemble, arXiv 2002.06715).
 
     Every linear layer, convolution, embedding and attention, by exact type, keeps its weight as the base weight, and
-    gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone.
+    gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone; it
+    may share weights within itself already (`share_layers`, `share_groups`): each member's factors multiply into those.
     With ``init="ones"`` every member computes in eval mode what it does.
 
     Args:
@@ -252,7 +261,7 @@ def ensemble(
     for what, option, known in (("norm sharing", norm, NormSharing), ("strategy", strategy, Strategy)):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
-    if any(isinstance(module, Ensemble) or type(module) in FACTORED.values() for module in net.modules()):
+    if any(isinstance(module, Ensemble) or _has_members(module) for module in net.modules()):
         raise InputError("this network is an ensemble already")
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
     constants = set() if example is None else constant_modules(net, {**FACTORED, **NORMS}, example)
@@ -275,6 +284,10 @@ def ensemble(
     if example is not None and strategy == "auto":
         made._settle(example)
     return made
+
+
+def _has_members(module: nn.Module) -> bool:
+    return isinstance(module, Factored) and module.ensemble_size > 1
 
 
 def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:

@@ -9,9 +9,31 @@ from torch import Tensor, nn
 from bayes_share.layers.rank1 import Factored
 
 
+IN_SEVERAL_PLACES = "shared_by_layers"
+"""The attribute of a module that sharing put in the place of others of its kind: the plain network has one in each."""
+
+
 def empty_copy(network: nn.Module) -> nn.Module:
-    """A copy of a network whose parameters and buffers have shapes only; the form that members are filled into."""
-    return deepcopy(network).to("meta")
+    """The plain form of a network, with shapes in place of numbers, which members are filled into."""
+    copy = deepcopy(network)
+    for module in list(copy.modules()):
+        if isinstance(module, Factored):
+            module.remove_factors()
+    places = [(name, module) for name, module in places_of(copy) if hasattr(module, IN_SEVERAL_PLACES)]
+    for name, module in places:
+        own = deepcopy(module)
+        delattr(own, IN_SEVERAL_PLACES)
+        copy.set_submodule(name, own)
+    return copy.to("meta")
+
+
+def places_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module of a network, once; one that sharing put in several places, once for each of them."""
+    seen = set()
+    for name, module in network.named_modules(remove_duplicate=False):
+        if module not in seen or hasattr(module, IN_SEVERAL_PLACES):
+            seen.add(module)
+            yield name, module
 
 
 def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
@@ -20,7 +42,7 @@ def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
     Names are those of the network before it was converted; gradients pass to the base weights and factors.
     """
     tensors = {}
-    for prefix, module in network.named_modules():
+    for prefix, module in places_of(network):
         for name, tensor in _plain_tensors(module, member):
             tensors[f"{prefix}.{name}" if prefix else name] = tensor
     return tensors
@@ -39,29 +61,29 @@ def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[st
     }
 
 
-def which(tensor: Tensor) -> tuple[Any, ...]:
+def _which(tensor: Tensor) -> tuple[Any, ...]:
     """What is equal for two tensors of a member that are one, of which each may be a view that was made anew."""
     return tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride()
 
 
 def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn.Module:
-    """A copy of an empty network with these parameters and buffers.
+    """A copy of an empty network with these parameters and buffers, what sharing had made one apart again.
 
     Args:
         empty: what `empty_copy` gave.
-        tensors: by name; what is one tensor under two names stays one.
+        tensors: by name; what is one tensor under two names, and was so before anything was shared, stays one.
         like: the converted network; says what is trained, and which modules are in training mode.
     """
     plain = deepcopy(empty)
     trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
     made: dict[tuple[Any, ...], Tensor] = {}
-    modules = dict(plain.named_modules())
-    converted = dict(like.named_modules())
-    for full_name, tensor in tensors.items():
+    modules = dict(plain.named_modules(remove_duplicate=False))
+    converted = dict(like.named_modules(remove_duplicate=False))
+    for full_name, identity in identities(tensors, like).items():
         prefix, _, name = full_name.rpartition(".")
-        module = modules[prefix]
+        module, tensor = modules[prefix], tensors[full_name]
         is_parameter = name in module._parameters
-        key = (*which(tensor), is_parameter)
+        key = (*identity, is_parameter)
         if key not in made:
             copy = tensor.detach().clone()
             made[key] = nn.Parameter(copy, trained[full_name]) if is_parameter else copy
@@ -69,6 +91,27 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
     for prefix, module in modules.items():
         module.training = converted[prefix].training
     return plain
+
+
+def identities(tensors: Mapping[str, Tensor], like: nn.Module) -> dict[str, tuple[Any, ...]]:
+    """What is equal for two tensors of a member, by name, that are one where nothing is shared.
+
+    Args:
+        tensors: of the member.
+        like: the converted network; what it shares is not one in a network that does not.
+    """
+    modules = dict(like.named_modules(remove_duplicate=False))
+    found = {}
+    for full_name, tensor in tensors.items():
+        prefix, _, name = full_name.rpartition(".")
+        found[full_name] = (*_which(tensor), full_name if _is_shared(modules[prefix], name) else None)
+    return found
+
+
+def _is_shared(module: nn.Module, name: str) -> bool:
+    """Whether other modules may have a tensor because they share it, and not because it was tied before."""
+    of_layer = isinstance(module, Factored) and "weight" in name
+    return of_layer or hasattr(module, IN_SEVERAL_PLACES)
 
 
 class KeptMembers:

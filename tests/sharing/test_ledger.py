@@ -35,6 +35,8 @@ def test_an_ensemble_that_shares_norms() -> None:
         base=CONV + NORM + LINEAR,
         member=MEMBERS * BIAS,
         factor=MEMBERS * FACTORS,
+        weights=2,
+        uses=2 * MEMBERS,
         buffers=4 + 4 + 1,
         bytes=8 * (stored + 9),
         flops=None,
@@ -118,6 +120,7 @@ def test_what_is_printed() -> None:
         ["shared by all members", "436"],
         ["own biases and norms", "15"],
         ["rank-1 factors", "228; a member adds 18.6% of the base with its own"],
+        ["uses of base weights", "6 of 2; 38.0 factors each"],
         ["FLOPs per prediction", "12,288, all members together"],
     ]
     assert len({len(line) - len(re.split(r"\s{2,}", line)[1]) for line in lines}) == 1

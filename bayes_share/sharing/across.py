@@ -1,0 +1,210 @@
+"""Sharing across the layers of one network: one base weight, and factors of each layer's own."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
+from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.rank1 import Factored, Rank1Layer, factor_parameter
+from bayes_share.sharing.conversion import FACTORED, NORMS, Owner
+from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.partners import Which, base_weights, layers_of, partners
+from bayes_share.sharing.plain import IN_SEVERAL_PLACES
+
+LayerFactors = Literal["rank1", "scalar", "none"]
+NormOfLayers = Literal["own", "shared"]
+
+
+def share_layers(
+    net: nn.Module,
+    which: Which = "all",
+    factors: LayerFactors = "rank1",
+    norm: NormOfLayers = "own",
+    templates: int = 1,
+    init: FactorInitKind | FactorInit = "ones",
+    fit_to_weights: bool = False,
+) -> nn.Module:
+    """Have layers of one shape share one base weight, each with rank-1 factors and a bias of its own.
+
+    Layer l has the weight ``W ∘ (s_l r_lᵀ)``: the idea of BatchEnsemble (arXiv 2002.06715, eq. 1) inside one network.
+    With several templates it has ``(Σ_k mix_l[k] W_k) ∘ (s_l r_lᵀ)``, after soft parameter sharing (arXiv 1902.09701).
+
+    Layers share that are of one exact type and whose weights have one shape and number of groups; all of a shape count
+    as one stage, unless `which` gives sets of patterns. A layer without a partner stays as it is. The network handed in
+    is left alone. It may be an `Ensemble`, or cut into groups (`share_groups`); in either order the same is shared.
+
+    The base weight starts as the first layer's, and templates as those of the first `templates` layers, each of which
+    begins with its own, and the others with one of them in turn.
+
+    Args:
+        net: any network, trained or not.
+        which: ``"all"``; ``"early"`` or ``"deep"``: the first or second half, in the order of the network, of the
+            layers that have a partner; patterns such as ``"layer2.*"``; several sequences of patterns, each a set that
+            shares within itself; or a predicate of a layer's name and the layer.
+        factors: of each layer: ``"rank1"``: r and s; ``"scalar"``: one number; ``"none"``: nothing but its bias. A
+            layer that has finer ones keeps them.
+        norm: ``"own"``, or ``"shared"``: the norms that follow layers of one weight are one norm too, statistics and
+            all. The next norm with as many channels in what holds the layer is taken to follow it.
+        templates: base weights of which each layer learns a mixture; 1: none is mixed. Layers of which there are no
+            more than templates stay as they are.
+        init: how factors that are new start. Layers differ by where they are, so all may start from ones.
+        fit_to_weights: fit base weight, mixtures and factors to the weights that are there, by alternating least
+            squares, so that a trained network is compressed; `sharing_error` says how well. Attention stays as it is.
+
+    Returns:
+        A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
+        it.
+
+    Raises:
+        InputError: nothing to share, a pattern that matches nothing, layers that are named and whose shapes do not
+            match, a layer named twice or that shares its weight already, fewer than one template, an unknown option.
+
+    >>> net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)])
+    >>> sum(parameter.numel() for parameter in share_layers(net).parameters())  # 64 + 3 * (8 + 8 + 8)
+    136
+    """
+    for what, option, known in (("factors", factors, LayerFactors), ("norm of layers", norm, NormOfLayers)):
+        if option not in get_args(known):
+            raise unknown(what, option, get_args(known))
+    if templates < 1:
+        raise InputError(f"there is at least 1 template, not {templates}")
+    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
+    shares_attention = factors == "rank1" and templates == 1 and not fit_to_weights
+
+    def change(network: nn.Module) -> None:
+        own, layers = Owner(1), layers_of(network)
+        groups = [[layers[name] for name in names] for names in partners(network, which)]
+        groups = [group for group in groups if _may_share(group, shares_attention, templates)]
+        if not groups:
+            raise InputError(f"nothing to share with factors {factors!r} and {templates} templates: too few layers")
+        for group in groups:
+            for layer in group:
+                give_factors(layer, factors, factor_init, own)
+            of_rank1 = [layer for layer in group if isinstance(layer, Rank1Layer)]
+            weights = [layer.expanded_weight().detach() for layer in of_rank1] if fit_to_weights else []
+            _tie(group, templates)
+            if fit_to_weights:
+                fit_to(of_rank1, weights)
+        if norm == "shared":
+            _tie_norms(network, groups)
+        without_fast_paths(network)
+
+    return changed(net, change)
+
+
+def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
+    """A copy of a network, or of an ensemble's, that was changed in place."""
+    if isinstance(net, Ensemble):
+        return net.changed(change)
+    copy = deepcopy(net)
+    change(copy)
+    return copy
+
+
+def give_factors(layer: nn.Module, factors: LayerFactors, init: FactorInit, own: Owner) -> None:
+    """Make a layer one with factors, at least as fine as asked for, in place.
+
+    Args:
+        layer: a plain one, or one that has factors.
+        factors: which.
+        init: how they start.
+        own: gives it a bias with a row.
+    """
+    if not isinstance(layer, Factored):
+        layer.__class__ = FACTORED[type(layer)]
+        if isinstance(layer, Rank1Layer):
+            layer.set_factors()
+        elif isinstance(layer, Factored):
+            layer.add_factors(1, init)
+        for part in layer.modules():
+            if isinstance(part, Factored):
+                own(part, *part.member_parameters)
+    if isinstance(layer, Rank1Layer):
+        if factors == "rank1" and layer.r is None:
+            layer.add_factors(1, init)
+        elif factors == "scalar" and layer.s is None:
+            layer.set_factors(s=factor_parameter(layer.weight, 1, (1,), init), mix=layer.mix)
+
+
+def _may_share(group: Sequence[nn.Module], shares_attention: bool, templates: int) -> bool:
+    is_attention = isinstance(group[0], nn.MultiheadAttention)
+    return len(group) > templates and (shares_attention or not is_attention)
+
+
+def _tie(layers: Sequence[nn.Module], templates: int) -> None:
+    """Have layers hold the weights of the first of them, or templates of the first few, in place."""
+    first = layers[0]
+    if templates == 1 or isinstance(first, Rank1MultiheadAttention):
+        for name, weight in base_weights(first).items():
+            prefix, _, own = name.rpartition(".")
+            for layer in layers:
+                setattr(layer.get_submodule(prefix), own, weight)
+        return
+    rank1 = [layer for layer in layers if isinstance(layer, Rank1Layer)]
+    bases = torch.stack([layer.weight.detach() for layer in rank1[:templates]])
+    weight = nn.Parameter(bases, first.weight.requires_grad)  # type: ignore[arg-type]
+    for number, layer in enumerate(rank1):
+        mix = torch.zeros(layer.ensemble_size, templates, dtype=weight.dtype, device=weight.device)
+        mix[:, number % templates] = 1
+        layer.weight = weight
+        layer.mix = nn.Parameter(mix, weight.requires_grad)
+
+
+def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> None:
+    """Put one norm in the place of those that follow the layers of a group and are like it."""
+    following = _norms_that_follow(network)
+    for group in groups:
+        first: dict[str, nn.Module] = {}
+        for layer in group:
+            if layer not in following:
+                continue
+            norm = following[layer]
+            kept = first.setdefault(repr(norm), norm)  # which shows the type and all options
+            if kept is not norm:
+                setattr(kept, IN_SEVERAL_PLACES, True)
+                _replace(network, norm, kept)
+
+
+def _norms_that_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:
+    """The norm that each layer is followed by: the next one of its channels in the same module, and no other's."""
+    following: dict[nn.Module, nn.Module] = {}
+    for parent in network.modules():
+        waiting: list[nn.Module] = []
+        for child in parent.children():
+            if type(child) in (*FACTORED, *FACTORED.values()):
+                waiting.append(child)
+            elif type(child) in (*NORMS, *NORMS.values()) and (channels := _norm_channels(child)) is not None:
+                owner = next((layer for layer in waiting if _out_channels(layer) == channels), None)
+                if owner is not None:
+                    waiting.remove(owner)
+                    following[owner] = child
+    return following
+
+
+def _norm_channels(norm: nn.Module) -> int | None:
+    shape = getattr(norm, "normalized_shape", None)
+    if shape is not None:
+        return int(shape[-1])
+    if "threshold" in norm._parameters:
+        return None  # an activation
+    return getattr(norm, "num_features", None) or getattr(norm, "num_channels", None)
+
+
+def _out_channels(layer: nn.Module) -> int | None:
+    for name in ("out_features", "out_channels", "embed_dim"):
+        if hasattr(layer, name):
+            return int(getattr(layer, name))
+    return None
+
+
+def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for module in network.modules():
+        for name, child in module._modules.items():
+            if child is old:
+                module._modules[name] = new

@@ -1,0 +1,173 @@
+"""Sharing across the blocks of each weight: one base block, and factors of each block's own."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.layers.attention import without_fast_paths
+from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.rank1 import Rank1Layer, factor_parameter
+from bayes_share.sharing.across import changed, give_factors
+from bayes_share.sharing.conversion import Owner, matches, names_by_module
+from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.partners import described, layers_of, shape_text, users_of, weight_shape
+
+Along = Literal["both", "out", "in"]
+Indivisible = Literal["error", "skip"]
+
+
+def share_groups(
+    net: nn.Module,
+    groups: int = 4,
+    along: Along = "both",
+    indivisible: Indivisible = "error",
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    init: FactorInitKind | FactorInit = "random_sign",
+    fit_to_weights: bool = False,
+) -> nn.Module:
+    """Cut the weight of each layer into blocks that share one base block, each with rank-1 factors of its own.
+
+    Block (a, b) of a weight is ``W ∘ (s_ab r_abᵀ)``, with W of 1 / groups of the channels: the idea of BatchEnsemble
+    (arXiv 2002.06715, eq. 1) inside one layer. Biases stay as they are. The network handed in is left alone. It may be
+    an `Ensemble`, or share weights between layers (`share_layers`); in either order the same is shared.
+
+    The base block starts as the first block of the weight.
+
+    Args:
+        net: any network, trained or not.
+        groups: into how many parts the channels are cut.
+        along: which channels are cut: ``"both"`` (groups² blocks), those of the output, or those of the input.
+        indivisible: what becomes of a layer whose channels are not divided by the groups, or which has groups of
+            channels that do not see one another already: an ``"error"``, or ``"skip"``: it stays as it is.
+        include: names or patterns of the layers to cut, or of what they are in; None: all linear layers and
+            convolutions.
+        exclude: the same, of those to leave as they are.
+        init: how the blocks' factors start. Random signs keep the size of the weights and tell the blocks apart: from
+            ones, all would be equal, and stay so wherever what is around them is cut too.
+        fit_to_weights: fit base block and factors to the weights that are there, by alternating least squares;
+            `sharing_error` says how well.
+
+    Returns:
+        A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
+        it.
+
+    Raises:
+        InputError: channels that do not divide, nothing to cut, a pattern that matches nothing, a layer that is cut
+            already, or of whose weight another layer is left out, fewer than 2 groups, an unknown option.
+
+    >>> net = share_groups(nn.Sequential(nn.Linear(8, 8)), groups=2)
+    >>> net[0].weight.shape, net[0].r.shape
+    (torch.Size([4, 4]), torch.Size([1, 2, 2, 4]))
+    """
+    for what, option, known in (("axis of groups", along, Along), ("indivisible", indivisible, Indivisible)):
+        if option not in get_args(known):
+            raise unknown(what, option, get_args(known))
+    if groups < 2:
+        raise InputError(f"a weight is cut into at least 2 groups, not {groups}")
+    parts = (1 if along == "in" else groups, 1 if along == "out" else groups)
+    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
+
+    def change(network: nn.Module) -> None:
+        own = Owner(1)
+        by_weight: dict[nn.Parameter, list[Rank1Layer]] = {}
+        for layer in _cut_layers(network, parts, indivisible == "skip", include, exclude).values():
+            give_factors(layer, "none", factor_init, own)
+            assert isinstance(layer, Rank1Layer)
+            by_weight.setdefault(layer.weight, []).append(layer)
+        for layers in by_weight.values():
+            weights = [layer.expanded_weight().detach() for layer in layers] if fit_to_weights else []
+            _cut(layers, parts, factor_init)
+            if fit_to_weights:
+                fit_to(layers, weights)
+        without_fast_paths(network)
+
+    return changed(net, change)
+
+
+def _cut(layers: Sequence[Rank1Layer], parts: tuple[int, int], init: FactorInit) -> None:
+    """Have layers that hold one weight hold its first block, each with factors for its blocks."""
+    first = layers[0]
+    outs, ins = (size // part for size, part in zip(first.channels()[::-1], parts, strict=True))
+    rows, columns = (ins, outs) if getattr(first, "transposed", False) else (outs, ins)
+    whole = first.weight.detach()
+    block = whole[:rows, :columns] if first.mix is None else whole[:, :rows, :columns]
+    weight = nn.Parameter(block.clone(), first.weight.requires_grad)
+    for layer in layers:
+        r, s = layer.r, layer.s
+        if r is not None:
+            r = r.detach().unflatten(1, (1, parts[1], ins))
+        if s is not None:
+            s = s.detach().unflatten(1, (1, 1, 1) if s.shape[1] == 1 else (parts[0], 1, outs))
+        members = layer.ensemble_size
+        layer.weight = weight
+        layer.set_factors(
+            factor_parameter(weight, members, (*parts, ins), init, r),
+            factor_parameter(weight, members, (*parts, outs), init, s),
+            layer.mix,
+        )
+
+
+def _cut_layers(
+    network: nn.Module,
+    parts: tuple[int, int],
+    skips: bool,
+    include: Sequence[str] | None,
+    exclude: Sequence[str],
+) -> dict[str, nn.Module]:
+    """The layers whose weight is to be cut, by name."""
+    names = names_by_module(network)
+    layers = {name: layer for name, layer in layers_of(network).items() if not isinstance(layer, nn.MultiheadAttention)}
+
+    def matched(layer: nn.Module, patterns: Sequence[str]) -> bool:
+        return any(matches(name, pattern) for name in names[layer] for pattern in patterns)
+
+    for pattern in (*(include or ()), *exclude):
+        if not any(matched(layer, [pattern]) for layer in layers.values()):
+            raise InputError(
+                f"the pattern {pattern!r} matches no layer that could be cut; there is {', '.join(list(layers)[:6])}"
+            )
+    chosen = {
+        name: layer
+        for name, layer in layers.items()
+        if (include is None or matched(layer, include)) and not matched(layer, exclude)
+    }
+    cut = {}
+    for name, layer in chosen.items():
+        if isinstance(layer, Rank1Layer) and layer.blocks() != (1, 1):
+            raise InputError(f"{name} is cut into groups already: a weight is cut once")
+        problem = _why_indivisible(layer, parts)
+        if problem is None:
+            cut[name] = layer
+        elif not skips:
+            raise InputError(
+                f"{name}, a {type(layer).__name__} {shape_text(weight_shape(layer))}, {problem}: leave it out, or "
+                f'have such layers stay as they are with indivisible="skip"'
+            )
+    if not cut:
+        raise InputError(f"nothing to cut into {max(parts)} groups: there is {described(layers, layers)}")
+    _check_together(network, cut)
+    return cut
+
+
+def _why_indivisible(layer: nn.Module, parts: tuple[int, int]) -> str | None:
+    if getattr(layer, "groups", 1) > 1:
+        return f"has {layer.groups} groups of channels already"
+    outs = getattr(layer, "out_features", None) or layer.out_channels
+    ins = getattr(layer, "in_features", None) or layer.in_channels
+    for what, size, part in (("output", outs, parts[0]), ("input", ins, parts[1])):
+        if int(size) % part:  # type: ignore[arg-type]
+            return f"has {size} {what} channels, which do not divide into {part} groups"
+    return None
+
+
+def _check_together(network: nn.Module, cut: dict[str, nn.Module]) -> None:
+    users = users_of(network)
+    for name, layer in cut.items():
+        for other in users[layer.weight]:  # type: ignore[index]
+            if other not in cut:
+                raise InputError(f"{name} and {other} share one weight: cut both or neither")
+
+

@@ -1,0 +1,172 @@
+"""Which layers of a network may share a weight with one another, and which are to."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from torch import nn
+
+from bayes_share.errors import InputError
+from bayes_share.layers.attention import Rank1MultiheadAttention
+from bayes_share.layers.rank1 import Factored, Rank1Layer
+from bayes_share.sharing.conversion import FACTORED, has_computed_weight, matches, names_by_module
+
+Which: TypeAlias = (
+    Literal["all", "early", "deep"] | str | Sequence[str] | Sequence[Sequence[str]] | Callable[[str, nn.Module], bool]
+)
+"""Which layers are to share: all, the first or the second half, patterns, sets of patterns, or a predicate."""
+
+_SHOWN = 6
+
+
+def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers, convolutions and attentions of a network, in its order, each once and by its first name."""
+    layers: dict[str, nn.Module] = {}
+    parts: set[nn.Module] = set()
+    for module, names in names_by_module(network).items():
+        becomes = FACTORED.get(type(module), type(module))
+        if module in parts or not issubclass(becomes, Rank1Layer | Rank1MultiheadAttention):
+            continue
+        parts.update(module.modules())
+        if becomes is Rank1MultiheadAttention or not has_computed_weight(module):
+            layers[names[0]] = module
+    return layers
+
+
+def base_weights(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a layer that it can share with others, by name."""
+    return {name: weight for name, weight in layer.named_parameters() if name.endswith("weight")}
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of the whole weight that each use of a layer has."""
+    if isinstance(layer, Rank1Layer):
+        return layer.base_shape()
+    return tuple(next(iter(base_weights(layer).values())).shape)
+
+
+def users_of(network: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """The modules that have a parameter, by their first names."""
+    users: dict[nn.Parameter, list[str]] = {}
+    for name, module in network.named_modules():
+        for parameter in {parameter: None for _, parameter in module.named_parameters(recurse=False)}:
+            users.setdefault(parameter, []).append(name)
+    return users
+
+
+def partners(network: nn.Module, which: Which) -> list[list[str]]:
+    """The groups of layers that are to share a weight each, by name: of one type and shape, two at least.
+
+    Args:
+        network: where they are.
+        which: see `share_layers`.
+
+    Raises:
+        InputError: a pattern that matches nothing, a layer named twice, one that shares its weight already, layers that
+            are named and have no partner of their shape, or nothing to share.
+    """
+    layers = layers_of(network)
+    users = users_of(network)
+    others = {name: _others(name, layer, users) for name, layer in layers.items()}
+    sets, named = _chosen(network, layers, which)
+    for name in named:
+        if others[name]:
+            raise InputError(f"{name} shares its weight already, with {', '.join(others[name])}: name it once")
+    groups: list[list[str]] = []
+    for names in sets:
+        alike = _by_likeness({name: layers[name] for name in names if not others[name]})
+        groups += [group for group in alike if len(group) > 1]
+        for group in alike:
+            if len(group) == 1 and group[0] in named:
+                raise InputError(
+                    f"{group[0]} has no partner among the layers named with it, whose shapes do not match: "
+                    f"{described(layers, names)}"
+                )
+    if not groups:
+        tied = [name for name in layers if others[name]]
+        besides = f"; {', '.join(tied[:_SHOWN])} share theirs already" if tied else ""
+        raise InputError(
+            f"nothing to share for {_shown(which)}: no two layers have a weight of one type and shape; "
+            f"there is {described(layers, layers)}{besides}"
+        )
+    return groups
+
+
+def described(layers: Mapping[str, nn.Module], names: Iterable[str]) -> str:
+    """The types and shapes of layers, with how many there are of each."""
+    kinds = Counter(f"{_plain_type(layers[name]).__name__} {shape_text(weight_shape(layers[name]))}" for name in names)
+    lines = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.items()]
+    return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "") if lines else "no layer"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape in words.
+
+    >>> shape_text((16, 16, 3, 3))
+    '16x16x3x3'
+    """
+    return "x".join(map(str, shape))
+
+
+def _chosen(
+    network: nn.Module, layers: Mapping[str, nn.Module], which: Which
+) -> tuple[list[list[str]], list[str]]:
+    """The sets of layers within which weights are shared, and the layers that were named one by one."""
+    if which in ("all", "early", "deep"):
+        paired = {name for group in _by_likeness(layers) if len(group) > 1 for name in group}
+        ordered = [name for name in layers if name in paired]
+        half = (len(ordered) + 1) // 2
+        return [{"all": ordered, "early": ordered[:half], "deep": ordered[half:]}[which]], []  # type: ignore[index]
+    if callable(which):
+        return [[name for name, layer in layers.items() if which(name, layer)]], []
+    given = [which] if isinstance(which, str) else list(which)
+    sets = [given] if all(isinstance(pattern, str) for pattern in given) else [list(one) for one in given]
+    all_names = names_by_module(network)
+    found: list[list[str]] = []
+    for patterns in sets:
+        matched: dict[str, None] = {}
+        for pattern in patterns:
+            names = [n for n, layer in layers.items() if any(matches(name, pattern) for name in all_names[layer])]
+            if not names:
+                raise InputError(
+                    f"the pattern {pattern!r} matches no layer that could share its weight; there is "
+                    f"{', '.join(list(layers)[:_SHOWN])}{', …' if len(layers) > _SHOWN else ''}, of shapes "
+                    f"{described(layers, layers)}"
+                )
+            matched |= dict.fromkeys(names)
+        found.append(list(matched))
+    counts = Counter(name for names in found for name in names)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InputError(f"{twice[0]} is named twice, in two sets of patterns: a layer shares one weight")
+    return found, [pattern for patterns in sets for pattern in patterns if pattern in layers]
+
+
+def _by_likeness(layers: Mapping[str, nn.Module]) -> list[list[str]]:
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, layer in layers.items():
+        groups.setdefault(_likeness(layer), []).append(name)
+    return list(groups.values())
+
+
+def _likeness(layer: nn.Module) -> tuple[Any, ...]:
+    """What two layers have to have in common, for a weight to mean the same in both."""
+    weights = base_weights(layer)
+    first = next(iter(weights.values()))
+    blocks = layer.blocks() if isinstance(layer, Rank1Layer) else (1, 1)
+    own = (getattr(layer, "groups", 1), getattr(layer, "num_heads", None), blocks)
+    of_weights = [(name, weight_shape(layer) if name == "weight" else weight.shape) for name, weight in weights.items()]
+    return (_plain_type(layer), *own, tuple(of_weights), first.dtype, first.device, first.requires_grad)
+
+
+def _plain_type(layer: nn.Module) -> type:
+    return next(kind for kind in type(layer).__mro__ if not issubclass(kind, Factored))
+
+
+def _others(name: str, layer: nn.Module, users: Mapping[nn.Parameter, list[str]]) -> list[str]:
+    """The other modules that have a weight of a layer."""
+    own = {name, *(f"{name}.{part}" for part, _ in layer.named_modules() if part)}
+    return sorted({user for weight in base_weights(layer).values() for user in users[weight] if user not in own})
+
+
+def _shown(which: Which) -> str:
+    return "the predicate" if callable(which) else f"which={which!r}"
