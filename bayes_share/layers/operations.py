@@ -21,7 +21,7 @@ class Operation(ABC):
     transposed: bool
 
     @abstractmethod
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The plain operation on rows ``[row, ...]``."""
 
     @abstractmethod
@@ -43,9 +43,9 @@ class Product(Operation):
     groups: int = 1
     transposed: bool = False
 
-    def apply(self, x: Tensor, weight: Tensor) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One product."""
-        return F.linear(x, weight)
+        return F.linear(x, weight, bias)
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One batched product for all members."""
@@ -90,7 +90,7 @@ class Convolution(Operation):
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One convolution for each member."""
         biases = [None] * len(x) if bias is None else bias
-        return _stacked([self.apply(*member) for member in zip(x, weight, biases, strict=True)])
+        return torch.stack([self.apply(*member) for member in zip(x, weight, biases, strict=True)])
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
@@ -101,13 +101,8 @@ class Convolution(Operation):
             torch.ops.aten.convolution_backward(*member, None, *self._geometry(), mask)
             for member in zip(grad, x, weight, strict=True)
         ]
-        of_x = _stacked([gradients[0] for gradients in of_members]) if wanted[0] else None
-        return of_x, _stacked([gradients[1] for gradients in of_members]) if wanted[1] else None
+        of_x = torch.stack([gradients[0] for gradients in of_members]) if wanted[0] else None
+        return of_x, torch.stack([gradients[1] for gradients in of_members]) if wanted[1] else None
 
     def _geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, tuple[int, ...], int]:
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups
-
-
-def _stacked(members: list[Tensor]) -> Tensor:
-    """``[member, ...]``; of one member a view, as copies of activations take a pass over them."""
-    return members[0].unsqueeze(0) if len(members) == 1 else torch.stack(members)

@@ -163,7 +163,7 @@ class Rank1Layer(Factored):
         operation = self.operation(x, *args)
         if self.mix is None and self.r is not None and self.s is not None and self.r.ndim == 2:
             return apply_rank1(operation, x, self.weight, self.r, self.s, self.bias, self.padded)
-        return apply_expanded(operation, x, self.expanded_weight, self.bias, self.padded)
+        return apply_expanded(operation, x, self.weight, self.expanded_weight, self.bias, self.padded)
 
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
         """Give the layer factors for so many members, which multiply into those that it has for one.
@@ -222,6 +222,7 @@ class Rank1Layer(Factored):
 def apply_expanded(
     operation: Operation,
     x: Tensor,
+    base: Tensor,
     expand: Callable[[], Tensor],
     bias: Tensor | None,
     pad: Callable[[Tensor], Tensor],
@@ -231,6 +232,7 @@ def apply_expanded(
     Args:
         operation: what the weight does.
         x: ``[row, ...]``, divided in order among the uses.
+        base: what the weights are made of, in their dtype.
         expand: gives the weights ``[use, ...]``.
         bias: ``[member, out]``, of as many members as there are uses or a part of them, or None.
         pad: what is done to the input before the operation.
@@ -238,13 +240,19 @@ def apply_expanded(
     Returns:
         ``[row, ...]``.
     """
+    x = _in_compute_dtype(x, base)
     with without_autocast(x.device):
-        weight = expand()
-    x = _in_compute_dtype(x, weight)
+        return _of_uses(operation, pad(x), expand(), bias)
+
+
+def _of_uses(operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply the weight of each use ``[use, ...]`` to its rows of an input that was padded."""
     uses = len(weight) if bias is None else max(len(weight), len(bias))
-    weight, bias = _spread(weight, uses), None if bias is None else _spread(bias, uses).to(x.dtype)
-    with without_autocast(x.device):
-        return operation.apply_members(divide(pad(x), uses), weight.to(x.dtype), bias).flatten(0, 1)
+    weight = _spread(weight, uses).to(x.dtype)
+    bias = None if bias is None else _spread(bias, uses).to(x.dtype)
+    if uses == 1:  # a pass over the activations less, forward and backward
+        return operation.apply(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
+    return operation.apply_members(divide(x, uses), weight, bias).flatten(0, 1)
 
 
 def apply_rank1(
@@ -275,6 +283,9 @@ def apply_rank1(
     are_alike = len(s) == uses and (bias is None or len(bias) == uses)
     with without_autocast(x.device):
         if are_alike and folds_weights(x, weight, uses):
+            if uses == 1:  # saves one weight more, and spares a function of our own
+                expanded = expand_weight(weight, r, s, operation.groups, operation.transposed)
+                return _of_uses(operation, pad(x), expanded, bias)
             return apply_folded(operation, pad(x), weight, r, s, bias)
         axis = operation.channel_axis
         y = operation.apply(pad(scale(x, r, axis)), weight.to(x.dtype))

@@ -22,10 +22,10 @@ from bayes_share.inference import (
     MCDropout,
     Training,
 )
-from bayes_share.models.mlp import mlp
+from bayes_share.models.mlp import MLP, mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.sharing import ensemble
+from bayes_share.sharing import ensemble, share_groups, share_layers
 from bayes_share.sharing.members import Feed
 
 
@@ -102,14 +102,20 @@ class Form:
 
     Args:
         members: 1: a single network.
-        is_tied: whether one weight is used by three layers, two of which are one module.
+        network: by its name in `builder`.
     """
 
     members: int
-    is_tied: bool = False
+    network: str = "mlp"
 
 
-FORMS = {"single": Form(1), "ensemble": Form(3), "shared weight": Form(1, is_tied=True)}
+FORMS = {
+    "single": Form(1),
+    "ensemble": Form(3),
+    "shared weight": Form(1, "tied"),
+    "shared layers": Form(1, "shared layers"),
+    "shared groups": Form(1, "shared groups"),
+}
 
 
 @cache
@@ -125,7 +131,12 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
     name, widths = options.pop("name", "mlp"), options.pop("widths", (128, 128))
 
     def build() -> Model:
-        networks = {"mlp": partial(mlp, widths), "tied": tied_mlp}
+        networks = {
+            "mlp": partial(mlp, widths),
+            "tied": tied_mlp,
+            "shared layers": lambda **given: share_layers(deep_mlp(**given), templates=2),
+            "shared groups": lambda **given: share_groups(mlp((64, 64), **given), 2),
+        }
         make = networks.get(name) or partial(build_network, name)
         network = make(num_classes=10, in_channels=1, image_size=(8, 8), **options)
         return Model(network if size == 1 else ensemble(network, size, init, sharing)).to(dtype)
@@ -133,11 +144,19 @@ def builder(size: int = 1, *, dtype: torch.dtype = torch.float32, **options: Any
     return build
 
 
+def deep_mlp(**options: Any) -> MLP:
+    """A perceptron for 64 pixels with three hidden layers of one shape, which start as large as they have to."""
+    network = mlp((64, 64, 64), **options)
+    for layer in list(network.layers)[:-1]:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+    return network
+
+
 def tied_mlp(**options: Any) -> nn.Module:
     """A perceptron for 64 pixels: the first hidden layer is also the second, and the third has the weight of both."""
-    network = mlp((64, 64, 64), **options)
+    network = deep_mlp(**options)
     first, second, third, _ = (number for number, layer in enumerate(network.layers) if isinstance(layer, nn.Linear))
-    nn.init.kaiming_normal_(network.layers[first].weight)
     network.layers[second] = network.layers[first]
     network.layers[third].weight = network.layers[first].weight
     return network
@@ -145,8 +164,7 @@ def tied_mlp(**options: Any) -> nn.Module:
 
 def form_builder(case: Case, form: Form, **options: Any) -> Build:
     """Builds a network of a form for a case."""
-    name = "tied" if form.is_tied else "mlp"
-    return builder(form.members, name=name, widths=case.widths, **options)
+    return builder(form.members, name=form.network, widths=case.widths, **options)
 
 
 def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:

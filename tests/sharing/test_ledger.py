@@ -57,9 +57,9 @@ def test_an_ensemble_whose_members_have_norms_of_their_own() -> None:
 
 def test_a_network_alone() -> None:
     count = CONV + NORM + LINEAR + BIAS
-    assert ledger(net(), images()) == Ledger(1, count, count, count, 0, 0, 9, 8 * (count + 9), FLOPS, ())
+    assert ledger(net(), images()) == Ledger(1, count, count, count, 0, 0, 0, 0, 9, 8 * (count + 9), FLOPS, ())
     assert ledger(net()).overhead == 0
-    assert ledger(nn.ReLU()) == Ledger(1, 0, 0, 0, 0, 0, 0, 0, None, ())
+    assert ledger(nn.ReLU()) == Ledger(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, ())
     assert ledger(nn.ReLU()).overhead == 0
 
 
