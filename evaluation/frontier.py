@@ -146,12 +146,15 @@ def frontier_picture(
 
 
 def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
+    from matplotlib.patheffects import withStroke
+
     ordered = sorted(plain, key=lambda spot: spot.cost)
     axes.plot([spot.cost for spot in ordered], [spot.scores[measure].mean for spot in ordered], **style)
     for letter, spot in zip(ascii_lowercase, ordered, strict=False):
         _draw_bar(axes, spot, measure, {"color": style["color"], "marker": "none"})
         at = (spot.cost, spot.scores[measure].mean)
-        axes.annotate(letter, at, (-4, 1), textcoords="offset points", ha="right", fontsize=7.5, color=_GREY)
+        text = axes.annotate(letter, at, (-4, 2), textcoords="offset points", ha="right", fontsize=8, zorder=5)
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
