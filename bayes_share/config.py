@@ -33,8 +33,9 @@ class RunConfig:
         augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
         hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
             the out-of-distribution set "held-out".
-        model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110", "vgg11" or "wide_resnetD_W"
-            (of depth D and width W, as in wide_resnet28_10).
+        model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of any depth D
+            and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W channels in the
+            first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W" (28_10).
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout.
         ensemble_size: members that share the network's weights; 1: a single network without factors.

@@ -1,4 +1,4 @@
-"""A perceptron with two hidden layers: small enough for every kind of inference, sampling included."""
+"""Perceptrons: small enough for every kind of inference, sampling included."""
 
 from collections.abc import Callable, Sequence
 from typing import Unpack
@@ -86,3 +86,20 @@ def mlp(widths: Sequence[int] = (128, 128), **options: Unpack[NetworkOptions]) -
         InputError: if the norm is unknown or needs feature maps, or the dropout is not in [0, 1).
     """
     return MLP(widths, **options)
+
+
+def deep_mlp(depth: int, width: int, **options: Unpack[NetworkOptions]) -> MLP:
+    """A multilayer perceptron whose hidden layers are all as wide.
+
+    Args:
+        depth: the number of hidden layers.
+        width: the units of each.
+        options: as for `mlp`.
+
+    Raises:
+        InputError: if there is no such depth or width, the norm is unknown or needs feature maps, or the dropout is not
+            in [0, 1).
+    """
+    if min(depth, width) < 1:
+        raise InputError(f"mlp{depth}_{width}: depth and width must be at least 1")
+    return mlp((width,) * depth, **options)

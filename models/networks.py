@@ -3,14 +3,15 @@
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.models.blocks import NetworkOptions
 from bayes_share.models.lenet import lenet
-from bayes_share.models.mlp import mlp
-from bayes_share.models.resnet import resnet18, resnet20, resnet32, resnet56, resnet110
+from bayes_share.models.mlp import deep_mlp, mlp
+from bayes_share.models.resnet import cifar_resnet, resnet18, resnet20, resnet32, resnet56, resnet110
 from bayes_share.models.vgg import vgg11
 from bayes_share.models.wide_resnet import wide_resnet
 
@@ -24,21 +25,45 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet110": resnet110,
     "vgg11": vgg11,
 }
-"""The builders of the networks that have one name; each takes what `blocks.NetworkOptions` says.
+"""The builders of the networks that have one name; each takes what `blocks.NetworkOptions` says."""
 
-Beside them, ``wide_resnetD_W`` names a wide ResNet of depth D and width W.
-"""
 
-_WIDE_RESNET = re.compile(r"wide_resnet([0-9]+)_([0-9]+)")
+class Family(NamedTuple):
+    """Networks that are named by numbers.
+
+    Attributes:
+        pattern: the name with letters in place of the numbers, for help texts.
+        example: a name.
+        builder: takes the numbers in the order of the name, and the options.
+    """
+
+    pattern: str
+    example: str
+    builder: Callable[..., nn.Module]
+
+    def numbers(self, name: str) -> list[int] | None:
+        """The numbers in a name; None where it is no name of this family."""
+        match = re.fullmatch(re.sub("[DW]", "([0-9]{1,6})", self.pattern), name)
+        return None if match is None else [int(number) for number in match.groups()]
+
+
+FAMILIES = (
+    Family("mlpD_W", "mlp4_128", deep_mlp),
+    Family("resnetD", "resnet14", cifar_resnet),
+    Family("resnetD_W", "resnet20_12", cifar_resnet),
+    Family("vgg11_W", "vgg11_32", vgg11),
+    Family("wide_resnetD_W", "wide_resnet28_10", wide_resnet),
+)
+"""The networks of any depth D or width W: hidden layers and units; convolutions and channels of the first stage."""
 
 
 def network_names() -> list[str]:
-    """The names for a help text, the wide ResNets as one pattern.
+    """The names for a help text, each family as one pattern.
 
-    >>> network_names()[-2:]
-    ['vgg11', 'wide_resnetD_W']
+    >>> network_names()[-5:]
+    ['mlpD_W', 'resnetD', 'resnetD_W', 'vgg11_W', 'wide_resnetD_W']
     """
-    return [*NETWORKS, "wide_resnetD_W"]
+    return [*NETWORKS, *(family.pattern for family in FAMILIES)]
 
 
 def build_network(
@@ -53,7 +78,7 @@ def build_network(
     """Build a freshly initialised network.
 
     Args:
-        name: one of `network_names`, for example ``"resnet20"`` or ``"wide_resnet28_10"``.
+        name: one of `network_names`, with numbers for D and W, for example ``"resnet20"`` or ``"wide_resnet28_10"``.
         num_classes: the number of logits.
         in_channels: the channels of an image.
         image_size: height and width of an image.
@@ -82,8 +107,8 @@ def build_network(
 def _builder(name: str) -> Callable[..., nn.Module]:
     if name in NETWORKS:
         return NETWORKS[name]
-    if parts := _WIDE_RESNET.fullmatch(name):
-        return partial(wide_resnet, int(parts[1]), int(parts[2]))
-    if name.startswith("wide_resnet"):
-        raise InputError(f"unknown model {name!r}: a wide ResNet is named by depth and width, as in wide_resnet28_10")
-    raise unknown("model", name, network_names())
+    for family in FAMILIES:
+        if (numbers := family.numbers(name)) is not None:
+            return partial(family.builder, *numbers)
+    error = unknown("model", name, network_names())
+    raise InputError(f"{error}; D and W are numbers, as in {', '.join(family.example for family in FAMILIES)}")

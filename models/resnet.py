@@ -7,6 +7,7 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.models.blocks import (
     NetworkOptions,
     Norm,
@@ -93,10 +94,31 @@ class ResNet(nn.Module):
         return self.classifier(self.stages(self.stem(x)))
 
 
-def resnet20(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-20 for small images: 3 stages of 3 blocks, 16, 32 and 64 wide (arXiv:1512.03385, section 4.2).
+def cifar_resnet(depth: int, width: int = 16, **options: Unpack[NetworkOptions]) -> ResNet:
+    """A ResNet for small images: 3 stages of (depth - 2) / 6 blocks (arXiv:1512.03385, section 4.2).
 
     The shortcuts are 1x1 convolutions where the shape changes (option B).
+
+    Args:
+        depth: layers with weights, without the shortcuts: 6n + 2, for example 20.
+        width: channels of the first stage; the others have twice and four times as many.
+        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+
+    Raises:
+        InputError: if there is no such depth or width, the norm is unknown, the dropout not in [0, 1), or the images
+            too small for the norm.
+    """
+    name = f"resnet{depth}" if width == 16 else f"resnet{depth}_{width}"
+    num_blocks, rest = divmod(depth - 2, 6)
+    if num_blocks < 1 or rest != 0:
+        raise InputError(f"{name}: the depth must be 6n + 2 (8, 14, 20, 26, ...), or 18 without a width, got {depth}")
+    if width < 1:
+        raise InputError(f"{name}: the width must be at least 1, got {width}")
+    return ResNet(name, (width, 2 * width, 4 * width), num_blocks, **options)
+
+
+def resnet20(**options: Unpack[NetworkOptions]) -> ResNet:
+    """ResNet-20 for small images: 3 stages of 3 blocks, 16, 32 and 64 wide (arXiv:1512.03385, section 4.2).
 
     Args:
         options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
@@ -104,22 +126,22 @@ def resnet20(**options: Unpack[NetworkOptions]) -> ResNet:
     Raises:
         InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
     """
-    return ResNet("resnet20", (16, 32, 64), 3, **options)
+    return cifar_resnet(20, **options)
 
 
 def resnet32(**options: Unpack[NetworkOptions]) -> ResNet:
     """ResNet-32 for small images: 3 stages of 5 blocks; otherwise as `resnet20`."""
-    return ResNet("resnet32", (16, 32, 64), 5, **options)
+    return cifar_resnet(32, **options)
 
 
 def resnet56(**options: Unpack[NetworkOptions]) -> ResNet:
     """ResNet-56 for small images: 3 stages of 9 blocks; otherwise as `resnet20`."""
-    return ResNet("resnet56", (16, 32, 64), 9, **options)
+    return cifar_resnet(56, **options)
 
 
 def resnet110(**options: Unpack[NetworkOptions]) -> ResNet:
     """ResNet-110 for small images: 3 stages of 18 blocks; otherwise as `resnet20`."""
-    return ResNet("resnet110", (16, 32, 64), 18, **options)
+    return cifar_resnet(110, **options)
 
 
 def resnet18(**options: Unpack[NetworkOptions]) -> ResNet:

@@ -5,6 +5,7 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.models.blocks import (
     NetworkOptions,
     check_image_size,
@@ -14,8 +15,8 @@ from bayes_share.models.blocks import (
     norm_named,
 )
 
-# One tuple per stage: the channels of its convolutions.
-_CONFIGURATION_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+# One tuple per stage: the channels of its convolutions, as multiples of the first one's.
+_CONFIGURATION_A = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 
 
 class VGG(nn.Module):
@@ -66,13 +67,19 @@ class VGG(nn.Module):
         return self.classifier(self.stages(x))
 
 
-def vgg11(**options: Unpack[NetworkOptions]) -> VGG:
+def vgg11(width: int = 64, **options: Unpack[NetworkOptions]) -> VGG:
     """VGG-11 for small images: 8 convolutions in 5 stages, 64 to 512 wide, and one linear layer.
 
     Args:
+        width: channels of the first convolution; the widest ones have 8 times as many.
         options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
 
     Raises:
-        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+        InputError: if the width is below 1, the norm is unknown, the dropout not in [0, 1), or the images too small for
+            the norm.
     """
-    return VGG("vgg11", _CONFIGURATION_A, **options)
+    name = "vgg11" if width == 64 else f"vgg11_{width}"
+    if width < 1:
+        raise InputError(f"{name}: the width must be at least 1, got {width}")
+    stages = tuple(tuple(width * multiple for multiple in stage) for stage in _CONFIGURATION_A)
+    return VGG(name, stages, **options)

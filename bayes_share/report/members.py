@@ -134,8 +134,8 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
         for name, drawing in _forests(run)
     ]
     caption = (
-        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are drawn, the "
-        "thin line holds 94 % of the draws and the thick one half of them."
+        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are drawn, "
+        "the thin line holds 94 % of the draws and the thick one half of them."
     )
     return [spread, Figure("Rank-1 factors", panels, caption)]
 

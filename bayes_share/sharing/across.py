@@ -45,8 +45,8 @@ def share_layers(
     Args:
         net: any network, trained or not.
         which: ``"all"``; ``"early"`` or ``"deep"``: the first or second half, in the order of the network, of the
-            layers that have a partner; patterns such as ``"layer2.*"``; several sequences of patterns, each a set that
-            shares within itself; or a predicate of a layer's name and the layer.
+            layers that have a partner (one in the middle is in both); patterns such as ``"layer2.*"``; several
+            sequences of patterns, each a set that shares within itself; or a predicate of a layer's name and the layer.
         factors: of each layer: ``"rank1"``: r and s; ``"scalar"``: one number; ``"none"``: nothing but its bias. A
             layer that has finer ones keeps them.
         norm: ``"own"``, or ``"shared"``: the norms that follow layers of one weight are one norm too, statistics and

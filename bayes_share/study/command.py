@@ -2,29 +2,29 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ActionYesNo
 
-from bayes_share.config import RunConfig, option_fields, read_config
+from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError, RunError, unknown
 from bayes_share.files import write_atomically
-from bayes_share.inference import Execution
 from bayes_share.options import OptionParser, add_options
 from bayes_share.run import RunFolder
-from bayes_share.study.optimizers import COMMON_OPTIONS, METHODS, RECIPES, OptimizerStudy
+from bayes_share.study.cluster import run_all_on_ray
+from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
-from bayes_share.study.summary import Summary, read_result
+from bayes_share.study.studies import STUDIES
 
 _HELP = """usage: bayes-share study STUDY [OPTIONS]
 
-Many independent runs in one folder, with tables over seeds and pictures of convergence.
+Many independent runs in one folder, with tables over seeds and pictures.
 
 studies:
-  optimizers   SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles
+{studies}
 
 'bayes-share study STUDY --help' explains a study.
 """
@@ -41,55 +41,59 @@ def study(arguments: list[str]) -> None:
         RunError: runs failed; all others are finished and in the tables.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_HELP, end="")
-    elif arguments[0] == "optimizers":
-        _optimizers(arguments[1:])
+        width = max(map(len, STUDIES))
+        print(
+            _HELP.format(studies="\n".join(f"  {name:<{width}}   {one.title}" for name, one in STUDIES.items())), end=""
+        )
+    elif arguments[0] in STUDIES:
+        _make(STUDIES[arguments[0]], arguments[1:])
     else:
-        raise unknown("study", arguments[0], ["optimizers"])
+        raise unknown("study", arguments[0], STUDIES)
 
 
-def _optimizers(arguments: list[str]) -> None:
-    first = _first_look(arguments)
+def _make(kind: Study, arguments: list[str]) -> None:
+    first = _first_look(kind, arguments)
     saved = _saved(first)
     preset = str(first.preset or saved.get("preset", "digits"))
-    if preset not in RECIPES:
-        raise unknown("preset of the study", preset, RECIPES)
-    parser = _parser(preset)
-    known = {"methods", "sizes", "seeds", "preset", *COMMON_OPTIONS, *option_fields(Execution)}
+    if preset not in kind.presets:
+        raise unknown("preset of the study", preset, kind.presets)
+    grid = [option.name for option in kind.grid(preset)]
+    known = [*grid, "seeds", "preset", *kind.run_options]
     for name in saved:
         if name not in known:
             raise unknown(f"option in {Path(first.out) / _FILE}:", name, known)
-    options = vars(parser.parse_args([*_as_arguments(saved), *arguments]))
-    of_runs = {name: options[name] for name in (*COMMON_OPTIONS, *option_fields(Execution))}
-    chosen = OptimizerStudy(tuple(options["methods"]), tuple(options["sizes"]), options["seeds"], preset, of_runs)
+    options = vars(_parser(kind, preset).parse_args([*_as_arguments(saved, grid), *arguments]))
     out = Path(options["out"])
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a study needs a folder")
     if out.exists() and any(out.iterdir()) and not options["resume"]:
         raise InputError(f"{out} exists: go on with it by --resume, or give another folder")
-    chosen.check()
-    check_runs(_by_name(chosen), out / "runs", options["jobs"])
-    asked = {"methods": options["methods"], "sizes": options["sizes"], "seeds": chosen.seeds, "preset": preset}
-    _make(chosen, out, {**asked, **of_runs}, options["jobs"], options["progress"])
+    of_runs = {name: options[name] for name in kind.run_options}
+    configs = kind.configs(preset, {name: options[name] for name in grid}, options["seeds"], of_runs)
+    check_settings(configs)
+    check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options["jobs"])
+    asked = {name: options[name] for name in known}
+    _run(kind, configs, out, asked, options)
 
 
-def _make(chosen: OptimizerStudy, out: Path, asked: Mapping[str, Any], jobs: int, progress: bool) -> None:
-    runs = out / "runs"
-    write_atomically(out / _FILE, yaml.safe_dump(dict(asked), sort_keys=False).encode())
-    trials = list(chosen.configs())
-    failed = run_all(_by_name(chosen), runs, jobs, progress)
-    finished = [trial for trial in trials if trial.name not in failed]
+def _run(
+    kind: Study, configs: Mapping[Any, RunConfig], out: Path, asked: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    write_atomically(out / _FILE, yaml.safe_dump(plain, sort_keys=False).encode())
+    runs, by_name = out / "runs", {trial.name: config for trial, config in configs.items()}
+    if options["ray"] is None:
+        failed = run_all(by_name, runs, options["jobs"], options["progress"])
+    else:
+        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"])
+    finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
-        summary = Summary([read_result(trial, RunFolder(runs / trial.name)) for trial in finished])
+        summary = kind.summary(finished)
         summary.write(out, f"{asked['model']} on {asked['data']}")
         print(summary.tables())
         print(f"tables and pictures: {out}; each run: {runs}")
     if failed:
-        raise RunError(_failures(failed, len(trials)))
-
-
-def _by_name(chosen: OptimizerStudy) -> dict[str, RunConfig]:
-    return {trial.name: config for trial, config in chosen.configs().items()}
+        raise RunError(_failures(failed, len(configs)))
 
 
 def _failures(failed: Mapping[str, str], count: int) -> str:
@@ -99,13 +103,17 @@ def _failures(failed: Mapping[str, str], count: int) -> str:
     return f"{len(failed)} of {count} runs failed, the others are finished; --resume tries again: {shown}{more}"
 
 
-def _first_look(arguments: list[str]) -> argparse.Namespace:
-    """What decides which options there are, and what their defaults are."""
+def _first_look(kind: Study, arguments: list[str]) -> argparse.Namespace:
+    """What decides what the defaults of the options are."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--out", nargs="?", default="runs/optimizers")
+    parser.add_argument("--out", nargs="?", default=_folder(kind))
     parser.add_argument("--preset", nargs="?")
     parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(arguments)[0]
+
+
+def _folder(kind: Study) -> str:
+    return f"runs/{kind.name}"
 
 
 def _saved(first: argparse.Namespace) -> dict[str, Any]:
@@ -114,45 +122,49 @@ def _saved(first: argparse.Namespace) -> dict[str, Any]:
     return read_config(file) if first.resume and file.is_file() else {}
 
 
-def _as_arguments(saved: Mapping[str, Any]) -> list[str]:
+def _as_arguments(saved: Mapping[str, Any], of_many_values: list[str]) -> Iterator[str]:
     """The options of a file as if they had been given, so that they are checked in the same way."""
-    arguments: list[str] = []
     for name, value in saved.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
-        elif isinstance(value, list):
-            arguments += [f"--{option}", *map(str, value)]
+            yield f"--{option}" if value else f"--no-{option}"
+        elif isinstance(value, list) and name in of_many_values:
+            yield from (f"--{option}", *map(str, value))
         else:
-            arguments.append(f"--{option}={value if isinstance(value, str) else json.dumps(value)}")
-    return arguments
+            yield f"--{option}={value if isinstance(value, str) else json.dumps(value)}"
 
 
-def _parser(preset: str) -> OptionParser:
+def _parser(kind: Study, preset: str) -> OptionParser:
     parser = OptionParser(
-        prog="bayes-share study optimizers",
-        usage="bayes-share study optimizers [OPTIONS]",
-        description="SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles, over seeds: as many "
-        "gradient steps for each, a table with paired differences, and pictures of convergence. Test images choose "
-        "nothing.",
+        prog=f"bayes-share study {kind.name}",
+        usage=f"bayes-share study {kind.name} [OPTIONS]",
+        description=kind.description,
         allow_abbrev=False,
     )
-    grid = parser.add_argument_group("the study")
-    grid.add_argument(
-        "--out", type=str, default="runs/optimizers", help="folder of runs, tables and pictures; must not exist yet"
+    own = parser.add_argument_group("the study")
+    own.add_argument(
+        "--out", type=str, default=_folder(kind), help="folder of runs, tables and pictures; must not exist yet"
     )
-    grid.add_argument("--resume", action="store_true", help="go on with the study in --out, or add to it")
-    grid.add_argument("--methods", type=str, nargs="+", default=list(METHODS), help="which methods, one or more")
-    grid.add_argument(
-        "--sizes", type=int, nargs="+", default=[1, 2, 4, 8], help="members of the ensembles; 1: a single network"
+    own.add_argument("--resume", action="store_true", help="go on with the study in --out, or add to it")
+    for option in kind.grid(preset):
+        own.add_argument(
+            f"--{option.name}", type=option.kind, nargs="*", default=list(option.default), help=option.help
+        )
+    own.add_argument("--seeds", type=int, default=5, help="how many seeds; they count from 0")
+    summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
+    own.add_argument("--preset", type=str, default=preset, help=f"settings of all runs. {summaries}")
+    own.add_argument("--jobs", type=int, default=2, help="runs at a time, which share the machine's cores")
+    own.add_argument(
+        "--ray",
+        type=str,
+        default=None,
+        metavar="ADDRESS",
+        help="address of a Ray cluster (or auto) to run on, in place of --jobs; all its nodes must see --out, and the "
+        "data, under one path, so that the runs of a node that is lost go on elsewhere; needs the extra 'ray'",
     )
-    grid.add_argument("--seeds", type=int, default=5, help="how many seeds; they count from 0")
-    summaries = "; ".join(f"{name!r}: {recipes.summary}" for name, recipes in RECIPES.items())
-    grid.add_argument("--preset", type=str, default=preset, help=f"hyperparameters of each method. {summaries}")
-    grid.add_argument("--jobs", type=int, default=2, help="runs at a time, which share the machine's cores")
-    grid.add_argument(
+    own.add_argument(
         "--progress", action=ActionYesNo(no_prefix="no-"), default=True, help="whether a progress bar is shown"
     )
-    add_options(parser, "data, network and training", RunConfig, RECIPES[preset].common, COMMON_OPTIONS)
-    add_options(parser, "execution", Execution)
+    for group in kind.groups:
+        add_options(parser, group.title, group.kind, kind.presets[preset].options, group.names)
     return parser

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bayes_share.config import RunConfig, option_fields
-from bayes_share.data import Data
-from bayes_share.errors import InputError, unknown
-from bayes_share.inference import Execution, Training
+from bayes_share.errors import unknown
 from bayes_share.presets import preset
+from bayes_share.study.definition import check_once, check_seeds
 
 _DRAWS_WHILE_TRAINING = 4  # for the curves; more would cost small networks as much as training does
 
@@ -116,13 +115,9 @@ class OptimizerStudy:
         for method in self.methods:
             if method not in METHODS:
                 raise unknown("method", method, METHODS)
-        for what, values in (("method", self.methods), ("size", self.sizes)):
-            if not values:
-                raise InputError(f"the study needs at least one {what}")
-            if twice := [value for value in values if values.count(value) > 1]:
-                raise InputError(f"the study has {what} {twice[0]} more than once")
-        if self.seeds < 1:
-            raise InputError(f"the study needs at least 1 seed, not {self.seeds}")
+        check_once("method", self.methods)
+        check_once("size", self.sizes)
+        check_seeds(self.seeds)
 
     def configs(self) -> dict[Trial, RunConfig]:
         """The runs, seed by seed, so that one that is stopped half way has all methods."""
@@ -135,19 +130,6 @@ class OptimizerStudy:
                 for method in self.methods
             )
         }
-
-    def check(self) -> None:
-        """Set each method and size up once, without a step, so that what cannot be is known before any run begins.
-
-        Raises:
-            InputError: what a run would say.
-        """
-        data: Data | None = None
-        for trial, config in self.configs().items():
-            if trial.seed == 0:
-                data = config.load_data() if data is None else data
-                on_cpu = Execution(device="cpu")
-                Training(config.algorithm, config.build(data), data, config.epochs, config.batch_size, 0, on_cpu)
 
     def _config(self, trial: Trial) -> RunConfig:
         recipes = RECIPES[self.preset]

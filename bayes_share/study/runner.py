@@ -165,10 +165,10 @@ def _work(theirs: Connection, threads: int) -> None:
     with suppress(EOFError, ConnectionError):
         while True:
             config, path = theirs.recv()
-            theirs.send(_reason(partial(run, config, path, resume=True, progress=False)))
+            theirs.send(reason(partial(run, config, path, resume=True, progress=False)))
 
 
-def _reason(make: Callable[[], RunFolder]) -> str | None:
+def reason(make: Callable[[], RunFolder]) -> str | None:
     """Why something failed, in one line; None where it did not."""
     try:
         make()

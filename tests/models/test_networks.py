@@ -16,11 +16,27 @@ from bayes_share.models.wide_resnet import PreActivationBlock, WideResNet
 
 # (channels, height, width): handwritten digits, MNIST, CIFAR.
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-SHALLOW = ["lenet", "mlp", "resnet18", "resnet20", "vgg11", "wide_resnet10_1", "wide_resnet16_2"]
-ALL = [*NETWORKS, "wide_resnet10_1", "wide_resnet16_2"]
+SHALLOW = [
+    "lenet",
+    "mlp",
+    "mlp3_20",
+    "resnet18",
+    "resnet20",
+    "resnet8_12",
+    "vgg11",
+    "wide_resnet10_1",
+    "wide_resnet16_2",
+]
+ALL = [*NETWORKS, "mlp3_20", "resnet8_12", "vgg11_8", "wide_resnet10_1", "wide_resnet16_2"]
 
 # With these norms a network is told images that it cannot take.
-IMPOSSIBLE = {("mlp", "frn", None), ("resnet18", "frn", 8), ("vgg11", "frn", 8)}
+IMPOSSIBLE = {
+    ("mlp", "frn", None),
+    ("mlp3_20", "frn", None),
+    ("resnet18", "frn", 8),
+    ("vgg11", "frn", 8),
+    ("vgg11_8", "frn", 8),
+}
 
 WITH_PARAMETERS = {
     nn.Linear,
@@ -70,6 +86,20 @@ def _seed() -> None:
         # Three colours add 2 * 150 weights to the 61,706 for one.
         ("lenet", 62_006),
         ("mlp", 3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10),
+        ("mlp2_128", 3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10),
+        ("mlp4_20", 3072 * 20 + 20 + 3 * (20 * 20 + 20) + 20 * 10 + 10),
+        ("resnet20_16", 272_474),
+        # Per stage 9 (in * w + 5 w * w) and norms 2 * 6 w, the stem 27 * 12 + 24, two shortcuts, and the classifier.
+        (
+            "resnet20_12",
+            (27 * 12 + 24)
+            + (9 * 6 * 12 * 12 + 12 * 12)
+            + (9 * (12 * 24 + 5 * 24 * 24) + 12 * 24 + 12 * 24 + 2 * 24)
+            + (9 * (24 * 48 + 5 * 48 * 48) + 12 * 48 + 24 * 48 + 2 * 48)
+            + (48 * 10 + 10),
+        ),
+        ("vgg11_64", 9_228_362),
+        ("vgg11_8", 27 * 8 + 9 * 64 * (2 + 8 + 16 + 32 + 3 * 64) + 2 * 8 * 43 + 64 * 10 + 10),
     ],
 )
 def test_parameter_counts(name: str, parameters: int) -> None:
@@ -88,6 +118,8 @@ def test_lenet_for_mnist_has_its_published_size() -> None:
         ("resnet32", 31),
         ("resnet56", 55),
         ("resnet110", 109),
+        ("resnet8", 7),
+        ("resnet44_4", 43),
         ("resnet18", 17),
         ("vgg11", 8),
         ("wide_resnet28_1", 25),
@@ -181,7 +213,7 @@ def test_norm_brings_its_activation(name: str, norm: str, normalises: type | Non
 
 @pytest.mark.parametrize("name", ALL)
 def test_default_norm(name: str) -> None:
-    own = "none" if name in ("lenet", "mlp") else "batch"
+    own = "none" if name in ("lenet", "mlp", "mlp3_20") else "batch"
     with torch.device("meta"):
         assert network(name).state_dict().keys() == network(name, norm=own).state_dict().keys()
 
@@ -326,19 +358,35 @@ def test_mlp_widths(widths: tuple[int, ...], norm: str) -> None:
 
 
 def test_network_names() -> None:
-    assert network_names() == [*NETWORKS, "wide_resnetD_W"]
+    assert network_names() == [*NETWORKS, "mlpD_W", "resnetD", "resnetD_W", "vgg11_W", "wide_resnetD_W"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("resnet20", "resnet20_16"), ("vgg11", "vgg11_64"), ("mlp", "mlp2_128")])
+def test_two_names_of_one_network(one: str, other: str) -> None:
+    first = network(one).state_dict()
+    torch.manual_seed(0)
+    second = network(other).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet200", "unknown model 'resnet200': did you mean 'resnet20'?"),
+        ("resnet34", "resnet34: the depth must be 6n + 2 (8, 14, 20, 26, ...), or 18 without a width, got 34"),
+        ("resnet18_16", "the depth must be 6n + 2 (8, 14, 20, 26, ...), or 18 without a width, got 18"),
+        ("resnet2", "resnet2: the depth must be 6n + 2"),
+        ("resnet20_0", "resnet20_0: the width must be at least 1, got 0"),
+        ("vgg11_0", "vgg11_0: the width must be at least 1, got 0"),
+        ("mlp0_8", "mlp0_8: depth and width must be at least 1"),
+        ("mlp3_0", "mlp3_0: depth and width must be at least 1"),
+        ("mlp3", "unknown model 'mlp3': did you mean 'mlp'?"),
+        ("vgg16", "unknown model 'vgg16'"),
         ("lenett", "unknown model 'lenett': did you mean 'lenet'?"),
         ("wide_resnt28_10", "unknown model 'wide_resnt28_10': did you mean 'wide_resnetD_W'?"),
-        ("wide_resnet28", "unknown model 'wide_resnet28': a wide ResNet is named by depth and width"),
-        ("wide_resnet28-10", "as in wide_resnet28_10"),
-        ("wide_resnet28_10\n", "as in wide_resnet28_10"),
-        ("wide_resnetD_W", "as in wide_resnet28_10"),
+        ("wide_resnet28", "unknown model 'wide_resnet28': did you mean 'wide_resnetD_W'?"),
+        ("wide_resnet28-10", "wide_resnet28_10"),
+        ("wide_resnet28_10\n", "wide_resnet28_10"),
+        ("wide_resnetD_W", "wide_resnet28_10"),
         ("wide_resnet27_10", "wide_resnet27_10: the depth must be 6n + 4 (10, 16, 22, 28, ...), got 27"),
         ("wide_resnet4_1", "wide_resnet4_1: the depth must be 6n + 4"),
         ("wide_resnet0_1", "wide_resnet0_1: the depth must be 6n + 4"),

@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--learning-rat=3"], "unknown option --learning-rat: did you mean --learning-rate?"),
         ([*FIT, "--epochs"], "--epochs: expected one argument"),
         ([*FIT, "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),
-        ([*FIT, "--model", "wide_resnet28"], "named by depth and width"),
+        ([*FIT, "--model", "wide_resnet28"], "unknown model 'wide_resnet28': did you mean 'wide_resnetD_W'?"),
         ([*FIT, "--data", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
         ([*FIT, "--data", "npz:nowhere"], "npz:nowhere: no such file or folder"),
         ([*FIT, "--data", "folder:nowhere"], "nowhere"),

@@ -1,77 +1,32 @@
 """What a study of optimizers says: tables over seeds, paired differences, and pictures of convergence."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from bayes_share.errors import InputError
 from bayes_share.evaluation.curves import Measure, convergence_picture, curve
-from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
-from bayes_share.evaluation.scores import score
-from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.evaluation.table import Cell
 from bayes_share.files import write_atomically
 from bayes_share.run import RunFolder
 from bayes_share.study.optimizers import Trial
-
-_SHOWN: Mapping[str, tuple[str, float, int]] = {
-    "accuracy": ("accuracy [%]", 100, 2),
-    "nll": ("NLL [nat]", 1, 4),
-    "brier": ("Brier", 1, 4),
-    "ece": ("ECE", 1, 4),
-    "seconds": ("time [s]", 1, 1),
-}
-"""Each score's title, factor and decimals."""
+from bayes_share.study.results import NOTE, Result, cells, numbers, over_seeds, read_result, table, write_csv
 
 _COMPARED = ("accuracy", "nll", "brier", "ece")
 _LABELS = {"sgd": "SGD", "adamw": "AdamW", "ivon": "IVON", "svi": "SVI"}
-_NOTE = "* Student's 95 % interval of this one difference leaves out 0; of 20 such that are nothing, one does so too."
+_SCORES = (*_COMPARED, "seconds")
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one finished run came to.
-
-    Args:
-        trial: which one.
-        scores: on the test images, by name, with the seconds of training.
-        history: a record for each epoch.
-    """
-
-    trial: Trial
-    scores: Mapping[str, float]
-    history: Sequence[Mapping[str, float]]
-
-
-def read_result(trial: Trial, folder: RunFolder) -> Result:
-    """Score a finished run and read its course.
-
-    Raises:
-        InputError: files that are missing or damaged.
-    """
-    scores = score(read_predictions(folder.predictions("test")))
-    try:
-        with folder.metrics.open(encoding="utf-8", newline="") as file:
-            history = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
-        seconds = history[-1]["seconds"]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise InputError(f"{folder.metrics} is missing or damaged: remove {folder.path}, and run it again") from error
-    named = {name: float(getattr(scores, name)) for name in _COMPARED}
-    return Result(trial, {**named, "seconds": seconds}, history)
-
-
-@dataclass(frozen=True)
-class Summary:
+class OptimizerSummary:
     """The runs of a study that are finished, in the order of the study.
 
     Args:
         results: of all of them.
     """
 
-    results: Sequence[Result]
+    results: Sequence[Result[Trial]]
 
     def scores(self, method: str, size: int, name: str) -> dict[int, float]:
         """One score of one method and size, by seed."""
@@ -91,7 +46,7 @@ class Summary:
     def means(self) -> list[tuple[str, int, dict[str, Estimate]]]:
         """Method, size, and each score's mean over seeds."""
         return [
-            (method, size, {name: estimate(self.scores(method, size, name).values()) for name in _SHOWN})
+            (method, size, {name: estimate(self.scores(method, size, name).values()) for name in _SCORES})
             for size in self.sizes
             for method in self.methods
             if self.scores(method, size, "nll")
@@ -115,15 +70,15 @@ class Summary:
     def tables(self, markdown: bool = False) -> str:
         """The means and the differences, each as a table."""
         means: list[Mapping[str, Cell]] = [
-            {"method": setting(method, size), **_cells(values, signed=False)} for method, size, values in self.means()
+            {"method": setting(method, size), **cells(values, signed=False)} for method, size, values in self.means()
         ]
         differences: list[Mapping[str, Cell]] = [
-            {"difference": f"{one} − {other}", **_cells(values, signed=True)}
+            {"difference": f"{one} − {other}", **cells(values, signed=True)}
             for one, other, values in self.differences()
         ]
-        parts = ["Scores on the test images: mean ± standard error over seeds.", _table(means, markdown)]
+        parts = ["Scores on the test images: mean ± standard error over seeds.", table(means, markdown)]
         if differences:
-            parts += ["Differences over the same seeds: mean ± standard error.", _table(differences, markdown), _NOTE]
+            parts += ["Differences over the same seeds: mean ± standard error.", table(differences, markdown), NOTE]
         return "\n\n".join(parts)
 
     def write(self, folder: Path, name: str) -> None:
@@ -137,12 +92,14 @@ class Summary:
             RunError: a file cannot be written.
         """
         write_atomically(folder / "summary.md", (self.tables(markdown=True) + "\n").encode())
-        runs = [{**result.trial._asdict(), **result.scores} for result in self.results]
-        _write_csv(folder / "scores.csv", runs)
-        means = [{"method": method, "size": size, **_numbers(values)} for method, size, values in self.means()]
-        _write_csv(folder / "means.csv", means)
-        compared = [{"one": one, "other": other, **_numbers(values)} for one, other, values in self.differences()]
-        _write_csv(folder / "differences.csv", compared)
+        runs = [
+            {**result.trial._asdict(), **{name: result.scores[name] for name in _SCORES}} for result in self.results
+        ]
+        write_csv(folder / "scores.csv", runs)
+        means = [{"method": method, "size": size, **numbers(values)} for method, size, values in self.means()]
+        write_csv(folder / "means.csv", means)
+        compared = [{"one": one, "other": other, **numbers(values)} for one, other, values in self.differences()]
+        write_csv(folder / "differences.csv", compared)
         self._draw("validation_accuracy", f"Validation accuracy during training: {name}", folder / "accuracy.png")
         self._draw("validation_nll", f"Validation NLL during training: {name}", folder / "nll.png")
 
@@ -152,11 +109,19 @@ class Summary:
             histories = {method: self._histories(method, size) for method in self.methods}
             panels[_size(size)] = {_LABELS[method]: curve(runs, measure) for method, runs in histories.items() if runs}
         count = max(value.count for _, _, values in self.means() for value in values.values())
-        over = f"mean ± standard error over {count} seeds" if count > 1 else "one seed"
-        convergence_picture(panels, measure, f"{title}; {over}", path)
+        convergence_picture(panels, measure, f"{title}; {over_seeds(count)}", path)
 
     def _histories(self, method: str, size: int) -> list[Sequence[Mapping[str, float]]]:
         return [result.history for result in self.results if result.trial[:2] == (method, size)]
+
+
+def summarise_optimizers(runs: Mapping[Trial, RunFolder]) -> OptimizerSummary:
+    """Read what finished runs came to.
+
+    Raises:
+        InputError: files that are missing or damaged.
+    """
+    return OptimizerSummary([read_result(trial, folder) for trial, folder in runs.items()])
 
 
 def setting(method: str, size: int) -> str:
@@ -166,39 +131,3 @@ def setting(method: str, size: int) -> str:
 
 def _size(size: int) -> str:
     return "single" if size == 1 else f"ensemble of {size}"
-
-
-def _cells(values: Mapping[str, Estimate], signed: bool) -> dict[str, str | int]:
-    cells: dict[str, str | int] = {}
-    for name, value in values.items():
-        title, factor, decimals = _SHOWN[name]
-        text = f"{factor * value.mean:{'+' if signed else ''}.{decimals}f}"
-        if value.error is not None:
-            text += f" ± {factor * value.error:.{decimals}f}"
-        cells[title] = text + (" *" if signed and value.is_clear() else "")
-    return {**cells, "seeds": _count(values)}
-
-
-def _numbers(values: Mapping[str, Estimate]) -> dict[str, float | int | None]:
-    found: dict[str, float | int | None] = {}
-    for name, value in values.items():
-        found |= {name: value.mean, f"{name}_error": value.error}
-    return {**found, "seeds": _count(values)}
-
-
-def _count(values: Mapping[str, Estimate]) -> int:
-    return max(value.count for value in values.values())
-
-
-def _table(rows: Sequence[Mapping[str, Cell]], markdown: bool) -> str:
-    return format_table(list(rows[0]), rows, markdown)
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    lines = list(rows)
-    text = io.StringIO()
-    if lines:
-        writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    write_atomically(path, text.getvalue().encode())

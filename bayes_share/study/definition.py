@@ -1,0 +1,156 @@
+"""What a study is: its options, the runs that they ask for, and what says what the runs came to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bayes_share.config import RunConfig, option_fields
+from bayes_share.data import Data
+from bayes_share.errors import InputError
+from bayes_share.inference import Execution, Training
+from bayes_share.run import RunFolder
+
+
+class Trial(Protocol):
+    """One run of a study."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run; trials that differ by it alone are repetitions."""
+
+
+class Summary(Protocol):
+    """What the finished runs of a study say together."""
+
+    def tables(self, markdown: bool = False) -> str:
+        """Tables for the terminal or for a document."""
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write tables and pictures into a folder; `name` is that of data and network."""
+
+
+@dataclass(frozen=True)
+class GridOption:
+    """An option of a study that says which runs there are; it takes any number of values.
+
+    Args:
+        name: in Python's spelling.
+        kind: of each value.
+        default: the values where none are given.
+        help: in one line.
+    """
+
+    name: str
+    kind: type
+    default: Sequence[Any]
+    help: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options of all runs that are the fields of a record.
+
+    Args:
+        title: in the help.
+        kind: the record.
+        only: the fields that a study takes; None: all.
+    """
+
+    title: str
+    kind: type
+    only: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The options."""
+        return [name for name in option_fields(self.kind) if self.only is None or name in self.only]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Recipes by name.
+
+    Args:
+        summary: in one line.
+        options: of all runs, by their names on the command line, in place of the usual defaults.
+    """
+
+    summary: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is.
+
+    Args:
+        name: on the command line.
+        title: in one line.
+        description: for its help.
+        presets: by name; "digits" is the one that is taken where none is named.
+        grid: the options that say which runs there are, for the name of a preset.
+        groups: the options of all runs.
+        configs: the runs, from the preset's name, the values of the grid, the seeds, and the options of all runs.
+        summary: what finished runs say, from their folders.
+    """
+
+    name: str
+    title: str
+    description: str
+    presets: Mapping[str, Preset]
+    grid: Callable[[str], Sequence[GridOption]]
+    groups: Sequence[Group]
+    configs: Callable[[str, Mapping[str, Any], int, Mapping[str, Any]], Mapping[Any, RunConfig]]
+    summary: Callable[[Mapping[Any, RunFolder]], Summary]
+
+    @property
+    def run_options(self) -> list[str]:
+        """The names of the options of all runs."""
+        return [name for group in self.groups for name in group.names]
+
+
+def check_seeds(seeds: int) -> None:
+    """See whether there is a run at all.
+
+    Raises:
+        InputError: no seeds.
+    """
+    if seeds < 1:
+        raise InputError(f"the study needs at least 1 seed, not {seeds}")
+
+
+def check_once(what: str, values: Sequence[Any]) -> None:
+    """See whether there are values, and none twice.
+
+    Raises:
+        InputError: which one is there twice, or that there is none.
+    """
+    if not values:
+        raise InputError(f"the study needs at least one {what}")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise InputError(f"the study has {what} {twice[0]} more than once")
+
+
+def check_settings(configs: Mapping[Any, RunConfig]) -> None:
+    """Set the runs of the first seed up, without a step, so that what cannot be is known before any run begins.
+
+    Args:
+        configs: by trial, all of the same data.
+
+    Raises:
+        InputError: what a run would say.
+    """
+    data: Data | None = None
+    on_cpu = Execution(device="cpu")
+    for trial, config in configs.items():
+        if trial.seed == 0:
+            data = config.load_data() if data is None else data
+            try:
+                Training(config.algorithm, config.build(data), data, config.epochs, config.batch_size, 0, on_cpu)
+            except InputError as error:
+                raise InputError(f"{trial.name}: {error}") from error

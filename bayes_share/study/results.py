@@ -1,0 +1,119 @@
+"""What one run of a study came to, and the parts that the tables of all studies are made of."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.predictions import read_predictions
+from bayes_share.evaluation.repeats import Estimate
+from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.files import write_atomically
+from bayes_share.run import RunFolder
+from bayes_share.study.definition import Trial
+
+AnyTrial = TypeVar("AnyTrial", bound=Trial)
+
+SHOWN: Mapping[str, tuple[str, float, int]] = {
+    "accuracy": ("accuracy [%]", 100, 2),
+    "error": ("error [%]", 100, 2),
+    "nll": ("NLL [nat]", 1, 4),
+    "brier": ("Brier", 1, 4),
+    "ece": ("ECE", 1, 4),
+    "seconds": ("time [s]", 1, 1),
+}
+"""Each score's title, factor and decimals."""
+
+NOTE = "* Student's 95 % interval of this one difference leaves out 0; of 20 such that are nothing, one does so too."
+"""On what the stars of differences mean."""
+
+
+@dataclass(frozen=True)
+class Result(Generic[AnyTrial]):
+    """What one finished run came to.
+
+    Args:
+        trial: which one.
+        scores: on the test images, by name, with the seconds of training.
+        history: a record for each epoch.
+        parameters: stored by all networks of the run, each once.
+    """
+
+    trial: AnyTrial
+    scores: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
+    parameters: int
+
+
+def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
+    """Score a finished run and read its course.
+
+    Raises:
+        InputError: files that are missing or damaged.
+    """
+    scores = score(read_predictions(folder.predictions("test")))
+    try:
+        with folder.metrics.open(encoding="utf-8", newline="") as file:
+            history = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
+        seconds = history[-1]["seconds"]
+        parameters = int(json.loads(folder.summary.read_text(encoding="utf-8"))["parameters"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise InputError(
+            f"{folder.metrics} or {folder.summary} is missing or damaged: remove {folder.path}, and run it again"
+        ) from error
+    named = {name: float(getattr(scores, name)) for name in ("accuracy", "nll", "brier", "ece")}
+    return Result(trial, {**named, "error": 1 - named["accuracy"], "seconds": seconds}, history, parameters)
+
+
+def cells(values: Mapping[str, Estimate], signed: bool) -> dict[str, Cell]:
+    """Estimates as the cells of a table, with a star where a difference is clear."""
+    found: dict[str, Cell] = {}
+    for name, value in values.items():
+        title, factor, decimals = SHOWN[name]
+        text = f"{factor * value.mean:{'+' if signed else ''}.{decimals}f}"
+        if value.error is not None:
+            text += f" ± {factor * value.error:.{decimals}f}"
+        found[title] = text + (" *" if signed and value.is_clear() else "")
+    return {**found, "seeds": _count(values)}
+
+
+def numbers(values: Mapping[str, Estimate]) -> dict[str, float | int | None]:
+    """Estimates as numbers for a file."""
+    found: dict[str, float | int | None] = {}
+    for name, value in values.items():
+        found |= {name: value.mean, f"{name}_error": value.error}
+    return {**found, "seeds": _count(values)}
+
+
+def table(rows: Sequence[Mapping[str, Cell]], markdown: bool) -> str:
+    """All columns of the rows, in their order."""
+    return format_table(list(rows[0]), rows, markdown)
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows that have the same columns.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    lines = list(rows)
+    text = io.StringIO()
+    if lines:
+        writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    write_atomically(path, text.getvalue().encode())
+
+
+def over_seeds(count: int) -> str:
+    """What error bars are, for a title."""
+    return f"mean ± standard error over {count} seeds" if count > 1 else "one seed"
+
+
+def _count(values: Mapping[str, Estimate]) -> int:
+    return max(value.count for value in values.values())

@@ -1,0 +1,295 @@
+"""The study of sharing: what of a network shares its weights, one factor at a time, beside plain networks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, NamedTuple
+
+from bayes_share.config import RunConfig
+from bayes_share.errors import InputError, unknown
+from bayes_share.study.definition import check_once, check_seeds
+
+
+class Factor(NamedTuple):
+    """What is varied.
+
+    Attributes:
+        levels: the values that it takes, in the order of a picture.
+        base: the one that it has while another factor is varied.
+        help: in one line.
+    """
+
+    levels: tuple[str, ...]
+    base: str
+    help: str
+
+
+FACTORS: dict[str, Factor] = {
+    "layers": Factor(("none", "early", "deep", "all"), "all", "which layers share: none, early, deep, all"),
+    "regimes": Factor(
+        ("within", "between", "combined"),
+        "within",
+        "who shares: the layers of one network (within), members of an ensemble (between), or both (combined)",
+    ),
+    "what": Factor(
+        ("layers", "groups", "soft"),
+        "layers",
+        "layers share a weight; each weight's blocks share one (groups), layers do not; or layers mix templates (soft)",
+    ),
+    "factors": Factor(("none", "scalar", "rank1"), "rank1", "what each layer has of its own: none, scalar, rank1"),
+    "norms": Factor(("own", "shared"), "own", "whether the norm after each layer is its own, or shared too"),
+}
+"""What the study varies, by the name on the command line."""
+
+SIZES = {"ensemble_size": 4, "share_groups": 2, "share_templates": 2}
+"""Members, groups and templates of the settings that have any, where the options do not say."""
+
+RUN_OPTIONS = (
+    *("data", "data_dir", "split_seed", "augment", "model", "norm", "dropout", *SIZES),
+    *("init", "init_sd", "init_probability", "norm_sharing", "epochs", "batch_size"),
+)
+"""The options of a run that a study takes for all of its runs."""
+
+
+class Setting(NamedTuple):
+    """A kind of network: which one, and what of it shares.
+
+    Attributes:
+        model: the network's name.
+        layers: that share a weight: "none", "early", "deep" or "all".
+        factors: of each of them: "none", "scalar" or "rank1".
+        norm: after each of them: "own" or "shared".
+        templates: of which each of them mixes its weight.
+        groups: into which the channels of each weight are cut.
+        members: of an ensemble.
+    """
+
+    model: str
+    layers: str = "none"
+    factors: str = "rank1"
+    norm: str = "own"
+    templates: int = 1
+    groups: int = 1
+    members: int = 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing shares."""
+        return self == Setting(self.model)
+
+    @property
+    def name(self) -> str:
+        """Of its runs' folders."""
+        if self.is_plain:
+            return f"plain-{self.model}"
+        parts = {
+            "layers": self.layers if self.layers != "none" else None,
+            "factors": self.factors if self.factors != "rank1" else None,
+            "norm": self.norm if self.norm != "own" else None,
+            "templates": self.templates if self.templates > 1 else None,
+            "groups": self.groups if self.groups > 1 else None,
+            "members": self.members if self.members > 1 else None,
+        }
+        return "-".join(f"{part}-{value}" for part, value in parts.items() if value is not None)
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        if self.is_plain:
+            return self.model
+        factors = {"rank1": "", "scalar": ", scalars", "none": ", no factors"}[self.factors]
+        norm = ", shared norm" if self.norm == "shared" else ""
+        soft = f", {self.templates} templates" if self.templates > 1 else ""
+        parts = [f"{self.layers} layers{factors}{norm}{soft}"] if self.layers != "none" else []
+        parts += [f"{self.groups} groups"] if self.groups > 1 else []
+        parts += [f"{self.members} members"] if self.members > 1 else []
+        return " + ".join(parts)
+
+    def options(self) -> dict[str, Any]:
+        """Of a run."""
+        return {
+            "model": self.model,
+            "share_layers": self.layers,
+            "share_factors": self.factors,
+            "share_norm": self.norm,
+            "share_templates": self.templates,
+            "share_groups": self.groups,
+            "ensemble_size": self.members,
+        }
+
+
+class SharingTrial(NamedTuple):
+    """One run of the study."""
+
+    setting: Setting
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.setting.name}-seed-{self.seed}"
+
+
+def setting_of(model: str, levels: Mapping[str, str], sizes: Mapping[str, int]) -> Setting:
+    """The setting of a combination of levels; two that come to the same network are equal.
+
+    Args:
+        model: the network's name.
+        levels: of each factor.
+        sizes: of the members, groups and templates of those that have any, as in `SIZES`.
+
+    >>> base = {name: factor.base for name, factor in FACTORS.items()}
+    >>> setting_of("resnet20", {**base, "regimes": "between"}, SIZES).label
+    '4 members'
+    """
+    members = 1 if levels["regimes"] == "within" else sizes["ensemble_size"]
+    if levels["regimes"] == "between":
+        return Setting(model, members=members)
+    if levels["what"] == "groups":
+        return Setting(model, groups=sizes["share_groups"], members=members)
+    if levels["layers"] == "none":
+        return Setting(model, members=members)
+    templates = sizes["share_templates"] if levels["what"] == "soft" else 1
+    return Setting(model, levels["layers"], levels["factors"], levels["norms"], templates, 1, members)
+
+
+@dataclass(frozen=True)
+class SharingStudy:
+    """Every setting with every seed, each an independent run of as many gradient steps.
+
+    Args:
+        levels: of each factor in `FACTORS`, those to run.
+        crossed: factors of which every combination is run; the others are varied one at a time.
+        plain: names of networks without sharing, besides the one that is to share.
+        seeds: how many; they count from 0.
+        options: of every run, by their names on the command line.
+
+    Raises:
+        InputError: something twice, or a name that is not known.
+    """
+
+    levels: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {name: factor.levels for name, factor in FACTORS.items()}
+    )
+    crossed: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    seeds: int = 5
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, levels in self.levels.items():
+            check_once(name, levels)
+            for level in levels:
+                if level not in FACTORS[name].levels:
+                    raise unknown(name, level, FACTORS[name].levels)
+        for name in self.crossed:
+            if name not in FACTORS:
+                raise unknown("factor to cross", name, FACTORS)
+        check_seeds(self.seeds)
+        for name in SIZES:
+            if self._sizes[name] < 2:
+                raise InputError(f"{name} of the settings that have any must be at least 2, and is {self._sizes[name]}")
+
+    def settings(self) -> list[Setting]:
+        """Each once: the base setting, the plain networks, and around the base one factor at a time."""
+        model = str(self.options.get("model", RunConfig.model))
+        base = {name: factor.base for name, factor in FACTORS.items()}
+        combinations = [base]
+        combinations += [{**base, name: level} for name, levels in self.levels.items() for level in levels]
+        crossed = product(*(self.levels[name] for name in self.crossed))
+        combinations += [{**base, **dict(zip(self.crossed, levels, strict=True))} for levels in crossed]
+        sharing = [setting_of(model, levels, self._sizes) for levels in combinations]
+        return list(dict.fromkeys([*(Setting(name) for name in (model, *self.plain)), *sharing]))
+
+    def configs(self) -> dict[SharingTrial, RunConfig]:
+        """The runs, seed by seed, so that one that is stopped half way has all settings."""
+        settings = self.settings()
+        return {
+            SharingTrial(setting, seed): RunConfig.from_flat(
+                {"algorithm": "map", **self.options, **setting.options(), "seed": seed}
+            )
+            for seed in range(self.seeds)
+            for setting in settings
+        }
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: int(self.options.get(name, size)) for name, size in SIZES.items()}
+
+
+@dataclass(frozen=True)
+class SharingPreset:
+    """Data, network and training, and what is run on them.
+
+    Args:
+        summary: in one line.
+        options: of every run.
+        plain: networks without sharing, besides the one that is to share.
+        levels: of each factor.
+        crossed: factors of which every combination is run.
+    """
+
+    summary: str
+    options: Mapping[str, Any]
+    plain: Sequence[str]
+    levels: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {name: factor.levels for name, factor in FACTORS.items()}
+    )
+    crossed: Sequence[str] = ()
+
+
+# He et al. 2015, arXiv 1512.03385, section 4.2: rate, its falls at a half and three quarters, momentum, decay, batches
+# and augmentation; 200 epochs in place of their 182.
+_CIFAR10 = {
+    **SIZES,
+    "data": "cifar10",
+    "augment": "flip-crop",
+    "epochs": 200,
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "schedule": "step",
+    "milestones": (0.5, 0.75),
+    "gamma": 0.1,
+    "weight_decay": 1e-4,
+}
+
+
+def _resnet(depth: int, plain: Sequence[str]) -> SharingPreset:
+    summary = f"ResNet-{depth} beside it" if depth > 20 else "ResNet-20 on CIFAR-10, 200 epochs; hours on a GPU"
+    warmup = {"warmup": 0.01} if depth > 56 else {}  # as He et al. for 110 layers
+    return SharingPreset(summary, {**_CIFAR10, **warmup, "model": f"resnet{depth}"}, plain)
+
+
+SHARING_PRESETS: dict[str, SharingPreset] = {
+    "digits": SharingPreset(
+        "a perceptron of 6 hidden layers on scikit-learn's digits, 30 epochs: minutes on two cores",
+        {
+            **SIZES,
+            "data": "digits",
+            "model": "mlp6_64",
+            "norm": "batch",
+            "epochs": 30,
+            "batch_size": 64,
+            "learning_rate": 0.1,
+        },
+        ("mlp6_12", "mlp6_16", "mlp6_24", "mlp6_32", "mlp6_48", "mlp1_64", "mlp2_64", "mlp4_64"),
+    ),
+    # Rate and decay as is usual for it with batch norm.
+    "vgg11-cifar10": SharingPreset(
+        "VGG-11 on CIFAR-10, 200 epochs: which layers, in each of three regimes; hours on a GPU",
+        {**_CIFAR10, "model": "vgg11", "learning_rate": 0.05, "weight_decay": 5e-4},
+        ("vgg11_16", "vgg11_24", "vgg11_32", "vgg11_48"),
+        {**{name: (factor.base,) for name, factor in FACTORS.items()}, "layers": FACTORS["layers"].levels}
+        | {"regimes": FACTORS["regimes"].levels},
+        ("layers", "regimes"),
+    ),
+    "resnet20-cifar10": _resnet(20, ("resnet8", "resnet14", "resnet20_8", "resnet20_12")),
+    "resnet32-cifar10": _resnet(32, ("resnet8", "resnet14", "resnet20", "resnet32_8", "resnet32_12")),
+    "resnet56-cifar10": _resnet(56, ("resnet8", "resnet14", "resnet20", "resnet32", "resnet56_8", "resnet56_12")),
+    "resnet110-cifar10": _resnet(
+        110, ("resnet14", "resnet20", "resnet32", "resnet38", "resnet56", "resnet110_8", "resnet110_12")
+    ),
+}
+"""By name."""

@@ -1,0 +1,76 @@
+"""The studies by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bayes_share.config import RunConfig
+from bayes_share.inference import MAP, Execution
+from bayes_share.study.definition import GridOption, Group, Preset, Study
+from bayes_share.study.optimizer_summary import summarise_optimizers
+from bayes_share.study.optimizers import COMMON_OPTIONS, METHODS, RECIPES, OptimizerStudy, Trial
+from bayes_share.study.sharing import FACTORS, RUN_OPTIONS, SHARING_PRESETS, SharingStudy, SharingTrial
+from bayes_share.study.sharing_summary import summarise_sharing
+
+
+def _optimizers(
+    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any]
+) -> Mapping[Trial, RunConfig]:
+    return OptimizerStudy(tuple(grid["methods"]), tuple(grid["sizes"]), seeds, preset, options).configs()
+
+
+def _sharing(
+    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any]
+) -> Mapping[SharingTrial, RunConfig]:
+    levels = {name: tuple(grid[name]) for name in FACTORS}
+    return SharingStudy(levels, tuple(grid["crossed"]), tuple(grid["plain"]), seeds, options).configs()
+
+
+def _grid_of_sharing(preset: str) -> Sequence[GridOption]:
+    chosen = SHARING_PRESETS[preset]
+    levels = [GridOption(name, str, chosen.levels[name], factor.help) for name, factor in FACTORS.items()]
+    return [
+        *levels,
+        GridOption(
+            "crossed", str, chosen.crossed, "factors of which every combination is run, such as: layers regimes"
+        ),
+        GridOption("plain", str, chosen.plain, "networks without sharing, besides --model, to compare with"),
+    ]
+
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study(
+            "optimizers",
+            "SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles",
+            "SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles, over seeds: as many gradient steps "
+            "for each, a table with paired differences, and pictures of convergence. Test images choose nothing.",
+            {name: Preset(recipes.summary, recipes.common) for name, recipes in RECIPES.items()},
+            lambda preset: [
+                GridOption("methods", str, METHODS, "which methods, one or more"),
+                GridOption("sizes", int, (1, 2, 4, 8), "members of the ensembles; 1: a single network"),
+            ],
+            (Group("data, network and training", RunConfig, COMMON_OPTIONS), Group("execution", Execution)),
+            _optimizers,
+            summarise_optimizers,
+        ),
+        Study(
+            "sharing",
+            "what sharing weights across layers, groups and members buys, beside plain networks",
+            "Networks whose layers, blocks or members share weights, and plain ones of other depths and widths: error, "
+            "NLL and calibration error against stored parameters. One factor at a time is varied around a base "
+            "setting: all layers of one shape share a weight, each with rank-1 factors and a norm of its own, in a "
+            "single network. As many gradient steps for all; test images choose nothing.",
+            {name: Preset(chosen.summary, chosen.options) for name, chosen in SHARING_PRESETS.items()},
+            _grid_of_sharing,
+            (
+                Group("data, network and training", RunConfig, RUN_OPTIONS),
+                Group("optimization", MAP),
+                Group("execution", Execution),
+            ),
+            _sharing,
+            summarise_sharing,
+        ),
+    )
+}
+"""What `bayes-share study` can make."""

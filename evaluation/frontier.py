@@ -1,0 +1,198 @@
+"""What scores cost: the Pareto front, and its picture against stored parameters."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.pictures import STYLE
+from bayes_share.evaluation.repeats import Estimate
+from bayes_share.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_GREY = "#5A5A5A"
+_WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is logarithmic
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A kind of network: what it costs, and how good it is.
+
+    Args:
+        label: its name.
+        cost: stored parameters, above 0.
+        scores: by measure; lower is better.
+    """
+
+    label: str
+    cost: float
+    scores: Mapping[str, Estimate]
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The points that no other one is at least as good as in both numbers and better than in one.
+
+    Args:
+        points: pairs of numbers that are the better the lower they are.
+
+    Returns:
+        Their indices, by the first number; of equal points, all.
+
+    Raises:
+        InputError: a number that is none.
+
+    >>> pareto_front([(1, 5), (2, 3), (3, 4), (4, 1)])
+    [0, 1, 3]
+    """
+    for index, point in enumerate(points):
+        if any(math.isnan(number) for number in point):
+            raise InputError(f"point {index} of the Pareto front is no pair of numbers: {tuple(point)}")
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: points[index]):
+        best = points[front[-1]] if front else (math.inf, math.inf)
+        if points[index][1] < best[1] or points[index] == best:
+            front.append(index)
+    return front
+
+
+def frontier_picture(
+    plain: Sequence[Spot],
+    sharing: Mapping[str, Sequence[Spot]],
+    measures: Mapping[str, str],
+    title: str,
+    path: str | Path,
+) -> None:
+    """Draw a panel for each measure against stored parameters.
+
+    Plain networks are a line, with a letter for each; of the others each kind has a colour and each network a marker.
+    Bars are one standard error to either side, and rings are around the Pareto front of the means. The same spots give
+    the same bytes.
+
+    Args:
+        plain: networks that share nothing, at least one.
+        sharing: networks that share, by what their kind is called.
+        measures: what the vertical axes are called, by the names of the scores.
+        title: above all.
+        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+
+    Raises:
+        InputError: no plain network or measure, more networks or kinds than can be told apart, or another suffix.
+        RunError: the file cannot be written.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    if not plain or not measures:
+        raise InputError(f"{path}: there are no plain networks, or no measures, to draw")
+    if len(plain) > len(ascii_lowercase):
+        raise InputError(f"{path}: a picture holds at most {len(ascii_lowercase)} plain networks, not {len(plain)}")
+    if len(sharing) >= len(COLOURS):
+        raise InputError(f"{path}: a picture holds at most {len(COLOURS) - 1} kinds of sharing, not {len(sharing)}")
+    if (most := max(map(len, sharing.values()), default=0)) > len(_MARKERS):
+        raise InputError(f"{path}: a kind of sharing has at most {len(_MARKERS)} networks, not {most}")
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    styles: list[tuple[Spot, dict[str, Any]]] = [
+        (spot, {"color": colour, "marker": marker})
+        for spots, colour in zip(sharing.values(), COLOURS, strict=False)
+        for spot, marker in zip(spots, _MARKERS, strict=False)
+    ]
+    line = {"color": "black", "marker": ".", "markersize": 5, "linewidth": 1.0}
+    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": _GREY, "linestyle": "none"}
+    with rc_context(STYLE):
+        rows = math.ceil((len(styles) + 2) / 4)
+        figure = Figure(figsize=(max(4.2, 3.7 * len(measures)), 4.2 + 0.19 * rows), layout="constrained")
+        figure.suptitle(title, parse_math=False)
+        for axes, (measure, name) in zip(
+            figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
+        ):
+            _draw_plain(axes, plain, measure, line)
+            for spot, style in styles:
+                _draw_bar(axes, spot, measure, {**style, "markersize": 5.5, "linestyle": "none"})
+            _draw_front(axes, [*plain, *(spot for spot, _ in styles)], measure, ring)
+            axes.set_ylabel(name)
+            _set_scales(axes, [*plain, *(spot for spot, _ in styles)], measure)
+        legend = [
+            Line2D([], [], **line, label="plain networks"),
+            *(Line2D([], [], linestyle="none", markersize=5.5, **style, label=spot.label) for spot, style in styles),
+            Line2D([], [], **{**ring, "markersize": 9}, label="Pareto front"),
+        ]
+        named = zip(ascii_lowercase, sorted(plain, key=lambda spot: spot.cost), strict=False)
+        names = textwrap.fill(
+            "plain networks: " + ", ".join(f"{a} {spot.label}" for a, spot in named), 42 * len(measures)
+        )
+        figure.legend(
+            handles=legend,
+            title=names,
+            title_fontsize=8,
+            loc="outside lower center",
+            ncols=4,
+            frameon=False,
+            fontsize=8,
+        )
+        with replacing(path) as file:
+            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+
+
+def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
+    from matplotlib.patheffects import withStroke
+
+    ordered = sorted(plain, key=lambda spot: spot.cost)
+    axes.plot([spot.cost for spot in ordered], [spot.scores[measure].mean for spot in ordered], **style)
+    for letter, spot in zip(ascii_lowercase, ordered, strict=False):
+        _draw_bar(axes, spot, measure, {"color": style["color"], "marker": "none"})
+        at = (spot.cost, spot.scores[measure].mean)
+        text = axes.annotate(letter, at, (-4, 2), textcoords="offset points", ha="right", fontsize=8, zorder=5)
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
+    score = spot.scores[measure]
+    axes.errorbar(spot.cost, score.mean, yerr=score.error or 0.0, elinewidth=0.8, capsize=1.5, **style)
+
+
+def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
+    front = [spots[index] for index in pareto_front([(spot.cost, spot.scores[measure].mean) for spot in spots])]
+    axes.plot([spot.cost for spot in front], [spot.scores[measure].mean for spot in front], **style)
+
+
+def _set_scales(axes: "Axes", spots: Sequence[Spot], measure: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = [spot.scores[measure].mean for spot in spots]
+    axes.set_xscale("log")
+    axes.set_xlabel("stored parameters")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.08, y=0.08)
+    if 0 < _WIDEST * min(values) < max(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=True, color="#DDDDDD", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def short_count(count: float) -> str:
+    """A number of parameters for an axis.
+
+    >>> [short_count(count) for count in (500, 5000, 200_000, 1_500_000)]
+    ['500', '5k', '200k', '1.5M']
+    """
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:g}{letter}"
+    return f"{count:g}"
