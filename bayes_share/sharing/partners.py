@@ -114,7 +114,7 @@ def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -
         paired = {name for group in _by_likeness(layers) if len(group) > 1 for name in group}
         ordered = [name for name in layers if name in paired]
         half = (len(ordered) + 1) // 2
-        return [{"all": ordered, "early": ordered[:half], "deep": ordered[half:]}[str(which)]], []
+        return [{"all": ordered, "early": ordered[:half], "deep": ordered[-half:]}[str(which)]], []
     if callable(which):
         return [[name for name, layer in layers.items() if which(name, layer)]], []
     given = [which] if isinstance(which, str) else which
