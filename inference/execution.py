@@ -49,7 +49,10 @@ class Execution:
         """Move a model to the device and memory format, and have it compiled if so wished."""
         model = model.to(self.torch_device)
         if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Not by `Module.to`, which refuses what has five axes: 3d convolutions, and the templates of a weight.
+            for parameter in model.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.to(memory_format=torch.channels_last)
         if self.compile:
             model.network.compile()
         return model
