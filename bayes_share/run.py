@@ -194,7 +194,7 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
     there, here = read_config(folder.config), config.to_flat()
     if "algorithm" in there:  # an option that is younger than the run has its default
-        algorithm = {name: there[name] for name in ("algorithm", "of") if name in there}
+        algorithm: dict[str, Any] = {name: there[name] for name in ("algorithm", "of") if name in there}
         there = {**RunConfig.from_flat(algorithm).to_flat(), **there}
     for name in here:
         if name not in _MAY_CHANGE and there.get(name) != here[name]:

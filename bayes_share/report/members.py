@@ -1,6 +1,7 @@
 """The health of ensembles: whether the members differ, and whether one of them is weak."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -134,8 +135,8 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
         for name, drawing in _forests(run)
     ]
     caption = (
-        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are drawn, "
-        "the thin line holds 94 % of the draws and the thick one half of them."
+        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are "
+        "drawn, the thin line holds 94 % of the draws and the thick one half of them."
     )
     return [spread, Figure("Rank-1 factors", panels, caption)]
 
@@ -143,5 +144,8 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
 def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
     names = list(run.factors)
     for name in dict.fromkeys([*names[:2], names[-2]]):
-        shown = {f"{run.name}: {name}": run.factors[name]}
-        yield name, lambda with_legend, shown=shown: forest_drawing(shown, num_channels=8)
+        yield name, partial(_draw_forest, f"{run.name}: {name}", run.factors[name])
+
+
+def _draw_forest(title: str, values: Tensor, with_legend: bool) -> "Drawing":
+    return forest_drawing({title: values}, num_channels=8)
