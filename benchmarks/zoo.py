@@ -28,7 +28,7 @@ from torchvision.models import get_model
 
 from bayes_share.files import write_atomically
 from bayes_share.layers import FactorInit
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 from bayes_share.layers.way import computing
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble, ensemble

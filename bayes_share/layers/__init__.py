@@ -10,6 +10,7 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose3d,
 )
 from bayes_share.layers.embedding import Rank1Embedding
+from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
@@ -19,7 +20,7 @@ from bayes_share.layers.norm import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
-from bayes_share.layers.rank1 import Factored, Rank1Layer
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import computing
 
 __all__ = [

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from bayes_share.errors import InputError
+from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.operations import Product
-from bayes_share.layers.rank1 import Factored, apply_rank1, factor_parameter
+from bayes_share.layers.rank1 import apply_rank1
 
 
 class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):

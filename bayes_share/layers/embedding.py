@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, expand_weight
-from bayes_share.layers.rank1 import Factored, factor_parameter
 from bayes_share.layers.rows import divide, scale
 
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
+from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
-from bayes_share.layers.rank1 import Factored, Rank1Layer, factor_parameter
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.conversion import FACTORED, NORMS, Owner
 from bayes_share.sharing.fit import fit_to
 from bayes_share.sharing.members import Ensemble

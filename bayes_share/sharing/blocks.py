@@ -7,8 +7,9 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import without_fast_paths
+from bayes_share.layers.factored import factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
-from bayes_share.layers.rank1 import Rank1Layer, factor_parameter
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.across import changed, give_factors
 from bayes_share.sharing.conversion import Owner, matches, names_by_module
 from bayes_share.sharing.fit import fit_to

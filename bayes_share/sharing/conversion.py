@@ -17,6 +17,7 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose3d,
 )
 from bayes_share.layers.embedding import Rank1Embedding
+from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
@@ -26,7 +27,6 @@ from bayes_share.layers.norm import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
-from bayes_share.layers.rank1 import Factored
 
 NormSharing = Literal["shared", "member"]
 

@@ -4,7 +4,8 @@ from collections import defaultdict
 
 from torch import nn
 
-from bayes_share.layers.rank1 import Factored, Rank1Layer
+from bayes_share.layers.factored import Factored
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.partners import base_weights, layers_of, shape_text, users_of, weight_shape

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, under_all_names
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 
 ParameterKind = Literal["base", "member", "factor"]
 

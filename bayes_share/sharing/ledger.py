@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 from bayes_share.sharing.describe import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble

@@ -6,16 +6,17 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.layers.factored import Factored, check_ensemble_size
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.norm import MemberBatchNorm
-from bayes_share.layers.rank1 import Factored, check_ensemble_size
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.conversion import FACTORED, NORMS, NormSharing, chosen, convert, describe, has_parameters
+from bayes_share.sharing.outputs import has_rows, of_rows, stacked
 from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
@@ -98,14 +99,14 @@ class Ensemble(nn.Module):
             self._kept.forget()  # a step may follow, and not every optimizer leaves a trace that it was there
         if feed == "tile" and self._may_fold(x):
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
-            return _stacked([member(x) for member in members])
+            return stacked([member(x) for member in members])
         if self.strategy != "tile":  # also where it could not be settled yet
             return self.loop([x] * self.ensemble_size if feed == "tile" else self._parts(x))
         return self.tile(x if feed == "split" else tree_map(self._repeated, x))
 
     def tile(self, rows: Any) -> Any:
         """The converted network on member-major rows ``[member * batch, ...]``, in one pass."""
-        return tree_map(lambda leaf: self._divided(_of_rows(leaf)), self.network(rows))
+        return tree_map(lambda leaf: self._divided(of_rows(leaf)), self.network(rows))
 
     def loop(self, parts: Sequence[Any]) -> Any:
         """The plain network on each member's part, with that member's weights."""
@@ -127,7 +128,7 @@ class Ensemble(nn.Module):
                 count.copy_(before)  # one number for all members, who see as many batches
             tensors = member_tensors(self.network, member)
             outputs.append(torch.func.functional_call(self.plain, tensors, (part,), tie_weights=False))
-        return _stacked(outputs)
+        return stacked(outputs)
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
@@ -142,7 +143,7 @@ class Ensemble(nn.Module):
 
     def _settle(self, x: Any) -> None:
         try:
-            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if _has_rows(leaf) else leaf, x))
+            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if has_rows(leaf) else leaf, x))
         except InputError:  # another batch size than its own, or other axes first
             self.choose_strategy(x)
 
@@ -198,20 +199,20 @@ class Ensemble(nn.Module):
 
     def _repeated(self, leaf: Any) -> Any:
         # Not `repeat`, which would lose the memory format.
-        return torch.cat([leaf] * self.ensemble_size) if _has_rows(leaf) else leaf
+        return torch.cat([leaf] * self.ensemble_size) if has_rows(leaf) else leaf
 
     def _divided(self, leaf: Any) -> Any:
-        return divide(leaf, self.ensemble_size) if _has_rows(leaf) else leaf
+        return divide(leaf, self.ensemble_size) if has_rows(leaf) else leaf
 
     def _check_split(self, x: Any) -> None:
         for leaf in tree_leaves(x):
-            if _has_rows(leaf) and len(leaf) % self.ensemble_size:
+            if has_rows(leaf) and len(leaf) % self.ensemble_size:
                 raise InputError(f"a batch of {len(leaf)} does not split among {self.ensemble_size} members")
 
     def _parts(self, x: Any) -> list[Any]:
         divided = tree_map(self._divided, x)
         return [
-            tree_map(lambda leaf: leaf[member] if _has_rows(leaf) else leaf, divided)  # noqa: B023 (at once)
+            tree_map(lambda leaf: leaf[member] if has_rows(leaf) else leaf, divided)  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
 
@@ -292,29 +293,3 @@ def _has_members(module: nn.Module) -> bool:
 
 def _structure(network: nn.Module) -> list[tuple[str, type[nn.Module]]]:
     return [(name, type(module)) for name, module in network.named_modules()]
-
-
-def _has_rows(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.ndim > 0
-
-
-def _known(leaf: Any) -> Any:
-    """An output; what might hold tensors that would not be seen is refused."""
-    if leaf is not None and not isinstance(leaf, Tensor | bool | int | float | str):
-        raise InputError(
-            f"the network returns a {type(leaf).__name__}, in which tensors are not found: have it return tensors, or "
-            f"tuples, lists or dicts of them"
-        )
-    return leaf
-
-
-def _of_rows(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) and leaf.ndim == 0:
-        raise InputError("the network returns one number for all rows, which is not divided among members")
-    return _known(leaf)
-
-
-def _stacked(outputs: list[Any]) -> Any:
-    return tree_map(
-        lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else _known(leaves[0]), *outputs
-    )

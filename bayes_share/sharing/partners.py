@@ -8,7 +8,8 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.attention import Rank1MultiheadAttention
-from bayes_share.layers.rank1 import Factored, Rank1Layer
+from bayes_share.layers.factored import Factored
+from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.conversion import FACTORED, has_computed_weight, matches, names_by_module
 
 Which: TypeAlias = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 
 IN_SEVERAL_PLACES = "shared_by_layers"
 """The attribute of a module that sharing put in the place of others of its kind: the plain network has one in each."""

@@ -5,7 +5,7 @@ from copy import deepcopy
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
 
 

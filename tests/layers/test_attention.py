@@ -13,7 +13,7 @@ from torch.func import functional_call
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit, MemberLayerNorm, Rank1Linear, Rank1MultiheadAttention
 from bayes_share.layers.attention import without_fast_paths
-from bayes_share.layers.rank1 import own_parameter
+from bayes_share.layers.factored import own_parameter
 from bayes_share.layers.way import computing
 
 MEMBERS, BATCH, TARGETS, SOURCES, SIZE, HEADS = 3, 2, 4, 5, 6, 2

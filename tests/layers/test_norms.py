@@ -13,7 +13,7 @@ from bayes_share.layers import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
-from bayes_share.layers.rank1 import own_parameter
+from bayes_share.layers.factored import own_parameter
 
 MEMBERS, BATCH, CHANNELS = 3, 4, 6
 ROWS = MEMBERS * BATCH

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers import MemberBatchNorm, Rank1Linear, Rank1MultiheadAttention
-from bayes_share.layers.rank1 import Factored
+from bayes_share.layers.factored import Factored
 from bayes_share.sharing import ensemble, fold, parameter_kinds
 
 MEMBERS = 3
