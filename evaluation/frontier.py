@@ -24,16 +24,16 @@ _WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is 
 
 @dataclass(frozen=True)
 class Spot:
-    """A kind of network: what it costs, and how good it is.
+    """A network: what it stores, and how good it is.
 
     Args:
         label: its name.
-        cost: stored parameters, above 0.
+        parameters: that it stores, at least 1.
         scores: by measure; lower is better.
     """
 
     label: str
-    cost: float
+    parameters: int
     scores: Mapping[str, Estimate]
 
 
@@ -57,8 +57,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             raise InputError(f"point {index} of the Pareto front is no pair of numbers: {tuple(point)}")
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda index: points[index]):
-        best = points[front[-1]] if front else (math.inf, math.inf)
-        if points[index][1] < best[1] or points[index] == best:
+        last = points[front[-1]] if front else None
+        if last is None or points[index][1] < last[1] or points[index] == last:
             front.append(index)
     return front
 
@@ -128,7 +128,7 @@ def frontier_picture(
             *(Line2D([], [], linestyle="none", markersize=5.5, **style, label=spot.label) for spot, style in styles),
             Line2D([], [], **{**ring, "markersize": 9}, label="Pareto front"),
         ]
-        named = zip(ascii_lowercase, sorted(plain, key=lambda spot: spot.cost), strict=False)
+        named = zip(ascii_lowercase, sorted(plain, key=lambda spot: spot.parameters), strict=False)
         names = textwrap.fill(
             "plain networks: " + ", ".join(f"{a} {spot.label}" for a, spot in named), 42 * len(measures)
         )
@@ -148,23 +148,25 @@ def frontier_picture(
 def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
     from matplotlib.patheffects import withStroke
 
-    ordered = sorted(plain, key=lambda spot: spot.cost)
-    axes.plot([spot.cost for spot in ordered], [spot.scores[measure].mean for spot in ordered], **style)
+    ordered = sorted(plain, key=lambda spot: spot.parameters)
+    axes.plot([spot.parameters for spot in ordered], [spot.scores[measure].mean for spot in ordered], **style)
     for letter, spot in zip(ascii_lowercase, ordered, strict=False):
         _draw_bar(axes, spot, measure, {"color": style["color"], "marker": "none"})
-        at = (spot.cost, spot.scores[measure].mean)
+        at = (spot.parameters, spot.scores[measure].mean)
         text = axes.annotate(letter, at, (-4, 2), textcoords="offset points", ha="right", fontsize=8, zorder=5)
         text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
     score = spot.scores[measure]
-    axes.errorbar(spot.cost, score.mean, yerr=score.error or 0.0, elinewidth=0.8, capsize=1.5, **style)
+    axes.errorbar(spot.parameters, score.mean, yerr=score.error or 0.0, elinewidth=0.8, capsize=1.5, **style)
 
 
 def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
-    front = [spots[index] for index in pareto_front([(spot.cost, spot.scores[measure].mean) for spot in spots])]
-    axes.plot([spot.cost for spot in front], [spot.scores[measure].mean for spot in front], **style)
+    front = [
+        spots[index] for index in pareto_front([(float(spot.parameters), spot.scores[measure].mean) for spot in spots])
+    ]
+    axes.plot([spot.parameters for spot in front], [spot.scores[measure].mean for spot in front], **style)
 
 
 def _set_scales(axes: "Axes", spots: Sequence[Spot], measure: str) -> None:

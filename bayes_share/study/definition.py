@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bayes_share.config import RunConfig, option_fields
 from bayes_share.data import Data
@@ -12,6 +12,7 @@ from bayes_share.inference import Execution, Training
 from bayes_share.run import RunFolder
 
 
+@runtime_checkable
 class Trial(Protocol):
     """One run of a study."""
 
@@ -24,6 +25,7 @@ class Trial(Protocol):
         """Of the run; trials that differ by it alone are repetitions."""
 
 
+@runtime_checkable
 class Summary(Protocol):
     """What the finished runs of a study say together."""
 

@@ -274,7 +274,7 @@ SHARING_PRESETS: dict[str, SharingPreset] = {
             "batch_size": 64,
             "learning_rate": 0.1,
         },
-        ("mlp6_12", "mlp6_16", "mlp6_24", "mlp6_32", "mlp6_48", "mlp1_64", "mlp2_64", "mlp4_64"),
+        ("mlp6_8", "mlp6_12", "mlp6_16", "mlp6_24", "mlp6_32", "mlp6_48", "mlp1_48", "mlp2_64", "mlp4_64"),
     ),
     # Rate and decay as is usual for it with batch norm.
     "vgg11-cifar10": SharingPreset(
