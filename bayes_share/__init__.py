@@ -45,6 +45,10 @@ _PUBLIC = {
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",
+    "read_predictions": "bayes_share.evaluation.predictions",
+    "score": "bayes_share.evaluation.scores",
+    "uncertainty": "bayes_share.evaluation.uncertainty",
+    "calibrate": "bayes_share.evaluation.posthoc",
 }
 
 __all__ = list(_PUBLIC)
