@@ -163,9 +163,10 @@ def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) 
 
 
 def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
-    front = [
-        spots[index] for index in pareto_front([(float(spot.parameters), spot.scores[measure].mean) for spot in spots])
-    ]
+    points = [
+        (float(spot.parameters), round(spot.scores[measure].mean, 12)) for spot in spots
+    ]  # equal but for rounding
+    front = [spots[index] for index in pareto_front(points)]
     axes.plot([spot.parameters for spot in front], [spot.scores[measure].mean for spot in front], **style)
 
 
