@@ -49,7 +49,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     Raises:
         InputError: a number that is none.
 
-    >>> pareto_front([(1, 5), (2, 3), (3, 4), (4, 1)])
+    >>> pareto_front([(1.0, 5.0), (2.0, 3.0), (3.0, 4.0), (4.0, 1.0)])
     [0, 1, 3]
     """
     for index, point in enumerate(points):
@@ -108,8 +108,14 @@ def frontier_picture(
         for spots, colour in zip(sharing.values(), COLOURS, strict=False)
         for spot, marker in zip(spots, _MARKERS, strict=False)
     ]
-    line = {"color": "black", "marker": ".", "markersize": 5, "linewidth": 1.0}
-    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": _GREY, "linestyle": "none"}
+    line: dict[str, Any] = {"color": "black", "marker": ".", "markersize": 5, "linewidth": 1.0}
+    ring: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 11,
+        "markerfacecolor": "none",
+        "markeredgecolor": _GREY,
+        "linestyle": "none",
+    }
     with rc_context(STYLE):
         rows = math.ceil((len(styles) + 2) / 4)
         figure = Figure(figsize=(max(4.2, 3.7 * len(measures)), 4.2 + 0.19 * rows), layout="constrained")
@@ -163,9 +169,10 @@ def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) 
 
 
 def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
-    front = [
-        spots[index] for index in pareto_front([(float(spot.parameters), spot.scores[measure].mean) for spot in spots])
-    ]
+    points = [
+        (float(spot.parameters), round(spot.scores[measure].mean, 12)) for spot in spots
+    ]  # equal but for rounding
+    front = [spots[index] for index in pareto_front(points)]
     axes.plot([spot.parameters for spot in front], [spot.scores[measure].mean for spot in front], **style)
 
 
@@ -176,7 +183,7 @@ def _set_scales(axes: "Axes", spots: Sequence[Spot], measure: str) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("stored parameters")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(float(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.08, y=0.08)
     if 0 < _WIDEST * min(values) < max(values):
@@ -191,7 +198,7 @@ def _set_scales(axes: "Axes", spots: Sequence[Spot], measure: str) -> None:
 def short_count(count: float) -> str:
     """A number of parameters for an axis.
 
-    >>> [short_count(count) for count in (500, 5000, 200_000, 1_500_000)]
+    >>> [short_count(count) for count in (500.0, 5e3, 2e5, 1.5e6)]
     ['500', '5k', '200k', '1.5M']
     """
     for size, letter in ((1e6, "M"), (1e3, "k")):

@@ -1,5 +1,6 @@
 """Many runs on a Ray cluster: each a task that another node takes over where its own is lost."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise InputError("--ray needs Ray: pip install 'bayes-share[ray]'") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster answers at {address!r}: {' '.join(str(error).split())}") from error
     try:
