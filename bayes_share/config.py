@@ -44,7 +44,7 @@ class RunConfig:
         init_probability: probability of +1 in "random_sign".
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
         share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
-            (the first or second half of those that have a partner), or "all".
+            (the first or second half of those that have a partner; one in the middle is in both), or "all".
         share_factors: of each such layer: "rank1" (r and s), "scalar" (one number) or "none".
         share_norm: "own": each such layer is followed by a norm of its own; "shared": they share that too.
         share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.

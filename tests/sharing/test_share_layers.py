@@ -121,6 +121,14 @@ def test_early_and_deep_are_halves() -> None:
     assert both[1].weight is not both[7].weight
 
 
+def test_a_layer_in_the_middle_is_early_and_deep() -> None:
+    net = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    early, deep = share_layers(net, "early"), share_layers(net, "deep")
+    assert early[0].weight is early[1].weight is not early[2].weight
+    assert deep[0].weight is not deep[1].weight
+    assert deep[1].weight is deep[2].weight
+
+
 def test_sets_of_patterns_share_within_themselves_and_a_predicate_chooses() -> None:
     sets = share_layers(perceptron(), [["1", "7"], ["4", "10"]])
     assert sets[1].weight is sets[7].weight is not sets[4].weight
