@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import STYLE
 from bayes_share.evaluation.repeats import Estimate
+from bayes_share.report.best import marked
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style
 from bayes_share.report.results import RunResults
@@ -97,11 +99,18 @@ def _by_score(pairs: Sequence[tuple[str, RunResults]]) -> Table:
 
 
 def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
-    rows = []
-    for name, run in pairs:
-        cells = {key: Cell(value.mean, value.error) for key, value in _intervals(run, name).items()}
-        rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
-    return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, "± is one standard error.")
+    rows: list[dict[str, Cell]] = []
+    for name, group in groupby(pairs, key=lambda pair: pair[0]):
+        runs = [run for _, run in group]
+        found = [_intervals(run, name) for run in runs]
+        columns = {column.key: marked(column, [one[column.key] for one in found]) for column in _DETECTION}
+        for i, run in enumerate(runs):
+            cells = {key: cells[i] for key, cells in columns.items()}
+            rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
+    note = (
+        "± is one standard error, by the bootstrap over the images of both. Bold: the best of a set's runs, as above."
+    )
+    return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, note)
 
 
 def _roc(sets: Sequence[str], runs: Sequence[RunResults]) -> Figure:

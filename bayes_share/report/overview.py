@@ -1,13 +1,12 @@
 """The first screen: a table of all runs with the figures that matter, and what they say in a sentence or two."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from bayes_share.evaluation.intervals import Interval, paired_differences, score_intervals
 from bayes_share.evaluation.repeats import Estimate
+from bayes_share.report.best import badness, marked
 from bayes_share.report.document import Cell, Column, Section, Table
 from bayes_share.report.outside import mean_auroc
 from bayes_share.report.results import RunResults
@@ -43,7 +42,7 @@ def overview(runs: Sequence[RunResults]) -> Section:
 
     lead = []
     for column in SCORES if len(runs) > 1 else ():
-        best, *others = sorted(range(len(runs)), key=lambda i: _badness(column, rows[i][column.key].value))
+        best, *others = sorted(range(len(runs)), key=lambda i: badness(column, rows[i][column.key].value))
         gaps = {other: differences(best, other)[column.key] for other in others}
         is_clear = all(abs(gap.mean) > (gap.error or 0.0) for gap in gaps.values())
         if is_clear:
@@ -63,22 +62,6 @@ def overview(runs: Sequence[RunResults]) -> Section:
     return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
 
 
-def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
-    """Cells of which the best is marked where its lead is more than the standard error of the difference.
-
-    The errors are taken to be independent; that of a difference on the same images is smaller than this, if anything.
-    Where they are not known, none is marked.
-    """
-    there = sorted((_badness(column, value.mean), i) for i, value in enumerate(values) if value is not None)
-    cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
-    if len(there) > 1:
-        (first, best), (second, next_best) = there[:2]
-        errors = [cells[i].error for i in (best, next_best)]
-        if second - first > math.hypot(*(math.inf if error is None else error for error in errors)):
-            cells[best] = replace(cells[best], is_best=True)
-    return cells
-
-
 def _scores(found: Mapping[str, Interval]) -> dict[str, Cell]:
     return {column.key: Cell(found[column.key].value, found[column.key].error) for column in SCORES}
 
@@ -87,10 +70,6 @@ def _costs(run: RunResults) -> dict[str, Cell]:
     draws, members = run.test.logits.shape[:2]
     costs = {"networks": draws * members, "parameters": run.summary["parameters"], "seconds": run.summary["seconds"]}
     return {key: Cell(value) for key, value in costs.items()}
-
-
-def _badness(column: Column, value: Any) -> float:
-    return -value if column.better == "higher" else value
 
 
 def _sentence(column: Column, best: str, row: Mapping[str, Cell], second: str, gap: Estimate, is_clear: bool) -> str:

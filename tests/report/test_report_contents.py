@@ -12,10 +12,11 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
+from bayes_share.report.best import marked
 from bayes_share.report.build import build_report
 from bayes_share.report.document import Column, Report, Table
 from bayes_share.report.gallery import gallery
-from bayes_share.report.overview import SCORES, marked, overview
+from bayes_share.report.overview import SCORES, overview
 from bayes_share.report.results import RunResults, read_runs
 
 
