@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, MCDropout
+from bayes_share.probe import Probes, probe
 from bayes_share.run import run
 
 _SHORT = RunConfig(model="mlp", epochs=2)
@@ -16,7 +17,10 @@ CONFIGS = {
 
 
 def make_runs(folder: Path) -> list[Path]:
-    """A single network, an ensemble, and one that is drawn from; on digits."""
+    """A single network, an ensemble, and one that is drawn from; on digits. The first two are tried on other images."""
+    probes = Probes(ood=("photographs", "noise"), corruptions=("contrast", "rotate"), ood_images=150)
     for name, config in CONFIGS.items():
-        run(config, folder / name, progress=False)
+        made = run(config, folder / name, progress=False)
+        if name != "dropout":
+            probe(made, probes)
     return [folder / name for name in CONFIGS]

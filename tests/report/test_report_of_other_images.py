@@ -1,0 +1,86 @@
+"""What the report says of other images, of corrupted ones and of members, against brute force."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
+from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.outside import outside
+from bayes_share.report.results import RunResults
+from bayes_share.report.robustness import robustness
+
+
+def table(report: Report, name: str) -> Table:
+    return next(table for table in report.blocks(Table) if table.name == name)
+
+
+def entropy(logits: torch.Tensor) -> np.ndarray:
+    logs = log_probs(logits)
+    return -(logs.exp() * logs).sum(-1).numpy()
+
+
+def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: list[RunResults]) -> None:
+    rows = table(report, "ood").rows
+    assert [(row["set"].value, row["run"].value) for row in rows] == [
+        (name, run.name) for name in ("photographs", "noise") for run in runs[:2]
+    ]
+    mean = {"single": 0.0, "ensemble": 0.0}
+    for row in rows:
+        run = next(run for run in runs if run.name == row["run"].value)
+        inner = entropy(run.test.logits)
+        outer = entropy(read_outputs(run.folder.predictions(f"ood/{row['set'].value}")).logits)
+        expected = roc_auc_score(np.r_[np.zeros(len(inner)), np.ones(len(outer))], np.r_[inner, outer])
+        assert row["auroc"].value == pytest.approx(expected, abs=1e-12)
+        assert expected > 0.6
+        mean[run.name] += expected / 2
+    shown = {row["run"].value: row["auroc"].value for row in table(report, "overview").rows}
+    assert shown == {**{name: pytest.approx(value) for name, value in mean.items()}, "dropout": None}
+
+
+def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report, runs: list[RunResults]) -> None:
+    rows = {row["run"].value: row for row in table(report, "overview").rows}
+    assert rows["dropout"]["corrupted"].value is None
+    for run in runs[:2]:
+        shares = []
+        for kind in ("contrast", "rotate"):
+            for severity in range(1, 6):
+                one = read_predictions(run.folder.predictions(f"corruptions/{kind}-{severity}"))
+                shares.append((one.logits[0, 0].argmax(-1) == one.labels).double().mean().item())
+        assert rows[run.name]["corrupted"].value == pytest.approx(np.mean(shares))
+        by_severity = next(
+            row
+            for row in table(report, "corruptions").rows
+            if row["run"].value == run.name and row["score"].value == "accuracy"
+        )
+        assert by_severity["0"].value == pytest.approx(run.right.double().mean().item())
+        assert by_severity["5"].value == pytest.approx((shares[4] + shares[9]) / 2)
+        assert by_severity["5"].value < by_severity["0"].value
+
+
+def test_runs_that_were_not_tried_have_no_such_sections(runs: list[RunResults]) -> None:
+    assert outside(runs[2:]) is None
+    assert robustness(runs[2:]) is None
+
+
+def test_members_are_compared_in_pairs(report: Report, runs: list[RunResults]) -> None:
+    ensemble = runs[1]
+    votes = ensemble.test.logits[0].argmax(-1)
+    pairs = [(votes[i] != votes[j]).double().mean().item() for i, j in ((0, 1), (0, 2), (1, 2))]
+    rows = {row["run"].value: row for row in table(report, "members").rows}
+    assert set(rows) == {"ensemble", "dropout"}
+    assert rows["ensemble"]["disagreement"].value == pytest.approx(np.mean(pairs))
+    assert rows["dropout"]["what"].value == "draws"
+    each = table(report, "members-ensemble").rows
+    assert each[0]["disagreement"].value == pytest.approx((pairs[0] + pairs[1]) / 2)
+    spread = {row["factor"].value: row["members"].value for row in table(report, "factors").rows}
+    found = torch.cat([values[0].std(0, correction=0) for name, values in ensemble.factors.items() if name[-1] == "r"])
+    assert spread["r"] == pytest.approx(found.double().mean().item(), rel=1e-5)
+
+
+def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:
+    legends = {figure.title: list(figure.legend) for figure in report.blocks(Figure)}
+    assert legends["ROC curves"] == ["single", "ensemble", "dropout"]
+    assert legends["Predictive entropy"] == ["photographs", "noise"]
+    assert legends["Reliability"] == []
