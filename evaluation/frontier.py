@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _GREY = "#5A5A5A"
+_WORST = 1.5  # times the worst plain network, above which a network is drawn at the upper edge, with its number
 _WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is logarithmic
 
 
@@ -73,8 +74,8 @@ def frontier_picture(
     """Draw a panel for each measure against stored parameters.
 
     Plain networks are a line, with a letter for each; of the others each kind has a colour and each network a marker.
-    Bars are one standard error to either side, and rings are around the Pareto front of the means. The same spots give
-    the same bytes.
+    Bars are one standard error to either side, and rings are around the Pareto front of the means. A network far worse
+    than every plain one is at the upper edge, with its number. The same spots give the same bytes.
 
     Args:
         plain: networks that share nothing, at least one.
@@ -123,12 +124,15 @@ def frontier_picture(
         for axes, (measure, name) in zip(
             figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
         ):
+            top = _WORST * max(spot.scores[measure].mean for spot in plain)
+            shown = [*plain, *(spot for spot, _ in styles if spot.scores[measure].mean <= top)]
             _draw_plain(axes, plain, measure, line)
             for spot, style in styles:
-                _draw_bar(axes, spot, measure, {**style, "markersize": 5.5, "linestyle": "none"})
-            _draw_front(axes, [*plain, *(spot for spot, _ in styles)], measure, ring)
+                draw = _draw_bar if spot in shown else _draw_beyond
+                draw(axes, spot, measure, {**style, "markersize": 5.5, "linestyle": "none"})
+            _draw_front(axes, shown, measure, ring)
             axes.set_ylabel(name)
-            _set_scales(axes, [*plain, *(spot for spot, _ in styles)], measure)
+            _set_scales(axes, shown, measure)
         legend = [
             Line2D([], [], **line, label="plain networks"),
             *(Line2D([], [], linestyle="none", markersize=5.5, **style, label=spot.label) for spot, style in styles),
@@ -166,6 +170,18 @@ def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mappin
 def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
     score = spot.scores[measure]
     axes.errorbar(spot.parameters, score.mean, yerr=score.error or 0.0, elinewidth=0.8, capsize=1.5, **style)
+
+
+def _draw_beyond(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
+    """At the upper edge, wherever that is, with an arrow and the number."""
+    score = spot.scores[measure]
+    to_edge = axes.get_xaxis_transform()
+    axes.plot(spot.parameters, 0.965, transform=to_edge, **style)
+    text = f"\N{UPWARDS ARROW} {score.mean:.3g}" + ("" if score.error is None else f" ± {score.error:.2g}")
+    at = (spot.parameters, 0.965)
+    axes.annotate(
+        text, at, (5, 0), xycoords=to_edge, textcoords="offset points", va="center", fontsize=8, color=style["color"]
+    )
 
 
 def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:

@@ -94,6 +94,16 @@ def read_source(name: str, data_dir: Path) -> Source:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
 
 
+def short_name(name: str) -> str:
+    """A data set's name without the folders that it lies in.
+
+    >>> short_name("npz:/home/me/cats.npz"), short_name("cifar10")
+    ('cats', 'cifar10')
+    """
+    kind, _, path = name.partition(":")
+    return Path(path).stem if path else kind
+
+
 def _read(name: str, data_dir: Path) -> Source:
     """Torchvision and Pillow are imported only for the sets that need them."""
     kind, _, path = name.partition(":")

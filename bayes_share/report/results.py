@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bayes_share.compare import finished_runs
 from bayes_share.config import read_config
+from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
 from bayes_share.run import RunFolder
@@ -94,8 +95,7 @@ class RunResults:
     @property
     def data(self) -> str:
         """The data set, without the folders that it lies in."""
-        kind, _, path = self.config["data"].partition(":")
-        return Path(path).stem if path else str(kind)
+        return short_name(str(self.config["data"]))
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunResults]:

@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ActionYesNo
 
 from bayes_share.config import RunConfig, read_config
+from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, RunError, unknown
 from bayes_share.files import write_atomically
 from bayes_share.options import OptionParser, add_options
@@ -89,7 +90,7 @@ def _run(
     finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
         summary = kind.summary(finished)
-        summary.write(out, f"{asked['model']} on {asked['data']}")
+        summary.write(out, f"{asked['model']} on {short_name(asked['data'])}")
         print(summary.tables())
         print(f"tables and pictures: {out}; each run: {runs}")
     if failed:

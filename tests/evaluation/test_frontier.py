@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,13 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pair of numbers"):
         frontier_picture(PLAIN, {"layers": [bad]}, MEASURES, "title", path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_far_worse_than_the_plain_ones_does_not_stretch_the_panel(tmp_path: Path) -> None:
+    far = {"layers": [*SHARING["layers"], spot("far", 300, 49.0, 51.0)]}
+    frontier_picture(PLAIN, far, {"nll": "NLL"}, "title", tmp_path / "far.svg")
+    written = re.findall(r"<!-- (.*?) -->", (tmp_path / "far.svg").read_text(encoding="utf-8"))
+    assert "↑ 50 ± 1" in written
+    numbers = [float(text) for text in written if re.fullmatch(r"[\d.]+", text)]
+    assert numbers
+    assert max(numbers) < 3
