@@ -125,12 +125,15 @@ def frontier_picture(
             figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
         ):
             top = _WORST * max(spot.scores[measure].mean for spot in plain)
-            shown = [*plain, *(spot for spot, _ in styles if spot.scores[measure].mean <= top)]
+            everything = [*plain, *(spot for spot, _ in styles)]
+            shown = [
+                spot for spot in everything if not spot.scores[measure].mean > top
+            ]  # NaN, for `pareto_front` to say
             _draw_plain(axes, plain, measure, line)
             for spot, style in styles:
                 draw = _draw_bar if spot in shown else _draw_beyond
                 draw(axes, spot, measure, {**style, "markersize": 5.5, "linestyle": "none"})
-            _draw_front(axes, shown, measure, ring)
+            _draw_front(axes, everything, shown, measure, ring)
             axes.set_ylabel(name)
             _set_scales(axes, shown, measure)
         legend = [
@@ -184,11 +187,13 @@ def _draw_beyond(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any
     )
 
 
-def _draw_front(axes: "Axes", spots: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:
+def _draw_front(
+    axes: "Axes", spots: Sequence[Spot], shown: Sequence[Spot], measure: str, style: Mapping[str, Any]
+) -> None:
     points = [
         (float(spot.parameters), round(spot.scores[measure].mean, 12)) for spot in spots
     ]  # equal but for rounding
-    front = [spots[index] for index in pareto_front(points)]
+    front = [spots[index] for index in pareto_front(points) if spots[index] in shown]
     axes.plot([spot.parameters for spot in front], [spot.scores[measure].mean for spot in front], **style)
 
 

@@ -122,6 +122,6 @@ def test_a_network_far_worse_than_the_plain_ones_does_not_stretch_the_panel(tmp_
     frontier_picture(PLAIN, far, {"nll": "NLL"}, "title", tmp_path / "far.svg")
     written = re.findall(r"<!-- (.*?) -->", (tmp_path / "far.svg").read_text(encoding="utf-8"))
     assert "↑ 50 ± 1" in written
-    numbers = [float(text) for text in written if re.fullmatch(r"[\d.]+", text)]
-    assert numbers
-    assert max(numbers) < 3
+    heights = [float(text) for text in written if re.fullmatch(r"\d+\.\d+", text)]
+    assert heights
+    assert max(heights) < 3
