@@ -11,11 +11,11 @@ from torch import Tensor
 from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import STYLE
-from bayes_share.evaluation.repeats import Estimate
+from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.report.best import marked
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style
-from bayes_share.report.results import RunResults
+from bayes_share.report.results import RunResults, sets_in_common
 from bayes_share.shift import read_ood
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def outside(runs: Sequence[RunResults]) -> Section | None:
         return None
     pairs = [(name, run) for name in sets for run in runs if name in run.folder.ood_sets()]
     blocks: list[Block] = [_by_score(pairs), _by_entropy(pairs), _roc(sets, runs), _histograms(runs)]
-    sizes = {name: str(run.folder.sets("ood")[name]) for name, run in pairs}
+    sizes = dict.fromkeys(f"{name} ({run.folder.sets('ood')[name]})" for name, run in pairs)
     lead = [
-        "The sets: " + ", ".join(f"{name} ({size})" for name, size in sizes.items()) + ".",
+        f"The sets: {', '.join(sizes)}.",
         "A larger score means that an image is more likely to be from outside. Nothing was fitted to the other sets, "
         "and their images were normalised as those of the data set. An AUROC of 0.5 is chance; below it, the order is "
         "reversed.",
@@ -74,16 +74,20 @@ def _intervals(run: RunResults, name: str) -> Mapping[str, Estimate]:
     return {key: Estimate(value.value, value.error, 1) for key, value in found.items()}
 
 
-def mean_auroc(run: RunResults) -> Estimate | None:
-    """Of the entropy, over all sets that the run was tried on; None where there is none.
+def mean_aurocs(runs: Sequence[RunResults]) -> list[Estimate | None]:
+    """Of the entropy, over the sets that all were tried on; None of a run that was not tried, and where there is none.
 
     The sets share the test images, so their errors are added as if they went together, which is the most they can be.
     """
-    found = [_intervals(run, name)["auroc"] for name in run.folder.ood_sets()]
-    if not found:
-        return None
-    mean = sum(value.mean for value in found) / len(found)
-    return Estimate(mean, sum(value.error or 0.0 for value in found) / len(found), len(found))
+    names = sets_in_common(runs, "ood")
+    means: list[Estimate | None] = []
+    for run in runs:
+        found = [_intervals(run, name)["auroc"] for name in names] if run.folder.ood_sets() else []
+        errors = [one.error or 0.0 for one in found]
+        means.append(
+            Estimate(estimate(one.mean for one in found).mean, sum(errors) / len(errors), 1) if found else None
+        )
+    return means
 
 
 def _by_score(pairs: Sequence[tuple[str, RunResults]]) -> Table:

@@ -8,9 +8,9 @@ from bayes_share.evaluation.intervals import Interval, paired_differences, score
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.report.best import badness, marked
 from bayes_share.report.document import Cell, Column, Section, Table
-from bayes_share.report.outside import mean_auroc
+from bayes_share.report.outside import mean_aurocs
 from bayes_share.report.results import RunResults
-from bayes_share.report.robustness import mean_corrupted_accuracy
+from bayes_share.report.robustness import mean_corrupted_accuracies
 
 RUN = Column("run", "run")
 SCORES = (
@@ -19,8 +19,17 @@ SCORES = (
     Column("brier", "Brier", ".4f", 1, "lower", "the squared distance of the probabilities to the label"),
     Column("ece", "ECE", ".4f", 1, "lower", "the expected calibration error in 15 bins of equal width"),
 )
-_AUROC = Column("auroc", "OOD AUROC", ".3f", 1, "higher", "by predictive entropy, the mean over all sets")
-_CORRUPTED = Column("corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over all corruptions")
+_AUROC = Column(
+    "auroc",
+    "OOD AUROC",
+    ".3f",
+    1,
+    "higher",
+    "by predictive entropy, the mean over the sets that all runs were tried on",
+)
+_CORRUPTED = Column(
+    "corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over the corruptions that all were tried on"
+)
 _COSTS = (
     Column("networks", "predictions", ",", about="draws times members that are averaged"),
     Column("parameters", "parameters", ",", about="stored by all networks of the run"),
@@ -50,7 +59,7 @@ def overview(runs: Sequence[RunResults]) -> Section:
         if column.key != "brier":  # says what the NLL does
             lead.append(_sentence(column, runs[best].name, rows[best], runs[others[0]].name, gaps[others[0]], is_clear))
     columns = [RUN, Column("method", "method"), *SCORES]
-    for column, values in ((_AUROC, [*map(mean_auroc, runs)]), (_CORRUPTED, [*map(mean_corrupted_accuracy, runs)])):
+    for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
             columns.append(column)
             for row, cell in zip(rows, marked(column, values), strict=True):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -111,6 +111,16 @@ def read_runs(paths: Sequence[Path]) -> list[RunResults]:
         raise InputError("a run is given twice")
     folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
     return [_read_run(name, folder) for name, folder in folders.items()]
+
+
+def sets_in_common(runs: Sequence[RunResults], kind: Literal["ood", "corruptions"]) -> list[str]:
+    """The sets that all runs were tried on that were tried on any: of one source, and as many images.
+
+    Means over other sets would differ for that alone.
+    """
+    tried = [there for run in runs if (there := run.folder.sets(kind))]
+    first = tried[0] if tried else {}
+    return [name for name, info in first.items() if all(there.get(name) == info for there in tried)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -9,9 +9,9 @@ from bayes_share.data.corruptions import SEVERITIES
 from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
-from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
+from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.results import RunResults
+from bayes_share.report.results import RunResults, sets_in_common
 from bayes_share.shift import corruption_scores
 
 _SHOWN_SEVERITIES = (0, *SEVERITIES)
@@ -19,66 +19,70 @@ _SHOWN = {"accuracy": ("accuracy", "accuracy [%]", 100), "nll": ("NLL", "NLL [na
 
 
 def robustness(runs: Sequence[RunResults]) -> Section | None:
-    """Curves against severity, and tables by severity and by type; None where no run was tried on corrupted images."""
-    tried = [run for run in runs if _types(run)]
-    if not tried:
+    """Curves against severity, and tables by severity and by type; None where no runs were tried on the same ones."""
+    types = _types(runs)
+    if not types:
         return None
-    types = sorted({kind for run in tried for kind in _types(run)})
-    sizes = sorted({str(info) for run in tried for info in run.folder.sets("corruptions").values()})
+    tried = [run for run in runs if run.folder.corruption_sets()]
+    size = tried[0].folder.sets("corruptions")[f"{types[0]}-1"]
+    ways = "1 way" if len(types) == 1 else f"{len(types)} ways"
     lead = [
-        f"Test images ({' or '.join(sizes)}), corrupted in {len(types)} ways, each in 5 severities; shown is the "
-        "mean over the ways. Severity 0 is the same images as they are."
+        f"Test images ({size}), corrupted in {ways}, each in 5 severities; shown is the mean over the ways. Severity 0 is "
+        "the same images as they are."
     ]
-    tables = [_by_severity(tried), _by_type(tried, types)]
-    return Section("robustness", "Robustness to corruption", lead, [_curves(runs), *tables])
+    blocks: list[Block] = [_curves(runs, types), _by_severity(tried, types), _by_type(tried, types)]
+    return Section("robustness", "Robustness to corruption", lead, blocks)
 
 
-def _types(run: RunResults) -> list[str]:
-    """What the run was tried on in every severity."""
-    return [kind for kind, severities in run.folder.corruption_sets().items() if severities == list(SEVERITIES)]
+def _types(runs: Sequence[RunResults]) -> tuple[str, ...]:
+    """What all runs were tried on in every severity that were tried on any."""
+    names = sets_in_common(runs, "corruptions")
+    kinds = sorted({name.rpartition("-")[0] for name in names})
+    return tuple(kind for kind in kinds if all(f"{kind}-{severity}" in names for severity in SEVERITIES))
 
 
 @cache
-def _scores(run: RunResults) -> Mapping[int, Mapping[str, Scores]]:
+def _scores(run: RunResults, types: tuple[str, ...]) -> Mapping[int, Mapping[str, Scores]]:
     """By severity and type; of severity 0 those of the same images as they are."""
-    types = _types(run)
-    return corruption_scores(run.folder, types) if types else {}
+    return corruption_scores(run.folder, types)
 
 
-@cache
-def mean_corrupted_accuracy(run: RunResults) -> Estimate | None:
-    """Over all corruptions and severities, with the standard error over images; None where there are none."""
-    names = [f"corruptions/{kind}-{severity}" for kind in _types(run) for severity in SEVERITIES]
-    if not names:
-        return None
+def mean_corrupted_accuracies(runs: Sequence[RunResults]) -> list[Estimate | None]:
+    """Over all corruptions and severities, with the standard error over images; None of a run that was not tried."""
+    types = _types(runs)
+    return [_mean_accuracy(run, types) if types and run.folder.corruption_sets() else None for run in runs]
+
+
+def _mean_accuracy(run: RunResults, types: Sequence[str]) -> Estimate:
+    names = [f"corruptions/{kind}-{severity}" for kind in types for severity in SEVERITIES]
     corrupted = [read_predictions(run.folder.predictions(name)) for name in names]
     right = [(one.logits[0, 0].argmax(-1) == one.labels).double() for one in corrupted]
     return estimate(torch.stack(right).mean(0).tolist())
 
 
-def _at(run: RunResults, severity: int, key: str) -> float:
-    return estimate(getattr(scores, key) for scores in _scores(run)[severity].values()).mean
+def _at(run: RunResults, types: tuple[str, ...], severity: int, key: str) -> float:
+    return estimate(getattr(scores, key) for scores in _scores(run, types)[severity].values()).mean
 
 
-def _curves(runs: Sequence[RunResults]) -> Figure:
+def _curves(runs: Sequence[RunResults], types: tuple[str, ...]) -> Figure:
     panels = []
     for key, (title, label, factor) in _SHOWN.items():
         lines = []
         for i, run in enumerate(runs):
-            if _types(run):
-                values = [_at(run, severity, key) for severity in _SHOWN_SEVERITIES]
-                lines.append(Line(run.name, [*map(float, _SHOWN_SEVERITIES)], [factor * value for value in values], i))
+            if run.folder.corruption_sets():
+                values = [factor * _at(run, types, severity, key) for severity in _SHOWN_SEVERITIES]
+                lines.append(Line(run.name, [*map(float, _SHOWN_SEVERITIES)], values, i))
         draw = line_drawing(title, "severity", label, lines, (0.0, 5.0), points=True)
         words = ", ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
         panels.append(Panel(f"corruption-{key}", f"{label} against severity: {words}", draw))
     return Figure("Against severity", panels, "The mean over all ways of corrupting.", [run.name for run in runs])
 
 
-def _by_severity(runs: Sequence[RunResults]) -> Table:
+def _by_severity(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
     rows = []
     for run in runs:
         for key in _SHOWN:
-            cells = {str(severity): Cell(_at(run, severity, key)) for severity in _SHOWN_SEVERITIES}
+            cells = {str(severity): Cell(_at(run, types, severity, key)) for severity in _SHOWN_SEVERITIES}
             rows.append({"run": Cell(run.name), "score": Cell(_SHOWN[key][0]), **cells})
     columns = [
         Column("run", "run"),
@@ -88,13 +92,12 @@ def _by_severity(runs: Sequence[RunResults]) -> Table:
     return Table("corruptions", "By severity", columns, rows, "Accuracy as a share, from 0 to 1.")
 
 
-def _by_type(runs: Sequence[RunResults], types: Sequence[str]) -> Table:
+def _by_type(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
     rows = []
     for kind in types:
         row = {"corruption": Cell(kind.replace("_", " "))}
         for run in runs:
-            found = [_scores(run)[severity][kind].accuracy for severity in SEVERITIES if kind in _types(run)]
-            row[run.name] = Cell(estimate(found).mean if found else None)
+            row[run.name] = Cell(estimate(_scores(run, types)[severity][kind].accuracy for severity in SEVERITIES).mean)
         rows.append(row)
     columns = [Column(run.name, run.name, ".1f", 100, "higher") for run in runs]
     title = "Accuracy [%] by corruption, the mean over severities"

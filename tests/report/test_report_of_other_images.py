@@ -1,5 +1,9 @@
 """What the report says of other images, of corrupted ones and of members, against brute force."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
 from bayes_share.report.document import Figure, Report, Table
-from bayes_share.report.outside import outside
-from bayes_share.report.results import RunResults
+from bayes_share.report.outside import mean_aurocs, outside
+from bayes_share.report.results import RunResults, sets_in_common
 from bayes_share.report.robustness import robustness
+from bayes_share.run import RunFolder
 
 
 def table(report: Report, name: str) -> Table:
@@ -84,3 +89,25 @@ def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:
     assert legends["ROC curves"] == ["single", "ensemble", "dropout"]
     assert legends["Predictive entropy"] == ["photographs", "noise"]
     assert legends["Reliability"] == []
+
+
+def test_means_are_over_what_all_runs_were_tried_on(runs: list[RunResults], tmp_path: Path) -> None:
+    single, ensemble, dropout = runs
+    copy = tmp_path / "ensemble"
+    shutil.copytree(ensemble.folder.path, copy)
+    (copy / "predictions" / "ood" / "noise.npz").unlink()
+    (copy / "predictions" / "corruptions" / "rotate-3.npz").unlink()
+    fewer = replace(ensemble, folder=RunFolder(copy))
+    assert sets_in_common([single, fewer, dropout], "ood") == ["photographs"]
+    both, alone = mean_aurocs([single, fewer, dropout]), mean_aurocs([single])
+    assert both[0] is not None
+    assert alone[0] is not None
+    assert both[0].mean != alone[0].mean
+    assert both[2] is None
+    section = robustness([single, fewer, dropout])
+    assert section is not None
+    assert "corrupted in 1 way," in section.lead[0]
+    note = copy / "predictions" / "ood" / "sets.json"
+    note.write_text(note.read_text().replace('"images": 150', '"images": 149'))
+    assert sets_in_common([single, fewer], "ood") == []
+    assert mean_aurocs([single, fewer]) == [None, None]
