@@ -27,8 +27,8 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
     size = tried[0].folder.sets("corruptions")[f"{types[0]}-1"]
     ways = "1 way" if len(types) == 1 else f"{len(types)} ways"
     lead = [
-        f"Test images ({size}), corrupted in {ways}, each in 5 severities; shown is the mean over the ways. Severity 0 is "
-        "the same images as they are."
+        f"Test images ({size}), corrupted in {ways}, each in 5 severities; shown is the mean over the ways. Severity 0 "
+        "is the same images as they are."
     ]
     blocks: list[Block] = [_curves(runs, types), _by_severity(tried, types), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, blocks)
