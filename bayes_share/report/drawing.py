@@ -1,6 +1,6 @@
 """Line drawings of a report, all in one style: a line for each run, told apart by colour and by stroke."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,7 +45,6 @@ def line_drawing(
     x_limits: tuple[float, float] | None = None,
     y_limits: tuple[float | None, float | None] = (None, None),
     y_scale: Literal["linear", "log"] = "linear",
-    steps: bool = False,
     diagonal: bool = False,
     points: bool = False,
 ) -> Callable[[bool], "Figure"]:
@@ -59,7 +58,6 @@ def line_drawing(
         x_limits: of the axis; as the lines have it where None.
         y_limits: the same; each end for itself.
         y_scale: of the axis.
-        steps: whether a line goes in steps, as a histogram does.
         diagonal: whether a dashed line shows where both are the same.
         points: whether each point is marked.
     """
@@ -75,7 +73,7 @@ def line_drawing(
                 chosen = thinned(len(line.x))
                 x, y = [line.x[i] for i in chosen], [line.y[i] for i in chosen]
                 style = line_style(line.style)
-                drawn = axes.step(x, y, where="mid", **style) if steps else axes.plot(x, y, **style)
+                drawn = axes.plot(x, y, **style)
                 drawn[0].set(linewidth=1.4, label=line.name, marker="o" if points else "", markersize=3)
             if diagonal:
                 axes.plot([0, 1], [0, 1], linestyle="--", color="#000000", linewidth=0.7)
@@ -99,8 +97,3 @@ def thinned(count: int, most: int = _MOST_POINTS) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
-
-
-def numbered(names: Iterable[str]) -> dict[str, int]:
-    """The place of each name in a legend."""
-    return {name: number for number, name in enumerate(names)}
