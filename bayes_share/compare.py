@@ -14,7 +14,7 @@ from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run import RunFolder, finished_run
+from bayes_share.run_folder import RunFolder, finished_run
 
 
 def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:

@@ -13,7 +13,8 @@ from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.inference import NUTS, SGHMC, Training, factor_draws
 from bayes_share.inference.kept import chain_order
-from bayes_share.run import finished_run, load_run
+from bayes_share.run import load_run
+from bayes_share.run_folder import finished_run
 
 
 def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:

@@ -18,7 +18,8 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_predictions, write_predictions
 from bayes_share.evaluation.sets import SetInfo, note_set
 from bayes_share.inference import Training
-from bayes_share.run import RunFolder, load_run
+from bayes_share.run import load_run
+from bayes_share.run_folder import RunFolder
 from bayes_share.seeding import generator
 
 CIFAR10C = "cifar-10-c"

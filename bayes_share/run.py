@@ -4,15 +4,12 @@ import csv
 import io
 import json
 import platform
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,73 +18,15 @@ from tqdm import tqdm
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
-from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import replacing, write_atomically
 from bayes_share.inference import Training, factor_draws
-from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.interrupt import InterruptedRun, interruptible
+from bayes_share.run_folder import RunFolder, check_folder
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.version import __version__
 
 _SAVING_PAYS = 20  # at the end of an epoch, when this many times as long as the last saving took has gone by since
-
-_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
-
-
-class InterruptedRun(KeyboardInterrupt):
-    """A run was interrupted, and has saved what it needs to go on."""
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Where the files of a run are."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """All options; starts the same run again."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """A line for each epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def summary(self) -> Path:
-        """Parameters, seconds and versions; the last file to be written, so it says that the run is finished."""
-        return self.path / "summary.json"
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """The latest states."""
-        return Checkpoints(self.path / "checkpoints")
-
-    @property
-    def factors(self) -> Path:
-        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; only where there are factors."""
-        return self.path / "factors.npz"
-
-    def predictions(self, split: str) -> Path:
-        """Logits and labels of a split, or of a set such as "ood/svhn" or "corruptions/contrast-3"."""
-        return self.path / "predictions" / f"{split}.npz"
-
-    def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
-        """The sets of a kind that there are predictions for, with what their images are."""
-        return read_sets(self.path / "predictions" / kind)
-
-    def ood_sets(self) -> list[str]:
-        """The out-of-distribution sets that there are predictions for."""
-        return list(self.sets("ood"))
-
-    def corruption_sets(self) -> dict[str, list[int]]:
-        """The severities that there are predictions for, in ascending order, by the type of corruption."""
-        found: dict[str, list[int]] = {}
-        for name in self.sets("corruptions"):
-            kind, _, severity = name.rpartition("-")
-            found.setdefault(kind, []).append(int(severity))
-        return {kind: sorted(severities) for kind, severities in found.items()}
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
@@ -142,22 +81,6 @@ def load_run(path: str | Path) -> Training:
     return training
 
 
-def finished_run(path: Path) -> RunFolder:
-    """The folder of a finished run.
-
-    Raises:
-        InputError: there is no such folder, it is no run, or the run is not finished.
-    """
-    folder = RunFolder(path)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a run: there is no such folder")
-    if not folder.config.is_file():
-        raise InputError(f"{path} is not a run: it has no config.yaml")
-    if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
-    return folder
-
-
 def _training(config: RunConfig) -> Training:
     data = config.load_data()
     return Training(
@@ -170,37 +93,6 @@ def _training(config: RunConfig) -> Training:
         config.execution,
         config.validation_samples,
     )
-
-
-def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
-    """See whether a run can begin or go on in a folder, and remove what a process that was killed left half written.
-
-    Raises:
-        InputError: the folder is a file, exists and is not to be resumed, is no run, or is one with other options.
-    """
-    if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file; a run needs a folder")
-    left = set(folder.path.rglob(".*.tmp"))  # by a process that was killed while it wrote
-    if folder.path.exists() and not left.issuperset(folder.path.iterdir()):
-        _check_same_run(folder, config, resume)
-    for path in left:
-        path.unlink(missing_ok=True)
-
-
-def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
-    if not resume:
-        raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
-    if not folder.config.is_file():
-        raise InputError(f"{folder.path} is not a run: it has no config.yaml")
-    there, here = read_config(folder.config), config.to_flat()
-    if "algorithm" in there:  # an option that is younger than the run has its default
-        algorithm: dict[str, Any] = {name: there[name] for name in ("algorithm", "of") if name in there}
-        there = {**RunConfig.from_flat(algorithm).to_flat(), **there}
-    for name in here:
-        if name not in _MAY_CHANGE and there.get(name) != here[name]:
-            raise InputError(
-                f"{folder.path} is a run with {name} {there.get(name)}, which cannot be resumed with {here[name]}"
-            )
 
 
 def _train(
@@ -278,32 +170,6 @@ def _latest(history: list[dict[str, int | float]]) -> str:
         f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
         f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops.
-
-    Outside the main thread, where no signal arrives, none is ever seen.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {int(number): signal.getsignal(number) for number in signals}
-
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    for number in signals:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
 
 
 def _device_name(config: RunConfig) -> str:

@@ -17,7 +17,7 @@ from bayes_share.evaluation.predictions import Outputs, Predictions, read_output
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.probe import Probes, images_to_corrupt, probe
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 
 ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
 

@@ -5,7 +5,7 @@ from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.factor_draws import factor_draws
 from bayes_share.inference.features import predict_with_features
-from bayes_share.inference.fit import Training, fit, fit_tensors
+from bayes_share.inference.fit import fit, fit_tensors
 from bayes_share.inference.ivon import IVON
 from bayes_share.inference.laplace import LastLayerLaplace
 from bayes_share.inference.map import MAP
@@ -16,6 +16,7 @@ from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.sghmc import SGHMC
 from bayes_share.inference.svi import SVI
 from bayes_share.inference.swag import SWAG
+from bayes_share.inference.training import Training
 
 ALGORITHMS: dict[str, type] = {
     "map": MAP,

@@ -25,6 +25,7 @@ ORDER = (
     ("inference",),
     ("evaluation",),
     ("config", "presets"),
+    ("interrupt", "run_folder"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

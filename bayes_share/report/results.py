@@ -19,7 +19,7 @@ from bayes_share.config import read_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 from bayes_share.shift import train_features
 
 

@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.run import InterruptedRun, RunFolder, interruptible, run
+from bayes_share.interrupt import InterruptedRun, interruptible
+from bayes_share.run import run
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.runner import check_runs, reason
 
 _RETRIES = 20  # of a run whose node or process is lost, before it counts as failed

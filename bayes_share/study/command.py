@@ -14,7 +14,7 @@ from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, RunError, unknown
 from bayes_share.files import write_atomically
 from bayes_share.options import OptionParser, add_options
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all

@@ -9,7 +9,7 @@ from bayes_share.config import RunConfig, option_fields
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.inference import Execution, Training
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from bayes_share.evaluation.curves import Measure, convergence_picture, curve
 from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
 from bayes_share.evaluation.table import Cell
 from bayes_share.files import write_atomically
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.optimizers import Trial
 from bayes_share.study.results import NOTE, Result, cells, numbers, over_seeds, read_result, table, write_csv
 

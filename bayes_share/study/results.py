@@ -14,7 +14,7 @@ from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.files import write_atomically
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.definition import Trial
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)

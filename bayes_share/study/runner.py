@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, RunError
-from bayes_share.run import InterruptedRun, RunFolder, check_folder, interruptible, run
+from bayes_share.interrupt import InterruptedRun, interruptible
+from bayes_share.run import run
+from bayes_share.run_folder import RunFolder, check_folder
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
 

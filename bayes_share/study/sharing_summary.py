@@ -11,7 +11,7 @@ from bayes_share.evaluation.frontier import Spot, frontier_picture
 from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
 from bayes_share.evaluation.table import Cell
 from bayes_share.files import write_atomically
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.results import NOTE, Result, cells, numbers, over_seeds, read_result, table, write_csv
 from bayes_share.study.sharing import FACTORS, SIZES, Setting, SharingTrial, setting_of
 

@@ -14,7 +14,7 @@ from bayes_share.report.document import Figure, Report, Table
 from bayes_share.report.outside import mean_aurocs, outside
 from bayes_share.report.results import RunResults, sets_in_common
 from bayes_share.report.robustness import robustness
-from bayes_share.run import RunFolder
+from bayes_share.run_folder import RunFolder
 
 
 def table(report: Report, name: str) -> Table:

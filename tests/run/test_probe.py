@@ -21,7 +21,8 @@ from bayes_share.evaluation.sets import SetInfo
 from bayes_share.inference import Training
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.probe import Probes, images_to_corrupt
-from bayes_share.run import RunFolder, load_run
+from bayes_share.run import load_run
+from bayes_share.run_folder import RunFolder
 from bayes_share.shift import corruption_scores, detections, scores_in_out
 
 FIT = ["--epochs", "2", "--hold-out", "[8, 9]", "--no-progress", "--out"]

@@ -23,7 +23,8 @@ from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP
 from bayes_share.presets import preset
-from bayes_share.run import RunFolder, load_run, run
+from bayes_share.run import load_run, run
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.optimizers import METHODS, RECIPES, OptimizerStudy, Trial
 from bayes_share.study.runner import run_all
 

@@ -15,7 +15,8 @@ from states import differences
 
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.run import RunFolder, run
+from bayes_share.run import run
+from bayes_share.run_folder import RunFolder
 from bayes_share.study.cluster import run_all_on_ray
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -165,7 +165,7 @@ def test_the_second_time_nothing_is_computed(made: Path, capsys: pytest.CaptureF
 
 
 def test_what_is_finished_is_shown_where_little_is(made: Path) -> None:
-    from bayes_share.run import RunFolder
+    from bayes_share.run_folder import RunFolder
 
     def summary(*settings: Setting) -> Any:
         trials = [SharingTrial(setting, 0) for setting in settings]

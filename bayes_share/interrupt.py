@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM, seen between two steps."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """A run was interrupted, and has saved what it needs to go on."""
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops.
+
+    Outside the main thread, where no signal arrives, none is ever seen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {int(number): signal.getsignal(number) for number in signals}
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])

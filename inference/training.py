@@ -1,0 +1,211 @@
+"""A training: an algorithm on its way through the data."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference.base import Batch, Build, Inference, StepInfo
+from bayes_share.inference.execution import Execution
+from bayes_share.inference.features import predict_with_features
+from bayes_share.inference.predict import predict, predict_draws
+from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.seeding import seeded
+
+_CHECK_EVERY = 50  # steps between looks at the loss where a look makes the CPU wait for the device
+
+
+class Training:
+    """An algorithm on its way through the data, which can be stopped after any step and taken up again.
+
+    The numbers of step t depend on the seed, on t and on the state alone, so that a training that was stopped, saved
+    and loaded computes what one that was not would have.
+
+    Args:
+        algorithm: what to run.
+        build: gives a freshly initialised model.
+        data: is moved to the device as a whole.
+        epochs: passes over the training data.
+        batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
+        seed: of initialisation, order, augmentation and noise.
+        execution: device, precision and the like.
+        validation_samples: draws in each epoch's scores on the validation data.
+
+    Raises:
+        InputError: no epoch, a batch larger than the training data, or what the algorithm says of the model.
+    """
+
+    def __init__(
+        self,
+        algorithm: Inference[Any],
+        build: Build,
+        data: Data,
+        epochs: int,
+        batch_size: int | None,
+        seed: int = 0,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
+        validation_samples: int = 1,
+    ) -> None:
+        if epochs < 1:
+            raise InputError(f"training takes at least 1 epoch, not {epochs}")
+        batch_size = len(data.train) if batch_size is None else batch_size
+        if not 1 <= batch_size <= len(data.train):
+            raise InputError(f"a batch has from 1 to {len(data.train)} examples (all training data), not {batch_size}")
+        self.algorithm = algorithm
+        self.data = data.to(execution.torch_device)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.execution = execution
+        self.validation_samples = validation_samples
+        self.steps_per_epoch = len(data.train) // batch_size
+        self.num_steps = epochs * self.steps_per_epoch
+        with seeded(seed, "init"):
+            self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
+        self.step = 0
+        self.is_finished = False
+        self.history: list[dict[str, int | float]] = []
+        self._seconds = 0.0
+        self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
+        self._unchecked: list[tuple[int, StepInfo]] = []
+
+    def steps(self) -> Iterator[StepInfo]:
+        """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
+
+        Raises:
+            RunError: a loss that is no finite number; names the step and the learning rate.
+        """
+        while self.step < self.num_steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            order = epoch_order(len(self.data.train), self.seed, epoch)
+            for position in range(first, self.steps_per_epoch):
+                started = time.perf_counter()
+                info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
+                if position == self.steps_per_epoch - 1:
+                    self._close_epoch(epoch, info, started)
+                else:
+                    self._seconds += time.perf_counter() - started
+                yield info
+        if not self.is_finished:
+            self.algorithm.finish(self.state, _InOrder(self.data, self.execution, self.batch_size))
+            self.is_finished = True
+
+    def predict(self, split: Split, num_samples: int = 1) -> Tensor:
+        """Logits ``[draw, member, image, class]`` for a split of the data."""
+        with self.execution.autocast():
+            return predict(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+
+    def predict_with_features(self, images: Tensor, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
+        """Logits ``[draw, member, image, class]`` and features ``[member, image, feature]``, on the CPU.
+
+        Args:
+            images: ``[image, channel, height, width]``, uint8, from wherever; they are normalised as the data are.
+            num_samples: draws.
+        """
+        images = images.to(self.execution.torch_device)
+        with self.execution.autocast():
+            return predict_with_features(self.algorithm, self.state, images, num_samples, transform=self._inputs)
+
+    def predict_draws(self, split: Split, num_samples: int = 1) -> Iterator[Tensor]:
+        """The same, one draw ``[member, image, class]`` after the other, each computed when it is asked for."""
+        draws = predict_draws(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+        for _ in range(num_samples):
+            with self.execution.autocast():  # not across a yield, where it would hold for whoever takes the draw
+                draw = next(draws)
+            yield draw
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on from here, as tensors and plain values.
+
+        Raises:
+            RunError: the latest losses, or numbers in the state, are not finite: that is nothing to go on from.
+        """
+        self._check()
+        state = self.state.state_dict()
+        tensors = (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise RunError(
+                f"after step {self.step} of {self.num_steps} some parameters are no finite numbers: "
+                f"try a lower learning rate, a warm-up or clipping"
+            )
+        return {
+            "step": self.step,
+            "state": state,
+            "is_finished": self.is_finished,
+            "history": self.history,
+            "seconds": self._seconds,
+            "sums": self._sums,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.step = state_dict["step"]
+        self.state.load_state_dict(state_dict["state"])
+        self.is_finished = state_dict["is_finished"]
+        self.history = state_dict["history"]
+        self._seconds = state_dict["seconds"]
+        self._sums = state_dict["sums"].to(self._sums.device)
+
+    def _take_step(self, indices: Tensor) -> StepInfo:
+        with seeded(self.seed, "step", self.step):
+            x, y = train_batch(self.data, indices)
+            with self.execution.autocast():
+                info = self.algorithm.step(self.state, (self.execution.place_inputs(x), y))
+        self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
+        self._unchecked.append((self.step, info))
+        self.step += 1
+        if self.execution.torch_device.type == "cpu" or len(self._unchecked) == _CHECK_EVERY:
+            self._check()
+        return info
+
+    def _check(self) -> None:
+        """Look at the losses since the last look."""
+        if not self._unchecked or bool(torch.stack([info.loss for _, info in self._unchecked]).isfinite().all()):
+            self._unchecked.clear()
+            return
+        step, info = next((step, info) for step, info in self._unchecked if not bool(info.loss.isfinite()))
+        raise RunError(
+            f"the loss is {float(info.loss)} at step {step} of {self.num_steps}, "
+            f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
+        )
+
+    def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
+        self._check()
+        loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
+        self._sums.zero_()
+        self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training
+        log_probs = mixture_log_probs(self.predict(self.data.validation, self.validation_samples))
+        labels = self.data.validation.labels.cpu()
+        self.history.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "train_accuracy": train_accuracy,
+                "train_nll": -log_lik,
+                "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
+                "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
+                "learning_rate": info.learning_rate,
+                "seconds": self._seconds,
+            }
+        )
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        return self.execution.place_inputs(self.data.normalise(images))
+
+
+@dataclass(frozen=True)
+class _InOrder:
+    """The training data in batches, in order and not augmented, as often as it is iterated over."""
+
+    data: Data
+    execution: Execution
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for x, y in eval_batches(self.data, self.data.train, self.batch_size):
+            yield self.execution.place_inputs(x), y
