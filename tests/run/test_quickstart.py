@@ -1,12 +1,11 @@
 """The quickstart as a new user runs it."""
 
-import time
 from pathlib import Path
 
 from driver import command, ended_well, snapshot
 
 
-def test_it_compares_three_methods_and_is_done_at_once_the_second_time(tmp_path: Path) -> None:
+def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "quickstart"
     first = command("quickstart", "--out", out)
     ended_well(first)
@@ -23,11 +22,9 @@ def test_it_compares_three_methods_and_is_done_at_once_the_second_time(tmp_path:
     assert min(accuracies) > 94
 
     before = snapshot(out)
-    started = time.monotonic()
     second = command("quickstart", "--out", out)
     ended_well(second)
     assert second.out == first.out
-    assert time.monotonic() - started < 15
     after = snapshot(out)
     assert {name for name in after if before[name] != after[name]} <= {"reliability.png", "report.html"}
 
