@@ -22,6 +22,7 @@ from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
 
 Feed = Literal["tile", "split"]
+_FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 
 
 class Ensemble(nn.Module):
@@ -89,8 +90,8 @@ class Ensemble(nn.Module):
         Raises:
             InputError: a batch that is to be split and does not divide among the members, or an unknown `feed`.
         """
-        if feed not in get_args(Feed):
-            raise unknown("feed", feed, get_args(Feed))
+        if feed not in _FEEDS:
+            raise unknown("feed", feed, _FEEDS)
         if feed == "split":
             self._check_split(x)
         if self.strategy == "auto":

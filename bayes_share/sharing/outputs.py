@@ -16,7 +16,7 @@ def has_rows(leaf: Any) -> bool:
 
 def known(leaf: Any) -> Any:
     """An output; what might hold tensors that would not be seen is refused."""
-    if leaf is not None and not isinstance(leaf, Tensor | bool | int | float | str):
+    if leaf is not None and not isinstance(leaf, (Tensor, bool, int, float, str)):
         raise InputError(
             f"the network returns a {type(leaf).__name__}, in which tensors are not found: have it return tensors, or "
             f"tuples, lists or dicts of them"

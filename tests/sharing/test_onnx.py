@@ -41,6 +41,8 @@ CASES: dict[str, tuple[Any, Tensor]] = {
 @pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "exported"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_folded_member_runs_in_onnx(name: str, dynamo: bool) -> None:
+    if dynamo and name == "convolutions" and torch.__version__.startswith("2.6."):
+        pytest.skip("torch 2.6 exports no batch norm with the onnxscript of today")
     torch.manual_seed(0)
     make, x = CASES[name]
     net = perturb(make()).eval()
