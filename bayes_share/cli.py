@@ -105,11 +105,20 @@ def _fit(arguments: list[str]) -> None:
     saved, origin = _saved_options(first)
     saved_algorithm, saved_of = saved.pop("algorithm", None), saved.pop("of", None)
     algorithm = named or saved_algorithm
+    if first.out == "":
+        raise InputError("--out names the folder of the run, and is empty")
+    if algorithm is None and first.resume and first.out is not None:
+        raise InputError(f"there is no run in {first.out} to go on with; name an algorithm to begin one")
     if algorithm is None:
         raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config or --preset")
     if first.preset is not None and saved_algorithm != algorithm:
         raise InputError(f"preset {first.preset} is of algorithm {saved_algorithm}, not {algorithm}")
-    if first.config is None and saved_algorithm not in (None, algorithm):
+    if first.config is not None and saved_algorithm not in (None, algorithm):
+        raise InputError(
+            f"{first.config} is a config of algorithm {saved_algorithm}, not {algorithm}: name none, or take from the "
+            f"file what is not of {saved_algorithm}"
+        )
+    if saved_algorithm not in (None, algorithm):
         raise InputError(
             f"{first.out} is a run with algorithm {saved_algorithm}, which cannot be resumed with {algorithm}"
         )
@@ -123,6 +132,8 @@ def _fit(arguments: list[str]) -> None:
         raise InputError("where to? --out RUN names the folder of the run")
     config = RunConfig.from_flat({**options, "algorithm": algorithm})
     out = Path(options["out"])
+    if options["resume"] and not out.exists():
+        print(f"there is no run in {out} yet; it begins", file=sys.stderr)
     with _showing_log():
         run(config, out, options["resume"], options["progress"])
     print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")

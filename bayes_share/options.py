@@ -32,8 +32,8 @@ class OptionParser(ArgumentParser):
         if unrecognised := re.search(r"nrecognized arguments: (\S+)", line):
             option = unrecognised[1].split("=")[0]
             known = [name for action in self._actions for name in action.option_strings]
-            near = get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            near = _nearest(option.strip("-"), [name.strip("-") for name in known])
+            hint = f"did you mean --{near}? " if near else ""
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
         if wrong := _WRONG_VALUE.search(line):
             option = wrong["option"].replace("_", "-")
@@ -42,11 +42,19 @@ class OptionParser(ArgumentParser):
         raise InputError(line)
 
 
+def _nearest(option: str, known: list[str]) -> str | None:
+    """The option that is meant: of these initials, beginning so, or spelt nearly so."""
+    initials = [name for name in known if "".join(word[0] for word in name.split("-") if word) == option]
+    begins = [name for name in known if option and name.startswith(option)]
+    return next(iter([*initials, *begins, *get_close_matches(option, known, n=1)]), None)
+
+
 def _readable(kind: str) -> str:
     """A type as jsonargparse names it, in plain words."""
     for name, words in _PLAIN_WORDS.items():
         kind = re.sub(rf"<class '{name}'>|\b{name}\b", words, kind)
-    return re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
+    kind = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
+    return re.sub(r", null$", " or null", kind)
 
 
 def add_options(
@@ -82,10 +90,11 @@ def add_options(
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
-def _helps(kind: type) -> dict[str, str | None]:
-    """What the docstrings of a record and of its bases say of each field."""
+def _helps(kind: type) -> dict[str, str]:
+    """What the docstrings of a record and of its bases say of each field, with the command line's name of None."""
     docstrings = (docstring_parser.parse(inspect.cleandoc(vars(base).get("__doc__") or "")) for base in kind.__mro__)
-    return {param.arg_name: param.description for docstring in [*docstrings][::-1] for param in docstring.params}
+    params = [param for docstring in [*docstrings][::-1] for param in docstring.params]
+    return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in params}
 
 
 def first_line(kind: type) -> str:

@@ -52,6 +52,12 @@ class Chain:
         return sum(latent.site.signs.numel() for latent in self._program.latents)
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether several draws were kept, and all of them are the same."""
+        first, *others = self.kept or [{}]
+        return bool(others) and all(torch.equal(draw[name], first[name]) for draw in others for name in first)
+
+    @property
     def step_size(self) -> float:
         """Of the leapfrog integrator, after at least one transition."""
         return self.adaptation["step_size"]

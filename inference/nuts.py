@@ -1,5 +1,6 @@
 """The No-U-Turn sampler of Pyro, for networks small enough for gradients of all data: the gold standard."""
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.take import take_member
+
+_log = logging.getLogger(__name__)
 
 _TIMED = 256  # examples of a gradient that is only taken to see how long it takes
 
@@ -141,7 +144,15 @@ class NUTS:
         return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, step_size)
 
     def finish(self, state: NUTSState, batches: Iterable[Batch]) -> None:
-        """Nothing is left to do."""
+        """Say in the log which chains never moved while draws were kept."""
+        stuck = [str(number) for number, chain in enumerate(state.chains) if chain.is_stuck]
+        if stuck:
+            _log.warning(
+                "nuts: all draws that were kept are the same in chain %s of %d: no proposal was accepted; "
+                "take more epochs, of which the first part (warmup) adapts the step size",
+                ", ".join(stuck),
+                len(state.chains),
+            )
 
     def draw(self, state: NUTSState, sample: int) -> Forward:
         """A kept draw of each chain, the latest first and then far apart; its position where none was kept yet."""

@@ -31,6 +31,8 @@ class Schedule:
             raise unknown("schedule", self.name, get_args(ScheduleName))
         if not self.gamma >= 0:
             raise InputError(f"gamma multiplies the learning rate and must not be negative, and is {self.gamma}")
+        if not all(0 < milestone < 1 for milestone in self.milestones):
+            raise InputError(f"milestones are parts of all steps, between 0 and 1, and are {list(self.milestones)}")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is a part of all steps, from 0 to below 1, and is {self.warmup}")
 

@@ -87,6 +87,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in found if name in _ARRAYS}
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "unsafely" in reason:  # of any bytes that are no archive NumPy says how to unpickle them all the same
+            reason = "it is no zip archive"
         raise InputError(f"{path}: this cannot be read as an npz file without pickled objects ({reason})") from error
     for name in ("images", "labels"):
         if name not in arrays:

@@ -144,6 +144,16 @@ def plain(*layers: nn.Module, priors: Any = None) -> Model:
     return Model(nn.Sequential(nn.Linear(3, 2), *layers), Gaussian(1.0), priors or {}).double()
 
 
+def test_a_chain_that_never_moved_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    algorithm = NUTS(chains=2, warmup=0.5, keep=3, max_tree_depth=3)
+    state = fit_tensors(algorithm, network, *data(), 12)
+    assert not caplog.messages
+    stuck = state.chains[1]
+    stuck.kept = [stuck.kept[0]] * 3
+    algorithm.finish(state, [])
+    assert "are the same in chain 1 of 2" in caplog.messages[0]
+
+
 def test_a_batch_that_is_not_all_the_data_is_refused() -> None:
     with pytest.raises(InputError, match="nuts needs all 10 examples in every step, and the batch has 5: set batch_s"):
         fit_tensors(NUTS(), network, *data(), 4, batch_size=5)

@@ -73,6 +73,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--optimizer", "sdg"], "--optimizer takes 'sgd', 'adam', 'adamw', not 'sdg'"),
         ([*FIT, "--schedule", "linear"], "--schedule takes 'cosine', 'step', 'constant', not 'linear'"),
         ([*FIT, "--milestones", "x"], "--milestones takes a list"),
+        ([*FIT, "--milestones", "[100, 150]"], "milestones are parts of all steps, between 0 and 1, and are [100"),
+        ([*FIT, "--batch-size", "1.5"], "--batch-size takes a whole number or null, not '1.5'"),
+        ([*FIT, "--lr", "0.1"], "unknown option --lr: did you mean --learning-rate?"),
+        ([*FIT, "--schedul", "step"], "unknown option --schedul: did you mean --schedule?"),
+        ([*FIT, "--qqq", "1"], "unknown option --qqq: 'bayes-share fit map --help'"),
+        (["fit", "map", "--out", ""], "--out names the folder of the run, and is empty"),
+        (["fit", "--resume", "--out", "run"], "there is no run in run to go on with; name an algorithm to begin one"),
         ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu', 'cuda', not 'tpu'"),
         ([*FIT, "--precision", "float16"], "--precision"),
         ([*FIT, "--augment", "flip"], "--augment"),
@@ -87,6 +94,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
 def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in one_line(arguments, capsys)
     assert list(folder.iterdir()) == []
+
+
+def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.yaml").write_text("algorithm: map\nfactor_decay: 0.1\n")
+    arguments = ["fit", "svi", "--config", "mine.yaml", "--out", "run"]
+    assert "mine.yaml is a config of algorithm map, not svi" in one_line(arguments, capsys)
 
 
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +158,7 @@ def pickled(path: Path) -> None:
     ("write", "message"),
     [
         (truncated, "cannot be read as an npz file"),
-        (text, "cannot be read as an npz file"),
+        (text, "it is no zip archive"),
         (without_labels, "there is no array 'labels'"),
         (floats, "must be uint8"),
         (negative_label, "there is a label -1"),
