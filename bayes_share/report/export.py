@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,17 @@ from bayes_share.report.document import Figure, Report, Table
 def write_json(report: Report, path: Path) -> None:
     """Write every table: a list of rows, each with its values and, where they have one, their errors.
 
+    JSON has no infinite numbers, such as the r-hat of chains that do not move: they are null.
+
     Raises:
         RunError: the file cannot be written.
     """
     tables = {
         table.name: [
             {
-                key: cell.value if cell.error is None else {"value": cell.value, "error": cell.error}
+                key: _finite(cell.value)
+                if cell.error is None
+                else {"value": _finite(cell.value), "error": _finite(cell.error)}
                 for key, cell in row.items()
             }
             for row in table.rows
@@ -35,7 +40,7 @@ def write_json(report: Report, path: Path) -> None:
         "lead": list(report.sections[0].lead),
         "tables": tables,
     }
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -77,6 +82,10 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 def file_name(name: str) -> str:
     """A name that can stand in a file's name, and in an id."""
     return re.sub(r"[^\w-]+", "-", name).strip("-").lower()
+
+
+def _finite(value: float | int | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(report: Report) -> Iterator[list[Any]]:

@@ -116,6 +116,11 @@ def test_draws_that_all_say_the_same_have_no_number(members: int) -> None:
     assert (same.max_rhat, same.min_ess) == (None, None)
 
 
+def test_chains_that_do_not_move_and_differ_never_agree() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0])[:, None].expand(4, 3, 5)
+    assert function_space_convergence(of_binary(values)).max_rhat == math.inf
+
+
 def test_the_logits_are_in_double_precision_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make(16, 2, images=3000, classes=20)
     plain, sizes = Tensor.double, []

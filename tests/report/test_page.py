@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bayes_share.cli import main
-from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.document import Cell, Column, Figure, Report, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style, thinned
 from bayes_share.report.export import write_csv, write_figures, write_json
 from bayes_share.report.page import page
@@ -133,6 +134,18 @@ def test_json_and_csv_hold_every_number_of_the_tables(report: Report, tmp_path: 
     overview = tables["overview"][1]
     assert overview["run"] == "ensemble"
     assert set(overview["nll"]) == {"value", "error"}
+
+
+def test_what_is_infinite_is_null_in_json(tmp_path: Path) -> None:
+    rows = [{"run": Cell("one"), "rhat": Cell(math.inf), "ess": Cell(2.0, math.nan)}]
+    tables = [Table("mixing", "Mixing", (Column("run", "run"), Column("rhat", "r-hat"), Column("ess", "ESS")), rows)]
+    write_json(Report("", "", [Section("all", "All", [], tables)]), tmp_path / "report.json")
+
+    def refuse(number: str) -> None:
+        raise AssertionError(f"{number} is not JSON")
+
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert content["tables"]["mixing"] == [{"run": "one", "rhat": None, "ess": {"value": 2.0, "error": None}}]
 
 
 def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> None:
