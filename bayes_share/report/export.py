@@ -6,12 +6,13 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from bayes_share.evaluation.pictures import STYLE
 from bayes_share.files import replacing, write_atomically
-from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.document import Figure, Panel, Report, Table
 
 
 def write_json(report: Report, path: Path) -> None:
@@ -68,20 +69,29 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     from matplotlib import rc_context
 
     paths = []
-    for figure in report.blocks(Figure):
-        for panel in figure.panels:
-            drawing = panel.draw(True)
-            for kind in ("png", "svg"):
-                path = folder / f"{file_name(panel.name)}.{kind}"
-                with rc_context(STYLE), replacing(path) as file:
-                    drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-                paths.append(path)
+    for panel, name in file_names(report).items():
+        drawing = panel.draw(True)
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            with rc_context(STYLE), replacing(path) as file:
+                drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            paths.append(path)
     return paths
 
 
-def file_name(name: str) -> str:
-    """A name that can stand in a file's name, and in an id."""
-    return re.sub(r"[^\w-]+", "-", name).strip("-").lower()
+def file_names(report: Report) -> dict[Panel, str]:
+    """A name for each drawing that can stand in a file's name, and in an id; each its own, also where runs' are alike.
+
+    Runs called "SGD" and "sgd" are two, and on some systems their files would be one.
+    """
+    names: dict[Panel, str] = {}
+    for figure in report.blocks(Figure):
+        for panel in figure.panels:
+            plain = re.sub(r"[^\w-]+", "-", panel.name).strip("-").lower()
+            numbered = (f"{plain}-{number}" for number in count(2))
+            taken = set(names.values())
+            names[panel] = next(name for name in chain([plain], numbered) if name not in taken)
+    return names
 
 
 def _finite(value: float | int | str | None) -> float | int | str | None:

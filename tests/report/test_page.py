@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bayes_share.cli import main
-from bayes_share.report.document import Cell, Column, Figure, Report, Section, Table
+from bayes_share.report.document import Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style, thinned
 from bayes_share.report.export import write_csv, write_figures, write_json
 from bayes_share.report.page import page
@@ -158,6 +158,18 @@ def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> No
                 assert min(image.size) > 300
         else:
             assert path.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> None:
+    def draw(name: str) -> Panel:
+        return Panel(f"curve-{name}", name, line_drawing(name, "x", "y", [Line(name, [0.0, 1.0], [0.0, 1.0], 0)]))
+
+    panels = [draw(name) for name in ("SGD", "sgd", "sgd ", "sgd-2")]
+    report = Report("", "", [Section("all", "All", [], [Figure("Curves", panels, "")])])
+    assert len(write_figures(report, tmp_path)) == len(list(tmp_path.iterdir())) == 8
+    ids = Counter(re.findall(r'\bid="([^"]+)"', page(report)))
+    assert ids
+    assert max(ids.values()) == 1
 
 
 def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
