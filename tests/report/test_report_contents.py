@@ -40,7 +40,7 @@ def made_up(name: str, like: RunResults, probs: torch.Tensor, labels: torch.Tens
     return RunResults(name, folder, like.config, like.summary, like.history)
 
 
-def test_the_best_is_marked_where_its_lead_is_more_than_chance_and_only_there(
+def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     runs: list[RunResults], tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -58,10 +58,39 @@ def test_the_best_is_marked_where_its_lead_is_more_than_chance_and_only_there(
     lead = overview([other, one]).lead
     gap = math.log(0.82 / 0.55)
     assert lead[1] == f"sure has the lowest NLL, {-math.log(0.82):.4f}, ahead of unsure by {gap:.4f} ± 0.0000."
-    assert "not by more than chance" in lead[0]
+    assert "not by more than a standard error" in lead[0]
     alone = overview([third])
     assert not alone.lead
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
+
+
+def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[RunResults], tmp_path: Path) -> None:
+    """The second is behind for certain; the third is not: most of its images are better, and a few are much worse."""
+    labels = torch.zeros(100, dtype=torch.int64)
+    chosen = torch.tensor([[0.6] * 100, [0.5] * 100, [0.93] * 95 + [1e-6] * 5])
+    chosen[:2, ::2] += 0.01
+    made = [
+        made_up(name, runs[0], torch.stack([p, 1 - p], dim=1), labels, tmp_path)
+        for name, p in zip(("first", "second", "third"), chosen, strict=True)
+    ]
+    section = overview(made)
+    assert not any(row["nll"].is_best for row in section.blocks[0].rows)
+    found = section.lead[1]
+    assert found.startswith("first has the lowest NLL, ")
+    assert "but not by more than a standard error: third is " in found
+
+
+def test_one_image_says_nothing_of_others(runs: list[RunResults], tmp_path: Path) -> None:
+    labels = torch.tensor([0])
+    made = [
+        made_up(name, runs[0], torch.tensor([[p, 1 - p]]), labels, tmp_path) for name, p in (("a", 0.9), ("b", 0.6))
+    ]
+    section = overview(made)
+    for row in section.blocks[0].rows:
+        assert all(row[column.key].error is None and not row[column.key].is_best for column in SCORES)
+    assert section.lead[1] == (
+        "a has the lowest NLL, 0.1054, but not by more than a standard error: b is 0.4055 behind."
+    )
 
 
 def test_marks_by_errors_alone() -> None:
@@ -73,6 +102,9 @@ def test_marks_by_errors_alone() -> None:
     assert best(Estimate(0.9, 0.01, 1), Estimate(0.8, 0.01, 1)) == [True, False]
     assert best(Estimate(0.9, 0.08, 1), Estimate(0.8, 0.08, 1)) == [False, False]
     assert best(Estimate(0.9, 0.01, 1), None) == [False, False]
+    clear, wide = Estimate(0.8, 0.01, 1), Estimate(0.7, 0.5, 1)
+    assert best(Estimate(0.9, 0.01, 1), clear, wide) == [False, False, False]
+    assert best(Estimate(0.9, 0.01, 1), clear, Estimate(0.7, None, 1)) == [False, False, False]
     assert marked(column, [None])[0].value is None
 
 
