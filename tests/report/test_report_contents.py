@@ -113,7 +113,9 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
     confidence, predicted = ensemble.probs.max(-1)
     wrong = predicted != ensemble.test.labels
     surest = (confidence * wrong).argsort(descending=True)[:3].tolist()
-    shown = next(block for block in gallery(runs, 3).blocks if block.title == "ensemble: the most confident mistakes")
+    section = gallery(runs, 3)
+    assert section is not None
+    shown = next(block for block in section.blocks if block.title == "ensemble: the most confident mistakes")
     assert [picture.title for picture in shown.pictures] == [
         f"Test image {i}, of class {int(ensemble.test.labels[i])}" for i in surest
     ]
@@ -129,20 +131,43 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
 def test_images_that_are_not_there_are_said_to_be_missing(runs: list[RunResults]) -> None:
     gone = RunResults("gone", runs[0].folder, {**runs[0].config, "data": "npz:/nowhere"}, {}, [])
     section = gallery([gone], 3)
+    assert section is not None
     assert not section.blocks
     assert "no such file" in section.lead[0]
+
+
+def test_images_that_are_others_by_now_are_not_shown(runs: list[RunResults], tmp_path: Path) -> None:
+    turned = made_up("turned", runs[0], runs[0].probs.flip(0), runs[0].test.labels.flip(0), tmp_path)
+    fewer = made_up("fewer", runs[0], runs[0].probs[:9], runs[0].test.labels[:9], tmp_path)
+    for run in (turned, fewer):
+        section = gallery([run], 3)
+        assert section is not None
+        assert not section.blocks
+        assert "not of the same images" in section.lead[0]
+
+
+def test_no_images_are_no_gallery(runs: list[RunResults]) -> None:
+    assert gallery(runs, 0) is None
 
 
 def test_human_labels_of_other_images_are_refused(runs: list[RunResults]) -> None:
     with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"in another order: .* the right class of only \d+ of 358 test images"):
+        build_report(runs, humans=people(runs[0].test.labels.flip(0)))
+
+
+def people(labels: torch.Tensor) -> torch.Tensor:
+    """Of whom nine in ten choose the label, and one in ten chooses the next class."""
+    one_hot = torch.nn.functional.one_hot(labels, 10).double()
+    return 0.9 * one_hot + 0.1 * one_hot.roll(1, dims=1)
 
 
 def test_human_labels_get_a_table(runs: list[RunResults]) -> None:
-    humans = torch.full((358, 10), 0.1, dtype=torch.float64)
-    rows = table(build_report(runs[:1], humans=humans), "human").rows
-    probs = runs[0].log_probs
-    assert rows[0]["cross_entropy"].value == pytest.approx(-(probs.mean(-1)).mean().item())
+    labels = runs[0].test.labels
+    rows = table(build_report(runs[:1], humans=people(labels)), "human").rows
+    right, other = (runs[0].log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
+    assert rows[0]["cross_entropy"].value == pytest.approx(-(0.9 * right + 0.1 * other).mean().item())
 
 
 def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[RunResults], tmp_path: Path) -> None:
