@@ -89,6 +89,21 @@ def test_pictures_have_words(elements: Elements) -> None:
     assert all(attributes.get("aria-label") or attributes.get("aria-hidden") for attributes in drawings)
 
 
+def test_each_row_and_each_column_of_a_table_has_a_title(elements: Elements, report: Report) -> None:
+    scopes = Counter(attributes.get("scope") for tag, attributes in elements.found if tag == "th")
+    tables = report.blocks(Table)
+    assert scopes == {"col": sum(len(t.columns) for t in tables), "row": sum(len(t.rows) for t in tables)}
+
+
+def test_opinions_have_words(elements: Elements) -> None:
+    opinions = [found for _, found in elements.found if (found.get("class") or "").startswith("opinion")]
+    assert {found.get("class") for found in opinions} == {"opinion", "opinion whole"}
+    for found in opinions:
+        if found["class"] == "opinion":
+            assert found["role"] == "img"
+            assert re.match(r"(member|draw) \d+: .* \d+%", found["aria-label"] or "")
+
+
 def test_names_are_text(made: str) -> None:
     assert "<title>Three &lt;b&gt;runs&lt;/b&gt; &amp; more</title>" in made
     assert "<b>" not in made

@@ -65,6 +65,16 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         assert by_severity["5"].value < by_severity["0"].value
 
 
+def test_a_run_may_be_called_as_a_column_is(runs: list[RunResults]) -> None:
+    section = robustness([replace(runs[0], name="corruption"), runs[1]])
+    assert section is not None
+    by_type = section.blocks[-1]
+    assert isinstance(by_type, Table)
+    assert [row["corruption"].value for row in by_type.rows] == ["contrast", "rotate"]
+    assert [column.title for column in by_type.columns] == ["corruption", "corruption", "ensemble"]
+    assert len({column.key for column in by_type.columns}) == 3
+
+
 def test_runs_that_were_not_tried_have_no_such_sections(runs: list[RunResults]) -> None:
     assert outside(runs[2:]) is None
     assert robustness(runs[2:]) is None
