@@ -154,7 +154,9 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
 def _size(folder: RunFolder, kind: str) -> SetInfo:
     known = folder.sets("corruptions")
     if f"{kind}-1" not in known:
-        raise InputError(f"{folder.path} has no predictions for {kind}; 'bayes-share evaluate --corruptions' makes them")
+        raise InputError(
+            f"{folder.path} has no predictions for {kind}; 'bayes-share evaluate --corruptions' makes them"
+        )
     return known[f"{kind}-1"]
 
 
