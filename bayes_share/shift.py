@@ -15,6 +15,7 @@ from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
 from bayes_share.evaluation.predictions import Outputs, Predictions, read_outputs, read_predictions
 from bayes_share.evaluation.scores import Scores, score
+from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.probe import Probes, images_to_corrupt, probe
 from bayes_share.run_folder import RunFolder
@@ -136,19 +137,27 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
     Raises:
         InputError: predictions that are missing or damaged.
     """
-    known = folder.sets("corruptions")
+    sizes = {kind: _size(folder, kind).images for kind in types}
     test = read_predictions(folder.predictions("test"))
     clean = {}
-    for kind in types:
-        images = known[f"{kind}-1"].images
-        chosen = images_to_corrupt(len(test.labels), images)
-        clean[kind] = score(Predictions(test.logits[:, :, chosen], test.labels[chosen]))
-    return {0: clean} | {
+    for size in set(sizes.values()):  # one, as a rule
+        chosen = images_to_corrupt(len(test.labels), size)
+        clean[size] = score(Predictions(test.logits[:, :, chosen], test.labels[chosen]))
+    return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
         severity: {
             kind: score(read_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
         }
         for severity in SEVERITIES
     }
+
+
+def _size(folder: RunFolder, kind: str) -> SetInfo:
+    known = folder.sets("corruptions")
+    if f"{kind}-1" not in known:
+        raise InputError(
+            f"{folder.path} has no predictions for {kind}; 'bayes-share evaluate --corruptions' makes them"
+        )
+    return known[f"{kind}-1"]
 
 
 def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str:
@@ -163,7 +172,7 @@ def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str
     """
     rows: list[dict[str, Cell]] = []
     for name, folder in runs.items():
-        size = str(folder.sets("corruptions")[f"{types[0]}-1"]).removesuffix(" images")
+        size = str(_size(folder, types[0])).removesuffix(" images")
         for severity, scores in corruption_scores(folder, types).items():
             row: dict[str, Cell] = {"run": name, "severity": severity, "images": size}
             for figure in ("accuracy", "nll", "ece"):

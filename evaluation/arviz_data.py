@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError, RunError
-from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions import Predictions, label_log_probs
 from bayes_share.files import replacing
 
 
@@ -44,9 +44,8 @@ def to_arviz(predictions: Predictions, posterior: Mapping[str, Tensor] = Mapping
     coordinates = {"chain": np.arange(num_members), "draw": np.arange(num_draws)}
     images = {"observation": np.arange(predictions.logits.shape[2])}
     classes = {"class": np.arange(predictions.logits.shape[3])}
-    log_probs = predictions.logits.transpose(0, 1).double().log_softmax(-1)
-    of_labels = _of_labels(log_probs, predictions.labels).numpy(force=True)
-    probs = log_probs.exp().float().numpy(force=True)
+    of_labels = log_likelihood(predictions).numpy(force=True)
+    probs = predictions.logits.transpose(0, 1).softmax(-1, dtype=torch.float32).numpy(force=True)
     labels = predictions.labels.numpy(force=True)
     groups = {
         "log_likelihood": Dataset({"labels": ((*axes, *images), of_labels)}, {**coordinates, **images}),
@@ -73,9 +72,9 @@ def to_arviz(predictions: Predictions, posterior: Mapping[str, Tensor] = Mapping
     return as_arviz(groups)
 
 
-def log_likelihood(predictions: Predictions) -> Float[Tensor, "member draw image"]:
+def log_likelihood(predictions: Predictions) -> Float64[Tensor, "member draw image"]:
     """The log-probability of each image's label under each component, in float64 and in nats."""
-    return _of_labels(predictions.logits.transpose(0, 1).double().log_softmax(-1), predictions.labels)
+    return label_log_probs(predictions.logits, predictions.labels).transpose(0, 1)
 
 
 def import_arviz() -> Any:
@@ -134,8 +133,3 @@ def _write_zarr(data: Any, path: Path) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _of_labels(log_probs: Float[Tensor, "... image class"], labels: Tensor) -> Tensor:
-    images = torch.arange(len(labels), device=log_probs.device)
-    return log_probs[..., images, labels.to(log_probs.device)]

@@ -4,7 +4,7 @@ All figures follow from how often each value of the score occurs among either ki
 a bootstrap only draws other counts.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_scores
-from bayes_share.evaluation.intervals import Interval
+from bayes_share.evaluation.intervals import Interval, percentile_interval
 from bayes_share.seeding import generator
 
 
@@ -90,16 +90,9 @@ def detection_intervals(
     for _ in range(resamples):
         drawn = [kind[torch.randint(len(kind), kind.shape, generator=rng)] for kind in (inside, outside)]
         draws.append(_figures(*(kind.bincount(minlength=size) for kind in drawn)))
-    return {
-        field.name: _interval(getattr(value, field.name), [getattr(draw, field.name) for draw in draws])
-        for field in fields(Detection)
-    }
-
-
-def _interval(value: float, draws: list[float]) -> Interval:
-    values = torch.tensor(draws, dtype=torch.float64)
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(value, low, high, values.std().item())
+    resampled = torch.tensor([astuple(draw) for draw in draws], dtype=torch.float64).unbind(-1)
+    names = [field.name for field in fields(Detection)]
+    return {name: percentile_interval(getattr(value, name), of) for name, of in zip(names, resampled, strict=True)}
 
 
 def _places(score_in: Tensor, score_out: Tensor) -> tuple[Tensor, Tensor, int]:

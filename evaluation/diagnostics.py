@@ -24,7 +24,7 @@ class Convergence:
 
     Args:
         rhat: ``[image]``, of the log-probability of the label; None where there are too few draws. NaN where all draws
-            say exactly the same.
+            say exactly the same, and infinite where those of a chain do, and chains differ.
         ess_bulk: ``[image]``, effective draws over all chains; None and NaN alike.
         reason: what is missing, and why; None where nothing is.
     """
@@ -149,7 +149,8 @@ def loo(predictions: Predictions) -> Loo:
 def _arviz_statistic(name: str, values: Float64[Tensor, "chain draw image"]) -> Float64[Tensor, "image"]:
     arviz = import_arviz()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)  # where all draws are the same
+        # Where all draws are the same, or all of each chain.
+        warnings.filterwarnings("ignore", "(invalid value|divide by zero) encountered", RuntimeWarning)
         found = getattr(arviz, name)(_dataset(values))
     result = torch.from_numpy(found["labels"].to_numpy().astype("float64"))
     is_constant = (values == values[:1, :1]).all(0).all(0).cpu()

@@ -68,7 +68,7 @@ def bootstrap(
     parts = _resamples(num_images, resamples, seed)
     values = [statistic(images) for part in parts for images in part]
     found = torch.tensor(values, dtype=torch.float64)
-    return _interval(statistic(torch.arange(num_images)), found, confidence)
+    return percentile_interval(statistic(torch.arange(num_images)), found, confidence)
 
 
 def bootstrap_mean(
@@ -92,7 +92,7 @@ def bootstrap_mean(
     check_values("values", values)
     values = values.double().cpu()
     means = _resampled_means(values[:, None], resamples, seed).squeeze(-1)
-    return _interval(values.mean().item(), means, confidence)
+    return percentile_interval(values.mean().item(), means, confidence)
 
 
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
@@ -112,7 +112,7 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
     columns = _columns(predictions)
     found = _scores(_resampled_means(columns, resamples, seed))
     values = _scores(columns.mean(0, keepdim=True))
-    return {name: _interval(values[name].item(), found[name]) for name in found}
+    return {name: percentile_interval(values[name].item(), found[name]) for name in found}
 
 
 def paired_differences(
@@ -194,7 +194,8 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
         yield torch.randint(num_images, shape, generator=generator)
 
 
-def _interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
+def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
+    """The interval of a number from its values on resamples, as `bootstrap` has it."""
     if not 0 < confidence < 1:
         raise InputError(f"the confidence of an interval is between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_features
 from bayes_share.evaluation.predictions import Outputs, log_probs
+from bayes_share.evaluation.uncertainty import uncertainty
 
 SCORES = ("max-probability", "entropy", "mutual-information", "energy", "max-logit", "k-nn")
 """The names of all scores."""
@@ -49,14 +50,12 @@ def ood_scores(
     >>> found["entropy"]
     tensor([0.0901, 0.6931], dtype=torch.float64)
     """
-    mixture = log_probs(outputs.logits)
-    entropy = _entropy(mixture)
+    unsure = uncertainty(outputs.logits)
     components = outputs.logits.flatten(0, 1)
     count = len(components)
-    scores = {"max-probability": -torch.expm1(mixture.amax(-1)), "entropy": entropy}
+    scores = {"max-probability": -torch.expm1(log_probs(outputs.logits).amax(-1)), "entropy": unsure.entropy}
     if count > 1:
-        within = sum(_entropy(component.double().log_softmax(-1)) for component in components) / count
-        scores["mutual-information"] = entropy - within
+        scores["mutual-information"] = unsure.mutual_information
     scores["energy"] = -sum(component.double().logsumexp(-1) for component in components) / count
     scores["max-logit"] = -sum(component.double().amax(-1) for component in components) / count
     if outputs.features is not None and train_features is not None:
@@ -96,8 +95,3 @@ def nearest_distance(
         distances = (torch.cdist(part, train) for part in own.split(_AT_A_TIME))
         total += torch.cat([part.kthvalue(k, dim=-1).values for part in distances])
     return total / members
-
-
-def _entropy(log_probs: Float64[Tensor, "image class"]) -> Float64[Tensor, "image"]:
-    """In nats; a probability of 0 adds nothing."""
-    return torch.special.entr(log_probs.exp()).sum(-1)

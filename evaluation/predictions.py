@@ -16,7 +16,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_features, check_labels, check_logits
 from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
-from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.likelihood import image_parts, mixture_log_probs
 
 _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 Kind = TypeVar("Kind", bound="Outputs")
@@ -195,3 +195,29 @@ def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tenso
     """
     check_logits(logits)
     return mixture_log_probs(logits)
+
+
+def label_log_probs(
+    logits: Float[Tensor, "draw member image class"], labels: Int64[Tensor, "image"]
+) -> Float64[Tensor, "draw member image"]:
+    """The log-probability of each image's label under each component, in float64 and in nats.
+
+    Args:
+        logits: of any floating type; a few images at a time are in memory in float64.
+        labels: the right classes.
+
+    Raises:
+        InputError: wrong axes or labels, or a logit that is not finite.
+
+    >>> label_log_probs(torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]), torch.tensor([1]))
+    tensor([[[-0.6931],
+             [-0.0486]]], dtype=torch.float64)
+    """
+    check_logits(logits)
+    check_labels(labels, *logits.shape[-2:])
+    labels = labels.to(logits.device)
+    found = torch.empty(*logits.shape[:-1], dtype=torch.float64, device=logits.device)
+    for part, images in image_parts(logits):
+        chosen = labels[images].expand(part.shape[:-1])[..., None]
+        found[:, :, images] = part.double().log_softmax(-1).gather(-1, chosen).squeeze(-1)
+    return found

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
-from bayes_share.evaluation.checks import check_labels, check_logits, check_probs
-from bayes_share.evaluation.predictions import Predictions, log_probs
-from bayes_share.models.likelihood import image_parts
+from bayes_share.evaluation.checks import check_probs
+from bayes_share.evaluation.predictions import Predictions, label_log_probs, log_probs
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -147,13 +146,7 @@ def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[T
     >>> round(member_nll(torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]).log_softmax(-1), torch.tensor([1])), 6)
     0.370867
     """
-    check_logits(logits)
-    check_labels(labels, *logits.shape[-2:])
-    lost = torch.empty(*logits.shape[:-1], dtype=torch.float64, device=logits.device)
-    for part, images in image_parts(logits):
-        chosen = labels[images].expand(part.shape[:-1])[..., None]
-        lost[:, :, images] = -part.double().log_softmax(-1).gather(-1, chosen).squeeze(-1)
-    return lost.mean().item()
+    return -label_log_probs(logits, labels).mean().item()
 
 
 @dataclass(frozen=True)

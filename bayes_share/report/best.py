@@ -1,4 +1,4 @@
-"""Which figure of a column is the best, by more than chance explains."""
+"""Which figure of a column is the best, by more than a standard error."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from bayes_share.report.document import Cell, Column
 
 
 def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
-    """Cells of which the best is marked where its lead is more than the standard error of the difference.
+    """Cells of which the best is marked where it leads every other by more than the standard error of the difference.
 
     The errors are taken to be independent; that of a difference on the same images is smaller than this, if anything.
-    Where they are not known, none is marked.
+    Where one is not known, none is marked.
     """
-    there = sorted((badness(column, value.mean), i) for i, value in enumerate(values) if value is not None)
     cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
+    there = [(badness(column, value.mean), i) for i, value in enumerate(values) if value is not None]
     if len(there) > 1:
-        (first, best), (second, next_best) = there[:2]
-        errors = [cells[i].error for i in (best, next_best)]
-        if second - first > math.hypot(*(math.inf if error is None else error for error in errors)):
+        (least, best), *others = sorted(there)
+        if all(more - least > _error_of_difference(cells[best], cells[other]) for more, other in others):
             cells[best] = replace(cells[best], is_best=True)
     return cells
+
+
+def _error_of_difference(*cells: Cell) -> float:
+    return math.hypot(*(math.inf if cell.error is None else cell.error for cell in cells))
 
 
 def badness(column: Column, value: Any) -> float:

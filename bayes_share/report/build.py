@@ -38,11 +38,8 @@ def build_report(
         InputError: human labels of other images.
     """
     images, classes = runs[0].probs.shape
-    if humans is not None and humans.shape != (images, classes):
-        raise InputError(
-            f"there are human labels of {humans.shape[0]} images in {humans.shape[1]} classes, "
-            f"but the runs were tested on {images} images in {classes} classes"
-        )
+    if humans is not None:
+        _check_humans(humans, runs[0])
     sections = [
         overview(runs),
         calibration(runs, humans),
@@ -59,3 +56,18 @@ def build_report(
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
     subtitle = f"{count} on {runs[0].data}: {images:,} test images in {classes} classes"
     return Report(title, subtitle, [section for section in sections if section is not None])
+
+
+def _check_humans(humans: Float[Tensor, "image class"], run: RunResults) -> None:
+    if humans.shape != run.probs.shape:
+        (theirs, in_theirs), (ours, in_ours) = humans.shape, run.probs.shape
+        raise InputError(
+            f"there are human labels of {theirs} images in {in_theirs} classes, "
+            f"but the runs were tested on {ours} images in {in_ours} classes"
+        )
+    agreed = int((humans.argmax(-1) == run.test.labels).sum())
+    if 2 * agreed < len(humans):
+        raise InputError(
+            f"the human labels are of other images, or in another order: most people choose the right class of only "
+            f"{agreed} of {len(humans)} test images"
+        )

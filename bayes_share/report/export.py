@@ -3,18 +3,22 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from bayes_share.evaluation.pictures import STYLE
 from bayes_share.files import replacing, write_atomically
-from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.document import Figure, Panel, Report, Table
 
 
 def write_json(report: Report, path: Path) -> None:
     """Write every table: a list of rows, each with its values and, where they have one, their errors.
+
+    JSON has no infinite numbers, such as the r-hat of chains that do not move: they are null.
 
     Raises:
         RunError: the file cannot be written.
@@ -22,7 +26,9 @@ def write_json(report: Report, path: Path) -> None:
     tables = {
         table.name: [
             {
-                key: cell.value if cell.error is None else {"value": cell.value, "error": cell.error}
+                key: _finite(cell.value)
+                if cell.error is None
+                else {"value": _finite(cell.value), "error": _finite(cell.error)}
                 for key, cell in row.items()
             }
             for row in table.rows
@@ -35,7 +41,7 @@ def write_json(report: Report, path: Path) -> None:
         "lead": list(report.sections[0].lead),
         "tables": tables,
     }
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -63,20 +69,33 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     from matplotlib import rc_context
 
     paths = []
-    for figure in report.blocks(Figure):
-        for panel in figure.panels:
-            drawing = panel.draw(True)
-            for kind in ("png", "svg"):
-                path = folder / f"{file_name(panel.name)}.{kind}"
-                with rc_context(STYLE), replacing(path) as file:
-                    drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-                paths.append(path)
+    for panel, name in file_names(report).items():
+        drawing = panel.draw(True)
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            with rc_context(STYLE), replacing(path) as file:
+                drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            paths.append(path)
     return paths
 
 
-def file_name(name: str) -> str:
-    """A name that can stand in a file's name, and in an id."""
-    return re.sub(r"[^\w-]+", "-", name).strip("-").lower()
+def file_names(report: Report) -> dict[Panel, str]:
+    """A name for each drawing that can stand in a file's name, and in an id; each its own, also where runs' are alike.
+
+    Runs called "SGD" and "sgd" are two, and on some systems their files would be one.
+    """
+    names: dict[Panel, str] = {}
+    for figure in report.blocks(Figure):
+        for panel in figure.panels:
+            plain = re.sub(r"[^\w-]+", "-", panel.name).strip("-").lower()
+            numbered = (f"{plain}-{number}" for number in count(2))
+            taken = set(names.values())
+            names[panel] = next(name for name in chain([plain], numbered) if name not in taken)
+    return names
+
+
+def _finite(value: float | int | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(report: Report) -> Iterator[list[Any]]:

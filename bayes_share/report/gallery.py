@@ -11,6 +11,7 @@ from torch import Tensor
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
+from bayes_share.evaluation.checks import check_same_images
 from bayes_share.evaluation.uncertainty import uncertainty
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
@@ -20,15 +21,18 @@ _CLASSES_SHOWN = 3
 _OPINIONS_SHOWN = 8
 
 
-def gallery(runs: Sequence[RunResults], count: int) -> Section:
-    """So many mistakes and so many uncertain images of each run.
+def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
+    """So many mistakes and so many uncertain images of each run; None where none are asked for.
 
     Args:
         runs: all of them, of one data set.
         count: of each kind.
     """
+    if count < 1:
+        return None
     try:
         data = RunConfig.from_flat(runs[0].config).load_data()
+        check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
     blocks: list[Block] = []

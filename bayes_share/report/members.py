@@ -118,14 +118,17 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
     for run in factored:
         for kind in ("r", "s"):
             found = [values.double() for name, values in run.factors.items() if name.endswith(kind)]
-            members = torch.cat([values.mean(0).std(0, correction=0) for values in found])
-            draws = torch.cat([values.std(0, correction=0).mean(0) for values in found])
-            mean = torch.cat([values.flatten() for values in found])
+            if not found:  # a layer that is scaled by one number has no r
+                continue
+            num_draws, num_members = found[0].shape[:2]
+            every = torch.cat([values.flatten() for values in found])
+            members = [values.mean(0).std(0) for values in found] if num_members > 1 else None
+            draws = [values.std(0).mean(0) for values in found] if num_draws > 1 else None
             values = {
-                "mean": mean.mean().item(),
-                "negative": (mean < 0).double().mean().item(),
-                "members": members.mean().item(),
-                "draws": draws.mean().item() if found[0].shape[0] > 1 else None,
+                "mean": every.mean().item(),
+                "negative": (every < 0).double().mean().item(),
+                "members": None if members is None else torch.cat(members).mean().item(),
+                "draws": None if draws is None else torch.cat(draws).mean().item(),
             }
             rows.append({"run": Cell(run.name), "factor": Cell(kind), **{k: Cell(v) for k, v in values.items()}})
     spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Means over all layers and channels.")
@@ -143,7 +146,8 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
 
 def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
     names = list(run.factors)
-    for name in dict.fromkeys([*names[:2], names[-2]]):
+    last = [name for name in names if name.endswith("r")][-1:]
+    for name in dict.fromkeys([*names[:2], *last]):
         yield name, partial(_draw_forest, f"{run.name}: {name}", run.factors[name])
 
 

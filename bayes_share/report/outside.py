@@ -112,7 +112,8 @@ def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
             cells = {key: cells[i] for key, cells in columns.items()}
             rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
     note = (
-        "± is one standard error, by the bootstrap over the images of both. Bold: the best of a set's runs, as above."
+        "± is one standard error, by the bootstrap over the images of both. Bold: of a set's runs, the one that is "
+        "ahead of every other by more than the errors of the two together."
     )
     return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, note)
 

@@ -41,7 +41,7 @@ def overview(runs: Sequence[RunResults]) -> Section:
     """The table, and a sentence for each score that ranks runs."""
     intervals = [score_intervals(run.test) for run in runs]
     rows = [
-        {"run": Cell(run.name), "method": Cell(run.method), **_scores(found), **_costs(run)}
+        {"run": Cell(run.name), "method": Cell(run.method), **_scores(found, len(run.test.labels)), **_costs(run)}
         for run, found in zip(runs, intervals, strict=True)
     ]
 
@@ -53,11 +53,12 @@ def overview(runs: Sequence[RunResults]) -> Section:
     for column in SCORES if len(runs) > 1 else ():
         best, *others = sorted(range(len(runs)), key=lambda i: badness(column, rows[i][column.key].value))
         gaps = {other: differences(best, other)[column.key] for other in others}
-        is_clear = all(abs(gap.mean) > (gap.error or 0.0) for gap in gaps.values())
-        if is_clear:
+        near = [other for other in others if not _is_clear(gaps[other])]
+        if not near:
             rows[best][column.key] = replace(rows[best][column.key], is_best=True)
         if column.key != "brier":  # says what the NLL does
-            lead.append(_sentence(column, runs[best].name, rows[best], runs[others[0]].name, gaps[others[0]], is_clear))
+            rival = (near or others)[0]
+            lead.append(_sentence(column, runs[best].name, rows[best], runs[rival].name, gaps[rival], not near))
     columns = [RUN, Column("method", "method"), *SCORES]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
@@ -66,13 +67,19 @@ def overview(runs: Sequence[RunResults]) -> Section:
                 row[column.key] = cell
     note = (
         "± is one standard error over the test images, by the bootstrap. Bold: ahead of every other run by more than "
-        "the standard error of the difference on the same images. Neither says how much another seed would change."
+        "the standard error of the difference: of a score, on the same images; of OOD AUROC and corrupted accuracy, by "
+        "the errors of the two together. So of two runs that are equally good, one is bold in about one case of three. "
+        "None of this says how much another seed would change."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
 
 
-def _scores(found: Mapping[str, Interval]) -> dict[str, Cell]:
-    return {column.key: Cell(found[column.key].value, found[column.key].error) for column in SCORES}
+def _scores(found: Mapping[str, Interval], num_images: int) -> dict[str, Cell]:
+    """A single image does not say how much another one would change."""
+    return {
+        column.key: Cell(found[column.key].value, found[column.key].error if num_images > 1 else None)
+        for column in SCORES
+    }
 
 
 def _costs(run: RunResults) -> dict[str, Cell]:
@@ -81,12 +88,17 @@ def _costs(run: RunResults) -> dict[str, Cell]:
     return {key: Cell(value) for key, value in costs.items()}
 
 
-def _sentence(column: Column, best: str, row: Mapping[str, Cell], second: str, gap: Estimate, is_clear: bool) -> str:
+def _is_clear(gap: Estimate) -> bool:
+    return gap.error is not None and abs(gap.mean) > gap.error
+
+
+def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, gap: Estimate, is_clear: bool) -> str:
     unit = " points" if column.factor == 100 else ""
     name = column.title.partition(" [")[0]
     value = column.text(row[column.key].value) + (" %" if unit else "")
-    size = f"{column.text(abs(gap.mean))} ± {column.text(gap.error or 0.0)}{unit}"
+    error = "" if gap.error is None else f" ± {column.text(gap.error)}"
+    size = f"{column.text(abs(gap.mean))}{error}{unit}"
     which = "highest" if column.better == "higher" else "lowest"
     if is_clear:
-        return f"{best} has the {which} {name}, {value}, ahead of {second} by {size}."
-    return f"{best} has the {which} {name}, {value}, but not by more than chance explains: {second} is {size} behind."
+        return f"{best} has the {which} {name}, {value}, ahead of {rival} by {size}."
+    return f"{best} has the {which} {name}, {value}, but not by more than a standard error: {rival} is {size} behind."

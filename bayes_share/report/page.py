@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bayes_share.report.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
 from bayes_share.report.drawing import line_style
-from bayes_share.report.export import file_name
+from bayes_share.report.export import file_names
 from bayes_share.report.svg import inline_svg
 from bayes_share.version import __version__
 
@@ -23,10 +23,11 @@ def page(report: Report) -> str:
     Args:
         report: what it shows.
     """
+    names = file_names(report)
     return _template().render(
         report=report,
         kind=lambda block: _KINDS[type(block)],
-        svg=lambda panel: inline_svg(panel.draw(False), file_name(panel.name), panel.alternative),
+        svg=lambda panel: inline_svg(panel.draw(False), names[panel], panel.alternative),
         stroke=_stroke,
         number=_number,
         is_text=_is_text,

@@ -97,8 +97,9 @@ def _by_type(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
     for kind in types:
         row = {"corruption": Cell(kind.replace("_", " "))}
         for run in runs:
-            row[run.name] = Cell(estimate(_scores(run, types)[severity][kind].accuracy for severity in SEVERITIES).mean)
+            accuracies = [_scores(run, types)[severity][kind].accuracy for severity in SEVERITIES]
+            row[f"accuracy/{run.name}"] = Cell(estimate(accuracies).mean)
         rows.append(row)
-    columns = [Column(run.name, run.name, ".1f", 100, "higher") for run in runs]
+    columns = [Column(f"accuracy/{run.name}", run.name, ".1f", 100, "higher") for run in runs]
     title = "Accuracy [%] by corruption, the mean over severities"
     return Table("corruption-types", title, (Column("corruption", "corruption"), *columns), rows)

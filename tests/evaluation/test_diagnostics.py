@@ -116,6 +116,26 @@ def test_draws_that_all_say_the_same_have_no_number(members: int) -> None:
     assert (same.max_rhat, same.min_ess) == (None, None)
 
 
+def test_chains_that_do_not_move_and_differ_never_agree() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0])[:, None].expand(4, 3, 5)
+    assert function_space_convergence(of_binary(values)).max_rhat == math.inf
+
+
+def test_the_logits_are_in_double_precision_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = make(16, 2, images=3000, classes=20)
+    plain, sizes = Tensor.double, []
+
+    def note(values: Tensor) -> Tensor:
+        sizes.append(values.numel())
+        return plain(values)
+
+    monkeypatch.setattr(Tensor, "double", note)
+    found = log_likelihood(predictions)
+    assert 0 < max(sizes) < predictions.logits.numel() / 4
+    of_label = predictions.logits.log_softmax(-1)[..., torch.arange(3000), predictions.labels]
+    torch.testing.assert_close(found.float(), of_label.transpose(0, 1), rtol=1e-5, atol=1e-5)
+
+
 def dirichlet(draws: int, members: int, labels: Tensor, classes: int) -> Predictions:
     """Draws of class probabilities from their exact posterior, under a uniform prior."""
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bayes_share.cli import main
-from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.document import Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style, thinned
 from bayes_share.report.export import write_csv, write_figures, write_json
 from bayes_share.report.page import page
@@ -88,6 +89,21 @@ def test_pictures_have_words(elements: Elements) -> None:
     assert all(attributes.get("aria-label") or attributes.get("aria-hidden") for attributes in drawings)
 
 
+def test_each_row_and_each_column_of_a_table_has_a_title(elements: Elements, report: Report) -> None:
+    scopes = Counter(attributes.get("scope") for tag, attributes in elements.found if tag == "th")
+    tables = report.blocks(Table)
+    assert scopes == {"col": sum(len(t.columns) for t in tables), "row": sum(len(t.rows) for t in tables)}
+
+
+def test_opinions_have_words(elements: Elements) -> None:
+    opinions = [found for _, found in elements.found if (found.get("class") or "").startswith("opinion")]
+    assert {found.get("class") for found in opinions} == {"opinion", "opinion whole"}
+    for found in opinions:
+        if found["class"] == "opinion":
+            assert found["role"] == "img"
+            assert re.match(r"(member|draw) \d+: .* \d+%", found["aria-label"] or "")
+
+
 def test_names_are_text(made: str) -> None:
     assert "<title>Three &lt;b&gt;runs&lt;/b&gt; &amp; more</title>" in made
     assert "<b>" not in made
@@ -135,6 +151,18 @@ def test_json_and_csv_hold_every_number_of_the_tables(report: Report, tmp_path: 
     assert set(overview["nll"]) == {"value", "error"}
 
 
+def test_what_is_infinite_is_null_in_json(tmp_path: Path) -> None:
+    rows = [{"run": Cell("one"), "rhat": Cell(math.inf), "ess": Cell(2.0, math.nan)}]
+    tables = [Table("mixing", "Mixing", (Column("run", "run"), Column("rhat", "r-hat"), Column("ess", "ESS")), rows)]
+    write_json(Report("", "", [Section("all", "All", [], tables)]), tmp_path / "report.json")
+
+    def refuse(number: str) -> None:
+        raise AssertionError(f"{number} is not JSON")
+
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert content["tables"]["mixing"] == [{"run": "one", "rhat": None, "ess": {"value": 2.0, "error": None}}]
+
+
 def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> None:
     paths = write_figures(report, tmp_path)
     panels = [panel for figure in report.blocks(Figure) for panel in figure.panels]
@@ -145,6 +173,18 @@ def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> No
                 assert min(image.size) > 300
         else:
             assert path.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> None:
+    def draw(name: str) -> Panel:
+        return Panel(f"curve-{name}", name, line_drawing(name, "x", "y", [Line(name, [0.0, 1.0], [0.0, 1.0], 0)]))
+
+    panels = [draw(name) for name in ("SGD", "sgd", "sgd ", "sgd-2")]
+    report = Report("", "", [Section("all", "All", [], [Figure("Curves", panels, "")])])
+    assert len(write_figures(report, tmp_path)) == len(list(tmp_path.iterdir())) == 8
+    ids = Counter(re.findall(r'\bid="([^"]+)"', page(report)))
+    assert ids
+    assert max(ids.values()) == 1
 
 
 def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

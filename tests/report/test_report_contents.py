@@ -40,7 +40,7 @@ def made_up(name: str, like: RunResults, probs: torch.Tensor, labels: torch.Tens
     return RunResults(name, folder, like.config, like.summary, like.history)
 
 
-def test_the_best_is_marked_where_its_lead_is_more_than_chance_and_only_there(
+def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     runs: list[RunResults], tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -58,10 +58,39 @@ def test_the_best_is_marked_where_its_lead_is_more_than_chance_and_only_there(
     lead = overview([other, one]).lead
     gap = math.log(0.82 / 0.55)
     assert lead[1] == f"sure has the lowest NLL, {-math.log(0.82):.4f}, ahead of unsure by {gap:.4f} ± 0.0000."
-    assert "not by more than chance" in lead[0]
+    assert "not by more than a standard error" in lead[0]
     alone = overview([third])
     assert not alone.lead
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
+
+
+def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[RunResults], tmp_path: Path) -> None:
+    """The second is behind for certain; the third is not: most of its images are better, and a few are much worse."""
+    labels = torch.zeros(100, dtype=torch.int64)
+    chosen = torch.tensor([[0.6] * 100, [0.5] * 100, [0.93] * 95 + [1e-6] * 5])
+    chosen[:2, ::2] += 0.01
+    made = [
+        made_up(name, runs[0], torch.stack([p, 1 - p], dim=1), labels, tmp_path)
+        for name, p in zip(("first", "second", "third"), chosen, strict=True)
+    ]
+    section = overview(made)
+    assert not any(row["nll"].is_best for row in section.blocks[0].rows)
+    found = section.lead[1]
+    assert found.startswith("first has the lowest NLL, ")
+    assert "but not by more than a standard error: third is " in found
+
+
+def test_one_image_says_nothing_of_others(runs: list[RunResults], tmp_path: Path) -> None:
+    labels = torch.tensor([0])
+    made = [
+        made_up(name, runs[0], torch.tensor([[p, 1 - p]]), labels, tmp_path) for name, p in (("a", 0.9), ("b", 0.6))
+    ]
+    section = overview(made)
+    for row in section.blocks[0].rows:
+        assert all(row[column.key].error is None and not row[column.key].is_best for column in SCORES)
+    assert section.lead[1] == (
+        "a has the lowest NLL, 0.1054, but not by more than a standard error: b is 0.4055 behind."
+    )
 
 
 def test_marks_by_errors_alone() -> None:
@@ -73,6 +102,9 @@ def test_marks_by_errors_alone() -> None:
     assert best(Estimate(0.9, 0.01, 1), Estimate(0.8, 0.01, 1)) == [True, False]
     assert best(Estimate(0.9, 0.08, 1), Estimate(0.8, 0.08, 1)) == [False, False]
     assert best(Estimate(0.9, 0.01, 1), None) == [False, False]
+    clear, wide = Estimate(0.8, 0.01, 1), Estimate(0.7, 0.5, 1)
+    assert best(Estimate(0.9, 0.01, 1), clear, wide) == [False, False, False]
+    assert best(Estimate(0.9, 0.01, 1), clear, Estimate(0.7, None, 1)) == [False, False, False]
     assert marked(column, [None])[0].value is None
 
 
@@ -81,7 +113,9 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
     confidence, predicted = ensemble.probs.max(-1)
     wrong = predicted != ensemble.test.labels
     surest = (confidence * wrong).argsort(descending=True)[:3].tolist()
-    shown = next(block for block in gallery(runs, 3).blocks if block.title == "ensemble: the most confident mistakes")
+    section = gallery(runs, 3)
+    assert section is not None
+    shown = next(block for block in section.blocks if block.title == "ensemble: the most confident mistakes")
     assert [picture.title for picture in shown.pictures] == [
         f"Test image {i}, of class {int(ensemble.test.labels[i])}" for i in surest
     ]
@@ -97,20 +131,43 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
 def test_images_that_are_not_there_are_said_to_be_missing(runs: list[RunResults]) -> None:
     gone = RunResults("gone", runs[0].folder, {**runs[0].config, "data": "npz:/nowhere"}, {}, [])
     section = gallery([gone], 3)
+    assert section is not None
     assert not section.blocks
     assert "no such file" in section.lead[0]
+
+
+def test_images_that_are_others_by_now_are_not_shown(runs: list[RunResults], tmp_path: Path) -> None:
+    turned = made_up("turned", runs[0], runs[0].probs.flip(0), runs[0].test.labels.flip(0), tmp_path)
+    fewer = made_up("fewer", runs[0], runs[0].probs[:9], runs[0].test.labels[:9], tmp_path)
+    for run in (turned, fewer):
+        section = gallery([run], 3)
+        assert section is not None
+        assert not section.blocks
+        assert "not of the same images" in section.lead[0]
+
+
+def test_no_images_are_no_gallery(runs: list[RunResults]) -> None:
+    assert gallery(runs, 0) is None
 
 
 def test_human_labels_of_other_images_are_refused(runs: list[RunResults]) -> None:
     with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"in another order: .* the right class of only \d+ of 358 test images"):
+        build_report(runs, humans=people(runs[0].test.labels.flip(0)))
+
+
+def people(labels: torch.Tensor) -> torch.Tensor:
+    """Of whom nine in ten choose the label, and one in ten chooses the next class."""
+    one_hot = torch.nn.functional.one_hot(labels, 10).double()
+    return 0.9 * one_hot + 0.1 * one_hot.roll(1, dims=1)
 
 
 def test_human_labels_get_a_table(runs: list[RunResults]) -> None:
-    humans = torch.full((358, 10), 0.1, dtype=torch.float64)
-    rows = table(build_report(runs[:1], humans=humans), "human").rows
-    probs = runs[0].log_probs
-    assert rows[0]["cross_entropy"].value == pytest.approx(-(probs.mean(-1)).mean().item())
+    labels = runs[0].test.labels
+    rows = table(build_report(runs[:1], humans=people(labels)), "human").rows
+    right, other = (runs[0].log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
+    assert rows[0]["cross_entropy"].value == pytest.approx(-(0.9 * right + 0.1 * other).mean().item())
 
 
 def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[RunResults], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
 from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.members import members
 from bayes_share.report.outside import mean_aurocs, outside
 from bayes_share.report.results import RunResults, sets_in_common
 from bayes_share.report.robustness import robustness
@@ -64,6 +65,16 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         assert by_severity["5"].value < by_severity["0"].value
 
 
+def test_a_run_may_be_called_as_a_column_is(runs: list[RunResults]) -> None:
+    section = robustness([replace(runs[0], name="corruption"), runs[1]])
+    assert section is not None
+    by_type = section.blocks[-1]
+    assert isinstance(by_type, Table)
+    assert [row["corruption"].value for row in by_type.rows] == ["contrast", "rotate"]
+    assert [column.title for column in by_type.columns] == ["corruption", "corruption", "ensemble"]
+    assert len({column.key for column in by_type.columns}) == 3
+
+
 def test_runs_that_were_not_tried_have_no_such_sections(runs: list[RunResults]) -> None:
     assert outside(runs[2:]) is None
     assert robustness(runs[2:]) is None
@@ -80,8 +91,30 @@ def test_members_are_compared_in_pairs(report: Report, runs: list[RunResults]) -
     each = table(report, "members-ensemble").rows
     assert each[0]["disagreement"].value == pytest.approx((pairs[0] + pairs[1]) / 2)
     spread = {row["factor"].value: row["members"].value for row in table(report, "factors").rows}
-    found = torch.cat([values[0].std(0, correction=0) for name, values in ensemble.factors.items() if name[-1] == "r"])
+    found = torch.cat([values[0].std(0) for name, values in ensemble.factors.items() if name[-1] == "r"])
     assert spread["r"] == pytest.approx(found.double().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("names", [["0.s", "2.s"], ["0.s"], ["0.r", "0.s", "2.r", "2.s"]])
+def test_factors_of_one_network_are_shown_whichever_it_has(
+    names: list[str], runs: list[RunResults], tmp_path: Path
+) -> None:
+    copy = tmp_path / "dropout"
+    shutil.copytree(runs[2].folder.path, copy)
+    factors = {name: np.float32([[[1.0, -2.0]], [[3.0, 2.0]], [[2.0, 0.0]]]) for name in names}
+    np.savez(copy / "factors.npz", **factors)
+    section = members([replace(runs[2], folder=RunFolder(copy))])
+    assert section is not None
+    spread, figure = section.blocks[-2:]
+    assert isinstance(spread, Table)
+    assert isinstance(figure, Figure)
+    assert [row["factor"].value for row in spread.rows] == sorted({name[-1] for name in names})
+    for row in spread.rows:
+        assert row["mean"].value == pytest.approx(1.0)
+        assert row["negative"].value == pytest.approx(1 / 6)
+        assert row["members"].value is None  # there is one
+        assert row["draws"].value == pytest.approx((1.0 + 2.0) / 2)
+    assert [panel.name for panel in figure.panels] == [f"factors-dropout-{name}" for name in names[:3]]
 
 
 def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:

@@ -23,7 +23,7 @@ from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.probe import Probes, images_to_corrupt
 from bayes_share.run import load_run
 from bayes_share.run_folder import RunFolder
-from bayes_share.shift import corruption_scores, detections, scores_in_out
+from bayes_share.shift import corruption_scores, corruption_table, detections, scores_in_out
 
 FIT = ["--epochs", "2", "--hold-out", "[8, 9]", "--no-progress", "--out"]
 KINDS = {"single": ["map"], "ensemble": ["map", "--ensemble-size", "3"]}
@@ -145,7 +145,9 @@ def test_what_is_there_is_not_predicted_again(run: Path, evaluate: Callable, mon
     assert RunFolder(run).sets("ood")["held-out"] == SetInfo("held-out", 41, 71)
 
 
-def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(ensemble: Path, evaluate: Callable) -> None:
+def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
+    ensemble: Path, evaluate: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, _ = evaluate(ensemble, "--corruptions", "rotate", "brightness", "--corruption-images", 80)
     folder = RunFolder(ensemble)
     assert folder.corruption_sets() == {"rotate": [1, 2, 3, 4, 5], "brightness": [1, 2, 3, 4, 5]}
@@ -163,7 +165,10 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(ensemble
     torch.testing.assert_close(stored.logits[0, 0].double(), expected, atol=1e-5, rtol=1e-5)
 
     rows = lines_below(out, "Corrupted test images, means over rotate, brightness:")
+    scored = []
+    monkeypatch.setattr("bayes_share.shift.score", lambda predictions: scored.append(0) or score(predictions))
     found = corruption_scores(folder, ["rotate", "brightness"])
+    assert len(scored) == 1 + 2 * 5  # the images as they are once
     whole = read_predictions(folder.predictions("test"))
     clean = score(Predictions(whole.logits[:, :, chosen], whole.labels[chosen]))  # of the same images
     assert found[0] == {"rotate": clean, "brightness": clean}
@@ -172,6 +177,12 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(ensemble
         means = [np.mean([getattr(one, name) for one in each]) for name in ("accuracy", "nll", "ece")]
         figures = [f"{100 * means[0]:.2f}", f"{means[1]:.4f}", f"{means[2]:.4f}"]
         assert row == [str(ensemble), str(severity), "80", "of", "287", *figures]
+
+
+def test_corruptions_that_are_not_there_are_named(run: Path) -> None:
+    for table in (corruption_scores, lambda folder, types: corruption_table({"run": folder}, types)):
+        with pytest.raises(InputError, match="has no predictions for contrast; 'bayes-share evaluate --corruptions'"):
+            table(RunFolder(run), ["contrast"])
 
 
 def test_without_names_all_corruptions_are_meant(run: Path, evaluate: Callable) -> None:
