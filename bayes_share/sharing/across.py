@@ -13,7 +13,7 @@ from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.conversion import FACTORED, NORMS, Owner
-from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.partners import Which, base_weights, layers_of, partners
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES
@@ -88,7 +88,7 @@ def share_layers(
             for layer in group:
                 give_factors(layer, factors, factor_init, own)
             of_rank1 = [layer for layer in group if isinstance(layer, Rank1Layer)]
-            weights = [layer.expanded_weight().detach() for layer in of_rank1] if fit_to_weights else []
+            weights = weights_to_fit(network, of_rank1) if fit_to_weights else []
             _tie(group, templates)
             if fit_to_weights:
                 fit_to(of_rank1, weights)

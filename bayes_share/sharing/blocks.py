@@ -12,7 +12,7 @@ from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.across import changed, give_factors
 from bayes_share.sharing.conversion import Owner, matches, names_by_module
-from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.partners import described, layers_of, shape_text, users_of, weight_shape
 
 Along = Literal["both", "out", "in"]
@@ -79,7 +79,7 @@ def share_groups(
             assert isinstance(layer, Rank1Layer)
             by_weight.setdefault(layer.weight, []).append(layer)
         for layers in by_weight.values():
-            weights = [layer.expanded_weight().detach() for layer in layers] if fit_to_weights else []
+            weights = weights_to_fit(network, layers) if fit_to_weights else []
             _cut(layers, parts, factor_init)
             if fit_to_weights:
                 fit_to(layers, weights)
