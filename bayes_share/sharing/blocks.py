@@ -57,7 +57,8 @@ def share_groups(
 
     Raises:
         InputError: channels that do not divide, nothing to cut, a pattern that matches nothing, a layer that is cut
-            already, or of whose weight another layer is left out, fewer than 2 groups, an unknown option.
+            already, or of whose weight another layer is left out, weights to fit to that are NaN or infinite, fewer
+            than 2 groups, an unknown option.
 
     >>> net = share_groups(nn.Sequential(nn.Linear(8, 8)), groups=2)
     >>> net[0].weight.shape, net[0].r.shape

@@ -150,6 +150,15 @@ def test_a_shared_norm_is_one_norm_and_an_own_one_is_not() -> None:
     close(plain(x), one(x), 1e-12)
 
 
+def test_a_frozen_norm_is_not_one_with_a_trained_one() -> None:
+    net = perceptron()
+    net[2].requires_grad_(False)
+    one = share_layers(net, norm="shared")
+    assert one[2] is not one[5]
+    assert one[5] is one[8] is one[11]
+    assert [one[number].weight.requires_grad for number in (2, 5)] == [False, True]
+
+
 def test_norms_in_a_row_are_those_of_the_layers_before_in_order() -> None:
     net = share_layers(encoder(), norm="shared")
     first, last = net.layers[0], net.layers[2]
@@ -364,7 +373,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "all again": (lambda: share_layers(share_layers(perceptron())), "1, 4, 7, 10 share theirs already"),
     "too few": (
         lambda: share_layers(perceptron(), templates=4),
-        "nothing to share with factors 'rank1' and 4 templates",
+        r"nothing to share: with 4 templates it takes more than 4 layers of one shape.* there is Linear 8x8 \(4\)$",
+    ),
+    "attention": (
+        lambda: share_layers(encoder(), ["layers.*.self_attn"], factors="scalar"),
+        r"attention shares with factors 'rank1', .* there is MultiheadAttention 24x8 \(3\)$",
+    ),
+    "no norm to share": (
+        lambda: share_layers(pair((4, 4), (4, 4)), norm="shared"),
+        "no norm is known to follow the layers that share",
     ),
     "templates": (lambda: share_layers(perceptron(), templates=0), "at least 1 template, not 0"),
     "factors": (lambda: share_layers(perceptron(), factors="rank-1"), "unknown factors 'rank-1'"),  # type: ignore[arg-type]
