@@ -105,6 +105,11 @@ class RunConfig:
         for option in ("share_templates", "share_groups"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
+        if self.share_layers == "none":
+            for option in ("share_factors", "share_norm", "share_templates"):
+                value = getattr(self, option)
+                if value != getattr(RunConfig, option):
+                    raise InputError(f"{option} {value} is of layers that share, and share_layers is none")
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
 

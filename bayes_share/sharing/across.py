@@ -13,9 +13,9 @@ from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.conversion import FACTORED, NORMS, Owner
-from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.partners import Which, base_weights, layers_of, partners
+from bayes_share.sharing.partners import Which, base_weights, described, layers_of, partners
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES
 
 LayerFactors = Literal["rank1", "scalar", "none"]
@@ -64,7 +64,8 @@ def share_layers(
 
     Raises:
         InputError: nothing to share, a pattern that matches nothing, layers that are named and whose shapes do not
-            match, a layer named twice or that shares its weight already, fewer than one template, an unknown option.
+            match, a layer named twice or that shares its weight already, no norm to share, weights to fit to that are
+            NaN or infinite, fewer than one template, an unknown option.
 
     >>> net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)])
     >>> sum(parameter.numel() for parameter in share_layers(net).parameters())  # 64 + 3 * (8 + 8 + 8)
@@ -80,15 +81,20 @@ def share_layers(
 
     def change(network: nn.Module) -> None:
         own, layers = Owner(1), layers_of(network)
-        groups = [[layers[name] for name in names] for names in partners(network, which)]
+        alike = partners(network, which)
+        groups = [[layers[name] for name in names] for names in alike]
         groups = [group for group in groups if _may_share(group, shares_attention, templates)]
         if not groups:
-            raise InputError(f"nothing to share with factors {factors!r} and {templates} templates: too few layers")
+            raise InputError(
+                f"nothing to share: with {templates} template{'s' * (templates > 1)} it takes more than {templates} "
+                f"layers of one shape, and attention shares with factors 'rank1', one template and no fit alone; there "
+                f"is {described(layers, [name for names in alike for name in names])}"
+            )
         for group in groups:
             for layer in group:
                 give_factors(layer, factors, factor_init, own)
             of_rank1 = [layer for layer in group if isinstance(layer, Rank1Layer)]
-            weights = [layer.expanded_weight().detach() for layer in of_rank1] if fit_to_weights else []
+            weights = weights_to_fit(network, of_rank1) if fit_to_weights else []
             _tie(group, templates)
             if fit_to_weights:
                 fit_to(of_rank1, weights)
@@ -160,13 +166,16 @@ def _tie(layers: Sequence[nn.Module], templates: int) -> None:
 def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> None:
     """Put one norm in the place of those that follow the layers of a group and are like it."""
     following = _norms_that_follow(network)
+    if not any(layer in following for group in groups for layer in group):
+        raise InputError('norm="shared": no norm is known to follow the layers that share: leave it at "own"')
     for group in groups:
-        first: dict[str, nn.Module] = {}
+        first: dict[tuple[object, ...], nn.Module] = {}
         for layer in group:
             if layer not in following:
                 continue
             norm = following[layer]
-            kept = first.setdefault(repr(norm), norm)  # which shows the type and all options
+            are_trained = tuple(parameter.requires_grad for parameter in norm.parameters())
+            kept = first.setdefault((repr(norm), are_trained), norm)  # which shows the type and all options
             if kept is not norm:
                 setattr(kept, IN_SEVERAL_PLACES, True)
                 _replace(network, norm, kept)

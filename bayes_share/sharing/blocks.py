@@ -12,7 +12,7 @@ from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.across import changed, give_factors
 from bayes_share.sharing.conversion import Owner, matches, names_by_module
-from bayes_share.sharing.fit import fit_to
+from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.partners import described, layers_of, shape_text, users_of, weight_shape
 
 Along = Literal["both", "out", "in"]
@@ -57,7 +57,8 @@ def share_groups(
 
     Raises:
         InputError: channels that do not divide, nothing to cut, a pattern that matches nothing, a layer that is cut
-            already, or of whose weight another layer is left out, fewer than 2 groups, an unknown option.
+            already, or of whose weight another layer is left out, weights to fit to that are NaN or infinite, fewer
+            than 2 groups, an unknown option.
 
     >>> net = share_groups(nn.Sequential(nn.Linear(8, 8)), groups=2)
     >>> net[0].weight.shape, net[0].r.shape
@@ -79,7 +80,7 @@ def share_groups(
             assert isinstance(layer, Rank1Layer)
             by_weight.setdefault(layer.weight, []).append(layer)
         for layers in by_weight.values():
-            weights = [layer.expanded_weight().detach() for layer in layers] if fit_to_weights else []
+            weights = weights_to_fit(network, layers) if fit_to_weights else []
             _cut(layers, parts, factor_init)
             if fit_to_weights:
                 fit_to(layers, weights)

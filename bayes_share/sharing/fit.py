@@ -5,16 +5,18 @@ Each use u of a base weight (a layer, a member, a block) should have the weight 
 solving one after the other never makes it larger.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.layers.rank1 import Rank1Layer
 
 _SWEEPS, _STARTING_SWEEPS = 300, 10
 _LEAST_GAIN = 1e-7  # of the squared error, in a sweep, below which it ends
+_MOST_SWEEPS, _LARGE_GAIN = 3000, 1e-3  # an error that still falls so fast is on its way to nothing
 _EXACT = 1e-24  # squared error, relative, at which nothing is left to gain
 _RIDGE = 1e-12  # relative: weights that are zero determine nothing
 
@@ -114,20 +116,30 @@ class _Fit:
         self.mix = _solve(normal, right.unsqueeze(2)).squeeze(2)
 
     def normalise(self, is_rank1: Tensor) -> None:
-        """Factors of size about 1, with the sizes in mixtures and base: it is the same product.
+        """Factors of size about 1, with the sizes in the base: it is the same product.
 
-        The root mean square over the uses is 1 for each channel, and that of a use as large in f as in g.
+        First the root mean square over the uses becomes 1 for each channel, then that of a use as large in f as in g.
         """
+        is_zero = (self.first == 0).all(-1, keepdim=True)
         if bool(is_rank1.all()):
-            first, second = (
-                factor.square().mean((0, 1)).sqrt().clamp(min=1e-12) for factor in (self.first, self.second)
-            )
-            self.first, self.second = self.first / first, self.second / second
+            first, second = (factor.square().mean((0, 1)).sqrt() for factor in (self.first, self.second))
+            self.first, self.second = _over(self.first, first), _over(self.second, second)
             self.base = self.base * first[..., None, None] * second[:, None, :, None]
         first, second = (factor.square().mean(-1, keepdim=True).sqrt() for factor in (self.first, self.second))
         balance = _ratio(second, first).clamp(min=1e-12).sqrt()
         sign = torch.where(self.first.sum(-1, keepdim=True) < 0, -1.0, 1.0).to(balance)
-        self._set(is_rank1, first=self.first * balance * sign, second=self.second / balance * sign)
+        balanced = self.first * balance * sign, self.second / balance * sign
+        # Where a weight is zero, one of what it is the product of is: were two, none would have a gradient.
+        self._set(
+            is_rank1,
+            first=torch.where(is_zero, self.first, balanced[0]),
+            second=torch.where(is_zero, 1.0, balanced[1]),
+        )
+        is_empty = (self.base == 0).all()
+        self._set(~is_rank1, first=torch.where(is_empty, 1.0, self.first))
+        is_free = is_zero.flatten(1).all(1) | is_empty
+        is_unmixed = (is_free & (self.mix == 0).all(1)).unsqueeze(1)
+        self.mix = torch.where(is_unmixed, 1 / self.mix.shape[1], self.mix)
 
     def _set(self, where: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> None:
         mask = where.view(-1, 1, 1, 1)
@@ -138,6 +150,26 @@ class _Fit:
 
 
 @torch.no_grad()
+def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Tensor]:
+    """What the weights of layers are, ``[member, *shape]``, for `fit_to`.
+
+    Args:
+        network: that they are in.
+        layers: as they were made layers with factors, before anything is shared.
+
+    Raises:
+        InputError: numbers that are NaN or infinite; names the layer.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    weights = [layer.expanded_weight().clone() for layer in layers]
+    for layer, weight in zip(layers, weights, strict=True):
+        if not bool(weight.isfinite().all()):
+            name = names[layer] or "the network itself"
+            raise InputError(f"the weight of {name} holds numbers that are NaN or infinite: nothing fits them")
+    return weights
+
+
+@torch.no_grad()
 def fit_to(layers: Sequence[Rank1Layer], weights: Sequence[Tensor]) -> None:
     """Fit the base weight that layers hold together, their mixtures and their factors, in place.
 
@@ -145,31 +177,54 @@ def fit_to(layers: Sequence[Rank1Layer], weights: Sequence[Tensor]) -> None:
         layers: all that hold it, each with the factors that are to be fitted.
         weights: what the weights of each layer's members should be, ``[member, *shape]`` or ``[1, *shape]``.
     """
-    targets, first = [], layers[0]
+    targets = []
     for layer, weight in zip(layers, weights, strict=True):
         targets.append(_canonical(layer, weight.double().expand(layer.ensemble_size, *weight.shape[1:])))
-    uses = torch.cat(targets)
+    size = max(float(target.abs().max()) for target in targets) or 1.0
+    uses = torch.cat(targets) / size  # whose squares are numbers, however small or large it is
     owners = torch.tensor([number for number, rows in enumerate(targets) for _ in rows], device=uses.device)
     is_rank1 = torch.tensor([layer.r is not None for layer in layers], device=uses.device)[owners]
     is_scaled = torch.tensor([layer.r is None and layer.s is not None for layer in layers], device=uses.device)[owners]
-    templates = 1 if first.mix is None else len(first.weight)
-    starts = torch.stack([of_layer[0, 0] for of_layer in targets[:templates]])
-    mix = uses.new_ones(len(uses), 1) if first.mix is None else torch.cat([layer.mix.double() for layer in layers])  # type: ignore[union-attr]
     ones_first, ones_second = uses.new_ones(uses.shape[:4]), uses.new_ones(*uses.shape[:3], uses.shape[4])
-    fit = _Fit(uses, starts, mix, ones_first, ones_second)
-    fit.start_factors(is_rank1, is_scaled)
+    fits = []
+    for base, mix in _starts(uses, owners, layers):
+        fit = _Fit(uses, base, mix, ones_first, ones_second)
+        fit.start_factors(is_rank1, is_scaled)
+        fits.append((_descend(fit, is_rank1, is_scaled), fit))
+    _, best = min(fits, key=lambda one: one[0])
+    best.normalise(is_rank1)
+    best.base = best.base * size
+    _write(layers, best, owners)
+
+
+def _starts(uses: Tensor, owners: Tensor, layers: Sequence[Rank1Layer]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Base weights ``[k, c, i, j, n]`` and mixtures ``[u, k]`` to start from."""
+    first = layers[0]
+    if first.mix is None:
+        yield uses[:1, 0], uses.new_ones(len(uses), 1)
+        return
+    templates = len(first.weight)
+    begin = [int((owners < number).sum()) for number in range(templates)]
+    yield uses[begin, 0], torch.cat([layer.mix.double() for layer in layers])  # type: ignore[union-attr]
+    # The best there is without factors. Where a template is one layer's weight, other layers hardly ever get it away.
+    left, values, right = torch.linalg.svd(uses[:, 0].flatten(1), full_matrices=False)
+    if len(values) >= templates:
+        yield right[:templates].unflatten(1, uses.shape[2:]), (left * values)[:, :templates]
+
+
+def _descend(fit: _Fit, is_rank1: Tensor, is_scaled: Tensor) -> float:
+    """Solve for one after the other, as long as it pays; the squared error that is left."""
     before = fit.error()
-    for _ in range(_SWEEPS):
+    for sweep in range(_MOST_SWEEPS):
         fit.fit_base()
-        if templates > 1:
+        if fit.mix.shape[1] > 1:
             fit.fit_mix()
         fit.fit_factors(is_rank1, is_scaled)
         after = fit.error()
-        if after < _EXACT or before - after < _LEAST_GAIN * before:
-            break
+        if after < _EXACT or before - after < (_LEAST_GAIN if sweep < _SWEEPS else _LARGE_GAIN) * before:
+            return after
         before = after
-    fit.normalise(is_rank1)
-    _write(layers, fit, owners)
+    return before
 
 
 def _canonical(layer: Rank1Layer, weight: Tensor) -> Tensor:
@@ -211,8 +266,14 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
     return above / below.clamp(min=1e-300)
 
 
+def _over(factor: Tensor, size: Tensor) -> Tensor:
+    """A factor of size 1; ones where all uses have 0, and the base then too."""
+    return torch.where(size > 0, factor / torch.where(size > 0, size, 1.0), 1.0)
+
+
 def _solve(normal: Tensor, right: Tensor) -> Tensor:
     """The solution of a normal equation, the one near 0 where it is not determined."""
-    size = normal.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-300)
-    ridge = (_RIDGE * size)[..., None, None] * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
-    return torch.linalg.solve(normal + ridge, right)
+    size = normal.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    size = torch.where(size > 0, size, 1.0)
+    ridge = _RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
+    return torch.linalg.solve(normal / size + ridge, right / size)

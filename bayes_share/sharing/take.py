@@ -37,7 +37,8 @@ def take_member(net: Ensemble, member: int) -> Ensemble:
             if whole is None:
                 continue
             if id(whole) not in rows:
-                rows[id(whole)] = (whole, _row(whole, member))
+                # A layer that was left out of the ensemble has one row, which serves all members.
+                rows[id(whole)] = (whole, _row(whole, member if len(whole) > 1 else 0))
             setattr(module, name, rows[id(whole)][1])
         if _has_own_size(module):
             module.ensemble_size = 1  # type: ignore[assignment]

@@ -55,6 +55,10 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
     [
         (("--model", "lenet", "--share-layers", "all"), "nothing to share for which='all'"),
         (("--share-groups", "0"), "share_groups must be at least 1, and is 0"),
+        (("--share-templates", "4"), "share_templates 4 is of layers that share, and share_layers is none"),
+        (("--share-factors", "scalar"), "share_factors scalar is of layers that share, and share_layers is none"),
+        (("--share-norm", "shared"), "share_norm shared is of layers that share, and share_layers is none"),
+        (("--model", "mlp4_64", "--share-layers", "all", "--share-norm", "shared"), "no norm is known to follow"),
         (("--share-layers", "some"), "--share-layers takes"),
     ],
 )

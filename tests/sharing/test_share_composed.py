@@ -129,6 +129,8 @@ def test_what_the_members_of_an_ensemble_leave_out_they_share() -> None:
         expected = net(images())
     for member in range(MEMBERS):
         close(fold(net, member)(images()), expected[member], 1e-12)
+        with computing("activations"):
+            close(take_member(net, member)(images())[0], expected[member], 1e-12)
 
 
 def test_an_ensemble_whose_weights_are_shared_exactly_is_found() -> None:
