@@ -6,15 +6,9 @@ import json
 import platform
 import sys
 import time
-<<<<<<< HEAD
 from collections.abc import Callable
 from dataclasses import asdict
-=======
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from hashlib import sha256
->>>>>>> rev-eval
 from pathlib import Path
 from typing import Any
 
