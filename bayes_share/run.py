@@ -155,7 +155,7 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
 def _digest(images: UInt8[Tensor, "image channel height width"]) -> str:
     """The same for the same images only, on every machine."""
     digest = sha256(repr(tuple(images.shape)).encode())
-    digest.update(np.ascontiguousarray(images.numpy(force=True)))
+    digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
     return digest.hexdigest()
 
 
