@@ -77,12 +77,26 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
     for folder in folders.values():
         labels = read_predictions(folder.predictions(split)).labels
         first = first or (folder, labels)
-        if not torch.equal(first[1], labels):
+        if not torch.equal(first[1], labels) or _have_other_images(first[0], folder):
             raise InputError(
                 f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
                 f"{_data(folder)}), whose figures do not go into one table: evaluate them one by one"
             )
     return folders
+
+
+def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
+    """Whether runs noted other test images; sets that are sorted by class may have the same labels."""
+    ours, theirs = (_noted_images(folder) for folder in (one, other))
+    return None not in (ours, theirs) and ours != theirs
+
+
+def _noted_images(folder: RunFolder) -> Any:
+    """None of a run from before they were noted, and where the summary is damaged, which is said elsewhere."""
+    try:
+        return json.loads(folder.summary.read_text(encoding="utf-8")).get("test_images")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _data(folder: RunFolder) -> str:

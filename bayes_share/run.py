@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 from tqdm import tqdm
 
 from bayes_share.config import RunConfig, read_config
@@ -249,11 +252,19 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),
+        "test_images": _digest(training.data.test.images),
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
     }
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _digest(images: UInt8[Tensor, "image channel height width"]) -> str:
+    """The same for the same images only, on every machine."""
+    digest = sha256(repr(tuple(images.shape)).encode())
+    digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
+    return digest.hexdigest()
 
 
 def _costs(training: Training, config: RunConfig) -> dict[str, Any]:

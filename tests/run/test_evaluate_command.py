@@ -107,6 +107,19 @@ def test_an_unfinished_run_is_refused_with_what_to_do(
     assert not (runs[0] / "reliability.png").exists()
 
 
+def test_other_images_with_the_same_labels_are_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As sets have that are sorted by class."""
+    for number, name in enumerate(("one", "copy", "other")):
+        images = np.random.default_rng(number // 2).integers(0, 256, (180, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(180) // 60)
+        options = ["--data", f"npz:{tmp_path / name}.npz", "--epochs", "1", "--no-progress"]
+        assert main(["fit", "map", *options, "--out", str(tmp_path / name)]) == 0
+    one, copy, other = (str(tmp_path / name) for name in ("one", "copy", "other"))
+    assert main(["evaluate", one, copy]) == 0
+    capsys.readouterr()
+    assert f"{one} and {other} are runs on different data" in refused([one, other], capsys)
+
+
 def test_what_is_no_run_is_refused(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "it has no config.yaml" in refused([str(tmp_path / "empty")], capsys)
