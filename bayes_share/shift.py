@@ -61,17 +61,19 @@ def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
         InputError: what `read_ood` refuses.
     """
     train = train_features(folder)
-    test, other = read_outputs(folder.predictions("test")), read_ood(folder, name)
+    test = read_outputs(folder.predictions("test"))
+    other = read_ood(folder, name, test)
     inside, outside = ood_scores(test, train), ood_scores(other, train)
     return {score: (inside[score], outside[score]) for score in inside if score in outside}
 
 
-def read_ood(folder: RunFolder, name: str) -> Outputs:
+def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
     """A run's outputs for a set of images from outside, of as many draws and members as for its test images.
 
     Args:
         folder: of a run with predictions for the set.
         name: of the set.
+        test: the run's outputs for its test images.
 
     Raises:
         InputError: predictions that are missing or damaged, or of other numbers of draws or members, from which scores
@@ -79,9 +81,7 @@ def read_ood(folder: RunFolder, name: str) -> Outputs:
     """
     path = folder.predictions(f"ood/{name}")
     other = read_outputs(path)
-    (draws, members), (other_draws, other_members) = (
-        outputs.logits.shape[:2] for outputs in (read_outputs(folder.predictions("test")), other)
-    )
+    (draws, members), (other_draws, other_members) = (outputs.logits.shape[:2] for outputs in (test, other))
     if (draws, members) != (other_draws, other_members):
         raise InputError(
             f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of "

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from bayes_share.diagnose import chain, in_order
-from bayes_share.evaluation.diagnostics import function_space_convergence
+from bayes_share.errors import InputError
+from bayes_share.evaluation.diagnostics import Convergence, function_space_convergence
 from bayes_share.evaluation.elpd import elpd, elpd_differences
 from bayes_share.report.document import Cell, Column, Section, Table
 from bayes_share.report.results import RunResults
@@ -44,8 +45,11 @@ def diagnostics(runs: Sequence[RunResults]) -> Section:
 def _mixing(runs: Sequence[RunResults]) -> Table:
     rows, reasons = [], []
     for run in runs:
-        found = function_space_convergence(in_order(run.test, chain(run.folder.path)))
         draws, members = run.test.logits.shape[:2]
+        try:
+            found = function_space_convergence(in_order(run.test, chain(run.folder.path)))
+        except InputError as error:  # a chain's order is known to its checkpoint, which is read with the data
+            found = Convergence(None, None, f"the order of the draws is not known ({error})")
         values = {
             "draws": draws,
             "members": members,

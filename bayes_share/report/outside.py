@@ -1,7 +1,6 @@
 """Images from elsewhere: whether the uncertainty tells them from those of the data set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.report.best import marked
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style
-from bayes_share.report.results import RunResults, sets_in_common
+from bayes_share.report.results import RunResults, once, sets_in_common
 from bayes_share.shift import read_ood
 
 if TYPE_CHECKING:
@@ -61,14 +60,14 @@ def outside(runs: Sequence[RunResults]) -> Section | None:
     return Section("ood", "Out-of-distribution detection", lead, blocks)
 
 
-@cache
+@once
 def _scores(run: RunResults, name: str | None) -> Mapping[str, Tensor]:
     """Every score of a set of images; of the test images where no set is named."""
-    outputs = run.test if name is None else read_ood(run.folder, name)
+    outputs = run.test if name is None else read_ood(run.folder, name, run.test)
     return ood_scores(outputs, run.train_features)
 
 
-@cache
+@once
 def _intervals(run: RunResults, name: str) -> Mapping[str, Estimate]:
     found = detection_intervals(_scores(run, None)[SHOWN], _scores(run, name)[SHOWN])
     return {key: Estimate(value.value, value.error, 1) for key, value in found.items()}

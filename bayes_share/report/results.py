@@ -2,11 +2,12 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +22,9 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
 from bayes_share.run_folder import RunFolder
 from bayes_share.shift import train_features
+
+P = ParamSpec("P")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,20 @@ class RunResults:
     def data(self) -> str:
         """The data set, without the folders that it lies in."""
         return short_name(str(self.config["data"]))
+
+
+def once(compute: Callable[Concatenate[RunResults, P], Found]) -> Callable[Concatenate[RunResults, P], Found]:
+    """A function of a run, and of more, that computes each of its results once while there is that run."""
+    known: WeakKeyDictionary[RunResults, dict[Any, Found]] = WeakKeyDictionary()
+
+    @wraps(compute)
+    def remembered(run: RunResults, /, *more: P.args, **named: P.kwargs) -> Found:
+        found, key = known.setdefault(run, {}), (more, *named.items())
+        if key not in found:
+            found[key] = compute(run, *more, **named)
+        return found[key]
+
+    return remembered
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunResults]:

@@ -1,7 +1,6 @@
 """Robustness: accuracy, NLL and ECE of corrupted test images against how strongly they are corrupted."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import torch
 
@@ -11,7 +10,7 @@ from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.results import RunResults, sets_in_common
+from bayes_share.report.results import RunResults, once, sets_in_common
 from bayes_share.shift import corruption_scores
 
 _SHOWN_SEVERITIES = (0, *SEVERITIES)
@@ -41,7 +40,7 @@ def _types(runs: Sequence[RunResults]) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if all(f"{kind}-{severity}" in names for severity in SEVERITIES))
 
 
-@cache
+@once
 def _scores(run: RunResults, types: tuple[str, ...]) -> Mapping[int, Mapping[str, Scores]]:
     """By severity and type; of severity 0 those of the same images as they are."""
     return corruption_scores(run.folder, types)

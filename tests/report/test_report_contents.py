@@ -3,21 +3,27 @@
 import math
 import shutil
 from collections.abc import Sequence
+from gc import collect
 from pathlib import Path
+from weakref import ref
 
+import numpy as np
 import pytest
 import torch
 
+from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
+from bayes_share.inference import SGHMC
 from bayes_share.report.best import marked
 from bayes_share.report.build import build_report
 from bayes_share.report.document import Column, Report, Table
 from bayes_share.report.gallery import gallery
 from bayes_share.report.overview import SCORES, overview
 from bayes_share.report.results import RunResults, read_runs
+from bayes_share.run import run as make_run
 
 
 def table(report: Report, name: str) -> Table:
@@ -134,6 +140,26 @@ def test_images_that_are_not_there_are_said_to_be_missing(runs: list[RunResults]
     assert section is not None
     assert not section.blocks
     assert "no such file" in section.lead[0]
+
+
+def test_a_chain_whose_data_are_gone_is_reported_without_its_mixing(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (180, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(180) % 3)
+    config = RunConfig(algorithm=SGHMC(), data=f"npz:{tmp_path / 'data.npz'}", epochs=2, num_samples=4)
+    make_run(config, tmp_path / "chain", progress=False)
+    (tmp_path / "data.npz").unlink()
+    mixing = table(build_report(read_runs([tmp_path / "chain"])), "mixing")
+    assert mixing.rows[0]["min_ess"].value is None
+    assert "chain: the order of the draws is not known (npz:" in mixing.note
+
+
+def test_what_was_computed_of_a_run_goes_with_it(paths: Sequence[Path]) -> None:
+    (read,) = read_runs(paths[:1])
+    build_report([read])
+    gone = ref(read)
+    del read
+    collect()
+    assert gone() is None
 
 
 def test_images_that_are_others_by_now_are_not_shown(runs: list[RunResults], tmp_path: Path) -> None:

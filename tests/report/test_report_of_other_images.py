@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from bayes_share.evaluation import predictions
 from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
 from bayes_share.report.document import Figure, Report, Table
 from bayes_share.report.members import members
 from bayes_share.report.outside import mean_aurocs, outside
-from bayes_share.report.results import RunResults, sets_in_common
+from bayes_share.report.results import RunResults, once, read_runs, sets_in_common
 from bayes_share.report.robustness import robustness
 from bayes_share.run_folder import RunFolder
 
@@ -122,6 +123,31 @@ def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:
     assert legends["ROC curves"] == ["single", "ensemble", "dropout"]
     assert legends["Predictive entropy"] == ["photographs", "noise"]
     assert legends["Reliability"] == []
+
+
+def test_what_is_computed_of_a_run_is_computed_once(runs: list[RunResults]) -> None:
+    calls = []
+
+    @once
+    def of(run: RunResults, more: int) -> str:
+        calls.append((run.name, more))
+        return f"{run.name} {more}"
+
+    found = [of(run, more) for run in (*runs, *runs) for more in (1, 2)]
+    assert len(calls) == 6
+    assert found[:6] == found[6:] == [f"{run.name} {more}" for run in runs for more in (1, 2)]
+
+
+def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reading goes through all bytes of a file that may be larger than the memory."""
+    (fresh,) = read_runs(paths[:1])
+    assert fresh.test.logits.numel()
+    read = []
+    plain = predictions.map_arrays
+    monkeypatch.setattr(predictions, "map_arrays", lambda path, names: read.append(path) or plain(path, names))
+    assert outside([fresh]) is not None
+    assert {path.stem for path in read} == {"train", "photographs", "noise"}
+    assert len(read) == 3
 
 
 def test_means_are_over_what_all_runs_were_tried_on(runs: list[RunResults], tmp_path: Path) -> None:
