@@ -13,8 +13,8 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
     """The kind of each parameter, by its name in ``network.named_parameters()``.
 
     ``"factor"``: r or s of a rank-1 layer; ``"member"``: anything else with a row for each member (biases, norms, and
-    how much of each template a layer takes); ``"base"``: what is shared by all members, which in a network that is no
-    ensemble is everything else.
+    how much of each template a layer takes), be it a single one, as in layers that share within one network;
+    ``"base"``: what has no such axis, and so is shared by all members.
     """
     kinds: dict[str, ParameterKind] = {name: "base" for name, _ in network.named_parameters()}
     for prefix, module in network.named_modules():

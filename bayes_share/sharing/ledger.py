@@ -64,16 +64,20 @@ class Ledger:
             ("members", f"{self.members:,}"),
             ("parameters stored", f"{self.stored:,} ({self.bytes / 2**20:,.1f} MiB with {self.buffers:,} buffers)"),
             ("parameters used", f"{self.used:,}, {self.used / max(1, self.stored):.2f} times what is stored"),
-            ("shared by all members", f"{self.base:,}"),
-            ("own biases and norms", f"{self.member:,}"),
-            ("rank-1 factors", f"{self.factor:,}; a member adds {self.overhead:.1%} of the base with its own"),
         ]
+        if self.members > 1:
+            lines += [
+                ("shared by all members", f"{self.base:,}"),
+                ("own biases and norms", f"{self.member:,}; with its factors a member adds {self.overhead:.1%}"),
+            ]
         if self.weights:
-            lines.append(
-                ("uses of base weights", f"{self.uses:,} of {self.weights:,}; {self.per_use:,.1f} factors each")
-            )
+            uses = f"{self.weights:,}, used {self.uses:,} times"
+            lines += [
+                ("base weights", uses),
+                ("rank-1 factors", f"{self.factor:,}; {self.per_use:,.1f} for each use"),
+            ]
         if self.flops is not None:
-            lines.append(("FLOPs per prediction", f"{self.flops:,}, all members together"))
+            lines.append(("FLOPs per prediction", f"{self.flops:,}" + ", all members together" * (self.members > 1)))
         if self.not_shared:
             lines.append(("not shared (one use)", ", ".join(self.not_shared)))
         width = max(len(name) for name, _ in lines)
@@ -97,9 +101,9 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     parameters stored      11,200 (0.0 MiB with 0 buffers)
     parameters used        40,400, 3.61 times what is stored
     shared by all members  10,000
-    own biases and norms   400
-    rank-1 factors         800; a member adds 3.0% of the base with its own
-    uses of base weights   4 of 1; 200.0 factors each
+    own biases and norms   400; with its factors a member adds 3.0%
+    base weights           1, used 4 times
+    rank-1 factors         800; 200.0 for each use
     """
     parameters = dict(net.named_parameters())
     counts = {"base": 0, "member": 0, "factor": 0}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers import computing
-from bayes_share.sharing import Ledger, ensemble, ledger
+from bayes_share.sharing import Ledger, ensemble, ledger, share_layers
 
 MEMBERS = 3
 CONV, NORM, LINEAR, BIAS = 4 * 3 * 3 * 3, 2 * 4, 5 * 64, 5
@@ -107,7 +107,7 @@ def test_a_convolution_with_groups_and_strides() -> None:
 def test_an_ensemble_of_one_shares_nothing_and_says_so() -> None:
     found = ledger(ensemble(net(), 1))
     assert found.not_shared == ("network.0.weight", "network.3.weight")
-    assert str(found).endswith("not shared (one use)   network.0.weight, network.3.weight")
+    assert str(found).endswith("not shared (one use)  network.0.weight, network.3.weight")
     assert ledger(ensemble(nn.Linear(4, 4), 1)).not_shared == ("network.weight",)
 
 
@@ -118,12 +118,25 @@ def test_what_is_printed() -> None:
         ["parameters stored", "679 (0.0 MiB with 9 buffers)"],
         ["parameters used", "1,323, 1.95 times what is stored"],
         ["shared by all members", "436"],
-        ["own biases and norms", "15"],
-        ["rank-1 factors", "228; a member adds 18.6% of the base with its own"],
-        ["uses of base weights", "6 of 2; 38.0 factors each"],
+        ["own biases and norms", "15; with its factors a member adds 18.6%"],
+        ["base weights", "2, used 6 times"],
+        ["rank-1 factors", "228; 38.0 for each use"],
         ["FLOPs per prediction", "12,288, all members together"],
     ]
     assert len({len(line) - len(re.split(r"\s{2,}", line)[1]) for line in lines}) == 1
+
+
+def test_what_is_printed_of_one_network_says_nothing_of_members() -> None:
+    shared = share_layers(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)))
+    lines = str(ledger(shared, torch.zeros(1, 4))).splitlines()
+    assert [re.split(r"\s{2,}", line) for line in lines] == [
+        ["members", "1"],
+        ["parameters stored", "40 (0.0 MiB with 0 buffers)"],
+        ["parameters used", "40, 1.00 times what is stored"],
+        ["base weights", "1, used 2 times"],
+        ["rank-1 factors", "16; 8.0 for each use"],
+        ["FLOPs per prediction", "64"],
+    ]
 
 
 def test_an_example_that_the_network_refuses() -> None:
