@@ -24,6 +24,7 @@ from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
 from bayes_share.inference import Training, factor_draws
 from bayes_share.interrupt import InterruptedRun, interruptible
+from bayes_share.lock import alone_in
 from bayes_share.run_folder import RunFolder, check_folder
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
@@ -43,21 +44,23 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         progress: whether a bar is shown.
 
     Raises:
-        InputError: what cannot be used in the config, or a folder that exists or is of another run.
+        InputError: what cannot be used in the config, or a folder that exists, is of another run, or in which another
+            process is at work.
         RunError: the loss is no number any more, or the disk is full.
         InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint.
     """
     folder = RunFolder(path)
-    check_folder(folder, config, resume)
-    if folder.summary.is_file():
-        _say(f"{path} is finished")
-        return folder
-    training = _training(config)
-    if (saved := folder.checkpoints.load(_say)) is not None:
-        training.load_state_dict(saved)
-    with interruptible() as is_interrupted:
-        _train(training, folder, config, is_interrupted, progress)
-    _finish(training, folder, config)
+    with alone_in(path):
+        check_folder(folder, config, resume)
+        if folder.summary.is_file():
+            _say(f"{path} is finished")
+            return folder
+        training = _training(config)
+        if (saved := folder.checkpoints.load(_say)) is not None:
+            training.load_state_dict(saved)
+        with interruptible() as is_interrupted:
+            _train(training, folder, config, is_interrupted, progress)
+        _finish(training, folder, config)
     return folder
 
 

@@ -25,7 +25,7 @@ ORDER = (
     ("inference",),
     ("evaluation",),
     ("config", "presets"),
-    ("interrupt", "run_folder"),
+    ("interrupt", "lock", "run_folder"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

@@ -13,6 +13,7 @@ from bayes_share.config import RunConfig, read_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, RunError, unknown
 from bayes_share.files import write_atomically
+from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_options
 from bayes_share.run_folder import RunFolder
 from bayes_share.study.cluster import run_all_on_ray
@@ -72,9 +73,10 @@ def _make(kind: Study, arguments: list[str]) -> None:
     of_runs = {name: options[name] for name in kind.run_options}
     configs = kind.configs(preset, {name: options[name] for name in grid}, options["seeds"], of_runs)
     check_settings(configs)
-    check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options["jobs"])
     asked = {name: options[name] for name in known}
-    _run(kind, configs, out, asked, options)
+    with alone_in(out):
+        check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options["jobs"])
+        _run(kind, configs, out, asked, options)
 
 
 def _run(
