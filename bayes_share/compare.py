@@ -1,6 +1,5 @@
 """Runs side by side: a table of their scores and a picture of their calibration."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run_folder import RunFolder, finished_run
+from bayes_share.run_folder import RunFolder, finished_run, read_summary
 
 
 def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
@@ -33,20 +32,12 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
     """
     folders = finished_runs(runs, split)
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
-    summaries = {name: _summary(folder) for name, folder in folders.items()}
+    summaries = {name: read_summary(folder) for name, folder in folders.items()}
     rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
     costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     reliability_picture(predictions, picture)
     columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
     return "\n\n".join([format_table(list(rows[0]), rows), "One network of each run:", format_table(columns, costs)])
-
-
-def _summary(folder: RunFolder) -> dict[str, Any]:
-    try:
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        return {name: summary[name] for name in ("parameters", "seconds", "costs")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume") from error
 
 
 def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dict[str, Cell]:
@@ -87,16 +78,8 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
 
 def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
     """Whether runs noted other test images; sets that are sorted by class may have the same labels."""
-    ours, theirs = (_noted_images(folder) for folder in (one, other))
-    return None not in (ours, theirs) and ours != theirs
-
-
-def _noted_images(folder: RunFolder) -> Any:
-    """None of a run from before they were noted, and where the summary is damaged, which is said elsewhere."""
-    try:
-        return json.loads(folder.summary.read_text(encoding="utf-8")).get("test_images")
-    except (OSError, ValueError, AttributeError):
-        return None
+    ours, theirs = (read_summary(folder).get("test_images") for folder in (one, other))
+    return None not in (ours, theirs) and ours != theirs  # older runs did not note them
 
 
 def _data(folder: RunFolder) -> str:

@@ -1,5 +1,7 @@
 """The folder of a run: where its files are, and whether a run can begin, go on or be read there."""
 
+import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +10,8 @@ from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.inference.checkpoint import Checkpoints
+
+_NOTED = {"parameters", "seconds", "costs", "device", "versions"}  # in every summary
 
 _MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
 
@@ -62,6 +66,42 @@ class RunFolder:
             kind, _, severity = name.rpartition("-")
             found.setdefault(kind, []).append(int(severity))
         return {kind: sorted(severities) for kind, severities in found.items()}
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any]:
+    """What a finished run cost: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device`` and ``versions``.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+    """
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, folder.summary) from error
+    if not isinstance(summary, dict) or not set(summary) >= _NOTED:
+        raise _damaged(folder, folder.summary)
+    return summary
+
+
+def read_history(folder: RunFolder) -> list[dict[str, float]]:
+    """The figures of each epoch of a finished run.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+    """
+    try:
+        with folder.metrics.open(encoding="utf-8", newline="") as file:
+            history = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, folder.metrics) from error
+    if not history or "seconds" not in history[-1]:
+        raise _damaged(folder, folder.metrics)
+    return history
+
+
+def _damaged(folder: RunFolder, file: Path) -> InputError:
+    again = f"bayes-share fit --resume --out {folder.path}"
+    return InputError(f"{file} is damaged or missing: remove {folder.summary}, and have it written again by {again}")
 
 
 def finished_run(path: Path) -> RunFolder:

@@ -55,11 +55,7 @@ def members(runs: Sequence[RunResults]) -> Section | None:
     if not several:
         return None
     found = [diversity(run.test) for run in several]
-    warnings = [
-        f"{run.name}: {one.axis}s {i} and {j} give the same logits, bit for bit: they are one, and something is wrong."
-        for run, one in zip(several, found, strict=True)
-        for i, j in one.identical
-    ]
+    warnings = [_repetition(run, one) for run, one in zip(several, found, strict=True) if one.identical]
     lead = [
         "Predictions are averaged, which helps only where those that are averaged differ.",
         *(warnings or ["No two are identical."]),
@@ -69,6 +65,16 @@ def members(runs: Sequence[RunResults]) -> Section | None:
     each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
     blocks: list[Block] = [health, *each, *_factors(several)]
     return Section("members", "Member health", lead, blocks)
+
+
+def _repetition(run: RunResults, found: Diversity) -> str:
+    """What to say where the logits of some are those of others, bit for bit."""
+    repeated = sorted({later for _, later in found.identical})
+    count = len(found.accuracy)
+    differ = f"{run.name}: of {count} {found.axis}s only {count - len(repeated)} give logits of their own"
+    if found.axis == "draw":
+        return f"{differ}: a point has one draw, a chain those that it kept, and one that does not move a single one."
+    return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
 
 
 def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:

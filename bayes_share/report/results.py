@@ -1,7 +1,5 @@
 """The runs of a report: what their folders hold, read once."""
 
-import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -20,7 +18,7 @@ from bayes_share.config import read_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import train_features
 
 P = ParamSpec("P")
@@ -147,13 +145,4 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_run(name: str, folder: RunFolder) -> RunResults:
-    try:
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        with folder.metrics.open(encoding="utf-8", newline="") as file:
-            history = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder.path}: its summary or metrics are missing or damaged: run it again") from error
-    missing = {"parameters", "seconds", "costs", "versions", "device"} - set(summary)
-    if missing or not history:
-        raise InputError(f"{folder.summary} is damaged: remove it, and finish the run again by --resume")
-    return RunResults(name, folder, read_config(folder.config), summary, history)
+    return RunResults(name, folder, read_config(folder.config), read_summary(folder), read_history(folder))

@@ -2,19 +2,17 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.files import write_atomically
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.study.definition import Trial
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)
@@ -57,17 +55,11 @@ def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
         InputError: files that are missing or damaged.
     """
     scores = score(read_predictions(folder.predictions("test")))
-    try:
-        with folder.metrics.open(encoding="utf-8", newline="") as file:
-            history = [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
-        seconds = history[-1]["seconds"]
-        parameters = int(json.loads(folder.summary.read_text(encoding="utf-8"))["parameters"])
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise InputError(
-            f"{folder.metrics} or {folder.summary} is missing or damaged: remove {folder.path}, and run it again"
-        ) from error
+    history, parameters = read_history(folder), int(read_summary(folder)["parameters"])
     named = {name: float(getattr(scores, name)) for name in ("accuracy", "nll", "brier", "ece")}
-    return Result(trial, {**named, "error": 1 - named["accuracy"], "seconds": seconds}, history, parameters)
+    return Result(
+        trial, {**named, "error": 1 - named["accuracy"], "seconds": history[-1]["seconds"]}, history, parameters
+    )
 
 
 def cells(values: Mapping[str, Estimate], signed: bool) -> dict[str, Cell]:

@@ -215,7 +215,10 @@ def test_a_run_given_twice_is_refused(paths: Sequence[Path]) -> None:
     [
         (lambda folder: (folder / "summary.json").write_text("{}"), "damaged"),
         (lambda folder: (folder / "summary.json").unlink(), "not finished"),
-        (lambda folder: (folder / "metrics.csv").write_text("epoch\nabc\n"), "missing or damaged"),
+        (
+            lambda folder: (folder / "metrics.csv").write_text("epoch\nabc\n"),
+            "metrics.csv is damaged or missing: remove",
+        ),
         (lambda folder: (folder / "config.yaml").unlink(), "is not a run"),
     ],
 )
