@@ -113,9 +113,9 @@ class RunConfig:
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
 
-    def load_data(self) -> Data:
-        """Read the data set."""
-        return load_data(self.data, self.data_dir, self.split_seed, self.augment, self.hold_out)
+    def load_data(self, download: bool = True) -> Data:
+        """Read the data set, and download it where it is not there and may be downloaded."""
+        return load_data(self.data, self.data_dir, self.split_seed, self.augment, self.hold_out, download)
 
     def build(self, data: Data) -> Build:
         """A function that gives a freshly initialised model for the data."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from jaxtyping import Float64
 from torch import Tensor
 
+from bayes_share.data.cifar10c import CIFAR10C_EXTRA
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
@@ -17,7 +18,7 @@ from bayes_share.evaluation.predictions import Outputs, Predictions, read_output
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.probe import Probes, images_to_corrupt, probe
+from bayes_share.probe import CIFAR10C, Probes, images_to_corrupt, probe
 from bayes_share.run_folder import RunFolder
 
 ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
@@ -44,7 +45,7 @@ def shift_tables(runs: Mapping[str, RunFolder], probes: Probes, by: str = "entro
     types = list(probes.corruption_types)
     own = [kind for kind in types if kind in CORRUPTIONS]
     official = [kind for kind in types if kind not in CORRUPTIONS]
-    for what, kinds in ((f"{', '.join(own)}", own), ("all types of CIFAR-10-C", official)):
+    for what, kinds in ((f"{', '.join(own)}", own), ("the 15 types of CIFAR-10-C's benchmark", averaged(official))):
         if kinds:
             tables += [f"Corrupted test images, means over {what}:", corruption_table(runs, kinds)]
     return "\n\n".join(tables)
@@ -125,6 +126,16 @@ _WHY = {
     "mutual-information": "it takes several draws or members",
     "k-nn": "it takes a network that ends with a linear layer",
 }
+
+
+def averaged(types: Sequence[str]) -> tuple[str, ...]:
+    """The types of corruption that means are over: the 15 of the benchmark CIFAR-10-C where they are there, else all.
+
+    >>> averaged(["contrast", "cifar-10-c-fog", "cifar-10-c-spatter"])
+    ('cifar-10-c-fog',)
+    """
+    extra = {f"{CIFAR10C}-{kind}" for kind in CIFAR10C_EXTRA}
+    return tuple(kind for kind in types if kind.startswith(CIFAR10C) and kind not in extra) or tuple(types)
 
 
 def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict[str, Scores]]:

@@ -31,8 +31,10 @@ CIFAR10C_TYPES = (
     "speckle_noise",
     "zoom_blur",
 )
-"""All types of which there is a file; the benchmark's means are over those without gaussian_blur, saturate, spatter and
-speckle_noise, which are meant for choosing with."""
+"""All types of which there is a file."""
+
+CIFAR10C_EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
+"""Those that are meant for choosing with; the benchmark's means are over the other 15."""
 
 _IMAGES = 10_000  # of each severity
 _SEVERITIES = 5

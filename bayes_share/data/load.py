@@ -29,6 +29,7 @@ def load_data(
     split_seed: int = 0,
     augment: str = "auto",
     hold_out: tuple[int, ...] = (),
+    download: bool = True,
 ) -> Data:
     """Read a data set into memory, as uint8 on the CPU, in three parts.
 
@@ -46,6 +47,7 @@ def load_data(
             ``crop`` for other downloads, and ``none`` for everything else.
         hold_out: classes that are left out of all three parts; the other ones are numbered anew, in their order. Test
             images of the classes that are left out are kept as ``held_out``.
+        download: whether a set of torchvision's is downloaded where it is not there.
 
     Returns:
         the data, with the moments of its training pixels.
@@ -56,7 +58,7 @@ def load_data(
     """
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
-    source = read_source(name, Path(data_dir).expanduser())
+    source = read_source(name, Path(data_dir).expanduser(), download)
     train, validation, test = three_parts(source, split_seed, name)
     class_names = _class_names(source, int(train.labels.max()) + 1, name)
     held_out = None
@@ -78,18 +80,19 @@ def load_data(
     )
 
 
-def read_source(name: str, data_dir: Path) -> Source:
+def read_source(name: str, data_dir: Path, download: bool = True) -> Source:
     """What is stored under the name of a data set, before it is divided.
 
     Args:
         name: as `load_data` takes it.
         data_dir: where downloads are kept.
+        download: whether a set of torchvision's is downloaded where it is not there.
 
     Raises:
         InputError: if the name is unknown, or what it names is missing, damaged or of another form.
     """
     try:
-        return _read(name, data_dir)
+        return _read(name, data_dir, download)
     except OSError as error:
         raise InputError(f"{name}: {' '.join(str(error).split())}") from error
 
@@ -104,7 +107,7 @@ def short_name(name: str) -> str:
     return Path(path).stem if path else kind
 
 
-def _read(name: str, data_dir: Path) -> Source:
+def _read(name: str, data_dir: Path, download: bool) -> Source:
     """Torchvision and Pillow are imported only for the sets that need them."""
     kind, _, path = name.partition(":")
     if name == "digits":
@@ -112,7 +115,7 @@ def _read(name: str, data_dir: Path) -> Source:
     if name in DOWNLOADED:
         from bayes_share.data.torchvision_sets import read_torchvision
 
-        return read_torchvision(name, data_dir)
+        return read_torchvision(name, data_dir, download)
     if kind == "npz" and path:
         return read_npz(Path(path).expanduser())
     if kind == "folder" and path:

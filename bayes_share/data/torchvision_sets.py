@@ -23,21 +23,24 @@ _CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 _FAILURES = (OSError, RuntimeError, HTTPException, TarError, EOFError, ValueError, AssertionError)
 
 
-def read_torchvision(name: str, data_dir: Path) -> Source:
-    """A data set that torchvision knows, downloaded into `data_dir` if it is not there.
+def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source:
+    """A data set that torchvision knows.
 
     Args:
         name: ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or ``fashion_mnist``.
         data_dir: where its files are, or go to.
+        download: whether it is downloaded if it is not there.
 
     Raises:
-        InputError: if it is not there and cannot be downloaded, or is damaged.
+        InputError: if it is not there and is not downloaded, or is damaged.
     """
     class_name, *parts = _CLASSES[name]
     try:
-        train, test = (getattr(datasets, class_name)(str(data_dir), download=True, **part) for part in parts)
+        train, test = (getattr(datasets, class_name)(str(data_dir), download=download, **part) for part in parts)
     except _FAILURES as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if not download:
+            raise InputError(f"{name}: not found whole in {str(data_dir)!r}") from error
         raise InputError(
             f"{name}: neither found whole in {str(data_dir)!r} nor downloaded there ({reason}); "
             f"check the network and the disk, and delete what is damaged there"

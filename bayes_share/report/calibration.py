@@ -94,12 +94,14 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
     """A table for each score: before, and after each method, fitted on the validation predictions."""
     scores = [column for column in SCORES if column.key in ("nll", "ece", "accuracy")]
     rows: dict[str, list[dict[str, Cell]]] = {column.key: [] for column in scores}
+    reasons: dict[str, None] = {}
     for run in runs:
         found = {"none": (run.log_probs, run.test.labels)}
         for method in get_args(CalibrationMethod):
             try:
                 calibrated = calibrate(method, run.validation, run.test)
-            except InputError:  # too few validation images for this method
+            except InputError as error:  # too few validation images for this method
+                reasons[f"{run.name}, {method}: {error}."] = None
                 continue
             found[method] = (log_probs(calibrated.logits), calibrated.labels)
         for column in scores:
@@ -112,6 +114,7 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
             for method in ("none", *get_args(CalibrationMethod))
         ]
         note = "Fitted on the validation images, to the average over draws and members; reported on the test images."
+        note = " ".join([note, *reasons])
         name = column.title.partition(" [")[0]
         title = f"{name[0].upper()}{name[1:]} before and after post-hoc calibration"
         tables.append(Table(f"posthoc-{column.key}", title, (RUN, *columns), rows[column.key], note))

@@ -60,5 +60,10 @@ def _mixing(runs: Sequence[RunResults]) -> Table:
         rows.append({"run": Cell(run.name), **{key: Cell(value) for key, value in values.items()}})
         if found.reason is not None:
             reasons.append(f"{run.name}: {found.reason}.")
-    note = " ".join(["Of the log-probability of each test image's label; each member is a chain.", *reasons])
+    note = (
+        "Of the log-probability of each test image's label; each member is a chain. Draws of a Markov chain can be "
+        "trusted where r-hat is near 1. Those of other methods are independent within a member: there a larger one "
+        "only says that members predict differently."
+    )
+    note = " ".join([note, *reasons])
     return Table("mixing", "Do the draws agree?", (_RUN, *_MIXING), rows, note)

@@ -31,7 +31,7 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
     if count < 1:
         return None
     try:
-        data = RunConfig.from_flat(runs[0].config).load_data()
+        data = RunConfig.from_flat(runs[0].config).load_data(download=False)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])

@@ -28,12 +28,12 @@ _AUROC = Column(
     "by predictive entropy, the mean over the sets that all runs were tried on",
 )
 _CORRUPTED = Column(
-    "corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over the corruptions that all were tried on"
+    "corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over corruptions; see Robustness"
 )
 _COSTS = (
     Column("networks", "predictions", ",", about="draws times members that are averaged"),
     Column("parameters", "parameters", ",", about="stored by all networks of the run"),
-    Column("seconds", "training [s]", ",.0f", 1, "lower", "the time that training took"),
+    Column("seconds", "training [s]", ",.1f", 1, "lower", "the time that training took"),
 )
 
 

@@ -11,7 +11,7 @@ from bayes_share.evaluation.scores import Scores
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing
 from bayes_share.report.results import RunResults, once, sets_in_common
-from bayes_share.shift import corruption_scores
+from bayes_share.shift import averaged, corruption_scores
 
 _SHOWN_SEVERITIES = (0, *SEVERITIES)
 _SHOWN = {"accuracy": ("accuracy", "accuracy [%]", 100), "nll": ("NLL", "NLL [nat]", 1), "ece": ("ECE", "ECE", 1)}
@@ -24,12 +24,13 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
         return None
     tried = [run for run in runs if run.folder.corruption_sets()]
     size = tried[0].folder.sets("corruptions")[f"{types[0]}-1"]
-    ways = "1 way" if len(types) == 1 else f"{len(types)} ways"
+    ways, means = "1 way" if len(types) == 1 else f"{len(types)} ways", averaged(types)
+    over = "them" if means == types else f"the {len(means)} that the benchmark CIFAR-10-C counts"
     lead = [
-        f"Test images ({size}), corrupted in {ways}, each in 5 severities; shown is the mean over the ways. Severity 0 "
-        "is the same images as they are."
+        f"Test images ({size}), corrupted in {ways}, each in 5 severities; means are over {over}. Severity 0 is the "
+        "same images as they are."
     ]
-    blocks: list[Block] = [_curves(runs, types), _by_severity(tried, types), _by_type(tried, types)]
+    blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, blocks)
 
 
@@ -47,8 +48,8 @@ def _scores(run: RunResults, types: tuple[str, ...]) -> Mapping[int, Mapping[str
 
 
 def mean_corrupted_accuracies(runs: Sequence[RunResults]) -> list[Estimate | None]:
-    """Over all corruptions and severities, with the standard error over images; None of a run that was not tried."""
-    types = _types(runs)
+    """Over types and severities, with the standard error over images; None of a run that was not tried."""
+    types = averaged(_types(runs))
     return [_mean_accuracy(run, types) if types and run.folder.corruption_sets() else None for run in runs]
 
 
@@ -74,7 +75,7 @@ def _curves(runs: Sequence[RunResults], types: tuple[str, ...]) -> Figure:
         draw = line_drawing(title, "severity", label, lines, (0.0, 5.0), points=True)
         words = ", ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
         panels.append(Panel(f"corruption-{key}", f"{label} against severity: {words}", draw))
-    return Figure("Against severity", panels, "The mean over all ways of corrupting.", [run.name for run in runs])
+    return Figure("Against severity", panels, "The mean over the ways of corrupting.", [run.name for run in runs])
 
 
 def _by_severity(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:

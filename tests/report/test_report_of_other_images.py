@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from bayes_share.evaluation import predictions
 from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
 from bayes_share.report.document import Figure, Report, Table
+from bayes_share.report.gallery import gallery
 from bayes_share.report.members import members
 from bayes_share.report.outside import mean_aurocs, outside
 from bayes_share.report.results import RunResults, once, read_runs, sets_in_common
@@ -64,6 +65,40 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         assert by_severity["0"].value == pytest.approx(run.right.double().mean().item())
         assert by_severity["5"].value == pytest.approx((shares[4] + shares[9]) / 2)
         assert by_severity["5"].value < by_severity["0"].value
+
+
+def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[RunResults], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].folder.path, tmp_path / "copy")
+    there = tmp_path / "copy" / "predictions" / "corruptions"
+    sets = (there / "sets.json").read_text()
+    names = {"contrast": "cifar-10-c-fog", "rotate": "cifar-10-c-spatter"}
+    for name, other in names.items():
+        sets = sets.replace(name, other)
+        for severity in range(1, 6):
+            (there / f"{name}-{severity}.npz").rename(there / f"{other}-{severity}.npz")
+    (there / "sets.json").write_text(sets)
+    section = robustness(read_runs([tmp_path / "copy"]))
+    assert section is not None
+    assert "means are over the 1 that the benchmark CIFAR-10-C counts" in section.lead[0]
+    by_severity, by_type = (block for block in section.blocks if isinstance(block, Table))
+    found = {row["corruption"].value: row["accuracy/copy"].value for row in by_type.rows}
+    means = next(row for row in by_severity.rows if row["score"].value == "accuracy")
+    assert np.mean([means[str(severity)].value for severity in range(1, 6)]) == pytest.approx(found["cifar-10-c-fog"])
+    assert found["cifar-10-c-fog"] != found["cifar-10-c-spatter"]
+
+
+def test_a_report_downloads_nothing(runs: list[RunResults], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def cifar10(root: str, train: bool, download: bool) -> None:
+        asked.append(download)
+        raise RuntimeError("Dataset not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", cifar10)
+    section = gallery([replace(runs[0], config=runs[0].config | {"data": "cifar10", "data_dir": "nowhere"})], 3)
+    assert section is not None
+    assert section.lead == ["The images are not here to be shown: cifar10: not found whole in 'nowhere'."]
+    assert asked == [False]
 
 
 def test_a_run_may_be_called_as_a_column_is(runs: list[RunResults]) -> None:
