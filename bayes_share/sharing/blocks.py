@@ -34,6 +34,10 @@ def share_groups(
     Block (a, b) of a weight is ``W ∘ (s_ab r_abᵀ)``, with W of 1 / groups of the channels: the idea of BatchEnsemble
     (arXiv 2002.06715, eq. 1) inside one layer. Biases stay as they are. The network handed in is left alone. It may be
     an `Ensemble`, or share weights between layers (`share_layers`); in either order the same is shared.
+    What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+
+    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there, without
+    factors, which only the layer applies: leave such a layer out.
 
     The base block starts as the first block of the weight.
 
