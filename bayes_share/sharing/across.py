@@ -41,8 +41,8 @@ def share_layers(
     is left alone. It may be an `Ensemble`, or cut into groups (`share_groups`); in either order the same is shared.
     What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
 
-    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there, without
-    factors, which only the layer applies: leave such a layer out.
+    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
+    the layer applies its factors: leave such a layer out.
 
     The base weight starts as the first layer's, and templates as those of the first `templates` layers, each of which
     begins with its own, and the others with one of them in turn.

@@ -36,8 +36,8 @@ def share_groups(
     an `Ensemble`, or share weights between layers (`share_layers`); in either order the same is shared.
     What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
 
-    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there, without
-    factors, which only the layer applies: leave such a layer out.
+    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
+    the layer applies its factors: leave such a layer out.
 
     The base block starts as the first block of the weight.
 

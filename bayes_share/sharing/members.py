@@ -233,8 +233,8 @@ def ensemble(
     Every linear layer, convolution, embedding and attention, by exact type, keeps its weight as the base weight, and
     gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone; it
     may share weights within itself already (`share_layers`, `share_groups`): each member's factors multiply into those.
-    With ``init="ones"`` every member computes in eval mode what it does. What is frozen stays frozen, and its factors are
-    too; `parameter_kinds` tells which parameters are factors.
+    With ``init="ones"`` every member computes in eval mode what it does. What is frozen stays frozen, and its factors
+    are too; `parameter_kinds` tells which parameters are factors.
 
     Args:
         net: any network whose inputs and outputs have the batch first, trained or not.
