@@ -93,5 +93,5 @@ def nearest_distance(
     total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
     for own, train in zip(features.double(), train_features.double(), strict=True):
         distances = (torch.cdist(part, train) for part in own.split(_AT_A_TIME))
-        total += torch.cat([part.kthvalue(k, dim=-1).values for part in distances])
+        total += torch.cat([part.topk(k, largest=False).values[:, -1] for part in distances])
     return total / members
