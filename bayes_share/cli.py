@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,12 +64,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"bayes-share: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("bayes-share: not enough memory: take a smaller network, batch or number of members", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
         print(f"bayes-share: {str(error) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # what read the output, as `head` does, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anywhere to flush to at the end
         return 141
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it by a `RuntimeError`, of a kind of its own only on a GPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -136,7 +148,7 @@ def _fit(arguments: list[str]) -> None:
         print(f"there is no run in {out} yet; it begins", file=sys.stderr)
     with _showing_log():
         run(config, out, options["resume"], options["progress"])
-    print(f"run in {out}; 'bayes-share evaluate {out}' shows its scores")
+    print(f"run in {out}; 'bayes-share evaluate {shlex.quote(str(out))}' shows its scores")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class RunConfig:
             and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W channels in the
             first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W" (28_10).
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
-        dropout: probability of dropout.
+        dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
         init: start of the rank-1 factors: "normal", "random_sign" or "ones".
         init_sd: standard deviation of "normal".

@@ -7,8 +7,11 @@ from typing import Literal
 from bayes_share.compare import compare, finished_runs
 from bayes_share.diagnose import diagnose, export_arviz
 from bayes_share.errors import InputError
+from bayes_share.evaluation.arviz_data import check_arviz_path
+from bayes_share.evaluation.style import check_picture
 from bayes_share.options import OptionParser
 from bayes_share.probe import Probes
+from bayes_share.run_folder import check_output
 from bayes_share.shift import shift_tables
 
 
@@ -26,13 +29,17 @@ def evaluate(arguments: Sequence[str]) -> None:
     folders = {name: Path(name) for name in options.runs}
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
+    picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
     found = finished_runs(folders, options.split)
+    check_picture(picture)
+    check_output(picture)
+    if options.arviz is not None:
+        check_arviz_path(Path(options.arviz))
     shifted = None
     if options.ood or options.corruptions is not None:
         corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
         probes = Probes(tuple(options.ood or ()), corruptions, options.ood_images, options.corruption_images)
         shifted = shift_tables(found, probes, options.ood_score)
-    picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
     print(compare(folders, picture, options.split))
     if shifted is not None:
         print(f"\n{shifted}\n")

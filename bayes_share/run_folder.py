@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +70,22 @@ class RunFolder:
         return {kind: sorted(severities) for kind, severities in found.items()}
 
 
+def check_output(path: Path) -> None:
+    """See whether a file may be written there, before it is computed what is to be in it.
+
+    Raises:
+        InputError: it is a folder or a file of a run, or its folder is none that can be written in.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: {parent} is no folder that may be written in")
+    folder = RunFolder(path.parent)
+    if path in (folder.config, folder.metrics, folder.summary, folder.factors) and folder.config.is_file():
+        raise InputError(f"{path} belongs to the run in {folder.path}: give another name")
+
+
 def read_summary(folder: RunFolder) -> dict[str, Any]:
     """What a finished run cost: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device`` and ``versions``.
 
@@ -100,7 +118,7 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
 
 
 def _damaged(folder: RunFolder, file: Path) -> InputError:
-    again = f"bayes-share fit --resume --out {folder.path}"
+    again = f"bayes-share fit --resume --out {shlex.quote(str(folder.path))}"
     return InputError(f"{file} is damaged or missing: remove {folder.summary}, and have it written again by {again}")
 
 
@@ -113,10 +131,12 @@ def finished_run(path: Path) -> RunFolder:
     folder = RunFolder(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a run: there is no such folder")
+    if (path / "study.yaml").is_file():
+        raise InputError(f"{path} is a study, not a run: its runs are in {path / 'runs'}")
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {path}")
+        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {shlex.quote(str(path))}")
     return folder
 
 

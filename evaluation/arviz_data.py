@@ -108,20 +108,29 @@ def write_arviz(data: Any, path: str | Path) -> None:
         RunError: it cannot be written.
     """
     path = Path(path)
+    check_arviz_path(path)
     if path.suffix == ".nc":
         with replacing(path) as file:
             data.to_netcdf(file.name, engine="h5netcdf")
-    elif path.suffix == ".zarr":
-        _write_zarr(data, path)
     else:
+        _write_zarr(data, path)
+
+
+def check_arviz_path(path: Path) -> None:
+    """See whether arviz data may be written there.
+
+    Raises:
+        InputError: a name that ends otherwise, a Zarr folder that exists, or no zarr.
+    """
+    if path.suffix not in (".nc", ".zarr"):
         raise InputError(f"{path}: arviz data are written as netCDF (.nc) or Zarr (.zarr)")
+    if path.suffix == ".zarr" and find_spec("zarr") is None:
+        raise InputError(f"{path}: Zarr needs the package zarr, which is not installed; netCDF (.nc) does not")
+    if path.suffix == ".zarr" and path.exists():
+        raise InputError(f"{path} exists: remove it, or give another name")
 
 
 def _write_zarr(data: Any, path: Path) -> None:
-    if find_spec("zarr") is None:
-        raise InputError(f"{path}: Zarr needs the package zarr, which is not installed; netCDF (.nc) does not")
-    if path.exists():
-        raise InputError(f"{path} exists: remove it, or give another name")
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

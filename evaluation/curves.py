@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.pictures import STYLE
 from bayes_share.evaluation.repeats import estimate
-from bayes_share.files import replacing
+from bayes_share.evaluation.style import check_picture, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,16 +80,13 @@ def convergence_picture(
         InputError: no curves, more methods in a panel than there are colours, or another suffix.
         RunError: the file cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    check_picture(path)
     methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
     if not methods:
         raise InputError(f"{path}: there are no curves to draw")
     if len(methods) > len(COLOURS):
         raise InputError(f"{path}: a picture holds at most {len(COLOURS)} methods, not {len(methods)}")
 
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -98,7 +94,7 @@ def convergence_picture(
         method: {"color": colour, "linestyle": stroke}
         for method, colour, stroke in zip(methods, COLOURS, STROKES, strict=False)
     }
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(max(5.0, 2.6 * len(panels) + 0.6), 5.6), layout="constrained")
         figure.suptitle(title)
         grid = figure.subplots(2, len(panels), sharey=True, squeeze=False)
@@ -114,8 +110,7 @@ def convergence_picture(
         _set_limits(grid[0, 0], [one for curves in panels.values() for one in curves.values()], measure)
         legend = [Line2D([], [], linewidth=1.6, **styles[method], label=method) for method in methods]
         figure.legend(handles=legend, loc="outside lower center", ncols=len(methods), frameon=False, handlelength=3.5)
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        save_figure(figure, Path(path))
 
 
 def _draw(axes: "Axes", one: Curve, x: Sequence[float], measure: Measure, style: Mapping[str, Any]) -> None:

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.pictures import STYLE
-from bayes_share.files import replacing
+from bayes_share.evaluation.style import check_picture, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,15 +44,10 @@ def factor_forest(
         InputError: no factors, other axes, a number that is not finite, no rows, or another suffix.
         RunError: the file cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    check_picture(path)
     drawing = forest_drawing(factors, num_channels)
 
-    from matplotlib import rc_context
-
-    with rc_context(STYLE), replacing(path) as file:
-        drawing.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+    save_figure(drawing, Path(path))
 
 
 def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_channels: int = 12) -> "Figure":
@@ -78,7 +72,6 @@ def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_
         if not bool(values.isfinite().all()):
             raise InputError(f"{name} has numbers that are not finite")
 
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -86,7 +79,7 @@ def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_
     columns = math.ceil(len(factors) / rows)
     members = min(_MEMBERS, max(values.shape[1] for values in factors.values()))
     height = 0.12 * members * min(num_channels, max(values.shape[2] for values in factors.values())) + 1.0
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(2.7 * columns + 0.5, max(2.2, height) * rows + 0.4), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (name, values) in zip(panels, factors.items(), strict=False):

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.curves import COLOURS
-from bayes_share.evaluation.pictures import STYLE
 from bayes_share.evaluation.repeats import Estimate
-from bayes_share.files import replacing
+from bayes_share.evaluation.style import check_picture, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,9 +87,7 @@ def frontier_picture(
         InputError: no plain network or measure, more networks or kinds than can be told apart, or another suffix.
         RunError: the file cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    check_picture(path)
     if not plain or not measures:
         raise InputError(f"{path}: there are no plain networks, or no measures, to draw")
     if len(plain) > len(ascii_lowercase):
@@ -100,7 +97,6 @@ def frontier_picture(
     if (most := max(map(len, sharing.values()), default=0)) > len(_MARKERS):
         raise InputError(f"{path}: a kind of sharing has at most {len(_MARKERS)} networks, not {most}")
 
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -117,7 +113,7 @@ def frontier_picture(
         "markeredgecolor": _GREY,
         "linestyle": "none",
     }
-    with rc_context(STYLE):
+    with styled():
         rows = math.ceil((len(styles) + 2) / 4)
         figure = Figure(figsize=(max(4.2, 3.7 * len(measures)), 4.2 + 0.19 * rows), layout="constrained")
         figure.suptitle(title, parse_math=False)
@@ -154,8 +150,7 @@ def frontier_picture(
             frameon=False,
             fontsize=8,
         )
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        save_figure(figure, Path(path))
 
 
 def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:

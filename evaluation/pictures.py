@@ -13,7 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import Reliability, reliability
 from bayes_share.evaluation.predictions import Predictions, log_probs
 from bayes_share.evaluation.scores import accuracy
-from bayes_share.files import replacing
+from bayes_share.evaluation.style import check_picture, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,15 +39,6 @@ _UNDER: Any = {
     "label": "underconfident",
 }
 _DIAGONAL: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": "calibrated"}
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.6,
-    "svg.hashsalt": "bayes_share",
-}
 
 
 def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins: int = 15) -> None:
@@ -67,18 +58,15 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
         InputError: no runs, no bins, or another suffix.
         RunError: the file cannot be written.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+    check_picture(path)
     if not runs:
         raise InputError(f"{path}: there are no runs to draw")
 
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(runs) / _PANELS_PER_ROW)
     columns = math.ceil(len(runs) / rows)
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(2.7 * columns + 0.5, 3.9 * rows + 0.3), layout="constrained")
         heights = {"height_ratios": [3, 1] * rows}
         grid = figure.subplots(2 * rows, columns, sharey="row", squeeze=False, gridspec_kw=heights)
@@ -95,8 +83,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
             upper.set_ylabel("accuracy")
             lower.set_ylabel("images [%]")
         _add_legend(figure, min(4, 2 * columns))
-        with replacing(path) as file:
-            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+        save_figure(figure, Path(path))
 
 
 def reliability_drawing(
@@ -118,10 +105,9 @@ def reliability_drawing(
     Raises:
         InputError: what `bayes_share.evaluation.calibration.reliability` refuses.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(3.0, 3.9), layout="constrained")
         upper, lower = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 1]})
         _draw_panel(upper, lower, name, probs, labels, bins)

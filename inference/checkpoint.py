@@ -51,15 +51,21 @@ class Checkpoints:
         """The content of the latest checkpoint that is whole, on the CPU; None where there is none.
 
         Args:
-            report: told about every damaged one that was passed over.
+            report: told about every damaged one that was passed over, and what is gone on from instead.
 
         Raises:
             InputError: one that is whole and holds objects, which nothing here wrote; they are not unpickled.
         """
+        damaged: list[Path] = []
         for path in self._latest_first():
             if (content := _read(path)) is not None:
+                if damaged:
+                    report(f"going on from {path}")
                 return content
-            report(f"checkpoint {path} is damaged; going on from the one before it, or anew")
+            damaged.append(path)
+            report(f"checkpoint {path} is damaged")
+        if damaged:
+            report("no checkpoint is whole: training begins anew")
         return None
 
     def _latest_first(self) -> list[Path]:

@@ -113,7 +113,10 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
             Column(method, "before" if method == "none" else method, column.form, column.factor, column.better)
             for method in ("none", *get_args(CalibrationMethod))
         ]
-        note = "Fitted on the validation images, to the average over draws and members; reported on the test images."
+        note = (
+            f"Fitted on {len(runs[0].validation.labels):,} validation images, to the average over draws and members; "
+            "reported on the test images. Fitted to few images, a map can be worse than none."
+        )
         note = " ".join([note, *reasons])
         name = column.title.partition(" [")[0]
         title = f"{name[0].upper()}{name[1:]} before and after post-hoc calibration"

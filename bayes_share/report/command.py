@@ -6,6 +6,7 @@ from pathlib import Path
 from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
 from bayes_share.options import OptionParser
+from bayes_share.run_folder import check_output
 
 
 def report(arguments: list[str]) -> None:
@@ -36,6 +37,11 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("--csv", type=str, default=None, help="file for all numbers, one in each line")
     parser.add_argument("--figures", type=str, default=None, help="folder for all figures, as PNG and SVG")
     options = parser.parse_args(arguments)
+    for name in (options.out, options.json, options.csv):
+        if name is not None:
+            check_output(Path(name))
+    if options.figures is not None:
+        check_output(Path(options.figures) / "figure.png")
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 

@@ -22,7 +22,10 @@ def costs(runs: Sequence[RunResults]) -> Section:
     """The ledger of one network of each run."""
     keys = [column.key for column in _LEDGER[1:]]
     rows = [{"run": Cell(run.name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for run in runs]
-    note = "Of one network of each run: a deep ensemble stores as many of them as it has networks."
+    note = (
+        "Of one network of each run: a deep ensemble stores, and computes with, as many of them as it has networks; "
+        "SVI learns the spreads of its guide beside them."
+    )
     return Section("costs", "Parameters and operations", [], [Table("ledger", "The ledger", _LEDGER, rows, note)])
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_share.evaluation.curves import COLOURS, STROKES
-from bayes_share.evaluation.pictures import STYLE
+from bayes_share.evaluation.style import styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,10 +63,9 @@ def line_drawing(
     """
 
     def draw(with_legend: bool) -> "Figure":
-        from matplotlib import rc_context
         from matplotlib.figure import Figure
 
-        with rc_context(STYLE):
+        with styled():
             figure = Figure(figsize=_SIZE, layout="constrained")
             axes = figure.subplots()
             for line in lines:

@@ -10,8 +10,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from bayes_share.evaluation.pictures import STYLE
-from bayes_share.files import replacing, write_atomically
+from bayes_share.evaluation.style import save_figure
+from bayes_share.files import write_atomically
 from bayes_share.report.document import Figure, Panel, Report, Table
 
 
@@ -66,15 +66,12 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     Raises:
         RunError: a file cannot be written.
     """
-    from matplotlib import rc_context
-
     paths = []
     for panel, name in file_names(report).items():
         drawing = panel.draw(True)
         for kind in ("png", "svg"):
             path = folder / f"{name}.{kind}"
-            with rc_context(STYLE), replacing(path) as file:
-                drawing.savefig(file, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            save_figure(drawing, path, dpi=200)
             paths.append(path)
     return paths
 

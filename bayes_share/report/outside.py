@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
-from bayes_share.evaluation.pictures import STYLE
 from bayes_share.evaluation.repeats import Estimate, estimate
+from bayes_share.evaluation.style import styled
 from bayes_share.report.best import marked
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing, line_style
@@ -30,7 +30,12 @@ _DETECTION = (
     Column("aupr_in", "AUPR in", ".4f", better="higher", about="precision and recall with the data set as positive"),
     Column("aupr_out", "AUPR out", ".4f", better="higher", about="the same with the other set as positive"),
     Column(
-        "fpr95", "FPR at 95 % TPR [%]", ".1f", 100, "lower", "taken for the data set where 95 % of that is accepted"
+        "fpr95",
+        "FPR at 95 % TPR [%]",
+        ".1f",
+        100,
+        "lower",
+        "of the set, where 95 % of the data set is accepted",
     ),
 )
 _LABELS = {
@@ -162,12 +167,11 @@ def _histograms(runs: Sequence[RunResults]) -> Figure:
 
 def _draw_histogram(title: str, groups: Mapping[str, Tensor]) -> Callable[[bool], "Drawing"]:
     def draw(with_legend: bool) -> "Drawing":
-        from matplotlib import rc_context
         from matplotlib.figure import Figure as MatplotlibFigure
 
         top = max(float(values.max()) for values in groups.values()) or 1.0
         edges = np.linspace(0, top, 31)
-        with rc_context(STYLE):
+        with styled():
             figure = MatplotlibFigure(figsize=(3.5, 2.9), layout="constrained")
             axes = figure.subplots()
             for i, (name, values) in enumerate(groups.items()):

@@ -32,7 +32,12 @@ _CORRUPTED = Column(
 )
 _COSTS = (
     Column("networks", "predictions", ",", about="draws times members that are averaged"),
-    Column("parameters", "parameters", ",", about="stored by all networks of the run"),
+    Column(
+        "parameters",
+        "parameters",
+        ",",
+        about="learned by all networks of the run, spreads of SVI too; without what else an algorithm keeps",
+    ),
     Column("seconds", "training [s]", ",.1f", 1, "lower", "the time that training took"),
 )
 

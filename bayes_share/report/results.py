@@ -123,8 +123,10 @@ def read_runs(paths: Sequence[Path]) -> list[RunResults]:
     Raises:
         InputError: a folder that is no run or is not finished, one given twice, damaged files, or runs of other data.
     """
-    if len({path.resolve() for path in paths}) != len(paths):
-        raise InputError("a run is given twice")
+    resolved = [path.resolve() for path in paths]
+    for path in paths:
+        if resolved.count(path.resolve()) > 1:
+            raise InputError(f"the run {path} is given twice")
     folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
     return [_read_run(name, folder) for name, folder in folders.items()]
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from bayes_share.evaluation.curves import COLOURS
-from bayes_share.evaluation.pictures import STYLE
+from bayes_share.evaluation.style import styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +29,8 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
         name: unique on the page; begins every id.
         alternative: what it shows, for those who do not see it.
     """
-    from matplotlib import rc_context
-
     file = io.StringIO()
-    with rc_context({**STYLE, "svg.fonttype": "none"}):
+    with styled(svg_fonttype="none"):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]

@@ -17,8 +17,10 @@ from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.inference import SGHMC
+from bayes_share.report import results
 from bayes_share.report.best import marked
 from bayes_share.report.build import build_report
+from bayes_share.report.command import report as report_command
 from bayes_share.report.document import Column, Report, Table
 from bayes_share.report.gallery import gallery
 from bayes_share.report.overview import SCORES, overview
@@ -203,6 +205,32 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Ru
     write_predictions(tmp_path / "predictions" / "test.npz", fewer)
     with pytest.raises(InputError, match="are runs on different data"):
         read_runs([paths[0], tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (["-o", "{run}/config.yaml"], "belongs to the run in"),
+        (["--json", "{run}/summary.json"], "belongs to the run in"),
+        (["--csv", "{run}"], "is a folder: name a file in it"),
+        (["-o", "{run}/config.yaml/page.html"], "is no folder that may be written in"),
+        (["--figures", "{run}/config.yaml"], "is no folder that may be written in"),
+    ],
+)
+def test_where_nothing_may_be_written_is_said_at_once(
+    output: list[str], says: str, paths: Sequence[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "read_runs", lambda paths: pytest.fail("too late"))
+    before = {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()}
+    with pytest.raises(InputError, match=says):
+        report_command([str(paths[0]), *(part.format(run=paths[0]) for part in output)])
+    assert {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()} == before
+
+
+def test_a_study_is_no_run_and_says_where_its_runs_are(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("seeds: 1")
+    with pytest.raises(InputError, match="is a study, not a run: its runs are in "):
+        read_runs([tmp_path])
 
 
 def test_a_run_given_twice_is_refused(paths: Sequence[Path]) -> None:

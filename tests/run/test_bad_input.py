@@ -102,6 +102,14 @@ def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixtu
     assert "mine.yaml is a config of algorithm map, not svi" in one_line(arguments, capsys)
 
 
+def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*FIT, "--ensemble-size", "1000000000000"]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "bayes-share: not enough memory: take a smaller network, batch or number of members\n"
+    )
+
+
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "torch sees no CUDA device here" in one_line([*FIT, "--device", "cuda"], capsys)

@@ -1,0 +1,60 @@
+"""How all pictures look, and how they are written. matplotlib is imported late, and its global state is not touched."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayes_share.errors import InputError
+from bayes_share.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "bayes_share",
+}
+
+
+@contextmanager
+def styled(**more: Any) -> Iterator[None]:
+    """Draw and save in the style of all pictures; a letter that its font lacks is a box, and no warning.
+
+    Args:
+        more: other settings of matplotlib's, with ``_`` in place of a dot.
+    """
+    from matplotlib import rc_context
+
+    settings = _STYLE | {name.replace("_", "."): value for name, value in more.items()}
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font")
+        yield
+
+
+def check_picture(path: str | Path) -> None:
+    """Raise an InputError unless a picture may be called so."""
+    if Path(path).suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int = 160) -> None:
+    """Write a picture as a whole or not at all; the same picture gives the same bytes.
+
+    Args:
+        figure: what is drawn.
+        path: a file that ends in ``.png`` or ``.svg``.
+        dpi: pixels in an inch of a PNG.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    with styled(), replacing(path) as file:
+        figure.savefig(file, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
