@@ -71,7 +71,7 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
         if not torch.equal(first[1], labels) or _have_other_images(first[0], folder):
             raise InputError(
                 f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
-                f"{_data(folder)}; their test images or labels differ), whose figures do not go into one table: "
+                f"{_data(folder)}): their test images or labels differ, and their figures do not go into one table; "
                 f"evaluate them one by one"
             )
     return folders
