@@ -8,11 +8,21 @@ from bayes_share.layers.factored import Factored
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.partners import base_weights, layers_of, shape_text, users_of, weight_shape
+from bayes_share.sharing.partners import (
+    base_weights,
+    layers_of,
+    listed,
+    other_weights,
+    shape_text,
+    users_of,
+    weight_shape,
+)
 
 
 def describe_sharing(net: nn.Module) -> str:
-    """Which layers share a base weight, into how many blocks it is cut, and which layers share none; a line for each.
+    """Which layers share a base weight, into how many blocks it is cut, which share none, and which cannot.
+
+    A line for each base weight, one for those that share none, and one for those that cannot.
 
     Args:
         net: any network.
@@ -33,6 +43,7 @@ def describe_sharing(net: nn.Module) -> str:
             alone.append(f"{name or 'the network itself'} ({type(layer).__name__} {shape_text(weight_shape(layer))})")
         else:
             shared[weight].append(name or "the network itself")
+            shared[weight] += [user for user in users[weight] if user not in layers and not user.startswith(f"{name}.")]
     lines = []
     for names in shared.values():
         layer = layers["" if names[0] == "the network itself" else names[0]]
@@ -41,7 +52,11 @@ def describe_sharing(net: nn.Module) -> str:
         blocks = layer.blocks() if isinstance(layer, Rank1Layer) else (1, 1)
         cut = f", in {blocks[0]}x{blocks[1]} blocks" if blocks != (1, 1) else ""
         lines.append(f"{what} {shape_text(weight_shape(layer))}{cut}: {', '.join(names)}")
-    return "\n".join([*lines, *([f"not shared: {', '.join(alone)}"] if alone else [])])
+    if alone:
+        lines.append(f"not shared: {', '.join(alone)}")
+    if rest := listed(other_weights(network)):
+        lines.append(f"of other types, or with computed weights: {rest}")
+    return "\n".join(lines)
 
 
 def weight_uses(layer: nn.Module) -> int:

@@ -34,6 +34,21 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
+def other_weights(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules with a weight that cannot be shared, by name: of another type, or with a weight that is computed."""
+    known = {part for layer in layers_of(network).values() for part in layer.modules()}
+    found: dict[str, nn.Module] = {}
+    for module, names in names_by_module(network).items():
+        if module in known:
+            continue
+        if has_computed_weight(module):
+            known.update(module.modules())
+            found[names[0]] = module
+        elif any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+            found[names[0]] = module
+    return found
+
+
 def base_weights(layer: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of a layer that it can share with others, by name."""
     return {name: weight for name, weight in layer.named_parameters() if name.endswith("weight")}
@@ -86,6 +101,8 @@ def partners(network: nn.Module, which: Which) -> list[list[str]]:
     if not groups:
         tied = [name for name in layers if others[name]]
         besides = f"; {', '.join(tied[:_SHOWN])} share theirs already" if tied else ""
+        if rest := listed(other_weights(network)):
+            besides += f"; of other types, or with computed weights, are {rest}"
         raise InputError(
             f"nothing to share for {_shown(which)}: no two layers have a weight of one type and shape; "
             f"there is {described(layers, layers)}{besides}"
@@ -98,6 +115,12 @@ def described(layers: Mapping[str, nn.Module], names: Iterable[str]) -> str:
     kinds = Counter(f"{_plain_type(layers[name]).__name__} {shape_text(weight_shape(layers[name]))}" for name in names)
     lines = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.items()]
     return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "") if lines else "no layer"
+
+
+def listed(modules: Mapping[str, nn.Module]) -> str:
+    """Modules by name and type."""
+    lines = [f"{name or 'the network itself'} ({type(module).__name__})" for name, module in modules.items()]
+    return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "")
 
 
 def shape_text(shape: Sequence[int]) -> str:
