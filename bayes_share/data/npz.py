@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from bayes_share.data.source import Source, checked_split
 from bayes_share.errors import InputError
@@ -47,6 +49,24 @@ def read_npz(path: Path) -> Source:
     raise InputError(f"npz:{path}: no such file or folder; give a .npz file, or a folder with train.npz and test.npz")
 
 
+def read_unlabelled(path: Path) -> UInt8[Tensor, "image channel height width"] | None:
+    """The images of a single file without labels; None where it has labels or is a folder, which `read_npz` reads.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: if there are no images in it, or it is damaged or of another form.
+    """
+    if not path.is_file():
+        return None
+    arrays = _arrays(path, needed=("images",))
+    if "labels" in arrays:
+        return None
+    images = arrays["images"]
+    return checked_split(images, np.zeros(images.shape[:1], dtype=np.int64), str(path)).images
+
+
 def _read_folder(folder: Path) -> Source:
     paths = {part: folder / f"{part}.npz" for part in _PARTS}
     for part in ("train", "test"):
@@ -77,7 +97,7 @@ def _read_file(path: Path) -> Source:
     return Source(**splits, class_names=class_names)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path, needed: tuple[str, ...] = ("images", "labels")) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -90,7 +110,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if "unsafely" in reason:  # of any bytes that are no archive NumPy says how to unpickle them all the same
             reason = "it is no zip archive"
         raise InputError(f"{path}: this cannot be read as an npz file without pickled objects ({reason})") from error
-    for name in ("images", "labels"):
+    for name in needed:
         if name not in arrays:
             raise InputError(f"{path}: there is no array {name!r}; it has: {', '.join(found) or 'none'}")
     return arrays

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from bayes_share.data.dataset import Data
 from bayes_share.data.form import in_form
 from bayes_share.data.load import KNOWN, read_source
+from bayes_share.data.npz import read_unlabelled
 from bayes_share.data.photographs import photograph_patches
 from bayes_share.errors import InputError, unknown
 from bayes_share.seeding import generator
@@ -83,7 +84,8 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
     How sizes and colours change is said in `in_form`.
 
     Args:
-        text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided;
+        text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided
+            (a single npz file needs no labels);
             ``noise`` (10,000 images, each value uniform and independent), ``photographs`` (1,000 patches of
             scikit-learn's two sample photographs, without a download) or ``held-out`` (test images of the classes that
             `data` was loaded without); ``NAME=`` before it names the set.
@@ -119,13 +121,21 @@ def _images(source: str, data: Data, data_dir: Path, rng: Generator) -> Tensor:
         return photograph_patches(data.image_size, rng)
     if source not in KNOWN and source.partition(":")[0] not in ("npz", "folder"):
         raise _unknown(source)
-    found = None if source == data.name else read_source(source, data_dir)
-    split = None if found is None else found.train if found.test is None else found.test
-    if split is None or _share_of(data, split.images) > _ITSELF:
+    images = None if source == data.name else _of_source(source, data_dir)
+    if images is None or _share_of(data, images) > _ITSELF:
         raise InputError(
             f"{source} is the data set that the network was trained on; give another out-of-distribution set"
         )
-    return split.images
+    return images
+
+
+def _of_source(source: str, data_dir: Path) -> Tensor:
+    """The test part, or all images where there are no parts."""
+    kind, _, path = source.partition(":")
+    if kind == "npz" and (unlabelled := read_unlabelled(Path(path).expanduser())) is not None:
+        return unlabelled
+    found = read_source(source, data_dir)
+    return (found.train if found.test is None else found.test).images
 
 
 def _share_of(data: Data, images: Tensor) -> float:

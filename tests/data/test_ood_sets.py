@@ -100,6 +100,23 @@ def test_a_file_that_is_divided_gives_its_test_part(coloured: Data, tmp_path: Pa
     assert torch.equal(part.images, whole.images[25:])
 
 
+def test_a_file_needs_no_labels(coloured: Data, tmp_path: Path) -> None:
+    with_labels = load_ood(stored(tmp_path / "set.npz", (12, 10, 3)), coloured)
+    with np.load(tmp_path / "set.npz") as file:
+        images = file["images"]
+    for name, stripped in (("set", images), ("grey", images[..., 0])):
+        np.savez(tmp_path / f"{name}.npz", images=stripped)
+    assert torch.equal(load_ood(f"npz:{tmp_path / 'set.npz'}", coloured).images, with_labels.images)
+    assert load_ood(f"npz:{tmp_path / 'grey.npz'}", coloured).images.shape == with_labels.images.shape
+    own = torch.cat([coloured.train.images, coloured.validation.images, coloured.test.images])
+    np.savez(tmp_path / "own.npz", images=own.permute(0, 2, 3, 1).numpy())
+    with pytest.raises(InputError, match="is the data set that the network was trained on"):
+        load_ood(f"npz:{tmp_path / 'own.npz'}", coloured)
+    np.savez(tmp_path / "bad.npz", labels=np.zeros(3, dtype=int))
+    with pytest.raises(InputError, match="there is no array 'images'"):
+        load_ood(f"npz:{tmp_path / 'bad.npz'}", coloured)
+
+
 def test_a_folder_of_classes_is_read(digits: Data, tmp_path: Path) -> None:
     for kind in ("bark", "brick"):
         (tmp_path / "textures" / kind).mkdir(parents=True)
