@@ -61,7 +61,7 @@ class NUTSState:
 
 @dataclass(frozen=True)
 class NUTS:
-    """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: for small networks.
+    """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: minutes for a small network.
 
     Draws all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
     transition of each chain, and its batch is all the data, not augmented. Dropout is off. The first steps adapt the

@@ -18,6 +18,12 @@ torch.set_num_threads(2)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Random numbers that do not depend on which tests ran before, in the same process."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """No annotation is checked: for tests that hand in what an annotation forbids, to see the product's own error."""

@@ -35,8 +35,8 @@ ORDER = (
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
-# Slow to import, and used by few: they are imported where they are used.
-LATE = {"arviz", "jinja2", "matplotlib", "netcal", "pyro", "torchvision"}
+# Slow to import, and used by few (SymPy and Triton by what compiles): they are imported where they are used.
+LATE = {"arviz", "jinja2", "matplotlib", "netcal", "pyro", "sympy", "torchvision", "triton"}
 
 
 def imported(source: str, module: str) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.amp.autocast_mode import is_autocast_available
 
 from bayes_share.layers.factors import expand_weight, outer_factor
 from bayes_share.layers.operations import Operation
@@ -35,10 +34,12 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
     return _Folded.apply(x, weight, r, s, bias, operation)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_autocast(device_type: str) -> bool:
-    """Whether there is autocast on devices of a type; a constant to the compiler, which cannot look into it."""
-    return is_autocast_available(device_type)
+    """Whether there is autocast on devices of a type.
+
+    The compiler cannot look into `torch.amp.is_autocast_available`, and to mark that for it takes a second to import.
+    """
+    return device_type != "meta"
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:

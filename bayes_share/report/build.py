@@ -1,16 +1,18 @@
 """The report of some runs: which sections it has, in which order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from bayes_share.errors import InputError
 from bayes_share.report.calibration import calibration
 from bayes_share.report.convergence import convergence
 from bayes_share.report.costs import costs, repetition
 from bayes_share.report.diagnostics import diagnostics
-from bayes_share.report.document import Report
+from bayes_share.report.document import Report, Section
 from bayes_share.report.gallery import gallery
 from bayes_share.report.members import members
 from bayes_share.report.outside import outside
@@ -25,6 +27,7 @@ def build_report(
     title: str = "Calibration report",
     humans: Float[Tensor, "image class"] | None = None,
     pictures: int = 6,
+    progress: bool = False,
 ) -> Report:
     """All that there is to say of some runs.
 
@@ -33,6 +36,7 @@ def build_report(
         title: of the report.
         humans: the distribution of human labels for each test image, where it is known.
         pictures: images of each kind in each run's gallery.
+        progress: whether a progress bar is shown in a terminal.
 
     Raises:
         InputError: human labels of other images.
@@ -40,22 +44,24 @@ def build_report(
     images, classes = runs[0].probs.shape
     if humans is not None:
         _check_humans(humans, runs[0])
-    sections = [
-        overview(runs),
-        calibration(runs, humans),
-        selective(runs),
-        outside(runs),
-        robustness(runs),
-        members(runs),
-        gallery(runs, pictures),
-        convergence(runs),
-        diagnostics(runs),
-        costs(runs),
-        repetition(runs),
+    makers: list[Callable[[], Section | None]] = [
+        partial(overview, runs),
+        partial(calibration, runs, humans),
+        partial(selective, runs),
+        partial(outside, runs),
+        partial(robustness, runs),
+        partial(members, runs),
+        partial(gallery, runs, pictures),
+        partial(convergence, runs),
+        partial(diagnostics, runs),
+        partial(costs, runs),
+        partial(repetition, runs),
     ]
+    bar = tqdm(makers, disable=None if progress else True, unit="section", leave=False)
+    sections = [section for make in bar if (section := make()) is not None]
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
     subtitle = f"{count} on {runs[0].data}: {images:,} test images in {classes} classes"
-    return Report(title, subtitle, [section for section in sections if section is not None])
+    return Report(title, subtitle, sections)
 
 
 def _check_humans(humans: Float[Tensor, "image class"], run: RunResults) -> None:

@@ -53,7 +53,7 @@ def report(arguments: list[str]) -> None:
 
     runs = read_runs([Path(name) for name in options.runs])
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
-    made = build_report(runs, options.title, humans, options.pictures)
+    made = build_report(runs, options.title, humans, options.pictures, progress=True)
     out = Path(options.out)
     write_atomically(out, page(made).encode())
     if options.json:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.describe import weight_uses
@@ -169,6 +168,8 @@ def _weights(layer: Factored) -> list[tuple[str, nn.Parameter]]:
 
 
 def _flops(net: nn.Module, example: Any) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, where that is there
+
     batch = next(len(leaf) for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
     run_example(net, example)  # what is settled in a first call is not part of a prediction
     with FlopCounterMode(display=False) as counter:

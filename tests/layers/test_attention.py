@@ -302,7 +302,8 @@ def test_autocast_computes_in_bfloat16(outputs: dict) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = layer(*tensors, **call)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), layer(*tensors, **call)[0], rtol=0.05, atol=0.05)
+    expected = layer(*tensors, **call)[0]
+    assert (found.float() - expected).norm() < 0.03 * expected.norm()  # at most 0.018 in 500 trials, 0.005 in the mean
 
 
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "tokens first"])

@@ -65,11 +65,6 @@ def images(rows: int, image: tuple[int, int, int] = (3, 32, 32)) -> Tensor:
     return torch.randn(rows, *image, generator=torch.Generator().manual_seed(rows))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

@@ -1,14 +1,16 @@
 """Two processes do not work in one folder."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from driver import command, ended_well, one_line, snapshot
 
 from bayes_share import lock
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, RunError
 from bayes_share.lock import alone_in
 
 FIT = ("fit", "map", "--epochs", "1", "--no-progress")
@@ -64,4 +66,15 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     with alone_in(tmp_path):
+        pass
+
+
+def test_where_there_can_be_no_lock_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with alone_in(tmp_path / "run"):
+        (locks,) = tmp_path.iterdir()
+    assert len(list(locks.iterdir())) == 1
+    shutil.rmtree(locks)
+    locks.touch()
+    with pytest.raises(RunError, match=rf"no lock in {locks}: File exists; TMPDIR"), alone_in(tmp_path / "run"):
         pass
