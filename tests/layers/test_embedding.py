@@ -73,7 +73,7 @@ def test_there_are_factors_of_tokens_only_if_asked_for() -> None:
 @pytest.mark.parametrize("token_factors", [False, True])
 def test_padding_stays_zero(token_factors: bool) -> None:
     layer = Rank1Embedding(TOKENS, SIZE, padding_idx=2, token_factors=token_factors, ensemble_size=MEMBERS)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
     for _ in range(3):
         optimizer.zero_grad()
         (layer(tokens(7)) - 1).square().sum().backward()
