@@ -21,7 +21,6 @@ from torch import Tensor
 
 from bayes_share.evaluation import (
     diversity,
-    log_probs,
     read_predictions,
     risk_coverage,
     score,
@@ -66,8 +65,7 @@ def evaluate(path: Path) -> dict[str, Any]:
         run("score_intervals", lambda: score_intervals(predictions))
         run("uncertainty", lambda: uncertainty(predictions.logits))
         run("diversity", lambda: diversity(predictions))
-        mixture = run("log_probs", lambda: log_probs(predictions.logits))
-        confidence, predicted = mixture.max(-1)
+        confidence, predicted = predictions.log_probs.max(-1)
         run("risk_coverage", lambda: risk_coverage(confidence, predicted == predictions.labels))
     status = _status()
     return {

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def elpd(predictions: Predictions) -> Elpd:
     >>> round(found.elpd, 4), round(found.error, 4)
     (-2.0794, 0.6931)
     """
-    mixture = log_probs(predictions.logits)
+    mixture = predictions.log_probs
     pointwise = mixture.gather(-1, predictions.labels.to(mixture.device)[:, None]).squeeze(-1).cpu()
     return Elpd(pointwise.sum().item(), _error(pointwise), pointwise)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import bin_of
 from bayes_share.evaluation.checks import check_same_images, check_values
-from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import per_image
 
@@ -156,7 +156,7 @@ def _columns(predictions: Predictions) -> Float64[Tensor, "image column"]:
 
     So every score is a function of the mean over images, and a resample is a product with its counts.
     """
-    mixture, labels = log_probs(predictions.logits).cpu(), predictions.labels.cpu()
+    mixture, labels = predictions.log_probs.cpu(), predictions.labels.cpu()
     scores = per_image(mixture, labels)
     confidence = mixture.max(-1).values.exp()
     gaps = torch.zeros(len(labels), _BINS, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_features
-from bayes_share.evaluation.predictions import Outputs, log_probs
+from bayes_share.evaluation.predictions import Outputs
 from bayes_share.evaluation.uncertainty import uncertainty
 
 SCORES = ("max-probability", "entropy", "mutual-information", "energy", "max-logit", "k-nn")
@@ -53,7 +53,7 @@ def ood_scores(
     unsure = uncertainty(outputs.logits)
     components = outputs.logits.flatten(0, 1)
     count = len(components)
-    scores = {"max-probability": -torch.expm1(log_probs(outputs.logits).amax(-1)), "entropy": unsure.entropy}
+    scores = {"max-probability": -torch.expm1(outputs.log_probs.amax(-1)), "entropy": unsure.entropy}
     if count > 1:
         scores["mutual-information"] = unsure.mutual_information
     scores["energy"] = -sum(component.double().logsumexp(-1) for component in components) / count

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import Reliability, reliability
-from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.scores import accuracy
 from bayes_share.evaluation.style import check_picture, save_figure, styled
 
@@ -74,7 +74,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
             (grid[2 * row, column], grid[2 * row + 1, column]) for row in range(rows) for column in range(columns)
         ]
         for (upper, lower), (name, predictions) in zip(panels, runs.items(), strict=False):
-            probs = log_probs(predictions.logits).exp()
+            probs = predictions.log_probs.exp()
             _draw_panel(upper, lower, name, probs, predictions.labels, bins)
         for upper, lower in panels[len(runs) :]:
             upper.set_visible(False)

@@ -19,7 +19,7 @@ from bayes_share.evaluation.calibration_maps import (
     fit_temperature,
     fit_vector,
 )
-from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.predictions import Predictions
 
 CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
@@ -147,7 +147,6 @@ def calibrate(
 
 def _rows(predictions: Predictions, pooling: Pooling) -> Tensor:
     """The log-probabilities that a map sees, ``[row, class]``: of the mixture, or of each component in turn."""
-    logits = predictions.logits.cpu()
     if pooling == "before":
-        return log_probs(logits)
-    return logits.double().log_softmax(-1).flatten(0, 2)
+        return predictions.log_probs.cpu()
+    return predictions.logits.cpu().double().log_softmax(-1).flatten(0, 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +45,11 @@ class Outputs:
         check_logits(self.logits)
         if self.features is not None:
             check_features(self.features, *self.logits.shape[1:3])
+
+    @cached_property
+    def log_probs(self) -> Float64[Tensor, "image class"]:
+        """Of the mixture of all draws and members, as `log_probs` says; computed once, since the logits may be many."""
+        return mixture_log_probs(self.logits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
 from bayes_share.evaluation.checks import check_probs
-from bayes_share.evaluation.predictions import Predictions, label_log_probs, log_probs
+from bayes_share.evaluation.predictions import Predictions, label_log_probs
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -200,7 +200,7 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
     (0.5, 1.0397, 0.8125, 0.625, 2)
     """
     logits, labels = predictions.logits, predictions.labels
-    mixture = log_probs(logits)
+    mixture = predictions.log_probs
     probs = mixture.exp()
     num_draws, num_members, num_images, num_classes = logits.shape
     calibration = reliability(probs, labels, bins)

@@ -11,7 +11,6 @@ from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reli
 from bayes_share.evaluation.human import human_scores
 from bayes_share.evaluation.pictures import reliability_drawing
 from bayes_share.evaluation.posthoc import CalibrationMethod, calibrate
-from bayes_share.evaluation.predictions import log_probs
 from bayes_share.evaluation.scores import accuracy, nll
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.overview import RUN, SCORES
@@ -96,14 +95,14 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
     rows: dict[str, list[dict[str, Cell]]] = {column.key: [] for column in scores}
     reasons: dict[str, None] = {}
     for run in runs:
-        found = {"none": (run.log_probs, run.test.labels)}
+        found = {"none": (run.test.log_probs, run.test.labels)}
         for method in get_args(CalibrationMethod):
             try:
                 calibrated = calibrate(method, run.validation, run.test)
             except InputError as error:  # too few validation images for this method
                 reasons[f"{run.name}, {method}: {error}."] = None
                 continue
-            found[method] = (log_probs(calibrated.logits), calibrated.labels)
+            found[method] = (calibrated.log_probs, calibrated.labels)
         for column in scores:
             values = {method: _score(column.key, *what) for method, what in found.items()}
             rows[column.key].append({"run": Cell(run.name), **{key: Cell(value) for key, value in values.items()}})
@@ -133,7 +132,7 @@ def _score(key: str, logs: Tensor, labels: Tensor) -> float:
 def _against_humans(runs: Sequence[RunResults], humans: Tensor) -> Table:
     rows = []
     for run in runs:
-        found = human_scores(run.log_probs, humans)
+        found = human_scores(run.test.log_probs, humans)
         values = {
             "cross_entropy": found.cross_entropy,
             "kl": found.kl,

@@ -12,7 +12,6 @@ from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
-from bayes_share.evaluation.uncertainty import uncertainty
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.report.results import RunResults
@@ -50,7 +49,7 @@ def _of_run(run: RunResults, data: Data, count: int, is_open: bool) -> list[Bloc
     confidence = run.probs.amax(-1)
     mistakes = (~run.right).nonzero().flatten()
     surest = mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count]
-    unsure = uncertainty(run.test.logits).entropy.argsort(descending=True, stable=True)[:count]
+    unsure = run.uncertainty.entropy.argsort(descending=True, stable=True)[:count]
     blocks: list[Block] = []
     if len(surest):
         caption = "Wrong, and most confident of it."

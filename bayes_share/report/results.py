@@ -17,7 +17,8 @@ from bayes_share.compare import finished_runs
 from bayes_share.config import read_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions, log_probs, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import train_features
 
@@ -54,14 +55,14 @@ class RunResults:
         return read_predictions(self.folder.predictions("validation"))
 
     @cached_property
-    def log_probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture, on the test images."""
-        return log_probs(self.test.logits)
-
-    @cached_property
     def probs(self) -> Float64[Tensor, "image class"]:
         """Of the mixture, on the test images."""
-        return self.log_probs.exp()
+        return self.test.log_probs.exp()
+
+    @cached_property
+    def uncertainty(self) -> Uncertainty:
+        """About each test image."""
+        return uncertainty(self.test.logits)
 
     @cached_property
     def right(self) -> Tensor:

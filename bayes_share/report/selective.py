@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
-from bayes_share.evaluation.uncertainty import uncertainty
 from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing
 from bayes_share.report.overview import RUN
@@ -61,12 +60,11 @@ def _row(run: RunResults, curve: RiskCoverage) -> dict[str, Cell]:
 
 
 def _uncertainty(run: RunResults) -> dict[str, Cell]:
-    found = uncertainty(run.test.logits)
     several = run.test.logits.shape[:2].numel() > 1
     row = {"run": Cell(run.name)}
     for kind in _KINDS:
         if several or "entropy" in kind:
-            values = getattr(found, kind)
+            values = getattr(run.uncertainty, kind)
             for part, chosen in (("right", run.right), ("wrong", ~run.right)):
                 row[f"{kind}_{part}"] = Cell(values[chosen].mean().item() if chosen.any() else None)
     return row

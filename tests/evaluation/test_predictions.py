@@ -221,6 +221,12 @@ def test_the_mixture_is_the_mean_of_the_probabilities() -> None:
     assert (mixture.exp() - of_mean_logits).abs().max() > 0.05
 
 
+def test_predictions_are_averaged_once() -> None:
+    predictions = Predictions(torch.randn(3, 2, 7, 4), labels=torch.zeros(7, dtype=torch.int64))
+    assert torch.equal(predictions.log_probs, log_probs(predictions.logits))
+    assert predictions.log_probs is predictions.log_probs
+
+
 def test_one_component_is_its_own_mixture() -> None:
     logits = make(draws=1, members=1).logits
     assert torch.equal(log_probs(logits), logits[0, 0].double().log_softmax(-1))

@@ -194,7 +194,7 @@ def people(labels: torch.Tensor) -> torch.Tensor:
 def test_human_labels_get_a_table(runs: list[RunResults]) -> None:
     labels = runs[0].test.labels
     rows = table(build_report(runs[:1], humans=people(labels)), "human").rows
-    right, other = (runs[0].log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
+    right, other = (runs[0].test.log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
     assert rows[0]["cross_entropy"].value == pytest.approx(-(0.9 * right + 0.1 * other).mean().item())
 
 
