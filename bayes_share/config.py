@@ -44,7 +44,8 @@ class RunConfig:
         init_probability: probability of +1 in "random_sign".
         norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
         share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
-            (the first or second half of those that have a partner; one in the middle is in both), or "all".
+            (the first or second half of those that have a partner; one in the middle is in both), "all", or patterns
+            of their names, with commas between: "stages.0.*,stages.1.*".
         share_factors: of each such layer: "rank1" (r and s), "scalar" (one number) or "none".
         share_norm: "own": each such layer is followed by a norm of its own; "shared": they share that too.
         share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.
@@ -80,7 +81,7 @@ class RunConfig:
     init_sd: float = 0.5
     init_probability: float = 0.5
     norm_sharing: NormSharing = "shared"
-    share_layers: Literal["none", "early", "deep", "all"] = "none"
+    share_layers: str = "none"
     share_factors: LayerFactors = "rank1"
     share_norm: NormOfLayers = "own"
     share_templates: int = 1
@@ -130,9 +131,9 @@ class RunConfig:
                 dropout=self.dropout,
             )
             if self.share_layers != "none":
-                network = share_layers(
-                    network, self.share_layers, self.share_factors, self.share_norm, self.share_templates
-                )
+                patterns = [pattern.strip() for pattern in self.share_layers.split(",")]
+                which = patterns if len(patterns) > 1 else self.share_layers
+                network = share_layers(network, which, self.share_factors, self.share_norm, self.share_templates)
             if self.share_groups > 1:
                 network = share_groups(network, self.share_groups, indivisible="skip")
             if self.ensemble_size > 1:

@@ -31,6 +31,16 @@ def test_a_run_shares_as_it_is_told(tmp_path: Path) -> None:
     assert yaml.safe_load((out / "config.yaml").read_text())["share_templates"] == 2
 
 
+def test_layers_are_named_by_patterns(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--model", "resnet20", "--share-layers", "stages.0.*, stages.1.residual.0")
+    ended_well(command("fit", "map", *options, *SMALL, "--out", out))
+    network = load_run(out).state.model.network
+    convolutions = [network.stages[block].residual[place] for block in (0, 1) for place in (0, 3)]
+    assert len({layer.weight for layer in convolutions[:3]}) == 1
+    assert type(convolutions[3]) is torch.nn.Conv2d
+
+
 def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended_well(command("fit", "map", *SMALL, "--out", out))
@@ -59,7 +69,8 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
         (("--share-factors", "scalar"), "share_factors scalar is of layers that share, and share_layers is none"),
         (("--share-norm", "shared"), "share_norm shared is of layers that share, and share_layers is none"),
         (("--model", "mlp4_64", "--share-layers", "all", "--share-norm", "shared"), "no norm is known to follow"),
-        (("--share-layers", "some"), "--share-layers takes"),
+        (("--share-layers", "some"), "'some' matches no layer that could share its weight; there is layers.1"),
+        (("--model", "resnet20", "--share-layers", "stem.0,stages.0.*"), "stem.0 has no partner"),
     ],
 )
 def test_bad_options_are_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
