@@ -14,7 +14,16 @@ from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.priors import WEIGHT_SCALE, Centre, Latents, Prior, PriorName, Selector, standard_rules
+from bayes_share.priors import (
+    WEIGHT_SCALE,
+    Centre,
+    FactorPriorName,
+    Latents,
+    Prior,
+    Selector,
+    WeightPriorName,
+    standard_rules,
+)
 from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
@@ -87,9 +96,9 @@ class RunConfig:
     share_templates: int = 1
     share_groups: int = 1
     latent: Latents = "all"
-    prior: PriorName = "normal"
+    prior: WeightPriorName = "normal"
     prior_scale: float = WEIGHT_SCALE
-    factor_prior: PriorName = "normal"
+    factor_prior: FactorPriorName = "normal"
     factor_prior_scale: float = 0.1
     factor_prior_centre: Centre = "sign"
     epochs: int = 50

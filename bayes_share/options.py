@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -86,7 +86,8 @@ def add_options(
         if types[name] is bool:
             settings["action"] = ActionYesNo(no_prefix="no-")
         else:
-            settings |= {"type": types[name], "metavar": name.rpartition("_")[2].upper()}
+            is_list = get_origin(types[name]) is tuple
+            settings |= {"type": types[name], "metavar": "LIST" if is_list else name.rpartition("_")[2].upper()}
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 

@@ -43,7 +43,8 @@ Selector = str | Callable[[Site], bool]
 
 Latents = Literal["auto", "all", "factors", "base", "last-layer"]
 Centre = Literal["one", "sign"]
-PriorName = Literal["normal", "laplace", "cauchy", "log-normal"]
+WeightPriorName = Literal["normal", "laplace", "cauchy"]
+FactorPriorName = Literal["normal", "laplace", "cauchy", "log-normal"]
 
 WEIGHT_SCALE = 4.0
 """Of the default prior of weights, for a fan-in of 1."""
@@ -105,9 +106,9 @@ def default_prior(site: Site) -> "Distribution | None":
 def standard_rules(
     network: nn.Module,
     latent: Latents,
-    weights: PriorName,
+    weights: WeightPriorName,
     scale: float,
-    factors: PriorName,
+    factors: FactorPriorName,
     factor_scale: float,
     centre: Centre,
 ) -> dict[Selector, Prior]:
@@ -132,8 +133,8 @@ def standard_rules(
 
     for what, option, known in (
         ("latents", latent, Latents),
-        ("prior", weights, PriorName),
-        ("prior", factors, PriorName),
+        ("prior of weights", weights, WeightPriorName),
+        ("prior of factors", factors, FactorPriorName),
         ("centre of priors", centre, Centre),
     ):
         if option not in get_args(known):
@@ -141,8 +142,6 @@ def standard_rules(
     for number in (scale, factor_scale):
         if not 0 < number < math.inf:
             raise InputError(f"the scale of a prior must be positive, and is {number}")
-    if weights == "log-normal":
-        raise InputError("prior 'log-normal' is for factors: weights are of both signs")
     rules: dict[Selector, Prior] = {}
     families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
     sites = [site for _, site in sites_of(network, {}, prefix_of(network))]

@@ -328,11 +328,11 @@ def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
     ("arguments", "message"),
     [
         (("some", "normal", 1.0, "normal", 1.0), "unknown latents 'some'"),
-        (("all", "student", 1.0, "normal", 1.0), "unknown prior 'student'"),
-        (("all", "normal", 1.0, "gumbel", 1.0), "unknown prior 'gumbel'"),
+        (("all", "student", 1.0, "normal", 1.0), "unknown prior of weights 'student'"),
+        (("all", "normal", 1.0, "gumbel", 1.0), "unknown prior of factors 'gumbel'"),
         (("all", "normal", 0.0, "normal", 1.0), "scale of a prior must be positive, and is 0.0"),
         (("all", "normal", 1.0, "normal", math.nan), "scale of a prior must be positive, and is nan"),
-        (("all", "log-normal", 1.0, "normal", 1.0), "is for factors"),
+        (("all", "log-normal", 1.0, "normal", 1.0), "unknown prior of weights 'log-normal'"),
         (("factors", "normal", 1.0, "normal", 1.0), "this network has no rank-1 factors"),
     ],
 )

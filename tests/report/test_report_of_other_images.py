@@ -47,6 +47,12 @@ def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: 
     assert shown == {**{name: pytest.approx(value) for name, value in mean.items()}, "dropout": None}
 
 
+def test_it_is_known_which_way_each_score_is_better(report: Report) -> None:
+    better = {column.key: column.better for column in table(report, "overview").columns if column.better}
+    lower = dict.fromkeys(("nll", "brier", "ece", "seconds"), "lower")
+    assert better == dict.fromkeys(("accuracy", "auroc", "corrupted"), "higher") | lower
+
+
 def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report, runs: list[RunResults]) -> None:
     rows = {row["run"].value: row for row in table(report, "overview").rows}
     assert rows["dropout"]["corrupted"].value is None
