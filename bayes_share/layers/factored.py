@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +33,8 @@ class Factored(nn.Module):
     member_parameters: ClassVar[tuple[str, ...]]
     added_parameters: ClassVar[tuple[str, ...]]
     """What the plain module does not have."""
+    shares_across: bool = False
+    """Whether `share_layers` gave it a weight of other layers, which it does not have where nothing is shared."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Factored(nn.Module):
         trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
         for name in self.added_parameters:
             self._parameters.pop(name, None)
+        self.__dict__.pop("shares_across", None)
         self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, Factored))  # type: ignore[assignment]
         for name, tensor in tensors.items():
             setattr(self, name, nn.Parameter(tensor, trained[name]))
@@ -112,8 +116,8 @@ def factor_parameter(
 
 def check_ensemble_size(ensemble_size: int) -> None:
     """Raise an InputError unless there is at least one member."""
-    if ensemble_size < 1:
-        raise InputError(f"an ensemble has at least 1 member, not {ensemble_size}")
+    if not isinstance(ensemble_size, Integral) or ensemble_size < 1:
+        raise InputError(f"an ensemble has at least 1 member, a whole number, not {ensemble_size!r}")
 
 
 def own_parameter(shared: nn.Parameter, ensemble_size: int) -> nn.Parameter:

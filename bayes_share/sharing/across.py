@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_p
 from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.sharing.conversion import FACTORED, NORMS, Owner
+from bayes_share.sharing.conversion import FACTORED, NORMS, Owner, check_network
 from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.partners import Which, base_weights, described, layers_of, partners
@@ -78,8 +79,8 @@ def share_layers(
     for what, option, known in (("factors", factors, LayerFactors), ("norm of layers", norm, NormOfLayers)):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
-    if templates < 1:
-        raise InputError(f"there is at least 1 template, not {templates}")
+    if not isinstance(templates, Integral) or templates < 1:
+        raise InputError(f"there is at least 1 template, a whole number, not {templates!r}")
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
     shares_attention = factors == "rank1" and templates == 1 and not fit_to_weights
 
@@ -111,6 +112,7 @@ def share_layers(
 
 def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
     """A copy of a network, or of an ensemble's, that was changed in place."""
+    check_network(net)
     if isinstance(net, Ensemble):
         return net.changed(change)
     copy = deepcopy(net)
@@ -155,7 +157,9 @@ def _tie(layers: Sequence[nn.Module], templates: int) -> None:
         for name, weight in base_weights(first).items():
             prefix, _, own = name.rpartition(".")
             for layer in layers:
-                setattr(layer.get_submodule(prefix), own, weight)
+                part = layer.get_submodule(prefix)
+                setattr(part, own, weight)
+                part.shares_across = True  # type: ignore[assignment]
         return
     rank1 = [layer for layer in layers if isinstance(layer, Rank1Layer)]
     bases = torch.stack([layer.weight.detach() for layer in rank1[:templates]])
@@ -164,6 +168,7 @@ def _tie(layers: Sequence[nn.Module], templates: int) -> None:
         mix = torch.zeros(layer.ensemble_size, templates, dtype=weight.dtype, device=weight.device)
         mix[:, number % templates] = 1
         layer.weight = weight
+        layer.shares_across = True
         layer.mix = nn.Parameter(mix, weight.requires_grad)
 
 

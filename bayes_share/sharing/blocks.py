@@ -1,6 +1,7 @@
 """Sharing across the blocks of each weight: one base block, and factors of each block's own."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 from torch import nn
@@ -71,8 +72,8 @@ def share_groups(
     for what, option, known in (("axis of groups", along, Along), ("indivisible", indivisible, Indivisible)):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
-    if groups < 2:
-        raise InputError(f"a weight is cut into at least 2 groups, not {groups}")
+    if not isinstance(groups, Integral) or groups < 2:
+        raise InputError(f"a weight is cut into at least 2 groups, a whole number, not {groups!r}")
     parts = (1 if along == "in" else groups, 1 if along == "out" else groups)
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
 
@@ -170,8 +171,14 @@ def _why_indivisible(layer: nn.Module, parts: tuple[int, int]) -> str | None:
 
 
 def _check_together(network: nn.Module, cut: dict[str, nn.Module]) -> None:
-    users = users_of(network)
+    users, layers, modules = users_of(network), layers_of(network), dict(network.named_modules())
     for name, layer in cut.items():
         for other in users[layer.weight]:  # type: ignore[index]
             if other not in cut:
-                raise InputError(f"{name} and {other} share one weight: cut both or neither")
+                if other in layers:
+                    raise InputError(f"{name} and {other} share one weight: cut both or neither")
+                kind = type(modules[other]).__name__
+                raise InputError(
+                    f"{name} and {other} share one weight, and {other}, of type {kind}, cannot be cut: "
+                    f"exclude {name!r} too"
+                )

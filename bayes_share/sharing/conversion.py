@@ -206,6 +206,13 @@ def _own_norm(module: nn.Module, own: Owner) -> None:
     own(module, *module.member_parameters, *getattr(module, "member_buffers", ()))  # type: ignore[misc]
 
 
+def check_network(net: nn.Module) -> None:
+    """Raise an InputError unless it is a module: not its class, its name or its parameters."""
+    if not isinstance(net, nn.Module):
+        what = f"the class {net.__name__}" if isinstance(net, type) else f"{type(net).__name__} {net!r:.60}"
+        raise InputError(f"a network is a torch.nn.Module that was made, not {what}")
+
+
 def has_parameters(module: nn.Module) -> bool:
     """Whether a module has parameters that are not those of a module in it."""
     return next(module.parameters(recurse=False), None) is not None

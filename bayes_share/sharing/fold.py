@@ -1,5 +1,6 @@
 """Folding: a network, or a member of an ensemble, as a plain one, without factors and without sharing."""
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 
@@ -16,7 +17,9 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     """The plain torch network that a member, or a network that shares within itself, is: the same outputs.
 
     It has no factors and shares nothing, and the classes and parameter names of the network before all that: so it
-    loads into the original architecture's `state_dict` and exports as that does.
+    loads into the original architecture's `state_dict` and exports as that does. Layers that the network itself tied,
+    such as an embedding and the last layer, are apart where each had factors of its own: then a warning says that the
+    original architecture, which has one weight for them, cannot hold them.
 
     Args:
         net: what `ensemble`, `share_layers` or `share_groups` made, in whatever order.
@@ -47,7 +50,30 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
         values = {f"network.{name}": value for name, value in values.items()}
     with torch.no_grad():
         tensors = torch.func.functional_call(prefixed, values, (member or 0,), tie_weights=False)
-    return fill(empty, tensors, network)
+    plain = fill(empty, tensors, network)
+    for names in _untied(network, plain):
+        warnings.warn(
+            f"{' and '.join(names)} are one weight in the original network, and differ in this one, as their factors "
+            "do: use it as it is, since loaded into the original it would compute something else",
+            stacklevel=2,
+        )
+    return plain
+
+
+def _untied(network: nn.Module, plain: nn.Module) -> list[list[str]]:
+    """The names of weights that were tied before anything was shared, and that differ in the plain network."""
+    there = dict(plain.named_parameters(remove_duplicate=False))
+    uses: dict[nn.Parameter, list[str]] = {}
+    for prefix, module in network.named_modules():
+        if not getattr(module, "shares_across", False):
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if name in there:
+                    uses.setdefault(parameter, []).append(name)
+    return [
+        names
+        for names in uses.values()
+        if len(names) > 1 and any(not torch.equal(there[names[0]], there[name]) for name in names[1:])
+    ]
 
 
 def _is_shared(module: nn.Module) -> bool:

@@ -15,7 +15,16 @@ from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
-from bayes_share.sharing.conversion import FACTORED, NORMS, NormSharing, chosen, convert, describe, has_parameters
+from bayes_share.sharing.conversion import (
+    FACTORED,
+    NORMS,
+    NormSharing,
+    check_network,
+    chosen,
+    convert,
+    describe,
+    has_parameters,
+)
 from bayes_share.sharing.outputs import has_rows, of_rows, stacked
 from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
 from bayes_share.sharing.reach import constant_modules
@@ -260,6 +269,7 @@ def ensemble(
     >>> ensemble(net, ensemble_size=4)(torch.zeros(5, 8)).shape
     torch.Size([4, 5, 3])
     """
+    check_network(net)
     check_ensemble_size(ensemble_size)
     for what, option, known in (("norm sharing", norm, NormSharing), ("strategy", strategy, Strategy)):
         if option not in get_args(known):

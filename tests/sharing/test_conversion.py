@@ -176,8 +176,9 @@ def test_what_cannot_be_converted_is_named(make: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ensemble_size": 0}, "at least 1 member, not 0"),
-        ({"ensemble_size": -2}, "at least 1 member, not -2"),
+        ({"ensemble_size": 0}, "at least 1 member, a whole number, not 0"),
+        ({"ensemble_size": 2.5}, "a whole number, not 2.5"),
+        ({"ensemble_size": -2}, "at least 1 member, a whole number, not -2"),
         ({"init": "one"}, "unknown factor init 'one': did you mean 'ones'"),
         ({"init": "randomsign"}, "did you mean 'random_sign'"),
         ({"norm": "members"}, "unknown norm sharing 'members': did you mean 'member'"),

@@ -1,5 +1,6 @@
 """A folded member: the plain network that the member is, of the classes that there were, and independent."""
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers import FilterResponseNorm2d, ThresholdedLinearUnit, computing
-from bayes_share.sharing import Ensemble, ensemble, fold
+from bayes_share.sharing import Ensemble, ensemble, fold, share_layers
 
 MEMBERS = 3
 
@@ -137,14 +138,29 @@ def test_a_folded_member_is_that_member_in_either_mode(name: str, training: bool
     assert all(differ)
     fresh = MORE[name][0]().double().train(training)
     for member in range(MEMBERS):
-        plain = fold(members, member)
+        with warnings.catch_warnings(record=True, action="always") as said:
+            plain = fold(members, member)
         close(plain(x), expected[member])
         same_form(plain, net)
         fresh.load_state_dict(plain.state_dict(), strict=True)
-        if name not in ("ties", "tokens"):  # where what was one parameter is now two
+        if name not in ("ties", "tokens"):
             close(fresh(x), expected[member])
+            assert not said
+        else:  # where what was one parameter is now two
+            assert not torch.allclose(fresh(x), expected[member])
+            assert "are one weight in the original network, and differ in this one" in str(said[0].message)
 
 
+def test_tied_layers_that_are_still_equal_go_without_a_warning() -> None:
+    net, x = more("ties")
+    fold(ensemble(net, MEMBERS, init="ones", example=x), 1)
+    fold(share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init="random_sign"))
+    with pytest.warns(UserWarning, match=r"^second\.weight and third\.weight are one weight") as said:
+        fold(ensemble(net, MEMBERS, example=x), 1)
+    assert len(said) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.* are one weight in the original network")
 @pytest.mark.parametrize("norm", ["shared", "member"])
 def test_what_was_tied_stays_so_where_it_is_still_the_same(norm: Any) -> None:
     net, x = more("ties")
@@ -192,6 +208,7 @@ def test_a_folded_member_is_independent() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in members.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.* are one weight in the original network")
 def test_a_draw_takes_the_place_of_parameters() -> None:
     net, x = more("ties")
     members = ensemble(net.eval(), MEMBERS, example=x, norm="member")

@@ -37,6 +37,13 @@ def convolutional() -> nn.Sequential:
     return perturb(net.double()).eval()  # type: ignore[return-value]
 
 
+def tied_embedding() -> nn.Module:
+    net = nn.Module()
+    net.tokens, net.out = nn.Embedding(8, 4), nn.Linear(4, 8)
+    net.out.weight = net.tokens.weight
+    return net
+
+
 def images() -> Tensor:
     return torch.randn(6, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -169,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         '^0, a Conv2d 4x3x3x3, has 3 input channels, which do not divide into 2 groups: .*indivisible="skip"',
     ),
     "grouped": (lambda: share_groups(nn.Conv2d(4, 4, 3, groups=2), 2), "has 2 groups of channels already"),
-    "one": (lambda: share_groups(convolutional(), 1), "at least 2 groups, not 1"),
+    "one": (lambda: share_groups(convolutional(), 1), "at least 2 groups, a whole number, not 1"),
     "nothing": (
         lambda: share_groups(nn.Linear(3, 3), 2, indivisible="skip"),
         "nothing to cut into 2 groups: there is Linear 3x3",
@@ -181,6 +188,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one of two": (
         lambda: share_groups(share_layers(convolutional()), 2, include=["1", "4"]),
         "1 and 7 share one weight: cut both or neither",
+    ),
+    "one that cannot be cut": (
+        lambda: share_groups(tied_embedding(), 2),
+        "out and tokens share one weight, and tokens, of type Embedding, cannot be cut: exclude 'out' too",
+    ),
+    "groups that are no number": (lambda: share_groups(convolutional(), "2"), "a whole number, not '2'"),
+    "a class": (
+        lambda: share_groups(nn.Linear, 2),
+        "Module that was made, not the class Linear",
     ),
     "no match": (
         lambda: share_groups(convolutional(), 2, include=["head"]),

@@ -383,7 +383,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: share_layers(pair((4, 4), (4, 4)), norm="shared"),
         "no norm is known to follow the layers that share",
     ),
-    "templates": (lambda: share_layers(perceptron(), templates=0), "at least 1 template, not 0"),
+    "templates": (lambda: share_layers(perceptron(), templates=0), "at least 1 template, a whole number, not 0"),
     "factors": (lambda: share_layers(perceptron(), factors="rank-1"), "unknown factors 'rank-1'"),  # type: ignore[arg-type]
     "norm": (lambda: share_layers(perceptron(), norm="one"), "unknown norm of layers 'one'"),  # type: ignore[arg-type]
     "predicate": (lambda: share_layers(perceptron(), lambda *_: False), "nothing to share for the predicate"),
