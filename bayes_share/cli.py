@@ -139,7 +139,12 @@ def _fit(arguments: list[str]) -> None:
     for name in saved:
         if name not in known:
             raise unknown(f"option in {origin}:", name, known)
-    options = vars(parser.parse_args([*_as_arguments(saved, parser), *arguments]))
+    saved_arguments = _as_arguments(saved, parser)
+    try:
+        parser.parse_args(saved_arguments)
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
+    options = vars(parser.parse_args([*saved_arguments, *arguments]))
     if options["out"] is None:
         raise InputError("where to? --out RUN names the folder of the run")
     config = RunConfig.from_flat({**options, "algorithm": algorithm})

@@ -27,6 +27,13 @@ def evaluate(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     folders = {name: Path(name) for name in options.runs}
+    for option, value, needed, given in (
+        ("--ood-score", options.ood_score, "--ood", options.ood),
+        ("--ood-images", options.ood_images, "--ood", options.ood),
+        ("--corruption-images", options.corruption_images, "--corruptions", options.corruptions),
+    ):
+        if value is not None and given is None:
+            raise InputError(f"{option} is of {needed}, which is not given")
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
     picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
@@ -38,8 +45,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     shifted = None
     if options.ood or options.corruptions is not None:
         corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
-        probes = Probes(tuple(options.ood or ()), corruptions, options.ood_images, options.corruption_images)
-        shifted = shift_tables(found, probes, options.ood_score)
+        sizes = {"ood_images": options.ood_images, "corruption_images": options.corruption_images}
+        given_sizes = {name: size for name, size in sizes.items() if size is not None}
+        probes = Probes(tuple(options.ood or ()), corruptions, **given_sizes)
+        shifted = shift_tables(found, probes, options.ood_score or "entropy")
     print(compare(folders, picture, options.split))
     if shifted is not None:
         print(f"\n{shifted}\n")
@@ -74,10 +83,16 @@ def _parser() -> OptionParser:
     shift.add_argument(
         "--ood-score",
         type=str,
-        default="entropy",
-        help="which score is shown: max-probability, entropy, mutual-information, energy, max-logit or k-nn",
+        default=None,
+        help="which score is shown: max-probability, entropy (if not given), mutual-information, energy, max-logit or "
+        "k-nn",
     )
-    shift.add_argument("--ood-images", type=int, default=10_000, help="a random sample of so many of a larger set")
+    shift.add_argument(
+        "--ood-images",
+        type=int,
+        default=None,
+        help=f"a random sample of so many of a larger set; {Probes.ood_images:,} if not given",
+    )
     shift.add_argument(
         "--corruptions",
         type=str,
@@ -87,7 +102,10 @@ def _parser() -> OptionParser:
         "'cifar-10-c:DIR', the official files",
     )
     shift.add_argument(
-        "--corruption-images", type=int, default=2_000, help="a random sample of so many test images is corrupted"
+        "--corruption-images",
+        type=int,
+        default=None,
+        help=f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given",
     )
     draws = parser.add_argument_group("draws of a posterior")
     draws.add_argument("--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS and PSIS-LOO")

@@ -20,7 +20,13 @@ _WRONG_VALUE = re.compile(
     r"(?:\. Got value: |\] Errors: )(?P<value>.*)"
 )
 
-_PLAIN_WORDS = {"int": "a whole number", "float": "a number", "NoneType": "null", "str": "text", "tuple": "a list"}
+_PLAIN_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "NoneType": "null",
+    "str": "text",
+    "tuple": "a list in brackets, such as [1, 2]",
+}
 
 
 class OptionParser(ArgumentParser):
@@ -39,6 +45,8 @@ class OptionParser(ArgumentParser):
             option = wrong["option"].replace("_", "-")
             value = wrong["value"].rpartition("Given value: ")[2]
             line = f"--{option} takes {_readable(wrong['kind'])}, not {value!r}"
+        if line.endswith("required: runs"):
+            line = "which runs? Their folders come first: some options take all words that follow"
         raise InputError(line)
 
 

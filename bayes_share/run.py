@@ -80,7 +80,10 @@ def load_run(path: str | Path) -> Training:
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     config = RunConfig.from_flat(read_config(folder.config))
-    training = _training(config)
+    try:
+        training = _training(config)
+    except InputError as error:
+        raise InputError(f"{path} cannot be loaded: {error}") from error
     if (saved := folder.checkpoints.load(_say)) is None:
         raise InputError(f"{path} has no checkpoint yet")
     training.load_state_dict(saved)
@@ -88,7 +91,13 @@ def load_run(path: str | Path) -> Training:
 
 
 def _training(config: RunConfig) -> Training:
-    data = config.load_data()
+    try:
+        data = config.load_data()
+    except InputError as error:
+        where = Path(config.data.partition(":")[2])
+        is_relative = where.name and not where.is_absolute()
+        hint = " (a relative path is one from the current folder)" if is_relative and not where.exists() else ""
+        raise InputError(f"{error}{hint}") from error
     return Training(
         config.algorithm,
         config.build(data),

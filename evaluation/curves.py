@@ -1,6 +1,7 @@
 """Pictures of convergence: a curve with a band for each method, against epochs and against time."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (9, 2)))
 _TITLES = {"validation_accuracy": "validation accuracy [%]", "validation_nll": "validation NLL [nat], log scale"}
 _SMALLEST_NLL = 1e-6
+_LETTERS = 12  # of a title, in an inch
 _WARM = 0.1  # part of the epochs whose values may lie beyond the axis, so that the later ones can be told apart
 
 
@@ -95,13 +97,15 @@ def convergence_picture(
         for method, colour, stroke in zip(methods, COLOURS, STROKES, strict=False)
     }
     with styled():
-        figure = Figure(figsize=(max(5.0, 2.6 * len(panels) + 0.6), 5.6), layout="constrained")
-        figure.suptitle(title)
+        width = max(5.0, 2.6 * len(panels) + 0.6)
+        figure = Figure(figsize=(width, 5.6), layout="constrained")
+        figure.suptitle(textwrap.fill(title, int(_LETTERS * width)), parse_math=False)
         grid = figure.subplots(2, len(panels), sharey=True, squeeze=False)
         for column, (name, curves) in enumerate(panels.items()):
             for row, against in enumerate(("epochs", "seconds")):
                 for method, one in curves.items():
                     _draw(grid[row, column], one, getattr(one, against), measure, styles[method])
+                grid[row, column].set_xlim(left=0)  # when all are drawn: it fixes the other end
             grid[0, column].set_title(name, parse_math=False)
             grid[0, column].set_xlabel("epochs")
             grid[1, column].set_xlabel("training time [s]")
@@ -119,7 +123,6 @@ def _draw(axes: "Axes", one: Curve, x: Sequence[float], measure: Measure, style:
     high = [_shown(measure, value + error) for value, error in zip(one.mean, one.error, strict=True)]
     axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.plot(x, mean, linewidth=1.4, **style)
-    axes.set_xlim(left=0)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.5)
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayes_share.data import Data, epoch_order
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Build, Inference
 from bayes_share.inference.execution import Execution
+from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.training import Training
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
@@ -46,8 +47,10 @@ def fit(
         InputError: what the algorithm says of the model, or a batch size or number of epochs that cannot be.
         RunError: a loss that is no finite number.
     """
-    build = _build_once(model) if isinstance(model, Model) else model
-    training = Training(algorithm, build, data, epochs, batch_size, seed, execution)
+    if not isinstance(data, Data):
+        raise InputError(f"data are what load_data gives, not a {type(data).__name__}; fit_tensors takes tensors")
+    build = _builder(model)
+    training = Training(_checked(algorithm), build, data, epochs, batch_size, seed, execution)
     for _ in tqdm(training.steps(), total=training.num_steps, disable=None if progress else True, unit="step"):
         pass
     return training.state
@@ -69,7 +72,7 @@ def fit_tensors(
         model: as in `fit`.
         x: all inputs ``[example, ...]``, as the network takes them, where the model is.
         y: all targets ``[example, ...]``.
-        num_steps: how many steps to take.
+        num_steps: how many steps to take; 0: the state is that before training.
         batch_size: examples in a step, in an order drawn anew for each pass over the data; None: all of them.
         seed: of initialisation (where a function builds the model), order and noise.
 
@@ -77,8 +80,9 @@ def fit_tensors(
         The algorithm's state, for `predict`.
 
     Raises:
-        InputError: inputs and targets that do not go together, a batch larger than the data, or what the algorithm says
-            of the model.
+        InputError: inputs and targets that are no tensors or do not go together, a batch larger than the data, fewer
+            than 0 steps, or what the algorithm says of the model.
+        RunError: a loss, or a number in the state, that is not finite.
 
     >>> import torch
     >>> from bayes_share.inference import MAP
@@ -88,22 +92,44 @@ def fit_tensors(
     >>> round(state.model.network.weight.item(), 1)
     2.0
     """
+    for what, given in (("x", x), ("y", y)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{what} is a tensor, not {type(given).__name__}: torch.as_tensor makes one of an array")
+    if num_steps < 0:
+        raise InputError(f"training takes 0 steps or more, not {num_steps}")
     batch_size = len(x) if batch_size is None else batch_size
     if len(x) != len(y):
         raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
     if not 1 <= batch_size <= len(x):
         raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
     with seeded(seed, "init"):
-        state = algorithm.init(_build_once(model) if isinstance(model, Model) else model, len(x), num_steps)
+        state = _checked(algorithm).init(_builder(model), len(x), num_steps)
     per_epoch = len(x) // batch_size
+    losses = Losses(num_steps, x.device)
     for step in range(num_steps):
         epoch, position = divmod(step, per_epoch)
         order = epoch_order(len(x), seed, epoch).to(x.device)
         rows = order[position * batch_size : (position + 1) * batch_size]
         with seeded(seed, "step", step):
-            algorithm.step(state, (x[rows], y[rows]))
+            losses.add(step, algorithm.step(state, (x[rows], y[rows])))
+    losses.check()
+    check_finite(state.state_dict(), num_steps, num_steps)
     algorithm.finish(state, list(zip(x.split(batch_size), y.split(batch_size), strict=True)))
     return state
+
+
+def _checked(algorithm: Inference[Any]) -> Inference[Any]:
+    if isinstance(algorithm, type):
+        raise InputError(f"an algorithm is a record such as {algorithm.__name__}(), not the class")
+    return algorithm
+
+
+def _builder(model: Model | Build) -> Build:
+    if isinstance(model, Model):
+        return _build_once(model)
+    if isinstance(model, nn.Module):
+        raise InputError(f"what is trained is a Model: hand in Model(network), not a {type(model).__name__} alone")
+    return model
 
 
 def _build_once(model: Model) -> Callable[[], Model]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.inference.base import Inference
 
 
@@ -33,6 +34,9 @@ def predict(
 
     Returns:
         Logits in at least float32, on the CPU.
+
+    Raises:
+        InputError: no draw.
     """
     return torch.stack(list(predict_draws(algorithm, state, x, num_samples, batch_size, transform)))
 
@@ -57,7 +61,12 @@ def predict_draws(
 
     Yields:
         Each draw's logits in at least float32, on the CPU.
+
+    Raises:
+        InputError: no draw.
     """
+    if num_samples < 1:
+        raise InputError(f"prediction takes at least 1 draw, not {num_samples}")
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
         logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)

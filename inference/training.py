@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
-from bayes_share.errors import InputError, RunError
+from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Inference, StepInfo
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
+from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.seeding import seeded
-
-_CHECK_EVERY = 50  # steps between looks at the loss where a look makes the CPU wait for the device
 
 
 class Training:
@@ -72,13 +70,13 @@ class Training:
         self.history: list[dict[str, int | float]] = []
         self._seconds = 0.0
         self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
-        self._unchecked: list[tuple[int, StepInfo]] = []
+        self._losses = Losses(self.num_steps, execution.torch_device)
 
     def steps(self) -> Iterator[StepInfo]:
         """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
 
         Raises:
-            RunError: a loss that is no finite number; names the step and the learning rate.
+            RunError: a loss that is no finite number; names the step and the learning rate. Or numbers in the state.
         """
         while self.step < self.num_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
@@ -92,6 +90,7 @@ class Training:
                     self._seconds += time.perf_counter() - started
                 yield info
         if not self.is_finished:
+            check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, _InOrder(self.data, self.execution, self.batch_size))
             self.is_finished = True
 
@@ -125,14 +124,9 @@ class Training:
         Raises:
             RunError: the latest losses, or numbers in the state, are not finite: that is nothing to go on from.
         """
-        self._check()
+        self._losses.check()
         state = self.state.state_dict()
-        tensors = (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point())
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            raise RunError(
-                f"after step {self.step} of {self.num_steps} some parameters are no finite numbers: "
-                f"try a lower learning rate, a warm-up or clipping"
-            )
+        check_finite(state, self.step, self.num_steps)
         return {
             "step": self.step,
             "state": state,
@@ -157,25 +151,12 @@ class Training:
             with self.execution.autocast():
                 info = self.algorithm.step(self.state, (self.execution.place_inputs(x), y))
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
-        self._unchecked.append((self.step, info))
+        self._losses.add(self.step, info)
         self.step += 1
-        if self.execution.torch_device.type == "cpu" or len(self._unchecked) == _CHECK_EVERY:
-            self._check()
         return info
 
-    def _check(self) -> None:
-        """Look at the losses since the last look."""
-        if not self._unchecked or bool(torch.stack([info.loss for _, info in self._unchecked]).isfinite().all()):
-            self._unchecked.clear()
-            return
-        step, info = next((step, info) for step, info in self._unchecked if not bool(info.loss.isfinite()))
-        raise RunError(
-            f"the loss is {float(info.loss)} at step {step} of {self.num_steps}, "
-            f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
-        )
-
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
-        self._check()
+        self._losses.check()
         loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
         self._sums.zero_()
         self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training

@@ -45,7 +45,13 @@ class Categorical(Likelihood):
     ) -> Float[Tensor, "member batch"]:
         """The log of the softmax at the target."""
         _check_shapes(outputs.shape[:-1], outputs, targets)
-        return -nn.functional.cross_entropy(_precise(outputs).movedim(-1, 1), targets, reduction="none")
+        try:
+            return -nn.functional.cross_entropy(_precise(outputs).movedim(-1, 1), targets, reduction="none")
+        except IndexError as error:
+            raise InputError(
+                f"targets from {int(targets.min())} to {int(targets.max())} do not go with a network of "
+                f"{outputs.shape[-1]} outputs: it has one for each class, from 0"
+            ) from error
 
     def distribution(self, outputs: Float[Tensor, "member batch class"]) -> "Distribution":
         """Over the classes."""
@@ -64,26 +70,26 @@ class Bernoulli(Likelihood):
     """Yes or no, with the sigmoid of the one output as the probability of yes."""
 
     def log_lik(
-        self, outputs: Float[Tensor, "member batch 1"], targets: Num[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *one"], targets: Num[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
         """The log of the sigmoid, or of 1 less it; targets are 0 or 1."""
-        if outputs.shape[2:] != (1,):
+        if outputs.shape[2:].numel() != 1:
             raise InputError(f"yes or no takes a network with 1 output, not of shape {list(outputs.shape[2:])}")
-        logits = _precise(outputs).squeeze(-1)
+        logits = _precise(outputs).reshape(outputs.shape[:2])
         _check_shapes(logits.shape, outputs, targets)
         return -nn.functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
 
-    def distribution(self, outputs: Float[Tensor, "member batch 1"]) -> "Distribution":
+    def distribution(self, outputs: Float[Tensor, "member batch *one"]) -> "Distribution":
         """Over 0 and 1."""
         from pyro import distributions
 
-        return distributions.Bernoulli(logits=_precise(outputs).squeeze(-1))
+        return distributions.Bernoulli(logits=_precise(outputs).reshape(outputs.shape[:2]))
 
     def correct(
-        self, outputs: Float[Tensor, "member batch 1"], targets: Num[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *one"], targets: Num[Tensor, "member batch"]
     ) -> Float[Tensor, "member batch"]:
         """1 where the more probable answer is the target, else 0."""
-        return ((outputs.squeeze(-1) > 0) == (targets > 0)).float()
+        return ((outputs.reshape(outputs.shape[:2]) > 0) == (targets > 0)).float()
 
 
 class Gaussian(Likelihood):
@@ -117,7 +123,7 @@ class Gaussian(Likelihood):
             _check_shapes(outputs.shape, outputs, targets)
         errors = (_precise(outputs) - targets.reshape(outputs.shape)) / self.log_noise.exp()
         log_densities = -0.5 * (errors.square() + math.log(2 * math.pi)) - self.log_noise
-        return log_densities.flatten(2).sum(2)
+        return log_densities.reshape(*outputs.shape[:2], -1).sum(2)
 
     def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "Distribution":
         """Over the outputs' shape, each output on its own."""

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from bayes_share.errors import InputError
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_of
 from bayes_share.sharing.kinds import parameter_kinds
@@ -74,10 +75,15 @@ class Model(nn.Module):
         return self.network.ensemble_size if isinstance(self.network, Ensemble) else 1
 
     def forward(self, x: Tensor, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
-        """Each member's outputs for a batch ``[batch, ...]``; how members are fed as in `Ensemble`."""
+        """Each member's outputs for a batch ``[batch, ...]``; how members are fed as in `Ensemble`.
+
+        Raises:
+            InputError: a network that gives anything but one tensor.
+        """
         if isinstance(self.network, Ensemble):
-            return self.network(x, feed=feed)
-        return self.network(x).unsqueeze(0)
+            outputs = self.network(x, feed=feed)
+            return _as_tensor(outputs, self.network.network)
+        return _as_tensor(self.network(x), self.network).unsqueeze(0)
 
     def forward_with(
         self, values: Mapping[str, Tensor], x: Tensor, feed: Feed = "tile"
@@ -108,6 +114,15 @@ class Model(nn.Module):
         if feed == "split":
             return y.unflatten(0, (self.ensemble_size, -1))
         return y.expand(self.ensemble_size, *y.shape)
+
+
+def _as_tensor(outputs: Any, network: nn.Module) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return outputs
+    raise InputError(
+        f"a model takes a network that gives one tensor, and this {type(network).__name__} gives a "
+        f"{type(outputs).__name__}: put it into a module that returns the logits alone"
+    )
 
 
 def _buffer_name(parameter: str) -> str:

@@ -49,7 +49,7 @@ def _listing(root: Path) -> ImageFolder:
         return ImageFolder(str(root))
     except FileNotFoundError as error:
         raise InputError(
-            f"{root}: {' '.join(str(error).split())}; it needs one folder with images per class"
+            f"{root}: {' '.join(str(error).split()).rstrip('.')}; it needs one folder with images per class"
         ) from error
 
 

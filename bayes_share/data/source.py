@@ -47,6 +47,8 @@ def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
         raise InputError(f"{where}: images have shape {images.shape}, but must be [N, H, W] or [N, H, W, C]")
     if 0 in images.shape:
         raise InputError(f"{where}: images have shape {images.shape}, but at least one image with a pixel is needed")
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
+        raise InputError(f"{where}: images have shape {images.shape}: the channels come last, [N, H, W, C]")
     if labels.dtype.kind not in "iu":
         raise InputError(f"{where}: labels are {labels.dtype}, but must be integers")
     if labels.shape != images.shape[:1]:

@@ -37,9 +37,11 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("--csv", type=str, default=None, help="file for all numbers, one in each line")
     parser.add_argument("--figures", type=str, default=None, help="folder for all figures, as PNG and SVG")
     options = parser.parse_args(arguments)
-    for name in (options.out, options.json, options.csv):
-        if name is not None:
-            check_output(Path(name))
+    outputs = [Path(name) for name in (options.out, options.json, options.csv) if name is not None]
+    for path in outputs:
+        check_output(path)
+        if [other.resolve() for other in outputs].count(path.resolve()) > 1:
+            raise InputError(f"two of -o, --json and --csv are one file, {path}: each needs its own")
     if options.figures is not None:
         check_output(Path(options.figures) / "figure.png")
     if options.pictures < 0:

@@ -47,6 +47,7 @@ def line_drawing(
     y_scale: Literal["linear", "log"] = "linear",
     diagonal: bool = False,
     points: bool = False,
+    whole: bool = False,
 ) -> Callable[[bool], "Figure"]:
     """A function that draws lines over one another, with or without a legend.
 
@@ -60,10 +61,12 @@ def line_drawing(
         y_scale: of the axis.
         diagonal: whether a dashed line shows where both are the same.
         points: whether each point is marked.
+        whole: whether x counts something, so that only whole numbers stand at the axis.
     """
 
     def draw(with_legend: bool) -> "Figure":
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
         with styled():
             figure = Figure(figsize=_SIZE, layout="constrained")
@@ -80,6 +83,12 @@ def line_drawing(
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
             axes.set_yscale(y_scale)
+            if y_scale == "log":  # over less than a decade there would be one power of ten, or none
+                axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+                axes.yaxis.set_major_formatter(ScalarFormatter())
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            if whole:
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if x_limits is not None:
                 axes.set_xlim(*x_limits)
             axes.set_ylim(*y_limits)

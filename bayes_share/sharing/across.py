@@ -92,8 +92,8 @@ def share_layers(
         if not groups:
             raise InputError(
                 f"nothing to share: with {templates} template{'s' * (templates > 1)} it takes more than {templates} "
-                f"layers of one shape, and attention shares with factors 'rank1', one template and no fit alone; there "
-                f"is {described(layers, [name for names in alike for name in names])}"
+                f"layers of one shape (and attention takes factors 'rank1', one template and no fit); there is "
+                f"{described(layers, [name for names in alike for name in names])}"
             )
         for group in groups:
             for layer in group:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation import curves
 from bayes_share.evaluation.curves import Curve, convergence_picture, curve
 
 
@@ -36,6 +37,20 @@ def test_the_same_curves_give_the_same_bytes(suffix: str, start: bytes, tmp_path
     first, second = (path.read_bytes() for path in pictures)
     assert first == second
     assert first.startswith(start)
+
+
+def test_a_slow_method_is_seen_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
+    fast, slow = (curve([history(2.0, 1.0, 0.5, pace=pace)], "validation_nll") for pace in (1.0, 5.0))
+    title = "a title that is too long for the width of a picture with one panel, and goes on"
+    convergence_picture({"single": {"SGD": fast, "IVON": slow}}, "validation_nll", title, tmp_path / "a.png")
+    epochs, seconds = drawn[0].axes
+    assert epochs.get_xlim()[0] == seconds.get_xlim()[0] == 0.0
+    assert 3.0 <= epochs.get_xlim()[1] < 4.0
+    assert 15.0 <= seconds.get_xlim()[1] < 20.0
+    assert drawn[0].get_suptitle().replace("\n", " ") == title
+    assert "\n" in drawn[0].get_suptitle()
 
 
 @pytest.mark.parametrize("nll", [(0.0,), (0.0, 0.0), (1.0,), (5.0, 1e-9), (1e6, 1e6)])

@@ -25,6 +25,8 @@ CASES: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
     "categorical": (Categorical(), 3 * normal(*SHAPE, 4), labels(4), labels(4)),
     "bernoulli": (Bernoulli(), 3 * normal(*SHAPE, 1), labels(2), labels(2).double()),
     "gaussian": (Gaussian(0.7).double(), normal(*SHAPE, 1), normal(*SHAPE, seed=1), normal(*SHAPE, seed=1)),
+    "bernoulli, squeezed": (Bernoulli(), 3 * normal(*SHAPE), labels(2), labels(2).double()),
+    "gaussian, squeezed": (Gaussian(0.7).double(), normal(*SHAPE), normal(*SHAPE, seed=1), normal(*SHAPE, seed=1)),
     "gaussian of two": (
         Gaussian(0.7, learned=True).double(),
         normal(*SHAPE, 2),

@@ -152,7 +152,8 @@ def test_a_chain_whose_data_are_gone_is_reported_without_its_mixing(tmp_path: Pa
     (tmp_path / "data.npz").unlink()
     mixing = table(build_report(read_runs([tmp_path / "chain"])), "mixing")
     assert mixing.rows[0]["min_ess"].value is None
-    assert "chain: the order of the draws is not known (npz:" in mixing.note
+    assert "chain: the order of the draws is not known (" in mixing.note
+    assert "chain cannot be loaded: npz:" in mixing.note
 
 
 def test_what_was_computed_of_a_run_goes_with_it(paths: Sequence[Path]) -> None:
@@ -214,6 +215,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Ru
         (["--json", "{run}/summary.json"], "belongs to the run in"),
         (["--csv", "{run}"], "is a folder: name a file in it"),
         (["-o", "{run}/config.yaml/page.html"], "is no folder that may be written in"),
+        (["-o", "{run}/../a.html", "--csv", "{run}/../a.html"], "two of -o, --json and --csv are one file"),
         (["--figures", "{run}/config.yaml"], "is no folder that may be written in"),
     ],
 )

@@ -83,7 +83,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu', 'cuda', not 'tpu'"),
         ([*FIT, "--precision", "float16"], "--precision"),
         ([*FIT, "--augment", "flip"], "--augment"),
-        (["evaluate"], "runs"),
+        (["evaluate"], "which runs?"),
+        (["evaluate", "--ood", "noise", "run"], "which runs? Their folders come first: some options take all words"),
+        ([*FIT, "--hold-out", "8"], "--hold-out takes a list in brackets, such as [1, 2], not '8'"),
         (["evaluate", "nowhere"], "nowhere is not a run: there is no such folder"),
         (["evaluate", "nowhere", "--split", "train"], "--split takes 'test', 'validation', not 'train'"),
         (["evaluate", "nowhere", "--pictur", "x"], "unknown option --pictur: did you mean --picture?"),
@@ -153,6 +155,10 @@ def too_few_labels(path: Path) -> None:
     np.savez(path, images=arrays()["images"], labels=arrays()["labels"][:-1])
 
 
+def channels_first(path: Path) -> None:
+    np.savez(path, images=np.zeros((120, 3, 8, 8), dtype=np.uint8), labels=arrays()["labels"])
+
+
 def unseen_label(path: Path) -> None:
     split = np.repeat([0, 1, 2], 40)
     np.savez(path, images=arrays()["images"], labels=np.where(split == 2, 3, arrays()["labels"]), split=split)
@@ -172,6 +178,7 @@ def pickled(path: Path) -> None:
         (negative_label, "there is a label -1"),
         (gap_in_labels, "no training image has label 1"),
         (too_few_labels, "must be one for each of 120 images"),
+        (channels_first, "images have shape (120, 3, 8, 8): the channels come last, [N, H, W, C]"),
         (unseen_label, "test has a label 3, but training has only the labels 0 to 2"),
         (pickled, "without pickled objects"),
     ],
@@ -189,3 +196,16 @@ def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.
     assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
     assert "run in run" in capsys.readouterr().out
     assert "run exists: go on with it by --resume" in one_line([*FIT, "--data", "npz:mine.npz"], capsys)
+
+
+def test_data_are_looked_for_where_the_command_is_given(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole(folder / "mine.npz")
+    assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
+    capsys.readouterr()
+    (folder / "other").mkdir()
+    monkeypatch.chdir(folder / "other")
+    line = one_line(["evaluate", "../run", "--ood", "noise"], capsys)
+    assert "../run cannot be loaded: npz:mine.npz: no such file or folder" in line
+    assert "(a relative path is one from the current folder)" in line

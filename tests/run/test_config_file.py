@@ -75,7 +75,7 @@ def test_flat_values_and_back(config: RunConfig) -> None:
         ("epochs: 3\n", "which algorithm?"),
         ("algorithm: mapp\n", "unknown algorithm 'mapp': did you mean 'map'?"),
         ("algorithm: 3\n", "unknown algorithm '3'"),
-        ("algorithm: map\nepochs: many\n", "--epochs takes a whole number, not 'many'"),
+        ("algorithm: map\nepochs: many\n", "CONFIG: --epochs takes a whole number, not 'many'"),
         ("algorithm: map\nepochs: 2.5\n", "--epochs takes a whole number, not '2.5'"),
         ("algorithm: map\nepochs: true\n", "--epochs takes a whole number"),
         ("algorithm: map\nepochs: 2020-01-01\n", "--epochs takes a whole number"),

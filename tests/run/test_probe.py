@@ -262,6 +262,8 @@ def test_a_score_that_only_some_have_is_a_dash(
         (["--ood", "noise", "--ood-score", "entropi"], "unknown score 'entropi': did you mean 'entropy'?"),
         (["--ood", "noise", "--ood-images", "0"], "a set has at least 1 image, not 0"),
         (["--corruptions", "blur"], "unknown corruption 'blur'"),
+        (["--ood-score", "energy"], "--ood-score is of --ood, which is not given"),
+        (["--ood", "noise", "--corruption-images", "9"], "--corruption-images is of --corruptions, which is not given"),
         (["--corruptions", "rotate", "--corruption-images", "-1"], "a set has at least 1 image, not -1"),
         (["--corruptions", "cifar-10-c:/nowhere"], "/nowhere/brightness.npy: there is no such file of CIFAR-10-C"),
     ],

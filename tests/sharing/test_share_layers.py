@@ -377,7 +377,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "attention": (
         lambda: share_layers(encoder(), ["layers.*.self_attn"], factors="scalar"),
-        r"attention shares with factors 'rank1', .* there is MultiheadAttention 24x8 \(3\)$",
+        r"attention takes factors 'rank1', one template and no fit.* there is MultiheadAttention 24x8 \(3\)$",
     ),
     "no norm to share": (
         lambda: share_layers(pair((4, 4), (4, 4)), norm="shared"),

@@ -1,0 +1,76 @@
+"""Training in one call: what cannot be, and what went wrong, is one clear line."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bayes_share.data import load_data
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference import MAP, SGHMC, Inference, fit, fit_tensors, predict
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+
+X = torch.linspace(-2, 2, 40)[:, None]
+ADAM = MAP(optimizer="adam", learning_rate=0.01)
+
+
+def curve() -> Model:
+    return Model(nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1)), Gaussian(0.1))
+
+
+class InADict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": self.layer(x)}
+
+
+def classes(outputs: int) -> Model:
+    return Model(nn.Sequential(nn.Flatten(), nn.Linear(64, outputs)))
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "a network": (
+        lambda: fit_tensors(ADAM, curve().network, X, X, 5),
+        "Model(network), not a Sequential alone",
+    ),
+    "an array": (lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5), "x is a tensor, not ndarray: torch.as_tensor"),
+    "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),
+    "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "a record such as MAP(), not the class"),
+    "a dict": (lambda: fit_tensors(ADAM, Model(InADict(), Gaussian()), X, X, 5), "this InADict gives a dict"),
+    "other classes": (
+        lambda: fit(ADAM, classes(7), load_data("digits"), epochs=1),
+        "targets from 0 to 9 do not go with a network of 7 outputs",
+    ),
+    "tensors": (lambda: fit(ADAM, classes(10), (X, X)), "not a tuple; fit_tensors takes tensors"),
+    "no draw": (lambda: predict(ADAM, fit_tensors(ADAM, curve(), X, X, 1), X, num_samples=0), "at least 1 draw, not 0"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_is_one_line(what: str) -> None:
+    refused, message = REFUSED[what]
+    with pytest.raises(InputError) as caught:
+        refused()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", [MAP(learning_rate=1e9), SGHMC()], ids=["map", "sghmc"])
+def test_a_loss_that_is_not_finite_is_said_at_its_step(algorithm: Inference) -> None:
+    with pytest.raises(RunError, match=r"^the loss is (inf|nan) at step \d+ of 100, with learning rate"):
+        fit_tensors(algorithm, curve, X, torch.sin(2 * X), 100)
+
+
+def test_a_last_step_that_ruins_the_network_is_said_too() -> None:
+    with pytest.raises(RunError, match="after step 1 of 1 some parameters are no finite numbers"):
+        fit_tensors(MAP(learning_rate=1e38), curve, X, 1e3 * torch.sin(2 * X), 1)
+    too_fast = MAP(learning_rate=1e38, weight_decay=1e3)
+    with pytest.raises(RunError, match="after step 1 of 1 some parameters are no finite numbers"):
+        fit(too_fast, classes(10), load_data("digits"), epochs=1, batch_size=None)
