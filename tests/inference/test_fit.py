@@ -1,5 +1,6 @@
 """Training in one call: what cannot be, and what went wrong, is one clear line."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import nn
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP, SGHMC, Inference, fit, fit_tensors, predict
+from bayes_share.inference.base import StepInfo
+from bayes_share.inference.finite import Losses
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 
@@ -66,6 +69,17 @@ def test_what_cannot_be_is_one_line(what: str) -> None:
 def test_a_loss_that_is_not_finite_is_said_at_its_step(algorithm: Inference) -> None:
     with pytest.raises(RunError, match=r"^the loss is (inf|nan) at step \d+ of 100, with learning rate"):
         fit_tensors(algorithm, curve, X, torch.sin(2 * X), 100)
+
+
+def test_on_a_device_losses_are_looked_at_now_and_then() -> None:
+    fine, bad = (StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0]), learning_rate=0.1) for loss in (1.0, math.inf))
+    losses = Losses(1000, torch.device("meta"))
+    for step in range(49):
+        losses.add(step, bad if step == 3 else fine)
+    with pytest.raises(RunError, match="the loss is inf at step 3 of 1000"):
+        losses.add(49, fine)
+    with pytest.raises(RunError, match="the loss is inf at step 0 of 1000"):
+        Losses(1000, torch.device("cpu")).add(0, bad)
 
 
 def test_a_last_step_that_ruins_the_network_is_said_too() -> None:

@@ -154,7 +154,8 @@ def test_a_folded_member_is_that_member_in_either_mode(name: str, training: bool
 def test_tied_layers_that_are_still_equal_go_without_a_warning() -> None:
     net, x = more("ties")
     fold(ensemble(net, MEMBERS, init="ones", example=x), 1)
-    fold(share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init="random_sign"))
+    shared = share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init="random_sign")
+    assert "shares_across" not in vars(fold(shared)[0])
     with pytest.warns(UserWarning, match=r"^second\.weight and third\.weight are one weight") as said:
         fold(ensemble(net, MEMBERS, example=x), 1)
     assert len(said) == 1
