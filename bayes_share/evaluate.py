@@ -1,5 +1,6 @@
 """``bayes-share evaluate``: the short form of what there is to say of runs, in the terminal."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -27,13 +28,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     folders = {name: Path(name) for name in options.runs}
-    for option, value, needed, given in (
-        ("--ood-score", options.ood_score, "--ood", options.ood),
-        ("--ood-images", options.ood_images, "--ood", options.ood),
-        ("--corruption-images", options.corruption_images, "--corruptions", options.corruptions),
-    ):
-        if value is not None and given is None:
-            raise InputError(f"{option} is of {needed}, which is not given")
+    probes = _probes(options)
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
     picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
@@ -42,13 +37,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     check_output(picture)
     if options.arviz is not None:
         check_arviz_path(Path(options.arviz))
-    shifted = None
-    if options.ood or options.corruptions is not None:
-        corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
-        sizes = {"ood_images": options.ood_images, "corruption_images": options.corruption_images}
-        given_sizes = {name: size for name, size in sizes.items() if size is not None}
-        probes = Probes(tuple(options.ood or ()), corruptions, **given_sizes)
-        shifted = shift_tables(found, probes, options.ood_score or "entropy")
+    shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
     print(compare(folders, picture, options.split))
     if shifted is not None:
         print(f"\n{shifted}\n")
@@ -58,6 +47,18 @@ def evaluate(arguments: Sequence[str]) -> None:
     if options.arviz is not None:
         export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
         print(f"arviz data: {options.arviz}")
+
+
+def _probes(options: Namespace) -> Probes | None:
+    """What the runs are to predict besides; None where that is nothing."""
+    for option, of in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
+        if getattr(options, option) is not None and getattr(options, of) is None:
+            raise InputError(f"--{option.replace('_', '-')} is of --{of}, which is not given")
+    if options.ood is None and options.corruptions is None:
+        return None
+    corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
+    sizes = {name: getattr(options, name) for name in ("ood_images", "corruption_images")}
+    return Probes(tuple(options.ood or ()), corruptions, **{k: size for k, size in sizes.items() if size is not None})
 
 
 def _parser() -> OptionParser:

@@ -91,13 +91,7 @@ def load_run(path: str | Path) -> Training:
 
 
 def _training(config: RunConfig) -> Training:
-    try:
-        data = config.load_data()
-    except InputError as error:
-        where = Path(config.data.partition(":")[2])
-        is_relative = where.name and not where.is_absolute()
-        hint = " (a relative path is one from the current folder)" if is_relative and not where.exists() else ""
-        raise InputError(f"{error}{hint}") from error
+    data = config.load_data()
     return Training(
         config.algorithm,
         config.build(data),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.repeats import estimate
-from bayes_share.evaluation.style import check_picture, save_figure, styled
+from bayes_share.evaluation.style import check_picture, plain_log_scale, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,8 +127,6 @@ def _draw(axes: "Axes", one: Curve, x: Sequence[float], measure: Measure, style:
 
 
 def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None:
-    from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
-
     settled = [
         _shown(measure, value + sign * error)
         for one in curves
@@ -138,11 +136,8 @@ def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None
     low, high = min(settled), max(settled)
     if measure == "validation_nll":
         low = max(low, min(_shown(measure, value) for one in curves for value in one.mean) / 2)  # of a wide band
-        axes.set_yscale("log")
+        plain_log_scale(axes)
         axes.set_ylim(low / 1.05, high * 1.05)
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         margin = 0.04 * (high - low) or 1.0
         axes.set_ylim(low - margin, min(100.0, high + margin))

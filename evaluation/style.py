@@ -10,6 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _STYLE: Any = {
@@ -36,6 +37,16 @@ def styled(**more: Any) -> Iterator[None]:
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font")
         yield
+
+
+def plain_log_scale(axes: "Axes") -> None:
+    """A logarithmic y axis with plain numbers: over less than a decade it would have one power of ten, or none."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def check_picture(path: str | Path) -> None:

@@ -44,8 +44,9 @@ def fit(
         The algorithm's state, for `predict`.
 
     Raises:
-        InputError: what the algorithm says of the model, or a batch size or number of epochs that cannot be.
-        RunError: a loss that is no finite number.
+        InputError: what the algorithm says of the model; a network that is no `Model`, tensors in place of data, or a
+            batch size or number of epochs that cannot be.
+        RunError: a loss, or a number in the state, that is not finite.
     """
     if not isinstance(data, Data):
         raise InputError(f"data are what load_data gives, not a {type(data).__name__}; fit_tensors takes tensors")

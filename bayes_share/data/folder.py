@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from bayes_share.data.dataset import Split
-from bayes_share.data.source import Source, checked_split
+from bayes_share.data.source import Source, checked_split, from_where
 from bayes_share.errors import InputError
 
 _PARTS = ("train", "validation", "test")
@@ -29,7 +29,8 @@ def read_folder(folder: Path) -> Source:
     """
     if not folder.is_dir():
         raise InputError(
-            f"folder:{folder}: no such folder; give one that holds train and test, or one folder per class"
+            f"folder:{folder}: no such folder{from_where(folder)}; "
+            f"give one that holds train and test, or one folder per class"
         )
     parts = {part: folder / part for part in _PARTS if (folder / part).is_dir()}
     if parts.keys() & {"train", "test"} == {"train", "test"}:

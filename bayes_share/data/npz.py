@@ -10,7 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from bayes_share.data.source import Source, checked_split
+from bayes_share.data.source import Source, checked_split, from_where
 from bayes_share.errors import InputError
 
 _PARTS = ("train", "validation", "test")
@@ -46,7 +46,10 @@ def read_npz(path: Path) -> Source:
         return _read_folder(path)
     if path.is_file():
         return _read_file(path)
-    raise InputError(f"npz:{path}: no such file or folder; give a .npz file, or a folder with train.npz and test.npz")
+    raise InputError(
+        f"npz:{path}: no such file or folder{from_where(path)}; "
+        f"give a .npz file, or a folder with train.npz and test.npz"
+    )
 
 
 def read_unlabelled(path: Path) -> UInt8[Tensor, "image channel height width"] | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ class Source:
     test: Split | None = None
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
+
+
+def from_where(path: Path) -> str:
+    """What to add where a path that was given is not there."""
+    return "" if path.is_absolute() else " (a relative path is one from the current folder)"
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:

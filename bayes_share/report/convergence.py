@@ -1,7 +1,6 @@
 """How training went: loss on validation images after each epoch, against epochs and against time."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from bayes_share.report.document import Figure, Panel, Section
 from bayes_share.report.drawing import Line, line_drawing
@@ -20,8 +19,8 @@ def convergence(runs: Sequence[RunResults]) -> Section:
                 Line(run.name, _x(run, against), [factor * line[measure] for line in run.history], i)
                 for i, run in enumerate(runs)
             ]
-            scale: Literal["linear", "log"] = "log" if measure == "validation_nll" else "linear"
-            draw = line_drawing("", x_label, label, lines, y_scale=scale, whole=against == "epoch")
+            is_log, whole = measure == "validation_nll", against == "epoch"
+            draw = line_drawing("", x_label, label, lines, is_log=is_log, whole=whole)
             last = ", ".join(f"{line.name} {line.y[-1]:.3g}" for line in lines)
             panels.append(
                 Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)

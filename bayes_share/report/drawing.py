@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bayes_share.evaluation.curves import COLOURS, STROKES
-from bayes_share.evaluation.style import styled
+from bayes_share.evaluation.style import plain_log_scale, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def line_drawing(
     lines: Sequence[Line],
     x_limits: tuple[float, float] | None = None,
     y_limits: tuple[float | None, float | None] = (None, None),
-    y_scale: Literal["linear", "log"] = "linear",
+    is_log: bool = False,
     diagonal: bool = False,
     points: bool = False,
     whole: bool = False,
@@ -58,7 +58,7 @@ def line_drawing(
         lines: to draw; long ones are thinned to what can be seen.
         x_limits: of the axis; as the lines have it where None.
         y_limits: the same; each end for itself.
-        y_scale: of the axis.
+        is_log: whether y has a logarithmic axis.
         diagonal: whether a dashed line shows where both are the same.
         points: whether each point is marked.
         whole: whether x counts something, so that only whole numbers stand at the axis.
@@ -66,7 +66,7 @@ def line_drawing(
 
     def draw(with_legend: bool) -> "Figure":
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+        from matplotlib.ticker import MaxNLocator
 
         with styled():
             figure = Figure(figsize=_SIZE, layout="constrained")
@@ -82,11 +82,8 @@ def line_drawing(
             axes.set_title(title, parse_math=False)
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
-            axes.set_yscale(y_scale)
-            if y_scale == "log":  # over less than a decade there would be one power of ten, or none
-                axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-                axes.yaxis.set_major_formatter(ScalarFormatter())
-                axes.yaxis.set_minor_formatter(NullFormatter())
+            if is_log:
+                plain_log_scale(axes)
             if whole:
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if x_limits is not None:
