@@ -88,6 +88,18 @@ class Inference(Protocol[S]):
             num_steps: how many steps there will be, for schedules.
         """
 
+    def check(self, state: S, batch: Batch) -> None:
+        """Look at a few training examples before the first step, so that no training is lost to what they show.
+
+        Args:
+            state: as `init` gave it; is left as it is.
+            batch: the first examples, two or more where there are so many, not augmented, with targets as the
+                likelihood takes them.
+
+        Raises:
+            InputError: the algorithm could not do its work with this network, now or at the end.
+        """
+
     def step(self, state: S, batch: Batch) -> StepInfo:
         """Take one step on a batch; changes the state, as `torch.optim` does."""
 

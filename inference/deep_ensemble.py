@@ -57,6 +57,10 @@ class DeepEnsemble:
         """A state of the inner algorithm for each network."""
         return DeepEnsembleState([self.of.init(build, num_data, num_steps) for _ in range(self.networks)])
 
+    def check(self, state: DeepEnsembleState, batch: Batch) -> None:
+        """What the inner algorithm looks at, for one network: all are built alike."""
+        self.of.check(state.networks[0], batch)
+
     def step(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
         """One step of each network on the same batch; reports the means over networks."""
         infos = [self.of.step(network, batch) for network in state.networks]

@@ -12,7 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.base import Build, Inference
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.finite import Losses, check_finite
-from bayes_share.inference.training import Training
+from bayes_share.inference.training import FEW, Training
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
@@ -105,6 +105,8 @@ def fit_tensors(
         raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
     with seeded(seed, "init"):
         state = _checked(algorithm).init(_builder(model), len(x), num_steps)
+    with seeded(seed, "check"):
+        algorithm.check(state, (x[:FEW], y[:FEW]))
     per_epoch = len(x) // batch_size
     losses = Losses(num_steps, x.device)
     for step in range(num_steps):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ class GradientOptions:
             raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
         if self.accumulate < 1:
             raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
+
+    def check(self, state: Any, batch: Batch) -> None:
+        """See `Inference`; whatever trains is fine, unless an algorithm says otherwise."""
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The multiple of the learning rate at a step, which counts from 0."""

@@ -116,6 +116,9 @@ class NUTS:
                 chains.append(Chain(member, warmup_steps, self.max_tree_depth, self.target_accept))
         return NUTSState(chains, num_data, num_steps)
 
+    def check(self, state: NUTSState, batch: Batch) -> None:
+        """See `Inference`; what a chain needs was looked at in `init`."""
+
     def step(self, state: NUTSState, batch: Batch) -> StepInfo:
         """One transition of each chain.
 

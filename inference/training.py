@@ -19,6 +19,10 @@ from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.seeding import seeded
 
 
+FEW = 4
+"""Examples that are looked at before the first step."""
+
+
 class Training:
     """An algorithm on its way through the data, which can be stopped after any step and taken up again.
 
@@ -65,6 +69,7 @@ class Training:
         self.num_steps = epochs * self.steps_per_epoch
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
+        self._check()
         self.step = 0
         self.is_finished = False
         self.history: list[dict[str, int | float]] = []
@@ -144,6 +149,11 @@ class Training:
         self.history = state_dict["history"]
         self._seconds = state_dict["seconds"]
         self._sums = state_dict["sums"].to(self._sums.device)
+
+    def _check(self) -> None:
+        few = self.data.train.images[:FEW], self.data.train.labels[:FEW]
+        with seeded(self.seed, "check"), self.execution.autocast():
+            self.algorithm.check(self.state, (self._inputs(few[0]), few[1]))
 
     def _take_step(self, indices: Tensor) -> StepInfo:
         with seeded(self.seed, "step", self.step):
