@@ -15,6 +15,7 @@ from bayes_share.inference.gradient import GradientOptions
 from bayes_share.inference.guides import Delta, Guide, MeanField
 from bayes_share.inference.local import Layers, drawing_outputs
 from bayes_share.inference.optimization import micro_batches
+from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
 from bayes_share.sharing.members import Ensemble
@@ -80,17 +81,18 @@ class PlainBound(Bound):
         draws = [guide() for guide in self.guides]
         fixed = [draw.detach().requires_grad_() for draw in draws]
 
-        def outputs(x: Tensor) -> Tensor:
+        def evaluate(x: Tensor) -> tuple[Tensor, Likelihood]:
             numbers = self._drawn_anew(x) if self.rows or self.layers else fixed
-            values = self.program.by_parameter(_values(self.guides, numbers))
+            values = buffers | self.program.by_parameter(_values(self.guides, numbers))
+            likelihood = model.likelihood_with(values)
             if not self.layers:
-                return model.forward_with(buffers | values, x, feed)
+                return model.forward_with(values, x, feed), likelihood
             values |= self._of_layers(lambda guide: guide.loc)
             scales = self._of_layers(lambda guide: guide.scale)
-            with drawing_outputs(self.layers, scales):
-                return model.forward_with(buffers | values, x, feed)
+            return drawing.forward_with(values, scales, x, feed), likelihood
 
-        log_lik, accuracy = self.options.accumulate_gradient(model, batch, outputs)
+        with drawing_outputs(model, self.layers) as drawing:
+            log_lik, accuracy = self.options.accumulate_gradient(model, batch, evaluate)
         with torch.autocast(log_lik.device.type, enabled=False):
             pairs = zip(self.divergences, self.guides, draws, strict=True)
             kl = torch.stack([divergence(guide, draw) for divergence, guide, draw in pairs]).sum()
@@ -143,26 +145,28 @@ class PyroBound(Bound):
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
 
         def log_probs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            """Of the targets, per example; the divergence on the draw; the outputs."""
+            """Of the targets, per example; the divergence on the draw; what is correct."""
             device = x.device.type
             is_autocast = torch.is_autocast_enabled(device)
             with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
                 drawn = poutine.trace(lambda: pyro_guide(self.guides)).get_trace()
                 prior = poutine.trace(poutine.replay(self.program.sample, drawn)).get_trace()
-                values: dict[str, Any] = {name: site["value"] for name, site in prior.iter_stochastic_nodes()}
+                sites: dict[str, Any] = {name: site["value"] for name, site in prior.iter_stochastic_nodes()}
+                values = buffers | self.program.by_parameter(sites)
                 with torch.autocast(device, enabled=is_autocast):
-                    outputs = model.forward_with(buffers | self.program.by_parameter(values), x, feed)
-                target = poutine.trace(lambda: observe(model, outputs, y, num_data, feed)).get_trace()
+                    outputs = model.forward_with(values, x, feed)
+                likelihood, targets = model.likelihood_with(values), model.targets(y, feed)
+                target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
                 kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
-                return torch.as_tensor(target.log_prob_sum()) / num_data, kl, outputs.detach()
+                correct = likelihood.correct(outputs.detach(), targets).nanmean()
+                return torch.as_tensor(target.log_prob_sum()) / num_data, kl, correct
 
         sums = []
         members = model.ensemble_size if feed == "split" else 1
         for (x, y), share in micro_batches(batch, self.options.accumulate, members):
-            log_lik, kl, outputs = log_probs(x, y)
+            log_lik, kl, correct = log_probs(x, y)
             with torch.autocast(x.device.type, enabled=False):
                 ((kl * (kl_weight / num_data) - log_lik) * share).backward()
-            correct = model.likelihood.correct(outputs, model.targets(y, feed)).mean()
             sums.append(share * torch.stack([log_lik.detach(), correct.to(log_lik.dtype), kl.detach()]))
         return Terms(*torch.stack(sums).sum(0))
 

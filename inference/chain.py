@@ -1,5 +1,6 @@
 """One Markov chain of Pyro's NUTS kernel, which can be stopped after any transition and taken up again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,7 +137,7 @@ class Chain:
             initial_params=self.position or None,
         )
         self.position = {name: _copy(value) for name, value in position.items()}
-        return potential, transforms
+        return _with_gradient(potential), transforms
 
     def _set_up(self, potential: Any) -> Any:
         """A kernel at the position, with what was adapted so far."""
@@ -156,6 +157,35 @@ class Chain:
         for latent in self._program.latents:
             name = latent.site.name
             parameters[latent.parameter].copy_(transforms[name].inv(self.position[name]))
+
+
+def _with_gradient(potential: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """A potential that takes its gradient at once, by `backward`, and hands it out when Pyro asks for it.
+
+    Pyro asks by `torch.autograd.grad`, which networks with reentrant checkpoints do not allow.
+    """
+
+    def energy(position: dict[str, Tensor]) -> Tensor:
+        return _Energy.apply(potential, list(position), *position.values())
+
+    return energy
+
+
+class _Energy(torch.autograd.Function):
+    """The energy at a position, with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, potential: Callable[..., Tensor], names: list[str], *values: Tensor) -> Tensor:
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.enable_grad():
+            energy = potential(dict(zip(names, leaves, strict=True)))
+            energy.backward()
+        ctx.gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        return energy.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(gradient * found for found in ctx.gradients)
 
 
 # Pyro has no way of its own to save a kernel. What follows is all that `pyro.infer.mcmc.{nuts, hmc, adaptation}` and

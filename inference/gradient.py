@@ -12,9 +12,13 @@ from bayes_share.inference.base import Batch
 from bayes_share.inference.dropout import dropout_rate
 from bayes_share.inference.optimization import micro_batches
 from bayes_share.inference.schedule import Schedule, ScheduleName
+from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import members_equal
 from bayes_share.sharing.members import Feed
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Likelihood]]
+"""Inputs ``[part, ...]`` to the members' outputs ``[member, part, ...]``, and the likelihood under the same draw."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +67,30 @@ class GradientOptions:
         return self._schedule().at(step, num_steps)
 
     def accumulate_gradient(
-        self, model: Model, batch: Batch, outputs: Callable[[Tensor], Tensor]
+        self,
+        model: Model,
+        batch: Batch,
+        evaluate: Evaluate | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Add the gradient of the mean negative log-likelihood to what it depends on.
 
         Args:
-            model: gives the likelihood and the number of members.
+            model: gives the number of members.
             batch: is cut into parts, as `accumulate` says.
-            outputs: of the members, ``x [part, ...]`` to ``[member, part, ...]``, fed as `feed` says.
+            evaluate: the network and the likelihood under a draw, fed as `feed` says; None: the model as it is.
 
         Returns:
             The mean log-likelihood and the accuracy, over members and examples.
         """
+        if evaluate is None:
+            evaluate = lambda x: (model(x, self.feed), model.likelihood)  # noqa: E731
         sums = []
         for (x, y), share in micro_batches(batch, self.accumulate, model.ensemble_size if self.feed == "split" else 1):
-            found, targets = outputs(x), model.targets(y, self.feed)
-            log_lik = model.likelihood.log_lik(found, targets).mean() * share
+            (found, likelihood), targets = evaluate(x), model.targets(y, self.feed)
+            log_lik = likelihood.log_lik(found, targets).mean() * share
             with torch.autocast(log_lik.device.type, enabled=False):  # gradients in the dtype of their parameters
                 (-log_lik).backward()
-            correct = model.likelihood.correct(found.detach(), targets).mean() * share
+            correct = likelihood.correct(found.detach(), targets).nanmean() * share
             sums.append(torch.stack([log_lik.detach(), correct.to(log_lik.dtype)]))
         log_lik, accuracy = torch.stack(sums).sum(0)
         return log_lik, accuracy

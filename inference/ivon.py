@@ -133,7 +133,7 @@ class IVON(GradientOptions):
         found = []
         for _ in range(self.samples):
             with state.optimizer.sampled_params(train=True):
-                found.append(self.accumulate_gradient(state.model, batch, lambda x: state.model(x, self.feed)))
+                found.append(self.accumulate_gradient(state.model, batch))
                 if self.clip_norm is not None:
                     nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
         state.optimizer.step()

@@ -5,10 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bayes_share.functional import call_under
+from bayes_share.models.model import Model
 from bayes_share.models.program import Program
+from bayes_share.sharing.members import Feed
+from bayes_share.sharing.plain import under_all_names
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Those whose outputs are linear in their weight, by exact type."""
@@ -31,20 +36,54 @@ def layers_of(program: Program) -> dict[str, nn.Module]:
     }
 
 
+class Drawing(nn.Module):
+    """A model some of whose layers draw their outputs, while `drawing_outputs` lasts.
+
+    Args:
+        model: that the layers are of.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.scales: Mapping[str, Tensor] = {}
+
+    def forward(self, scales: Mapping[str, Tensor], x: Tensor, feed: Feed) -> Tensor:
+        """The model's outputs; from now on, a recomputation in backward included, layers draw with these scales."""
+        self.scales = scales
+        return self.model(x, feed)
+
+    def forward_with(
+        self, values: Mapping[str, Tensor], scales: Mapping[str, Tensor], x: Tensor, feed: Feed
+    ) -> Float[Tensor, "member part *output"]:
+        """The outputs as `Model.forward_with` gives them.
+
+        Args:
+            values: of parameters and buffers, with the means of the layers' weights among them.
+            scales: the standard deviation of each of these weights, in its shape, by the name of the weight.
+            x: ``[batch, ...]``.
+            feed: as in `Model.forward_with`.
+        """
+        named = {f"model.{name}": value for name, value in under_all_names(self.model, values).items()}
+        return call_under(self, named, (dict(scales), x, feed))
+
+
 @contextmanager
-def drawing_outputs(layers: Layers, scales: Mapping[str, Tensor]) -> Iterator[None]:
+def drawing_outputs(model: Model, layers: Layers) -> Iterator[Drawing]:
     """Have layers, called with the mean of their weight, add noise to their outputs with the variance that they have.
 
     ``y ~ N(x * μ, x² * σ²)``, independent for each output (Kingma, Salimans & Welling 2015, arXiv 1506.02557, eq. 6).
+    The backward pass belongs into the context too: a network may call layers again in it.
 
     Args:
+        model: that the layers are of.
         layers: by the name of their weight.
-        scales: the standard deviation of each of these weights, in its shape.
     """
+    drawing = Drawing(model)
 
     def hook(name: str) -> Any:
         def add_noise(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            variance = _apply(layer, inputs[0].square(), scales[name].square().to(inputs[0].dtype))
+            variance = _apply(layer, inputs[0].square(), drawing.scales[name].square().to(inputs[0].dtype))
             # The root has no gradient at 0, which is where no input reaches.
             return output + variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt() * torch.randn_like(output)
 
@@ -52,7 +91,7 @@ def drawing_outputs(layers: Layers, scales: Mapping[str, Tensor]) -> Iterator[No
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
-        yield
+        yield drawing
     finally:
         for handle in handles:
             handle.remove()

@@ -88,7 +88,7 @@ class MAP(GradientOptions):
         rate = self.rate_at(state.step, state.num_steps)
         set_rates(state.optimizer, rate)
         state.optimizer.zero_grad()
-        log_lik, accuracy = self.accumulate_gradient(state.model, batch, lambda x: state.model(x, self.feed))
+        log_lik, accuracy = self.accumulate_gradient(state.model, batch)
         if self.optimizer != "adamw":
             self._pull_factors_by_gradient(state.optimizer)
         if self.clip_norm is not None:

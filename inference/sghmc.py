@@ -164,7 +164,7 @@ class SGHMC(GradientOptions):
         """One step of the chain, with the gradient of a batch."""
         model = state.model
         model.zero_grad()
-        log_lik, accuracy = self.accumulate_gradient(model, batch, lambda x: model(x, self.feed))
+        log_lik, accuracy = self.accumulate_gradient(model, batch)
         log_prior, gradients = _gradients(state)
         if self.clip_norm is not None:
             norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()

@@ -18,7 +18,6 @@ from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.seeding import seeded
 
-
 FEW = 4
 """Examples that are looked at before the first step."""
 

@@ -10,21 +10,30 @@ from jaxtyping import Float, Float64, Int, Num
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.models.targets import check_among, finite, shaped, whole
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 _AT_A_TIME = 2**18  # logits
+_NEVER = torch.iinfo(torch.int64).min  # a target that nothing has
 
 
 class Likelihood(nn.Module, ABC):
-    """The distribution of the targets given a network's outputs; what it learns itself are its parameters."""
+    """The distribution of the targets given a network's outputs; what it learns itself are its parameters.
+
+    Write your own by subclassing: `log_lik` and `distribution` are two forms of one density. Both read the parameters
+    from ``self`` whenever they are called, so that a draw of them can be put in their place.
+    """
 
     @abstractmethod
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """The log probability of each target under each member, in nats and at least in float32."""
+        """The log probability of each example's target under each member, in nats and at least in float32.
+
+        Where an example has several targets (pixels, tokens, labels, outputs), it is the sum over these.
+        """
 
     @abstractmethod
     def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "Distribution":
@@ -34,62 +43,150 @@ class Likelihood(nn.Module, ABC):
     def correct(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """1 where the most probable class is the target, else 0; not a number where there are no classes."""
+        """1 where the most probable class is the target, else 0; of several targets the mean; NaN without classes."""
+
+    def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
+        """All training targets as `log_lik` takes them, before the first step.
+
+        Args:
+            targets: ``[example, ...]``.
+            outputs: of a few examples, which show the network's shape.
+
+        Returns:
+            ``[example, *target]``, cast where the cast is exact.
+
+        Raises:
+            InputError: targets that have no probability under any outputs; says which and what would be right.
+        """
+        return finite(targets)
 
 
 class Categorical(Likelihood):
-    """One of several classes, with the softmax of the outputs as their probabilities."""
+    """One of several classes, with the softmax of the outputs as their probabilities.
+
+    Further axes are positions (tokens, pixels), each with a class of its own: the log-likelihood of an example is the
+    sum over its positions. Which axis has the classes is said, and never guessed from sizes.
+
+    Args:
+        class_axis: axis of the classes in the network's own output, ``[batch, ...]``: -1, the last one, or 1, as
+            `torch.nn.CrossEntropyLoss` has it.
+        ignore_index: a target that stands for "not known", such as -100: those positions are left out. None: there is
+            none, and every target is a class.
+
+    Raises:
+        InputError: a class axis of 0, which is the batch's.
+
+    >>> logits, labels = torch.zeros(1, 2, 3, 5), torch.tensor([[[0, 1, -100, -100, 2], [2, 2, 1, 0, 1]]])
+    >>> Categorical(class_axis=1, ignore_index=-100).log_lik(logits, labels) / math.log(3)
+    tensor([[-3., -5.]])
+    """
+
+    def __init__(self, class_axis: int = -1, ignore_index: int | None = None) -> None:
+        super().__init__()
+        if class_axis == 0:
+            raise InputError("class_axis 0 is the axis of the batch: give -1, the last axis, or 1, torch's layout")
+        self.class_axis = class_axis
+        self.ignore_index = ignore_index
 
     def log_lik(
-        self, outputs: Float[Tensor, "member batch class"], targets: Int[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *output"], targets: Int[Tensor, "member batch *position"]
     ) -> Float[Tensor, "member batch"]:
-        """The log of the softmax at the target."""
-        _check_shapes(outputs.shape[:-1], outputs, targets)
+        """The log of the softmax at the target, summed over positions."""
+        logits = outputs.movedim(self._axis(outputs), 2)
+        _check_shapes(logits.shape[:2] + logits.shape[3:], outputs, targets)
+        ignored = _NEVER if self.ignore_index is None else self.ignore_index
+        rows, labels = _precise(logits).flatten(0, 1), targets.flatten(0, 1).long()
         try:
-            return -nn.functional.cross_entropy(_precise(outputs).movedim(-1, 1), targets, reduction="none")
+            losses = nn.functional.cross_entropy(rows, labels, reduction="none", ignore_index=ignored)
         except IndexError as error:
             raise InputError(
                 f"targets from {int(targets.min())} to {int(targets.max())} do not go with a network of "
-                f"{outputs.shape[-1]} outputs: it has one for each class, from 0"
+                f"{logits.shape[2]} outputs: it has one for each class, from 0"
             ) from error
+        return -losses.reshape(*outputs.shape[:2], -1).sum(2)
 
-    def distribution(self, outputs: Float[Tensor, "member batch class"]) -> "Distribution":
-        """Over the classes."""
+    def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "Distribution":
+        """Over the classes, each position on its own."""
         from pyro import distributions
 
-        return distributions.Categorical(logits=_precise(outputs))
+        logits = _precise(outputs).movedim(self._axis(outputs), -1)
+        if self.ignore_index is None:
+            return distributions.Categorical(logits=logits).to_event(logits.ndim - 3)
+        from bayes_share.models.partial_categorical import PartialCategorical
+
+        return PartialCategorical(logits, self.ignore_index).to_event(logits.ndim - 3)
 
     def correct(
-        self, outputs: Float[Tensor, "member batch class"], targets: Int[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *output"], targets: Int[Tensor, "member batch *position"]
     ) -> Float[Tensor, "member batch"]:
-        """1 where the most probable class is the label, else 0."""
-        return (outputs.argmax(-1) == targets).float()
+        """1 where the most probable class is the label, else 0: the mean over the positions that are known."""
+        is_right = (outputs.argmax(self._axis(outputs)) == targets).float()
+        if self.ignore_index is not None:
+            is_right = is_right.masked_fill(targets == self.ignore_index, math.nan)
+        return is_right.reshape(*outputs.shape[:2], -1).nanmean(2)
+
+    def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
+        """Classes as int64, each below the number of outputs, or `ignore_index`."""
+        axis = self._axis(outputs)
+        classes = outputs.shape[axis]
+        positions = outputs.shape[2:axis] + outputs.shape[axis + 1 :]
+        try:
+            targets = whole(shaped(targets, positions))
+        except InputError as error:
+            hint = " (class_axis=1 is for classes on the axis after the batch)" if positions and axis > 2 else ""
+            raise InputError(f"{error}{hint}") from None
+        known = targets if self.ignore_index is None else targets[targets != self.ignore_index]
+        if not known.numel():
+            raise InputError(f"every target is {self.ignore_index}, the ignore_index: there is nothing to learn from")
+        leaves_out = int(known.min()) < 0
+        hint = "; Categorical(ignore_index=...) leaves positions with one such value out" if leaves_out else ""
+        check_among(known, 0, classes - 1, f"the network has {classes} outputs, one for each class{hint}")
+        return targets
+
+    def _axis(self, outputs: Tensor) -> int:
+        """The axis of the classes in outputs ``[member, batch, ...]``."""
+        axis = outputs.ndim + self.class_axis if self.class_axis < 0 else self.class_axis + 1
+        if not 2 <= axis < outputs.ndim:
+            raise InputError(
+                f"the outputs of an example have shape {list(outputs.shape[2:])}, without an axis for the classes "
+                f"where class_axis={self.class_axis} says that it is"
+            )
+        return axis
 
 
 class Bernoulli(Likelihood):
-    """Yes or no, with the sigmoid of the one output as the probability of yes."""
+    """Yes or no, with the sigmoid of an output as the probability of yes; of several outputs, several such labels."""
 
     def log_lik(
-        self, outputs: Float[Tensor, "member batch *one"], targets: Num[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *label"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """The log of the sigmoid, or of 1 less it; targets are 0 or 1."""
-        if outputs.shape[2:].numel() != 1:
-            raise InputError(f"yes or no takes a network with 1 output, not of shape {list(outputs.shape[2:])}")
-        logits = _precise(outputs).reshape(outputs.shape[:2])
-        _check_shapes(logits.shape, outputs, targets)
-        return -nn.functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+        """The log of the sigmoid, or of 1 less it, summed over labels; targets are 0 or 1."""
+        _check_one_to_one(outputs, targets)
+        logits = _precise(outputs)
+        wanted = targets.reshape(outputs.shape).to(logits.dtype)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        return -losses.reshape(*outputs.shape[:2], -1).sum(2)
 
-    def distribution(self, outputs: Float[Tensor, "member batch *one"]) -> "Distribution":
-        """Over 0 and 1."""
+    def distribution(self, outputs: Float[Tensor, "member batch *label"]) -> "Distribution":
+        """Over 0 and 1, each label on its own."""
         from pyro import distributions
 
-        return distributions.Bernoulli(logits=_precise(outputs).reshape(outputs.shape[:2]))
+        if outputs.shape[2:].numel() == 1:
+            outputs = outputs.reshape(outputs.shape[:2])
+        return distributions.Bernoulli(logits=_precise(outputs)).to_event(outputs.ndim - 2)
 
     def correct(
-        self, outputs: Float[Tensor, "member batch *one"], targets: Num[Tensor, "member batch"]
+        self, outputs: Float[Tensor, "member batch *label"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """1 where the more probable answer is the target, else 0."""
-        return ((outputs.reshape(outputs.shape[:2]) > 0) == (targets > 0)).float()
+        """1 where the more probable answer is the target, else 0, the mean over labels."""
+        is_right = (outputs > 0) == (targets.reshape(outputs.shape) > 0)
+        return is_right.float().reshape(*outputs.shape[:2], -1).mean(2)
+
+    def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *label"]) -> Tensor:
+        """0 and 1 in the dtype that the loss is computed in."""
+        targets = whole(_one_to_one(targets, outputs))
+        check_among(targets, 0, 1, "0 is no and 1 is yes")
+        return targets.to(_precise(outputs).dtype)
 
 
 class Gaussian(Likelihood):
@@ -119,8 +216,7 @@ class Gaussian(Likelihood):
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
         """The log density, summed over the outputs; targets are ``[member, batch]`` where there is one output."""
-        if targets.shape != outputs.shape[:2] or outputs.shape[2:].numel() != 1:
-            _check_shapes(outputs.shape, outputs, targets)
+        _check_one_to_one(outputs, targets)
         errors = (_precise(outputs) - targets.reshape(outputs.shape)) / self.log_noise.exp()
         log_densities = -0.5 * (errors.square() + math.log(2 * math.pi)) - self.log_noise
         return log_densities.reshape(*outputs.shape[:2], -1).sum(2)
@@ -135,8 +231,13 @@ class Gaussian(Likelihood):
     def correct(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """Not a number: there are no classes."""
+        """NaN: there are no classes."""
         return outputs.new_full(outputs.shape[:2], math.nan)
+
+    def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
+        """Floating point, in their own precision where they have one."""
+        targets = finite(_one_to_one(targets, outputs))
+        return targets if targets.is_floating_point() else targets.to(_precise(outputs).dtype)
 
 
 def mixture_log_probs(logits: Float[Tensor, "draw member batch class"]) -> Float64[Tensor, "batch class"]:
@@ -178,6 +279,18 @@ def image_parts(
     for first in range(0, num_images, size):
         images = slice(first, first + size)
         yield logits[:, :, images], images
+
+
+def _one_to_one(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Targets with a number for each output; without axes where an example has one, as `_check_one_to_one` takes it."""
+    one = outputs.shape[2:].numel() == 1
+    return shaped(targets, torch.Size() if one else outputs.shape[2:])
+
+
+def _check_one_to_one(outputs: Tensor, targets: Tensor) -> None:
+    """Raise an InputError unless there is a target for each output."""
+    if targets.shape != outputs.shape[:2] or outputs.shape[2:].numel() != 1:
+        _check_shapes(outputs.shape, outputs, targets)
 
 
 def _check_shapes(expected: torch.Size, outputs: Tensor, targets: Tensor) -> None:

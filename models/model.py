@@ -1,6 +1,7 @@
 """A model: a network, a likelihood and priors."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.functional import call_under
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_of
 from bayes_share.sharing.kinds import parameter_kinds
@@ -90,9 +92,24 @@ class Model(nn.Module):
     ) -> Float[Tensor, "member part *output"]:
         """The outputs under other values of parameters and buffers, by their names; the model stays as it is.
 
-        Gradients pass to the values. Buffers that are not among them are updated in training mode, as always.
+        Gradients pass to the values, also where the network runs parts of its forward pass again in the backward pass
+        (`torch.utils.checkpoint`); reentrant checkpoints need `Tensor.backward`, since torch refuses them in
+        `torch.autograd.grad`. Buffers that are not among the values are updated in training mode, as always. Values of
+        the likelihood's parameters take effect in `likelihood_with`.
         """
-        return torch.func.functional_call(self, under_all_names(self, values), (x, feed), tie_weights=False)
+        return call_under(self, under_all_names(self, values), (x, feed))
+
+    def likelihood_with(self, values: Mapping[str, Tensor]) -> Likelihood:
+        """The likelihood under other values of its parameters and buffers, by their names in the model.
+
+        A likelihood of its own, to be used at any time: the model's stays as it is. Gradients pass to the values.
+        """
+        own = dict(self.likelihood.named_parameters(prefix="likelihood", remove_duplicate=False))
+        own |= dict(self.likelihood.named_buffers(prefix="likelihood", remove_duplicate=False))
+        if not own.keys() & values.keys():
+            return self.likelihood
+        # What a deep copy finds in its memo it does not copy.
+        return deepcopy(self.likelihood, {id(tensor): values.get(name, tensor) for name, tensor in own.items()})
 
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.

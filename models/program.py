@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, moved
 from bayes_share.seeding import seeded
-from bayes_share.sharing.members import Feed
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
@@ -52,8 +52,11 @@ class Program:
         import pyro
 
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        outputs = self.model.forward_with(buffers | self.by_parameter(self.sample()), x)
-        observe(self.model, outputs, y, self.num_data)
+        values = buffers | self.by_parameter(self.sample())
+        outputs = self.model.forward_with(values, x)
+        observe(
+            self.model.likelihood_with(values), outputs, None if y is None else self.model.targets(y), self.num_data
+        )
         return pyro.deterministic("outputs", outputs)
 
     def sample(self) -> dict[str, Tensor]:
@@ -99,21 +102,21 @@ def pyro_model(model: Model, num_data: int | None = None) -> Program:
     return Program(model, tuple(latents), num_data)
 
 
-def observe(model: Model, outputs: Tensor, y: Tensor | None, num_data: int | None, feed: Feed = "tile") -> Tensor:
+def observe(likelihood: Likelihood, outputs: Tensor, targets: Tensor | None, num_data: int | None) -> Tensor:
     """The site of the targets, each of which stands for as many as it takes to make `num_data` for every member.
 
     Args:
-        model: gives the likelihood.
+        likelihood: under the same draw as the outputs.
         outputs: ``[member, part, ...]``.
-        y: ``[batch, ...]``, or None.
+        targets: ``[member, part, ...]``, or None.
         num_data: examples; None: those of the batch.
-        feed: how the members were fed.
     """
     import pyro
 
     members, part = outputs.shape[:2]
-    observed = model.likelihood.distribution(outputs)
-    targets = None if y is None else model.targets(y, feed).reshape(observed.shape())
+    observed = likelihood.distribution(outputs)
+    if targets is not None:
+        targets = targets.reshape(observed.shape())
     with (
         pyro.plate("data", num_data or part, subsample=torch.arange(part, device=outputs.device), dim=-1),
         pyro.plate("member", members, dim=-2),

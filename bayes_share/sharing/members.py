@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.functional import call_under
 from bayes_share.layers.factored import Factored, check_ensemble_size
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.norm import MemberBatchNorm
@@ -137,7 +138,7 @@ class Ensemble(nn.Module):
             for count, before in counts:
                 count.copy_(before)  # one number for all members, who see as many batches
             tensors = member_tensors(self.network, member)
-            outputs.append(torch.func.functional_call(self.plain, tensors, (part,), tie_weights=False))
+            outputs.append(call_under(self.plain, tensors, (part,)))
         return stacked(outputs)
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":

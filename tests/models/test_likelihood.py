@@ -106,7 +106,7 @@ def test_a_prediction_from_the_distribution_has_the_shape_of_the_targets() -> No
     [
         (Categorical(), (3, 5, 4), (3, 4), r"targets of shape \[4\] do not go with outputs of shape \[5, 4\]"),
         (Categorical(), (3, 5, 4), (3, 5, 4), r"they must be of shape \[5\]"),
-        (Bernoulli(), (3, 5, 2), (3, 5), r"takes a network with 1 output, not of shape \[2\]"),
+        (Bernoulli(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
         (Bernoulli(), (3, 5, 1), (3, 4), r"targets of shape \[4\]"),
         (Gaussian(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
         (Gaussian(), (3, 5, 1), (3, 4), r"they must be of shape \[5, 1\]"),
