@@ -12,7 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.inference.base import Build, Inference
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.finite import Losses, check_finite
-from bayes_share.inference.training import FEW, Training
+from bayes_share.inference.preflight import check_inputs, prepare
+from bayes_share.inference.training import Training
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
@@ -81,8 +82,8 @@ def fit_tensors(
         The algorithm's state, for `predict`.
 
     Raises:
-        InputError: inputs and targets that are no tensors or do not go together, a batch larger than the data, fewer
-            than 0 steps, or what the algorithm says of the model.
+        InputError: inputs and targets that are not tensors, hold NaN or do not go together; targets that the likelihood
+            gives no probability; a batch larger than the data, fewer than 0 steps, or what the algorithm refuses.
         RunError: a loss, or a number in the state, that is not finite.
 
     >>> import torch
@@ -103,10 +104,10 @@ def fit_tensors(
         raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
     if not 1 <= batch_size <= len(x):
         raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
+    check_inputs(x)
     with seeded(seed, "init"):
         state = _checked(algorithm).init(_builder(model), len(x), num_steps)
-    with seeded(seed, "check"):
-        algorithm.check(state, (x[:FEW], y[:FEW]))
+    y = prepare(algorithm, state, x[:batch_size], y, seed)
     per_epoch = len(x) // batch_size
     losses = Losses(num_steps, x.device)
     for step in range(num_steps):

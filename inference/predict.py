@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Inference
+from bayes_share.inference.base import Inference, State
 
 
 def predict(
@@ -63,8 +63,15 @@ def predict_draws(
         Each draw's logits in at least float32, on the CPU.
 
     Raises:
-        InputError: no draw.
+        InputError: no draw, a network or something else in place of a state, or inputs that are not a tensor.
     """
+    if not isinstance(state, State):
+        raise InputError(
+            f"predict takes the state that fit gives, and {type(state).__name__} is none"
+            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
+        )
+    if not isinstance(x, Tensor):
+        raise InputError(f"inputs must be a tensor, not {type(x).__name__}: torch.as_tensor makes one of an array")
     if num_samples < 1:
         raise InputError(f"prediction takes at least 1 draw, not {num_samples}")
     for sample in range(num_samples):

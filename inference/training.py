@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
@@ -15,11 +16,9 @@ from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.predict import predict, predict_draws
+from bayes_share.inference.preflight import prepare
 from bayes_share.models.likelihood import mixture_log_probs
 from bayes_share.seeding import seeded
-
-FEW = 4
-"""Examples that are looked at before the first step."""
 
 
 class Training:
@@ -68,7 +67,7 @@ class Training:
         self.num_steps = epochs * self.steps_per_epoch
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
-        self._check()
+        self._targets = self._prepare()
         self.step = 0
         self.is_finished = False
         self.history: list[dict[str, int | float]] = []
@@ -95,7 +94,7 @@ class Training:
                 yield info
         if not self.is_finished:
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, _InOrder(self.data, self.execution, self.batch_size))
+            self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self.execution, self.batch_size))
             self.is_finished = True
 
     def predict(self, split: Split, num_samples: int = 1) -> Tensor:
@@ -149,14 +148,17 @@ class Training:
         self._seconds = state_dict["seconds"]
         self._sums = state_dict["sums"].to(self._sums.device)
 
-    def _check(self) -> None:
-        few = self.data.train.images[:FEW], self.data.train.labels[:FEW]
-        with seeded(self.seed, "check"), self.execution.autocast():
-            self.algorithm.check(self.state, (self._inputs(few[0]), few[1]))
+    def _prepare(self) -> Tensor:
+        """The training targets as the likelihood takes them, after a look at a few examples."""
+        train = self.data.train
+        with self.execution.autocast():
+            first = self._inputs(train.images[: self.batch_size])
+            return prepare(self.algorithm, self.state, first, train.labels, self.seed, is_of_classes=True)
 
     def _take_step(self, indices: Tensor) -> StepInfo:
         with seeded(self.seed, "step", self.step):
-            x, y = train_batch(self.data, indices)
+            x, _ = train_batch(self.data, indices)
+            y = self._targets[indices.to(self._targets.device)]
             with self.execution.autocast():
                 info = self.algorithm.step(self.state, (self.execution.place_inputs(x), y))
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
@@ -169,7 +171,7 @@ class Training:
         loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
         self._sums.zero_()
         self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training
-        log_probs = mixture_log_probs(self.predict(self.data.validation, self.validation_samples))
+        log_probs = mixture_log_probs(self._class_logits(self.data.validation, self.validation_samples))
         labels = self.data.validation.labels.cpu()
         self.history.append(
             {
@@ -184,6 +186,11 @@ class Training:
             }
         )
 
+    def _class_logits(self, split: Split, num_samples: int) -> Float[Tensor, "draw member image class"]:
+        likelihood = self.algorithm.draw(self.state, 0).parts[0][0].likelihood
+        logits = [likelihood.class_logits(draw) for draw in self.predict_draws(split, num_samples)]
+        return torch.stack([draw for draw in logits if draw is not None])
+
     def _inputs(self, images: Tensor) -> Tensor:
         return self.execution.place_inputs(self.data.normalise(images))
 
@@ -193,9 +200,11 @@ class _InOrder:
     """The training data in batches, in order and not augmented, as often as it is iterated over."""
 
     data: Data
+    targets: Tensor
     execution: Execution
     batch_size: int
 
     def __iter__(self) -> Iterator[Batch]:
-        for x, y in eval_batches(self.data, self.data.train, self.batch_size):
+        batches = eval_batches(self.data, self.data.train, self.batch_size)
+        for (x, _), y in zip(batches, self.targets.split(self.batch_size), strict=True):
             yield self.execution.place_inputs(x), y

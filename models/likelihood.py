@@ -60,6 +60,12 @@ class Likelihood(nn.Module, ABC):
         """
         return finite(targets)
 
+    def class_logits(
+        self, outputs: Float[Tensor, "member batch *output"]
+    ) -> Float[Tensor, "member batch class"] | None:
+        """The outputs as logits of classes, where the target of an example is one class; None where it is not."""
+        return None
+
 
 class Categorical(Likelihood):
     """One of several classes, with the softmax of the outputs as their probabilities.
@@ -143,6 +149,12 @@ class Categorical(Likelihood):
         check_among(known, 0, classes - 1, f"the network has {classes} outputs, one for each class{hint}")
         return targets
 
+    def class_logits(
+        self, outputs: Float[Tensor, "member batch *output"]
+    ) -> Float[Tensor, "member batch class"] | None:
+        """The outputs themselves, unless an example has several positions."""
+        return outputs if outputs.ndim == 3 else None
+
     def _axis(self, outputs: Tensor) -> int:
         """The axis of the classes in outputs ``[member, batch, ...]``."""
         axis = outputs.ndim + self.class_axis if self.class_axis < 0 else self.class_axis + 1
@@ -187,6 +199,13 @@ class Bernoulli(Likelihood):
         targets = whole(_one_to_one(targets, outputs))
         check_among(targets, 0, 1, "0 is no and 1 is yes")
         return targets.to(_precise(outputs).dtype)
+
+    def class_logits(self, outputs: Float[Tensor, "member batch *label"]) -> Float[Tensor, "member batch class"] | None:
+        """``[0, z]`` for an output z: the softmax of these is its sigmoid; None where there are several labels."""
+        if outputs.shape[2:].numel() != 1:
+            return None
+        yes = outputs.reshape(*outputs.shape[:2], 1)
+        return torch.cat([torch.zeros_like(yes), yes], -1)
 
 
 class Gaussian(Likelihood):
