@@ -129,13 +129,15 @@ class Chain:
 
         parameters = dict(self.model.named_parameters())
         values = {latent.site.name: _copy(parameters[latent.parameter]) for latent in self._program.latents}
-        position, potential, transforms, _ = initialize_model(
+        _, potential, transforms, trace = initialize_model(
             self._program,
             batch,
             max_plate_nesting=_PLATES,
             init_strategy=init_to_value(values=values, fallback=init_to_median),
-            initial_params=self.position or None,
+            initial_params={},  # without any, Pyro takes a gradient in its own way to see whether they are valid
         )
+        start = {name: site["value"].detach() for name, site in trace.iter_stochastic_nodes()}
+        position = self.position or {name: to_unbounded(start[name]) for name, to_unbounded in transforms.items()}
         self.position = {name: _copy(value) for name, value in position.items()}
         return _with_gradient(potential), transforms
 

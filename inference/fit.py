@@ -107,7 +107,7 @@ def fit_tensors(
     check_inputs(x)
     with seeded(seed, "init"):
         state = _checked(algorithm).init(_builder(model), len(x), num_steps)
-    y = prepare(algorithm, state, x[:batch_size], y, seed)
+    y = prepare(algorithm, state, lambda count: x[:count], batch_size, y, seed)
     per_epoch = len(x) // batch_size
     losses = Losses(num_steps, x.device)
     for step in range(num_steps):

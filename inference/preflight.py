@@ -1,5 +1,6 @@
 """What is looked at before the first step, so that no training is lost to it: data, targets, the network's outputs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,14 +23,21 @@ def check_inputs(x: Tensor) -> None:
 
 
 def prepare(
-    algorithm: Inference[Any], state: Any, batch: Tensor, targets: Tensor, seed: int, is_of_classes: bool = False
+    algorithm: Inference[Any],
+    state: Any,
+    first: Callable[[int], Tensor],
+    batch_size: int,
+    targets: Tensor,
+    seed: int,
+    is_of_classes: bool = False,
 ) -> Tensor:
     """All training targets as the likelihood takes them, after a look at a few examples by the algorithm too.
 
     Args:
         algorithm: that made the state.
         state: before the first step; is left as it is.
-        batch: the inputs of the first examples in order, as many as a step takes.
+        first: gives the inputs of so many first examples.
+        batch_size: examples in a step.
         targets: ``[example, ...]``, all of them, in the same order.
         seed: of what the algorithm draws when it looks.
         is_of_classes: whether predictions are to be scored as classes.
@@ -40,7 +48,7 @@ def prepare(
     """
     model, _ = algorithm.draw(state, 0).parts[0]
     with seeded(seed, "check"):
-        few, outputs = _first_outputs(model, batch)
+        few, outputs = _first_outputs(model, first, batch_size)
         if is_of_classes and model.likelihood.class_logits(outputs) is None:
             raise InputError(
                 f"fit scores classes on the validation images, and {type(model.likelihood).__name__} with outputs of "
@@ -51,12 +59,14 @@ def prepare(
     return prepared
 
 
-def _first_outputs(model: Model, batch: Tensor) -> tuple[Tensor, Tensor]:
+def _first_outputs(model: Model, first: Callable[[int], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
     """A few inputs, and the outputs for them in eval mode."""
+    few = first(min(_FEW, batch_size))
     with evaluating(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         try:
-            return batch[:_FEW], model(batch[:_FEW])
+            return few, model(few)
         except InputError:
             raise
-        except Exception:  # some networks take batches of one size alone
+        except Exception:  # some networks take batches of one size only
+            batch = first(batch_size)
             return batch, model(batch)

@@ -1,7 +1,7 @@
 """A training: an algorithm on its way through the data."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,8 @@ class Training:
         self.num_steps = epochs * self.steps_per_epoch
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
+        parameters = algorithm.draw(self.state, 0).parts[0][0].parameters()
+        self._dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         self._targets = self._prepare()
         self.step = 0
         self.is_finished = False
@@ -94,7 +96,7 @@ class Training:
                 yield info
         if not self.is_finished:
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self.execution, self.batch_size))
+            self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self._placed, self.batch_size))
             self.is_finished = True
 
     def predict(self, split: Split, num_samples: int = 1) -> Tensor:
@@ -152,15 +154,22 @@ class Training:
         """The training targets as the likelihood takes them, after a look at a few examples."""
         train = self.data.train
         with self.execution.autocast():
-            first = self._inputs(train.images[: self.batch_size])
-            return prepare(self.algorithm, self.state, first, train.labels, self.seed, is_of_classes=True)
+            return prepare(
+                self.algorithm,
+                self.state,
+                lambda count: self._inputs(train.images[:count]),
+                self.batch_size,
+                train.labels,
+                self.seed,
+                is_of_classes=True,
+            )
 
     def _take_step(self, indices: Tensor) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             x, _ = train_batch(self.data, indices)
             y = self._targets[indices.to(self._targets.device)]
             with self.execution.autocast():
-                info = self.algorithm.step(self.state, (self.execution.place_inputs(x), y))
+                info = self.algorithm.step(self.state, (self._placed(x), y))
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
         self._losses.add(self.step, info)
         self.step += 1
@@ -192,7 +201,10 @@ class Training:
         return torch.stack([draw for draw in logits if draw is not None])
 
     def _inputs(self, images: Tensor) -> Tensor:
-        return self.execution.place_inputs(self.data.normalise(images))
+        return self._placed(self.data.normalise(images))
+
+    def _placed(self, x: Tensor) -> Tensor:
+        return self.execution.place_inputs(x.to(self._dtype))
 
 
 @dataclass(frozen=True)
@@ -201,10 +213,10 @@ class _InOrder:
 
     data: Data
     targets: Tensor
-    execution: Execution
+    place: Callable[[Tensor], Tensor]
     batch_size: int
 
     def __iter__(self) -> Iterator[Batch]:
         batches = eval_batches(self.data, self.data.train, self.batch_size)
         for (x, _), y in zip(batches, self.targets.split(self.batch_size), strict=True):
-            yield self.execution.place_inputs(x), y
+            yield self.place(x), y
