@@ -89,18 +89,18 @@ RUNS: dict[str, Run] = {
 """By their names in the table."""
 
 
-def draws_of(problem: Problem, run: Run, num_steps: int | None = None, seed: int = 0) -> Tensor:
+def draws_of(problem: Problem, run: Run, num_steps: int | None = None, num_draws: int = DRAWS) -> Tensor:
     """Draws ``[draw, member, number]`` of an algorithm, as its predictions show them.
 
     Args:
         problem: what to learn.
         run: by which algorithm.
-        num_steps: another number of steps; 0: the posterior before training.
-        seed: of the training.
+        num_steps: another number of steps.
+        num_draws: at most.
     """
     num_steps = run.num_steps if num_steps is None else num_steps
-    state: Any = fit(run.algorithm, problem.build, problem.x, problem.y, num_steps, seed=seed)
-    count = 1 if run.is_point else min(DRAWS, state.num_kept) if run.is_chain and num_steps else DRAWS
+    state: Any = fit(run.algorithm, problem.build, problem.x, problem.y, num_steps)
+    count = 1 if run.is_point else min(num_draws, state.num_kept) if run.is_chain else num_draws
     axes = problem.x.ndim - 2
     identity = torch.eye(problem.inputs, dtype=torch.float64).reshape(problem.inputs, *[1] * axes, problem.inputs)
     found = []

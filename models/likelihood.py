@@ -24,6 +24,21 @@ class Likelihood(nn.Module, ABC):
 
     Write your own by subclassing: `log_lik` and `distribution` are two forms of one density. Both read the parameters
     from ``self`` whenever they are called, so that a draw of them can be put in their place.
+
+    >>> class Poisson(Likelihood):
+    ...     def log_lik(self, outputs, targets):
+    ...         log_rate = outputs.squeeze(-1)
+    ...         return targets * log_rate - log_rate.exp() - (targets + 1).lgamma()
+    ...
+    ...     def distribution(self, outputs):
+    ...         from pyro import distributions
+    ...
+    ...         return distributions.Poisson(outputs.squeeze(-1).exp())
+    ...
+    ...     def correct(self, outputs, targets):
+    ...         return outputs.new_full(targets.shape, math.nan)
+    >>> Poisson().log_lik(torch.zeros(1, 2, 1), torch.tensor([[0, 2]]))
+    tensor([[-1.0000, -1.6931]])
     """
 
     @abstractmethod

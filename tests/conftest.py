@@ -1,6 +1,7 @@
 """What all tests have in common: checked shapes, one number of threads, and real images where they are at hand."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ jaxtyping.install_import_hook("bayes_share", "beartype.beartype")
 torch.set_num_threads(2)
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # the benchmarks, which are not installed
 
 
 @pytest.fixture(autouse=True)

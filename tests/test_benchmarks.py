@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import sys
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,14 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 
 needs_peer = pytest.mark.skipif(importlib.util.find_spec("torch_uncertainty") is None, reason="no torch-uncertainty")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _beside() -> Iterator[None]:
-    """The benchmarks are not installed; they are found from the root of the clone."""
-    sys.path.append(str(ROOT))
-    yield
-    sys.path.remove(str(ROOT))
 
 
 @pytest.fixture
