@@ -43,7 +43,7 @@ def check_draws(model: Model, x: Tensor) -> None:
             would not be the same for all examples, or draws that are all the same.
     """
     parameter = next(model.parameters())
-    x = x[torch.arange(_EXAMPLES) % len(x)].to(parameter.device)
+    x = x[torch.arange(_EXAMPLES) % len(x)].to(parameter if x.is_floating_point() else parameter.device)
     trial = deepcopy(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):
