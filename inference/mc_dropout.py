@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Batch, Build, Forward
+from bayes_share.inference.base import Batch, Build, Forward, Part
 from bayes_share.inference.draws import evaluating
 from bayes_share.inference.dropout import masked, place_dropout
 from bayes_share.inference.dropout_trial import check_draws
@@ -74,4 +74,4 @@ class MCDropout(MAP):
             with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
                 return state.model(x.to(device))
 
-        return Forward(forward, ((state.model, {}),))
+        return Forward(forward, (Part(state.model),))

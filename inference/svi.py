@@ -56,11 +56,11 @@ class SVIState:
         return [guide for guide in self.guides if isinstance(guide, Guide)]
 
     def values(self, numbers: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the guides drew, as parameters by their names in the model."""
+        """What the guides drew, by the names of the sites: parameters, and scales of hierarchical priors."""
         values: dict[str, Tensor] = {}
         for guide, z in zip(self.each_guide, numbers, strict=True):
             values |= guide.values(z)
-        return self.program.by_parameter(values)
+        return values
 
     @property
     def num_parameters(self) -> int:
@@ -215,7 +215,7 @@ class SVI(GradientOptions):
 
     def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
         """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
-        centres = state.values([guide.loc for guide in state.each_guide])
+        centres = state.program.by_parameter(state.values([guide.loc for guide in state.each_guide]))
         with torch.no_grad():
             for name, value in centres.items():
                 state.model.get_parameter(name).copy_(value)
@@ -224,7 +224,10 @@ class SVI(GradientOptions):
         """The network under parameters drawn from the guides."""
         source = generator("draw", sample)
         with torch.no_grad():
-            return drawn(state.model, state.values([guide(source) for guide in state.each_guide]))
+            values = state.values([guide(source) for guide in state.each_guide])
+        sites = {latent.site.name for latent in state.program.latents}
+        scales = {name: value for name, value in values.items() if name not in sites}
+        return drawn(state.model, state.program.by_parameter(values), scales)
 
     def kl_weight_at(self, step: int, num_steps: int) -> float:
         """What the divergence is multiplied by in a step, which counts from 0."""
