@@ -14,7 +14,16 @@ from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ
-from bayes_share.inference.guides import Delta, Guide, GuideName, Piece, make_guide, support_of
+from bayes_share.inference.guides import (
+    Delta,
+    Guide,
+    GuideFactory,
+    GuideName,
+    Piece,
+    check_guide,
+    make_guide,
+    support_of,
+)
 from bayes_share.inference.local import layers_of
 from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
@@ -114,7 +123,7 @@ class SVI(GradientOptions):
         momentum: of "sgd".
         weight_decay: of parameters without a prior, which are points; divided by the members where it is their own.
         guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
-            "low-rank" or "full-rank" (correlated).
+            "low-rank" or "full-rank" (correlated). From Python also one of your own: see `inference.guides.Guide`.
         factor_guide: the same, of the rank-1 factors; each member has its own.
         initial_scale: standard deviation that the guides start with.
         rank: of the covariance of "low-rank".
@@ -133,8 +142,8 @@ class SVI(GradientOptions):
     optimizer: OptimizerName = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
-    guide: GuideName = "normal"
-    factor_guide: GuideName = "normal"
+    guide: GuideName | GuideFactory = "normal"
+    factor_guide: GuideName | GuideFactory = "normal"
     initial_scale: float = 0.02
     rank: int = 10
     kl_weight: float = 1.0
@@ -147,13 +156,13 @@ class SVI(GradientOptions):
         super().__post_init__()
         choices = (
             ("optimizer", self.optimizer, OptimizerName),
-            ("guide", self.guide, GuideName),
-            ("guide", self.factor_guide, GuideName),
             ("kind of draws", self.draws, Literal["batch", "example"]),
         )
         for what, option, known in choices:
             if option not in get_args(known):
                 raise unknown(what, option, get_args(known))
+        for guide in (self.guide, self.factor_guide):
+            check_guide(guide)
         self.check_not_negative("weight_decay", "kl_weight")
         if not 0 <= self.momentum < 1:
             raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
