@@ -205,7 +205,8 @@ def make_bound(
         InputError: draws that the bound cannot make.
     """
     # By exact type: a subclass may have another distribution, which the divergences here do not know.
-    plain = [guide for guide in guides if type(guide) in (MeanField, Delta)]
+    kinds = (MeanField, Delta)
+    plain = [guide for guide in guides if isinstance(guide, kinds) and type(guide) in kinds]
     if structure is None or len(plain) < len(guides):
         if rows or layers:
             raise InputError(

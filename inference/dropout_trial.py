@@ -98,7 +98,8 @@ def _check_masks(model: Model, x: Tensor, places: Sequence[Place]) -> None:
 
     def mixes(of: Sequence[Place]) -> bool:
         together, apart = draw(0, of), torch.cat([draw(0, of, x[:1]), draw(0, of, x[1:])], 1)
-        return not largest_difference(together, apart) < rounding(together)
+        difference = largest_difference(together, apart)
+        return difference is None or not difference < rounding(together)
 
     if mixes(places) and not mixes([]):
         guilty = next((place.name for place in places if mixes([place])), ", ".join(place.name for place in places))
