@@ -45,6 +45,7 @@ _PUBLIC = {
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",
+    "posterior_samples": "bayes_share.inference.posterior",
     "read_predictions": "bayes_share.evaluation.predictions",
     "score": "bayes_share.evaluation.scores",
     "uncertainty": "bayes_share.evaluation.uncertainty",

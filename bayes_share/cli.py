@@ -138,7 +138,7 @@ def _fit(arguments: list[str]) -> None:
     known = set(vars(parser.get_defaults())) - {"out", "resume", "config", "preset", "progress", "of"}
     for name in saved:
         if name not in known:
-            raise unknown(f"option in {origin}:", name, known)
+            raise unknown("option", name, known, origin)
     saved_arguments = _as_arguments(saved, parser)
     try:
         parser.parse_args(saved_arguments)

@@ -12,18 +12,22 @@ class RunError(RuntimeError):
     """A run had to stop (a loss that is no number, a full disk); what was written before stays good."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+def unknown(kind: str, name: object, known: Iterable[str], place: str | None = None) -> InputError:
     """The error for a name that is not known, with the nearest one that is.
 
     Args:
         kind: what the name was to be, for example ``"model"``.
-        name: the name that was given.
+        name: what was given; a name, or something else in place of one.
         known: the names that exist.
+        place: where the name was found, such as a file.
 
     >>> str(unknown("model", "resnet2", ["resnet20", "lenet"]))
-    "unknown model 'resnet2': did you mean 'resnet20'? Known: lenet, resnet20"
+    "unknown model 'resnet2': did you mean 'resnet20'? Choose from lenet, resnet20"
+    >>> str(unknown("option", "zzz", ["epochs", "seed"], "config.yaml"))
+    "unknown option 'zzz' in config.yaml: choose from epochs, seed"
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}")
+    near = get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
+    where = "" if place is None else f" in {place}"
+    return InputError(f"unknown {kind} {name!r}{where}: {hint} from {', '.join(names)}")

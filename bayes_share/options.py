@@ -3,10 +3,10 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, NoReturn, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser
@@ -83,7 +83,7 @@ def add_options(
     """
     group = parser.add_argument_group(title)
     helps = _helps(kind)
-    types = get_type_hints(kind)
+    types = {name: _without_functions(hint) for name, hint in get_type_hints(kind).items()}
     defaults = {field.name: field.default for field in dataclasses.fields(kind)} | dict(other_defaults)
     for name in option_fields(kind):
         if only is not None and name not in only:
@@ -97,6 +97,12 @@ def add_options(
             is_list = get_origin(types[name]) is tuple
             settings |= {"type": types[name], "metavar": "LIST" if is_list else name.rpartition("_")[2].upper()}
         group.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _without_functions(hint: Any) -> Any:
+    """A type without the functions that Python may hand in, and a command line may not."""
+    choices = [choice for choice in get_args(hint) if get_origin(choice) is not Callable]
+    return Union[tuple(choices)] if len(choices) < len(get_args(hint)) else hint  # noqa: UP007 (of as many as there are)
 
 
 def _helps(kind: type) -> dict[str, str]:

@@ -1,17 +1,19 @@
 """Inference algorithms behind one contract."""
 
-from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
+from bayes_share.inference.base import Batch, Build, Forward, Inference, Part, State, StepInfo
 from bayes_share.inference.deep_ensemble import DeepEnsemble
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.factor_draws import factor_draws
 from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.fit import fit, fit_tensors
 from bayes_share.inference.ivon import IVON
+from bayes_share.inference.kept import chain_order
 from bayes_share.inference.laplace import LastLayerLaplace
 from bayes_share.inference.map import MAP
 from bayes_share.inference.mc_dropout import MCDropout
 from bayes_share.inference.norms import reestimate_norms
 from bayes_share.inference.nuts import NUTS
+from bayes_share.inference.posterior import posterior_samples
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.sghmc import SGHMC
 from bayes_share.inference.svi import SVI
@@ -47,12 +49,15 @@ __all__ = [
     "Inference",
     "LastLayerLaplace",
     "MCDropout",
+    "Part",
     "State",
     "StepInfo",
     "Training",
+    "chain_order",
     "factor_draws",
     "fit",
     "fit_tensors",
+    "posterior_samples",
     "predict",
     "predict_draws",
     "predict_with_features",

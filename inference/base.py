@@ -1,7 +1,7 @@
 """The contract that every inference algorithm keeps."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
@@ -17,17 +17,34 @@ Build = Callable[[], Model]
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """The members that one model has in a draw, and what of the model is drawn.
+
+    Args:
+        model: whose members are run, in their order.
+        values: the parameters and buffers that the draw replaces, by the model's names.
+        scales: of hierarchical priors, drawn along with the values, by the names of their sites.
+        used: ``[member, ...]``: what is drawn as each member uses it, and is no parameter of the model (a last layer,
+            into which factors are folded), by the names in the user's network.
+    """
+
+    model: Model
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    used: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Forward:
     """One draw of the network, to be called: ``x [batch, ...]``, on any device, to logits ``[member, batch, class]``.
 
     Args:
         call: in eval mode and without gradients.
-        parts: the models whose members it runs, in the order of the logits, each with those of its parameters and
-            buffers that this draw replaces, by the model's names.
+        parts: the models whose members it runs, in the order of the logits, each with what is drawn of it.
     """
 
     call: Callable[[Tensor], Tensor]
-    parts: tuple[tuple[Model, Mapping[str, Tensor]], ...]
+    parts: tuple[Part, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         """The logits."""

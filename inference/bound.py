@@ -208,14 +208,16 @@ def make_bound(
     Raises:
         InputError: draws that the bound cannot make.
     """
-    plain = [guide for guide in guides if isinstance(guide, MeanField | Delta)]
+    # By exact type: a subclass may have another distribution, which the divergences here do not know.
+    kinds = (MeanField, Delta)
+    plain = [guide for guide in guides if isinstance(guide, kinds) and type(guide) in kinds]
     if structure is None or len(plain) < len(guides):
         if rows or layers:
             raise InputError(
                 "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
                 "do not depend on one another"
             )
-        reason = "priors depend on one another" if structure is None else "a guide has correlations"
+        reason = "priors depend on one another" if structure is None else "a guide is not normal, cauchy or delta"
         return PyroBound(program, guides, options, reason)
     divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
     return PlainBound(program, plain, divergences, options, rows, layers)

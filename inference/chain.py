@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.inference.base import Batch
-from bayes_share.inference.draws import evaluating
+from bayes_share.inference.base import Batch, Forward
+from bayes_share.inference.draws import drawn, evaluating
+from bayes_share.inference.kept import spread
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model
 from bayes_share.seeding import seeded
@@ -27,7 +28,8 @@ class Chain:
         target_accept: acceptance probability that the step size is adapted to.
         position: in unbounded space, by the names of the sites; empty before the first transition.
         adaptation: what the kernel has adapted, as tensors and numbers; empty before the first transition.
-        kept: parameters that were kept, by their names in the model.
+        kept: what was kept: parameters by their names in the model, scales of hierarchical priors by those of their
+            sites.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Chain:
     def __post_init__(self) -> None:
         self._program = pyro_model(self.model)
         self._kernel: Any = None
+        self._scales: dict[str, Tensor] = {}
 
     @property
     def num_parameters(self) -> int:
@@ -109,7 +112,15 @@ class Chain:
     def keep(self) -> None:
         """Keep the position as a draw."""
         parameters = dict(self.model.named_parameters())
-        self.kept.append({latent.parameter: _copy(parameters[latent.parameter]) for latent in self._program.latents})
+        kept = {latent.parameter: _copy(parameters[latent.parameter]) for latent in self._program.latents}
+        self.kept.append(kept | self._scales)
+
+    def draw(self, sample: int) -> Forward:
+        """A kept draw, the latest first and then far apart; the position where none was kept yet."""
+        kept = spread(self.kept, sample) if self.kept else {}
+        parameters = {latent.parameter for latent in self._program.latents}
+        values = {name: value for name, value in kept.items() if name in parameters}
+        return drawn(self.model, values, {name: value for name, value in kept.items() if name not in parameters})
 
     def gradient(self, batch: Batch) -> None:
         """Compute the gradient of the potential where the chain begins, to see how long it takes."""
@@ -159,6 +170,9 @@ class Chain:
         for latent in self._program.latents:
             name = latent.site.name
             parameters[latent.parameter].copy_(transforms[name].inv(self.position[name]))
+        sites = {latent.site.name for latent in self._program.latents}
+        others = {name: value for name, value in self.position.items() if name not in sites}
+        self._scales = {name: transforms[name].inv(value).clone() for name, value in others.items()}
 
 
 def _with_gradient(potential: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:

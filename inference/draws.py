@@ -7,11 +7,15 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from bayes_share.inference.base import Forward
+from bayes_share.inference.base import Forward, Part
 from bayes_share.models.model import Model
 
 
-def drawn(model: Model, values: Mapping[str, Tensor] = MappingProxyType({})) -> Forward:
+def drawn(
+    model: Model,
+    values: Mapping[str, Tensor] = MappingProxyType({}),
+    scales: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Forward:
     """The model in eval mode under other values of some parameters and buffers, and as it is for the rest.
 
     Nothing of the model is changed, so nothing has to be put back.
@@ -19,6 +23,7 @@ def drawn(model: Model, values: Mapping[str, Tensor] = MappingProxyType({})) -> 
     Args:
         model: is called, not copied.
         values: by the model's names.
+        scales: of hierarchical priors, by the names of their sites; the network does not depend on them.
     """
     device = next(model.parameters()).device
 
@@ -26,7 +31,7 @@ def drawn(model: Model, values: Mapping[str, Tensor] = MappingProxyType({})) -> 
         with evaluating(model), torch.no_grad():
             return model.forward_with(values, x.to(device)) if values else model(x.to(device))
 
-    return Forward(forward, ((model, values),))
+    return Forward(forward, (Part(model, values, scales),))
 
 
 def side_by_side(forwards: Sequence[Forward]) -> Forward:

@@ -1,6 +1,6 @@
 """Dropout in networks that have none, and masks that are the same for all examples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +15,12 @@ from bayes_share.models.model import Model
 from bayes_share.seeding import generator
 from bayes_share.sharing.conversion import FACTORED
 from bayes_share.sharing.members import Ensemble
+from bayes_share.sites import prefix_of
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _WEIGHT_LAYERS = {*_LAYERS, *(FACTORED[layer] for layer in _LAYERS)}
 _OF_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_FORWARDS = {kind.forward for kind in (nn.Dropout, *_OF_CHANNELS)}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def dropout_rate(module: nn.Module) -> float:
     """The probability with which a module drops something in training mode, of itself or before it."""
     if isinstance(module, nn.MultiheadAttention):
         return module.dropout
+    if isinstance(module, nn.RNNBase):
+        return module.dropout if module.num_layers > 1 else 0.0
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p
     return max((hook.rate for hook in _placed(module)), default=0.0)
@@ -62,8 +66,8 @@ def place_dropout(model: Model, rate: float) -> None:
         rate: the probability, where dropout is put in.
 
     Raises:
-        InputError: a network with neither dropout nor a second layer to put it before, or with dropout that cannot be
-            the same for all examples: of attention weights, or alpha dropout.
+        InputError: a network with neither dropout nor a second layer to put it before, or with dropout that no mask
+            here stands for: inside an attention or a recurrent layer, alpha dropout, a subclass with its own forward.
     """
     network = model.network
     without_fast_paths(network)
@@ -83,8 +87,37 @@ def place_dropout(model: Model, rate: float) -> None:
             module.register_forward_pre_hook(hook)
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a network drops something.
+
+    Args:
+        number: of all places, from 0.
+        name: of the module in the user's network.
+        module: a dropout layer, or a layer with an `InputDropout`.
+        twins: the modules that stand for it where members are run one by one.
+        rate: probability of dropping.
+    """
+
+    number: int
+    name: str
+    module: nn.Module
+    twins: tuple[nn.Module, ...]
+    rate: float
+
+
+def places_of(model: Model) -> list[Place]:
+    """Where a model drops something, in the order in which its network registers the modules."""
+    prefix, twins = prefix_of(model.network), _twins(model.network)
+    found = [(name, module) for name, module in model.network.named_modules() if dropout_rate(module) > 0]
+    return [
+        Place(number, name.removeprefix(prefix), module, twins.get(module, ()), dropout_rate(module))
+        for number, (name, module) in enumerate(found)
+    ]
+
+
 @contextmanager
-def masked(model: Model, sample: int, batch_size: int) -> Iterator[None]:
+def masked(model: Model, sample: int, batch_size: int, places: Sequence[Place] | None = None) -> Iterator[None]:
     """Drop in eval mode, with masks that depend on the draw, the member and the place alone.
 
     Every example is multiplied by the same mask, so that the network is one function. Compiled networks are run as
@@ -94,22 +127,22 @@ def masked(model: Model, sample: int, batch_size: int) -> Iterator[None]:
         model: with dropout.
         sample: number of the draw.
         batch_size: examples that the model is going to be called with.
+        places: where to drop; None: wherever the model does.
 
     Raises:
         InputError: on a call of the model: dropout of something that does not have the rows of the batch first.
     """
     network = model.network
-    twins = _twins(network)
     masks = _Masks(sample, batch_size)
     handles = []
-    for place, module in enumerate(module for module in network.modules() if dropout_rate(module) > 0):
-        for rows_of, same in ((model.ensemble_size, module), *((1, twin) for twin in twins.get(module, ()))):
-            mask = _Mask(masks, place, rows_of, dropout_rate(module))
-            if isinstance(module, nn.modules.dropout._DropoutNd):
+    for place in places_of(model) if places is None else places:
+        for rows_of, same in ((model.ensemble_size, place.module), *((1, twin) for twin in place.twins)):
+            mask = _Mask(masks, place, rows_of)
+            if isinstance(place.module, nn.modules.dropout._DropoutNd):
                 handles.append(same.register_forward_hook(mask.after))
             else:
                 handles.append(same.register_forward_pre_hook(mask.before))
-    if isinstance(network, Ensemble) and twins:
+    if isinstance(network, Ensemble) and network._plain is not None:
         handles.append(network.plain.register_forward_pre_hook(masks.next_member))
     try:
         with torch.compiler.set_stance("force_eager"):
@@ -132,15 +165,16 @@ class _Masks:
         """A hook: the plain network is called for another member."""
         self.member += 1
 
-    def mask(self, place: int, members: range, shape: tuple[int, ...], rate: float) -> Tensor:
+    def mask(self, place: Place, members: range, shape: tuple[int, ...]) -> Tensor:
         """``[member, 1, 1, *shape]``: 0, or ``1 / (1 - rate)``; the same for a member in a loop as among all."""
-        call = self.calls.setdefault((place, members.start), 0)
-        self.calls[place, members.start] += 1
+        call = self.calls.setdefault((place.number, members.start), 0)
+        self.calls[place.number, members.start] += 1
         uniform = [
-            torch.rand(shape, generator=generator("draw", self.sample, place, call, member), dtype=torch.float64)
+            torch.rand(shape, generator=generator("draw", self.sample, place.number, call, member), dtype=torch.float64)
             for member in members
         ]
-        return ((torch.stack(uniform) >= rate).double() / (1 - rate))[:, None, None]
+        kept = (torch.stack(uniform) >= place.rate).double()
+        return (kept / (1 - place.rate) if place.rate < 1 else kept)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -149,15 +183,13 @@ class _Mask:
 
     Args:
         masks: of the draw.
-        place: number of the place.
+        place: where it is.
         ensemble_size: members that the rows are divided among; 1 in a network that is one member alone.
-        rate: probability of dropping.
     """
 
     masks: _Masks
-    place: int
+    place: Place
     ensemble_size: int
-    rate: float
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """A hook that masks a layer's input."""
@@ -171,14 +203,19 @@ class _Mask:
         rows = self.ensemble_size * self.masks.batch_size
         if x.ndim < 2 or x.shape[0] % rows:
             raise InputError(
-                f"one mask for all examples needs them on the first axis where dropout is, and there, with "
-                f"{self.masks.batch_size} of them, is a tensor of shape {list(x.shape)}"
+                f"one mask for all examples needs them on the first axis where dropout is, and at {self.place.name}, "
+                f"with {self.masks.batch_size} of them, is a tensor of shape {list(x.shape)}"
             )
         first = max(self.masks.member, 0)  # in a loop; all of them where all rows come at once
         shape = (x.shape[1], *[1] * (x.ndim - 2)) if of_channels else tuple(x.shape[1:])
-        mask = self.masks.mask(self.place, range(first, first + self.ensemble_size), shape, self.rate)
+        mask = self.masks.mask(self.place, range(first, first + self.ensemble_size), shape)
         parts = x.unflatten(0, (self.ensemble_size, self.masks.batch_size, -1))
         return (parts * mask.to(x.device, x.dtype)).flatten(0, 2)
+
+
+def is_maskable(module: nn.Module) -> bool:
+    """Whether a mask can stand for what a module drops: it is one of torch's layers, or has an `InputDropout`."""
+    return type(module).forward in _FORWARDS or bool(_placed(module))
 
 
 def _placed(module: nn.Module) -> list[InputDropout]:
@@ -206,11 +243,18 @@ def _inner(network: nn.Module) -> nn.Module:
 
 
 def _check_kinds(network: nn.Module) -> None:
-    for name, module in network.named_modules():
-        if dropout_rate(module) > 0 and isinstance(module, nn.MultiheadAttention):
+    for full_name, module in network.named_modules():
+        name = full_name.removeprefix(prefix_of(network))
+        if dropout_rate(module) == 0 or is_maskable(module):
+            continue
+        if isinstance(module, nn.MultiheadAttention):
             raise InputError(
                 f"{name} drops attention weights, for which there is no mask that is the same for all examples: "
                 f"set its dropout to 0"
             )
-        if dropout_rate(module) > 0 and isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout):
-            raise InputError(f"{name} is a {type(module).__name__}, which MC dropout does not know: use nn.Dropout")
+        if isinstance(module, nn.RNNBase):
+            raise InputError(
+                f"{name} drops between its own layers, where no mask can be put: set its dropout to 0, and use "
+                f"recurrent layers of num_layers=1 with nn.Dropout between them"
+            )
+        raise InputError(f"{name} is a {type(module).__name__}, which MC dropout does not know: use nn.Dropout")

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayes_share.inference.base import Forward, Inference
+from bayes_share.inference.base import Inference, Part
+from bayes_share.inference.posterior import drawn_values
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sites import prefix_of
 
 
 def factor_draws(
@@ -28,24 +28,17 @@ def factor_draws(
         there are no factors. Networks side by side, as of a deep ensemble, are members one after the other.
     """
     first = algorithm.draw(state, 0)
-    is_drawn = any(name in values for model, values in first.parts for name in _names(model).values())
+    is_drawn = any(name in part.values for part in first.parts for name in _factor_names(part.model))
     others = (algorithm.draw(state, sample) for sample in range(1, num_samples if is_drawn else 1))
-    draws = [_factors(forward) for forward in (first, *others)]
+    draws = [drawn_values([_factors(part) for part in forward.parts]) for forward in (first, *others)]
     return {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
 
 
-def _factors(forward: Forward) -> dict[str, Tensor]:
-    """The factors of all members under one draw, ``[member, channel]``."""
-    found: dict[str, list[Tensor]] = {}
-    for model, values in forward.parts:
-        for name, parameter in _names(model).items():
-            value = values[parameter] if parameter in values else model.get_parameter(parameter)
-            found.setdefault(name, []).append(value.detach().cpu())
-    return {name: torch.cat(parts) for name, parts in found.items()}
+def _factors(part: Part) -> Part:
+    """The factors of a part, be they drawn or not, as all that is drawn of it."""
+    names = _factor_names(part.model)
+    return Part(part.model, {name: part.values.get(name, part.model.get_parameter(name)) for name in names})
 
 
-def _names(model: Model) -> dict[str, str]:
-    """The factors' names in the model, by those in the user's network."""
-    prefix = prefix_of(model.network)
-    kinds = parameter_kinds(model.network)
-    return {name.removeprefix(prefix): f"network.{name}" for name, kind in kinds.items() if kind == "factor"}
+def _factor_names(model: Model) -> list[str]:
+    return [name for name, kind in parameter_kinds(model).items() if kind == "factor"]

@@ -7,15 +7,16 @@ few operations.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, unknown
+from bayes_share.seeding import seeded
 from bayes_share.sharing.kinds import ParameterKind
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _FARTHEST = 12.0  # from 0, that a transformed number starts
 _LARGEST_FULL = 5000  # numbers, whose covariance takes 100 MB
 
 GuideName = Literal["normal", "delta", "cauchy", "low-rank", "full-rank"]
+
+GuideFactory: TypeAlias = "Callable[[Sequence[Piece]], Guide]"
+"""Makes a guide over some sites: a subclass of `Guide`, or a function that calls one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,29 @@ class Piece:
 
 
 class Guide(nn.Module, ABC):
-    """A family over some sites that all members share, or of which each member has a part."""
+    """A family over some sites that all members share, or of which each member has a part.
+
+    Its numbers are in unconstrained space, in one vector for each member, ``[member, number]``; `values` makes the
+    sites' values of them. A guide of one's own needs two things: a parameter `loc`, the centre, which is left in the
+    model when the training ends; and `distribution`, whose `rsample` passes gradients to the guide's parameters. `SVI`
+    takes the class, or a function of the sites that makes one. Its bound then comes from Pyro (`Trace_ELBO`).
+
+    Args:
+        pieces: the sites, all of one kind (base, or factor) and for as many members.
+
+    >>> from pyro.distributions import StudentT
+    >>> class Heavy(Guide):
+    ...     def __init__(self, pieces):
+    ...         super().__init__(pieces)
+    ...         self.loc = nn.Parameter(self.start())
+    ...         self.log_scale = nn.Parameter(torch.full_like(self.loc, -3.0))
+    ...
+    ...     def distribution(self):
+    ...         return StudentT(4.0, self.loc, self.log_scale.exp()).to_event(2)
+    >>> guide = Heavy([Piece("weight", torch.zeros(3, 2), constraints.real, "base")])
+    >>> {name: tuple(value.shape) for name, value in guide.values(guide()).items()}
+    {'weight': (3, 2)}
+    """
 
     loc: nn.Parameter
 
@@ -88,20 +114,27 @@ class Guide(nn.Module, ABC):
         self.of_factors = pieces[0].kind == "factor"
         self.sizes = [piece.initial.numel() // self.members for piece in pieces]
 
-    @abstractmethod
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """Draw all numbers, before their transforms, with gradients to the parameters.
+        """Draw all numbers, before their transforms, with gradients to the parameters: here, from `distribution`.
 
         Returns ``[member, number]``, or ``[member, row, number]``.
 
         Args:
             generator: on the CPU; None: torch's global one.
-            rows: draws for each member; None: one, without an axis for it.
+            rows: draws for each member; None: one, without an axis for it. Independent guides alone know rows.
         """
+        assert rows is None
+        family = self.distribution()
+        if family is None:
+            return self.loc
+        if generator is None:
+            return family.rsample()
+        with seeded("guide", int(torch.randint(2**62, (), generator=generator))):
+            return family.rsample()
 
     @abstractmethod
     def distribution(self) -> "Distribution | None":
-        """What `forward` draws from, as one event ``[member, number]``; None for points."""
+        """What a draw is from, as one event ``[member, number]`` with an `rsample`; None for points."""
 
     def values(self, z: Tensor) -> dict[str, Tensor]:
         """What was drawn as the sites' values: ``[...]``, or ``[member (* row), ...]``."""
@@ -125,7 +158,8 @@ class Guide(nn.Module, ABC):
             return torch.randn(shape, dtype=like.dtype, device=like.device)
         return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
 
-    def _start(self) -> Tensor:
+    def start(self) -> Tensor:
+        """Where the sites start, as the guide's numbers ``[member, number]``."""
         rows = [piece.unconstrained().reshape(self.members, -1) for piece in self.pieces]
         return torch.cat(rows, dim=1)
 
@@ -135,7 +169,7 @@ class Delta(Guide):
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         super().__init__(pieces)
-        self.loc = nn.Parameter(self._start())
+        self.loc = nn.Parameter(self.start())
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
         """The point itself."""
@@ -157,7 +191,7 @@ class MeanField(Guide):
     def __init__(self, pieces: Sequence[Piece], scale: float, family: Literal["normal", "cauchy"] = "normal") -> None:
         super().__init__(pieces)
         self.family = family
-        self.loc = nn.Parameter(self._start())
+        self.loc = nn.Parameter(self.start())
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
@@ -193,7 +227,7 @@ class Joint(Guide):
 
     def __init__(self, pieces: Sequence[Piece], scale: float, rank: int | None = None) -> None:
         super().__init__(pieces)
-        self.loc = nn.Parameter(self._start())
+        self.loc = nn.Parameter(self.start())
         members, numbers = self.loc.shape
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
         self.is_full = rank is None
@@ -258,31 +292,72 @@ class Triangular(Transform):
         return self.tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def make_guide(name: GuideName, pieces: Sequence[Piece], scale: float, rank: int) -> Guide:
-    """The guide of a name over some sites.
+def check_guide(given: object) -> None:
+    """Raise an InputError where something is neither the name of a guide nor makes one."""
+    is_class = isinstance(given, type)
+    makes_another = (is_class and not issubclass(given, Guide)) or isinstance(given, nn.Module)  # type: ignore[arg-type]
+    if isinstance(given, str) or not callable(given):
+        if given not in get_args(GuideName):
+            raise unknown("guide", given, get_args(GuideName))
+    elif makes_another:
+        name = given.__name__ if is_class else type(given).__name__  # type: ignore[attr-defined]
+        raise InputError(
+            f"a guide is one of {', '.join(get_args(GuideName))}, a subclass of bayes_share.inference.guides.Guide or "
+            f"a function that makes one, not {name}"
+        )
+
+
+def make_guide(given: GuideName | GuideFactory, pieces: Sequence[Piece], scale: float, rank: int) -> Guide:
+    """The guide of a name, or from a factory, over some sites.
 
     Raises:
-        InputError: a guide that does not fit what a prior allows, or one that is too large.
+        InputError: a guide that does not fit what a prior allows, one that is too large, or a factory that makes no
+            `Guide` as it should be.
     """
     for piece in pieces:
         support = _of_one_number(piece.support)
         if not _has_guide(support):
             raise InputError(f"no guide fits the prior of {piece.name}, which allows {support}: make it a point (None)")
-        if name == "cauchy" and not piece.is_real:
+        if given == "cauchy" and not piece.is_real:
             raise InputError(
                 f"the guide 'cauchy' gives any number, and the prior of {piece.name} allows {support} only: "
                 f"use the guide 'normal', which then passes through an exponential or the like"
             )
-    if name == "delta":
+    if callable(given):
+        return _made(given, pieces)
+    if given == "delta":
         return Delta(pieces)
-    if name in ("normal", "cauchy"):
-        return MeanField(pieces, scale, "cauchy" if name == "cauchy" else "normal")
+    if given in ("normal", "cauchy"):
+        return MeanField(pieces, scale, "cauchy" if given == "cauchy" else "normal")
     numbers = sum(piece.initial.numel() for piece in pieces) // pieces[0].members
-    if name == "full-rank" and numbers > _LARGEST_FULL:
+    if given == "full-rank" and numbers > _LARGEST_FULL:
         raise InputError(
             f"guide 'full-rank' has {numbers:,}² numbers here, and is for {_LARGEST_FULL:,}² at most: use 'low-rank'"
         )
-    return Joint(pieces, scale, rank if name == "low-rank" else None)
+    return Joint(pieces, scale, rank if given == "low-rank" else None)
+
+
+def _made(factory: GuideFactory, pieces: Sequence[Piece]) -> Guide:
+    """A guide of the user's own, which keeps the contract of `Guide`."""
+    what = getattr(factory, "__name__", repr(factory))
+    try:
+        guide = factory(pieces)
+    except TypeError as error:  # an abstract class, or other arguments
+        raise InputError(f"the guide {what} cannot be made of the sites alone: {error}") from error
+    if not isinstance(guide, Guide):
+        raise InputError(
+            f"the guide {what} must make a bayes_share.inference.guides.Guide, not a {type(guide).__name__}"
+        )
+    shape = guide.start().shape
+    if not isinstance(getattr(guide, "loc", None), nn.Parameter) or guide.loc.shape != shape:
+        raise InputError(f"the guide {what} must have a parameter loc of shape {list(shape)} (member, number)")
+    family = guide.distribution()
+    if family is not None and (family.event_shape != shape or family.batch_shape or not family.has_rsample):
+        raise InputError(
+            f"the distribution of the guide {what} must be one event of shape {list(shape)} (member, number) with an "
+            f"rsample, and is {family}: Normal(loc, scale).to_event(2), for example"
+        )
+    return guide
 
 
 def support_of(prior: "Distribution") -> constraints.Constraint:

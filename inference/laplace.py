@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.base import Batch, Build, Forward
+from bayes_share.inference.base import Batch, Build, Forward, Part
 from bayes_share.inference.curvature import (
     Curvature,
     Diag,
@@ -130,13 +130,18 @@ class LastLayerLaplace(MAP):
             white = torch.randn(sd.shape, generator=noise, dtype=sd.dtype).to(sd.device)
             _shift(network.get_submodule(state.layer), rotate(sd * white, parts))
             networks.append(network)
+        layers = [network.get_submodule(state.layer) for network in networks]
+        used = {
+            f"{state.layer}.{name}".removeprefix("."): torch.stack([getattr(layer, name).detach() for layer in layers])
+            for name in _unknown(layers[0])
+        }
         device = next(state.model.parameters()).device
 
         def forward(x: Tensor) -> Tensor:
             with torch.no_grad():
                 return torch.stack([network(x.to(device)) for network in networks])
 
-        return Forward(forward, ((state.model, {}),))
+        return Forward(forward, (Part(state.model, used=used),))
 
     def _curvature(self, layer: nn.Module) -> Curvature:
         numbers = sum(parameter.numel() for parameter in _unknown(layer).values())

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Build, Forward
+from bayes_share.inference.base import Batch, Build, Forward, Part
 from bayes_share.inference.draws import evaluating
 from bayes_share.inference.dropout import masked, place_dropout
+from bayes_share.inference.dropout_trial import check_draws
 from bayes_share.inference.map import MAP, MAPState
 from bayes_share.models.model import Model
 
@@ -23,8 +24,9 @@ class MCDropout(MAP):
     Trains as `MAP` with ordinary dropout, a mask for each example. A draw is the network under one mask, the same for
     all examples and each member's own. That is a draw of the weights, whose inputs are dropped (equation 7). A network
     that has dropout (of probability above 0) keeps it where it is. In any other it is put before every linear layer
-    and convolution but the first registered: of inputs of convolutions whole channels are dropped. Examples have to be
-    on the first axis wherever something is dropped.
+    and convolution but the first registered: of inputs of convolutions whole channels are dropped. Dropout has to be
+    modules of its own (`nn.Dropout`), with the examples on the first axis: before the first step a few draws are tried,
+    and what would make them equal, or other ones than training's, is refused. Stochastic depth is no part of them.
 
     Args:
         dropout_rate: probability of dropping, where the network has no dropout of its own.
@@ -43,8 +45,8 @@ class MCDropout(MAP):
         """A fresh model with dropout, in training mode, and its optimizer.
 
         Raises:
-            InputError: a network in which nothing can be dropped, or with dropout that cannot be the same for all
-                examples: of attention weights, or alpha dropout.
+            InputError: a network in which nothing can be dropped, or with dropout that no mask stands for: inside an
+                attention or a recurrent layer, alpha dropout, a subclass of `nn.Dropout` with a forward of its own.
         """
 
         def build_with_dropout() -> Model:
@@ -54,6 +56,16 @@ class MCDropout(MAP):
 
         return super().init(build_with_dropout, num_data, num_steps)
 
+    def check(self, state: MAPState, batch: Batch) -> None:
+        """Try a few draws, on a copy of the network.
+
+        Raises:
+            InputError: draws that would all be the same, masks that would differ between examples, or dropout that is
+                no module of its own, such as `torch.nn.functional.dropout` or dropout inside an attention.
+        """
+        super().check(state, batch)
+        check_draws(state.model, batch[0])
+
     def draw(self, state: MAPState, sample: int) -> Forward:
         """The network under the masks of this number."""
         device = next(state.model.parameters()).device
@@ -62,4 +74,4 @@ class MCDropout(MAP):
             with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
                 return state.model(x.to(device))
 
-        return Forward(forward, ((state.model, {}),))
+        return Forward(forward, (Part(state.model),))

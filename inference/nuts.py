@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.chain import Chain
-from bayes_share.inference.draws import drawn, evaluating, side_by_side
+from bayes_share.inference.draws import evaluating, side_by_side
 from bayes_share.inference.gradient import check_trainable
-from bayes_share.inference.kept import Thinning, check_thinning, spread
+from bayes_share.inference.kept import Thinning, check_thinning
 from bayes_share.inference.support import check_start
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
@@ -159,8 +159,7 @@ class NUTS:
 
     def draw(self, state: NUTSState, sample: int) -> Forward:
         """A kept draw of each chain, the latest first and then far apart; its position where none was kept yet."""
-        forwards = [drawn(chain.model, spread(chain.kept, sample) if chain.kept else {}) for chain in state.chains]
-        return side_by_side(forwards)
+        return side_by_side([chain.draw(sample) for chain in state.chains])
 
     def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
         """What to say of a network that is too large: how large it is, and how long a step would take."""

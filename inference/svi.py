@@ -14,7 +14,16 @@ from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ
-from bayes_share.inference.guides import Delta, Guide, GuideName, Piece, make_guide, support_of
+from bayes_share.inference.guides import (
+    Delta,
+    Guide,
+    GuideFactory,
+    GuideName,
+    Piece,
+    check_guide,
+    make_guide,
+    support_of,
+)
 from bayes_share.inference.local import layers_of
 from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
@@ -56,11 +65,11 @@ class SVIState:
         return [guide for guide in self.guides if isinstance(guide, Guide)]
 
     def values(self, numbers: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the guides drew, as parameters by their names in the model."""
+        """What the guides drew, by the names of the sites: parameters, and scales of hierarchical priors."""
         values: dict[str, Tensor] = {}
         for guide, z in zip(self.each_guide, numbers, strict=True):
             values |= guide.values(z)
-        return self.program.by_parameter(values)
+        return values
 
     @property
     def num_parameters(self) -> int:
@@ -114,7 +123,7 @@ class SVI(GradientOptions):
         momentum: of "sgd".
         weight_decay: of parameters without a prior, which are points; divided by the members where it is their own.
         guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
-            "low-rank" or "full-rank" (correlated).
+            "low-rank" or "full-rank" (correlated). From Python also one of your own: see `inference.guides.Guide`.
         factor_guide: the same, of the rank-1 factors; each member has its own.
         initial_scale: standard deviation that the guides start with.
         rank: of the covariance of "low-rank".
@@ -133,8 +142,8 @@ class SVI(GradientOptions):
     optimizer: OptimizerName = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
-    guide: GuideName = "normal"
-    factor_guide: GuideName = "normal"
+    guide: GuideName | GuideFactory = "normal"
+    factor_guide: GuideName | GuideFactory = "normal"
     initial_scale: float = 0.02
     rank: int = 10
     kl_weight: float = 1.0
@@ -147,13 +156,13 @@ class SVI(GradientOptions):
         super().__post_init__()
         choices = (
             ("optimizer", self.optimizer, OptimizerName),
-            ("guide", self.guide, GuideName),
-            ("guide", self.factor_guide, GuideName),
             ("kind of draws", self.draws, Literal["batch", "example"]),
         )
         for what, option, known in choices:
             if option not in get_args(known):
                 raise unknown(what, option, get_args(known))
+        for guide in (self.guide, self.factor_guide):
+            check_guide(guide)
         self.check_not_negative("weight_decay", "kl_weight")
         if not 0 <= self.momentum < 1:
             raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
@@ -215,7 +224,7 @@ class SVI(GradientOptions):
 
     def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
         """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
-        centres = state.values([guide.loc for guide in state.each_guide])
+        centres = state.program.by_parameter(state.values([guide.loc for guide in state.each_guide]))
         with torch.no_grad():
             for name, value in centres.items():
                 state.model.get_parameter(name).copy_(value)
@@ -224,7 +233,10 @@ class SVI(GradientOptions):
         """The network under parameters drawn from the guides."""
         source = generator("draw", sample)
         with torch.no_grad():
-            return drawn(state.model, state.values([guide(source) for guide in state.each_guide]))
+            values = state.values([guide(source) for guide in state.each_guide])
+        sites = {latent.site.name for latent in state.program.latents}
+        scales = {name: value for name, value in values.items() if name not in sites}
+        return drawn(state.model, state.program.by_parameter(values), scales)
 
     def kl_weight_at(self, step: int, num_steps: int) -> float:
         """What the divergence is multiplied by in a step, which counts from 0."""

@@ -472,8 +472,8 @@ def test_augmentation_can_be_chosen(tmp_path):
         ("npz", "npz:DIR"),
         ("npz:", "npz:DIR"),
         ("folder:", "folder:DIR"),
-        ("", "Known: "),
-        ("digits:8", "Known: "),
+        ("", "'': choose from cifar10, "),
+        ("digits:8", "'digits:8': did you mean 'digits'? Choose from cifar10, "),
     ],
 )
 def test_unknown_names(name, word):

@@ -96,9 +96,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, make: object) -
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet2", "unknown model 'resnet2': did you mean 'resnet20'? Known: lenet, resnet20"),
-        ("zzz", "unknown model 'zzz': Known: lenet, resnet20"),
-        ("", "unknown model '': Known: lenet, resnet20"),
+        ("resnet2", "unknown model 'resnet2': did you mean 'resnet20'? Choose from lenet, resnet20"),
+        ("zzz", "unknown model 'zzz': choose from lenet, resnet20"),
+        ("", "unknown model '': choose from lenet, resnet20"),
     ],
 )
 def test_unknown_names_the_nearest(name: str, message: str) -> None:
@@ -106,3 +106,10 @@ def test_unknown_names_the_nearest(name: str, message: str) -> None:
     assert str(error) == message
     assert isinstance(error, InputError)
     assert isinstance(error, ValueError)
+
+
+def test_unknown_says_where_the_name_was_and_takes_what_is_no_name() -> None:
+    assert str(unknown("option", "eposh", ["epochs"], "a.yaml")) == (
+        "unknown option 'eposh' in a.yaml: did you mean 'epochs'? Choose from epochs"
+    )
+    assert str(unknown("optimizer", dict, ["sgd"])) == "unknown optimizer <class 'dict'>: choose from sgd"

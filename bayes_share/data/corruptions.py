@@ -129,7 +129,12 @@ def translate(images: Images, severity: int, rng: Generator) -> Images:
 
 
 def elastic(images: Images, severity: int, rng: Generator) -> Images:
-    """Bent by a smooth random field, each image by its own, whose shifts have a deviation of 1.5 to 6 % of the size."""
+    """Bent by a smooth random field of shifts, each image by its own.
+
+    The shifts at 4 x 4 points, which reach from edge to edge, have a standard deviation of 1.5 to 6 % of the size along
+    each axis. Between the points they are interpolated (bicubic), so that over all pixels it is about 0.8 of that:
+    1.2 to 4.8 %.
+    """
     deviation = _at(severity, 0.015, 0.025, 0.035, 0.045, 0.06)
     coarse = torch.randn((len(images), 2, 4, 4), generator=rng)
     field = F.interpolate(coarse, list(images.shape[2:]), mode="bicubic", align_corners=True)

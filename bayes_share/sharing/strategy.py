@@ -39,38 +39,39 @@ def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
     """
     parameter = next(ensemble.parameters())
     x = tree_map(lambda leaf: _telling(leaf, parameter.dtype), x)
+    values = {f"ensemble.{name}": value for name, value in trial_values(ensemble).items()}
     with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(parameter.device):
-        tiled, looped, failure = run_example(_Call(_Both(ensemble), _drawn(ensemble)), x)
+        tiled, looped, failure = run_example(_Call(_Both(ensemble), values), x)
     if failure is not None:
         return "loop", f"one pass over tiled rows fails ({failure})"
-    difference = _difference(tiled, looped)
+    difference = largest_difference(tiled, looped)
     if difference is None:
         return "loop", "one pass over tiled rows gives outputs of another form"
     if not any(bool(leaf.any()) for leaf in tree_leaves(looped) if isinstance(leaf, Tensor)):
         return "auto", "not settled: the batches so far gave no outputs to compare"
-    if not difference < _rounding(looped):
+    if not difference < rounding(looped):
         return "loop", f"one pass over tiled rows gives other outputs (by {difference:.2g} of the largest)"
     return "tile", f"one pass over tiled rows gives what each member alone does (to {difference:.1g} of the largest)"
 
 
-def _drawn(ensemble: "Ensemble") -> dict[str, Tensor]:
+def trial_values(network: nn.Module) -> dict[str, Tensor]:
     """Parameters for the trial: factors that differ, and other values for those that are about zero.
 
     Heads and branches often start so (weights of 0, layer scales of 1e-6), and would hide what happens before them.
     """
-    kinds = parameter_kinds(ensemble)
+    kinds = parameter_kinds(network)
     generator = torch.Generator().manual_seed(0)
     drawn = {}
-    for name, parameter in ensemble.named_parameters():
+    for name, parameter in network.named_parameters():
         is_factor = kinds[name] == "factor"
         is_weight = kinds[name] == "base" and parameter.ndim > 1
         size = 1 / math.sqrt(max(1, parameter[0].numel())) if is_weight else 1.0
         if kinds[name] == "member":  # equal in all members at first, which would hide rows that mix
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
-            drawn[f"ensemble.{name}"] = parameter.detach() + 0.3 * noise
+            drawn[name] = parameter.detach() + 0.3 * noise
         elif is_factor or (parameter.numel() and float(parameter.detach().abs().max()) < _ZERO * size):
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
-            drawn[f"ensemble.{name}"] = float(is_factor) + 0.3 * size * noise
+            drawn[name] = float(is_factor) + 0.3 * size * noise
     return drawn
 
 
@@ -111,7 +112,7 @@ class _Call(nn.Module):
         return torch.func.functional_call(self.module, self.parameters_drawn, (x,), tie_weights=False)
 
 
-def _difference(tiled: Any, looped: Any) -> float | None:
+def largest_difference(tiled: Any, looped: Any) -> float | None:
     """The largest difference over the largest output; None where the two have another form."""
     one, other = tree_leaves(tiled), tree_leaves(looped)
     if len(one) != len(other):
@@ -131,7 +132,7 @@ def _difference(tiled: Any, looped: Any) -> float | None:
     return difference / largest if largest else difference
 
 
-def _rounding(outputs: Any) -> float:
+def rounding(outputs: Any) -> float:
     """What may be put down to rounding in these outputs."""
     dtypes = {leaf.dtype for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()}
     return max([_ROUNDING, *(_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)])

@@ -63,7 +63,7 @@ def _make(kind: Study, arguments: list[str]) -> None:
     known = [*grid, "seeds", "preset", *kind.run_options]
     for name in saved:
         if name not in known:
-            raise unknown(f"option in {Path(first.out) / _FILE}:", name, known)
+            raise unknown("option", name, known, str(Path(first.out) / _FILE))
     options = vars(_parser(kind, preset).parse_args([*_as_arguments(saved, grid), *arguments]))
     out = Path(options["out"])
     if out.exists() and not out.is_dir():

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from bayes_share.data import load_data
+from bayes_share.data import corruptions, load_data
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.errors import InputError
 
@@ -160,3 +160,32 @@ def test_what_cannot_be_is_refused(channels: int, name: str, severity: int, word
     with pytest.raises(InputError) as caught:
         corrupt(torch.zeros((1, channels, 4, 4), dtype=torch.uint8), name, severity)
     assert words in str(caught.value)
+
+
+def _shifts(severity: int, size: int, count: int) -> Tensor:
+    """What `elastic` asks of the sampling, in units of the size: ``[image, height, width, axis]``."""
+    grids = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corruptions, "_moved", lambda images, grid: grids.append(grid) or images)
+        corrupt(torch.zeros((count, 1, size, size), dtype=torch.uint8), "elastic", severity, seed=3)
+    centres = (torch.arange(size) + 0.5) / size
+    return grids[0] / 2 + 0.5 - torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1)
+
+
+@pytest.mark.parametrize(("severity", "deviation"), [(1, 0.015), (5, 0.06)])
+def test_elastic_moves_by_the_deviation_that_is_said(severity: int, deviation: float) -> None:
+    """Pixels of a ramp tell where they came from: at the two inner points of each axis, and all over the image."""
+    size, count = 64, 600
+    ramp = (torch.arange(size) * 4).expand(count, 1, size, size).to(torch.uint8)
+    at_points, everywhere = [], []
+    for images in (ramp, ramp.mT.contiguous()):
+        shifts = (corrupt(images, "elastic", severity, seed=3).float() - images) / 4 / size
+        at_points.append(shifts[:, 0, 21::21, 21::21][:, :2, :2])
+        everywhere.append(shifts[:, 0, 16:48, 16:48])  # away from the edges, at which the image is mirrored
+    found = torch.stack(at_points)
+    error = deviation / (2 * found.numel()) ** 0.5
+    assert abs(found.std().item() - deviation) < 4 * error + 0.1 / size  # and the rounding of bytes
+    whole = _shifts(severity, size, count)
+    assert whole.std().item() / deviation == pytest.approx(0.8, abs=0.03)
+    middle = torch.stack(everywhere)
+    assert middle.std().item() == pytest.approx(whole[:, 16:48, 16:48].std().item(), rel=0.05)

@@ -158,7 +158,7 @@ def test_names(text: str, name: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nois", "unknown out-of-distribution set 'nois': did you mean 'noise'? Known: cifar10"),
+        ("nois", "unknown out-of-distribution set 'nois': did you mean 'noise'? Choose from cifar10"),
         ("cifar", "did you mean 'cifar10'?"),
         ("my=nois", "did you mean 'noise'?"),
         ("npz:/a/c=d.npz", "'c=d' cannot name a set: take letters, digits, dots and dashes, as in my-set=npz:/a"),

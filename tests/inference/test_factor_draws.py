@@ -47,7 +47,8 @@ def test_they_are_those_that_predict(name: str) -> None:
     found = factor_draws(case.algorithm, run.state, 2)
     for draw in range(2):
         outputs, first = [], 0
-        for model, values in case.algorithm.draw(run.state, draw).parts:
+        for part in case.algorithm.draw(run.state, draw).parts:
+            model, values = part.model, part.values
             size = model.ensemble_size
             prefix = "network.network."
             own = {

@@ -386,7 +386,7 @@ def test_it_says_when_it_goes_through_pyro(caplog: pytest.LogCaptureFixture) -> 
         shared_scale = Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(0.0, scale))
         SVI().init(PROBLEMS[0].build({"base": shared_scale}), NUM_DATA, 10)
     assert [message.rpartition(": ")[2] for message in caplog.messages] == [
-        "a guide has correlations",
+        "a guide is not normal, cauchy or delta",
         "priors depend on one another",
     ]
 

@@ -66,8 +66,8 @@ def test_flat_values_and_back(config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("algorithm: map\nepoch: 3\n", "unknown option in CONFIG: 'epoch': did you mean 'epochs'?"),
-        ("algorithm: map\nout: elsewhere\n", "unknown option in CONFIG: 'out'"),
+        ("algorithm: map\nepoch: 3\n", "unknown option 'epoch' in CONFIG: did you mean 'epochs'?"),
+        ("algorithm: map\nout: elsewhere\n", "unknown option 'out' in CONFIG: "),
         ("algorithm: [\n", "config CONFIG is not YAML"),
         ("just text\n", "config CONFIG must have a line 'option: value'"),
         ("- a\n- b\n", "config CONFIG must have a line 'option: value'"),

@@ -1,5 +1,6 @@
 """A preset is a beginning that options override, and no name of an algorithm is needed with it."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,10 @@ def test_options_override_it_before_and_after(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "ivon-cifar"], "unknown preset 'ivon-cifar': did you mean 'ivon-cifar10'? Known: adamw-cifar10"),
+        (
+            ["--preset", "ivon-cifar"],
+            "unknown preset 'ivon-cifar': did you mean 'ivon-cifar10'? Choose from adamw-cifar10",
+        ),
         (["map", "--preset", "ivon-cifar10"], "preset ivon-cifar10 is of algorithm ivon, not map"),
         (["--preset", "ivon-cifar10", "--config", "x"], "--preset and --config are two beginnings"),
         (["--preset", "ivon-cifar10", "--momentum", "1"], "unknown option --momentum"),
@@ -91,3 +95,15 @@ def test_help_lists_them_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
     lines = capsys.readouterr().out.splitlines()
     for name, summary in SUMMARIES.items():
         assert any(line.split() == [name, *summary.split()] for line in lines)
+
+
+def test_the_schedule_differs_from_that_of_the_papers_scripts_by_what_is_said() -> None:
+    """Theirs changes once an epoch: (e + 1) / 5 in the first five, then (1 + cos(pi e / 200)) / 2."""
+    algorithm = RunConfig.from_flat(PRESETS["ivon-cifar10"]).algorithm
+    per_epoch = 900
+    ours = [algorithm.rate_at(step, 200 * per_epoch) for step in range(200 * per_epoch)]
+    theirs = [(e + 1) / 5 if e < 5 else (1 + math.cos(math.pi * e / 200)) / 2 for e in range(200)]
+    apart = [abs(rate - theirs[step // per_epoch]) for step, rate in enumerate(ours)]
+    assert 0.19 < max(apart[: 5 * per_epoch]) < 0.2
+    assert 0.022 < max(apart[5 * per_epoch :]) < 0.0235
+    assert ours[-1] < 1e-9

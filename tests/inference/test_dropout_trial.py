@@ -1,0 +1,295 @@
+"""The trial before training: draws of MC dropout differ, drop all that training drops, and treat all examples alike."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from explicit import close
+from states import differences, through_bytes
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bayes_share.errors import InputError
+from bayes_share.inference import DeepEnsemble, MCDropout, fit_tensors, predict
+from bayes_share.inference.dropout_trial import _RATES
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
+
+X = torch.randn(12, 4, 6, generator=torch.Generator().manual_seed(0))
+"""``[example, time, feature]``."""
+Y = torch.arange(12) % 3
+
+
+def fitted(net: nn.Module, x: Tensor = X, rate: float = 0.1) -> Any:
+    return fit_tensors(MCDropout(dropout_rate=rate), Model(net), x, Y[: len(x)], 1)
+
+
+class Classifier(nn.Module):
+    """Features of each time step by `inner`, and classes from their mean."""
+
+    def __init__(self, inner: nn.Module, size: int = 6) -> None:
+        super().__init__()
+        self.inner = inner
+        self.head = nn.Linear(size, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.inner(x)
+        return self.head((found[0] if isinstance(found, tuple) else found).mean(1))
+
+
+class FusedAttention(nn.Module):
+    """Attention as timm writes it: the dropout module is there for its probability alone."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 18)
+        self.attn_drop = nn.Dropout(rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+
+
+class Calling(nn.Module):
+    """A linear layer, and a function of its outputs and of the training mode."""
+
+    def __init__(self, function: Callable[[Tensor, bool], Tensor]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.layer(x), self.training)
+
+
+class OwnAttention(nn.Module):
+    """`torch.nn.functional.multi_head_attention_forward` called by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of = nn.MultiheadAttention(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        of, rows = self.of, x.transpose(0, 1)
+        weights = (of.in_proj_weight, of.in_proj_bias, None, None, False, 0.3, of.out_proj.weight, of.out_proj.bias)
+        return F.multi_head_attention_forward(rows, rows, rows, 6, 2, *weights, self.training)[0].transpose(0, 1)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
+    "dropout": lambda x, on: F.dropout(x, 0.3, on),
+    "dropout1d": lambda x, on: F.dropout1d(x, 0.3, training=on),
+    "dropout2d": lambda x, on: F.dropout2d(x.unsqueeze(1), p=0.3, training=on).squeeze(1),
+    "dropout3d": lambda x, on: F.dropout3d(x[:, None, None], 0.3, on)[:, 0, 0],
+    "alpha_dropout": lambda x, on: F.alpha_dropout(x, 0.3, on),
+    "feature_alpha_dropout": lambda x, on: F.feature_alpha_dropout(x, training=on),
+    "torch dropout": lambda x, on: torch.dropout(x, 0.3, on),
+    "torch dropout_": lambda x, on: torch.dropout_(x.clone(), p=0.3, train=on),
+    "torch feature_dropout": lambda x, on: torch.feature_dropout(x, 0.3, train=on),
+    "scaled_dot_product_attention": lambda x, on: F.scaled_dot_product_attention(x, x, x, None, 0.3 * on),
+    "always on": lambda x, on: F.dropout(x),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_dropping_by_a_function_is_refused_before_the_first_step(name: str) -> None:
+    function = name.removeprefix("torch ").replace("always on", "dropout")
+    with pytest.raises(InputError, match=rf"^inner drops by {function}, .*use nn.Dropout modules") as caught:
+        fitted(Classifier(Calling(FUNCTIONS[name])))
+    assert "\n" not in str(caught.value)
+
+
+OFF = (
+    lambda x, on: F.dropout(x, 0.0),
+    lambda x, on: F.dropout(x, training=False),
+    lambda x, on: F.alpha_dropout(x, 0.3),
+    lambda x, on: torch.dropout(x, 0.3, False),
+    lambda x, on: F.scaled_dot_product_attention(x, x, x),
+)
+
+
+@pytest.mark.parametrize("function", OFF)
+def test_a_function_that_drops_nothing_is_fine(function: Callable[[Tensor, bool], Tensor]) -> None:
+    predict(MCDropout(), fitted(Classifier(Calling(function))), X, 2)
+
+
+def test_the_functions_that_drop_are_those_of_torch() -> None:
+    known = {function.__name__ for function in _RATES}
+    there = {
+        name
+        for name in (*dir(F), *dir(torch))
+        if "dropout" in name
+        and not name.startswith(("_", "fused"))
+        and callable(getattr(F, name, getattr(torch, name, 0)))
+    }
+    assert there - known == {"native_dropout"}  # which the others call
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("strategy", ["tile", "loop"])
+def test_attention_that_only_reads_the_probability_is_refused(members: int, strategy: Any) -> None:
+    net: nn.Module = Classifier(FusedAttention(0.5))
+    net = net if members == 1 else ensemble(net, members, init="normal", strategy=strategy)
+    with pytest.raises(InputError, match=r"^inner drops by scaled_dot_product_attention.*set_fused_attn\(False\)"):
+        fitted(net)
+    predict(MCDropout(), fitted(Classifier(nn.Sequential(FusedAttention(0.0), nn.Dropout(0.5)))), X, 2)
+
+
+def test_attention_by_hand_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^inner\.1 drops by multi_head_attention_forward"):
+        fitted(Classifier(nn.Sequential(nn.Linear(6, 6), OwnAttention())))
+
+
+def test_an_ensemble_of_networks_with_dropout_is_tried_too() -> None:
+    algorithm = DeepEnsemble(of=MCDropout(), networks=2)
+    with pytest.raises(InputError, match=r"^inner drops by dropout"):
+        fit_tensors(algorithm, lambda: Model(Classifier(Calling(FUNCTIONS["dropout"]))), X, Y, 1)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("members", [1, 2])
+def test_dropout_inside_a_recurrent_layer_is_refused(kind: Any, members: int) -> None:
+    net: nn.Module = Classifier(kind(6, 6, num_layers=2, dropout=0.5, batch_first=True))
+    net = net if members == 1 else ensemble(net, members, init="normal")
+    with pytest.raises(InputError, match=r"^inner drops between its own layers.*set its dropout to 0.*nn\.Dropout"):
+        MCDropout().init(lambda: Model(net), 10, 1)
+
+
+class Own(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return input * (torch.rand_like(input) > self.p) if self.training else input
+
+
+class Renamed(nn.Dropout):
+    """With the forward of torch."""
+
+
+def test_a_subclass_is_known_by_its_forward() -> None:
+    with pytest.raises(InputError, match=r"^inner\.1 is a Own, which MC dropout does not know: use nn\.Dropout"):
+        fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Own(0.3))))
+    found = predict(MCDropout(), fitted(Classifier(nn.Sequential(nn.Linear(6, 6), Renamed(0.3)))), X, 2)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+class Unused(nn.Module):
+    """Dropout that is not called, or whose output is thrown away."""
+
+    def __init__(self, is_called: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+        self.drop = nn.Dropout(0.5)
+        self.is_called = is_called
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.is_called:
+            self.drop(x)
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("inner", [Unused(True), Unused(False), nn.Sequential(nn.Linear(6, 6), nn.Dropout(1.0))])
+@pytest.mark.parametrize("noise", [False, True])
+def test_draws_that_are_all_the_same_are_refused(inner: nn.Module, noise: bool) -> None:
+    if noise:  # which is there in every draw, and does not come from it
+        inner = nn.Sequential(inner, Calling(lambda x, on: x + torch.randn_like(x)))
+    with pytest.raises(
+        InputError, match=r"all draws of MC dropout are the same: what is dropped at inner\.[\w.]+ makes"
+    ):
+        fitted(Classifier(inner))
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.999])
+def test_a_head_that_begins_at_zero_and_a_rate_that_hardly_ever_differs_are_fine(rate: float) -> None:
+    net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(rate)))
+    nn.init.zeros_(net.head.weight)
+    fitted(net)
+
+
+class TimeFirst(nn.Module):
+    """A GRU over ``[time, batch, feature]``, with dropout of its outputs there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 6)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.gru(x.transpose(0, 1))[0]).transpose(0, 1)
+
+
+@pytest.mark.parametrize("time", [4, 12, 5])
+@pytest.mark.parametrize("examples", [1, 2, 12])
+def test_masks_over_another_axis_than_the_batch_are_refused(time: int, examples: int) -> None:
+    x = X.repeat(1, 3, 1)[:examples, :time]
+    with pytest.raises(InputError, match=r"needs them on the first axis where dropout is, and at inner\.drop"):
+        fitted(Classifier(TimeFirst()), x)
+
+
+def test_the_place_that_is_wrong_is_named() -> None:
+    net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.2), TimeFirst(), nn.Dropout(0.2)))
+    with pytest.raises(InputError, match=r"and at inner\.2\.drop what is dropped from an example depends"):
+        fitted(net, X.repeat(1, 3, 1))
+
+
+def test_an_example_has_the_same_draw_whatever_is_beside_it() -> None:
+    net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)))
+    state = fitted(net)
+    close(predict(MCDropout(), state, X, 3), predict(MCDropout(), state, X, 3, batch_size=1), 1e-6)
+
+
+def test_a_probability_of_one_drops_everything() -> None:
+    first, last = nn.Linear(6, 6), nn.Linear(6, 3)
+    net = nn.Sequential(nn.Dropout(0.5), first, nn.Dropout(1.0), last)
+    state = MCDropout().init(lambda: Model(net), 10, 1)
+    found = MCDropout().draw(state, 0)(X[:, 0])[0]
+    assert torch.equal(found, last.bias.detach().expand(12, 3))
+    assert torch.equal(found, net.train()(X[:, 0]).detach())  # as torch has it
+
+
+class DropPath(nn.Module):
+    """Stochastic depth."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(0.5) if self.training else x
+
+
+@pytest.mark.parametrize(
+    ("noisy", "name"),
+    [
+        (DropPath(), r"inner\.1"),
+        (nn.RReLU(), r"inner\.1"),
+        (Calling(lambda x, on: x * torch.bernoulli(torch.full_like(x, 0.5)) if on else x), r"inner\.1"),
+        (nn.Identity(), None),
+        (nn.BatchNorm1d(4), None),
+        (nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)), None),
+    ],
+)
+@pytest.mark.parametrize("members", [1, 2])
+def test_other_randomness_of_training_is_said(noisy: nn.Module, name: str | None, members: int, caplog: Any) -> None:
+    net: nn.Module = Classifier(nn.Sequential(nn.Linear(6, 6), noisy, nn.Dropout(0.2)))
+    net = net if members == 1 else ensemble(net, members, init="normal", strategy="loop")
+    with caplog.at_level(logging.WARNING):
+        state = fitted(net)
+    expected = (
+        [] if name is None else [f"mc dropout: {name} is random in training mode by itself, which draws leave out"]
+    )
+    assert [record.getMessage() for record in caplog.records] == [line.replace("\\", "") for line in expected]
+    found = predict(MCDropout(), state, X, 2)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_trial_changes_nothing(members: int) -> None:
+    net: nn.Module = Classifier(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(4), nn.Dropout(0.2)))
+    net.inner[1].eval()  # type: ignore[index, union-attr]
+    net = net if members == 1 else ensemble(net, members, init="normal")
+    state = MCDropout().init(lambda: Model(net), 10, 1)
+    state.model.network.get_submodule("inner.1" if members == 1 else "network.inner.1").eval()
+    before, modes = through_bytes(state.state_dict()), [module.training for module in state.model.modules()]
+    random = torch.get_rng_state()
+    MCDropout().check(state, (X, Y))
+    assert differences(before, state.state_dict()) == []
+    assert [module.training for module in state.model.modules()] == modes
+    assert not any(module._forward_hooks for module in state.model.modules())
+    assert torch.equal(random, torch.get_rng_state())
+    assert members == 1 or state.model.network.strategy == "auto"
