@@ -109,7 +109,7 @@ def draws_of(problem: Problem, run: Run, num_steps: int | None = None, num_draws
         weight = (
             forward(identity).reshape(-1, problem.inputs, problem.outputs).mT.flatten(1)
         )  # [member, output * input]
-        noises = [model.likelihood_with(values).state_dict() for model, values in forward.parts]
+        noises = [part.model.likelihood_with(part.values).state_dict() for part in forward.parts]
         learned = [noise["log_noise"].detach() for noise in noises] if problem.learns_noise else []
         found.append(torch.cat([weight, torch.stack(learned)[:, None]], 1) if learned else weight)
     return torch.stack(found)

@@ -46,7 +46,7 @@ def prepare(
         InputError: what `Likelihood.prepare` and `Inference.check` refuse; or a likelihood of something else than
             classes where predictions are to be scored as such.
     """
-    model, _ = algorithm.draw(state, 0).parts[0]
+    model = algorithm.draw(state, 0).parts[0].model
     with seeded(seed, "check"):
         few, outputs = _first_outputs(model, first, batch_size)
         if is_of_classes and model.likelihood.class_logits(outputs) is None:

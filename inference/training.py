@@ -67,7 +67,7 @@ class Training:
         self.num_steps = epochs * self.steps_per_epoch
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
-        parameters = algorithm.draw(self.state, 0).parts[0][0].parameters()
+        parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
         self._dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         self._targets = self._prepare()
         self.step = 0
@@ -196,7 +196,7 @@ class Training:
         )
 
     def _class_logits(self, split: Split, num_samples: int) -> Float[Tensor, "draw member image class"]:
-        likelihood = self.algorithm.draw(self.state, 0).parts[0][0].likelihood
+        likelihood = self.algorithm.draw(self.state, 0).parts[0].model.likelihood
         logits = [likelihood.class_logits(draw) for draw in self.predict_draws(split, num_samples)]
         return torch.stack([draw for draw in logits if draw is not None])
 
