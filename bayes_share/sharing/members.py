@@ -26,7 +26,7 @@ from bayes_share.sharing.conversion import (
     has_parameters,
 )
 from bayes_share.sharing.outputs import has_rows, of_rows, stacked
-from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
+from bayes_share.sharing.plain import KeptMembers, empty_copy, follow_options, member_tensors
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
 
@@ -105,8 +105,8 @@ class Ensemble(nn.Module):
             self._check_split(x)
         if self.strategy == "auto":
             self._settle(x if feed == "tile" else self._parts(x)[0])
-        if self.training or torch.is_grad_enabled():
-            self._kept.forget()  # a step may follow, and not every optimizer leaves a trace that it was there
+        if self.training:
+            self._kept.forget()  # a step follows, after which they are of no use
         if feed == "tile" and self._may_fold(x):
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             return stacked([member(x) for member in members])
@@ -127,6 +127,8 @@ class Ensemble(nn.Module):
         both = (net.named_modules(remove_duplicate=False) for net in (self.network, self.plain))
         for (_, converted), (_, plain) in zip(*both, strict=True):
             plain.training = converted.training
+        if not torch.compiler.is_compiling():
+            follow_options(self.plain, self.network)
         counts = [
             (module.num_batches_tracked, module.num_batches_tracked.clone())
             for module in self.network.modules()
@@ -189,10 +191,13 @@ class Ensemble(nn.Module):
             return False
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
-        # What `functional_call` puts in is for one call, and what inference mode makes does not tell its changes.
+        # What `functional_call` puts in is for one call, and has no values to compare under `vmap`.
         if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
             return False
-        if any(tensor.is_inference() for tensor in (*self.parameters(), *self.buffers())):
+        if any(torch._C._functorch.is_functorch_wrapped_tensor(buffer) for buffer in self.buffers()):
+            return False
+        # A graph that is replayed compares nothing.
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return False
         first = next(self.network.parameters(), None)
         if first is None or not self._is_as_converted():
