@@ -120,8 +120,7 @@ class KeptMembers:
 
     Each call compares the bits of all parameters and buffers, and the modules' options, with a snapshot: however they
     were written (through ``.data``, a numpy view, a replayed CUDA graph), a change is seen. The snapshot takes the
-    memory of the converted network once more, and the comparison reads both: on one thread 0.3 ms for a ResNet-20, under
-    one per cent of a prediction for one image, and 9 ms for torchvision's ResNet-18 (see ``benchmarks/README.md``).
+    memory of the converted network once more, and the comparison reads both (``benchmarks/README.md`` has its time).
     """
 
     def __init__(self) -> None:
