@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bayes_share import MAP, FactorInit, Model, ensemble, fold, ledger, load_run
 from bayes_share.evaluation import Predictions, format_table, score
 from bayes_share.inference import Training
+from bayes_share.sharing import Start
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run of a single network")
     parser.add_argument("--ensemble-size", type=int, default=4)
-    parser.add_argument("--sd", type=float, default=0.1, help="of the noise on the factors (default: 0.1)")
+    parser.add_argument("--sd", type=float, default=None, help='of the noise on the factors (default: init="keep")')
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning (default: 2)")
     parser.add_argument("--learning-rate", type=float, default=0.01, help="of fine-tuning (default: 0.01)")
     parser.add_argument("--seed", type=int, default=0)
@@ -40,7 +41,8 @@ def main() -> None:
     net: nn.Module = trained.state.model.network
     example = data.normalise(data.validation.images[:2])
     torch.manual_seed(arguments.seed)
-    converted = ensemble(net, arguments.ensemble_size, FactorInit("normal", sd=arguments.sd), example=example)
+    start: Start | FactorInit = "keep" if arguments.sd is None else FactorInit("normal", sd=arguments.sd)
+    converted = ensemble(net, arguments.ensemble_size, start, example=example)
     print(converted.summary())
     print(ledger(converted, example))
 

@@ -60,7 +60,7 @@ def build(model: str, is_ensemble: bool, device: torch.device) -> Model:
     if not is_ensemble:
         return Model(network).to(device)
     factors_alone = {lambda site: site.kind != "factor": None}
-    return Model(ensemble(network, MEMBERS, strategy="tile"), priors=factors_alone).to(device)
+    return Model(ensemble(network, MEMBERS, init="normal", strategy="tile"), priors=factors_alone).to(device)
 
 
 def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> dict[str, Callable[[], object]]:

@@ -96,7 +96,7 @@ def subjects(case: Case, device: torch.device) -> dict[str, Subject]:
     """
     torch.manual_seed(0)
     plain = ResNet("resnet18", [case.width * 2**stage for stage in range(4)], 2)
-    ours = ensemble(plain, case.members)
+    ours = ensemble(plain, case.members, init="normal")
     images = torch.randn(case.pairs // case.members, 3, 32, 32)
     labels = torch.randint(10, (len(images),)).repeat(case.members).to(device)
     peers = peer_layers()

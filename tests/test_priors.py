@@ -78,7 +78,7 @@ def test_the_role_and_the_fan_in_of_every_parameter(
 def test_members_change_neither_role_nor_fan_in(
     make: Callable[[], nn.Module], expected: dict[str, tuple[str, int]]
 ) -> None:
-    net = ensemble(nn.Sequential(make(), nn.Linear(2, 2)), 3, norm="member")
+    net = ensemble(nn.Sequential(make(), nn.Linear(2, 2)), 3, norm="member", init="normal")
     found = {latent.site.name: latent.site for latent in Model(net).latents()}
     plain = {f"0.{name}": entry for name, entry in expected.items()}
     assert {name: (found[name].role, found[name].fan_in) for name in plain} == plain
@@ -258,7 +258,7 @@ def test_signs_of_names_that_differ_by_a_dot_are_kept_apart() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.block_0(self.block(x))
 
-    net = ensemble(Net(), 2)
+    net = ensemble(Net(), 2, init="normal")
     with torch.no_grad():
         net.get_parameter("network.block.0.r").fill_(-1.0)
         net.get_parameter("network.block_0.r").fill_(1.0)
@@ -288,7 +288,7 @@ def test_what_is_latent_by_name(make: Callable[[], nn.Module]) -> None:
     every = ["0.weight", "0.bias", "2.weight", "2.bias"]
     for latent, names in {"all": every, "base": every, "last-layer": every[2:], "auto": every[2:]}.items():
         assert latent_names(make(), latent) == [prefix + name for name in names]
-    net = ensemble(make(), 3)
+    net = ensemble(make(), 3, init="normal")
     factors = ["0.r", "0.s", "2.r", "2.s"]
     for latent, names in {
         "factors": factors,
@@ -313,7 +313,7 @@ def test_families_and_scales_by_name() -> None:
 
 @pytest.mark.parametrize("latent", ["all", "auto", "base", "last-layer"])
 def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
-    net = ensemble(net_of_two(), 3)
+    net = ensemble(net_of_two(), 3, init="normal")
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name.endswith((".r", ".s")))
     if latent == "last-layer":

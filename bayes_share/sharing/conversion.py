@@ -144,6 +144,15 @@ def convert(
     return shared
 
 
+def count_converted(network: nn.Module, why_shared: Callable[[Sequence[str]], str | None]) -> int:
+    """The number of layers that `convert` gives factors."""
+    return sum(
+        (isinstance(module, Factored) or type(module) in FACTORED)
+        and (_why_unknown(module) or why_shared(names)) is None
+        for module, names in names_by_module(network).items()
+    )
+
+
 def _why_unknown(module: nn.Module) -> str | None:
     kind = type(module)
     if isinstance(module, Factored):

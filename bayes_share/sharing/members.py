@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bayes_share.errors import InputError, unknown
 from bayes_share.functional import call_under
 from bayes_share.layers.factored import Factored, check_ensemble_size
-from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.factors import FactorInit, FactorInitKind, keeping
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
@@ -23,15 +23,25 @@ from bayes_share.sharing.conversion import (
     check_network,
     chosen,
     convert,
+    count_converted,
     describe,
     has_parameters,
 )
 from bayes_share.sharing.outputs import has_rows, of_rows, stacked
-from bayes_share.sharing.plain import KeptMembers, empty_copy, member_tensors
+from bayes_share.sharing.plain import KeptMembers, empty_copy, follow_options, member_tensors
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
 
 Feed = Literal["tile", "split"]
+Start = Literal["keep", FactorInitKind]
+"""How the factors of an ensemble start: "keep" for a trained network, or a kind of `FactorInit`."""
+
+_PURPOSES = {
+    "keep": "for a trained network: the members know what it knows",
+    "normal": "for training from scratch",
+    "random_sign": "for training from scratch",
+    "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
+}
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 
 
@@ -50,6 +60,7 @@ class Ensemble(nn.Module):
             and can only be tiled.
         strategy: "auto", "tile" or "loop".
         shared: what has parameters and stayed shared, by name, with the reason.
+        start: how the factors started, in words.
     """
 
     def __init__(
@@ -59,6 +70,7 @@ class Ensemble(nn.Module):
         plain: nn.Module | None = None,
         strategy: Strategy = "auto",
         shared: Mapping[str, str] = MappingProxyType({}),
+        start: str = "as the layers were built",
     ) -> None:
         super().__init__()
         self.network = network
@@ -66,6 +78,7 @@ class Ensemble(nn.Module):
         self.strategy: Strategy = strategy if plain is not None else "tile"
         self.strategy_reason = "as asked for" if plain is not None else "built of rank-1 layers"
         self.shared = dict(shared)
+        self.start = start
         self.training = network.training
         # Kept out of the registry: a form to fill in, not parameters of this module.
         object.__setattr__(self, "_plain", plain)
@@ -106,8 +119,8 @@ class Ensemble(nn.Module):
             self._check_split(x)
         if self.strategy == "auto":
             self._settle(x if feed == "tile" else self._parts(x)[0])
-        if self.training or torch.is_grad_enabled():
-            self._kept.forget()  # a step may follow, and not every optimizer leaves a trace that it was there
+        if self.training:
+            self._kept.forget()  # a step follows, after which they are of no use
         if feed == "tile" and self._may_fold(x):
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             return stacked([member(x) for member in members])
@@ -128,6 +141,8 @@ class Ensemble(nn.Module):
         both = (net.named_modules(remove_duplicate=False) for net in (self.network, self.plain))
         for (_, converted), (_, plain) in zip(*both, strict=True):
             plain.training = converted.training
+        if not torch.compiler.is_compiling():
+            follow_options(self.plain, self.network)
         counts = [
             (module.num_batches_tracked, module.num_batches_tracked.clone())
             for module in self.network.modules()
@@ -159,7 +174,7 @@ class Ensemble(nn.Module):
             self.choose_strategy(x)
 
     def summary(self) -> str:
-        """How the members compute and why, what was converted, and what stayed shared."""
+        """How the members compute and why, what was converted and how it started, and what stayed shared."""
         kinds: dict[str, int] = {}
         for module in self.network.modules():
             if type(module) in FACTORED.values():
@@ -167,6 +182,7 @@ class Ensemble(nn.Module):
         lines = [
             f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
             "own factors: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+            f"factors started from {self.start}",
             *(f"shared, {line}" for line in describe(self.shared)),
         ]
         return "\n".join(lines)
@@ -190,10 +206,13 @@ class Ensemble(nn.Module):
             return False
         if torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
-        # What `functional_call` puts in is for one call, and what inference mode makes does not tell its changes.
+        # What `functional_call` puts in is for one call, and has no values to compare under `vmap`.
         if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
             return False
-        if any(tensor.is_inference() for tensor in (*self.parameters(), *self.buffers())):
+        if any(torch._C._functorch.is_functorch_wrapped_tensor(buffer) for buffer in self.buffers()):
+            return False
+        # A graph that is replayed compares nothing.
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return False
         first = next(self.network.parameters(), None)
         if first is None or not self._is_as_converted():
@@ -231,7 +250,7 @@ class Ensemble(nn.Module):
 def ensemble(
     net: nn.Module,
     ensemble_size: int = 4,
-    init: FactorInitKind | FactorInit = "normal",
+    init: Start | FactorInit = "keep",
     norm: NormSharing = "shared",
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -243,14 +262,17 @@ def ensemble(
     Every linear layer, convolution, embedding and attention, by exact type, keeps its weight as the base weight, and
     gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone; it
     may share weights within itself already (`share_layers`, `share_groups`): each member's factors multiply into those.
-    With ``init="ones"`` every member computes in eval mode what it does. What is frozen stays frozen, and its factors
-    are too; `parameter_kinds` tells which parameters are factors.
+    By default the members start near the network, and know what it knows. To train from scratch, name a start of larger
+    noise, such as ``init="normal"``: it makes the members differ more, and ruins a trained network. What is frozen stays
+    frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
 
     Args:
         net: any network whose inputs and outputs have the batch first, trained or not.
         ensemble_size: members.
-        init: how the factors start. Random signs destroy what a trained network has learned; for one, start from ones
-            with a little noise: ``FactorInit("normal", sd=0.1)``.
+        init: how the factors start. For a trained network: ``"keep"``, ones with noise scaled to the number of
+            layers (`keeping`), so that no member loses a point of accuracy and yet all differ, or ``"ones"``, copies of
+            the network, exact in eval mode. For training from scratch: ``"normal"``, N(1, 0.5²), or
+            ``"random_sign"``. Or a `FactorInit`.
         norm: ``"shared"``: all members use the norm layers of the network; ``"member"``: each has its own. Before a
             batch norm of its own, a member's factor s has hardly an effect: the norm undoes all of it but the sign.
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
@@ -286,7 +308,7 @@ def ensemble(
         return None if is_chosen(names) else "left out by include or exclude"
 
     network = deepcopy(net)
-    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
+    factor_init = _factor_init(init, count_converted(network, why_shared))
     shared = convert(network, ensemble_size, factor_init, norm, why_shared)
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
@@ -294,10 +316,22 @@ def ensemble(
             f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
             f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
-    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared)
+    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, _described(init, factor_init))
     if example is not None and strategy == "auto":
         made._settle(example)
     return made
+
+
+def _factor_init(init: Start | FactorInit, layers: int) -> FactorInit:
+    if isinstance(init, FactorInit):
+        return init
+    if init not in _PURPOSES:
+        raise unknown("factor init", init, _PURPOSES)
+    return keeping(layers) if init == "keep" else FactorInit(init)
+
+
+def _described(init: Start | FactorInit, factor_init: FactorInit) -> str:
+    return str(init) if isinstance(init, FactorInit) else f'{factor_init} ("{init}"), {_PURPOSES[init]}'
 
 
 def _has_members(module: nn.Module) -> bool:

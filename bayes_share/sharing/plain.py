@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bayes_share.layers.factored import Factored
@@ -74,6 +75,7 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
         like: the converted network; says what is trained, and which modules are in training mode.
     """
     plain = deepcopy(empty)
+    follow_options(plain, like)
     trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
     made: dict[tuple[Any, ...], Tensor] = {}
     modules = dict(plain.named_modules(remove_duplicate=False))
@@ -114,36 +116,74 @@ def _is_shared(module: nn.Module, name: str) -> bool:
 
 
 class KeptMembers:
-    """The folded members of an ensemble, made again when a parameter or buffer is another or was changed in place.
+    """The folded members of an ensemble, made again when what they were made of has other values.
 
-    A write that autograd does not see (through ``.data``) is not noticed; `forget` is called when training begins.
+    Each call compares the bits of all parameters and buffers, and the modules' options, with a snapshot: however they
+    were written (through ``.data``, a numpy view, a replayed CUDA graph), a change is seen. The snapshot takes the
+    memory of the converted network once more, and the comparison reads both (``benchmarks/README.md`` has its time).
     """
 
     def __init__(self) -> None:
-        # Each tensor with an alias, which keeps the memory that it had from being used again, and its version.
-        self._seen: list[tuple[Tensor, Tensor, int]] = []
+        self._tensors: list[Tensor] = []
+        self._options: list[dict[str, Any]] = []
         self._members: list[nn.Module] = []
 
     def of(self, network: nn.Module, empty: nn.Module, ensemble_size: int) -> list[nn.Module]:
         """The members, each a plain network in eval mode."""
         if not self._is_current(network):
-            self._seen = [(tensor, tensor.detach(), tensor._version) for tensor in _all_tensors(network)]
+            self.forget()  # first, so that no two copies are held
             self._members = [fill(empty, member_tensors(network, i), network) for i in range(ensemble_size)]
+            self._tensors = [tensor.detach().clone() for tensor in _all_tensors(network)]
+            self._options = [options_of(module) for module in network.modules()]
         return self._members
 
     def forget(self) -> None:
         """Free the memory."""
-        self._seen, self._members = [], []
+        self._tensors, self._options, self._members = [], [], []
 
     def _is_current(self, network: nn.Module) -> bool:
         now = list(_all_tensors(network))
-        return len(now) == len(self._seen) and all(
-            tensor is before and tensor._version == version and tensor.data_ptr() == alias.data_ptr()
-            for tensor, (before, alias, version) in zip(now, self._seen, strict=True)
+        return (
+            len(now) == len(self._tensors)
+            and self._options == [options_of(module) for module in network.modules()]
+            and all(_same_bits(*pair) for pair in zip(now, self._tensors, strict=True))
         )
 
     def __reduce__(self) -> tuple[type["KeptMembers"], tuple[()]]:
         return KeptMembers, ()
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_OPTION_TYPES = (bool, int, float, str, tuple, type(None))
+
+
+def options_of(module: nn.Module) -> dict[str, Any]:
+    """The options of a module that are plain values, such as ``eps``, ``p`` or ``stride``, by name."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in ("training", "ensemble_size") and isinstance(value, _OPTION_TYPES)
+    }
+
+
+def follow_options(plain: nn.Module, network: nn.Module) -> None:
+    """Give the modules of a plain network the options that those of the converted one have by now."""
+    both = (net.named_modules(remove_duplicate=False) for net in (network, plain))
+    for (_, converted), (_, module) in zip(*both, strict=True):
+        here, there = options_of(module), options_of(converted)
+        for name in here.keys() & there.keys():
+            if here[name] != there[name]:
+                setattr(module, name, there[name])
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; NaN is the same as NaN, and 0 is not as -0."""
+    if one.dtype != other.dtype or one.device != other.device or one.shape != other.shape or one.is_meta:
+        return False
+    if one.is_complex():
+        one, other = torch.view_as_real(one.resolve_conj()), torch.view_as_real(other.resolve_conj())
+    kind = _INTEGERS[one.element_size()]
+    return torch.equal(one.detach().view(kind), other.view(kind))
 
 
 def _plain_tensors(module: nn.Module, member: int) -> Iterator[tuple[str, Tensor]]:

@@ -65,7 +65,7 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("strategy", ["tile", "loop", "auto"])
 @pytest.mark.parametrize("way", ["auto", "activations", "weights"])
 def test_all_ways_of_computing_give_the_features_of_the_folded_members(strategy: str, way: str) -> None:
-    made = ensemble(network(), 3, strategy=strategy)
+    made = ensemble(network(), 3, strategy=strategy, init="normal")
     state = MAP().init(lambda: Model(made), 10, 10)
     x = images()
     with computing(way):
@@ -112,7 +112,7 @@ class Convolutional(nn.Module):
 @pytest.mark.parametrize("kind", [Scaled, Convolutional])
 @pytest.mark.parametrize("size", [1, 3])
 def test_without_a_last_linear_layer_there_are_none(kind: type[nn.Module], size: int) -> None:
-    made = kind() if size == 1 else ensemble(kind(), size)
+    made = kind() if size == 1 else ensemble(kind(), size, init="normal")
     logits, features = predict_with_features(MAP(), MAP().init(lambda: Model(made), 10, 10), images())
     assert logits.shape == (1, size, 40, 10)
     assert features is None

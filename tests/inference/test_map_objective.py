@@ -207,7 +207,7 @@ def test_decoupled_decay_of_a_members_own_parameters_is_that_of_a_network_alone(
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).double()
     torch.nn.init.ones_(net[1].bias)
     sizes = []
-    for model in (Model(net), Model(ensemble(net, 4))):
+    for model in (Model(net), Model(ensemble(net, 4, init="normal"))):
         algorithm = MAP(optimizer="adamw", learning_rate=0.1, weight_decay=0.5, schedule="constant")
         state = algorithm.init(lambda model=model: model, num_data=8, num_steps=1)
         state.optimizer.zero_grad()

@@ -27,7 +27,7 @@ def perceptron() -> nn.Sequential:
 
 def state_of(net: nn.Module, size: int = 1, strategy: str = "tile", rate: float = RATE) -> MAPState:
     def build() -> Model:
-        return perturb(Model(ensemble(net, size, strategy=strategy) if size > 1 else net).double())  # type: ignore
+        return perturb(Model(ensemble(net, size, strategy=strategy, init="normal") if size > 1 else net).double())  # type: ignore
 
     return MCDropout(dropout_rate=rate).init(build, 100, 10)
 
@@ -115,7 +115,7 @@ def test_training_drops_for_each_example_and_eval_mode_drops_nothing(size: int, 
     logits = state.model.train()(x).detach()
     assert len(logits.flatten(0, 1).unique(dim=0)) > 40 * size
     plain = deepcopy(perceptron())
-    with_none = Model(ensemble(plain, size, strategy=strategy) if size > 1 else plain).double()
+    with_none = Model(ensemble(plain, size, strategy=strategy, init="normal") if size > 1 else plain).double()
     with_none.load_state_dict(state.model.state_dict())  # so the names are those of a network without dropout
     assert torch.equal(state.model.eval()(x), with_none.eval()(x))
 

@@ -113,7 +113,7 @@ def test_members_and_chains_are_networks_of_their_own() -> None:
     built = []
 
     def build() -> Model:
-        built.append(Model(ensemble(nn.Linear(3, 1), 2), Gaussian(0.5)).double())
+        built.append(Model(ensemble(nn.Linear(3, 1), 2, init="normal"), Gaussian(0.5)).double())
         return built[-1]
 
     state = NUTS(chains=3).init(build, 10, 10)
@@ -162,7 +162,7 @@ def test_a_batch_that_is_not_all_the_data_is_refused() -> None:
 def test_networks_that_cannot_be_sampled_are_refused() -> None:
     with pytest.raises(InputError, match="examples that do not see one another, and 1 is a batch norm"):
         NUTS().init(lambda: plain(nn.BatchNorm1d(2)), 10, 4)
-    own = ensemble(plain(nn.BatchNorm1d(2)).network, 2, norm="member")
+    own = ensemble(plain(nn.BatchNorm1d(2)).network, 2, norm="member", init="normal")
     with pytest.raises(InputError, match=r"network\.1 is a batch norm"):
         NUTS().init(lambda: Model(own), 10, 4)
     with pytest.raises(InputError, match=r"network\.0\.bias has no prior, and nuts learns no points"):

@@ -31,7 +31,9 @@ def network() -> nn.Module:
 
 def model(size: int = 1, norm: str = "shared", strategy: str = "tile") -> Model:
     net = network()
-    return perturb(Model(ensemble(net, size, norm=norm, strategy=strategy) if size > 1 else net).double())  # type: ignore
+    return perturb(
+        Model(ensemble(net, size, norm=norm, strategy=strategy, init="normal") if size > 1 else net).double()
+    )  # type: ignore
 
 
 def other_values(model: Model) -> dict[str, Tensor]:

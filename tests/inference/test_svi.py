@@ -67,7 +67,7 @@ def test_correlated_normals_become_the_posterior(problem: Problem, guide: Any) -
 def network(size: int) -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
-    return ensemble(net, size) if size > 1 else net
+    return ensemble(net, size, init="normal") if size > 1 else net
 
 
 def batch(count: int = 12) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {"swa_start": 0.5, "num_snapshots": 6, "rank": 3}
 def small(size: int = 1) -> Model:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2, bias=False))
-    return perturb(Model(ensemble(net, size) if size > 1 else net).double())  # type: ignore[return-value]
+    return perturb(Model(ensemble(net, size, init="normal") if size > 1 else net).double())  # type: ignore[return-value]
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:

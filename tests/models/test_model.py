@@ -37,7 +37,7 @@ def test_a_single_network_is_a_model_of_one_member(feed: str) -> None:
 
 
 def test_an_ensemble_has_its_members_first() -> None:
-    net = ensemble(network(), 3)
+    net = ensemble(network(), 3, init="normal")
     model = Model(net)
     assert model.ensemble_size == 3
     assert model(inputs()).shape == (3, 6, 4)
@@ -46,7 +46,7 @@ def test_an_ensemble_has_its_members_first() -> None:
 
 
 def test_the_targets_of_a_split_batch_go_with_its_logits() -> None:
-    model = Model(ensemble(network(), 3))
+    model = Model(ensemble(network(), 3, init="normal"))
     x, labels = inputs(), torch.arange(6)
     tiled, split = model(x), model(x, "split")
     targets = model.targets(labels, "split")
@@ -59,7 +59,7 @@ def test_the_targets_of_a_split_batch_go_with_its_logits() -> None:
 
 def test_a_batch_that_does_not_split_is_refused() -> None:
     with pytest.raises(InputError, match=r"\b5\b.* among 3 members"):
-        Model(ensemble(network(), 3))(inputs(5), "split")
+        Model(ensemble(network(), 3, init="normal"))(inputs(5), "split")
 
 
 def test_log_lik_is_the_log_of_the_softmax_at_the_label() -> None:

@@ -52,7 +52,7 @@ APART = [
 
 
 @pytest.mark.parametrize(("name", "norm"), APART)
-@pytest.mark.parametrize("init", ["normal", "random_sign", FactorInit("normal", sd=0.1)])
+@pytest.mark.parametrize("init", ["keep", "normal", "random_sign", FactorInit("normal", sd=0.1)])
 def test_every_member_is_a_plain_network(name: str, norm: str, init: str | FactorInit) -> None:
     net = network(name).eval()
     members = perturb(ensemble(net, MEMBERS, init, norm), seed=1)
@@ -129,7 +129,7 @@ def test_nothing_is_shared_in_memory_with_the_network_or_among_members_copies(na
 
 @pytest.mark.parametrize("seed", range(5))
 @ALL
-def test_members_are_never_the_same_with_normal_and_always_with_ones(name: str, seed: int) -> None:
+def test_members_are_never_the_same_with_noise_and_always_with_ones(name: str, seed: int) -> None:
     torch.manual_seed(seed)
     net = network(name).eval()
     torch.manual_seed(seed)

@@ -77,7 +77,9 @@ def test_members_differ_as_soon_as_one_number_of_their_own_does(norm: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("init", "equal"), [("normal", False), ("random_sign", False), ("ones", True)], ids=lambda value: str(value)
+    ("init", "equal"),
+    [("keep", False), ("normal", False), ("random_sign", False), ("ones", True)],
+    ids=lambda value: str(value),
 )
 def test_members_equal_after_each_init(init: str, equal: bool) -> None:
     torch.manual_seed(0)

@@ -132,6 +132,7 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
     assert lines[0].startswith("3 members; strategy 'tile': ")
     assert lines[1:] == [
         "own factors: 4 Rank1Linear, 2 Rank1MultiheadAttention",
+        'factors started from N(1, 0.02²) ("keep"), for a trained network: the members know what it knows',
         'shared, norm="shared": blocks.0.norm, blocks.1.norm',
         "shared, left out by include or exclude: blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
     ]

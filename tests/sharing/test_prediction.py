@@ -65,10 +65,33 @@ def by_data(members: Ensemble) -> None:
     weight.data = 2 * weight.data
 
 
-def by_data_in_place_and_training(members: Ensemble) -> None:
-    members.network[0].r.data.mul_(2)  # which nothing can notice
-    members.train()
-    members.eval()
+def by_data_in_place(members: Ensemble) -> None:
+    members.network[0].r.data.mul_(2)
+
+
+def by_numpy(members: Ensemble) -> None:
+    members.network[0].weight.detach().numpy()[:] *= 2
+
+
+def by_init_of_data(members: Ensemble) -> None:
+    nn.init.normal_(members.network[3].s.data)
+
+
+def buffer_by_data(members: Ensemble) -> None:
+    members.network[1][0][0].first[0].running_var.data.mul_(3)
+
+
+def without_a_new_version(members: Ensemble) -> None:
+    """As a replayed CUDA graph and a fused optimizer write."""
+    weight = members.network[0].weight
+    before = weight._version
+    with torch.autograd._unsafe_preserve_version_counter(weight):
+        weight.mul_(2)
+    assert weight._version == before
+
+
+def an_option(members: Ensemble) -> None:
+    members.network[1][0][0].first[0].eps = 0.5
 
 
 def in_inference_mode(members: Ensemble) -> None:
@@ -78,14 +101,6 @@ def in_inference_mode(members: Ensemble) -> None:
 
 def another_parameter(members: Ensemble) -> None:
     members.network[3].bias = nn.Parameter(members.network[3].bias.detach() + 1)
-
-
-def another_parameter_of_the_same_memory(members: Ensemble) -> None:
-    before = members.network[0].weight
-    members.network[0].weight = weight = nn.Parameter(before.data)
-    assert before._version > weight._version
-    while weight._version < before._version:
-        weight.mul_(2)
 
 
 def buffer_in_place(members: Ensemble) -> None:
@@ -119,9 +134,13 @@ CHANGES: dict[str, Callable[[Ensemble], object]] = {
     "in place": lambda members: members.network[0].weight.mul_(2),
     "in inference mode": in_inference_mode,
     "by data": by_data,
-    "by data in place, and training": by_data_in_place_and_training,
+    "by data in place": by_data_in_place,
+    "by a numpy view": by_numpy,
+    "by init of data": by_init_of_data,
+    "a buffer by data": buffer_by_data,
+    "without a new version": without_a_new_version,
+    "an option of a module": an_option,
     "another parameter": another_parameter,
-    "another parameter of the same memory": another_parameter_of_the_same_memory,
     "a buffer in place": buffer_in_place,
     "another buffer": another_buffer,
     "a pass in training mode": statistics,
@@ -137,6 +156,43 @@ def test_predictions_follow_every_change(change: Callable[[Ensemble], object]) -
     found = members(images())
     close(found, layer_by_layer(members), 1e-12)
     assert float((found - before).abs().max()) > 1e-6
+
+
+def test_the_loop_follows_an_option_too() -> None:
+    members = ready()
+    an_option(members)
+    looped = members.loop([images()] * MEMBERS)
+    close(looped, members.tile(torch.cat([images()] * MEMBERS)), 1e-12)
+
+
+@torch.no_grad()
+def test_numbers_that_are_nan_are_no_change(folded: list[nn.Module]) -> None:
+    members = ready()
+    members.network[3].weight[0, 0] = torch.nan
+    assert members(images()).isnan().any()
+    members(images())
+    assert len(folded) == MEMBERS
+    members.network[3].weight.data[0, 0] = 1.0
+    assert not members(images()).isnan().any()
+
+
+@torch.no_grad()
+def test_a_call_with_gradients_keeps_the_members(folded: list[nn.Module]) -> None:
+    members = ready()
+    members(images())
+    with torch.enable_grad():
+        members(images())
+    members(images())
+    assert len(folded) == MEMBERS
+
+
+def test_what_inference_mode_made_is_followed_too(folded: list[nn.Module]) -> None:
+    with torch.inference_mode():
+        members = ready()
+        members(images())
+        assert len(folded) == MEMBERS
+        members.network[0].weight.mul_(2)
+        close(members(images()), layer_by_layer(members), 1e-12)
 
 
 @torch.no_grad()
@@ -166,7 +222,7 @@ def test_training_frees_what_was_kept(folded: list[nn.Module]) -> None:
     assert members._kept._members
     members.train()
     assert not members._kept._members
-    assert not members._kept._seen
+    assert not members._kept._tensors
     members.eval()
     members(images())
     assert len(folded) == 2 * MEMBERS

@@ -33,7 +33,7 @@ def test_an_ensemble_learns_real_images(cifar10_images: tuple[np.ndarray, np.nda
     copies = ensemble(net, MEMBERS, init="ones")(images)
     torch.testing.assert_close(copies, net(images).expand(MEMBERS, -1, -1), rtol=1e-4, atol=1e-5)
 
-    members = ensemble(net, MEMBERS, norm="member").train()
+    members = ensemble(net, MEMBERS, norm="member", init="normal").train()
     optimiser = torch.optim.SGD(members.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for step in range(32):

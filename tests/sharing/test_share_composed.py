@@ -123,7 +123,7 @@ def test_members_multiply_into_factors_that_are_there() -> None:
     net = perturb(share_layers(convolutional()))
     copies = ensemble(net, MEMBERS, init="ones")
     close(copies(images()), net(images()).expand(MEMBERS, -1, -1), 1e-12)
-    others = ensemble(net, MEMBERS)
+    others = ensemble(net, MEMBERS, init="normal")
     assert others.network[1].weight is others.network[4].weight
     assert (others(images())[0] - others(images())[1]).abs().max() > 1e-3
 

@@ -199,13 +199,13 @@ class Centred(nn.Module):
 
 @pytest.mark.parametrize("rows", [torch.zeros(4, 8), torch.ones(4, 8)])
 def test_a_batch_of_equal_rows_does_not_hide_that_rows_mix(rows: Tensor) -> None:
-    members = ensemble(Centred(), 4)
+    members = ensemble(Centred(), 4, init="normal")
     members(rows)
     assert members.strategy == "loop"
 
 
 def test_an_empty_batch_settles_nothing() -> None:
-    members = ensemble(nn.Sequential(nn.Linear(8, 3)), 4)
+    members = ensemble(nn.Sequential(nn.Linear(8, 3)), 4, init="normal")
     assert members(torch.zeros(0, 8)).shape == (4, 0, 3)
     assert members.strategy == "auto"
     members(torch.randn(2, 8))
