@@ -18,7 +18,6 @@ from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
 from bayes_share.files import replacing
 
-
 Pointwise = Float[Tensor, "draw member example"]
 """The log-likelihood of each example under each draw and member, in nats, by any likelihood."""
 
@@ -58,7 +57,7 @@ def to_arviz(
     Raises:
         InputError: nothing to put in, or parts that are of other numbers of draws or members.
     """
-    draws, members = _draws_and_members(train, other, posterior, shared)
+    _, members = _draws_and_members(train, other, posterior, shared)
     parameters = {**posterior, **{name: _in_every_chain(values, members) for name, values in shared.items()}}
     groups = {}
     if parameters:
@@ -91,7 +90,7 @@ def log_likelihood(train: Predictions | Pointwise) -> Float64[Tensor, "member dr
     if isinstance(train, Tensor):
         if train.ndim != 3 or not train.numel() or not train.isfinite().all():
             raise InputError(
-                f"pointwise log-likelihoods must be [draw, member, example] and finite; the shape is {list(train.shape)}"
+                f"pointwise log-likelihoods must be [draw, member, example] and finite, and are {list(train.shape)}"
             )
         return train.double().transpose(0, 1)
     each = (label_log_probs(problem.logits, problem.labels) for problem in train.problems())

@@ -1,8 +1,8 @@
-"""Binary outputs as classification problems: an output z of a Bernoulli likelihood is two classes, of logits 0 and z."""
+"""Binary outputs as classification problems: an output z of a Bernoulli likelihood is two classes of logits 0 and z."""
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -10,10 +10,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
+Record = TypeVar("Record")
 
 
 def two_class_logits(
@@ -92,7 +89,7 @@ def mean_over_labels(records: Iterable[Record]) -> Record:
     if not others:
         return first
     values = {}
-    for field in fields(first):
+    for field in fields(cast(Any, first)):
         all_values = [getattr(record, field.name) for record in (first, *others)]
         value = all_values[0]
         if isinstance(value, float):

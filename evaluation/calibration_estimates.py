@@ -1,7 +1,7 @@
 """What a sample of images says of the population's calibration error, at fixed bins of confidence.
 
-With bins of equal width, the population's error is ``ECE = Σ_b |E[(right − confidence) · 1_b]|``, and its square by bins
-is ``Σ_b P(b) · E[right − confidence | b]²``. The plug-in ECE is biased upwards, as noise in a bin never cancels: of a
+With bins of equal width, the population's ECE is ``Σ_b |E[(right − confidence) · 1_b]|``, and its squared error
+``Σ_b P(b) · E[right − confidence | b]²``. The plug-in ECE is biased upwards, as noise in a bin never cancels: of a
 calibrated classifier it is about ``Σ_b σ_b √(2 / π)`` in place of 0, more for fewer images and for less accurate
 classifiers. The squared error has an unbiased estimate, and the ECE an interval that covers it.
 `benchmarks/calibration.py` measures both.

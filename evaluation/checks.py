@@ -78,7 +78,7 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     """
     if labels.is_floating_point():
         raise InputError(
-            f"labels must be int64 classes, and are {_name(labels.dtype)}: regression cannot be evaluated here yet"
+            f"labels must be int64, and are {_name(labels.dtype)}: they are classes; regression cannot be evaluated yet"
         )
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, and are {_name(labels.dtype)}")
@@ -96,9 +96,13 @@ def check_probs(probs: Tensor, labels: Tensor) -> None:
     """Check that each row of ``[image, class]`` is a probability distribution, and that the labels belong to it.
 
     Raises:
-        InputError: wrong axes, a number that is none, a negative one, a row that does not sum to 1, or wrong labels.
+        InputError: wrong axes, a single class, NaN, a negative number, a row that does not sum to 1, or wrong labels.
     """
     check_distributions("probabilities", probs)
+    if probs.shape[-1] == 1:
+        raise InputError(
+            "probabilities of one class say nothing, since they are 1; of a binary output p they are [1 - p, p]"
+        )
     check_labels(labels, *probs.shape)
 
 
@@ -110,12 +114,10 @@ def check_distributions(what: str, probs: Tensor) -> None:
         probs: the rows.
 
     Raises:
-        InputError: wrong axes, a single class, NaN, a negative number, or a row that does not sum to 1.
+        InputError: wrong axes, NaN, a negative number, or a row that does not sum to 1.
     """
     axes = ("image", "class")
     _check_axes(what, probs, axes)
-    if probs.shape[-1] == 1:
-        raise InputError(f"{what} must be of two classes or more; of a binary output p they are [1 - p, p]")
     for kind, bad in ("NaN", probs.isnan()), ("negative", probs < 0):
         if bad.any():
             raise InputError(f"{what} that are {kind}: {_where(bad, axes)}")

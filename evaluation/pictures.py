@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +66,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
     from matplotlib.figure import Figure
 
     count = sum(predictions.num_problems for predictions in runs.values())
-    problems = (
-        (name, problem) for run, predictions in runs.items() for name, problem in named_problems(run, predictions)
-    )
+    problems = chain.from_iterable(named_problems(name, predictions) for name, predictions in runs.items())
     rows = math.ceil(count / _PANELS_PER_ROW)
     columns = math.ceil(count / rows)
     with styled():

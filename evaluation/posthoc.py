@@ -99,7 +99,8 @@ class EachLabel:
 def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling: Pooling = "before") -> Calibration:
     """Fit a map to validation predictions, by the NLL or by counting.
 
-    Of a Bernoulli likelihood each label has a map of its own, fitted to its two classes. All maps but "temperature" are fitted to the classes that occur; the others keep their probability.
+    Of a Bernoulli likelihood each label has a map of its own, fitted to its two classes. All maps but "temperature" are
+    fitted to the classes that occur; the others keep their probability.
 
     Args:
         method: "temperature" (one number), "vector" (two for each class), "beta" (three for each class against the
@@ -184,14 +185,10 @@ def _rows(predictions: Predictions, pooling: Pooling) -> Tensor:
 
     Log-probabilities ``[row, class]``, or of a Bernoulli likelihood log-odds ``[row, label]``.
     """
-    if predictions.likelihood == "categorical":
-        if pooling == "before":
-            return predictions.log_probs.cpu()
-        return predictions.logits.cpu().double().log_softmax(-1).flatten(0, 2)
     if pooling == "before":
-        mixtures = [problem.log_probs.cpu() for problem in predictions.problems()]
-        return torch.stack([mixture[:, 1] - mixture[:, 0] for mixture in mixtures], dim=-1)
-    return predictions.logits.cpu().double().flatten(0, 2)
+        return predictions.mixture_logits.cpu()
+    components = predictions.logits.cpu().double().flatten(0, 2)
+    return components.log_softmax(-1) if predictions.likelihood == "categorical" else components
 
 
 def _two_classes(log_odds: Tensor) -> Tensor:

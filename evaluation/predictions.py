@@ -24,7 +24,7 @@ _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "la
 Kind = TypeVar("Kind", bound="Outputs")
 
 LikelihoodName = Literal["categorical", "bernoulli"]
-"""What logits mean: the classes of one softmax, or labels that are each 0 or 1, with the sigmoid as the probability of 1."""
+"""What logits mean: the classes of one softmax, or labels that are 0 or 1, each with the sigmoid as that of 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +96,17 @@ class Outputs:
             )
         (only,) = self.problems()
         return mixture_log_probs(only.logits)
+
+    @property
+    def mixture_logits(self) -> Float64[Tensor, "image output"]:
+        """The mixture of all draws and members as the logits of one component.
+
+        They are its log-probabilities, or of a Bernoulli likelihood each label's log-odds.
+        """
+        if self.likelihood == "categorical":
+            return self.log_probs
+        mixtures = [mixture_log_probs(problem.logits) for problem in self.problems()]
+        return torch.stack([mixture[:, 1] - mixture[:, 0] for mixture in mixtures], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

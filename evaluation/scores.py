@@ -166,8 +166,8 @@ class Scores:
         average_calibration_error: see `bayes_share.evaluation.calibration.average_calibration_error`, 0 to 1.
         classwise_ece: see `bayes_share.evaluation.calibration.classwise_ece`, 0 to 1.
         adaptive_ece: see `bayes_share.evaluation.calibration.adaptive_ece`, 0 to 1.
-        squared_calibration_error: see `bayes_share.evaluation.calibration_estimates.squared_calibration_error`; below 0 by
-            chance. Unlike the errors above it is unbiased, and so what runs are compared by.
+        squared_calibration_error: see `bayes_share.evaluation.calibration_estimates.squared_calibration_error`;
+            below 0 by chance. Unlike the errors above it is unbiased, and so what runs are compared by.
         num_images: images.
         num_draws: draws.
         num_members: members of each draw.
