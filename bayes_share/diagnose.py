@@ -117,7 +117,7 @@ def no_loo(training: Training) -> str | None:
         if (value := getattr(algorithm, name, 1.0)) != 1:
             what = "temperature" if name == "temperature" else f"{name} of"
             return f"PSIS-LOO needs draws of the posterior, and these are at the {what} {value:g}"
-    if getattr(algorithm, "ess", None) not in (None, len(training.data.train)):
+    if isinstance(algorithm, IVON) and algorithm.ess not in (None, len(training.data.train)):
         return f"PSIS-LOO needs draws of the posterior, and these are at the ess of {algorithm.ess:g}"
     if training.data.augment != "none":
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"

@@ -108,7 +108,7 @@ def _draws_and_members(
 ) -> tuple[int, int]:
     """How many there are, in all parts alike."""
     parts = {"the training data's": train, "the other data's": other}
-    sizes = {
+    sizes: dict[str, tuple[int, ...]] = {
         f"{name} predictions": tuple((part if isinstance(part, Tensor) else part.logits).shape[:2])
         for name, part in parts.items()
         if part is not None
@@ -124,7 +124,7 @@ def _draws_and_members(
                 f"{name} must be of {first[0]} draws of {first[1]} members, as the rest, and have the first axes "
                 f"{list(found)}"
             )
-    return first
+    return first[0], first[1]
 
 
 def _in_every_chain(values: Tensor, members: int) -> Tensor:

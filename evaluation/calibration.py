@@ -156,7 +156,7 @@ def average_calibration_error(
 ) -> float:
     """The mean gap over the bins that are not empty, however many images they hold.
 
-    Neumann, Zisserman and Vedaldi 2018, "Relaxed softmax"; netcal's ACE, which is not the adaptive error. Biased upwards.
+    Neumann, Zisserman and Vedaldi 2018, "Relaxed softmax"; netcal's ACE, not the adaptive error. Biased upwards.
 
     Args:
         probs: each row sums to 1.

@@ -69,7 +69,13 @@ def squared_error_terms(
     Raises:
         InputError: as of `squared_calibration_error`.
     """
-    confidence, right = _confidence_and_right(probs, labels, bins)
+    return squared_error_terms_of(*_confidence_and_right(probs, labels, bins), bins)
+
+
+def squared_error_terms_of(
+    confidence: Float64[Tensor, "image"], right: Float64[Tensor, "image"], bins: int = 15
+) -> Float64[Tensor, "image"]:
+    """The same from confidences, and whether each is right, 0 or 1."""
     residual, index = right - confidence, bin_of(confidence, bins)
     count = index.bincount(minlength=bins).clamp(min=1)
     total = index.bincount(residual, minlength=bins)
@@ -110,7 +116,11 @@ def ece_interval(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "ima
     >>> found.value, found.low, round(found.high, 3)
     (0.0, 0.0, 0.047)
     """
-    confidence, right = _confidence_and_right(probs, labels, bins)
+    return ece_interval_of(*_confidence_and_right(probs, labels, bins), bins)
+
+
+def ece_interval_of(confidence: Float64[Tensor, "image"], right: Float64[Tensor, "image"], bins: int = 15) -> Interval:
+    """The same from confidences, and whether each is right, 0 or 1."""
     num_images, index = len(confidence), bin_of(confidence, bins)
     residual, claimed = right - confidence, confidence * (1 - confidence)
     means = index.bincount(residual, minlength=bins) / num_images

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 from zipfile import ZipFile
 
 import numpy as np
@@ -264,7 +264,7 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind
     try:
         check_likelihood(likelihood)
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return kind(**tensors, likelihood=likelihood)
+        return kind(**tensors, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

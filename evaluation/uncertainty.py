@@ -38,8 +38,8 @@ def uncertainty(outputs: Outputs | Float[Tensor, "draw member image class"]) -> 
     2018, arXiv 1710.07283, eq. 3; I is BALD's, arXiv 1112.5745). The variation ratio is of Freeman 1965, by votes.
 
     Args:
-        outputs: predictions, where each label of a Bernoulli likelihood is a problem of two classes, and the measures are
-            means over the labels; or the logits of classes, of any floating type (of one binary output:
+        outputs: predictions, where each label of a Bernoulli likelihood is a problem of two classes, and the measures
+            are means over the labels; or the logits of classes, of any floating type (of one binary output:
             `two_class_logits`). A few images at a time are in memory in float64.
 
     Raises:

@@ -14,8 +14,8 @@ _CLEAR = 1.96  # standard errors
 def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
     """Cells of which the best is marked where it leads every other by more than 1.96 standard errors of the difference.
 
-    Of two equal runs one is marked in about 5 % of cases. The errors are taken to be independent; that of a difference on the same images is smaller than this, if anything.
-    Where one is not known, none is marked.
+    Of two equal runs one is marked in about 5 % of cases. The errors are taken to be independent; that of a difference
+    on the same images is smaller than this, if anything. Where one is not known, none is marked.
     """
     cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
     there = [(badness(column, value.mean), i) for i, value in enumerate(values) if value is not None]

@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration import reliability
+from bayes_share.evaluation.calibration_estimates import ece_interval
 from bayes_share.evaluation.human import human_scores
-from bayes_share.evaluation.intervals import score_intervals, score_terms
+from bayes_share.evaluation.intervals import score_terms
 from bayes_share.evaluation.pictures import reliability_drawing
 from bayes_share.evaluation.posthoc import CalibrationMethod, calibrate
 from bayes_share.evaluation.predictions import Predictions
@@ -33,9 +35,9 @@ _ERRORS = (
     Column("ace", "average CE", about="the mean gap of the bins, each counting the same; biased upwards"),
 )
 _BIAS = (
-    "All but the squared calibration error are biased upwards, as noise in a bin never cancels: the more, the fewer the "
-    "images and the less accurate the run. So only the squared error is compared between runs. The interval covers the "
-    "population's ECE in 95 % of samples of images or more; a calibrated run has an ECE of 0, on its edge."
+    "All but the squared calibration error are biased upwards, as noise in a bin never cancels: the more, the fewer "
+    "the images and the less accurate the run. So only the squared error is compared between runs. The interval covers "
+    "the population's ECE in 95 % of samples of images or more; a calibrated run has an ECE of 0, on its edge."
 )
 _HUMAN = (
     Column("cross_entropy", "cross-entropy [nat]", better="lower", about="to the distribution of the human labels"),
@@ -88,7 +90,8 @@ def _in_words(name: str, problem: Predictions) -> str:
 def _errors(runs: Sequence[RunResults]) -> Table:
     rows = []
     for run in runs:
-        found, interval = score(run.test), score_intervals(run.test, resamples=2)["ece"]
+        found = score(run.test)
+        interval = mean_over_labels(ece_interval(one.log_probs.exp(), one.labels) for _, one in run.problems)
         squared = estimate(score_terms(run.test)[SQUARED.key].tolist())
         values = {
             "ece": found.ece,

@@ -21,7 +21,7 @@ SQUARED = Column(
     ".5f",
     1,
     "lower",
-    "the squared calibration error, debiased: the calibration part of the predicted class's Brier score; below 0 by chance",
+    "the debiased squared calibration error, the calibration part of a Brier score; below 0 by chance",
 )
 ECE = Column(
     "ece", "ECE", about="the expected calibration error in 15 bins of equal width; biased upwards, so not ranked"
@@ -81,9 +81,9 @@ def overview(runs: Sequence[RunResults]) -> Section:
                 row[column.key] = cell
     note = (
         "± is one standard error over the test images. Bold: ahead of every other run by more than chance makes of two "
-        "equal runs in 5 % of cases, image by image for a score, and by the errors of the two together for OOD AUROC and "
-        "corrupted accuracy. The ECE is not ranked: it is larger for the less accurate of two calibrated runs. None of "
-        "this says how much another seed would change."
+        "equal runs in 5 % of cases: image by image for a score, and by the errors of the two together for OOD AUROC "
+        "and corrupted accuracy. The ECE is not ranked: it is larger for the less accurate of two calibrated runs. "
+        "None of this says how much another seed would change."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
 
