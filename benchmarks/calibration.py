@@ -1,8 +1,8 @@
 """What is said of calibration errors, over known populations: bias, coverage of intervals, and false leads.
 
-Run as ``python -m benchmarks.calibration``, from the root of a clone. The predictions are of 10 classes, softmax(T z) of
-labels with the probabilities softmax(z): calibrated at T = 1, too sure above, too unsure below. Which images there are
-and whether each is right is drawn from a large population, whose calibration error in 15 bins is known.
+Run as ``python -m benchmarks.calibration``, from the root of a clone. The predictions are softmax(T z) over 10
+classes, of labels with the probabilities softmax(z): calibrated at T = 1, too sure above, too unsure below. Samples are
+drawn from a large population, whose calibration error in 15 bins is known.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def percentile_coverage(population: Population, images: int, trials: int, source
 
 
 def false_leads(runs: Sequence[Population], images: int, trials: int, source: torch.Generator) -> tuple[float, float]:
-    """How often one of two calibrated runs, by independent errors of theirs, is said to be ahead: the first, the second."""
+    """How often one of two calibrated runs is said to be ahead: the first, and the second."""
     first = second = 0
     for _ in range(trials):
         ours, theirs = (squared_error_terms_of(*run.sample(images, source), _BINS) for run in runs)
