@@ -1,8 +1,11 @@
 """How far the draws of runs can be trusted: elpd, convergence, PSIS-LOO; and runs as arviz data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.errors import InputError
@@ -11,10 +14,25 @@ from bayes_share.evaluation.diagnostics import function_space_convergence, loo
 from bayes_share.evaluation.elpd import elpd, elpd_differences
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.inference import NUTS, SGHMC, Training, factor_draws
+from bayes_share.inference import (
+    IVON,
+    NUTS,
+    SGHMC,
+    SVI,
+    SWAG,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    Training,
+    factor_draws,
+)
 from bayes_share.inference.kept import chain_order
+from bayes_share.models.model import Model
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
+from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.sites import prefix_of
 
 
 def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
@@ -43,15 +61,20 @@ def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
     return "\n\n".join(parts)
 
 
-def export_arviz(run: Path, path: Path, split: str = "test") -> None:
-    """Write a run's predictions, and the draws of its rank-1 factors where it has such, as arviz data.
+def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
+    """Write a run's predictions, and its draws of the posterior, as arviz data.
 
-    Draws of a chain are in the order of the chain.
+    The predictions of a split are in the groups for other data. Where PSIS-LOO means something, the run predicts its
+    training images too, in order and not augmented, for ``log_likelihood`` and what goes with it. Draws of a chain are
+    in the order of the chain.
 
     Args:
         run: the folder of a finished run.
         path: a name that ends in ``.nc`` or ``.zarr``.
         split: "test" or "validation".
+
+    Returns:
+        Why there is no ``log_likelihood``, in a line; None where there is one.
 
     Raises:
         InputError: a folder that is no finished run, or what `bayes_share.evaluation.arviz_data.write_arviz` refuses.
@@ -59,11 +82,78 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> None:
     predictions = read_predictions(finished_run(run).predictions(split))
     training = load_run(run)
     num_draws = len(predictions.logits)
-    factors = factor_draws(training.algorithm, training.state, num_draws)
     order = _order(training, num_draws)
-    # A factor that is not drawn has one value, the same under every draw.
-    posterior = {name: values.expand(num_draws, *values.shape[1:])[order] for name, values in factors.items()}
-    write_arviz(to_arviz(replace(predictions, logits=predictions.logits[order]), posterior), path)
+    posterior: dict[str, Tensor] = {}
+    if not_drawn(training.algorithm) is None:
+        samples = factor_draws(training.algorithm, training.state, num_draws)
+        # A factor that is not drawn has one value, the same under every draw.
+        posterior = {name: values.expand(num_draws, *values.shape[1:])[order] for name, values in samples.items()}
+    reason = no_loo(training)
+    train = None if reason else _train_predictions(training, num_draws, order)
+    own, shared = by_member(posterior, training)
+    other = replace(predictions, logits=predictions.logits[order])
+    write_arviz(to_arviz(train=train, other=other, posterior=own, shared=shared), path)
+    return reason
+
+
+def not_drawn(algorithm: Inference[Any]) -> str | None:
+    """Why draws of an algorithm are no draws of a posterior; None where they are."""
+    match algorithm:
+        case DeepEnsemble():
+            return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"
+        case MCDropout():
+            return "dropout masks are no draws of a posterior of the parameters"
+        case SVI() | IVON() | SWAG() | LastLayerLaplace() | SGHMC() | NUTS():
+            return None
+    return "a point estimate has no draws of a posterior"
+
+
+def no_loo(training: Training) -> str | None:
+    """Why PSIS-LOO of a run would have no meaning; None where it has one."""
+    algorithm = training.algorithm
+    if reason := not_drawn(algorithm):
+        return reason
+    for name in ("temperature", "kl_weight", "scale"):
+        if (value := getattr(algorithm, name, 1.0)) != 1:
+            what = "temperature" if name == "temperature" else f"{name} of"
+            return f"PSIS-LOO needs draws of the posterior, and these are at the {what} {value:g}"
+    if isinstance(algorithm, IVON) and algorithm.ess not in (None, len(training.data.train)):
+        return f"PSIS-LOO needs draws of the posterior, and these are at the ess of {algorithm.ess:g}"
+    if training.data.augment != "none":
+        return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
+    if not isinstance(algorithm, NUTS) and any(model.ensemble_size > 1 for model, _ in _parts(training)):
+        return (
+            "PSIS-LOO needs draws of one posterior, and members that share weights have the mean of their "
+            "log-likelihoods as that of the weights"
+        )
+    return None
+
+
+def by_member(samples: Mapping[str, Tensor], training: Training) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draws of parameters apart: ``[draw, member, ...]`` of each member's own, and ``[draw, ...]`` of shared ones.
+
+    Args:
+        samples: by the names of the user's network; a parameter has an axis of members where they do not share it.
+        training: whose draws they are; networks side by side share nothing.
+    """
+    parts = _parts(training)
+    network = parts[0][0].network
+    kinds = parameter_kinds(network)
+    own = {name.removeprefix(prefix_of(network)) for name, kind in kinds.items() if kind != "base"}
+    is_own = {name: len(parts) > 1 or name in own for name in samples}
+    return (
+        {name: values for name, values in samples.items() if is_own[name]},
+        {name: values for name, values in samples.items() if not is_own[name]},
+    )
+
+
+def _parts(training: Training) -> tuple[tuple[Model, Mapping[str, Tensor]], ...]:
+    return training.algorithm.draw(training.state, 0).parts
+
+
+def _train_predictions(training: Training, num_draws: int, order: Sequence[int]) -> Predictions:
+    logits = training.predict(training.data.train, num_draws)[list(order)]
+    return Predictions(logits.float(), training.data.train.labels.cpu())
 
 
 def chain(path: Path) -> Training | None:
@@ -130,10 +220,10 @@ def _loo_table(chains: Mapping[str, Training]) -> str:
     reasons = []
     for name, training in chains.items():
         try:
-            _check_untempered(training)
+            if reason := no_loo(training):
+                raise InputError(reason)
             draws = max(1, training.state.num_kept)
-            logits = training.predict(training.data.train, draws)[chain_order(draws, draws)]
-            found = loo(Predictions(logits.float(), training.data.train.labels.cpu()))
+            found = loo(_train_predictions(training, draws, chain_order(draws, draws)))
         except InputError as error:
             rows.append({"run": name})
             reasons.append(f"{name}: {error}")
@@ -144,11 +234,3 @@ def _loo_table(chains: Mapping[str, Training]) -> str:
                 reasons.append(f"{name}: {found.warning}")
     columns = ["run", "elpd_loo", "± se", "p_loo", "large k"]
     return "\n".join([format_table(columns, [dict.fromkeys(columns) | row for row in rows]), *reasons])
-
-
-def _check_untempered(training: Training) -> None:
-    temperature = getattr(training.algorithm, "temperature", 1.0)
-    if temperature != 1:
-        raise InputError(f"PSIS-LOO needs draws of the posterior, and these are at the temperature {temperature:g}")
-    if training.data.augment != "none":
-        raise InputError("PSIS-LOO needs draws of the posterior of the training images, and these were augmented")

@@ -45,8 +45,10 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"\n{diagnose(folders, options.split)}\n")
     print(f"reliability picture: {picture}")
     if options.arviz is not None:
-        export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
+        reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
         print(f"arviz data: {options.arviz}")
+        if reason is not None:
+            print(f"without log_likelihood, which arviz.loo reads: {reason}")
 
 
 def _probes(options: Namespace) -> Probes | None:

@@ -15,7 +15,13 @@ from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.data.ood import OODName
 from bayes_share.data.source import stratified
 from bayes_share.errors import InputError, unknown
-from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs, read_predictions, write_predictions
+from bayes_share.evaluation.predictions import (
+    Outputs,
+    Predictions,
+    read_outputs,
+    read_predictions,
+    write_predictions,
+)
 from bayes_share.evaluation.sets import SetInfo, note_set
 from bayes_share.inference import Training
 from bayes_share.run import load_run
@@ -97,6 +103,7 @@ def probe(folder: RunFolder, probes: Probes) -> None:
     config = RunConfig.from_flat(read_config(folder.config))
     training = load_run(folder.path)
     if ood:
+        likelihood = read_outputs(folder.predictions("test")).likelihood
         sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
         _add_features(folder, training, config)
         for found in sets:
@@ -104,7 +111,7 @@ def probe(folder: RunFolder, probes: Probes) -> None:
             _say(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
-            write_predictions(path, Outputs(logits, features=features))
+            write_predictions(path, Outputs(logits, features=features, likelihood=likelihood))
             note_set(path.parent, found.name, info)
     if corruptions:
         _predict_corruptions(folder, training, config, corruptions, probes.corruption_images)
@@ -154,7 +161,8 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig) -> N
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
     _say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
-    write_predictions(folder.predictions("train"), Predictions(logits, train.labels, features=features))
+    trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood)
+    write_predictions(folder.predictions("train"), trained)
 
 
 def _missing_corruptions(folder: RunFolder, probes: Probes) -> list[tuple[str, int, str]]:
@@ -176,15 +184,17 @@ def _predict_corruptions(
         check_cifar10c(source.removeprefix(f"{CIFAR10C}:"), data)
     chosen = images_to_corrupt(len(data.test), limit)
     info = SetInfo("", len(chosen), len(data.test))
+    likelihood = read_outputs(folder.predictions("test")).likelihood
     said = None
     for kind, severity, source in missing:
         if kind != said:
             _say(f"{folder.path}: {kind}, {info} in each severity")
             said = kind
         split = _corrupted(data, kind, severity, source, chosen).to(training.execution.torch_device)
-        mixture = log_probs(training.predict(split, config.num_samples)).float()
+        predicted = Outputs(training.predict(split, config.num_samples), likelihood=likelihood)
+        mixture = predicted.mixture_logits.float()[None, None]
         path = folder.predictions(f"corruptions/{kind}-{severity}")
-        write_predictions(path, Predictions(mixture[None, None], split.labels))
+        write_predictions(path, Predictions(mixture, split.labels, likelihood=likelihood))
         note_set(path.parent, path.stem, replace(info, source=source))
 
 

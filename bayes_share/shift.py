@@ -4,7 +4,7 @@ They work from the predictions in the runs' folders, which `probe` leaves there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -14,7 +14,7 @@ from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
-from bayes_share.evaluation.predictions import Outputs, Predictions, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Outputs, read_outputs, read_predictions
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table
@@ -153,7 +153,7 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
     clean = {}
     for size in set(sizes.values()):  # one, as a rule
         chosen = images_to_corrupt(len(test.labels), size)
-        clean[size] = score(Predictions(test.logits[:, :, chosen], test.labels[chosen]))
+        clean[size] = score(replace(test, logits=test.logits[:, :, chosen], labels=test.labels[chosen], features=None))
     return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
         severity: {
             kind: score(read_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types

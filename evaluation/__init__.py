@@ -1,6 +1,7 @@
 """From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
 
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
+from bayes_share.evaluation.binary import two_class_logits
 from bayes_share.evaluation.calibration import (
     Reliability,
     adaptive_ece,
@@ -10,13 +11,14 @@ from bayes_share.evaluation.calibration import (
     mce,
     reliability,
 )
+from bayes_share.evaluation.calibration_estimates import ece_interval, squared_calibration_error
 from bayes_share.evaluation.detection import Detection, detection, detection_intervals
 from bayes_share.evaluation.diagnostics import Convergence, Loo, function_space_convergence, loo
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.elpd import Elpd, ElpdDifference, elpd, elpd_differences
 from bayes_share.evaluation.forest import factor_forest
 from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
-from bayes_share.evaluation.intervals import Interval, bootstrap, bootstrap_mean, paired_differences, score_intervals
+from bayes_share.evaluation.intervals import bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
@@ -29,6 +31,7 @@ from bayes_share.evaluation.predictions import (
     write_draws,
     write_predictions,
 )
+from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.scores import (
     Scores,
     accuracy,
@@ -72,6 +75,7 @@ __all__ = [
     "detection_intervals",
     "diversity",
     "ece",
+    "ece_interval",
     "elpd",
     "elpd_differences",
     "factor_forest",
@@ -95,8 +99,10 @@ __all__ = [
     "risk_coverage",
     "score",
     "score_intervals",
+    "squared_calibration_error",
     "to_arviz",
     "top_k_accuracy",
+    "two_class_logits",
     "uncertainty",
     "write_arviz",
     "write_draws",

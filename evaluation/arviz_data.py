@@ -11,70 +11,153 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
 from bayes_share.files import replacing
 
+Pointwise = Float[Tensor, "draw member example"]
+"""The log-likelihood of each example under each draw and member, in nats, by any likelihood."""
 
-def to_arviz(predictions: Predictions, posterior: Mapping[str, Tensor] = MappingProxyType({})) -> Any:
+
+def to_arviz(
+    *,
+    train: Predictions | Pointwise | None = None,
+    other: Predictions | None = None,
+    posterior: Mapping[str, Tensor] = MappingProxyType({}),
+    shared: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Any:
     """Predictions, and draws of parameters, in arviz's groups; each member is a chain.
 
-    Groups: ``log_likelihood`` (``labels [chain, draw, observation]``, in nats), ``posterior_predictive``
-    (``probs [chain, draw, observation, class]``), ``observed_data`` (``labels [observation]``), and ``posterior`` where
-    there is one.
+    Of the data that the posterior was conditioned on, `train`: ``log_likelihood`` (``labels [chain, draw,
+    observation]``, in nats, summed over several labels), ``observed_data`` (``labels [observation]``) and
+    ``posterior_predictive`` (``probs [chain, draw, observation, class]``). Of other data, such as test images:
+    ``predictions`` (``probs``, and the log-probability of each label as ``label_log_probs``) and
+    ``predictions_constant_data`` (``labels``). Several binary labels have an axis ``label`` before ``class``.
+
+    ``arviz.loo`` reads ``log_likelihood`` and pools the chains. It means what it says where all chains are draws of one
+    posterior of the training data, in which an example's likelihood is a factor: one network by a sampler or a
+    variational posterior, or several chains of it, as the members of `NUTS` are. It does not for members that share
+    weights: those have the members' mean log-likelihood, and not a single member's. Nor does it for point estimates,
+    dropout masks and networks that were trained apart. Hand in such runs without `train`.
 
     Args:
-        predictions: of images that have labels.
-        posterior: draws by name, each ``[draw, member, ...]`` with the draws and members of the predictions, such as
-            those of `bayes_share.inference.factor_draws`.
+        train: predictions for the training data, in order and not augmented; or, for any likelihood such as regression,
+            the log-likelihood of each training example, ``[draw, member, example]`` (then ``y`` in ``log_likelihood``).
+        other: predictions for data that were not trained on.
+        posterior: draws of parameters that each member has of its own, by name, each ``[draw, member, ...]``.
+        shared: draws of parameters that all members have in common, by name, each ``[draw, ...]``; every chain gets
+            them.
 
     Returns:
         An ``arviz.InferenceData`` where arviz is older than 1.0, else an ``xarray.DataTree``.
 
     Raises:
-        InputError: a posterior of other draws or members.
+        InputError: nothing to put in, or parts that are of other numbers of draws or members.
     """
-    from xarray import Dataset
-
-    num_draws, num_members = predictions.logits.shape[:2]
-    axes = ("chain", "draw")
-    coordinates = {"chain": np.arange(num_members), "draw": np.arange(num_draws)}
-    images = {"observation": np.arange(predictions.logits.shape[2])}
-    classes = {"class": np.arange(predictions.logits.shape[3])}
-    of_labels = log_likelihood(predictions).numpy(force=True)
-    probs = predictions.logits.transpose(0, 1).softmax(-1, dtype=torch.float32).numpy(force=True)
-    labels = predictions.labels.numpy(force=True)
-    groups = {
-        "log_likelihood": Dataset({"labels": ((*axes, *images), of_labels)}, {**coordinates, **images}),
-        "posterior_predictive": Dataset(
-            {"probs": ((*axes, *images, *classes), probs)}, {**coordinates, **images, **classes}
-        ),
-        "observed_data": Dataset({"labels": (tuple(images), labels)}, images),
-    }
-    if posterior:
-        for name, values in posterior.items():
-            if tuple(values.shape[:2]) != (num_draws, num_members):
-                raise InputError(
-                    f"{name} has the shape {list(values.shape)}, and must begin with the {num_draws} draws and "
-                    f"{num_members} members of the predictions"
-                )
-        variables = {
-            name: (
-                (*axes, *(f"{name}_dim_{axis}" for axis in range(values.ndim - 2))),
-                values.transpose(0, 1).numpy(force=True),
-            )
-            for name, values in posterior.items()
-        }
-        groups = {"posterior": Dataset(variables, coordinates), **groups}
+    _, members = _draws_and_members(train, other, posterior, shared)
+    parameters = {**posterior, **{name: _in_every_chain(values, members) for name, values in shared.items()}}
+    groups = {}
+    if parameters:
+        groups["posterior"] = _dataset({name: _with_axes(name, values) for name, values in parameters.items()})
+    if train is not None:
+        is_pointwise = isinstance(train, Tensor)
+        values = (("chain", "draw", "observation"), log_likelihood(train).numpy(force=True))
+        groups["log_likelihood"] = _dataset({"y" if is_pointwise else "labels": values})
+    if isinstance(train, Predictions):
+        groups["posterior_predictive"] = _dataset({"probs": _probs(train)})
+        groups["observed_data"] = _dataset({"labels": _labels(train)})
+    if other is not None:
+        values = (("chain", "draw", "observation"), log_likelihood(other).numpy(force=True))
+        groups["predictions"] = _dataset({"probs": _probs(other), "label_log_probs": values})
+        groups["predictions_constant_data"] = _dataset({"labels": _labels(other)})
     return as_arviz(groups)
 
 
-def log_likelihood(predictions: Predictions) -> Float64[Tensor, "member draw image"]:
-    """The log-probability of each image's label under each component, in float64 and in nats."""
-    return label_log_probs(predictions.logits, predictions.labels).transpose(0, 1)
+def log_likelihood(train: Predictions | Pointwise) -> Float64[Tensor, "member draw example"]:
+    """The log-likelihood of each example under each component, in float64 and in nats.
+
+    Of several binary labels it is the sum over them: they are one example's.
+
+    Args:
+        train: predictions, or such log-likelihoods ``[draw, member, example]``.
+
+    Raises:
+        InputError: log-likelihoods with other axes, or that are not finite.
+    """
+    if isinstance(train, Tensor):
+        if train.ndim != 3 or not train.numel() or not train.isfinite().all():
+            raise InputError(
+                f"pointwise log-likelihoods must be [draw, member, example] and finite, and are {list(train.shape)}"
+            )
+        return train.double().transpose(0, 1)
+    each = (label_log_probs(problem.logits, problem.labels) for problem in train.problems())
+    total = next(each)
+    for values in each:
+        total += values
+    return total.transpose(0, 1)
+
+
+def _draws_and_members(
+    train: Predictions | Tensor | None,
+    other: Predictions | None,
+    posterior: Mapping[str, Tensor],
+    shared: Mapping[str, Tensor],
+) -> tuple[int, int]:
+    """How many there are, in all parts alike."""
+    parts = {"the training data's": train, "the other data's": other}
+    sizes: dict[str, tuple[int, ...]] = {
+        f"{name} predictions": tuple((part if isinstance(part, Tensor) else part.logits).shape[:2])
+        for name, part in parts.items()
+        if part is not None
+    }
+    sizes |= {name: tuple(values.shape[:2]) for name, values in posterior.items()}
+    if not sizes and not shared:
+        raise InputError("there is nothing to put into arviz data: no predictions and no draws of parameters")
+    first = next(iter(sizes.values()), (len(next(iter(shared.values()), ())), 1))
+    sizes |= {name: (len(values), first[1]) if values.ndim else () for name, values in shared.items()}
+    for name, found in sizes.items():
+        if found != first:
+            raise InputError(
+                f"{name} must be of {first[0]} draws of {first[1]} members, as the rest, and have the first axes "
+                f"{list(found)}"
+            )
+    return first[0], first[1]
+
+
+def _in_every_chain(values: Tensor, members: int) -> Tensor:
+    return values[:, None].expand(len(values), members, *values.shape[1:])
+
+
+def _with_axes(name: str, values: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
+    own = (f"{name}_dim_{axis}" for axis in range(values.ndim - 2))
+    return ("chain", "draw", *own), values.transpose(0, 1).numpy(force=True)
+
+
+def _probs(predictions: Predictions) -> tuple[tuple[str, ...], np.ndarray]:
+    """The probabilities of the classes under each component, of each label where there are several."""
+    each = [
+        problem.logits.transpose(0, 1).softmax(-1, dtype=torch.float32).numpy(force=True)
+        for problem in predictions.problems()
+    ]
+    axes = ("chain", "draw", "observation")
+    return ((*axes, "class"), each[0]) if len(each) == 1 else ((*axes, "label", "class"), np.stack(each, axis=-2))
+
+
+def _labels(predictions: Predictions) -> tuple[tuple[str, ...], np.ndarray]:
+    labels = predictions.labels.numpy(force=True)
+    return ("observation", "label")[: labels.ndim], labels
+
+
+def _dataset(variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Any:
+    """A dataset of arrays with named axes, numbered from 0, but for the parameters' own."""
+    from xarray import Dataset
+
+    sizes = {axis: size for axes, array in variables.values() for axis, size in zip(axes, array.shape, strict=True)}
+    named = ("chain", "draw", "observation", "label", "class")
+    return Dataset(dict(variables), {axis: np.arange(sizes[axis]) for axis in named if axis in sizes})
 
 
 def import_arviz() -> Any:

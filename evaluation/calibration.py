@@ -114,7 +114,9 @@ def _edges(bins: int) -> Float64[Tensor, "edge"]:
 def ece(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"], bins: int = 15) -> float:
     """The expected calibration error of the most probable class (Guo et al. 2017, arXiv 1706.04599, eq. 3).
 
-    ``Σ_b count_b / images · |accuracy_b − confidence_b|``; the bins are those of `reliability`.
+    ``Σ_b count_b / images · |accuracy_b − confidence_b|``; the bins are those of `reliability`. The plug-in estimate,
+    which published figures are: it is biased upwards, the more the fewer the images and the lower the accuracy, so a
+    calibrated classifier does not have 0. `squared_calibration_error` is unbiased, and `ece_interval` an interval.
 
     Args:
         probs: each row sums to 1.
@@ -133,7 +135,7 @@ def ece(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"], bin
 def mce(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"], bins: int = 15) -> float:
     """The maximum calibration error: the largest gap of a bin that is not empty (Guo et al. 2017, eq. 4).
 
-    A bin of one image counts as one of thousands, so with few images it is large whatever the method.
+    A bin of one image counts as one of thousands, so with few images it is large whatever the method: biased upwards.
 
     Args:
         probs: each row sums to 1.
@@ -154,7 +156,7 @@ def average_calibration_error(
 ) -> float:
     """The mean gap over the bins that are not empty, however many images they hold.
 
-    Neumann, Zisserman and Vedaldi 2018, "Relaxed softmax"; netcal's ACE, which is not the adaptive error.
+    Neumann, Zisserman and Vedaldi 2018, "Relaxed softmax"; netcal's ACE, not the adaptive error. Biased upwards.
 
     Args:
         probs: each row sums to 1.
@@ -175,7 +177,8 @@ def classwise_ece(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "im
 
     ``1 / classes · Σ_c Σ_b |Σ_{i in bin b of c} (1[y_i = c] − p_ic)| / images``. It sees the probabilities that are not
     the largest too, of which most are small: with many classes it is small for every method, and it is compared
-    between methods on the same data only. A class that never comes counts: its probabilities should be 0.
+    between methods on the same data only. A class that never comes counts: its probabilities should be 0. Biased
+    upwards, as the ECE is.
 
     Args:
         probs: each row sums to 1.
@@ -203,7 +206,8 @@ def adaptive_ece(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "ima
     Nixon et al. 2019, arXiv 1904.01685, section 3.3, of the largest probability alone; theirs also averages over the
     classes. Sorted by confidence, the image of rank r = 0, 1, … is in bin ``⌊r · bins / images⌋``. Images of the same
     confidence have the mean of their ranks, so they are in one bin and their order does not matter; the bins are then
-    less equal. With fewer images than bins, each confidence has a bin of its own, and the others are empty.
+    less equal. With fewer images than bins, each confidence has a bin of its own, and the others are empty. Biased
+    upwards, as the ECE is.
 
     Args:
         probs: each row sums to 1.

@@ -19,7 +19,26 @@ _SUM_TOLERANCE = 1e-3
 
 
 def check_logits(logits: Tensor, first_draw: int = 0) -> None:
-    """Check that logits are ``[draw, member, image, class]``, and that every one is finite.
+    """Check that logits are ``[draw, member, image, class]`` with two classes or more, and that every one is finite.
+
+    Args:
+        logits: of some draws.
+        first_draw: the number of the first of them.
+
+    Raises:
+        InputError: other than four axes, an empty one, a single class, or a logit that is not finite.
+    """
+    _check_axes("logits", logits, LOGIT_AXES)
+    if logits.shape[-1] == 1:
+        raise InputError(
+            "logits of one class say nothing, since its probability is 1: if they are of a Bernoulli likelihood, give "
+            'likelihood="bernoulli" to Outputs or Predictions, or two_class_logits(logits) to a function of logits'
+        )
+    _check_finite("logits", logits, LOGIT_AXES, first_draw)
+
+
+def check_binary_logits(logits: Tensor, first_draw: int = 0) -> None:
+    """Check that logits are ``[draw, member, image, label]``, and that every one is finite.
 
     Args:
         logits: of some draws.
@@ -28,8 +47,9 @@ def check_logits(logits: Tensor, first_draw: int = 0) -> None:
     Raises:
         InputError: other than four axes, an empty one, or a logit that is not finite.
     """
-    _check_axes("logits", logits, LOGIT_AXES)
-    _check_finite("logits", logits, LOGIT_AXES, first_draw)
+    axes = (*LOGIT_AXES[:-1], "label")
+    _check_axes("logits", logits, axes)
+    _check_finite("logits", logits, axes, first_draw)
 
 
 def check_features(features: Tensor, num_members: int, num_images: int) -> None:
@@ -56,6 +76,10 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     Raises:
         InputError: another type, axis or length, or a label outside the classes.
     """
+    if labels.is_floating_point():
+        raise InputError(
+            f"labels must be int64, and are {_name(labels.dtype)}: they are classes; regression cannot be evaluated yet"
+        )
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, and are {_name(labels.dtype)}")
     if labels.ndim != 1:
@@ -72,9 +96,13 @@ def check_probs(probs: Tensor, labels: Tensor) -> None:
     """Check that each row of ``[image, class]`` is a probability distribution, and that the labels belong to it.
 
     Raises:
-        InputError: wrong axes, a number that is none, a negative one, a row that does not sum to 1, or wrong labels.
+        InputError: wrong axes, a single class, NaN, a negative number, a row that does not sum to 1, or wrong labels.
     """
     check_distributions("probabilities", probs)
+    if probs.shape[-1] == 1:
+        raise InputError(
+            "probabilities of one class say nothing, since they are 1; of a binary output p they are [1 - p, p]"
+        )
     check_labels(labels, *probs.shape)
 
 
@@ -86,7 +114,7 @@ def check_distributions(what: str, probs: Tensor) -> None:
         probs: the rows.
 
     Raises:
-        InputError: wrong axes, a number that is none, a negative one, or a row that does not sum to 1.
+        InputError: wrong axes, NaN, a negative number, or a row that does not sum to 1.
     """
     axes = ("image", "class")
     _check_axes(what, probs, axes)

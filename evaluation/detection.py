@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_scores
-from bayes_share.evaluation.intervals import Interval, percentile_interval
+from bayes_share.evaluation.intervals import percentile_interval
+from bayes_share.evaluation.repeats import Interval
 from bayes_share.seeding import generator
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.arviz_data import as_arviz, import_arviz, log_likelihood
+from bayes_share.evaluation.arviz_data import Pointwise, as_arviz, import_arviz, log_likelihood
 from bayes_share.evaluation.predictions import Predictions
 
 _LEAST_DRAWS = 4  # of a chain, by arviz
@@ -57,7 +57,8 @@ def function_space_convergence(predictions: Predictions) -> Convergence:
 
     Parameters of networks have no modes in common and never mix; what they predict may. Each member is a chain. The
     members of NUTS are chains of one posterior, and should mix. Those of an ensemble are components of a mixture with
-    factors of their own, and need not: there r-hat says how much more they differ than the draws of one member.
+    factors of their own, and need not: there r-hat says how much more they differ than the draws of one member. Of
+    several labels it is the log-probability of all of an image's labels together.
 
     Args:
         predictions: with the draws in the order in which a chain made them
@@ -104,17 +105,20 @@ class Loo:
     warning: str | None
 
 
-def loo(predictions: Predictions) -> Loo:
+def loo(train: Predictions | Pointwise) -> Loo:
     """Pareto-smoothed importance sampling LOO (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544), by arviz.
 
     Args:
-        predictions: of the training images, by draws of the posterior of just these; each member is a chain. Test
-            images, or draws that are no posterior's (a point, a tempered chain), make a number without a meaning.
+        train: predictions for the training images, by draws of the posterior of just these; or the log-likelihood of
+            each training example ``[draw, member, example]`` by any likelihood. Each member is a chain. Test images,
+            draws that are no posterior's (a point, a tempered chain), or members that share weights, whose posterior
+            has the members' mean log-likelihood, make a number without a meaning. Several labels of an image are left
+            out together.
 
     Raises:
         InputError: fewer than 25 draws over all members, or fewer than 4 of each: no tail can be fitted.
     """
-    values = log_likelihood(predictions)
+    values = log_likelihood(train)
     num_chains, num_draws, num_images = values.shape
     count = num_chains * num_draws
     if num_draws < _LEAST_DRAWS or count < _LEAST_DRAWS_OF_LOO:

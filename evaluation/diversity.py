@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.models.likelihood import image_parts
 
@@ -45,7 +46,7 @@ def diversity(predictions: Predictions) -> Diversity:
     Where there is one member with several draws, the draws are compared. Of more than 16 draws, 16 are taken, spread
     evenly from the first to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv
     2210.02410, eq. 1) of the kernel ``k(i, j) = mean over images of Σ_c √(p_ic p_jc)``: the exponential of the entropy
-    of the eigenvalues of ``k / members``.
+    of the eigenvalues of ``k / members``. Of several labels all figures are means over the labels.
 
     Args:
         predictions: logits and labels; a few images at a time are in memory in float64.
@@ -57,6 +58,13 @@ def diversity(predictions: Predictions) -> Diversity:
     >>> found.disagreement[0, 1].item(), round(found.kl[0, 1].item(), 4), round(found.effective, 4)
     (1.0, 50.0, 2.0)
     """
+    each = [_of_classes(problem) for problem in predictions.problems()]
+    same = [pair for pair in each[0].identical if all(pair in found.identical for found in each)]
+    return replace(mean_over_labels(each), identical=same)
+
+
+def _of_classes(predictions: Predictions) -> Diversity:
+    """The figures of categorical predictions."""
     logits, labels = predictions.logits, predictions.labels
     num_draws, members_of_a_draw, num_images, _ = logits.shape
     is_one_network = members_of_a_draw == 1 and num_draws > 1

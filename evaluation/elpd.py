@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.scores import per_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Elpd:
     Args:
         elpd: the sum over images, in nats; larger is better.
         error: its standard error; None for one image.
-        pointwise: ``[image]``, the log of the mixture's probability of each label.
+        pointwise: ``[image]``, the log of the mixture's probability of the label.
     """
 
     elpd: float
@@ -54,6 +55,8 @@ def elpd(predictions: Predictions) -> Elpd:
 
     The standard error is ``√n · sd`` of the images' terms (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544, eq. 23).
 
+    Of several labels an image's term is the mean over its labels, so that the mean over images is the negative NLL.
+
     Args:
         predictions: of images that were not trained on.
 
@@ -61,8 +64,8 @@ def elpd(predictions: Predictions) -> Elpd:
     >>> round(found.elpd, 4), round(found.error, 4)
     (-2.0794, 0.6931)
     """
-    mixture = predictions.log_probs
-    pointwise = mixture.gather(-1, predictions.labels.to(mixture.device)[:, None]).squeeze(-1).cpu()
+    terms = [per_image(problem.log_probs.cpu(), problem.labels.cpu())["nll"] for problem in predictions.problems()]
+    pointwise = -torch.stack(terms).mean(0)
     return Elpd(pointwise.sum().item(), _error(pointwise), pointwise)
 
 

@@ -1,39 +1,21 @@
 """How far scores would move with other test images: bootstrap intervals, and differences on the same images."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.calibration import bin_of
+from bayes_share.evaluation.binary import mean_over_labels
+from bayes_share.evaluation.calibration_estimates import ece_interval, squared_error_terms
 from bayes_share.evaluation.checks import check_same_images, check_values
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.evaluation.repeats import Estimate, estimate
+from bayes_share.evaluation.repeats import Estimate, Interval, estimate
 from bayes_share.evaluation.scores import per_image
 
-_BINS = 15
 _MEANS = ("accuracy", "nll", "brier")  # the scores that are means over images
 _AT_A_TIME = 2**20  # images of resamples in memory
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with the interval in which it lies over resampled images.
-
-    Args:
-        value: on the images themselves.
-        low: the lower end.
-        high: the upper end.
-        error: the standard deviation over the resamples, which estimates the standard error of the value.
-    """
-
-    value: float
-    low: float
-    high: float
-    error: float
 
 
 def bootstrap(
@@ -96,10 +78,10 @@ def bootstrap_mean(
 
 
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its bootstrap interval of 95 %.
+    """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its interval of 95 %.
 
-    The ECE of a resample is larger in the mean than that of the images themselves, as drawing them adds noise to every
-    bin. So of predictions that are nearly calibrated the value may lie below its interval.
+    Those of the means are by the bootstrap; that of the ECE is `ece_interval`, as resamples of an ECE are larger than
+    the ECE itself. Of several labels all are means over the labels.
 
     Args:
         predictions: logits and labels.
@@ -109,64 +91,52 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
     Raises:
         InputError: fewer than 2 resamples.
     """
-    columns = _columns(predictions)
-    found = _scores(_resampled_means(columns, resamples, seed))
-    values = _scores(columns.mean(0, keepdim=True))
-    return {name: percentile_interval(values[name].item(), found[name]) for name in found}
+    columns = score_terms(predictions)
+    values = torch.stack([columns[name] for name in _MEANS], dim=1)
+    resampled = _resampled_means(values, resamples, seed)
+    found = {
+        name: percentile_interval(values[:, index].mean().item(), resampled[:, index])
+        for index, name in enumerate(_MEANS)
+    }
+    each = [ece_interval(problem.log_probs.exp().cpu(), problem.labels.cpu()) for problem in predictions.problems()]
+    return {**found, "ece": mean_over_labels(each)}
 
 
-def paired_differences(
-    one: Predictions, other: Predictions, resamples: int = 1000, seed: int = 0
-) -> dict[str, Estimate]:
-    """``one − other`` of accuracy, NLL, Brier score and ECE (15 bins) on the same images.
+def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estimate]:
+    """``one − other`` of accuracy, NLL, Brier score and squared calibration error on the same images.
 
     What makes an image hard for both cancels, which the difference of two scores with their own errors would count
-    twice. Of a mean over images the standard error is that of the mean of the images' differences; of the ECE it is the
-    standard deviation over resamples of images that are drawn for both.
+    twice. Each is a mean over images, and its standard error that of the mean of the images' differences. Calibration
+    is compared by the debiased `squared_calibration_error`: a difference of plug-in ECEs favours the more accurate of
+    two calibrated runs.
 
     Args:
         one: logits and labels.
         other: the same images by another method.
-        resamples: how often images are drawn for the ECE.
-        seed: of the resamples.
 
     Returns:
         The differences; `count` is the number of images, and of one image there is no error.
 
     Raises:
-        InputError: the two are not of the same images, or fewer than 2 resamples.
+        InputError: the two are not of the same images.
     """
     check_same_images(one.labels, other.labels)
-    ours, theirs = _columns(one), _columns(other)
-    means = {name: estimate((ours - theirs)[:, index].tolist()) for index, name in enumerate(_MEANS)}
-    both = torch.cat([ours, theirs], dim=1)
-    value = _ece_difference(both.mean(0, keepdim=True)).item()
-    resampled = _ece_difference(_resampled_means(both, resamples, seed))
-    count = len(both)
-    return {**means, "ece": Estimate(value, resampled.std().item() if count > 1 else None, count)}
+    ours, theirs = score_terms(one), score_terms(other)
+    return {name: estimate((ours[name] - theirs[name]).tolist()) for name in ours}
 
 
-def _ece_difference(means: Float64[Tensor, "resample column"]) -> Float64[Tensor, "resample"]:
-    ours, theirs = (_scores(half)["ece"] for half in means.chunk(2, dim=1))
-    return ours - theirs
+def score_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
+    """A number for each image, of which a score is the mean: of `per_image`, and of the squared calibration error.
 
-
-def _columns(predictions: Predictions) -> Float64[Tensor, "image column"]:
-    """What each image adds to the means, and to the gap between accuracy and confidence of each bin.
-
-    So every score is a function of the mean over images, and a resample is a product with its counts.
+    Args:
+        predictions: logits and labels; of several labels the terms are means over the labels.
     """
-    mixture, labels = predictions.log_probs.cpu(), predictions.labels.cpu()
-    scores = per_image(mixture, labels)
-    confidence = mixture.max(-1).values.exp()
-    gaps = torch.zeros(len(labels), _BINS, dtype=torch.float64)
-    gaps.scatter_(1, bin_of(confidence, _BINS)[:, None], (scores["accuracy"] - confidence)[:, None])
-    return torch.cat([torch.stack([scores[name] for name in _MEANS], dim=1), gaps], dim=1)
-
-
-def _scores(means: Float64[Tensor, "resample column"]) -> dict[str, Float64[Tensor, "resample"]]:
-    found = {name: means[:, index] for index, name in enumerate(_MEANS)}
-    return {**found, "ece": means[:, len(_MEANS) :].abs().sum(1)}
+    each = []
+    for problem in predictions.problems():
+        mixture, labels = problem.log_probs.cpu(), problem.labels.cpu()
+        squared = squared_error_terms(mixture.exp(), labels)
+        each.append({**per_image(mixture, labels), "squared_calibration_error": squared})
+    return {name: torch.stack([terms[name] for terms in each]).mean(0) for name in each[0]}
 
 
 def _resampled_means(

@@ -84,4 +84,4 @@ def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterab
             if index == 0:
                 form = {"descr": part.dtype.str, "fortran_order": False, "shape": tuple(shape)}
                 np.lib.format.write_array_header_1_0(member, form)
-            member.write(np.ascontiguousarray(part).data.cast("B"))
+            member.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)

@@ -36,6 +36,9 @@ def ood_scores(
     - ``k-nn``: distance of the features to those of the k-th nearest training image, mean over members (Sun et al.
       2022, arXiv 2204.06507), with k = 50, or as many training images as there are; only where there are features.
 
+    Of a Bernoulli likelihood each label is a problem of two classes, of the logits 0 and z, and all scores but ``k-nn``
+    are means over the labels; ``energy`` is then that of Wang et al. 2021, arXiv 2111.14559, eq. 4, over their number.
+
     Args:
         outputs: of the images.
         train_features: of training images, of the same members.
@@ -50,7 +53,16 @@ def ood_scores(
     >>> found["entropy"]
     tensor([0.0901, 0.6931], dtype=torch.float64)
     """
-    unsure = uncertainty(outputs.logits)
+    each = [_of_logits(problem) for problem in outputs.problems()]
+    scores = {name: torch.stack([found[name] for found in each]).mean(0) for name in each[0]}
+    if outputs.features is not None and train_features is not None:
+        scores["k-nn"] = nearest_distance(outputs.features, train_features)
+    return scores
+
+
+def _of_logits(outputs: Outputs) -> dict[str, Float64[Tensor, "image"]]:
+    """The scores of categorical outputs."""
+    unsure = uncertainty(outputs)
     components = outputs.logits.flatten(0, 1)
     count = len(components)
     scores = {"max-probability": -torch.expm1(outputs.log_probs.amax(-1)), "entropy": unsure.entropy}
@@ -58,8 +70,6 @@ def ood_scores(
         scores["mutual-information"] = unsure.mutual_information
     scores["energy"] = -sum(component.double().logsumexp(-1) for component in components) / count
     scores["max-logit"] = -sum(component.double().amax(-1) for component in components) / count
-    if outputs.features is not None and train_features is not None:
-        scores["k-nn"] = nearest_distance(outputs.features, train_features)
     return scores
 
 

@@ -2,7 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
     Each panel has a bar of accuracy for each bin of confidence, hatched from there to the images' mean confidence (the
     hatched part of an underconfident bin belongs to its accuracy), and below it how the images spread over the bins.
     The ECE is the mean over images of the hatched part (Guo et al. 2017, arXiv 1706.04599, figure 1). The same
-    predictions give the same bytes.
+    predictions give the same bytes. Of several labels each has a panel of its own.
 
     Args:
         runs: predictions by the name that is to stand above their panel.
@@ -64,8 +65,10 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
 
     from matplotlib.figure import Figure
 
-    rows = math.ceil(len(runs) / _PANELS_PER_ROW)
-    columns = math.ceil(len(runs) / rows)
+    count = sum(predictions.num_problems for predictions in runs.values())
+    problems = chain.from_iterable(named_problems(name, predictions) for name, predictions in runs.items())
+    rows = math.ceil(count / _PANELS_PER_ROW)
+    columns = math.ceil(count / rows)
     with styled():
         figure = Figure(figsize=(2.7 * columns + 0.5, 3.9 * rows + 0.3), layout="constrained")
         heights = {"height_ratios": [3, 1] * rows}
@@ -73,10 +76,9 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
         panels = [
             (grid[2 * row, column], grid[2 * row + 1, column]) for row in range(rows) for column in range(columns)
         ]
-        for (upper, lower), (name, predictions) in zip(panels, runs.items(), strict=False):
-            probs = predictions.log_probs.exp()
-            _draw_panel(upper, lower, name, probs, predictions.labels, bins)
-        for upper, lower in panels[len(runs) :]:
+        for (upper, lower), (name, problem) in zip(panels, problems, strict=False):
+            _draw_panel(upper, lower, name, problem.log_probs.exp(), problem.labels, bins)
+        for upper, lower in panels[count:]:
             upper.set_visible(False)
             lower.set_visible(False)
         for upper, lower in panels[::columns]:
@@ -84,6 +86,17 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
             lower.set_ylabel("images [%]")
         _add_legend(figure, min(4, 2 * columns))
         save_figure(figure, Path(path))
+
+
+def named_problems(name: str, predictions: Predictions) -> Iterator[tuple[str, Predictions]]:
+    """The problems that predictions are, each with a name to stand above it.
+
+    Args:
+        name: of the predictions; where there are several labels, their numbers are added.
+        predictions: logits and labels.
+    """
+    for label, problem in enumerate(predictions.problems()):
+        yield (name if predictions.num_problems == 1 else f"{name}, label {label}"), problem
 
 
 def reliability_drawing(

@@ -1,10 +1,11 @@
 """Post-hoc calibration: predictions made honest by a map that is fitted on validation data."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
@@ -19,7 +20,7 @@ from bayes_share.evaluation.calibration_maps import (
     fit_temperature,
     fit_vector,
 )
-from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions import LikelihoodName, Predictions
 
 CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
@@ -46,14 +47,17 @@ class Calibration:
     Args:
         method: how it was fitted.
         pooling: what it is applied to.
-        num_classes: of the predictions.
-        map: from log-probabilities ``[row, class]`` to calibrated ones.
+        num_classes: of the predictions, or labels where their likelihood is Bernoulli.
+        map: from log-probabilities ``[row, class]`` to calibrated ones; of a Bernoulli likelihood from log-odds
+            ``[row, label]`` to calibrated ones.
+        likelihood: of the predictions.
     """
 
     method: CalibrationMethod
     pooling: Pooling
     num_classes: int
     map: Map
+    likelihood: LikelihoodName = "categorical"
 
     def __call__(self, predictions: Predictions) -> Predictions:
         """Calibrated predictions, whose logits are the logs of probabilities.
@@ -66,23 +70,37 @@ class Calibration:
             without features. A probability of 0, which a histogram or isotonic regression may give, becomes 1e-38.
 
         Raises:
-            InputError: another number of classes.
+            InputError: another number of classes or another likelihood.
         """
-        num_classes = predictions.logits.shape[-1]
-        if num_classes != self.num_classes:
-            raise InputError(
-                f"the calibration was fitted to {self.num_classes} classes, and these predictions have {num_classes}"
-            )
+        _check_alike("the calibration was fitted to", self.num_classes, self.likelihood, predictions)
         rows = _rows(predictions, self.pooling)
         components = (1, 1) if self.pooling == "before" else predictions.logits.shape[:2]
-        logits = self.map(rows).reshape(*components, -1, num_classes)
-        return Predictions(logits.float(), predictions.labels)
+        logits = self.map(rows).reshape(*components, -1, self.num_classes)
+        return replace(predictions, logits=logits.float(), features=None)
+
+
+@dataclass(frozen=True, eq=False)
+class EachLabel:
+    """A map of its own for each label, as a map of log-odds ``[row, label]``.
+
+    Args:
+        maps: of two classes, one for each label.
+    """
+
+    maps: Sequence[Map]
+
+    def __call__(self, log_odds: Tensor) -> Tensor:
+        """Calibrated log-odds."""
+        pairs = zip(self.maps, log_odds.unbind(-1), strict=True)
+        calibrated = [of_label(_two_classes(column)) for of_label, column in pairs]
+        return torch.stack([logs[:, 1] - logs[:, 0] for logs in calibrated], dim=-1)
 
 
 def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling: Pooling = "before") -> Calibration:
     """Fit a map to validation predictions, by the NLL or by counting.
 
-    All maps but "temperature" are fitted to the classes that occur; the others keep their probability.
+    Of a Bernoulli likelihood each label has a map of its own, fitted to its two classes. All maps but "temperature" are
+    fitted to the classes that occur; the others keep their probability.
 
     Args:
         method: "temperature" (one number), "vector" (two for each class), "beta" (three for each class against the
@@ -94,7 +112,7 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
             exchangeable, so that number 3 has no map of its own, and members have the same expected errors.
 
     Raises:
-        InputError: an unknown method or pooling; fewer than 20 images, or of one class only.
+        InputError: an unknown method or pooling; fewer than 20 images, or of one class only, for any label.
     """
     if method not in CALIBRATIONS:
         raise unknown("calibration", method, CALIBRATIONS)
@@ -103,11 +121,22 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
     labels = validation.labels
     if len(labels) < _LEAST_IMAGES:
         raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation images or more, not {len(labels)}")
+    rows = _rows(validation, pooling)
+    repeats, columns = len(rows) // len(labels), rows.shape[-1]
+    fitted: Map
+    if validation.likelihood == "categorical":
+        fitted = _fit(method, rows, labels, repeats)
+    else:
+        of_labels = labels.reshape(-1, columns).unbind(-1)
+        pairs = zip(rows.unbind(-1), of_labels, strict=True)
+        fitted = EachLabel([_fit(method, _two_classes(column), own, repeats) for column, own in pairs])
+    return Calibration(method, pooling, columns, fitted, validation.likelihood)
+
+
+def _fit(method: str, rows: Tensor, labels: Tensor, repeats: int) -> Map:
     if bool((labels == labels[0]).all()):
         raise InputError(f"calibration needs validation images of two classes or more: all are of class {labels[0]}")
-    rows = _rows(validation, pooling)
-    fitted = _FITS[method](rows, labels.cpu().repeat(len(rows) // len(labels)))
-    return Calibration(method, pooling, rows.shape[-1], fitted)
+    return _FITS[method](rows, labels.cpu().repeat(repeats))
 
 
 def calibrate(
@@ -137,16 +166,31 @@ def calibrate(
     >>> [round(score(found).nll, 4) for found in (predictions, calibrated)]
     [0.8473, 0.5004]
     """
-    if validation.logits.shape[-1] != test.logits.shape[-1]:
-        raise InputError(
-            f"the validation predictions are of {validation.logits.shape[-1]} classes, and the test predictions of "
-            f"{test.logits.shape[-1]}"
-        )
+    outputs = validation.logits.shape[-1]
+    _check_alike("the validation predictions are of", outputs, validation.likelihood, test)
     return fit_calibration(method, validation, pooling)(test)
 
 
+def _check_alike(what: str, outputs: int, likelihood: str, predictions: Predictions) -> None:
+    found = predictions.logits.shape[-1]
+    if (found, predictions.likelihood) != (outputs, likelihood):
+        units = {"categorical": "classes", "bernoulli": "binary labels"}
+        raise InputError(
+            f"{what} {outputs} {units[likelihood]}, and these predictions have {found} {units[predictions.likelihood]}"
+        )
+
+
 def _rows(predictions: Predictions, pooling: Pooling) -> Tensor:
-    """The log-probabilities that a map sees, ``[row, class]``: of the mixture, or of each component in turn."""
+    """What a map sees, of the mixture, or of each component in turn.
+
+    Log-probabilities ``[row, class]``, or of a Bernoulli likelihood log-odds ``[row, label]``.
+    """
     if pooling == "before":
-        return predictions.log_probs.cpu()
-    return predictions.logits.cpu().double().log_softmax(-1).flatten(0, 2)
+        return predictions.mixture_logits.cpu()
+    components = predictions.logits.cpu().double().flatten(0, 2)
+    return components.log_softmax(-1) if predictions.likelihood == "categorical" else components
+
+
+def _two_classes(log_odds: Tensor) -> Tensor:
+    """The log-probabilities ``[row, 2]`` of the classes 0 and 1."""
+    return torch.nn.functional.logsigmoid(torch.stack([-log_odds, log_odds], dim=-1))

@@ -1,20 +1,21 @@
 """Predictions: what they are, their file, and the probabilities they stand for."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 from zipfile import ZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from bayes_share.errors import InputError
-from bayes_share.evaluation.checks import check_features, check_labels, check_logits
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
+from bayes_share.evaluation.checks import check_binary_logits, check_features, check_labels, check_logits
 from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
 from bayes_share.models.likelihood import image_parts, mixture_log_probs
@@ -22,34 +23,90 @@ from bayes_share.models.likelihood import image_parts, mixture_log_probs
 _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 Kind = TypeVar("Kind", bound="Outputs")
 
+LikelihoodName = Literal["categorical", "bernoulli"]
+"""What logits mean: the classes of one softmax, or labels that are 0 or 1, each with the sigmoid as that of 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """What a network gives for images of which nothing else is known, such as ones from another data set.
 
     Args:
-        logits: ``[draw, member, image, class]``, float32 and finite.
+        logits: ``[draw, member, image, class]``, float32 and finite. Of a Bernoulli likelihood
+            ``[draw, member, image, label]``, or ``[draw, member, image]`` where there is one label.
         features: ``[member, image, feature]``, float32 and finite, or None: what each member's last layer sees, of
             length 1, the mean over draws.
+        likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
+            guessed from the shape.
 
     Raises:
-        InputError: another type or shape, or a number that is not finite; says where.
+        InputError: another type or shape, a number that is not finite (says where), one class, or an unknown
+            likelihood.
     """
 
-    logits: Float32[Tensor, "draw member image class"]
+    logits: Float32[Tensor, "draw member image *output"]
     features: Float32[Tensor, "member image feature"] | None = field(default=None, kw_only=True)
+    likelihood: LikelihoodName = field(default="categorical", kw_only=True)
 
     def __post_init__(self) -> None:
+        check_likelihood(self.likelihood)
         if self.logits.dtype != torch.float32:
             raise InputError(f"logits must be float32, and are {str(self.logits.dtype).removeprefix('torch.')}")
-        check_logits(self.logits)
+        if self.likelihood == "bernoulli":
+            object.__setattr__(self, "logits", with_label_axis(self.logits, 4))
+            check_binary_logits(self.logits)
+        else:
+            check_logits(self.logits)
         if self.features is not None:
             check_features(self.features, *self.logits.shape[1:3])
 
+    @property
+    def num_problems(self) -> int:
+        """How many `problems` there are."""
+        return self.logits.shape[-1] if self.likelihood == "bernoulli" else 1
+
+    def problems(self: Kind) -> Iterator[Kind]:
+        """The categorical predictions that these are, which every score is computed from.
+
+        Categorical ones are one problem, themselves. Of a Bernoulli likelihood each label is one, with two classes of
+        the logits 0 and z, without features; a score of several labels is the mean of their scores.
+        """
+        if self.likelihood == "categorical":
+            yield self
+            return
+        for label, logits in enumerate(self.logits.unbind(-1)):
+            yield replace(self, **self._problem(label), logits=two_class_logits(logits))
+
+    def _problem(self, label: int) -> dict[str, Any]:
+        """What else changes where one label becomes a problem of its own."""
+        return {"likelihood": "categorical", "features": None}
+
     @cached_property
     def log_probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture of all draws and members, as `log_probs` says; computed once, since the logits may be many."""
-        return mixture_log_probs(self.logits)
+        """Of the mixture of all draws and members, as `log_probs` says; computed once, since the logits may be many.
+
+        One binary output has two classes.
+
+        Raises:
+            InputError: several labels, which have no distribution over classes in common; go over `problems`.
+        """
+        if self.num_problems > 1:
+            raise InputError(
+                f"{self.num_problems} labels have no common distribution over classes: take each of .problems()"
+            )
+        (only,) = self.problems()
+        return mixture_log_probs(only.logits)
+
+    @property
+    def mixture_logits(self) -> Float64[Tensor, "image output"]:
+        """The mixture of all draws and members as the logits of one component.
+
+        They are its log-probabilities, or of a Bernoulli likelihood each label's log-odds.
+        """
+        if self.likelihood == "categorical":
+            return self.log_probs
+        mixtures = [mixture_log_probs(problem.logits) for problem in self.problems()]
+        return torch.stack([mixture[:, 1] - mixture[:, 0] for mixture in mixtures], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +114,39 @@ class Predictions(Outputs):
     """The logits of each member of each draw for each image, and the right classes.
 
     Args:
-        logits: ``[draw, member, image, class]``, float32 and finite.
-        labels: ``[image]``, int64.
+        logits: as in `Outputs`.
+        labels: ``[image]``, int64. Of a Bernoulli likelihood ``[image]`` or ``[image, label]``, 0 or 1, of any type;
+            they become int64, ``[image]`` where there is one label.
         features: as in `Outputs`.
+        likelihood: as in `Outputs`.
 
     Raises:
         InputError: another type or shape, a label outside the classes, or a number that is not finite; says where.
     """
 
-    labels: Int64[Tensor, "image"]
+    labels: Shaped[Tensor, "image *label"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_labels(self.labels, *self.logits.shape[-2:])
+        object.__setattr__(self, "labels", _checked_labels(self.labels, self.logits.shape, self.likelihood))
+
+    def _problem(self, label: int) -> dict[str, Any]:
+        labels = self.labels if self.labels.ndim == 1 else self.labels[:, label]
+        return {**super()._problem(label), "labels": labels}
+
+
+def check_likelihood(name: str) -> None:
+    """Raise an InputError where a likelihood is none that predictions can be of."""
+    if name not in get_args(LikelihoodName):
+        raise unknown("likelihood of predictions", name, get_args(LikelihoodName))
+
+
+def _checked_labels(labels: Tensor, shape: torch.Size, likelihood: str) -> Int64[Tensor, "image *label"]:
+    """Labels as they go with logits of a shape ``[..., image, class]`` or ``[..., image, label]``."""
+    if likelihood == "bernoulli":
+        return binary_labels(labels, *shape[-2:])
+    check_labels(labels, *shape[-2:])
+    return labels
 
 
 def write_predictions(path: str | Path, predictions: Outputs) -> None:
@@ -83,15 +160,17 @@ def write_predictions(path: str | Path, predictions: Outputs) -> None:
         RunError: the file cannot be written.
     """
     labels = getattr(predictions, "labels", None)
-    write_draws(path, predictions.logits, len(predictions.logits), labels, predictions.features)
+    draws = predictions.logits
+    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood)
 
 
 def write_draws(
     path: str | Path,
-    draws: Iterable[Float32[Tensor, "member image class"]],
+    draws: Iterable[Float32[Tensor, "member image *output"]],
     num_draws: int,
-    labels: Int64[Tensor, "image"] | None = None,
+    labels: Shaped[Tensor, "image *label"] | None = None,
     features: Float32[Tensor, "member image feature"] | None = None,
+    likelihood: LikelihoodName = "categorical",
 ) -> None:
     """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
 
@@ -99,39 +178,45 @@ def write_draws(
         path: the file; its folder is made where it is missing.
         draws: the logits of each draw, float32 and finite.
         num_draws: how many there will be.
-        labels: ``[image]``, int64, where they are known.
+        labels: as in `Predictions`, where they are known.
         features: as in `Outputs`.
+        likelihood: as in `Outputs`.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
         RunError: the file cannot be written.
     """
-    checked = _checked(draws, num_draws, labels, features)
+    check_likelihood(likelihood)
+    checked = _checked(draws, num_draws, features, likelihood)
     first = next(checked)
-    arrays = {"features": features, "labels": labels}
+    arrays: dict[str, np.ndarray] = {}
+    if features is not None:
+        arrays["features"] = features.numpy(force=True)
+    if labels is not None:
+        arrays["labels"] = _checked_labels(labels, torch.Size(first.shape), likelihood).numpy(force=True)
+    arrays["likelihood"] = np.array(likelihood)
     with replacing(path) as file, ZipFile(file, "w") as archive:
         write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
         for name, array in arrays.items():
-            if array is not None:
-                write_array(archive, name, array.shape, [array.numpy(force=True)])
+            write_array(archive, name, array.shape, [array])
 
 
 def _checked(
-    draws: Iterable[Tensor], num_draws: int, labels: Tensor | None, features: Tensor | None
+    draws: Iterable[Tensor], num_draws: int, features: Tensor | None, likelihood: LikelihoodName
 ) -> Iterator[np.ndarray]:
     """The draws as arrays, when each has been seen to go with what came before."""
+    check = check_binary_logits if likelihood == "bernoulli" else check_logits
     shape, count = torch.Size(), 0
-    for count, draw in enumerate(draws, start=1):
+    for count, given in enumerate(draws, start=1):
+        draw = with_label_axis(given, 3) if likelihood == "bernoulli" else given
         if count == 1:
             shape = draw.shape
-            Outputs(draw[None], features=features)
-            if labels is not None:
-                check_labels(labels, *shape[-2:])
+            Outputs(draw[None], features=features, likelihood=likelihood)
         elif count > num_draws or draw.shape != shape or draw.dtype != torch.float32:
             expected = f"{num_draws} of shape {list(shape)} and type float32"
             raise InputError(f"the draws must be {expected}; draw {count - 1} is of {list(draw.shape)}, {draw.dtype}")
         else:
-            check_logits(draw[None], first_draw=count - 1)
+            check(draw[None], first_draw=count - 1)
         yield draw.numpy(force=True)
     if not count or count < num_draws:
         raise InputError(f"there must be {num_draws} draws to write, and there are {count}")
@@ -167,16 +252,19 @@ def read_outputs(path: str | Path) -> Outputs:
 def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind:
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file of predictions")
-    arrays, there = map_arrays(path, [*required, "features"])
+    arrays, there = map_arrays(path, [*required, "features", "likelihood"])
     missing = [name for name in required if name not in arrays]
     if missing:
         held = ", ".join(there) or "nothing"
         raise InputError(f"{path}: no predictions without the array {' and '.join(missing)}; it holds {held}")
+    likelihood = str(arrays.pop("likelihood", "categorical"))  # files of earlier versions name none
     for name, array in arrays.items():
         if array.dtype != _DTYPES[name]:
             raise InputError(f"{path}: {name} must be {_DTYPES[name]}, and are {array.dtype}")
     try:
-        return kind(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        check_likelihood(likelihood)
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return kind(**tensors, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""What repeated runs say: means with their standard errors, and differences within pairs."""
+"""Numbers with their errors: means over repetitions, differences within pairs, intervals."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -35,6 +35,23 @@ class Estimate:
         from scipy.stats import t
 
         return bool(abs(self.mean) > t.ppf((1 + confidence) / 2, self.count - 1) * self.error)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with an interval, which says how far it would move with other images.
+
+    Args:
+        value: on the images themselves.
+        low: the lower end.
+        high: the upper end.
+        error: an estimate of the standard error of the value.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
 
 
 def estimate(values: Iterable[float]) -> Estimate:

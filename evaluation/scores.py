@@ -7,7 +7,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
+from bayes_share.evaluation.calibration_estimates import squared_calibration_error
 from bayes_share.evaluation.checks import check_probs
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
 
@@ -164,6 +166,8 @@ class Scores:
         average_calibration_error: see `bayes_share.evaluation.calibration.average_calibration_error`, 0 to 1.
         classwise_ece: see `bayes_share.evaluation.calibration.classwise_ece`, 0 to 1.
         adaptive_ece: see `bayes_share.evaluation.calibration.adaptive_ece`, 0 to 1.
+        squared_calibration_error: see `bayes_share.evaluation.calibration_estimates.squared_calibration_error`;
+            below 0 by chance. Unlike the errors above it is unbiased, and so what runs are compared by.
         num_images: images.
         num_draws: draws.
         num_members: members of each draw.
@@ -179,6 +183,7 @@ class Scores:
     average_calibration_error: float
     classwise_ece: float
     adaptive_ece: float
+    squared_calibration_error: float
     num_images: int
     num_draws: int
     num_members: int
@@ -186,6 +191,8 @@ class Scores:
 
 def score(predictions: Predictions, bins: int = 15) -> Scores:
     """All scores of predictions, of the mean of the probabilities of all draws and members.
+
+    Of a Bernoulli likelihood each label is scored as a problem of two classes, and each score is the mean over labels.
 
     Args:
         predictions: logits and labels.
@@ -199,6 +206,10 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
     >>> scores.accuracy, round(scores.nll, 4), round(scores.brier, 4), round(scores.ece, 4), scores.num_images
     (0.5, 1.0397, 0.8125, 0.625, 2)
     """
+    return mean_over_labels(_score(problem, bins) for problem in predictions.problems())
+
+
+def _score(predictions: Predictions, bins: int) -> Scores:
     logits, labels = predictions.logits, predictions.labels
     mixture = predictions.log_probs
     probs = mixture.exp()
@@ -215,6 +226,7 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
         average_calibration_error=calibration.average_calibration_error,
         classwise_ece=classwise_ece(probs, labels, bins),
         adaptive_ece=adaptive_ece(probs, labels, bins),
+        squared_calibration_error=squared_calibration_error(probs, labels, bins),
         num_images=num_images,
         num_draws=num_draws,
         num_members=num_members,

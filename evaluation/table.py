@@ -13,6 +13,7 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "member_nll": ("member NLL [nat]", ".4f", 1),
     "brier": ("Brier", ".4f", 1),
     "ece": ("ECE", ".4f", 1),
+    "squared_calibration_error": ("squared CE", ".5f", 1),
     "auroc": ("AUROC", ".4f", 1),
     "aupr_in": ("AUPR in", ".4f", 1),
     "aupr_out": ("AUPR out", ".4f", 1),

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.checks import check_logits
+from bayes_share.evaluation.predictions import Outputs
 from bayes_share.models.likelihood import image_parts
 
 
@@ -29,17 +31,19 @@ class Uncertainty:
     variation_ratio: Float64[Tensor, "image"]
 
 
-def uncertainty(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
+def uncertainty(outputs: Outputs | Float[Tensor, "draw member image class"]) -> Uncertainty:
     """Divide each image's uncertainty into what the components share and what they disagree on.
 
     ``H[mean_i p_i] = mean_i H[p_i] + I``, where every member of every draw is a component of its own (Depeweg et al.
     2018, arXiv 1710.07283, eq. 3; I is BALD's, arXiv 1112.5745). The variation ratio is of Freeman 1965, by votes.
 
     Args:
-        logits: of any floating type; a few images at a time are in memory in float64.
+        outputs: predictions, where each label of a Bernoulli likelihood is a problem of two classes, and the measures
+            are means over the labels; or the logits of classes, of any floating type (of one binary output:
+            `two_class_logits`). A few images at a time are in memory in float64.
 
     Raises:
-        InputError: wrong axes, or a logit that is not finite.
+        InputError: wrong axes, a single class, or a logit that is not finite.
 
     Two members, each sure of another class:
 
@@ -47,7 +51,13 @@ def uncertainty(logits: Float[Tensor, "draw member image class"]) -> Uncertainty
     >>> torch.stack([found.entropy, found.expected_entropy, found.mutual_information, found.variation_ratio]).T
     tensor([[0.6931, 0.0000, 0.6931, 0.5000]], dtype=torch.float64)
     """
-    check_logits(logits)
+    if isinstance(outputs, Outputs):
+        return mean_over_labels(_of_logits(problem.logits) for problem in outputs.problems())
+    check_logits(outputs)
+    return _of_logits(outputs)
+
+
+def _of_logits(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
     entropy, expected_entropy, ratio = torch.empty(3, logits.shape[2], dtype=torch.float64, device=logits.device)
     for part, images in image_parts(logits):
         components = part.flatten(0, 1).double().log_softmax(-1)

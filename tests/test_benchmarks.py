@@ -157,3 +157,16 @@ def test_predictions_are_evaluated_in_a_fresh_process(tmp_path: Path, capsys: py
     assert "| `uncertainty` | 0." in printed
     assert "Resident memory: 0." in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_said_of_calibration_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    calibration = importlib.import_module("benchmarks.calibration")
+    source = torch.Generator().manual_seed(0)
+    honest, sure = (calibration.Population.make(0.8, t, 5000, source) for t in (1.0, 1.5))
+    assert honest.errors == pytest.approx((0, 0), abs=1e-12)
+    assert honest.truth.mean().item() == pytest.approx(0.8, abs=0.002)
+    assert sure.errors[0] == pytest.approx((sure.confidence - sure.truth).mean().item())
+    calibration.main(["--trials", "2", "--sizes", "100", "--population", "1000"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| 0.6 | 1.5 | 100 |") for line in lines) == 1
+    assert sum(line.startswith("| 0.98 | 20 |") for line in lines) == 1

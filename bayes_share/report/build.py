@@ -41,7 +41,6 @@ def build_report(
     Raises:
         InputError: human labels of other images.
     """
-    images, classes = runs[0].probs.shape
     if humans is not None:
         _check_humans(humans, runs[0])
     makers: list[Callable[[], Section | None]] = [
@@ -60,7 +59,10 @@ def build_report(
     bar = tqdm(makers, disable=None if progress else True, unit="section", leave=False)
     sections = [section for make in bar if (section := make()) is not None]
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
-    subtitle = f"{count} on {runs[0].data}: {images:,} test images in {classes} classes"
+    test = runs[0].test
+    images, outputs = test.logits.shape[2:]
+    kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
+    subtitle = f"{count} on {runs[0].data}: {images:,} test images {kind}"
     return Report(title, subtitle, sections)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest import forest_drawing
+from bayes_share.evaluation.scores import score
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.results import RunResults
 
@@ -85,7 +86,7 @@ def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
         "kl": _mean_of_pairs(found.kl),
         "lowest": found.accuracy.min().item(),
         "highest": found.accuracy.max().item(),
-        "together": run.right.double().mean().item(),
+        "together": score(run.test).accuracy,
     }
     return {
         "run": Cell(run.name),

@@ -117,7 +117,7 @@ def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
             rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
     note = (
         "± is one standard error, by the bootstrap over the images of both. Bold: of a set's runs, the one that is "
-        "ahead of every other by more than the errors of the two together."
+        "ahead of every other by more than 1.96 times the errors of the two together."
     )
     return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, note)
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
-from bayes_share.evaluation.intervals import Interval, paired_differences, score_intervals
-from bayes_share.evaluation.repeats import Estimate
+from torch import Tensor
+
+from bayes_share.evaluation.calibration import ece
+from bayes_share.evaluation.intervals import score_terms
+from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.report.best import badness, marked
 from bayes_share.report.document import Cell, Column, Section, Table
 from bayes_share.report.outside import mean_aurocs
@@ -13,12 +15,24 @@ from bayes_share.report.results import RunResults
 from bayes_share.report.robustness import mean_corrupted_accuracies
 
 RUN = Column("run", "run")
+SQUARED = Column(
+    "squared_calibration_error",
+    "squared CE",
+    ".5f",
+    1,
+    "lower",
+    "the debiased squared calibration error, the calibration part of a Brier score; below 0 by chance",
+)
+ECE = Column(
+    "ece", "ECE", about="the expected calibration error in 15 bins of equal width; biased upwards, so not ranked"
+)
 SCORES = (
     Column("accuracy", "accuracy [%]", ".2f", 100, "higher", "the share of images whose most probable class is right"),
     Column("nll", "NLL [nat]", ".4f", 1, "lower", "the mean negative log-likelihood of the right classes"),
     Column("brier", "Brier", ".4f", 1, "lower", "the squared distance of the probabilities to the label"),
-    Column("ece", "ECE", ".4f", 1, "lower", "the expected calibration error in 15 bins of equal width"),
+    SQUARED,
 )
+"""What runs are ranked by: means over images, and unbiased."""
 _AUROC = Column(
     "auroc",
     "OOD AUROC",
@@ -44,57 +58,50 @@ _COSTS = (
 
 def overview(runs: Sequence[RunResults]) -> Section:
     """The table, and a sentence for each score that ranks runs."""
-    intervals = [score_intervals(run.test) for run in runs]
+    terms = [score_terms(run.test) for run in runs]
     rows = [
-        {"run": Cell(run.name), "method": Cell(run.method), **_scores(found, len(run.test.labels)), **_costs(run)}
-        for run, found in zip(runs, intervals, strict=True)
+        {"run": Cell(run.name), "method": Cell(run.method), **_scores(of_run), ECE.key: _ece(run), **_costs(run)}
+        for run, of_run in zip(runs, terms, strict=True)
     ]
-
-    @cache
-    def differences(one: int, other: int) -> Mapping[str, Estimate]:
-        return paired_differences(runs[one].test, runs[other].test)
-
     lead = []
     for column in SCORES if len(runs) > 1 else ():
         best, *others = sorted(range(len(runs)), key=lambda i: badness(column, rows[i][column.key].value))
-        gaps = {other: differences(best, other)[column.key] for other in others}
-        near = [other for other in others if not _is_clear(gaps[other])]
+        gaps = {other: estimate((terms[best][column.key] - terms[other][column.key]).tolist()) for other in others}
+        near = [other for other in others if not gaps[other].is_clear()]
         if not near:
             rows[best][column.key] = replace(rows[best][column.key], is_best=True)
         if column.key != "brier":  # says what the NLL does
             rival = (near or others)[0]
             lead.append(_sentence(column, runs[best].name, rows[best], runs[rival].name, gaps[rival], not near))
-    columns = [RUN, Column("method", "method"), *SCORES]
+    columns = [RUN, Column("method", "method"), *SCORES, ECE]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
             columns.append(column)
             for row, cell in zip(rows, marked(column, values), strict=True):
                 row[column.key] = cell
     note = (
-        "± is one standard error over the test images, by the bootstrap. Bold: ahead of every other run by more than "
-        "the standard error of the difference: of a score, on the same images; of OOD AUROC and corrupted accuracy, by "
-        "the errors of the two together. So of two runs that are equally good, one is bold in about one case of three. "
+        "± is one standard error over the test images. Bold: ahead of every other run by more than chance makes of two "
+        "equal runs in 5 % of cases: image by image for a score, and by the errors of the two together for OOD AUROC "
+        "and corrupted accuracy. The ECE is not ranked: it is larger for the less accurate of two calibrated runs. "
         "None of this says how much another seed would change."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
 
 
-def _scores(found: Mapping[str, Interval], num_images: int) -> dict[str, Cell]:
-    """A single image does not say how much another one would change."""
-    return {
-        column.key: Cell(found[column.key].value, found[column.key].error if num_images > 1 else None)
-        for column in SCORES
-    }
+def _scores(terms: Mapping[str, Tensor]) -> dict[str, Cell]:
+    """Means with their errors; a single image does not say how much another one would change."""
+    found = {column.key: estimate(terms[column.key].tolist()) for column in SCORES}
+    return {key: Cell(value.mean, value.error) for key, value in found.items()}
+
+
+def _ece(run: RunResults) -> Cell:
+    return Cell(estimate(ece(problem.log_probs.exp(), problem.labels) for _, problem in run.problems).mean)
 
 
 def _costs(run: RunResults) -> dict[str, Cell]:
     draws, members = run.test.logits.shape[:2]
     costs = {"networks": draws * members, "parameters": run.summary["parameters"], "seconds": run.summary["seconds"]}
     return {key: Cell(value) for key, value in costs.items()}
-
-
-def _is_clear(gap: Estimate) -> bool:
-    return gap.error is not None and abs(gap.mean) > gap.error
 
 
 def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, gap: Estimate, is_clear: bool) -> str:
@@ -106,4 +113,4 @@ def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, ga
     which = "highest" if column.better == "higher" else "lowest"
     if is_clear:
         return f"{best} has the {which} {name}, {value}, ahead of {rival} by {size}."
-    return f"{best} has the {which} {name}, {value}, but not by more than a standard error: {rival} is {size} behind."
+    return f"{best} has the {which} {name}, {value}, but the lead may be chance: {rival} is {size} behind."

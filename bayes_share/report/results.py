@@ -17,6 +17,7 @@ from bayes_share.compare import finished_runs
 from bayes_share.config import read_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
+from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 from bayes_share.run_folder import RunFolder, read_history, read_summary
@@ -56,13 +57,18 @@ class RunResults:
 
     @cached_property
     def probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture, on the test images."""
+        """Of the mixture, on the test images; an InputError where they have several labels."""
         return self.test.log_probs.exp()
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """About each test image."""
-        return uncertainty(self.test.logits)
+        return uncertainty(self.test)
+
+    @cached_property
+    def problems(self) -> list[tuple[str, Predictions]]:
+        """What the test predictions are scored as: each label by itself, with a name to show."""
+        return list(named_problems(self.name, self.test))
 
     @cached_property
     def right(self) -> Tensor:

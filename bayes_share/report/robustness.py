@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from bayes_share.data.corruptions import SEVERITIES
+from bayes_share.evaluation.intervals import score_terms
 from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
@@ -28,7 +29,7 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
     over = "them" if means == types else f"the {len(means)} that the benchmark CIFAR-10-C counts"
     lead = [
         f"Test images ({size}), corrupted in {ways}, each in 5 severities; means are over {over}. Severity 0 is the "
-        "same images as they are."
+        "same images as they are. The ECE is biased upwards, the more the fewer images and the lower the accuracy."
     ]
     blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, blocks)
@@ -56,7 +57,7 @@ def mean_corrupted_accuracies(runs: Sequence[RunResults]) -> list[Estimate | Non
 def _mean_accuracy(run: RunResults, types: Sequence[str]) -> Estimate:
     names = [f"corruptions/{kind}-{severity}" for kind in types for severity in SEVERITIES]
     corrupted = [read_predictions(run.folder.predictions(name)) for name in names]
-    right = [(one.logits[0, 0].argmax(-1) == one.labels).double() for one in corrupted]
+    right = [score_terms(one)["accuracy"] for one in corrupted]
     return estimate(torch.stack(right).mean(0).tolist())
 
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.repeats import estimate
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
+from bayes_share.evaluation.uncertainty import uncertainty
 from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.drawing import Line, line_drawing
 from bayes_share.report.overview import RUN
@@ -31,20 +34,11 @@ _UNCERTAINTY = tuple(
 
 
 def selective(runs: Sequence[RunResults]) -> Section:
-    """Risk-coverage curves and uncertainty on right and on wrong answers."""
-    curves = [risk_coverage(run.probs.amax(-1), run.right) for run in runs]
-    lines = [
-        Line(run.name, curve.coverage.mul(100).tolist(), curve.risk.mul(100).tolist(), i)
-        for i, (run, curve) in enumerate(zip(runs, curves, strict=True))
-    ]
-    draw = line_drawing(
-        "risk and coverage", "coverage [% of the images]", "risk [% wrong]", lines, (0.0, 100.0), (0.0, None)
-    )
-    words = "Risk-coverage curves; area under the curve: " + ", ".join(
-        f"{run.name} {curve.aurc:.4f}" for run, curve in zip(runs, curves, strict=True)
-    )
+    """Risk-coverage curves and uncertainty on right and on wrong answers; of several labels, the means over labels."""
+    curves = [[_curve(problem) for _, problem in run.problems] for run in runs]
+    panels = [_panel(runs, [of_run[label] for of_run in curves], label) for label in range(len(curves[0]))]
     caption = "The images are answered in order of confidence: to the left only the surest, to the right all."
-    figure = Figure("Risk and coverage", [Panel("risk-coverage", words, draw)], caption, [run.name for run in runs])
+    figure = Figure("Risk and coverage", panels, caption, [run.name for run in runs])
     table = Table("selective", "Selective prediction", (RUN, *_SELECTIVE), [*map(_row, runs, curves)])
     note = (
         "Means over the images that are answered right and over those answered wrong. Mutual information and the "
@@ -54,17 +48,42 @@ def selective(runs: Sequence[RunResults]) -> Section:
     return Section("selective", "Selective prediction and uncertainty", [], [figure, table, uncertain])
 
 
-def _row(run: RunResults, curve: RiskCoverage) -> dict[str, Cell]:
-    coverage = {f"coverage_{risk:g}": Cell(curve.coverage_at_risk(risk)) for risk in _RISKS}
-    return {"run": Cell(run.name), "aurc": Cell(curve.aurc), "excess_aurc": Cell(curve.excess_aurc), **coverage}
+def _curve(problem: Predictions) -> RiskCoverage:
+    confidence, predicted = problem.log_probs.exp().max(-1)
+    return risk_coverage(confidence, predicted == problem.labels)
+
+
+def _panel(runs: Sequence[RunResults], curves: Sequence[RiskCoverage], label: int) -> Panel:
+    lines = [
+        Line(run.name, curve.coverage.mul(100).tolist(), curve.risk.mul(100).tolist(), i)
+        for i, (run, curve) in enumerate(zip(runs, curves, strict=True))
+    ]
+    several = len(runs[0].problems) > 1
+    title = f"risk and coverage{f', label {label}' * several}"
+    draw = line_drawing(title, "coverage [% of the images]", "risk [% wrong]", lines, (0.0, 100.0), (0.0, None))
+    words = "Risk-coverage curves; area under the curve: " + ", ".join(
+        f"{run.name} {curve.aurc:.4f}" for run, curve in zip(runs, curves, strict=True)
+    )
+    return Panel(f"risk-coverage{f'-{label}' * several}", words, draw)
+
+
+def _row(run: RunResults, curves: Sequence[RiskCoverage]) -> dict[str, Cell]:
+    values = {
+        "aurc": [curve.aurc for curve in curves],
+        "excess_aurc": [curve.excess_aurc for curve in curves],
+        **{f"coverage_{risk:g}": [curve.coverage_at_risk(risk) for curve in curves] for risk in _RISKS},
+    }
+    return {"run": Cell(run.name), **{key: Cell(estimate(each).mean) for key, each in values.items()}}
 
 
 def _uncertainty(run: RunResults) -> dict[str, Cell]:
     several = run.test.logits.shape[:2].numel() > 1
-    row = {"run": Cell(run.name)}
-    for kind in _KINDS:
-        if several or "entropy" in kind:
-            values = getattr(run.uncertainty, kind)
-            for part, chosen in (("right", run.right), ("wrong", ~run.right)):
-                row[f"{kind}_{part}"] = Cell(values[chosen].mean().item() if chosen.any() else None)
-    return row
+    found: dict[str, list[float]] = {}
+    for _, problem in run.problems:
+        unsure, right = uncertainty(problem), problem.log_probs.argmax(-1) == problem.labels
+        for kind in _KINDS:
+            if several or "entropy" in kind:
+                for part, chosen in (("right", right), ("wrong", ~right)):
+                    if chosen.any():
+                        found.setdefault(f"{kind}_{part}", []).append(getattr(unsure, kind)[chosen].mean().item())
+    return {"run": Cell(run.name), **{key: Cell(estimate(each).mean) for key, each in found.items()}}

@@ -11,11 +11,22 @@ from bayes_share.evaluation.table import Cell
 from bayes_share.files import write_atomically
 from bayes_share.run_folder import RunFolder
 from bayes_share.study.optimizers import Trial
-from bayes_share.study.results import NOTE, Result, cells, numbers, over_seeds, read_result, table, write_csv
+from bayes_share.study.results import (
+    COMPARED,
+    NOTE,
+    SCORES,
+    Result,
+    cells,
+    numbers,
+    over_seeds,
+    read_result,
+    table,
+    write_csv,
+)
 
-_COMPARED = ("accuracy", "nll", "brier", "ece")
+_COMPARED = ("accuracy", *COMPARED)
 _LABELS = {"sgd": "SGD", "adamw": "AdamW", "ivon": "IVON", "svi": "SVI"}
-_SCORES = (*_COMPARED, "seconds")
+_SCORES = (*SCORES, "seconds")
 
 
 @dataclass(frozen=True)

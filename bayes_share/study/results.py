@@ -23,9 +23,16 @@ SHOWN: Mapping[str, tuple[str, float, int]] = {
     "nll": ("NLL [nat]", 1, 4),
     "brier": ("Brier", 1, 4),
     "ece": ("ECE", 1, 4),
+    "squared_calibration_error": ("squared CE", 1, 5),
     "seconds": ("time [s]", 1, 1),
 }
 """Each score's title, factor and decimals."""
+
+SCORES = ("accuracy", "nll", "brier", "ece", "squared_calibration_error")
+"""What is read of a run's predictions."""
+
+COMPARED = ("nll", "brier", "squared_calibration_error")
+"""What differences are taken of, beside accuracy or error: a difference of ECEs favours the more accurate run."""
 
 NOTE = "* Student's 95 % interval of this one difference leaves out 0; of 20 such that are nothing, one does so too."
 """On what the stars of differences mean."""
@@ -56,7 +63,7 @@ def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
     """
     scores = score(read_predictions(folder.predictions("test")))
     history, parameters = read_history(folder), int(read_summary(folder)["parameters"])
-    named = {name: float(getattr(scores, name)) for name in ("accuracy", "nll", "brier", "ece")}
+    named = {name: float(getattr(scores, name)) for name in SCORES}
     return Result(
         trial, {**named, "error": 1 - named["accuracy"], "seconds": history[-1]["seconds"]}, history, parameters
     )

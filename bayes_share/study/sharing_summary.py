@@ -12,11 +12,23 @@ from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
 from bayes_share.evaluation.table import Cell
 from bayes_share.files import write_atomically
 from bayes_share.run_folder import RunFolder
-from bayes_share.study.results import NOTE, Result, cells, numbers, over_seeds, read_result, table, write_csv
+from bayes_share.study.results import (
+    COMPARED,
+    NOTE,
+    SCORES,
+    Result,
+    cells,
+    numbers,
+    over_seeds,
+    read_result,
+    table,
+    write_csv,
+)
 from bayes_share.study.sharing import FACTORS, SIZES, Setting, SharingTrial, setting_of
 
-_SCORES = ("error", "nll", "brier", "ece")
-_MEASURES = {"error": "error [%]", "nll": "NLL [nat]", "ece": "ECE"}
+_COMPARED = ("error", *COMPARED)
+_SCORES = ("error", *SCORES[1:])
+_MEASURES = {"error": "error [%]", "nll": "NLL [nat]"}
 _PLAIN_NOTE = (
     "Differences to the plain networks at as many parameters: between the two nearest in size, linear in the logarithm "
     "of the parameters, over the same seeds; none beyond the largest and smallest."
@@ -64,7 +76,7 @@ class SharingSummary:
         norms = [(one._replace(norm="own"), one) for one in self.settings if one.norm == "shared"]
         found = []
         for one, other in (*to_base, *norms):
-            pairs = {name: (self.scores(one, name), self.scores(other, name)) for name in _SCORES}
+            pairs = {name: (self.scores(one, name), self.scores(other, name)) for name in _COMPARED}
             if pairs["nll"][0].keys() & pairs["nll"][1].keys():
                 found.append((one, other, {name: paired_difference(*pair) for name, pair in pairs.items()}))
         return found
@@ -76,7 +88,7 @@ class SharingSummary:
             if not setting.is_plain and (between := self._neighbours(self.parameters(setting))) is not None:
                 low, high, part = between
                 differences = {}
-                for name in _SCORES:
+                for name in _COMPARED:
                     lows, highs = self.scores(low, name), self.scores(high, name)
                     plain = {seed: (1 - part) * lows[seed] + part * highs[seed] for seed in lows if seed in highs}
                     own = self.scores(setting, name)

@@ -12,7 +12,7 @@ import torch
 from random_predictions import make
 
 from bayes_share.errors import InputError, RunError
-from bayes_share.evaluation import to_arviz, write_arviz
+from bayes_share.evaluation import loo, to_arviz, write_arviz
 
 GROUPS = {"posterior", "log_likelihood", "posterior_predictive", "observed_data"}
 
@@ -20,7 +20,7 @@ GROUPS = {"posterior", "log_likelihood", "posterior_predictive", "observed_data"
 def data(draws: int = 5, members: int = 3) -> Any:
     source = torch.Generator().manual_seed(0)
     posterior = {"layers.1.r": torch.randn(draws, members, 7, generator=source), "noise": torch.ones(draws, members)}
-    return to_arviz(make(draws, members, images=10, classes=4), posterior)
+    return to_arviz(train=make(draws, members, images=10, classes=4), posterior=posterior)
 
 
 def read(path: Path, group: str) -> Any:
@@ -73,17 +73,94 @@ def test_its_daily_warning_is_no_error(tmp_path: Path) -> None:
 
 
 def test_without_a_posterior_there_is_no_such_group() -> None:
-    found = to_arviz(make(images=4))
-    with pytest.raises((KeyError, AttributeError)):
-        found["posterior"]
+    found = to_arviz(train=make(images=4))
+    assert groups_of(found) == GROUPS - {"posterior"}
     assert found["observed_data"]["labels"].shape == (4,)
 
 
+def groups_of(found: Any) -> set[str]:
+    return set(found.groups()) if callable(found.groups) else set(found.children)
+
+
+def test_other_images_are_no_training_data() -> None:
+    """What `arviz.loo` reads is of the training images or not there; the test images are predictions."""
+    test = make(5, 3, images=6, classes=4)
+    found = to_arviz(other=test)
+    assert groups_of(found) == {"predictions", "predictions_constant_data"}
+    expected = test.logits.double().log_softmax(-1)[..., torch.arange(6), test.labels]
+    np.testing.assert_allclose(found["predictions"]["label_log_probs"].values, expected.transpose(0, 1).numpy())
+    probs = test.logits.transpose(0, 1).softmax(-1).numpy()
+    np.testing.assert_allclose(found["predictions"]["probs"].values, probs, rtol=1e-5)
+    assert found["predictions_constant_data"]["labels"].values.tolist() == test.labels.tolist()
+    train = make(5, 3, images=9, classes=4, seed=1)
+    both = to_arviz(train=train, other=test)
+    assert both["log_likelihood"]["labels"].shape == (3, 5, 9)
+    assert both["observed_data"]["labels"].values.tolist() == train.labels.tolist()
+    assert both["predictions"]["probs"].shape == (3, 5, 6, 4)
+
+
+def test_what_members_share_is_in_every_chain() -> None:
+    own, shared = torch.randn(5, 3, 7), torch.randn(5, 3, 2)  # as many rows as members, and yet shared
+    found = to_arviz(other=make(5, 3), posterior={"r": own}, shared={"weight": shared, "scale": torch.arange(5.0)})
+    posterior = found["posterior"]
+    assert posterior["r"].shape == (3, 5, 7)
+    assert posterior["weight"].shape == (3, 5, 3, 2)
+    for chain in range(3):
+        assert np.array_equal(posterior["weight"].values[chain], shared.numpy())
+        assert posterior["scale"].values[chain].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_loo_is_brute_force_leave_one_out_of_a_conjugate_regression(members: int) -> None:
+    """``y = x · w + N(0, 0.5²)`` with ``w ~ N(0, 1)``: the posterior without an example is known, for every example."""
+    import arviz
+
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 3, generator=source, dtype=torch.float64)
+    weights, noise = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64), 0.5
+    y = x @ weights + noise * torch.randn(30, generator=source, dtype=torch.float64)
+
+    def posterior(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        covariance = (torch.eye(3, dtype=torch.float64) + x.T @ x / noise**2).inverse()
+        return covariance @ x.T @ y / noise**2, covariance
+
+    exact = 0.0
+    for i in range(30):
+        others = torch.arange(30) != i
+        mean, covariance = posterior(x[others], y[others])
+        spread = (noise**2 + x[i] @ covariance @ x[i]).sqrt()
+        exact += torch.distributions.Normal(x[i] @ mean, spread).log_prob(y[i]).item()
+    mean, covariance = posterior(x, y)
+    found = []
+    for _ in range(6):
+        standard = torch.randn(2000 // members, members, 3, generator=source, dtype=torch.float64)
+        draws = mean + standard @ torch.linalg.cholesky(covariance).T
+        log_lik = torch.distributions.Normal(draws @ x.T, noise).log_prob(y)
+        data = to_arviz(train=log_lik, posterior={"w": draws})
+        assert groups_of(data) == {"posterior", "log_likelihood"}
+        result = arviz.loo(data)
+        found.append(float(result.elpd_loo if hasattr(result, "elpd_loo") else result.elpd))
+        assert loo(log_lik).elpd_loo == pytest.approx(found[-1], abs=0.05)
+    error = np.std(found, ddof=1) / np.sqrt(6)
+    assert abs(np.mean(found) - exact) < 5 * error  # Student's t of 5 degrees of freedom
+    in_sample = torch.distributions.Normal(draws @ x.T, noise).log_prob(y).exp().mean((0, 1)).log().sum().item()
+    assert in_sample - exact > 20 * error  # what leaving out nothing gives is another number
+
+
 def test_another_number_of_draws_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^w has the shape \[2, 3, 4\], and must begin with the 5 draws and 3"):
-        to_arviz(make(5, 3), {"w": torch.ones(2, 3, 4)})
-    with pytest.raises(InputError, match=r"w has the shape \[3\]"):
-        to_arviz(make(5, 3), {"w": torch.ones(3)})
+    train = make(5, 3)
+    with pytest.raises(InputError, match=r"^w must be of 5 draws of 3 members, as the rest, .* \[2, 3\]$"):
+        to_arviz(train=train, posterior={"w": torch.ones(2, 3, 4)})
+    with pytest.raises(InputError, match=r"w must be .* have the first axes \[3\]"):
+        to_arviz(train=train, posterior={"w": torch.ones(3)})
+    with pytest.raises(InputError, match=r"w must be of 5 draws"):
+        to_arviz(train=train, shared={"w": torch.ones(3)})
+    with pytest.raises(InputError, match=r"the other data's predictions must be of 5 draws of 3 members"):
+        to_arviz(train=train, other=make(4, 3))
+    with pytest.raises(InputError, match="there is nothing to put into arviz data"):
+        to_arviz()
+    with pytest.raises(InputError, match="example] and finite"):
+        to_arviz(train=torch.full((2, 2, 2), torch.nan))
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])

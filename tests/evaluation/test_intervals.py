@@ -9,7 +9,14 @@ from random_predictions import make
 from scipy import stats
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation import Predictions, ece, log_probs, per_image, score
+from bayes_share.evaluation import (
+    Predictions,
+    ece_interval,
+    log_probs,
+    per_image,
+    score,
+    squared_calibration_error,
+)
 from bayes_share.evaluation.intervals import bootstrap, bootstrap_mean, paired_differences, score_intervals
 
 VALUES = torch.randn(80, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
@@ -69,10 +76,7 @@ def test_the_scores_and_their_intervals() -> None:
     assert list(found) == ["accuracy", "nll", "brier", "ece"]
     for name, interval in found.items():
         assert interval.value == pytest.approx(getattr(scores, name), rel=1e-12)
-    slow = bootstrap(lambda images: ece(mixture[images].exp(), labels[images]), 120, resamples=100, seed=2)
-    assert [found["ece"].low, found["ece"].high, found["ece"].error] == pytest.approx(
-        [slow.low, slow.high, slow.error], rel=1e-10
-    )
+    assert found["ece"] == ece_interval(mixture.exp(), labels)
     for name, values in per_image(mixture, labels).items():
         alone = bootstrap_mean(values, resamples=100, seed=2)
         assert [found[name].low, found[name].high] == pytest.approx([alone.low, alone.high], rel=1e-12)
@@ -81,20 +85,16 @@ def test_the_scores_and_their_intervals() -> None:
 def test_differences_are_paired_over_images() -> None:
     one, other = make(images=150), make(images=150, seed=1)
     other = Predictions(other.logits.roll(1, 2), one.labels)
-    found = paired_differences(one, other, resamples=100, seed=4)
+    found = paired_differences(one, other)
     ours, theirs = (per_image(log_probs(each.logits), each.labels) for each in (one, other))
     for name in ours:
         difference = (ours[name] - theirs[name]).numpy()
         assert found[name].mean == pytest.approx(difference.mean(), rel=1e-12)
         assert found[name].error == pytest.approx(stats.sem(difference), rel=1e-12)
         assert found[name].count == 150
-    probs = [log_probs(each.logits).exp() for each in (one, other)]
-
-    def difference_of_ece(images: torch.Tensor) -> float:
-        return ece(probs[0][images], one.labels[images]) - ece(probs[1][images], one.labels[images])
-
-    slow = bootstrap(difference_of_ece, 150, resamples=100, seed=4)
-    assert (found["ece"].mean, found["ece"].error) == pytest.approx((slow.value, slow.error), rel=1e-10)
+    squared = [squared_calibration_error(log_probs(each.logits).exp(), each.labels) for each in (one, other)]
+    assert found["squared_calibration_error"].mean == pytest.approx(squared[0] - squared[1], rel=1e-10)
+    assert "ece" not in found
 
 
 def test_what_makes_an_image_hard_for_both_cancels() -> None:
@@ -116,7 +116,9 @@ def test_one_image_has_no_error() -> None:
     one, other = make(images=1), make(images=1, draws=1)
     other = Predictions(other.logits, one.labels)
     assert all(difference.error is None for difference in paired_differences(one, other).values())
-    for interval in score_intervals(one).values():
+    found = score_intervals(one)
+    assert (found.pop("ece").low, found) == (0, found)
+    for interval in found.values():
         assert interval.low == interval.high == pytest.approx(interval.value)
         assert interval.error == pytest.approx(0, abs=1e-12)
 
@@ -125,7 +127,8 @@ def test_all_right_has_no_width() -> None:
     labels = torch.arange(5)
     found = score_intervals(Predictions(100 * torch.eye(5)[None, None], labels))
     assert (found["accuracy"].low, found["accuracy"].value, found["accuracy"].high) == (1, 1, 1)
-    assert found["ece"].high == pytest.approx(0, abs=1e-14)
+    nothing_wrong_in_five = 1.959964**2 / (5 + 1.959964**2)  # Wilson's bound of a share
+    assert (found["ece"].low, found["ece"].high) == pytest.approx((0, nothing_wrong_in_five), abs=1e-6)
 
 
 def test_predictions_of_other_images_are_refused() -> None:

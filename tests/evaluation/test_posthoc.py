@@ -313,7 +313,7 @@ def test_what_cannot_be_calibrated(unchecked: None) -> None:
         fit_calibration("platt", validation)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown pooling 'between'"):
         fit_calibration("beta", validation, "between")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"of 5 classes, and the test predictions of 3"):
+    with pytest.raises(InputError, match=r"of 5 classes, and these predictions have 3 classes"):
         calibrate("beta", validation, make(classes=3))
     with pytest.raises(InputError, match="fitted to 5 classes, and these predictions have 3"):
         fit_calibration("beta", validation)(make(classes=3))

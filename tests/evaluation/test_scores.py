@@ -18,6 +18,7 @@ from bayes_share.evaluation import (
     brier,
     classwise_ece,
     ece,
+    ece_interval,
     log_probs,
     mce,
     member_nll,
@@ -25,6 +26,7 @@ from bayes_share.evaluation import (
     per_image,
     reliability,
     score,
+    squared_calibration_error,
     top_k_accuracy,
 )
 
@@ -38,6 +40,8 @@ SCORES: list[Callable[[Tensor, Tensor], object]] = [
     average_calibration_error,
     classwise_ece,
     adaptive_ece,
+    squared_calibration_error,
+    ece_interval,
 ]
 
 
@@ -126,6 +130,7 @@ def test_score_puts_each_number_in_its_place(classes: int) -> None:
         average_calibration_error=average_calibration_error(probs, labels, 7),
         classwise_ece=classwise_ece(probs, labels, 7),
         adaptive_ece=adaptive_ece(probs, labels, 7),
+        squared_calibration_error=squared_calibration_error(probs, labels, 7),
         num_images=40,
         num_draws=2,
         num_members=3,

@@ -49,7 +49,7 @@ def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: 
 
 def test_it_is_known_which_way_each_score_is_better(report: Report) -> None:
     better = {column.key: column.better for column in table(report, "overview").columns if column.better}
-    lower = dict.fromkeys(("nll", "brier", "ece", "seconds"), "lower")
+    lower = dict.fromkeys(("nll", "brier", "squared_calibration_error", "seconds"), "lower")
     assert better == dict.fromkeys(("accuracy", "auroc", "corrupted"), "higher") | lower
 
 

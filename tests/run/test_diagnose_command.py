@@ -3,13 +3,17 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bayes_share.cli import main
+from bayes_share.diagnose import by_member, no_loo, not_drawn
 from bayes_share.evaluation import read_predictions, write_predictions
+from bayes_share.inference import IVON, NUTS, SVI, SWAG, DeepEnsemble, Inference, LastLayerLaplace, MCDropout
+from bayes_share.inference.kept import chain_order
 from bayes_share.run import load_run
 
 COMMON = ["--model", "mlp", "--ensemble-size", "2", "--no-progress", "--batch-size", "400"]
@@ -21,11 +25,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     options = {
         "map": ["map", "--epochs", "1"],
-        "chain": ["sghmc", "--epochs", "12", "--keep", "14", "--num-samples", "9"],
+        "chain": ["sghmc", "--epochs", "20", "--keep", "28", "--num-samples", "9", "--ensemble-size", "1"],
+        "members": ["sghmc", "--epochs", "4", "--keep", "5", "--num-samples", "5"],
+        "svi": ["svi", "--epochs", "1", "--num-samples", "6", "--ensemble-size", "1"],
         "cold": ["sghmc", "--epochs", "4", "--keep", "5", "--num-samples", "5", "--temperature", "0.1"],
     }
     for name, of in options.items():
-        assert main(["fit", *of, *COMMON, "--out", str(folder / name)]) == 0
+        assert main(["fit", of[0], *COMMON, *of[1:], "--out", str(folder / name)]) == 0
     return {name: folder / name for name in options}
 
 
@@ -40,7 +46,7 @@ def tables(text: str) -> list[dict[str, list[str]]]:
 
 
 def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", *map(str, runs.values()), "--diagnostics"]) == 0
+    assert main(["evaluate", *(str(runs[name]) for name in ("map", "chain", "cold")), "--diagnostics"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     _, _, elpds, mixing, loos = tables(out)
@@ -52,7 +58,7 @@ def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[st
     assert [cells[2] == "–" for cells in elpds.values()] == [True, False, False]
     assert mixing["map"] == ["1", "2", "–", "–", "–"]
     assert f"{runs['map']}: r-hat and ESS take at least 4 draws a chain, and there is 1 draw" in out
-    assert mixing["chain"][:2] == ["9", "2"]
+    assert mixing["chain"][:2] == ["9", "1"]
     assert float(mixing["chain"][2]) >= float(mixing["chain"][3]) > 0.9
     assert set(loos) == {"chain", "cold"}
     assert float(loos["chain"][0]) < 0
@@ -68,33 +74,93 @@ def test_without_chains_there_is_no_loo(runs: dict[str, Path], capsys: pytest.Ca
     assert "difference" not in out.split("elpd [nat]")[1].split("\n\n")[1]
 
 
+def groups(path: Path) -> dict[str, Any]:
+    """All groups of a file, by name."""
+    import xarray
+
+    with xarray.open_datatree(path, engine="h5netcdf") as tree:
+        return {name: group.to_dataset().load() for name, group in tree.children.items()}
+
+
+@pytest.mark.parametrize("name", ["svi", "chain"])
+def test_log_likelihood_is_of_the_training_images(
+    name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In order, not augmented, draw by draw: what `arviz.loo` takes it for."""
+    assert main(["evaluate", str(runs[name]), "--arviz", str(tmp_path / "a.nc")]) == 0
+    assert "without log_likelihood" not in capsys.readouterr().out
+    found = groups(tmp_path / "a.nc")
+    training = load_run(runs[name])
+    train, test = training.data.train, read_predictions(runs[name] / "predictions" / "test.npz")
+    draws = len(test.logits)
+    order = chain_order(28, draws) if name == "chain" else list(range(draws))
+    expected = training.predict(train, draws)[order, 0].double().log_softmax(-1)[:, range(len(train)), train.labels]
+    of_labels = torch.from_numpy(found["log_likelihood"]["labels"].values)
+    assert of_labels.shape == (1, draws, len(train.labels))
+    torch.testing.assert_close(of_labels[0], expected)
+    assert found["observed_data"]["labels"].values.tolist() == train.labels.tolist()
+    assert found["posterior_predictive"]["probs"].shape == (1, draws, len(train.labels), 10)
+    of_test = test.logits[order, 0].double().log_softmax(-1)[:, range(358), test.labels]
+    torch.testing.assert_close(torch.from_numpy(found["predictions"]["label_log_probs"].values)[0], of_test)
+    assert found["predictions_constant_data"]["labels"].values.tolist() == test.labels.tolist()
+
+
 def test_arviz_data_have_the_draws_in_the_order_of_the_chain(runs: dict[str, Path], tmp_path: Path) -> None:
-    import xarray
-
-    path = tmp_path / "chain.nc"
-    assert main(["evaluate", str(runs["chain"]), "--arviz", str(path)]) == 0
-    state = load_run(runs["chain"]).state
-    assert state.num_kept == 14
-    with xarray.open_dataset(path, group="posterior", engine="h5netcdf") as posterior:
-        drawn = posterior["layers.1.r"].values
-    kept = [sample["network.network.layers.1.r"].numpy() for sample in state.samples]
+    path = tmp_path / "members.nc"
+    assert main(["evaluate", str(runs["members"]), "--arviz", str(path)]) == 0
+    drawn = groups(path)["posterior"]["layers.1.r"].values
+    kept = [sample["network.network.layers.1.r"].numpy() for sample in load_run(runs["members"]).state.samples]
     places = [
-        next(place for place, values in enumerate(kept) if np.array_equal(values, drawn[:, draw])) for draw in range(9)
+        next(place for place, values in enumerate(kept) if np.array_equal(values, drawn[:, draw])) for draw in range(5)
     ]
-    assert places == sorted(set(places))
-    predictions = read_predictions(runs["chain"] / "predictions" / "test.npz")
-    latest = predictions.logits[0].double().log_softmax(-1)  # the first draw that is given out is the last of the chain
-    with xarray.open_dataset(path, group="log_likelihood", engine="h5netcdf") as likelihood:
-        of_labels = torch.from_numpy(likelihood["labels"].values)
-    torch.testing.assert_close(of_labels[:, -1], latest[:, range(358), predictions.labels])
+    assert places == [0, 1, 2, 3, 4]
 
 
-def test_a_point_has_the_same_factors_under_every_draw(runs: dict[str, Path], tmp_path: Path) -> None:
-    import xarray
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("map", "a point estimate has no draws of a posterior"),
+        ("members", "members that share weights"),
+        ("cold", "these are at the temperature 0.1"),
+    ],
+)
+def test_what_loo_means_nothing_for_has_no_log_likelihood(
+    name: str, reason: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(runs[name]), "--arviz", str(tmp_path / "a.nc")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("without log_likelihood")]
+    assert reason in line
+    found = groups(tmp_path / "a.nc")
+    assert set(found) == {"predictions", "predictions_constant_data"} | ({"posterior"} if name != "map" else set())
+    assert reason in (no_loo(load_run(runs[name])) or "")
 
-    assert main(["evaluate", str(runs["map"]), "--arviz", str(tmp_path / "a.nc")]) == 0
-    with xarray.open_dataset(tmp_path / "a.nc", group="posterior", engine="h5netcdf") as posterior:
-        assert posterior["layers.1.r"].shape == (2, 1, 64)
+
+@pytest.mark.parametrize(
+    ("algorithm", "reason"),
+    [
+        (DeepEnsemble(), "networks of a deep ensemble were trained apart"),
+        (MCDropout(), "dropout masks are no draws"),
+        (SVI(), None),
+        (IVON(), None),
+        (SWAG(), None),
+        (LastLayerLaplace(), None),
+        (NUTS(), None),
+    ],
+)
+def test_which_algorithms_draw_from_a_posterior(algorithm: Inference[Any], reason: str | None) -> None:
+    found = not_drawn(algorithm)
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_parameters_are_told_apart_by_what_they_are_and_not_by_their_sizes(runs: dict[str, Path]) -> None:
+    training = load_run(runs["members"])
+    samples = {
+        "layers.1.weight": torch.ones(5, 2, 3),
+        "layers.1.r": torch.ones(5, 2, 4),
+        "layers.1.r_scale": torch.ones(5),
+    }
+    own, shared = by_member(samples, training)
+    assert (set(own), set(shared)) == ({"layers.1.r"}, {"layers.1.weight", "layers.1.r_scale"})
 
 
 def test_what_is_refused(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

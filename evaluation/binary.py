@@ -1,0 +1,100 @@
+"""Binary outputs as classification problems: an output z of a Bernoulli likelihood is two classes of logits 0 and z."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, TypeVar, cast
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from bayes_share.errors import InputError
+
+Record = TypeVar("Record")
+
+
+def two_class_logits(
+    logits: Float[Tensor, "draw member image *output"],
+) -> Float[Tensor, "draw member image 2"]:
+    """Logits ``[0, z]`` of the classes 0 and 1, whose softmax is the sigmoid of the logit z of a Bernoulli likelihood.
+
+    So every function of logits with a class axis takes the output of a binary classifier.
+
+    Args:
+        logits: of one binary output, ``[draw, member, image]`` or ``[draw, member, image, 1]``.
+
+    Raises:
+        InputError: other axes, or several outputs, each of which is a problem of its own.
+
+    >>> two_class_logits(torch.tensor([[[2.0, -1.0]]]))
+    tensor([[[[ 0.,  2.],
+              [ 0., -1.]]]])
+    """
+    if logits.ndim == 4 and logits.shape[-1] == 1:
+        logits = logits.squeeze(-1)
+    if logits.ndim != 3:
+        raise InputError(
+            f"binary logits are [draw, member, image] or [draw, member, image, 1], and have the shape "
+            f'{list(logits.shape)}; several labels are Outputs(logits, likelihood="bernoulli")'
+        )
+    return torch.stack([torch.zeros_like(logits), logits], dim=-1)
+
+
+def with_label_axis(logits: Shaped[Tensor, "*shape"], ndim: int) -> Shaped[Tensor, "*more"]:
+    """Binary logits with the last axis, of length 1, that one label may leave out."""
+    return logits[..., None] if logits.ndim == ndim - 1 else logits
+
+
+def binary_labels(labels: Shaped[Tensor, "*shape"], num_images: int, num_labels: int) -> Int64[Tensor, "image *label"]:
+    """Labels of a Bernoulli likelihood as int64: ``[image]`` where there is one, else ``[image, label]``.
+
+    Args:
+        labels: 0 or 1, integer, bool or floating point; ``[image]``, ``[image, 1]`` or ``[image, label]``.
+        num_images: images of the logits.
+        num_labels: labels of the logits.
+
+    Raises:
+        InputError: another shape, or a label that is neither 0 nor 1; says where.
+    """
+    allowed = {(num_images, num_labels)} | ({(num_images,)} if num_labels == 1 else set())
+    if tuple(labels.shape) not in allowed:
+        wanted = " or ".join(str(list(shape)) for shape in sorted(allowed))
+        raise InputError(
+            f"binary labels of {num_images} images with {num_labels} label{'s' * (num_labels > 1)} must have the shape "
+            f"{wanted}, and have {list(labels.shape)}"
+        )
+    bad = (labels != 0) & (labels != 1)
+    if bad.any():
+        place = [int(index) for index in torch.unravel_index(bad.flatten().byte().argmax(), bad.shape)]
+        at = ", ".join(f"{axis} {index}" for axis, index in zip(("image", "label"), place, strict=False))
+        raise InputError(
+            f"binary labels must be 0 or 1: {int(bad.sum())} of {bad.numel()} are not, the first at {at}: "
+            f"{labels[tuple(place)].item()}"
+        )
+    return (labels.squeeze(-1) if labels.ndim == 2 and num_labels == 1 else labels).long()
+
+
+def mean_over_labels(records: Iterable[Record]) -> Record:
+    """The mean of records, field by field: how several labels, each a problem of its own, become one figure.
+
+    Args:
+        records: dataclasses of one kind, one of each label. Fields that are neither a float nor a floating-point tensor
+            are taken from the first.
+
+    >>> from bayes_share.evaluation.detection import Detection
+    >>> mean_over_labels([Detection(0.5, 0.2, 0.0, 1.0), Detection(1.0, 0.4, 0.0, 0.0)]).auroc
+    0.75
+    """
+    first, *others = records
+    if not others:
+        return first
+    values = {}
+    for field in fields(cast(Any, first)):
+        all_values = [getattr(record, field.name) for record in (first, *others)]
+        value = all_values[0]
+        if isinstance(value, float):
+            value = sum(all_values) / len(all_values)
+        elif isinstance(value, Tensor) and value.is_floating_point():
+            value = torch.stack(all_values).mean(0)
+        values[field.name] = value
+    return type(first)(**values)
