@@ -35,13 +35,11 @@ class LaplaceState(MAPState):
     """As of `MAP`, with the posterior of each member's last layer.
 
     Args:
-        num_data: training examples.
         layer: name of the last layer in the network of a member.
         sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
         vectors: of each member, the eigenvectors, as `rotate` takes them.
     """
 
-    num_data: int = 0
     layer: str = ""
     sds: list[Tensor] = field(default_factory=list)
     vectors: list[list[Tensor]] = field(default_factory=list)
@@ -95,7 +93,7 @@ class LastLayerLaplace(MAP):
     def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
         state = super().init(build, num_data, num_steps)
-        return LaplaceState(state.model, state.optimizer, state.num_steps, num_data=num_data)
+        return LaplaceState(state.model, state.optimizer, num_data, num_steps)
 
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:  # type: ignore[override]  # of its own init
         """Sum the curvature over the training data.

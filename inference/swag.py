@@ -138,7 +138,7 @@ class SWAG(MAP):
     def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
         """A fresh model in training mode, its optimizer, and no snapshot."""
         state = super().init(build, num_data, num_steps)
-        return SWAGState(state.model, state.optimizer, state.num_steps)
+        return SWAGState(state.model, state.optimizer, num_data, num_steps)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The schedule's multiple of the learning rate at first, then `swa_rate`."""
