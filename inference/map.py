@@ -141,6 +141,8 @@ class MAP(GradientOptions):
 
     def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, float]]:
         """The factors that are pulled to their signs, each with its learning rate."""
-        groups = [group for group in state.optimizer.param_groups if group["kind"] == "factor" and self.factor_decay > 0]
+        groups = [
+            group for group in state.optimizer.param_groups if group["kind"] == "factor" and self.factor_decay > 0
+        ]
         factors = [(factor, group["lr"]) for group in groups for factor in group["params"]]
         return [(factor, rate) for factor, rate in factors if factor.grad is not None and factor not in state.priors]

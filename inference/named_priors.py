@@ -108,7 +108,7 @@ def _checked(latent: Latent) -> "Distribution":
             f"the prior of {name} is hierarchical: its density is unbounded where the scale goes to 0, so there is no "
             f"mode to find; give the scale a value, or use svi or nuts"
         )
-    if prior.is_discrete or from_unbounded(latent) is not None:
+    if prior.support.is_discrete or from_unbounded(latent) is not None:
         raise InputError(
             f"the prior of {name} is not over all real numbers, through which a point estimate moves: give it one that "
             f"is, such as Normal, Laplace or Cauchy, or use svi, sghmc or nuts"
@@ -127,7 +127,9 @@ def _joined(priors: "list[Distribution]") -> "Distribution":
     if not _is_joinable(priors[0]):
         (prior,) = priors
         return prior
-    loc, scale = (torch.cat([_precise(getattr(prior, name)).flatten() for prior in priors]) for name in ("loc", "scale"))
+    loc, scale = (
+        torch.cat([_precise(getattr(prior, name)).flatten() for prior in priors]) for name in ("loc", "scale")
+    )
     # What is no number is reported with the loss, by name and step.
     return type(priors[0])(loc, scale, validate_args=False)  # type: ignore[call-arg]
 

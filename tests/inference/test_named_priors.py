@@ -191,7 +191,9 @@ def test_factors_that_are_named_are_not_pulled_to_their_signs(optimizer: str) ->
 def test_priors_around_signs_stay_where_they_were_when_a_state_is_read_back() -> None:
     def build(seed: int) -> Model:
         torch.manual_seed(seed)
-        return Model(ensemble(nn.Linear(3, 2), 2, "random_sign", strategy="tile"), priors={"factor": around("sign", 0.5)})
+        return Model(
+            ensemble(nn.Linear(3, 2), 2, "random_sign", strategy="tile"), priors={"factor": around("sign", 0.5)}
+        )
 
     algorithm = MAP()
     saved, other = algorithm.init(lambda: build(0), 10, 10), algorithm.init(lambda: build(1), 10, 10)
