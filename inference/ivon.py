@@ -170,6 +170,7 @@ class IVON(GradientOptions):
             if latent is not None
         }
         flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
+        special_cases = ("own", priors), ("flat", flat), ("scale", scales)
         groups = []
         for group in parameter_groups(
             model, self.learning_rate, self.weight_decay, self.factor_rate, divide=True, have_prior=named
@@ -185,10 +186,8 @@ class IVON(GradientOptions):
                 "own": {"weight_decay": 0.0, "centre": 0.0, "params": [], "priors": []},
             }
             for p in group["params"]:
-                which = (
-                    "own" if id(p) in priors else "flat" if id(p) in flat else "scale" if id(p) in scales else "kind"
-                )
-                by_prior[which]["params"].append(p)
+                special = next((name for name, those in special_cases if id(p) in those), "kind")
+                by_prior[special]["params"].append(p)
             by_prior["own"]["priors"] = [priors[id(p)] for p in by_prior["own"]["params"]]
             options = {
                 "members": members,

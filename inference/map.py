@@ -70,8 +70,9 @@ class MAP(GradientOptions):
     Args:
         optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
         momentum: of "sgd".
-        weight_decay: of everything but the rank-1 factors and what has a prior of its own; of a member's own parameters, divided by the members
-            (but for "adamw", whose decay does not depend on the size of the gradient).
+        weight_decay: of everything but the rank-1 factors and what has a prior of its own; of a member's own
+            parameters, divided by the members (but for "adamw", whose decay does not depend on the size of the
+            gradient).
         factor_decay: pull of r and s toward their signs (+1 or -1), where they have no prior of their own; divided as
             the decay of a member's own parameters.
     """
