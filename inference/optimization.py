@@ -24,8 +24,8 @@ def parameter_groups(
     """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
     A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
-    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. What has
-    a prior, by name, is in groups of its own without a decay. Frozen parameters are left out.
+    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Those
+    that have a prior, by name, are in groups of their own without decay. Frozen parameters are left out.
     """
     parameters = dict(network.named_parameters())
     groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
