@@ -186,7 +186,32 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
     Raises:
         InputError: a rule that chooses nothing, or a prior that does not broadcast to its parameter.
     """
-    chosen: dict[str, Prior] = {site.name: default_prior for site in sites}
+    given: dict[str, Prior] = {site.name: default_prior for site in sites}
+    return {
+        name: prior for name, prior in _at_sites(sites, given | _chosen_by(sites, rules)).items() if prior is not None
+    }
+
+
+def priors_by_rule(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical | None"]:
+    """The prior of each site that a rule chooses, by its name; None where the rule says that there is none.
+
+    Args:
+        sites: all that is learned.
+        rules: the last one that chooses a site holds.
+
+    Raises:
+        InputError: a rule that chooses nothing, or a prior that does not broadcast to its parameter.
+    """
+    return _at_sites(sites, _chosen_by(sites, rules))
+
+
+def _chosen_by(sites: Sequence[Site], rules: Rules) -> dict[str, Prior]:
+    """What the last rule that chooses a site gives it, by the site's name; other sites are left out.
+
+    Raises:
+        InputError: a rule that chooses nothing.
+    """
+    chosen: dict[str, Prior] = {}
     for selector, prior in rules.items():
         names = [site.name for site in sites if _chooses(selector, site)]
         if not names:
@@ -194,14 +219,20 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
             which = "a predicate" if callable(selector) else repr(selector)
             raise InputError(f"the prior for {which} is for nothing: the parameters that are learned are {there}")
         chosen |= dict.fromkeys(names, prior)
-    found: dict[str, Distribution | Hierarchical] = {}
+    return chosen
+
+
+def _at_sites(sites: Sequence[Site], chosen: Mapping[str, Prior]) -> dict[str, "Distribution | Hierarchical | None"]:
+    found: dict[str, Distribution | Hierarchical | None] = {}
     for site in sites:
+        if site.name not in chosen:
+            continue
         given = chosen[site.name]
         if callable(given) and not isinstance(given, TorchDistribution):
             given = given(site)
-        if isinstance(given, Hierarchical):
+        if given is None or isinstance(given, Hierarchical):
             found[site.name] = given
-        elif given is not None:
+        else:
             found[site.name] = deepcopy(expanded(given, site))  # no prior shares memory with anything that is trained
     return found
 

@@ -7,31 +7,36 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.models.likelihood import Likelihood
 
 Structure = Literal["auto", "full", "kron", "diag"]
 
 
 def output_hessians(
-    likelihood: Likelihood, outputs: Float[Tensor, "batch output"], targets: Num[Tensor, "batch *target"]
-) -> Float[Tensor, "batch output output"]:
+    likelihood: Likelihood, outputs: Float[Tensor, "batch *output"], targets: Num[Tensor, "batch *target"]
+) -> Float[Tensor, "batch numbers numbers"]:
     """The second derivatives of each example's negative log-likelihood in the outputs, whatever the likelihood.
+
+    Rows and columns are the outputs of an example in their order, whatever their shape.
 
     For the product's likelihoods they do not depend on the targets, so that the matrix that is made of them is both
     the generalised Gauss-Newton and the Fisher matrix.
     """
+    shape = outputs.shape[1:]
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
-        return -likelihood.log_lik(output[None, None], target[None, None])[0, 0]
+    def loss(numbers: Tensor, target: Tensor) -> Tensor:
+        return -likelihood.log_lik(numbers.view(1, 1, *shape), target[None, None]).sum()
 
-    return torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(outputs, targets)
+    return torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(outputs.reshape(len(outputs), -1), targets)
 
 
 class Curvature(ABC):
     """A sum over examples of ``H ⊗ φφᵀ``, for the numbers ``[output, input]`` of a linear layer.
 
     φ ``[input]`` is what the layer is given, with a 1 for its bias; H ``[output, output]`` the Hessian of the loss in
-    the outputs. The sum, kept in float64, is ``Q diag(eigenvalues) Qᵀ``, to which any prior precision can be added.
+    the outputs. The sum G is kept in float64. With a prior of standard deviations S, one for each number, the posterior
+    has the covariance ``(G + S⁻²)⁻¹ = S (S G S + 1)⁻¹ S``, by the eigenvectors of ``S G S``.
     """
 
     @abstractmethod
@@ -39,8 +44,19 @@ class Curvature(ABC):
         """Add the terms of a batch."""
 
     @abstractmethod
-    def decompose(self) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """The eigenvalues, none below 0, and what `rotate` needs of the eigenvectors."""
+    def eigenvalues(self) -> Float[Tensor, "output input"]:
+        """Of the sum, none below 0."""
+
+    @abstractmethod
+    def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
+        """Standard deviations of independent noise, and what makes noise of the posterior's covariance of it.
+
+        Args:
+            prior_sd: standard deviation of the prior of each number.
+
+        Returns:
+            Two arguments of `rotate`: the first, times standard normal noise, and the second.
+        """
 
 
 class Full(Curvature):
@@ -55,34 +71,61 @@ class Full(Curvature):
         term = torch.einsum("nkl,ni,nj->kilj", hessians, inputs, inputs)
         self._sum = term if self._sum is None else self._sum + term
 
-    def decompose(self) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """By the eigenvectors of the whole matrix."""
+    def eigenvalues(self) -> Float[Tensor, "output input"]:
+        """Of the whole matrix."""
         assert self._sum is not None
-        shape = self._sum.shape[:2]
-        values, vectors = torch.linalg.eigh(self._sum.flatten(2, 3).flatten(0, 1))
-        return values.clamp_min(0).view(shape), [vectors]
+        return torch.linalg.eigvalsh(self._matrix()).clamp_min(0).view(self._sum.shape[:2])
+
+    def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
+        """By the eigenvectors of the whole matrix."""
+        scale = prior_sd.double().flatten()
+        values, vectors = torch.linalg.eigh(scale[:, None] * self._matrix() * scale)
+        return (values.clamp_min(0) + 1).rsqrt().view(prior_sd.shape), [scale[:, None] * vectors]
+
+    def _matrix(self) -> Tensor:
+        assert self._sum is not None
+        return self._sum.flatten(2, 3).flatten(0, 1)
 
 
 class Kron(Curvature):
-    """The Kronecker product of the sum of φφᵀ and the mean of H (KFLR: Botev et al. 2017, arXiv 1706.03662)."""
+    """The Kronecker product of the sum of φφᵀ and the mean of H (KFLR: Botev et al. 2017, arXiv 1706.03662).
+
+    Examples whose H is 0, which say nothing, are left out of both.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count: Tensor | float = 0.0
         self._inputs: Tensor | float = 0.0
         self._hessians: Tensor | float = 0.0
 
     def add(self, inputs: Float[Tensor, "batch input"], hessians: Float[Tensor, "batch output output"]) -> None:
         """Add the terms of a batch."""
-        inputs = inputs.double()
-        self._count += len(inputs)
+        says_something = hessians.flatten(1).any(1).double()
+        self._count = self._count + says_something.sum()
+        inputs = inputs.double() * says_something[:, None]
         self._inputs = self._inputs + inputs.mT @ inputs
         self._hessians = self._hessians + hessians.double().sum(0)
 
-    def decompose(self) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """By the eigenvectors of the two factors; the prior is added to the products of their eigenvalues."""
-        of_inputs, inputs = torch.linalg.eigh(torch.as_tensor(self._inputs))
-        of_outputs, outputs = torch.linalg.eigh(torch.as_tensor(self._hessians) / self._count)
-        return torch.outer(of_outputs.clamp_min(0), of_inputs.clamp_min(0)), [outputs, inputs]
+    def eigenvalues(self) -> Float[Tensor, "output input"]:
+        """Products of those of the two factors."""
+        of_inputs, of_outputs = (torch.linalg.eigvalsh(factor).clamp_min(0) for factor in self._factors())
+        return torch.outer(of_outputs, of_inputs)
+
+    def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
+        """By the eigenvectors of the two factors; the prior is added to the products of their eigenvalues.
+
+        Raises:
+            InputError: a prior whose standard deviations are not products of one for the output and one for the input.
+        """
+        inputs, outputs = self._factors()
+        scale_out, scale_in = _separated(prior_sd.double())
+        of_inputs, inputs = torch.linalg.eigh(scale_in[:, None] * inputs * scale_in)
+        of_outputs, outputs = torch.linalg.eigh(scale_out[:, None] * outputs * scale_out)
+        products = torch.outer(of_outputs.clamp_min(0), of_inputs.clamp_min(0))
+        return (products + 1).rsqrt(), [scale_out[:, None] * outputs, scale_in[:, None] * inputs]
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        return torch.as_tensor(self._inputs), torch.as_tensor(self._hessians) / max(float(self._count), 1.0)
 
 
 class Diag(Curvature):
@@ -96,9 +139,31 @@ class Diag(Curvature):
         diagonals = hessians.double().diagonal(dim1=1, dim2=2)
         self._sum = self._sum + diagonals.mT @ inputs.double().square()
 
-    def decompose(self) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """The diagonal is its own eigenvalues."""
-        return torch.as_tensor(self._sum).clamp_min(0), []
+    def eigenvalues(self) -> Float[Tensor, "output input"]:
+        """The diagonal itself."""
+        return torch.as_tensor(self._sum).clamp_min(0)
+
+    def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
+        """Each number on its own."""
+        scale = prior_sd.double()
+        return scale * (scale.square() * self.eigenvalues() + 1).rsqrt(), []
+
+
+def check_separable(prior_sd: Float[Tensor, "output input"]) -> None:
+    """Raise an InputError unless `Kron` takes these standard deviations of a prior."""
+    _separated(prior_sd.double())
+
+
+def _separated(sd: Tensor) -> tuple[Tensor, Tensor]:
+    """The standard deviations as products of one for each output and one for each input."""
+    row, column = divmod(int(sd.argmax()), sd.shape[1])
+    of_outputs, of_inputs = sd[:, column], sd[row] / sd[row, column].clamp_min(torch.finfo(sd.dtype).tiny)
+    if not torch.allclose(torch.outer(of_outputs, of_inputs), sd, rtol=1e-4, atol=0):
+        raise InputError(
+            "structure kron takes a prior of the last layer whose standard deviations are products of one for each "
+            'output and one for each input: give it another, or take structure "full" or "diag"'
+        )
+    return of_outputs, of_inputs
 
 
 def rotate(white: Float[Tensor, "output input"], vectors: list[Tensor]) -> Float[Tensor, "output input"]:
@@ -106,7 +171,7 @@ def rotate(white: Float[Tensor, "output input"], vectors: list[Tensor]) -> Float
 
     Args:
         white: a number for each eigenvalue.
-        vectors: as `decompose` gave them: of the whole matrix, of outputs and inputs, or none.
+        vectors: as `posterior` gave them, with the prior's scale: of the whole matrix, of outputs and inputs, or none.
     """
     if not vectors:
         return white

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Cauchy, Distribution, Independent, LogNormal, Normal, kl_divergence
+from torch.distributions import Cauchy, Distribution, LogNormal, Normal, kl_divergence
 
 from bayes_share.errors import InputError
 from bayes_share.inference.guides import Delta, MeanField, Piece
+from bayes_share.inference.support import of_each_number
 
 
 class Divergence(nn.Module):
@@ -40,7 +41,7 @@ class Divergence(nn.Module):
         start = 0
         for piece, size in zip(guide.pieces, guide.sizes, strict=True):
             part, start = slice(start, start + size), start + size
-            prior = _of_each_number(priors[piece.name])
+            prior = of_each_number(priors[piece.name])
             if (normal := _as_normal(guide, piece, prior)) is not None:
                 locs.append(normal.loc.reshape(guide.members, size))
                 log_scales.append(normal.scale.reshape(guide.members, size).log())
@@ -85,13 +86,6 @@ class Divergence(nn.Module):
         log_scale = guide.log_scale if self.columns is None else guide.log_scale[:, self.columns]
         squares = (2 * log_scale).exp() + (loc - self.loc).square()
         return (0.5 * (squares * precision - 1) + self.log_scale - log_scale).sum()
-
-
-def _of_each_number(prior: Distribution) -> Distribution:
-    """Of each number on its own, with the site's shape as its batch shape."""
-    while isinstance(prior, Independent):
-        prior = prior.base_dist
-    return prior
 
 
 def _as_normal(guide: MeanField | Delta, piece: Piece, prior: Distribution) -> Normal | None:

@@ -13,6 +13,7 @@ from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.ivon_optimizer import HessianEstimate, IVONOptimizer
+from bayes_share.inference.named_priors import normal_prior
 from bayes_share.inference.optimization import parameter_groups, set_rates
 from bayes_share.models.model import Model
 from bayes_share.seeding import generator
@@ -57,8 +58,12 @@ class IVON(GradientOptions):
     it would have in a network of its own. The gradient is clipped at each draw. Batch norm does not go well with the
     noise; Filter Response Norm does.
 
+    A parameter that a rule of ``Model(priors=...)`` names has that prior, which must be normal, in place of the decay:
+    its centre is the prior's mean, and its decay ``1 / (ess * sd²)``, number by number. None is a flat prior.
+
     Args:
-        weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`.
+        weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
+            follows on priors, of what has none of its own.
         factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
         norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
         hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer.
@@ -107,7 +112,7 @@ class IVON(GradientOptions):
 
         Raises:
             InputError: an `ess` that contradicts the data; members that are equal and would stay so, because nothing
-                of their own has noise.
+                of their own has noise; a prior of the user's that is not normal.
         """
         ess = float(num_data) if self.ess is None else self.ess
         if not 1 <= ess <= _LARGEST_ESS * num_data:
@@ -156,27 +161,43 @@ class IVON(GradientOptions):
         return drawn(state.model, values)
 
     def _groups(self, model: Model, ess: float) -> list[dict[str, Any]]:
-        """Groups by kind, and norms' scales apart, each with the prior and the Hessian of its kind."""
+        """Groups by kind, with norms' scales and what has a prior of its own apart, each with its prior and Hessian."""
         scales = {id(module.weight) for module in model.modules() if type(module) in _NORMS and _has_scale(module)}
+        named = model.named_in_priors()
+        priors = {
+            id(model.get_parameter(name)): normal_prior(latent, "ivon")
+            for name, latent in named.items()
+            if latent is not None
+        }
+        flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
+        special_cases = ("own", priors), ("flat", flat), ("scale", scales)
         groups = []
-        for group in parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide=True):
+        for group in parameter_groups(
+            model, self.learning_rate, self.weight_decay, self.factor_rate, divide=True, have_prior=named
+        ):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
-            for are_scales in (False, True):
-                params = [p for p in group["params"] if (id(p) in scales) == are_scales]
-                options = {
-                    "params": params,
-                    "members": members,
-                    "ess": ess * members,
-                    "weight_decay": self.factor_decay / members if is_factor else group["weight_decay"],
-                    "hess_init": (self.factor_hess_init if is_factor else self.hess_init) / members,
-                    "centre": "sign" if is_factor else self.norm_centre if are_scales else 0.0,
-                    "beta1": self.beta1,
-                    "beta2": self.beta2,
-                    "clip_radius": float("inf") if self.clip_radius is None else self.clip_radius,
-                }
-                if params:
-                    groups.append({**group, **options})
+            decay = self.factor_decay / members if is_factor else group["weight_decay"]
+            centre = "sign" if is_factor else 0.0
+            by_prior: dict[str, dict[str, Any]] = {
+                "kind": {"weight_decay": decay, "centre": centre, "params": []},
+                "scale": {"weight_decay": decay, "centre": self.norm_centre, "params": []},
+                "flat": {"weight_decay": 0.0, "centre": 0.0, "params": []},
+                "own": {"weight_decay": 0.0, "centre": 0.0, "params": [], "priors": []},
+            }
+            for p in group["params"]:
+                special = next((name for name, those in special_cases if id(p) in those), "kind")
+                by_prior[special]["params"].append(p)
+            by_prior["own"]["priors"] = [priors[id(p)] for p in by_prior["own"]["params"]]
+            options = {
+                "members": members,
+                "ess": ess * members,
+                "hess_init": (self.factor_hess_init if is_factor else self.hess_init) / members,
+                "beta1": self.beta1,
+                "beta2": self.beta2,
+                "clip_radius": float("inf") if self.clip_radius is None else self.clip_radius,
+            }
+            groups += [{**group, **options, **own} for own in by_prior.values() if own["params"]]
         return groups
 
     def _kl(self, state: IVONState, like: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class IVONOptimizer(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them with options of their own: all that follow but `hess_approx`, and any
-            others.
+            others. A group may have `priors` in place of `weight_decay` and `centre`: for each parameter, the mean and
+            the standard deviation of its normal prior, two tensors of its shape.
         lr: learning rate; a step is multiplied by ``hess_init + weight_decay``, as in the package, so that it begins
             with that of plain gradients.
         ess: effective sample size: what turns the loss, a mean, into a sum over the data.
@@ -85,9 +86,11 @@ class IVONOptimizer(torch.optim.Optimizer):
             InputError: an option out of its range, or a parameter that is not real.
         """
         _check({**self.defaults, **param_group})
-        super().add_param_group(param_group)
+        own = dict(param_group)
+        priors = own.pop("priors", None)
+        super().add_param_group(own)
         group = self.param_groups[-1]
-        for p in group["params"]:
+        for number, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise InputError(f"IVON learns real numbers, and a parameter is of {p.dtype}")
             values = p.detach().to(_precise(p.dtype), memory_format=torch.contiguous_format, copy=True)
@@ -98,6 +101,9 @@ class IVONOptimizer(torch.optim.Optimizer):
             }
             if group["centre"] == "sign":
                 self.state[p]["centre"] = torch.where(values < 0, -1.0, 1.0).to(values)
+            if priors is not None:
+                mean, sd = (torch.empty_like(values).copy_(part) for part in priors[number])
+                self.state[p] |= {"centre": mean, "decay": sd.square().mul_(group["ess"]).reciprocal_()}
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
@@ -163,7 +169,8 @@ class IVONOptimizer(torch.optim.Optimizer):
     def sd(self, p: Tensor) -> Tensor:
         """The posterior's standard deviation of a parameter, in its shape and at least in float32."""
         group = next(group for group in self.param_groups if any(p is other for other in group["params"]))
-        return (group["ess"] * (self.state[p]["hess"] + group["weight_decay"])).rsqrt()
+        decay = self.state[p].get("decay", group["weight_decay"])
+        return (group["ess"] * (self.state[p]["hess"] + decay)).rsqrt()
 
     @torch.no_grad()
     def kl(self) -> list[Tensor]:
@@ -185,7 +192,7 @@ class IVONOptimizer(torch.optim.Optimizer):
                     self.state[p][name] = value.detach().to(p.device, _precise(p.dtype), copy=True)
 
     def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
-        precision = group["ess"] * (self._flat(params, "hess") + group["weight_decay"])
+        precision = group["ess"] * (self._flat(params, "hess") + self._decay(group, params))
         return _like(torch.randn_like(precision) / precision.sqrt(), params)
 
     def _collect(self, params: Sequence[Tensor], noises: Sequence[Tensor]) -> None:
@@ -204,8 +211,8 @@ class IVONOptimizer(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
         """Update parameters of one device, dtype and number of steps, with the rules of the package."""
-        decay, step = group["weight_decay"], self.state[params[0]]["step"] + 1
-        centre = self._centre(group, params)
+        decay, centre = self._decay(group, params), self._centre(group, params)
+        step = self.state[params[0]]["step"] + 1
         grad, product = [_join(self._sums[p][i] for p in params) / self._count for i in (0, 1)]
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
         hess = PackageIVON._new_hess(
@@ -237,9 +244,12 @@ class IVONOptimizer(torch.optim.Optimizer):
             self.state[p]["step"] = step
 
     def _group_kl(self, group: dict[str, Any]) -> Tensor:
-        decay, params = group["weight_decay"], group["params"]
+        params = group["params"]
         total = torch.zeros((), device=params[0].device)
-        for part in _alike(_trainable(group) if decay > 0 else [], _kind):
+        for part in _alike(_trainable(group), _kind):
+            decay = self._decay(group, part)
+            if not isinstance(decay, Tensor) and decay == 0:
+                continue
             hess = self._flat(part, "hess")
             excess = -hess / (hess + decay)  # the ratio of the variances, less 1
             distance = _join(part).to(hess.dtype) - self._centre(group, part)
@@ -247,8 +257,12 @@ class IVONOptimizer(torch.optim.Optimizer):
             total = total + 0.5 * terms.sum().clamp(min=0).to(total.device)
         return total
 
+    def _decay(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor | float:
+        """The precision of the prior over `ess`: each number's own where the group has priors."""
+        return self._flat(params, "decay") if "decay" in self.state[params[0]] else group["weight_decay"]
+
     def _centre(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor | float:
-        return self._flat(params, "centre") if group["centre"] == "sign" else group["centre"]
+        return self._flat(params, "centre") if "centre" in self.state[params[0]] else group["centre"]
 
     def _flat(self, params: Sequence[Tensor], name: str) -> Tensor:
         return _join(self.state[p][name] for p in params)
@@ -287,10 +301,13 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _smallest(dtype: torch.dtype, initial: float) -> float:
+def _smallest(dtype: torch.dtype, initial: Tensor | float) -> Tensor | float:
     """A precision so small that it may be rounding alone: below it, a sum with the decay could be 0."""
     numbers = torch.finfo(dtype)
-    return max(numbers.eps * initial, numbers.tiny / numbers.eps)
+    least = numbers.tiny / numbers.eps
+    if isinstance(initial, Tensor):
+        return (numbers.eps * initial).clamp(min=least)
+    return max(numbers.eps * initial, least)
 
 
 def _join(tensors: Iterable[Tensor]) -> Tensor:

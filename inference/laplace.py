@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, Part
@@ -16,18 +16,21 @@ from bayes_share.inference.curvature import (
     Full,
     Kron,
     Structure,
+    check_separable,
     evidence_precision,
     output_hessians,
     rotate,
 )
 from bayes_share.inference.draws import drawn
+from bayes_share.inference.last_layer import LastLayer, find_last_layers, last_layers
+from bayes_share.inference.last_layer_prior import named_scales
 from bayes_share.inference.map import MAP, MAPState
-from bayes_share.models.model import Model
+from bayes_share.models.likelihood import Likelihood
 from bayes_share.seeding import generator
-from bayes_share.sharing.fold import fold
-from bayes_share.sharing.members import Ensemble
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
+_FEW = 4  # examples that a likelihood is tried on
+_ROWS = 4096  # Hessians that are in memory at a time
 
 
 @dataclass
@@ -35,13 +38,11 @@ class LaplaceState(MAPState):
     """As of `MAP`, with the posterior of each member's last layer.
 
     Args:
-        num_data: training examples.
         layer: name of the last layer in the network of a member.
         sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
         vectors: of each member, the eigenvectors, as `rotate` takes them.
     """
 
-    num_data: int = 0
     layer: str = ""
     sds: list[Tensor] = field(default_factory=list)
     vectors: list[list[Tensor]] = field(default_factory=list)
@@ -64,16 +65,24 @@ class LastLayerLaplace(MAP):
     """Last-layer Laplace: after training as `MAP`, a Gaussian over the last layer (arXiv 2106.14806, section 3).
 
     Its mean is what was trained, its precision the Gauss-Newton matrix of the training data plus the prior's. The last
-    layer is the linear layer whose outputs are the network's. In an ensemble each member has its own Gaussian, over the
-    weight that it uses, ``W ∘ (s rᵀ)``, and its bias, given all else; the curvature is that of all data for it, as if
-    it were alone, and members are drawn independently. Until training is finished a draw is the network.
+    layer is the linear layer whose outputs are the network's: ``[batch, output]``, or ``[batch, *positions, output]``
+    where the log-likelihood is a sum over positions. The Gaussian is over its weight as it is used, whatever that is
+    computed from, and its bias; before the training a trial on a few examples shows that the outputs follow it. In an
+    ensemble each member has its own Gaussian, over the weight that it uses, ``W ∘ (s rᵀ)``, and its bias, given all
+    else; the curvature is that of all data for it, as if it were alone, and members are drawn independently. Until
+    training is finished a draw is the network.
+
+    A normal prior that a rule of ``Model(priors=...)`` gives the layer's weight or bias is in place of
+    `prior_precision`. That of an ensemble's base weight, ``N(0, σ²)``, is given the factors one of ``W ∘ (s rᵀ)``, with
+    the standard deviation ``σ |s_o r_i|``.
 
     Args:
         structure: of the covariance: "full", "kron" (a Kronecker product), "diag", or "auto": full up to 2000 numbers,
             else kron.
-        prior_precision: of the last layer's prior around 0; null: ``weight_decay * num_data``, which it was trained
-            with. That is the exact posterior where all but the last layer is known, but a network that fits all its
-            data leaves many directions to the prior, and a weak one then predicts badly.
+        prior_precision: of the last layer's prior around 0, where it has none of the user's; null:
+            ``weight_decay * num_data``, which it was trained with. That is the exact posterior where all but the last
+            layer is known, but a network that fits all its data leaves many directions to the prior, and a weak one
+            then predicts badly.
         tune_prior: whether the prior precision is chosen by the marginal likelihood, starting there, for each member.
     """
 
@@ -89,34 +98,46 @@ class LastLayerLaplace(MAP):
             raise unknown("structure", self.structure, get_args(Structure))
         if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
             raise InputError(f"the prior precision must be positive, and is {self.prior_precision}")
-        if self.prior_precision is None and self.weight_decay == 0:
-            raise InputError("with a weight_decay of 0 there is no prior: give a prior_precision")
 
     def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
         state = super().init(build, num_data, num_steps)
-        return LaplaceState(state.model, state.optimizer, state.num_steps, num_data=num_data)
+        return LaplaceState(state.model, state.optimizer, num_data, num_steps)
+
+    def check(self, state: LaplaceState, batch: Batch) -> None:
+        """Find the last layer, its prior and its curvature for a few examples.
+
+        Raises:
+            InputError: as of `finish`.
+        """
+        x, y = batch
+        for member, last in enumerate(find_last_layers(state.model, x)):
+            self._prior_sd(state, member, last)
+            for _ in _terms(last, state.model.likelihood, [(x, y)]):
+                pass
 
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:  # type: ignore[override]  # of its own init
         """Sum the curvature over the training data.
 
         Raises:
-            InputError: no training data, a last layer that is frozen, or a network that has none: whose outputs are not
-                those of one linear layer that is called once.
+            InputError: no training data; a last layer that is frozen or pruned, or that does not alone make the
+                outputs; a prior of it that cannot be used.
         """
         first = next(iter(batches), None)
         if first is None:
             raise InputError("the curvature is summed over training data, and there is no batch of it")
         layer, sds, vectors = "", [], []
-        for network in _members(state.model):
-            layer = _last_layer(network, first[0])
-            curvature = self._curvature(network.get_submodule(layer))
-            for inputs, outputs, y in _through(network, layer, batches):
-                curvature.add(inputs, output_hessians(state.model.likelihood, outputs, y))
-            eigenvalues, parts = curvature.decompose()
-            precision = self._precision(state, _unknown(network.get_submodule(layer)), eigenvalues)
-            dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
-            sds.append((eigenvalues + precision).rsqrt().to(dtype))
+        for member, last in enumerate(find_last_layers(state.model, first[0])):
+            layer = last.name
+            prior_sd = self._prior_sd(state, member, last)
+            curvature = self._curvature(prior_sd.numel())
+            for inputs, hessians in _terms(last, state.model.likelihood, batches):
+                curvature.add(inputs, hessians)
+            if self.tune_prior:
+                prior_sd = torch.full_like(prior_sd, self._tuned(last, curvature, float(prior_sd[0, 0]) ** -2) ** -0.5)
+            sd, parts = curvature.posterior(prior_sd)
+            dtype = torch.promote_types(next(last.network.parameters()).dtype, torch.float32)
+            sds.append(sd.to(dtype))
             vectors.append([part.to(dtype) for part in parts])
         state.layer, state.sds, state.vectors = layer, sds, vectors
 
@@ -125,15 +146,15 @@ class LastLayerLaplace(MAP):
         if not state.sds:
             return drawn(state.model)
         noise = generator("draw", sample)
-        networks = []
-        for network, sd, parts in zip(_members(state.model), state.sds, state.vectors, strict=True):
+        layers = []
+        for last, sd, parts in zip(last_layers(state.model, state.layer), state.sds, state.vectors, strict=True):
             white = torch.randn(sd.shape, generator=noise, dtype=sd.dtype).to(sd.device)
-            _shift(network.get_submodule(state.layer), rotate(sd * white, parts))
-            networks.append(network)
-        layers = [network.get_submodule(state.layer) for network in networks]
+            last.shift(rotate(sd * white, parts))
+            layers.append(last)
+        networks = [last.network for last in layers]
         used = {
-            f"{state.layer}.{name}".removeprefix("."): torch.stack([getattr(layer, name).detach() for layer in layers])
-            for name in _unknown(layers[0])
+            f"{state.layer}.{name}".removeprefix("."): torch.stack([last.unknown[name] for last in layers])
+            for name in layers[0].parts
         }
         device = next(state.model.parameters()).device
 
@@ -143,89 +164,70 @@ class LastLayerLaplace(MAP):
 
         return Forward(forward, (Part(state.model, used=used),))
 
-    def _curvature(self, layer: nn.Module) -> Curvature:
-        numbers = sum(parameter.numel() for parameter in _unknown(layer).values())
-        if self.structure == "diag":
-            return Diag()
-        if self.structure == "full" or (self.structure == "auto" and numbers <= _LARGEST_FULL):
-            return Full()
-        return Kron()
+    def _curvature(self, numbers: int) -> Curvature:
+        structures: dict[Structure, type[Curvature]] = {"full": Full, "kron": Kron, "diag": Diag}
+        return structures[self._structure_of(numbers)]()
 
-    def _precision(self, state: LaplaceState, unknown: Mapping[str, Tensor], eigenvalues: Tensor) -> float:
+    def _structure_of(self, numbers: int) -> Structure:
+        return self.structure if self.structure != "auto" else "full" if numbers <= _LARGEST_FULL else "kron"
+
+    def _prior_sd(self, state: LaplaceState, member: int, last: LastLayer) -> Tensor:
+        """The standard deviation of the prior of each unknown number of a member's last layer, ``[output, input]``."""
         given = self.prior_precision
         precision = self.weight_decay * state.num_data if given is None else given
-        if not self.tune_prior:
-            return precision
-        squared_norm = sum(float(parameter.detach().double().square().sum()) for parameter in unknown.values())
-        return evidence_precision(eigenvalues, squared_norm, precision)
+        named = named_scales(state.model, member, last.name)
+        if named and self.tune_prior:
+            raise InputError(
+                f"tune_prior chooses the prior of the last layer, {last.name or 'the network itself'}, which `priors` "
+                f"names too: leave out one of them"
+            )
+        columns = []
+        for part, value in last.unknown.items():
+            if part not in named and precision == 0:
+                raise InputError(
+                    f"with a weight_decay of 0 the last layer's {part} has no prior: give a prior_precision"
+                )
+            sd = named[part].to(value) if part in named else torch.full_like(value, precision**-0.5)
+            columns.append(sd.view(len(value), -1))
+        prior_sd = torch.cat(columns, 1).double()
+        if self._structure_of(prior_sd.numel()) == "kron":
+            check_separable(prior_sd)
+        return prior_sd
+
+    def _tuned(self, last: LastLayer, curvature: Curvature, start: float) -> float:
+        squared_norm = sum(float(value.double().square().sum()) for value in last.unknown.values())
+        return evidence_precision(curvature.eigenvalues(), squared_norm, start)
 
 
-def _members(model: Model) -> list[nn.Module]:
-    """A plain network of its own for each member, in eval mode."""
-    network = model.network
-    members = range(network.ensemble_size) if isinstance(network, Ensemble) else (None,)
-    return [fold(network, member).eval() for member in members]
-
-
-def _last_layer(network: nn.Module, x: Tensor) -> str:
-    """The name of the linear layer whose outputs are the network's.
+def _terms(last: LastLayer, likelihood: Likelihood, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What multiplies the last layer's unknown numbers, and the Hessians in its outputs, some rows at a time.
 
     Raises:
-        InputError: there is none, or it is frozen.
+        InputError: a likelihood of several positions that is not the sum over them.
     """
-    calls: list[tuple[str, Tensor]] = []
-    handles = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: calls.append((name, output)))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            outputs = network(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not calls:
-        raise InputError("the network has no linear layer that the data reach, so no last layer to approximate")
-    name, output = calls[-1]
-    if outputs.ndim != 2 or output.shape != outputs.shape or not torch.equal(output, outputs):
-        raise InputError(
-            f"the outputs of the last linear layer, {name or 'the network itself'}, are not those of the network, "
-            f"[batch, output]: a last-layer Laplace approximation needs a network that ends with one"
-        )
-    if [called for called, _ in calls].count(name) > 1:
-        raise InputError(f"the last layer, {name}, is called more than once for a batch, so it is not only the last")
-    if not _unknown(network.get_submodule(name)):
-        raise InputError(f"the last layer, {name}, is frozen: there is nothing to approximate")
-    return name
-
-
-def _through(network: nn.Module, layer: str, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each batch what multiplies the last layer's unknown numbers, the outputs and the targets."""
-    unknown = _unknown(network.get_submodule(layer))
-    seen: list[Tensor] = []
-    device = next(network.parameters()).device
-    handle = network.get_submodule(layer).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        for x, y in batches:
-            with torch.no_grad():
-                outputs = network(x.to(device))
-            inputs = seen.pop()
-            columns = {"weight": inputs, "bias": inputs.new_ones(len(inputs), 1)}
-            yield torch.cat([columns[name] for name in unknown], 1), outputs, y.to(device)
-    finally:
-        handle.remove()
-
-
-def _unknown(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """Weight and bias of a linear layer, those that are not frozen."""
-    return {name: value for name, value in layer.named_parameters(recurse=False) if value.requires_grad}
+    device = next(last.network.parameters()).device
+    is_first = True
+    for x, y in batches:
+        inputs, outputs, axes = last.rows(x.to(device))
+        y = y.to(device)
+        if axes > 1 and is_first:
+            _check_positions(likelihood, outputs[:_FEW], y[:_FEW], axes)
+        is_first = False
+        rows = outputs.flatten(0, axes - 1), y.flatten(0, axes - 1) if axes > 1 else y
+        for part, of_outputs, of_targets in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
+            yield part, output_hessians(likelihood, of_outputs, of_targets)
 
 
 @torch.no_grad()
-def _shift(layer: nn.Module, change: Tensor) -> None:
-    """Add to the unknown numbers of a linear layer, ``[output, input]``, in place."""
-    for name, parameter in _unknown(layer).items():
-        width = parameter.shape[1] if name == "weight" else 1
-        parameter.add_(change[:, :width].reshape(parameter.shape))
-        change = change[:, width:]
+def _check_positions(likelihood: Likelihood, outputs: Tensor, y: Tensor, axes: int) -> None:
+    """Raise an InputError unless the log-likelihood of an example is the sum of its positions'."""
+    are_alike = y.shape[:axes] == outputs.shape[:axes]
+    if are_alike:
+        whole = likelihood.log_lik(outputs[None], y[None])
+        each = likelihood.log_lik(outputs.flatten(0, axes - 1)[None], y.flatten(0, axes - 1)[None])
+        are_alike = torch.allclose(whole[0], each.view(len(y), -1).sum(1), rtol=1e-3, atol=1e-3)
+    if not are_alike:
+        raise InputError(
+            f"outputs of shape {list(outputs.shape[1:])} with targets of shape {list(y.shape[1:])}: a last-layer "
+            f"Laplace approximation takes several positions only where the log-likelihood is the sum over them"
+        )

@@ -1,6 +1,6 @@
 """Torch optimizers over the kinds of parameters: groups, rates, and batches cut into parts."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,29 +14,34 @@ OptimizerName = Literal["sgd", "adam", "adamw"]
 
 
 def parameter_groups(
-    network: nn.Module, learning_rate: float, weight_decay: float, factor_rate: float, divide: bool
+    network: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    factor_rate: float,
+    divide: bool,
+    have_prior: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
     A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
-    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Frozen
-    parameters are left out.
+    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Those
+    that have a prior, by name, are in groups of their own without decay. Frozen parameters are left out.
     """
     parameters = dict(network.named_parameters())
-    groups: dict[tuple[str, int], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
     for name, kind in parameter_kinds(network).items():
         if parameters[name].requires_grad:
             members = 1 if kind == "base" else parameters[name].shape[0]
-            groups.setdefault((kind, members), []).append(parameters[name])
+            groups.setdefault((kind, members, name in have_prior), []).append(parameters[name])
     return [
         {
             "params": members_parameters,
             "kind": kind,
             "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
             "lr": learning_rate,
-            "weight_decay": 0.0 if kind == "factor" else weight_decay / (members if divide else 1),
+            "weight_decay": 0.0 if kind == "factor" or has_prior else weight_decay / (members if divide else 1),
         }
-        for (kind, members), members_parameters in groups.items()
+        for (kind, members, has_prior), members_parameters in groups.items()
     ]
 
 

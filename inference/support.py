@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from bayes_share.errors import InputError
 from bayes_share.models.model import Latent, Model
@@ -18,6 +18,13 @@ def from_unbounded(latent: Latent) -> Transform | None:
     while isinstance(inner, constraints.independent):
         inner = inner.base_constraint
     return None if inner is constraints.real else biject_to(prior.support)
+
+
+def of_each_number(prior: Distribution) -> Any:
+    """A prior over a whole parameter as one over each number of it, with the parameter's shape as its batch shape."""
+    while isinstance(prior, Independent):
+        prior = prior.base_dist
+    return prior
 
 
 def check_start(model: Model, latents: list[Latent]) -> None:

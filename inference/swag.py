@@ -102,8 +102,9 @@ class SWAG(MAP):
 
     Trains as `MAP`, then goes on at a constant learning rate and takes snapshots of the parameters. The posterior has
     their mean, and half of each of two covariances: the diagonal of theirs, and one of low rank from the latest of
-    them (equation 1). In an ensemble what members share and what they do not is drawn alike. Batch norms get the
-    statistics of the draw, or, beyond `norm_draws`, those of the mean. Until the first snapshot a draw is the network.
+    them (equation 1). In an ensemble what members share and what they do not is drawn alike. Norms get the
+    statistics of the draw (see `reestimate_norms`), or, beyond `norm_draws`, those of the mean. Until the first
+    snapshot a draw is the network.
 
     Args:
         swa_start: part of all steps that is trained before, by the schedule; at that step the rate becomes constant.
@@ -111,7 +112,7 @@ class SWAG(MAP):
         num_snapshots: how many there are, evenly spaced, the last after the last step; at most one after each step.
         rank: latest snapshots that the covariance of low rank is made of; 0: the diagonal alone, and all of it.
         scale: what the standard deviations of the draws are multiplied by; 1 is the paper's posterior.
-        norm_draws: first draws for which batch norm statistics are estimated, each by a pass over the training data.
+        norm_draws: first draws for which norm statistics are estimated, each by a pass over the training data.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
@@ -138,7 +139,7 @@ class SWAG(MAP):
     def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
         """A fresh model in training mode, its optimizer, and no snapshot."""
         state = super().init(build, num_data, num_steps)
-        return SWAGState(state.model, state.optimizer, state.num_steps)
+        return SWAGState(state.model, state.optimizer, num_data, num_steps)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The schedule's multiple of the learning rate at first, then `swa_rate`."""
@@ -152,7 +153,7 @@ class SWAG(MAP):
         return info
 
     def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:  # type: ignore[override]
-        """Estimate the statistics of batch norms, for the mean and for each of the first draws."""
+        """Estimate the statistics of norms, for the mean and for each of the first draws."""
         if state.moments.count == 0:
             return
         found = [reestimate_norms(state.model, _mean(state), batches)]

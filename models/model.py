@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
 from bayes_share.models.likelihood import Categorical, Likelihood
-from bayes_share.priors import Hierarchical, Rules, priors_of
+from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
@@ -48,7 +48,8 @@ class Model(nn.Module):
         priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
             "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"), or a predicate of a
             `Site`; of those that choose a parameter the last one holds, and where there is none, `default_prior`. None
-            stands for no prior: the parameter is a point. Algorithms that only know points have penalties instead.
+            stands for no prior: the parameter is a point. Point estimates, and `IVON`, have a penalty in place of
+            `default_prior`: for them, only what is named here has a prior, and None is a flat one.
 
     Raises:
         InputError: a prior that is for nothing (when the priors are first asked for).
@@ -117,14 +118,35 @@ class Model(nn.Module):
         Raises:
             InputError: a prior that is for nothing, or does not broadcast to its parameter.
         """
+        sites = self._sites()
+        priors = priors_of(list(sites.values()), self.priors)
+        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
+
+    def named_in_priors(self) -> "dict[str, Latent | None]":
+        """The parameters that a rule of `priors` chooses, by name, with their priors; None where the prior is flat.
+
+        These are the user's own. What no rule chooses is left out, though it is among `latents`, by `default_prior`.
+
+        Raises:
+            InputError: a prior that is for nothing, or does not broadcast to its parameter.
+        """
+        sites = self._sites()
+        priors = priors_by_rule(list(sites.values()), self.priors)
+        return {
+            name: None if (prior := priors[site.name]) is None else Latent(name, site, prior)
+            for name, site in sites.items()
+            if site.name in priors
+        }
+
+    def _sites(self) -> dict[str, Site]:
+        """What is learned, by the parameters' names in the model."""
         kinds = parameter_kinds(self.network)
         signs = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
         in_network = sites_of(self.network, signs, prefix_of(self.network))
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
         sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
-        priors = priors_of(list(sites.values()), self.priors)
-        return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
+        return sites
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""

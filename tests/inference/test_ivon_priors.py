@@ -1,0 +1,132 @@
+"""IVON under normal priors of the user's own, each number with its own mean and scale."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from explicit import close, perturb
+from pyro import distributions as dist
+from regression import NOISE, PROBLEMS, Posterior, data, draws, misses
+from states import differences, through_bytes
+from test_ivon import NUM_DATA as NUM_IN_STEPS
+from test_ivon import builder, steps
+from torch import nn
+from torch.distributions import kl_divergence
+
+from bayes_share.errors import InputError
+from bayes_share.inference import IVON, Build, fit_tensors
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.priors import Hierarchical, around
+from bayes_share.sharing import ensemble
+
+LOC = torch.tensor([[1.0, -1.0, 2.0]], dtype=torch.float64)
+SCALE = torch.tensor([[0.2, 1.0, 0.5]], dtype=torch.float64)
+
+# Fast, but with little noise in what it ends with. The decay is of what has no prior: nothing.
+FAST = IVON(
+    learning_rate=0.1,
+    factor_rate=1.0,
+    weight_decay=7.0,
+    factor_decay=7.0,
+    hess_init=5.0,
+    factor_hess_init=5.0,
+    beta2=0.995,
+)
+
+
+def with_priors(build: Build, priors: dict[Any, Any]) -> Build:
+    def built() -> Model:
+        model = build()
+        model.priors = priors
+        return model
+
+    return built
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_posterior_under_priors_of_each_weight_is_the_known_one() -> None:
+    x, y = data()
+    precision = x.T @ x / NOISE**2 + (SCALE[0] ** -2).diag()
+    mean = torch.linalg.solve(precision, x.T @ y / NOISE**2 + LOC[0] / SCALE[0] ** 2)
+    expected = Posterior(mean[None], (1 / precision.diagonal()).diag()[None])
+    model = Model(nn.Linear(3, 1, bias=False), Gaussian(NOISE), {"weight": dist.Normal(LOC, SCALE)}).double()
+    state = fit_tensors(FAST, model, x, y, num_steps=700)
+    found = draws(partial(FAST.draw, state), 800)
+    assert misses(found, expected) == []
+    by_closed_form = [
+        kl_divergence(dist.Normal(mean[i], precision[i, i] ** -0.5), dist.Normal(LOC[0, i], SCALE[0, i]))
+        for i in range(3)
+    ]
+    assert FAST._kl(state, x).item() == pytest.approx(float(sum(by_closed_form)), rel=0.2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_member_has_the_posterior_that_it_has_alone() -> None:
+    """Unknown r of three members with known weights and s: mean 1 and scale 0.7, in place of a decay that is wrong."""
+    problem = PROBLEMS[-1]
+    state = fit_tensors(FAST, problem.build(problem.priors()), *data(), num_steps=700)
+    assert misses(draws(partial(FAST.draw, state), 800), problem.mean_field()) == []
+
+
+def without_norm(size: int) -> Model:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    return Model(perturb(ensemble(net, size, "normal") if size > 1 else net)).double()
+
+
+@pytest.mark.parametrize("ess", [None, 1000.0])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_prior_that_says_what_the_decay_says_changes_nothing(size: int, ess: float | None) -> None:
+    algorithm = IVON(weight_decay=0.04, factor_decay=0.25, beta2=0.9, ess=ess)
+    other = IVON(weight_decay=5.0, factor_decay=6.0, beta2=0.9, ess=ess)
+    of_loss = NUM_IN_STEPS if ess is None else ess
+    sd, factor_sd = (torch.tensor((of_loss * decay) ** -0.5, dtype=torch.float64) for decay in (0.04, 0.25))
+    zero = torch.zeros((), dtype=torch.float64)
+    rules = {role: dist.Normal(zero, sd) for role in ("weight", "bias")}
+    if size > 1:
+        rules["factor"] = around("sign", float(factor_sd))
+    expected, infos = steps(algorithm, lambda: without_norm(size))
+    found, found_infos = steps(other, with_priors(lambda: without_norm(size), rules))
+    for p, q in zip(expected.model.parameters(), found.model.parameters(), strict=True):
+        close(q.detach(), p.detach(), 1e-6)  # the scale of the factors' prior is rounded to float32
+        close(found.optimizer.sd(q), expected.optimizer.sd(p), 1e-6)
+    for info, found_info in zip(infos, found_infos, strict=True):
+        close(found_info.kl, info.kl, 1e-6)
+
+
+def test_the_divergence_is_that_from_the_priors_and_flat_ones_count_nothing() -> None:
+    rules = {"0.bias": dist.Normal(LOC[0, :1], SCALE[0, 1:2]), "3.bias": None}
+    state, infos = steps(IVON(weight_decay=0.0, factor_decay=0.0, beta2=0.9), with_priors(builder(3), rules))
+    bias = state.model.network.network[0].bias
+    prior = dist.Normal(LOC[0, 0], SCALE[0, 1])
+    expected = kl_divergence(dist.Normal(bias.detach(), state.optimizer.sd(bias)), prior).sum() / 3
+    close(infos[-1].kl, expected, 1e-10)
+    flat = state.model.network.network[3].bias
+    close(state.optimizer.sd(flat), (3 * NUM_IN_STEPS * state.optimizer.state[flat]["hess"]).rsqrt(), 1e-12)
+
+
+def test_a_state_is_read_back() -> None:
+    build = with_priors(builder(3), {"factor": around("sign", 0.3), "0.bias": dist.Normal(LOC[0, 0], SCALE[0, 1])})
+    state, _ = steps(IVON(beta2=0.9), build)
+    other, _ = steps(IVON(beta2=0.9), build, 1)
+    other.load_state_dict(through_bytes(state.state_dict()))
+    assert differences(state.state_dict(), other.state_dict()) == []
+    assert float(IVON()._kl(other, torch.zeros(()))) == float(IVON()._kl(state, torch.zeros(())))
+
+
+@pytest.mark.parametrize(
+    ("prior", "words"),
+    [
+        (dist.Laplace(0.0, 1.0), "ivon takes normal priors, and that of bias is a Laplace"),
+        (dist.LogNormal(0.0, 1.0), "that of bias is a LogNormal"),
+        (
+            Hierarchical(dist.HalfNormal(1.0), lambda scale, site: dist.Normal(0.0, scale)),
+            "that of bias is hierarchical",
+        ),
+    ],
+)
+def test_other_priors_are_refused(prior: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        IVON().init(lambda: Model(nn.Linear(2, 1), priors={"bias": prior}), 10, 10)

@@ -1,0 +1,287 @@
+"""The posterior of a last layer is over its weight as it is used, all of it, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from explicit import close, perturb
+from states import differences, through_bytes
+from test_laplace import covariance
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
+
+from bayes_share.errors import InputError
+from bayes_share.inference import LastLayerLaplace, fit_tensors, predict
+from bayes_share.inference.laplace import LaplaceState
+from bayes_share.models.likelihood import Categorical, Gaussian, Likelihood
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
+
+COUNT = 100
+ALGORITHM = LastLayerLaplace(prior_precision=0.7)
+
+
+def inputs(*shape: int) -> Tensor:
+    return torch.randn(*(shape or (12, 4)), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def labels() -> Tensor:
+    return torch.arange(12) % 3
+
+
+class Net(nn.Module):
+    """Two layers, and what is done around the second."""
+
+    def __init__(self, use: Callable[["Net", Tensor], Tensor], head: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Linear(4, 5)
+        self.head = head or nn.Linear(5, 3)
+        self.use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self, self.body(x).tanh())
+
+
+def plainly(net: Net, h: Tensor) -> Tensor:
+    return net.head(h)
+
+
+def finished(net: nn.Module, likelihood: Likelihood | None = None, x: Any = None, y: Any = None) -> LaplaceState:
+    x, y = inputs() if x is None else x, labels() if y is None else y
+    state = ALGORITHM.init(lambda: Model(net, likelihood).double(), 12, 1)
+    ALGORITHM.check(state, (x[:4], y[:4]))
+    ALGORITHM.finish(state, list(zip(x.split(5), y.split(5), strict=True)))
+    return state
+
+
+def scaled_in_place(net: Net, h: Tensor) -> Tensor:
+    z = net.head(h)
+    z *= 10
+    return z
+
+
+def weight_read(net: Net, h: Tensor) -> Tensor:
+    return net.head(h / net.head.weight.norm())
+
+
+def hooked() -> Net:
+    net = Net(plainly)
+    net.head.register_forward_hook(lambda module, args, output: 10 * output)
+    return net
+
+
+class Cosine(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x), F.normalize(self.weight), self.bias)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(3, 5)
+        self.head = nn.Linear(5, 3)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embedding(x[:, 0].long() % 3).tanh())
+
+
+def pruned() -> Net:
+    net = Net(plainly)
+    prune.l1_unstructured(net.head, "weight", amount=4)
+    return net
+
+
+REFUSED = {
+    "an output changed in place": (lambda: Net(scaled_in_place), "not those of the network"),
+    "a weight used elsewhere": (lambda: Net(weight_read), "do not change in proportion"),
+    "a hook on the output": (hooked, "do not change in proportion"),
+    "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "do not change in proportion"),
+    "a weight tied to an embedding": (Tied, "do not change in proportion"),
+    "a pruned weight": (pruned, "pruned"),
+    "positions that are mixed": (
+        lambda: Net(lambda net, h: net.head(h[:, None].expand(-1, 2, -1)).flatten(1)),
+        "mix the",
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_last_layer_is_refused_before_and_after_training(name: str, size: int) -> None:
+    make, words = REFUSED[name]
+    if name == "a weight tied to an embedding" and size > 1:
+        return  # the embedding and the layer have factors of their own, so their weights are two
+    net = make()
+    if name == "a pruned weight":
+        with torch.no_grad():
+            net(inputs().float())  # torch copies no weight that has a gradient to follow
+    model = Model(ensemble(net, size, strategy="loop") if size > 1 else net).double()
+    state = ALGORITHM.init(lambda: model, 12, 1)
+    with pytest.raises(InputError, match=words):
+        ALGORITHM.check(state, (inputs()[:4], labels()[:4]))
+    with pytest.raises(InputError, match=words):
+        ALGORITHM.finish(state, [(inputs(), labels())])
+
+
+def test_inputs_that_are_changed_in_place_afterwards_are_taken_as_the_layer_saw_them() -> None:
+    def use(net: Net, h: Tensor) -> Tensor:
+        z = net.head(h)
+        h.zero_()
+        return z
+
+    close(covariance(finished(Net(use))), covariance(finished(Net(plainly))), 1e-12)
+
+
+COMPUTED: dict[str, Callable[[nn.Linear], nn.Module]] = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "the older weight_norm": lambda layer: torch.nn.utils.weight_norm(layer),
+    "the older spectral_norm": torch.nn.utils.spectral_norm,
+    "weight_norm of weight and bias": lambda layer: parametrizations.weight_norm(
+        parametrizations.weight_norm(layer), "bias"
+    ),
+}
+deprecated = pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+
+
+def with_effective_weight(net: Net) -> Net:
+    """The same network with a plain layer."""
+    net(inputs())  # for the hooks
+    plain = Net(plainly, nn.Linear(5, 3)).double()
+    plain.body.load_state_dict(net.body.state_dict())
+    with torch.no_grad():
+        plain.head.weight.copy_(net.head.weight)
+        plain.head.bias.copy_(net.head.bias)
+    return plain
+
+
+@deprecated
+@pytest.mark.parametrize("name", COMPUTED)
+def test_the_posterior_is_over_the_weight_that_is_computed(name: str) -> None:
+    """The same as of a plain layer with that weight, whose curvature is tested against autograd's."""
+    net = Net(plainly, COMPUTED[name](nn.Linear(5, 3))).double().eval()
+    plain = with_effective_weight(net)
+    found, expected = finished(net), finished(plain)
+    close(covariance(found), covariance(expected), 1e-9)
+    assert found.sds[0].shape == (3, 6)
+    generator = torch.get_rng_state()
+    draws = predict(ALGORITHM, found, inputs(), COUNT)
+    assert torch.equal(generator, torch.get_rng_state())
+    sd = predict(ALGORITHM, expected, inputs(), COUNT).std(0)
+    assert (draws.std(0) / sd - 1).abs().max() < 6 * COUNT**-0.5
+    centre = net.eval()(inputs()).detach()
+    assert ((draws.mean(0)[0] - centre).abs() < 5 * sd[0] / COUNT**0.5).all()
+
+
+@deprecated
+@pytest.mark.parametrize("name", COMPUTED)
+def test_such_a_layer_is_trained_and_its_posterior_is_of_where_it_is_then(name: str) -> None:
+    def build() -> Model:
+        return Model(Net(plainly, COMPUTED[name](nn.Linear(5, 3)))).double()
+
+    algorithm = LastLayerLaplace(learning_rate=0.1, prior_precision=1e12)  # draws are the mean
+    state = fit_tensors(algorithm, build, inputs(), labels(), 5)
+    close(predict(algorithm, state, inputs(), 1)[0, 0], state.model.network.eval()(inputs()).detach(), 1e-4)
+    assert differences(state.state_dict(), through_bytes(state.state_dict())) == []
+
+
+def test_members_share_a_layer_that_is_computed() -> None:
+    net = ensemble(Net(plainly, parametrizations.weight_norm(nn.Linear(5, 3))), 3, strategy="loop")
+    state = finished(perturb(net))
+    assert [sd.shape for sd in state.sds] == [(3, 6)] * 3
+
+
+def test_frozen_is_what_no_trained_parameter_makes() -> None:
+    def parts(frozen: list[str], net: nn.Module) -> tuple[int, ...]:
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        return tuple(finished(net).sds[0].shape)
+
+    g, v = "head.parametrizations.weight.original0", "head.parametrizations.weight.original1"
+
+    def normed() -> nn.Module:
+        return Net(plainly, parametrizations.weight_norm(nn.Linear(5, 3)))
+
+    assert parts([], normed()) == (3, 6)
+    assert parts([g], normed()) == (3, 6)
+    assert parts([g, v], normed()) == (3, 1)
+    assert parts([g, "head.bias"], normed()) == (3, 5)
+    members = ensemble(Net(plainly), 3, strategy="loop")
+    assert parts(["network.head.weight"], members) == (3, 6)  # the factors are trained
+    factors = ["network.head.r", "network.head.s"]
+    assert parts(["network.head.weight", *factors], ensemble(Net(plainly), 3, strategy="loop")) == (3, 1)
+    with pytest.raises(InputError, match="is frozen"):
+        parts([g, v, "head.bias"], normed())
+
+
+def test_a_look_at_examples_changes_nothing() -> None:
+    model = Model(Net(plainly, parametrizations.spectral_norm(nn.Linear(5, 3)))).double()
+    state = ALGORITHM.init(lambda: model, 12, 1)
+    before, generator = through_bytes(state.state_dict()), torch.get_rng_state()
+    ALGORITHM.check(state, (inputs()[:4], labels()[:4]))
+    assert differences(before, state.state_dict()) == []
+    assert torch.equal(generator, torch.get_rng_state())
+    assert state.model.training
+
+
+class PerPosition(Likelihood):
+    """Categorical at each position; those whose target is -1 are left out."""
+
+    def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        log_probs = outputs.log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        return torch.where(targets < 0, 0.0, log_probs).reshape(*targets.shape[:2], -1).sum(2)
+
+    def distribution(self, outputs: Tensor) -> Any:
+        raise NotImplementedError
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return torch.zeros(outputs.shape[:2])
+
+
+class Coupled(PerPosition):
+    """Not a sum over positions."""
+
+    def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().log_lik(outputs, targets) - outputs.reshape(*targets.shape[:2], -1).sum(2).square()
+
+
+@pytest.mark.parametrize("structure", ["full", "kron", "diag"])
+@pytest.mark.parametrize(
+    "use",
+    [plainly, lambda net, h: net.head(h.flatten(0, -2)).unflatten(0, h.shape[:-1])],
+    ids=["positions", "flattened"],
+)
+@pytest.mark.parametrize("likelihood", [Gaussian(0.5), PerPosition()], ids=lambda likelihood: type(likelihood).__name__)
+def test_positions_count_as_examples_of_their_own(likelihood: Likelihood, use: Any, structure: Any) -> None:
+    x = inputs(10, 2, 3, 4)
+    y = inputs(10, 2, 3, 3) if isinstance(likelihood, Gaussian) else torch.arange(60).view(10, 2, 3) % 4 - 1
+    algorithm = LastLayerLaplace(prior_precision=0.7, structure=structure)
+    found = algorithm.init(lambda: Model(Net(use), likelihood).double(), 10, 1)
+    algorithm.check(found, (x[:4], y[:4]))
+    algorithm.finish(found, list(zip(x.split(4), y.split(4), strict=True)))
+    rows, targets = x.flatten(0, 2), y.flatten(0, 2)
+    known = torch.ones(60, dtype=torch.bool) if isinstance(likelihood, Gaussian) else targets >= 0
+    one = likelihood if isinstance(likelihood, Gaussian) else Categorical()
+    expected = algorithm.init(lambda: Model(Net(plainly), one).double(), 60, 1)
+    algorithm.finish(expected, [(rows[known], targets[known])])
+    close(covariance(found), covariance(expected), 1e-9)
+    assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)
+
+
+def test_a_likelihood_that_is_no_sum_over_positions_is_refused() -> None:
+    y = torch.zeros(10, 6, dtype=torch.long)
+    with pytest.raises(InputError, match="the sum over them"):
+        finished(Net(plainly), Coupled(), inputs(10, 6, 4), y)
+
+
+def test_outputs_may_have_another_form_than_the_layers() -> None:
+    y = inputs(12, 3)
+    found = finished(Net(lambda net, h: net.head(h).view(-1, 3, 1)), Gaussian(0.5), y=y[..., None])
+    close(covariance(found), covariance(finished(Net(plainly), Gaussian(0.5), y=y)), 1e-12)
+    squeezed = finished(Net(lambda net, h: net.head(h)[:, 0], nn.Linear(5, 1)), Gaussian(0.5), y=y[:, 0])
+    close(covariance(squeezed), covariance(finished(Net(plainly, nn.Linear(5, 1)), Gaussian(0.5), y=y[:, :1])), 1e-12)
