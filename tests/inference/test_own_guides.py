@@ -1,4 +1,4 @@
-"""Guides of one's own: they find posteriors that are known, the documentation's runs, and what is no guide is refused."""
+"""Guides of one's own: they find known posteriors, the documentation's runs, and what is no guide is refused."""
 
 import re
 from functools import partial
