@@ -14,16 +14,8 @@ from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ
-from bayes_share.inference.guides import (
-    Delta,
-    Guide,
-    GuideFactory,
-    GuideName,
-    Piece,
-    check_guide,
-    make_guide,
-    support_of,
-)
+from bayes_share.inference.guide_choice import GuideFactory, GuideName, check_guide, make_guide
+from bayes_share.inference.guides import Delta, Guide, Piece, support_of
 from bayes_share.inference.local import layers_of
 from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
