@@ -10,7 +10,7 @@ from torch import nn
 
 from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
+from bayes_share.inference import ALGORITHMS, MAP, NUTS, SGHMC, SVI, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
@@ -62,7 +62,7 @@ class RunConfig:
             factors of their own. 1: it is whole, as it is wherever channels do not divide.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
+        prior: for these too, of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
         factor_prior: of r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
@@ -120,6 +120,14 @@ class RunConfig:
                 value = getattr(self, option)
                 if value != getattr(RunConfig, option):
                     raise InputError(f"{option} {value} is of layers that share, and share_layers is none")
+        for option in _OF_PRIORS if not is_under_priors(self.algorithm) else ():
+            value = getattr(self, option)
+            if value != getattr(RunConfig, option):
+                name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
+                raise InputError(
+                    f"{option} {value} is of priors, which svi, sghmc and nuts take, and {name} has penalties instead: "
+                    f"leave it out"
+                )
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
 
@@ -153,7 +161,9 @@ class RunConfig:
         return build
 
     def priors(self, network: nn.Module) -> dict[Selector, Prior]:
-        """The rules for the priors of a network's parameters."""
+        """The rules for the priors of a network's parameters; none for an algorithm that has penalties instead."""
+        if not is_under_priors(self.algorithm):
+            return {}
         return standard_rules(
             network,
             self.latent,
@@ -181,6 +191,17 @@ class RunConfig:
     def to_yaml(self) -> str:
         """The file that starts the same run again."""
         return yaml.safe_dump(self.to_flat(), sort_keys=False)
+
+
+_OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
+
+
+def is_under_priors(algorithm: Inference[Any]) -> bool:
+    """Whether a run has priors for all parameters: of an algorithm that samples or fits under them, or runs such a one.
+
+    Others have penalties, which the published recipes for them set.
+    """
+    return is_under_priors(algorithm.of) if has_inner(type(algorithm)) else isinstance(algorithm, SVI | SGHMC | NUTS)  # type: ignore[attr-defined]
 
 
 def option_fields(kind: type) -> list[str]:
