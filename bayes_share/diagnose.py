@@ -24,11 +24,11 @@ from bayes_share.inference import (
     Inference,
     LastLayerLaplace,
     MCDropout,
+    Part,
     Training,
-    factor_draws,
+    chain_order,
+    posterior_samples,
 )
-from bayes_share.inference.kept import chain_order
-from bayes_share.models.model import Model
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
 from bayes_share.sharing.kinds import parameter_kinds
@@ -85,9 +85,8 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
     order = _order(training, num_draws)
     posterior: dict[str, Tensor] = {}
     if not_drawn(training.algorithm) is None:
-        samples = factor_draws(training.algorithm, training.state, num_draws)
-        # A factor that is not drawn has one value, the same under every draw.
-        posterior = {name: values.expand(num_draws, *values.shape[1:])[order] for name, values in samples.items()}
+        samples = posterior_samples(training.algorithm, training.state, num_draws)
+        posterior = {name: values[order] for name, values in samples.items()}
     reason = no_loo(training)
     train = None if reason else _train_predictions(training, num_draws, order)
     own, shared = by_member(posterior, training)
@@ -121,7 +120,7 @@ def no_loo(training: Training) -> str | None:
         return f"PSIS-LOO needs draws of the posterior, and these are at the ess of {algorithm.ess:g}"
     if training.data.augment != "none":
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
-    if not isinstance(algorithm, NUTS) and any(model.ensemble_size > 1 for model, _ in _parts(training)):
+    if not isinstance(algorithm, NUTS) and any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
             "PSIS-LOO needs draws of one posterior, and members that share weights have the mean of their "
             "log-likelihoods as that of the weights"
@@ -137,7 +136,7 @@ def by_member(samples: Mapping[str, Tensor], training: Training) -> tuple[dict[s
         training: whose draws they are; networks side by side share nothing.
     """
     parts = _parts(training)
-    network = parts[0][0].network
+    network = parts[0].model.network
     kinds = parameter_kinds(network)
     own = {name.removeprefix(prefix_of(network)) for name, kind in kinds.items() if kind != "base"}
     is_own = {name: len(parts) > 1 or name in own for name in samples}
@@ -147,7 +146,7 @@ def by_member(samples: Mapping[str, Tensor], training: Training) -> tuple[dict[s
     )
 
 
-def _parts(training: Training) -> tuple[tuple[Model, Mapping[str, Tensor]], ...]:
+def _parts(training: Training) -> tuple[Part, ...]:
     return training.algorithm.draw(training.state, 0).parts
 
 

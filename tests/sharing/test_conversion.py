@@ -182,7 +182,7 @@ def test_what_cannot_be_converted_is_named(make: object, message: str) -> None:
         ({"init": "one"}, "unknown factor init 'one': did you mean 'ones'"),
         ({"init": "randomsign"}, "did you mean 'random_sign'"),
         ({"norm": "members"}, "unknown norm sharing 'members': did you mean 'member'"),
-        ({"norm": "xyz"}, "Known: member, shared"),
+        ({"norm": "xyz"}, "choose from member, shared"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(options: dict, message: str) -> None:
