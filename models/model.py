@@ -14,6 +14,7 @@ from bayes_share.errors import InputError
 from bayes_share.functional import call_under
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
+from bayes_share.sharing.conversion import check_network
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
@@ -52,7 +53,8 @@ class Model(nn.Module):
             `default_prior`: for them, only what is named here has a prior, and None is a flat one.
 
     Raises:
-        InputError: a prior that is for nothing (when the priors are first asked for).
+        InputError: a network that is not a module, a likelihood that is not a `Likelihood`, or, when the priors are first
+            asked for, a prior that is for nothing.
     """
 
     def __init__(
@@ -62,6 +64,10 @@ class Model(nn.Module):
         priors: Rules = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        check_network(network)
+        if not isinstance(likelihood, Likelihood | None):
+            what = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
+            raise InputError(f"a likelihood is an object such as Categorical(), not {what}")
         self.network = network
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)
