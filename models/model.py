@@ -10,6 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.layers.copying import check_initialised
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_of
 from bayes_share.sharing.kinds import parameter_kinds
@@ -59,6 +60,7 @@ class Model(nn.Module):
         priors: Rules = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        check_initialised(network)
         self.network = network
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)
