@@ -1,7 +1,6 @@
 """Training with any algorithm, in one call."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from bayes_share.inference.execution import Execution
 from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.preflight import check_inputs, prepare
 from bayes_share.inference.training import Training
+from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
@@ -137,7 +137,7 @@ def _builder(model: Model | Build) -> Build:
 
 
 def _build_once(model: Model) -> Callable[[], Model]:
-    copies = iter([deepcopy(model)])
+    copies = iter([copy_of(model)])
 
     def build() -> Model:
         if (copy := next(copies, None)) is None:

@@ -1,7 +1,7 @@
 """Rank-1 attention: own factors for each of its four projections."""
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.operations import Product
 from bayes_share.layers.rank1 import apply_rank1
+
+Size: TypeAlias = int | torch.SymInt  # as `torch.export` has it
 
 
 class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
@@ -84,12 +86,12 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         self._check(query, key, value)
         if not self.batch_first:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        masks = self._masks(attn_mask, key_padding_mask, (len(query), query.shape[1], key.shape[1]))
+        masks = self._masks(attn_mask, key_padding_mask, (query.shape[0], query.shape[1], key.shape[1]))
         if is_causal and attn_mask is None:
             raise InputError("is_causal is a hint about attn_mask, which has to be handed in too")
         q, k, v = self._project(query, key, value)
         if self.bias_k is not None:
-            k, v = (torch.cat([x, own.expand(len(x), 1, -1)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
+            k, v = (torch.cat([x, own.expand(x.shape[0], 1, -1)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
         # torch's own reading of the hint.
@@ -173,7 +175,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
                 f"and {value.ndim}"
             )
         rows = [x.shape[0 if self.batch_first else 1] for x in (query, key, value)]
-        if len(set(rows)) > 1:
+        if any(count != rows[0] for count in rows):
             raise InputError(
                 f"{rows[0]} rows of queries, {rows[1]} of keys and {rows[2]} of values: inside an ensemble all are "
                 f"member-major, [member * batch, ...]"
@@ -183,7 +185,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             raise InputError(f"there must be as many values as keys, and there are {values} and {keys}")
 
     def _masks(
-        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: tuple[int, int, int]
+        self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: tuple[Size, Size, Size]
     ) -> list[Tensor]:
         """The masks that are there, broadcastable to ``[row, head, target, source]``."""
         rows, targets, sources = sizes

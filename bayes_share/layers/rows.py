@@ -1,5 +1,7 @@
 """The member-major layout: how the rows of a batch are divided among the uses of a factor."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -19,7 +21,13 @@ def divide(x: Shaped[Tensor, "row ..."], uses: int) -> Shaped[Tensor, "use batch
             f"{rows} rows do not divide among {uses} members: inside an ensemble the first axis is member-major, "
             f"[member * batch, ...]; call the ensemble itself, which tiles its input"
         )
+    if _is_exporting():  # which cannot show of a batch of any size that this is a view of what was flattened before
+        return torch.stack(x.tensor_split(uses))
     return x.unflatten(0, (uses, rows // uses))
+
+
+# Not there before torch 2.7, which then exports batches of one size only.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def scale(x: Float[Tensor, "row ..."], factor: Float[Tensor, "use channel"], axis: int) -> Float[Tensor, "row ..."]:

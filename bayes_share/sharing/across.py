@@ -1,7 +1,6 @@
 """Sharing across the layers of one network: one base weight, and factors of each layer's own."""
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored, factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
@@ -115,7 +115,7 @@ def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
     check_network(net)
     if isinstance(net, Ensemble):
         return net.changed(change)
-    copy = deepcopy(net)
+    copy = copy_of(net)
     change(copy)
     return copy
 

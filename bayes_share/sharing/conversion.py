@@ -16,6 +16,7 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose2d,
     Rank1ConvTranspose3d,
 )
+from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.embedding import Rank1Embedding
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorInit
@@ -31,6 +32,9 @@ from bayes_share.layers.norm import (
 NormSharing = Literal["shared", "member"]
 
 _SHOWN = 4
+
+# The parameters of what is converted; a hook puts a tensor in the place of one.
+_COMPUTED = ("weight", "bias", "in_proj_weight", "in_proj_bias", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 FACTORED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: Rank1Linear,
@@ -160,7 +164,7 @@ def _why_unknown(module: nn.Module) -> str | None:
     if kind not in FACTORED and kind not in NORMS:
         is_namesake = any(known.__name__ == kind.__name__ for known in (*FACTORED, *NORMS))
         return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not known"
-    if kind in FACTORED and has_computed_weight(module):
+    if has_computed_weight(module):
         return "weights that a hook computes"
     if kind is nn.Embedding and (module.max_norm is not None or module.sparse):
         return "an Embedding with max_norm or sparse gradients"
@@ -168,8 +172,10 @@ def _why_unknown(module: nn.Module) -> str | None:
 
 
 def has_computed_weight(module: nn.Module) -> bool:
-    """Whether a hook makes the weight of a module anew for each call, as `spectral_norm` and pruning do."""
-    return not isinstance(getattr(module, "weight", None), nn.Parameter | None)
+    """Whether a parameter of a module is made anew for each call, as weight norm, spectral norm and pruning do."""
+    parts = (module, module.out_proj) if isinstance(module, nn.MultiheadAttention) else (module,)
+    tensors = [getattr(part, name, None) for part in parts for name in _COMPUTED]
+    return any(isinstance(tensor, Tensor) and not isinstance(tensor, nn.Parameter) for tensor in tensors)
 
 
 class Owner:
@@ -216,10 +222,11 @@ def _own_norm(module: nn.Module, own: Owner) -> None:
 
 
 def check_network(net: nn.Module) -> None:
-    """Raise an InputError unless it is a module: not its class, its name or its parameters."""
+    """Raise an InputError unless it is a module, not its class, name or parameters, and has all its shapes."""
     if not isinstance(net, nn.Module):
         what = f"the class {net.__name__}" if isinstance(net, type) else f"{type(net).__name__} {net!r:.60}"
         raise InputError(f"a network is a torch.nn.Module that was made, not {what}")
+    check_initialised(net)
 
 
 def has_parameters(module: nn.Module) -> bool:

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, under_all_names
@@ -37,7 +37,7 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
         if member is not None:
             raise InputError(f"this {type(net).__name__} has no members: fold it with member=None")
         if not parameters and not any(_is_shared(module) for module in net.modules()):
-            return deepcopy(net)
+            return copy_of(net)
         network, empty = net, empty_copy(net)
     if parameters:
         missing = [name for name in parameters if name not in dict(net.named_parameters())]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.describe import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
@@ -104,6 +105,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     base weights           1, used 4 times
     rank-1 factors         800; 200.0 for each use
     """
+    check_initialised(net)
     parameters = dict(net.named_parameters())
     counts = {"base": 0, "member": 0, "factor": 0}
     for name, kind in parameter_kinds(net).items():

@@ -1,7 +1,6 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.functional import call_under
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored, check_ensemble_size
 from bayes_share.layers.factors import FactorInit, FactorInitKind, keeping
 from bayes_share.layers.norm import MemberBatchNorm
@@ -158,7 +158,7 @@ class Ensemble(nn.Module):
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
-        copy = deepcopy(self)
+        copy = copy_of(self)
         change(copy.network)
         copy._converted = _structure(copy.network)
         return copy
@@ -307,7 +307,7 @@ def ensemble(
             return "computes a constant, which the batch does not reach"
         return None if is_chosen(names) else "left out by include or exclude"
 
-    network = deepcopy(net)
+    network = copy_of(net)
     factor_init = _factor_init(init, count_converted(network, why_shared))
     shared = convert(network, ensemble_size, factor_init, norm, why_shared)
     if not any(type(module) in FACTORED.values() for module in network.modules()):

@@ -1,12 +1,12 @@
 """The plain networks that the members of a converted network are: their tensors, and modules that hold them."""
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 
 IN_SEVERAL_PLACES = "shared_by_layers"
@@ -15,13 +15,13 @@ IN_SEVERAL_PLACES = "shared_by_layers"
 
 def empty_copy(network: nn.Module) -> nn.Module:
     """The plain form of a network, with shapes in place of numbers, which members are filled into."""
-    copy = deepcopy(network)
+    copy = copy_of(network)
     for module in list(copy.modules()):
         if isinstance(module, Factored):
             module.remove_factors()
     places = [(name, module) for name, module in places_of(copy) if hasattr(module, IN_SEVERAL_PLACES)]
     for name, module in places:
-        own = deepcopy(module)
+        own = copy_of(module)
         delattr(own, IN_SEVERAL_PLACES)
         copy.set_submodule(name, own)
     return copy.to("meta")
@@ -74,7 +74,7 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
         tensors: by name; what is one tensor under two names, and was so before anything was shared, stays one.
         like: the converted network; says what is trained, and which modules are in training mode.
     """
-    plain = deepcopy(empty)
+    plain = copy_of(empty)
     follow_options(plain, like)
     trained = {name: parameter.requires_grad for name, parameter in like.named_parameters(remove_duplicate=False)}
     made: dict[tuple[Any, ...], Tensor] = {}

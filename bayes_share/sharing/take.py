@@ -1,10 +1,9 @@
 """Taking a member out of an ensemble, as an ensemble of one that keeps its base weights and factors apart."""
 
-from copy import deepcopy
-
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
 
@@ -27,7 +26,7 @@ def take_member(net: Ensemble, member: int) -> Ensemble:
     """
     if not 0 <= member < net.ensemble_size:
         raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
-    taken = deepcopy(net)
+    taken = copy_of(net)
     taken.ensemble_size = 1
     # By identity, with the whole one kept alive so that its identity is not used again: what was tied stays tied.
     rows: dict[int, tuple[Tensor, Tensor]] = {}
