@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from bayes_share.errors import InputError
 from bayes_share.inference.dropout import Place, is_maskable, masked, places_of
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.folded import without_autocast
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
@@ -44,7 +44,7 @@ def check_draws(model: Model, x: Tensor) -> None:
     """
     parameter = next(model.parameters())
     x = x[torch.arange(_EXAMPLES) % len(x)].to(parameter if x.is_floating_point() else parameter.device)
-    trial = deepcopy(model)
+    trial = copy_of(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):
         for name, value in trial_values(trial.network).items():

@@ -210,10 +210,6 @@ def _follows(last: LastLayer, x: Tensor, outputs: Tensor) -> bool:
 def _members(model: Model) -> list[nn.Module]:
     """A plain network of its own for each member, in eval mode."""
     network = model.network
-    for module in network.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:  # of a hook, which makes it again; it cannot be copied
-                setattr(module, name, value.detach())
     members = range(network.ensemble_size) if isinstance(network, Ensemble) else (None,)
     return [fold(network, member).eval() for member in members]
 

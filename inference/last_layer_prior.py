@@ -1,13 +1,12 @@
 """The prior of a last layer that a model's user named, for the weight and bias as a member uses them."""
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference.last_layer import is_of_bias, layer_of
 from bayes_share.inference.named_priors import normal_prior
+from bayes_share.layers.copying import copy_of
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.models.model import Latent, Model
 
@@ -62,7 +61,7 @@ def _of_member(layer: nn.Module, scales: dict[str, Tensor], member: int) -> dict
 
     A weight is a sum of independent numbers, each times a factor and a share: so variances take the squares of these.
     """
-    squared = deepcopy(layer)
+    squared = copy_of(layer)
     for own, parameter in squared.named_parameters():
         parameter.copy_(scales[own].square() if own in scales else parameter.square())
     return {part: values.sqrt() for part, values in squared.member_tensors(member).items() if part in scales}  # type: ignore[operator]

@@ -53,8 +53,8 @@ class Model(nn.Module):
             `default_prior`: for them, only what is named here has a prior, and None is a flat one.
 
     Raises:
-        InputError: a network that is not a module, or a likelihood that is not a `Likelihood`; when the priors are first
-            asked for, a prior that is for nothing.
+        InputError: a network that is not a module, or a likelihood that is not a `Likelihood`. When the priors are
+            first asked for: a prior that is for nothing.
     """
 
     def __init__(
