@@ -137,8 +137,8 @@ def test_fit_scores_a_binary_network_as_two_classes() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     run = Training(MAP(learning_rate=0.1), lambda: Model(net, Bernoulli()), data, epochs=8, batch_size=16)
     list(run.steps())
-    logits = predict(MAP(), run.state, data.normalise(data.validation.images)).flatten()
-    labels = data.validation.labels.float()
+    logits = predict(MAP(), run.state, data.normalise(data.validation.images)).double().flatten()
+    labels = data.validation.labels.double()
     loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
     assert run.history[-1]["validation_nll"] == pytest.approx(float(loss), rel=1e-5)
     assert run.history[-1]["validation_accuracy"] == float(((logits > 0) == labels.bool()).double().mean()) > 0.9
