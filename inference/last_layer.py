@@ -195,7 +195,7 @@ def _follows(last: LastLayer, x: Tensor, outputs: Tensor) -> bool:
     inputs, _, _ = last.rows(x)
     source = torch.Generator().manual_seed(0)
     scale = max(1.0, *(float(value.abs().max()) for value in kept.values()))
-    noise = torch.randn(last.layer.out_features, inputs.shape[1], generator=source, dtype=torch.float64)
+    noise = torch.randn(len(next(iter(kept.values()))), inputs.shape[1], generator=source, dtype=torch.float64)
     change = (scale * noise).to(inputs)
     last.shift(change)
     found = last.network(x)
@@ -243,7 +243,7 @@ def _with_plain_layer(network: nn.Module, name: str) -> nn.Module:
     example = next(layer.parameters())
     layer(torch.zeros(1, layer.in_features, dtype=example.dtype, device=example.device))  # hooks make the weight now
     sizes, options = (layer.in_features, layer.out_features, layer.bias is not None), {"dtype": example.dtype}
-    plain = nn.utils.skip_init(nn.Linear, *sizes, device=example.device, **options)  # type: ignore[arg-type]
+    plain = nn.utils.skip_init(nn.Linear, *sizes, device=example.device, **options)
     for part in ("weight", "bias") if layer.bias is not None else ("weight",):
         getattr(plain, part).copy_(getattr(layer, part))
     if not name:
