@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bayes_share.inference import IVON, MAP, SVI, SWAG, Batch, DeepEnsemble, Inf
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.models.program import pyro_model
+from bayes_share.priors import Rules
 from bayes_share.sharing import ensemble
 from benchmarks.measure import Spread, peak_bytes, time_ratios
 from benchmarks.report import about, table
@@ -53,21 +55,22 @@ AIMS = {
 """Of the time, and of the peak memory at batch 128."""
 
 
-def build(model: str, is_ensemble: bool, device: torch.device) -> Model:
-    """A network for CIFAR-10, or an ensemble of it whose factors alone are latent."""
+def build(model: str, is_ensemble: bool, device: torch.device, factors_alone: bool = False) -> Model:
+    """A network for CIFAR-10, or an ensemble of it, of which the factors alone may be latent."""
     torch.manual_seed(0)
     network = build_network(model, num_classes=10, in_channels=3, image_size=(32, 32))
     if not is_ensemble:
         return Model(network).to(device)
-    factors_alone = {lambda site: site.kind != "factor": None}
-    return Model(ensemble(network, MEMBERS, init="normal", strategy="tile"), priors=factors_alone).to(device)
+    points: Rules = {lambda site: site.kind != "factor": None} if factors_alone else {}
+    return Model(ensemble(network, MEMBERS, init="normal", strategy="tile"), priors=points).to(device)
 
 
 def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> dict[str, Callable[[], object]]:
     """A function that takes a step, for each algorithm."""
     found: dict[str, Callable[[], object]] = {}
     for name, algorithm in (ON_AN_ENSEMBLE if is_ensemble else ON_A_NETWORK).items():
-        state = algorithm.init(lambda: build(model, is_ensemble, device), NUM_DATA, NUM_STEPS)
+        is_svi = isinstance(algorithm, SVI)  # for others a rule would take the place of the decay
+        state = algorithm.init(partial(build, model, is_ensemble, device, is_svi), NUM_DATA, NUM_STEPS)
         found[name] = lambda algorithm=algorithm, state=state: algorithm.step(state, batch)
     if not is_ensemble:
         found["Pyro alone (AutoNormal)"] = pyro_alone(build(model, is_ensemble, device), batch)

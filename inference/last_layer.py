@@ -54,6 +54,7 @@ class LastLayer:
             width = parameter.shape[1] if parameter.ndim == 2 else 1
             parameter.add_(change[:, :width].reshape(parameter.shape))
             change = change[:, width:]
+        torch.clear_autocast_cache()  # which keeps weights in low precision, and does not see that they change
 
     @torch.no_grad()
     def rows(self, x: Tensor) -> tuple[Float[Tensor, "row input"], Tensor, int]:
@@ -163,7 +164,9 @@ def _find(network: nn.Module, x: Tensor) -> tuple[str, Tensor]:
         outputs = network(x)
     if call.name is None:
         raise InputError("the network has no linear layer that the data reach, so no last layer to approximate")
-    are_its = outputs.numel() == call.outputs.numel() and torch.equal(outputs.flatten(), call.outputs.flatten())
+    are_its = outputs.numel() == call.outputs.numel() and torch.equal(
+        outputs.flatten().double(), call.outputs.flatten().double()
+    )
     if not are_its or len(outputs) != len(x):
         raise InputError(
             f"the outputs of the last linear layer, {_called(call.name)}, are not those of the network: a last-layer "
@@ -195,15 +198,18 @@ def _follows(last: LastLayer, x: Tensor, outputs: Tensor) -> bool:
     inputs, _, _ = last.rows(x)
     source = torch.Generator().manual_seed(0)
     scale = max(1.0, *(float(value.abs().max()) for value in kept.values()))
-    noise = torch.randn(last.layer.out_features, inputs.shape[1], generator=source, dtype=torch.float64)
+    noise = torch.randn(len(next(iter(kept.values()))), inputs.shape[1], generator=source, dtype=torch.float64)
     change = (scale * noise).to(inputs)
     last.shift(change)
-    found = last.network(x)
+    with _last_call(last.network) as call:
+        found = last.network(x)
     for part, value in last.unknown.items():
         value.copy_(kept[part])
+    torch.clear_autocast_cache()
     expected = outputs.double().flatten() + (inputs.double() @ change.double().T).flatten()
     size = outputs.double().abs().flatten() + (inputs.double().abs() @ change.double().abs().T).flatten()
-    rounding = _ROUNDING.get(found.dtype, max(_LEAST_ROUNDING, 8 * torch.finfo(found.dtype).eps))
+    dtype = call.outputs.dtype  # not the outputs', which may be converted
+    rounding = _ROUNDING.get(dtype, max(_LEAST_ROUNDING, 8 * torch.finfo(dtype).eps))
     return bool(((found.double().flatten() - expected).abs() <= rounding * size + 1e-30).all())
 
 
@@ -239,7 +245,7 @@ def _with_plain_layer(network: nn.Module, name: str) -> nn.Module:
     example = next(layer.parameters())
     layer(torch.zeros(1, layer.in_features, dtype=example.dtype, device=example.device))  # hooks make the weight now
     sizes, options = (layer.in_features, layer.out_features, layer.bias is not None), {"dtype": example.dtype}
-    plain = nn.utils.skip_init(nn.Linear, *sizes, device=example.device, **options)  # type: ignore[arg-type]
+    plain = nn.utils.skip_init(nn.Linear, *sizes, device=example.device, **options)
     for part in ("weight", "bias") if layer.bias is not None else ("weight",):
         getattr(plain, part).copy_(getattr(layer, part))
     if not name:

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -77,7 +77,7 @@ class NamedPriors:
             return torch.zeros(())
         terms = [term.log_density() for term in self._terms]
         total = torch.stack([term.to(terms[0]) for term in terms]).sum()
-        (-scale * total).backward()  # type: ignore[no-untyped-call]
+        (-scale * total).backward()
         return total.detach()
 
 
@@ -102,7 +102,8 @@ def _checked(latent: Latent) -> "Distribution":
     Raises:
         InputError: one under which a point estimate is not possible.
     """
-    prior, name = latent.prior, latent.site.name
+    prior: Any = latent.prior
+    name = latent.site.name
     if isinstance(prior, Hierarchical):
         raise InputError(
             f"the prior of {name} is hierarchical: its density is unbounded where the scale goes to 0, so there is no "
@@ -113,7 +114,7 @@ def _checked(latent: Latent) -> "Distribution":
             f"the prior of {name} is not over all real numbers, through which a point estimate moves: give it one that "
             f"is, such as Normal, Laplace or Cauchy, or use svi, sghmc or nuts"
         )
-    return of_each_number(prior)
+    return cast("Distribution", of_each_number(prior))
 
 
 def _is_joinable(prior: "Distribution") -> bool:
@@ -131,7 +132,8 @@ def _joined(priors: "list[Distribution]") -> "Distribution":
         torch.cat([_precise(getattr(prior, name)).flatten() for prior in priors]) for name in ("loc", "scale")
     )
     # What is no number is reported with the loss, by name and step.
-    return type(priors[0])(loc, scale, validate_args=False)  # type: ignore[call-arg]
+    family: Any = type(priors[0])
+    return cast("Distribution", family(loc, scale, validate_args=False))
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -126,5 +126,5 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
 
 def _count(norm: nn.Module, inputs: Any) -> None:
     """Count a call of an instance norm, which torch does not, and weigh it as one of so many."""
-    norm.num_batches_tracked.add_(1)  # type: ignore[operator, union-attr]
+    norm.num_batches_tracked.add_(1)  # type: ignore[operator]
     norm.momentum = 1 / float(norm.num_batches_tracked)  # type: ignore[assignment, arg-type]

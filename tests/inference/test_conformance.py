@@ -142,12 +142,14 @@ def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -
 @ALL
 @pytest.mark.parametrize("batch_size", [1, 7, 39, 40, 1000])
 def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, batch_size: int) -> None:
-    run = training(case, form, norm=case.norm, dropout=0.2, dtype=torch.float64)
+    # Not a training, whose images are of float32.
+    build = form_builder(case, form, norm=case.norm, dropout=0.2, dtype=torch.float64)
+    state = case.algorithm.init(build, len(digits().train), 30)
     x, y = train_batch(digits(), torch.arange(case.batch_size))
     for _ in range(2):
-        case.algorithm.step(run.state, (x.double(), y))
-    expected = predict(case.algorithm, run.state, images().double(), num_samples=2)
-    found = predict(case.algorithm, run.state, images().double(), num_samples=2, batch_size=batch_size)
+        case.algorithm.step(state, (x.double(), y))
+    expected = predict(case.algorithm, state, images().double(), num_samples=2)
+    found = predict(case.algorithm, state, images().double(), num_samples=2, batch_size=batch_size)
     assert found.shape == (2, form.members * case.networks, 40, 10)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

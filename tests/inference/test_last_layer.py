@@ -285,3 +285,16 @@ def test_outputs_may_have_another_form_than_the_layers() -> None:
     close(covariance(found), covariance(finished(Net(plainly), Gaussian(0.5), y=y)), 1e-12)
     squeezed = finished(Net(lambda net, h: net.head(h)[:, 0], nn.Linear(5, 1)), Gaussian(0.5), y=y[:, 0])
     close(covariance(squeezed), covariance(finished(Net(plainly, nn.Linear(5, 1)), Gaussian(0.5), y=y[:, :1])), 1e-12)
+
+
+@pytest.mark.parametrize("use", [plainly, lambda net, h: net.head(h).float()], ids=["as it is", "converted"])
+def test_products_of_low_precision_are_no_reason_to_refuse(use: Any) -> None:
+    x = inputs().float()
+    state = ALGORITHM.init(lambda: Model(Net(use)), 12, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        ALGORITHM.check(state, (x[:4], labels()[:4]))
+        ALGORITHM.finish(state, [(x, labels())])
+    close(covariance(state), covariance(finished(Net(plainly))).float(), 0.05)
+    bad = ALGORITHM.init(lambda: Model(Net(weight_read)), 12, 1)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="in proportion"):
+        ALGORITHM.check(bad, (x[:4], labels()[:4]))
