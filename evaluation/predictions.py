@@ -194,7 +194,8 @@ def write_draws(
         arrays["features"] = features.numpy(force=True)
     if labels is not None:
         arrays["labels"] = _checked_labels(labels, torch.Size(first.shape), likelihood).numpy(force=True)
-    arrays["likelihood"] = np.array(likelihood)
+    if likelihood != "categorical":  # which a file without a name is
+        arrays["likelihood"] = np.array(likelihood)
     with replacing(path) as file, ZipFile(file, "w") as archive:
         write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
         for name, array in arrays.items():
@@ -257,7 +258,7 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind
     if missing:
         held = ", ".join(there) or "nothing"
         raise InputError(f"{path}: no predictions without the array {' and '.join(missing)}; it holds {held}")
-    likelihood = str(arrays.pop("likelihood", "categorical"))  # files of earlier versions name none
+    likelihood = str(arrays.pop("likelihood", "categorical"))
     for name, array in arrays.items():
         if array.dtype != _DTYPES[name]:
             raise InputError(f"{path}: {name} must be {_DTYPES[name]}, and are {array.dtype}")

@@ -191,6 +191,8 @@ def test_all_forms_come_back_from_the_file(shape: tuple[int, ...], dtype: torch.
     assert torch.equal(read.logits, logits.reshape(4, 2, 30, -1))
     assert torch.equal(read.labels, labels.long().squeeze(-1))
     assert score(read) == score(written)
+    np.savez(tmp_path / "c.npz", logits=read.logits.numpy(), labels=read.labels.numpy(), likelihood="bernoulli")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()
     write_draws(tmp_path / "b.npz", iter(logits), 4, labels, likelihood="bernoulli")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert read_outputs(tmp_path / "b.npz").likelihood == "bernoulli"

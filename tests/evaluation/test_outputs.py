@@ -34,7 +34,7 @@ def test_outputs_without_labels_come_back(tmp_path: Path) -> None:
     assert type(found) is Outputs
     assert torch.equal(found.logits, written.logits)
     assert found.features is None
-    with pytest.raises(InputError, match=r"no predictions without the array labels; it holds logits, likelihood$"):
+    with pytest.raises(InputError, match=r"no predictions without the array labels; it holds logits$"):
         read_predictions(tmp_path / "o.npz")
 
 
@@ -118,8 +118,7 @@ def test_draws_are_written_as_they_come(tmp_path: Path) -> None:
 def test_the_bytes_are_those_of_numpy(tmp_path: Path) -> None:
     predictions = make()
     write_predictions(tmp_path / "ours.npz", predictions)
-    arrays = {"logits": predictions.logits.numpy(), "labels": predictions.labels.numpy()}
-    np.savez(tmp_path / "numpy.npz", **arrays, likelihood=np.array("categorical"))
+    np.savez(tmp_path / "numpy.npz", logits=predictions.logits.numpy(), labels=predictions.labels.numpy())
     assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
 
 
