@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.checks import check_tensor
 
 Record = TypeVar("Record")
 
@@ -56,6 +57,7 @@ def binary_labels(labels: Shaped[Tensor, "*shape"], num_images: int, num_labels:
     Raises:
         InputError: another shape, or a label that is neither 0 nor 1; says where.
     """
+    check_tensor("labels", labels)
     allowed = {(num_images, num_labels)} | ({(num_images,)} if num_labels == 1 else set())
     if tuple(labels.shape) not in allowed:
         wanted = " or ".join(str(list(shape)) for shape in sorted(allowed))

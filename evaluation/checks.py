@@ -18,6 +18,20 @@ LOGIT_AXES = ("draw", "member", "image", "class")
 _SUM_TOLERANCE = 1e-3
 
 
+def check_tensor(what: str, values: object) -> None:
+    """Check that something is a tensor.
+
+    Args:
+        what: its name, in the plural.
+        values: what was handed in.
+
+    Raises:
+        InputError: it is not, such as an array of numpy.
+    """
+    if not isinstance(values, Tensor):
+        raise InputError(f"{what} must be a tensor, not {type(values).__name__}: torch.as_tensor makes one of an array")
+
+
 def check_logits(logits: Tensor, first_draw: int = 0) -> None:
     """Check that logits are ``[draw, member, image, class]`` with two classes or more, and that every one is finite.
 
@@ -80,6 +94,7 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
         raise InputError(
             f"labels must be int64, and are {_name(labels.dtype)}: they are classes; regression cannot be evaluated yet"
         )
+    check_tensor("labels", labels)
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, and are {_name(labels.dtype)}")
     if labels.ndim != 1:
@@ -167,6 +182,7 @@ def check_scores(what: str, scores: Tensor) -> None:
 
 
 def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
+    check_tensor(what, values)
     if not values.is_floating_point():
         raise InputError(f"{what} must be floating point, and are {_name(values.dtype)}")
     if values.ndim != len(axes) or not values.numel():

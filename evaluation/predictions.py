@@ -15,7 +15,13 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
-from bayes_share.evaluation.checks import check_binary_logits, check_features, check_labels, check_logits
+from bayes_share.evaluation.checks import (
+    check_binary_logits,
+    check_features,
+    check_labels,
+    check_logits,
+    check_tensor,
+)
 from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
 from bayes_share.models.likelihood import image_parts, mixture_log_probs
@@ -50,6 +56,7 @@ class Outputs:
 
     def __post_init__(self) -> None:
         check_likelihood(self.likelihood)
+        check_tensor("logits", self.logits)
         if self.logits.dtype != torch.float32:
             raise InputError(f"logits must be float32, and are {str(self.logits.dtype).removeprefix('torch.')}")
         if self.likelihood == "bernoulli":

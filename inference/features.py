@@ -71,13 +71,14 @@ def linear_calls() -> Iterator[list[Call]]:
     """A list that every call of a linear layer is appended to, of whatever network, for as long as this lasts.
 
     A hook for all modules, since members may be computed by modules that are made at the call. Only layers whose
-    outputs could be those of a network, ``[row, output]``, are listed.
+    outputs could be those of a network, ``[row, output]``, are listed, with copies: a network may change either in place
+    afterwards.
     """
     calls: list[Call] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, nn.Linear) and output.ndim == 2:
-            calls.append((inputs[0], output))
+            calls.append((inputs[0].clone(), output.clone()))
 
     handle = register_module_forward_hook(note)
     try:

@@ -111,7 +111,7 @@ class Model(nn.Module):
 
         A likelihood of its own, to be used at any time: the model's stays as it is. Gradients pass to the values.
         """
-        own = dict(self.likelihood.named_parameters(prefix="likelihood", remove_duplicate=False))
+        own: dict[str, Tensor] = dict(self.likelihood.named_parameters("likelihood", remove_duplicate=False))
         own |= dict(self.likelihood.named_buffers(prefix="likelihood", remove_duplicate=False))
         if not own.keys() & values.keys():
             return self.likelihood
