@@ -71,8 +71,8 @@ def linear_calls() -> Iterator[list[Call]]:
     """A list that every call of a linear layer is appended to, of whatever network, for as long as this lasts.
 
     A hook for all modules, since members may be computed by modules that are made at the call. Only layers whose
-    outputs could be those of a network, ``[row, output]``, are listed, with copies: a network may change either in place
-    afterwards.
+    outputs could be those of a network, ``[row, output]``, are listed, with copies: a network may change either in
+    place afterwards.
     """
     calls: list[Call] = []
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from algorithms import CASES, FORMS, Case, Form, case_training, digits, form_bui
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.inference import MAP, Training, predict, predict_with_features
+from bayes_share.inference import MAP, Training, fit_tensors, predict, predict_with_features
 from bayes_share.inference.features import last_inputs, linear_calls
 from bayes_share.layers.way import computing
 from bayes_share.models.model import Model
@@ -139,3 +140,26 @@ def test_a_compiled_network_and_autocast_give_them_too() -> None:
     assert compiled is not None
     assert compiled.dtype == torch.float32
     torch.testing.assert_close(plain, compiled)
+
+
+@pytest.mark.parametrize("changed", ["inputs", "outputs"])
+def test_a_change_in_place_after_the_last_layer_is_not_taken_for_it(changed: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.body(x)
+            z = self.head(h)
+            (h if changed == "inputs" else z).mul_(-10)
+            return z
+
+    x = torch.randn(7, 6)
+    net = Net()
+    state: Any = fit_tensors(MAP(), Model(net), x, torch.zeros(7).long(), 0)
+    _, features = predict_with_features(MAP(), state, x)
+    if changed == "outputs":
+        assert features is None
+    else:
+        torch.testing.assert_close(features, nn.functional.normalize(net.body(x), dim=-1).detach()[None])
