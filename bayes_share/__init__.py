@@ -45,6 +45,7 @@ _PUBLIC = {
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "predict": "bayes_share.inference.predict",
+    "pointwise_log_lik": "bayes_share.inference.pointwise",
     "posterior_samples": "bayes_share.inference.posterior",
     "read_predictions": "bayes_share.evaluation.predictions",
     "score": "bayes_share.evaluation.scores",

@@ -13,6 +13,7 @@ from bayes_share.inference.map import MAP
 from bayes_share.inference.mc_dropout import MCDropout
 from bayes_share.inference.norms import reestimate_norms
 from bayes_share.inference.nuts import NUTS
+from bayes_share.inference.pointwise import pointwise_log_lik
 from bayes_share.inference.posterior import posterior_samples
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.sghmc import SGHMC
@@ -57,6 +58,7 @@ __all__ = [
     "factor_draws",
     "fit",
     "fit_tensors",
+    "pointwise_log_lik",
     "posterior_samples",
     "predict",
     "predict_draws",

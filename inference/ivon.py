@@ -66,7 +66,8 @@ class IVON(GradientOptions):
             follows on priors, of what has none of its own.
         factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
         norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
-        hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer.
+        hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer. The
+            loss of an example is the sum over its positions (tokens, pixels), so scale it with their number.
         factor_hess_init: the same for the rank-1 factors.
         beta1: how much of the averaged gradient each step keeps.
         beta2: how much of the Hessian each step keeps; what is not far from 1 learns it in fewer steps, with noise.

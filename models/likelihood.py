@@ -164,6 +164,10 @@ class Categorical(Likelihood):
         check_among(known, 0, classes - 1, f"the network has {classes} outputs, one for each class{hint}")
         return targets
 
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"class_axis={self.class_axis}, ignore_index={self.ignore_index}"
+
     def class_logits(
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch class"] | None:
