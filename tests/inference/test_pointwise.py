@@ -40,20 +40,16 @@ def build() -> Model:
 def test_a_learned_noise_is_that_of_the_draw(algorithm: Inference[Any]) -> None:
     x, y = data()
     state = fit_tensors(algorithm, build, x, y, 12)
+    ranks = {"weight": 2, "bias": 1, "likelihood.log_noise": 0}
     draws = {
-        name: values.reshape(4, -1, *values.shape[values.ndim - rank :])
-        for name, values, rank in _ranked(algorithm, state)
+        name: values.reshape(4, -1, *values.shape[values.ndim - ranks[name] :])
+        for name, values in posterior_samples(algorithm, state, 4).items()
     }
     sd = draws["likelihood.log_noise"].exp()[..., None]
     loc = torch.einsum("ni,dmi->dmn", x, draws["weight"][:, :, 0]) + draws["bias"]
     expected = -0.5 * ((y - loc) / sd).square() - sd.log() - 0.5 * math.log(2 * math.pi)
     found = pointwise_log_lik(algorithm, state, x, y, 4, batch_size=3)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
-
-
-def _ranked(algorithm: Inference[Any], state: Any) -> list[tuple[str, Tensor, int]]:
-    ranks = {"weight": 2, "bias": 1, "likelihood.log_noise": 0}
-    return [(name, values, ranks[name]) for name, values in posterior_samples(algorithm, state, 4).items()]
 
 
 def test_members_and_ignored_positions() -> None:
@@ -67,5 +63,11 @@ def test_members_and_ignored_positions() -> None:
     expected = log_probs.gather(-1, y.clamp(min=0).expand(2, -1, -1)[..., None])[..., 0].masked_fill(y < 0, 0).sum(-1)
     torch.testing.assert_close(found[0], expected.detach())
     assert bool((found[0, :, 0] == 0).all())
-    with pytest.raises(InputError, match="6 inputs and 5 targets do not go together"):
-        pointwise_log_lik(MAP(), state, x, y[:5])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_inputs_and_targets_that_do_not_go_together_are_refused() -> None:
+    x, y = data()
+    state = fit_tensors(SVI(), build, x, y, 1)
+    with pytest.raises(InputError, match="11 inputs and 10 targets do not go together"):
+        pointwise_log_lik(SVI(), state, x, y[:10])
