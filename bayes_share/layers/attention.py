@@ -1,7 +1,7 @@
 """Rank-1 attention: own factors for each of its four projections."""
 
 import math
-from typing import TypeAlias, Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn

@@ -16,8 +16,8 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose2d,
     Rank1ConvTranspose3d,
 )
-from bayes_share.layers.embedding import Rank1Embedding
 from bayes_share.layers.copying import check_initialised
+from bayes_share.layers.embedding import Rank1Embedding
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.linear import Rank1Linear

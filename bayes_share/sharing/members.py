@@ -262,8 +262,8 @@ def ensemble(
     gets rank-1 factors and a bias for each member. Everything else is shared. The network handed in is left alone; it
     may share weights within itself already (`share_layers`, `share_groups`): each member's factors multiply into those.
     By default the members start near the network, and know what it knows. To train from scratch, name a start of larger
-    noise, such as ``init="normal"``: it makes the members differ more, and ruins a trained network. What is frozen stays
-    frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+    noise, such as ``init="normal"``: it makes the members differ more, and ruins a trained network. What is frozen
+    stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
 
     Args:
         net: any network whose inputs and outputs have the batch first, trained or not.
