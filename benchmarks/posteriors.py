@@ -30,7 +30,7 @@ from bayes_share.inference import (
     MCDropout,
     Training,
 )
-from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from benchmarks.report import about, table

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.models.likelihood import image_parts
+from bayes_share.models.mixture import image_parts
 
 _MOST_DRAWS = 16
 

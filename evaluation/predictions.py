@@ -24,7 +24,7 @@ from bayes_share.evaluation.checks import (
 )
 from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
-from bayes_share.models.likelihood import image_parts, mixture_log_probs
+from bayes_share.models.mixture import image_parts, mixture_log_probs
 
 _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 Kind = TypeVar("Kind", bound="Outputs")

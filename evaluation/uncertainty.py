@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.checks import check_logits
 from bayes_share.evaluation.predictions import Outputs
-from bayes_share.models.likelihood import image_parts
+from bayes_share.models.mixture import image_parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.preflight import prepare
-from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.seeding import seeded
 
 

@@ -12,7 +12,7 @@ from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
-from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.report.results import RunResults
 

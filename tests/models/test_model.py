@@ -8,7 +8,8 @@ from explicit import close, perturb
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Categorical, mixture_log_probs
+from bayes_share.models.likelihood import Categorical
+from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -19,7 +19,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation import Outputs, Predictions, read_outputs, read_predictions, score, write_predictions
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.inference import Training
-from bayes_share.models.likelihood import mixture_log_probs
+from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.probe import Probes, images_to_corrupt
 from bayes_share.run import load_run
 from bayes_share.run_folder import RunFolder
