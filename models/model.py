@@ -113,10 +113,11 @@ class Model(nn.Module):
         """
         own: dict[str, Tensor] = dict(self.likelihood.named_parameters("likelihood", remove_duplicate=False))
         own |= dict(self.likelihood.named_buffers(prefix="likelihood", remove_duplicate=False))
-        if not own.keys() & values.keys():
+        everywhere = under_all_names(self, values)
+        if not own.keys() & everywhere.keys():
             return self.likelihood
         # What a deep copy finds in its memo it does not copy.
-        return deepcopy(self.likelihood, {id(tensor): values.get(name, tensor) for name, tensor in own.items()})
+        return deepcopy(self.likelihood, {id(tensor): everywhere.get(name, tensor) for name, tensor in own.items()})
 
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.
@@ -151,8 +152,12 @@ class Model(nn.Module):
         in_network = sites_of(self.network, signs, prefix_of(self.network))
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
-        sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
-        return sites
+        of_network = set(self.network.parameters())
+        return sites | {
+            f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}")
+            for name, site in in_likelihood
+            if self.likelihood.get_parameter(name) not in of_network  # which is one parameter, and has its prior there
+        }
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""
