@@ -47,10 +47,11 @@ class Model(nn.Module):
             network.
         likelihood: of the targets given the outputs; `Categorical` unless given.
         priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
-            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"), or a predicate of a
-            `Site`; of those that choose a parameter the last one holds, and where there is none, `default_prior`. None
-            stands for no prior: the parameter is a point. Point estimates, and `IVON`, have a penalty in place of
-            `default_prior`: for them, only what is named here has a prior, and None is a flat one.
+            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied parameter is
+            chosen by any of its names), or a predicate of a `Site`; of those that choose a parameter the last one
+            holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a point. Point
+            estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named here has a
+            prior, and None is a flat one.
 
     Raises:
         InputError: a network that is not a module, or a likelihood that is not a `Likelihood`. When the priors are
@@ -154,7 +155,9 @@ class Model(nn.Module):
         sites = {f"network.{name}": site for name, site in in_network}
         of_network = set(self.network.parameters())
         return sites | {
-            f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}")
+            f"likelihood.{name}": replace(
+                site, name=f"likelihood.{site.name}", names=tuple(f"likelihood.{name}" for name in site.names)
+            )
             for name, site in in_likelihood
             if self.likelihood.get_parameter(name) not in of_network  # which is one parameter, and has its prior there
         }
