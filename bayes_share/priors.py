@@ -288,4 +288,4 @@ def _chooses(selector: Selector, site: Site) -> bool:
         return selector(site)
     if selector in (*get_args(ParameterKind), *get_args(Role)):
         return selector in (site.kind, site.role)
-    return fnmatchcase(site.name, selector)
+    return any(fnmatchcase(name, selector) for name in site.names)

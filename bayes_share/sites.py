@@ -27,6 +27,7 @@ class Site:
             mixture, how many templates; 1 where it is no sum.
         signs: +1 or -1, as its numbers were when the model was made, for rank-1 factors; 1 for anything else. Of its
             shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and with its dtype and device.
+        names: all that it has in the user's network, the first one included: a tied parameter has several.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Site:
     role: Role
     fan_in: int
     signs: Tensor
+    names: tuple[str, ...]
 
     @property
     def members(self) -> int:
@@ -53,6 +55,9 @@ def sites_of(
         role: of all; None: by what each is.
     """
     kinds = parameter_kinds(network)
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name.removeprefix(prefix))
     seen: set[nn.Parameter] = set()
     for module_name, module in network.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
@@ -69,6 +74,7 @@ def sites_of(
                     of_module := role or _role(module, own, kind),
                     _fan_in(module, own) if of_module in ("weight", "mix") else 1,
                     signs[name].to(parameter) if name in signs else parameter.new_ones(()).expand(parameter.shape),
+                    tuple(names[parameter]),
                 ),
             )
 

@@ -22,7 +22,7 @@ from bayes_share.sharing.strategy import largest_difference, rounding, trial_val
 
 _log = logging.getLogger(__name__)
 
-_EXAMPLES = 4  # of which one alone must give what it gives among the others
+_EXAMPLES = 4  # where one is given; a network may take batches of one size only
 _DRAWS = 16  # that may be the same by chance; under masks of probability 1/2 two are enough, nearly always
 _EQUAL = 1e-5  # of the largest output: what two runs of the same computation may differ by
 
@@ -43,7 +43,9 @@ def check_draws(model: Model, x: Tensor) -> None:
             would not be the same for all examples, or draws that are all the same.
     """
     parameter = next(model.parameters())
-    x = x[torch.arange(_EXAMPLES) % len(x)].to(parameter if x.is_floating_point() else parameter.device)
+    x = (x if len(x) > 1 else x.repeat_interleave(_EXAMPLES, 0)).to(
+        parameter if x.is_floating_point() else parameter.device
+    )
     trial = copy_of(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):
@@ -91,15 +93,16 @@ def _random_module(model: Model, x: Tensor, places: Sequence[Place]) -> str | No
 
 def _check_masks(model: Model, x: Tensor, places: Sequence[Place]) -> None:
     """Raise an InputError where masks are not the same for all examples, or make no difference."""
+    order = torch.arange(len(x), device=x.device).roll(1)
 
     def draw(sample: int, of: Sequence[Place], x: Tensor = x) -> Tensor:
         with masked(model, sample, len(x), of), seeded("dropout trial"):
             return model(x)
 
     def mixes(of: Sequence[Place]) -> bool:
-        together, apart = draw(0, of), torch.cat([draw(0, of, x[:1]), draw(0, of, x[1:])], 1)
-        difference = largest_difference(together, apart)
-        return difference is None or not difference < rounding(together)
+        outputs, moved = draw(0, of), draw(0, of, x[order])  # each example in another's place
+        difference = largest_difference(outputs[:, order], moved)
+        return difference is None or not difference < rounding(outputs)
 
     if mixes(places) and not mixes([]):
         guilty = next((place.name for place in places if mixes([place])), ", ".join(place.name for place in places))

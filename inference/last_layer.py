@@ -17,7 +17,6 @@ from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
 
-_FEW = 4  # examples that show what the last layer is
 _ROUNDING = {torch.float64: 1e-6}
 _LEAST_ROUNDING = 1e-3  # of any other dtype, also where products are taken in TensorFloat-32
 
@@ -84,12 +83,12 @@ def find_last_layers(model: Model, x: Tensor) -> list[LastLayer]:
 
     Args:
         model: stays as it is.
-        x: examples, of which the first few are taken.
+        x: a few examples.
 
     Raises:
         InputError: there is no such layer, it is frozen, or the outputs do not follow it.
     """
-    x = x[:_FEW].to(next(model.parameters()).device)
+    x = x.to(next(model.parameters()).device)
     networks = _members(model)
     found = [_find(network, x) for network in networks]
     name = found[0][0]

@@ -1,6 +1,7 @@
 """What is looked at before the first step, so that no training is lost to it: data, targets, the network's outputs."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -61,12 +62,11 @@ def prepare(
 
 def _first_outputs(model: Model, first: Callable[[int], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
     """A few inputs, and the outputs for them in eval mode."""
-    few = first(min(_FEW, batch_size))
     with evaluating(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        try:
-            return few, model(few)
-        except InputError:
-            raise
-        except Exception:  # some networks take batches of one size only
-            batch = first(batch_size)
-            return batch, model(batch)
+        # Some networks take batches of one size only: that of a step, or a member's part of it.
+        for size in (min(_FEW, batch_size), max(1, batch_size // model.ensemble_size)):
+            few = first(size)
+            with suppress(Exception):
+                return few, model(few)
+        batch = first(batch_size)
+        return batch, model(batch)

@@ -47,10 +47,11 @@ class Model(nn.Module):
             network.
         likelihood: of the targets given the outputs; `Categorical` unless given.
         priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
-            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"), or a predicate of a
-            `Site`; of those that choose a parameter the last one holds, and where there is none, `default_prior`. None
-            stands for no prior: the parameter is a point. Point estimates, and `IVON`, have a penalty in place of
-            `default_prior`: for them, only what is named here has a prior, and None is a flat one.
+            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied parameter is
+            chosen by any of its names), or a predicate of a `Site`; of those that choose a parameter the last one
+            holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a point. Point
+            estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named here has a
+            prior, and None is a flat one.
 
     Raises:
         InputError: a network that is not a module, or a likelihood that is not a `Likelihood`. When the priors are
@@ -113,10 +114,11 @@ class Model(nn.Module):
         """
         own: dict[str, Tensor] = dict(self.likelihood.named_parameters("likelihood", remove_duplicate=False))
         own |= dict(self.likelihood.named_buffers(prefix="likelihood", remove_duplicate=False))
-        if not own.keys() & values.keys():
+        everywhere = under_all_names(self, values)
+        if not own.keys() & everywhere.keys():
             return self.likelihood
         # What a deep copy finds in its memo it does not copy.
-        return deepcopy(self.likelihood, {id(tensor): values.get(name, tensor) for name, tensor in own.items()})
+        return deepcopy(self.likelihood, {id(tensor): everywhere.get(name, tensor) for name, tensor in own.items()})
 
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.
@@ -151,8 +153,14 @@ class Model(nn.Module):
         in_network = sites_of(self.network, signs, prefix_of(self.network))
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
-        sites |= {f"likelihood.{name}": replace(site, name=f"likelihood.{site.name}") for name, site in in_likelihood}
-        return sites
+        of_network = set(self.network.parameters())
+        return sites | {
+            f"likelihood.{name}": replace(
+                site, name=f"likelihood.{site.name}", names=tuple(f"likelihood.{name}" for name in site.names)
+            )
+            for name, site in in_likelihood
+            if self.likelihood.get_parameter(name) not in of_network  # which is one parameter, and has its prior there
+        }
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
         """The targets that go with the outputs of ``forward(x, feed)``."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
+from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, around, scaled_by_fan_in, standard_rules
 from bayes_share.sharing import ensemble
@@ -349,3 +350,20 @@ def test_a_prior_around_one_or_the_sign() -> None:
     assert bool((loc_of(found["r"]) == 1).all())
     assert torch.equal(loc_of(found["s"]), found["s"].site.signs)
     assert int((found["s"].site.signs < 0).sum()) > 0
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_tied_parameter_is_chosen_by_any_of_its_names(members: int) -> None:
+    network = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
+    network[1].weight = network[0].weight
+    found = latents(ensemble(network, members) if members > 1 else network, {"1.*": dist.Normal(0.0, 0.3)})
+    assert found["0.weight"].prior.base_dist.scale.unique().item() == pytest.approx(0.3)
+
+
+def test_a_tied_parameter_of_a_likelihood_is_chosen_by_any_of_its_names() -> None:
+    likelihood = Gaussian(1.0, learned=True)
+    likelihood.of_pixels = likelihood.log_noise
+    model = Model(nn.Linear(4, 4), likelihood, priors={"likelihood.log_noise": dist.Normal(0.0, 0.3)})
+    assert "likelihood.log_noise" in model.named_in_priors()
+    model = Model(nn.Linear(4, 4), likelihood, priors={"likelihood.of_*": dist.Normal(0.0, 0.3)})
+    assert "likelihood.log_noise" in model.named_in_priors()

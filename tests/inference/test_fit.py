@@ -6,15 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference import MAP, SGHMC, Inference, fit, fit_tensors, predict
+from bayes_share.inference import (
+    MAP,
+    SGHMC,
+    SVI,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    fit,
+    fit_tensors,
+    predict,
+)
 from bayes_share.inference.base import StepInfo
 from bayes_share.inference.finite import Losses
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
 
 X = torch.linspace(-2, 2, 40)[:, None]
 ADAM = MAP(optimizer="adam", learning_rate=0.01)
@@ -88,3 +100,31 @@ def test_a_last_step_that_ruins_the_network_is_said_too() -> None:
     too_fast = MAP(learning_rate=1e38, weight_decay=1e3)
     with pytest.raises(RunError, match="after step 1 of 1 some parameters are no finite numbers"):
         fit(too_fast, classes(10), load_data("digits"), epochs=1, batch_size=None)
+
+
+class OfOneSize(nn.Module):
+    """A network that takes batches of one size only."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.view(self.size, 6))
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(
+    "algorithm", [MAP(), MAP(feed="split"), SVI(), MCDropout(), LastLayerLaplace(), DeepEnsemble(MCDropout(), 2)]
+)
+def test_a_network_may_take_batches_of_one_size_only(algorithm: Inference, members: int) -> None:
+    size = 12 // members if getattr(algorithm, "feed", "tile") == "split" else 12
+
+    def build() -> Model:
+        network = OfOneSize(size)
+        return Model(ensemble(network, members, init="normal") if members > 1 else network)
+
+    x, y = torch.randn(24, 6), torch.arange(24) % 3
+    state = fit_tensors(algorithm, build, x, y, 2, batch_size=12)
+    assert predict(algorithm, state, x, 2, batch_size=size).isfinite().all()

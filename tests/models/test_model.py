@@ -1,6 +1,7 @@
 """A model's axes and its likelihood, against loops over members, images and classes."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from explicit import close, perturb
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Categorical
+from bayes_share.models.likelihood import Categorical, Gaussian
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
@@ -103,3 +104,36 @@ def test_the_mixture_is_the_mean_of_the_probabilities(draws: int, members: int) 
 def test_the_mixture_keeps_the_log_of_what_is_too_small_for_a_float() -> None:
     logits = torch.tensor([[[[0.0, 2000.0]], [[0.0, 1000.0]]]])
     assert mixture_log_probs(logits)[0, 0].item() == pytest.approx(-1000 - math.log(2), abs=1e-9)
+
+
+class TwoNames(Gaussian):
+    """A noise that is known by two names."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, learned=True)
+        self.of_pixels = self.log_noise
+
+    def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.distribution(outputs).log_prob(targets.reshape(outputs.shape))
+
+    def distribution(self, outputs: Tensor) -> Any:
+        from pyro import distributions
+
+        return distributions.Normal(outputs, self.of_pixels.exp()).to_event(outputs.ndim - 2)
+
+
+def test_a_draw_of_a_tied_parameter_reaches_the_likelihood_under_each_of_its_names() -> None:
+    model = Model(nn.Linear(2, 1), TwoNames())
+    drawn = model.likelihood_with({"likelihood.log_noise": torch.tensor(2.0)})
+    assert drawn.log_noise == drawn.of_pixels == 2
+    assert model.likelihood.log_noise == 0
+
+
+def test_a_parameter_of_the_network_in_the_likelihood_is_one_parameter() -> None:
+    network = nn.Linear(2, 1)
+    network.log_noise = nn.Parameter(torch.tensor(0.0))
+    likelihood = Gaussian(1.0, learned=True)
+    likelihood.log_noise = network.log_noise
+    model = Model(network, likelihood)
+    assert [latent.site.name for latent in model.latents()] == ["weight", "bias", "log_noise"]
+    assert model.likelihood_with({"network.log_noise": torch.tensor(2.0)}).log_noise == 2
