@@ -61,6 +61,7 @@ def test_a_structured_guide_finds_the_exact_posterior_of_every_member(unchecked:
     assert misses(found, problem.mean_field())  # which an independent guide finds
 
 
+@pytest.mark.slow
 def test_a_students_t_guide_becomes_a_students_t_prior_where_there_are_no_data(unchecked: None) -> None:
     """The divergence is least, 0, where guide and prior are one."""
     model = Model(nn.Linear(2, 1, bias=False), Gaussian(1e6), {"weight": dist.StudentT(3.0, 1.0, 0.5)}).double()
