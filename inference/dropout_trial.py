@@ -93,7 +93,6 @@ def _random_module(model: Model, x: Tensor, places: Sequence[Place]) -> str | No
 
 def _check_masks(model: Model, x: Tensor, places: Sequence[Place]) -> None:
     """Raise an InputError where masks are not the same for all examples, or make no difference."""
-
     order = torch.arange(len(x), device=x.device).roll(1)
 
     def draw(sample: int, of: Sequence[Place], x: Tensor = x) -> Tensor:
