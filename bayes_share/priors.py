@@ -228,6 +228,8 @@ def _at_sites(sites: Sequence[Site], chosen: Mapping[str, Prior]) -> dict[str, "
         if site.name not in chosen:
             continue
         given = chosen[site.name]
+        if isinstance(given, type):
+            raise InputError(f"the prior of {site.name} is the class {given.__name__}: make a distribution of it")
         if callable(given) and not isinstance(given, TorchDistribution):
             given = given(site)
         if given is None or isinstance(given, Hierarchical):
@@ -243,9 +245,13 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
     Raises:
         InputError: one that is not of Pyro, is over more than a number, or does not broadcast to the site.
     """
+    from pyro.distributions import Delta
+
     shape = site.signs.shape
     if not hasattr(prior, "to_event"):
         raise InputError(f"the prior of {site.name} must be a distribution of pyro.distributions, not {prior!r}")
+    if isinstance(prior, Delta):
+        raise InputError(f"the prior of {site.name} is a point, under which nothing is learned: freeze the parameter")
     if prior.event_shape:
         raise InputError(
             f"the prior of {site.name} is over events of shape {list(prior.event_shape)}: give one of single numbers, "

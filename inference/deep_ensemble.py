@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, Inference, State, StepInfo
-from bayes_share.inference.draws import side_by_side
+from bayes_share.inference.draws import check_state, side_by_side
 from bayes_share.inference.map import MAP
 
 
@@ -77,4 +77,6 @@ class DeepEnsemble:
 
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""
+        for network in state.networks:
+            check_state(self.of, network)
         return side_by_side([self.of.draw(network, sample) for network in state.networks])

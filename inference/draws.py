@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from bayes_share.inference.base import Forward, Part
+from bayes_share.errors import InputError
+from bayes_share.inference.base import Forward, Inference, Part, State
 from bayes_share.models.model import Model
 
 
@@ -32,6 +34,21 @@ def drawn(
             return model.forward_with(values, x.to(device)) if values else model(x.to(device))
 
     return Forward(forward, (Part(model, values, scales),))
+
+
+def check_state(algorithm: Inference[Any], state: Any) -> None:
+    """Raise an InputError unless a state is one that the algorithm draws from."""
+    if not isinstance(state, State):
+        raise InputError(
+            f"predictions and draws take the state that fit gives, and {type(state).__name__} is none"
+            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
+        )
+    made = get_type_hints(type(algorithm).init).get("return")
+    if isinstance(made, type) and not isinstance(state, made):
+        raise InputError(
+            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} predicts with a {made.__name__}: "
+            f"hand in the algorithm that the state was trained with"
+        )
 
 
 def side_by_side(forwards: Sequence[Forward]) -> Forward:

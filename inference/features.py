@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from bayes_share.inference.base import Inference
+from bayes_share.inference.draws import check_state
 
 Call = tuple[Tensor, Tensor]
 """Inputs and outputs of a linear layer, ``[row, feature]`` and ``[row, output]``."""
@@ -42,6 +43,7 @@ def predict_with_features(
         Logits in at least float32 and features in float32, on the CPU; None for features where the outputs of the
         network are not those of a linear layer.
     """
+    check_state(algorithm, state)
     draws: list[Tensor] = []
     total: Tensor | None = None
     is_known = True

@@ -11,7 +11,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, Part
 from bayes_share.inference.draws import evaluating
-from bayes_share.inference.dropout import masked, place_dropout
+from bayes_share.inference.dropout import masked, place_dropout, places_of
 from bayes_share.inference.dropout_trial import check_draws
 from bayes_share.inference.map import MAP, MAPState
 from bayes_share.models.model import Model
@@ -67,7 +67,16 @@ class MCDropout(MAP):
         check_draws(state.model, batch[0])
 
     def draw(self, state: MAPState, sample: int) -> Forward:
-        """The network under the masks of this number."""
+        """The network under the masks of this number.
+
+        Raises:
+            InputError: a network in which nothing is dropped, as another algorithm's state may have.
+        """
+        if not places_of(state.model):
+            raise InputError(
+                "nothing is dropped in the network of this state, so all draws would be the same: train it with "
+                "MCDropout, which puts dropout where a network has none"
+            )
         device = next(state.model.parameters()).device
 
         def forward(x: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """Prediction with any algorithm."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Inference, State
+from bayes_share.inference.base import Inference
+from bayes_share.inference.draws import check_state
 
 
 def predict(
@@ -66,17 +67,7 @@ def predict_draws(
         InputError: no draw, another algorithm's state or something else in place of a state, or inputs that are not a
             tensor.
     """
-    if not isinstance(state, State):
-        raise InputError(
-            f"predict takes the state that fit gives, and {type(state).__name__} is none"
-            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
-        )
-    made = get_type_hints(type(algorithm).init).get("return")
-    if isinstance(made, type) and not isinstance(state, made):
-        raise InputError(
-            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} predicts with a {made.__name__}: "
-            f"hand in the algorithm that the state was trained with"
-        )
+    check_state(algorithm, state)
     if not isinstance(x, Tensor):
         raise InputError(f"inputs must be a tensor, not {type(x).__name__}: torch.as_tensor makes one of an array")
     if num_samples < 1:

@@ -5,6 +5,7 @@ from typing import Any
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
 
 from bayes_share.errors import InputError
+from bayes_share.inference.guides import of_one_number
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
 
@@ -14,10 +15,13 @@ def from_unbounded(latent: Latent) -> Transform | None:
     prior: Any = latent.prior
     if isinstance(prior, Hierarchical):
         return None
-    inner = prior.support
-    while isinstance(inner, constraints.independent):
-        inner = inner.base_constraint
-    return None if inner is constraints.real else biject_to(prior.support)
+    return None if of_one_number(prior.support) is constraints.real else biject_to(prior.support)
+
+
+@biject_to.register(constraints.MixtureSameFamilyConstraint)
+def _to_mixture(constraint: Any) -> Transform:
+    """Torch has none: what a mixture allows is what its components allow."""
+    return biject_to(constraint.base_constraint)
 
 
 def of_each_number(prior: Distribution) -> Any:

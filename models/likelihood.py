@@ -93,7 +93,7 @@ class Categorical(Likelihood):
             none, and every target is a class.
 
     Raises:
-        InputError: a class axis of 0, which is the batch's.
+        InputError: a class axis of 0, which is the batch's; anything else than whole numbers.
 
     >>> logits, labels = torch.zeros(1, 2, 3, 5), torch.tensor([[[0, 1, -100, -100, 2], [2, 2, 1, 0, 1]]])
     >>> Categorical(class_axis=1, ignore_index=-100).log_lik(logits, labels) / math.log(3)
@@ -102,6 +102,9 @@ class Categorical(Likelihood):
 
     def __init__(self, class_axis: int = -1, ignore_index: int | None = None) -> None:
         super().__init__()
+        for what, number in (("class_axis", class_axis), ("ignore_index", ignore_index)):
+            if not isinstance(number, int) and (what, number) != ("ignore_index", None):
+                raise InputError(f"{what} is a whole number, not {number!r}")
         if class_axis == 0:
             raise InputError("class_axis 0 is the axis of the batch: give -1, the last axis, or 1, torch's layout")
         self.class_axis = class_axis
@@ -272,6 +275,8 @@ class Gaussian(Likelihood):
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
         """Floating point, in their own precision where they have one."""
+        if targets.is_complex():
+            raise InputError("the targets are complex numbers, and must be real numbers")
         targets = finite(_one_to_one(targets, outputs))
         return targets if targets.is_floating_point() else targets.to(_precise(outputs).dtype)
 

@@ -54,8 +54,8 @@ class Model(nn.Module):
             prior, and None is a flat one.
 
     Raises:
-        InputError: a network that is not a module, or a likelihood that is not a `Likelihood`. When the priors are
-            first asked for: a prior that is for nothing.
+        InputError: a network that is not a module, a likelihood that is not a `Likelihood`, or priors that are no dict.
+            When the priors are first asked for: a prior that is for nothing.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Model(nn.Module):
         if not isinstance(likelihood, Likelihood | None):
             what = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
             raise InputError(f"a likelihood is an object such as Categorical(), not {what}")
+        if not isinstance(priors, Mapping):
+            raise InputError(f'priors are a dict of rules, such as {{"weight": prior}}, not {priors!r:.60}')
         self.network = network
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)

@@ -1,12 +1,24 @@
 """A deep ensemble is its networks, each trained as if it were alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from algorithms import SIZES, builder, digits, trained
 from states import differences
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, DeepEnsemble, Training, fit, predict
+from bayes_share.inference import (
+    MAP,
+    SVI,
+    DeepEnsemble,
+    Training,
+    fit,
+    fit_tensors,
+    posterior_samples,
+    predict,
+    predict_with_features,
+)
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
@@ -57,3 +69,19 @@ def test_one_model_is_not_enough_for_several_networks() -> None:
 def test_there_is_at_least_one_network(networks: int) -> None:
     with pytest.raises(InputError, match="at least 1 network"):
         DeepEnsemble(networks=networks)
+
+
+@pytest.mark.parametrize(
+    "take", [predict, predict_with_features, lambda algorithm, state, x: posterior_samples(algorithm, state)]
+)
+def test_states_of_another_algorithm_are_refused_in_deep_ensembles_too(take: Any) -> None:
+    x, y = torch.randn(6, 4), torch.arange(6) % 2
+    single, several = (
+        fit_tensors(algorithm, lambda: Model(torch.nn.Linear(4, 2)), x, y, 1)
+        for algorithm in (MAP(), DeepEnsemble(MAP(), 2))
+    )
+    for algorithm, state in ((SVI(), single), (DeepEnsemble(SVI(), 2), several)):
+        with pytest.raises(InputError, match="this state is a MAPState, and SVI predicts with a SVIState"):
+            take(algorithm, state, x)
+    with pytest.raises(InputError, match="Linear is none: call a network itself"):
+        take(SVI(), torch.nn.Linear(4, 2), x)

@@ -227,3 +227,9 @@ def test_what_has_no_mask_for_all_examples_is_refused() -> None:
     state = state_of(nn.Sequential(flat, nn.Flatten(0), nn.Unflatten(0, (-1, 6)), nn.Linear(6, 3)))
     with pytest.raises(InputError, match=r"on the first axis .* shape \[1, 48\]"):
         MCDropout().draw(state, 0)(inputs())
+
+
+def test_a_state_whose_network_drops_nothing_is_refused() -> None:
+    state = MAP().init(lambda: Model(perceptron()), 10, 1)
+    with pytest.raises(InputError, match="all draws would be the same: train it with MCDropout"):
+        predict(MCDropout(), state, inputs(), 2)

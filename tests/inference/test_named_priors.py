@@ -56,6 +56,9 @@ def mode(log_density: Callable[[Tensor], Tensor]) -> float:
 
 
 HEAVY_TAILS = {
+    "a mixture": dist.MixtureSameFamily(
+        dist.Categorical(torch.ones(2)), dist.Normal(torch.tensor([0.3, 0.3]), torch.tensor([0.1, 1.0]))
+    ),
     "laplace": dist.Laplace(torch.tensor(0.3), torch.tensor(0.3)),
     "laplace, at its kink": dist.Laplace(torch.tensor(0.3), torch.tensor(0.02)),
     "cauchy": dist.Cauchy(torch.tensor(0.3), torch.tensor(0.3)),

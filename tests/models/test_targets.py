@@ -58,6 +58,7 @@ REFUSED: dict[str, tuple[Likelihood, Any, int, str]] = {
     "halves": (Categorical(), CLASSES / 2, 2, "must be whole numbers, and one is 0.5"),
     "too many columns": (Categorical(), torch.zeros(8, 3).long(), 2, r"have shape \[3\], and must have shape \[\]"),
     "NaN": (Gaussian(), CLASSES.float().log(), 1, "4 of 8 targets hold NaN or infinity, the first is number 0"),
+    "complex": (Gaussian(), CLASSES + 1j, 1, "are complex numbers, and must be real"),
     "one label of two": (Bernoulli(), CLASSES, 2, r"have shape \[\], and must have shape \[2\]"),
 }
 
@@ -126,6 +127,10 @@ def test_several_labels_add_up() -> None:
 def test_classes_of_the_axis_that_was_named() -> None:
     with pytest.raises(InputError, match="class_axis 0 is the axis of the batch"):
         Categorical(class_axis=0)
+    with pytest.raises(InputError, match="class_axis is a whole number, not '1'"):
+        Categorical(class_axis="1")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"ignore_index is a whole number, not 1\.5"):
+        Categorical(ignore_index=1.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"shape \[3\], without an axis for the classes where class_axis=2"):
         Categorical(class_axis=2).log_lik(torch.zeros(1, 2, 3), torch.zeros(1, 2).long())
     with pytest.raises(InputError, match="class_axis=1 is for classes on the axis after the batch"):
