@@ -142,6 +142,13 @@ class Predictions(Outputs):
         return {**super()._problem(label), "labels": labels}
 
 
+def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
+    """Raise an InputError where something else was handed in than predictions, such as logits alone."""
+    if not isinstance(found, kind):
+        arguments = "logits, labels" if issubclass(kind, Predictions) else "logits"
+        raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
+
+
 def check_likelihood(name: str) -> None:
     """Raise an InputError where a likelihood is none that predictions can be of."""
     if name not in get_args(LikelihoodName):

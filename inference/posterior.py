@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Inference, Part
+from bayes_share.inference.predict import check_state
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble
@@ -47,8 +48,8 @@ def posterior_samples(
         the axis, with the members of the prediction; what the members of one network share is repeated for each.
 
     Raises:
-        InputError: fewer than one draw, an algorithm or a state without draws of parameters, or `names` that choose
-            nothing.
+        InputError: fewer than one draw, no state or another algorithm's, an algorithm or a state without draws of
+            parameters, or `names` that choose nothing.
 
     >>> from bayes_share.inference import IVON, fit_tensors
     >>> from bayes_share.models.likelihood import Gaussian
@@ -60,6 +61,7 @@ def posterior_samples(
     """
     if num_samples < 1:
         raise InputError(f"at least 1 draw is taken, not {num_samples}")
+    check_state(algorithm, state)
     is_asked = _chooser(names)
     draws: list[dict[str, Tensor]] = []
     for sample in range(num_samples):

@@ -66,17 +66,7 @@ def predict_draws(
         InputError: no draw, another algorithm's state or something else in place of a state, or inputs that are not a
             tensor.
     """
-    if not isinstance(state, State):
-        raise InputError(
-            f"predict takes the state that fit gives, and {type(state).__name__} is none"
-            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
-        )
-    made = get_type_hints(type(algorithm).init).get("return")
-    if isinstance(made, type) and not isinstance(state, made):
-        raise InputError(
-            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} predicts with a {made.__name__}: "
-            f"hand in the algorithm that the state was trained with"
-        )
+    check_state(algorithm, state)
     if not isinstance(x, Tensor):
         raise InputError(f"inputs must be a tensor, not {type(x).__name__}: torch.as_tensor makes one of an array")
     if num_samples < 1:
@@ -85,3 +75,18 @@ def predict_draws(
         forward = algorithm.draw(state, sample)
         logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)
         yield logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def check_state(algorithm: Inference[Any], state: object) -> None:
+    """Raise an InputError unless something is a state, and of this algorithm."""
+    if not isinstance(state, State):
+        raise InputError(
+            f"draws are taken from the state that fit returns, not from a {type(state).__name__}"
+            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
+        )
+    made = get_type_hints(type(algorithm).init).get("return")
+    if isinstance(made, type) and not isinstance(state, made):
+        raise InputError(
+            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} needs a {made.__name__}: "
+            f"hand in the algorithm that the state was trained with"
+        )

@@ -314,3 +314,13 @@ def test_svi_draws_scales_and_weights_together() -> None:
     error = (sd.outer(sd).square() + covariance.square()).sqrt() / COUNT**0.5
     assert ((free.cov() - covariance).abs() / error).max() < 4.5
     assert abs(covariance[0, 1]) > 4 * error[0, 1]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_state_of_the_algorithm_is_refused() -> None:
+    model = Model(nn.Linear(1, 1), Gaussian(0.5))
+    with pytest.raises(InputError, match="draws are taken from the state that fit returns, not from a Model"):
+        posterior_samples(NUTS(), model)
+    state = fit_tensors(MAP(), model, torch.randn(8, 1), torch.randn(8, 1), 1)
+    with pytest.raises(InputError, match="hand in the algorithm that the state was trained with"):
+        posterior_samples(IVON(), state)
