@@ -125,8 +125,8 @@ class RunConfig:
             if value != getattr(RunConfig, option):
                 name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
                 raise InputError(
-                    f"{option} {value} is of priors, which svi, sghmc and nuts take, and {name} has penalties instead: "
-                    f"leave it out"
+                    f"{option} {value} is for algorithms under priors (svi, sghmc, nuts), and {name} has penalties "
+                    f"instead: leave it out"
                 )
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
