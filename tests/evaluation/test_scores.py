@@ -35,6 +35,7 @@ from bayes_share.evaluation import (
     score_intervals,
     squared_calibration_error,
     top_k_accuracy,
+    uncertainty,
 )
 
 SCORES: list[Callable[[Tensor, Tensor], object]] = [
@@ -265,3 +266,15 @@ def test_logits_alone_are_refused_where_predictions_are_expected(function: Calla
 def test_labels_that_are_an_array_are_refused() -> None:
     with pytest.raises(InputError, match="labels must be a tensor, not ndarray"):
         Predictions(torch.zeros(1, 1, 2, 3), np.array([0, 1]))  # type: ignore[arg-type]
+
+
+def test_logits_with_gradients_are_scored_as_ones_without() -> None:
+    made = make(2, 3, images=40, classes=4)
+    logits = made.logits.clone().requires_grad_()
+    predictions = Predictions(logits, made.labels)
+    assert score(predictions) == score(made)
+    for found in (uncertainty(predictions), uncertainty(logits)):
+        assert torch.equal(found.entropy, uncertainty(made).entropy)
+    found = calibrate("temperature", predictions, predictions).logits
+    assert not found.requires_grad
+    assert torch.equal(found, calibrate("temperature", made, made).logits)
