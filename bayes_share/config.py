@@ -62,9 +62,10 @@ class RunConfig:
             factors of their own. 1: it is whole, as it is wherever channels do not divide.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: for these too, of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
+        prior: for svi, sghmc and nuts: of weights and biases, around 0, and of norms, around 1; "normal", "laplace" or
+            "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
-        factor_prior: of r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
+        factor_prior: the same for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
         factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
         epochs: passes over the training images.

@@ -121,8 +121,8 @@ def no_loo(training: Training) -> str | None:
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
     if not isinstance(algorithm, NUTS) and any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
-            "PSIS-LOO needs draws of one posterior, and members that share weights have the mean of their "
-            "log-likelihoods as that of the weights"
+            "PSIS-LOO needs draws of one network's posterior, and members that share weights are trained on the mean "
+            "of their log-likelihoods"
         )
     return None
 

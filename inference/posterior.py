@@ -71,8 +71,8 @@ def posterior_samples(
             raise InputError(f"names={names!r} chooses no parameter: drawn are {', '.join(drawn)}")
         if not draws[-1]:
             raise InputError(
-                f"there are no draws of parameters from this state of {type(algorithm).__name__}: MAP learns points, "
-                f"MC dropout draws masks, and SWAG, Laplace, SGHMC and NUTS have draws once they are trained"
+                f"this state of {type(algorithm).__name__} has no draws of parameters: MAP learns points, MC dropout "
+                f"draws masks, and SWAG, LastLayerLaplace, SGHMC and NUTS have draws only once they are trained"
             )
     # A chain that was begun before scales of hierarchical priors were kept has draws without them.
     everywhere = [name for name in draws[0] if all(name in draw for draw in draws)]
