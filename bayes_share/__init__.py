@@ -26,6 +26,7 @@ _PUBLIC = {
     "Rank1Linear": "bayes_share.layers.linear",
     "Rank1Conv2d": "bayes_share.layers.conv",
     "Model": "bayes_share.models.model",
+    "Likelihood": "bayes_share.models.likelihood",
     "Categorical": "bayes_share.models.likelihood",
     "Gaussian": "bayes_share.models.likelihood",
     "Bernoulli": "bayes_share.models.likelihood",
@@ -47,10 +48,15 @@ _PUBLIC = {
     "predict": "bayes_share.inference.predict",
     "pointwise_log_lik": "bayes_share.inference.pointwise",
     "posterior_samples": "bayes_share.inference.posterior",
+    "Outputs": "bayes_share.evaluation.predictions",
+    "Predictions": "bayes_share.evaluation.predictions",
+    "two_class_logits": "bayes_share.evaluation.binary",
     "read_predictions": "bayes_share.evaluation.predictions",
     "score": "bayes_share.evaluation.scores",
     "uncertainty": "bayes_share.evaluation.uncertainty",
     "calibrate": "bayes_share.evaluation.posthoc",
+    "ood_scores": "bayes_share.evaluation.ood",
+    "to_arviz": "bayes_share.evaluation.arviz_data",
 }
 
 __all__ = list(_PUBLIC)

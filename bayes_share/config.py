@@ -62,9 +62,10 @@ class RunConfig:
             factors of their own. 1: it is whole, as it is wherever channels do not divide.
         latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: for these too, of weights and biases, around 0, and of norms, around 1: "normal", "laplace" or "cauchy".
+        prior: for svi, sghmc and nuts: of weights and biases, around 0, and of norms, around 1; "normal", "laplace" or
+            "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
-        factor_prior: of r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
+        factor_prior: the same for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
         factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
         epochs: passes over the training images.
@@ -125,8 +126,8 @@ class RunConfig:
             if value != getattr(RunConfig, option):
                 name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
                 raise InputError(
-                    f"{option} {value} is of priors, which svi, sghmc and nuts take, and {name} has penalties instead: "
-                    f"leave it out"
+                    f"{option} {value} is for algorithms under priors (svi, sghmc, nuts), and {name} has penalties "
+                    f"instead: leave it out"
                 )
         if min(self.num_samples, self.validation_samples) < 1:
             raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")

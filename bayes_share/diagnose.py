@@ -29,10 +29,9 @@ from bayes_share.inference import (
     chain_order,
     posterior_samples,
 )
+from bayes_share.inference.posterior import by_users_name
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
-from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sites import prefix_of
 
 
 def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
@@ -122,8 +121,8 @@ def no_loo(training: Training) -> str | None:
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
     if not isinstance(algorithm, NUTS) and any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
-            "PSIS-LOO needs draws of one posterior, and members that share weights have the mean of their "
-            "log-likelihoods as that of the weights"
+            "PSIS-LOO needs draws of one network's posterior, and members that share weights are trained on the mean "
+            "of their log-likelihoods"
         )
     return None
 
@@ -136,9 +135,7 @@ def by_member(samples: Mapping[str, Tensor], training: Training) -> tuple[dict[s
         training: whose draws they are; networks side by side share nothing.
     """
     parts = _parts(training)
-    network = parts[0].model.network
-    kinds = parameter_kinds(network)
-    own = {name.removeprefix(prefix_of(network)) for name, kind in kinds.items() if kind != "base"}
+    own = {name for name, (_, has_rows) in by_users_name(parts[0]).items() if has_rows}
     is_own = {name: len(parts) > 1 or name in own for name in samples}
     return (
         {name: values for name, values in samples.items() if is_own[name]},

@@ -111,6 +111,10 @@ def _parser() -> OptionParser:
         help=f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given",
     )
     draws = parser.add_argument_group("draws of a posterior")
-    draws.add_argument("--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS and PSIS-LOO")
-    draws.add_argument("--arviz", type=str, default=None, help="one run's predictions as arviz data, .nc or .zarr")
+    draws.add_argument(
+        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of sghmc and nuts"
+    )
+    draws.add_argument(
+        "--arviz", type=str, default=None, help="one run's predictions and draws as arviz data, .nc or .zarr"
+    )
     return parser

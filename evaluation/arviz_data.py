@@ -41,7 +41,8 @@ def to_arviz(
     posterior of the training data, in which an example's likelihood is a factor: one network by a sampler or a
     variational posterior, or several chains of it, as the members of `NUTS` are. It does not for members that share
     weights: those have the members' mean log-likelihood, and not a single member's. Nor does it for point estimates,
-    dropout masks and networks that were trained apart. Hand in such runs without `train`.
+    dropout masks and networks that were trained apart. Hand in such runs without `train`. Without draws of parameters
+    arviz before 1.0 takes ``arviz.loo(data, reff=1.0)``, of independent draws.
 
     Args:
         train: predictions for the training data, in order and not augmented; or, for any likelihood such as regression,

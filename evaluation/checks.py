@@ -90,13 +90,13 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     Raises:
         InputError: another type, axis or length, or a label outside the classes.
     """
+    check_tensor("labels", labels)
     if labels.is_floating_point():
         raise InputError(
             f"labels must be int64, and are {_name(labels.dtype)}: they are classes; regression cannot be evaluated yet"
         )
-    check_tensor("labels", labels)
     if labels.dtype != torch.int64:
-        raise InputError(f"labels must be int64, and are {_name(labels.dtype)}")
+        raise InputError(f"labels must be int64, and are {_name(labels.dtype)}: labels.long() makes them so")
     if labels.ndim != 1:
         raise InputError(f"labels must have the axis [image], and have the shape {list(labels.shape)}")
     if len(labels) != num_images:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from bayes_share.evaluation.binary import mean_over_labels
-from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.models.mixture import image_parts
 
 _MOST_DRAWS = 16
@@ -58,6 +58,7 @@ def diversity(predictions: Predictions) -> Diversity:
     >>> found.disagreement[0, 1].item(), round(found.kl[0, 1].item(), 4), round(found.effective, 4)
     (1.0, 50.0, 2.0)
     """
+    check_kind(predictions)
     each = [_of_classes(problem) for problem in predictions.problems()]
     same = [pair for pair in each[0].identical if all(pair in found.identical for found in each)]
     return replace(mean_over_labels(each), identical=same)

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.scores import per_image
 
 
@@ -64,6 +64,7 @@ def elpd(predictions: Predictions) -> Elpd:
     >>> round(found.elpd, 4), round(found.error, 4)
     (-2.0794, 0.6931)
     """
+    check_kind(predictions)
     terms = [per_image(problem.log_probs.cpu(), problem.labels.cpu())["nll"] for problem in predictions.problems()]
     pointwise = -torch.stack(terms).mean(0)
     return Elpd(pointwise.sum().item(), _error(pointwise), pointwise)

@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration_estimates import ece_interval, squared_error_terms
 from bayes_share.evaluation.checks import check_same_images, check_values
-from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.repeats import Estimate, Interval, estimate
 from bayes_share.evaluation.scores import per_image
 
@@ -91,6 +91,7 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
     Raises:
         InputError: fewer than 2 resamples.
     """
+    check_kind(predictions)
     columns = score_terms(predictions)
     values = torch.stack([columns[name] for name in _MEANS], dim=1)
     resampled = _resampled_means(values, resamples, seed)
@@ -120,6 +121,8 @@ def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estima
     Raises:
         InputError: the two are not of the same images.
     """
+    for predictions in (one, other):
+        check_kind(predictions)
     check_same_images(one.labels, other.labels)
     ours, theirs = score_terms(one), score_terms(other)
     return {name: estimate((ours[name] - theirs[name]).tolist()) for name in ours}

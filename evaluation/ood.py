@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_features
-from bayes_share.evaluation.predictions import Outputs
+from bayes_share.evaluation.predictions import Outputs, check_kind
 from bayes_share.evaluation.uncertainty import uncertainty
 
 SCORES = ("max-probability", "entropy", "mutual-information", "energy", "max-logit", "k-nn")
@@ -53,6 +53,7 @@ def ood_scores(
     >>> found["entropy"]
     tensor([0.0901, 0.6931], dtype=torch.float64)
     """
+    check_kind(outputs, Outputs)
     each = [_of_logits(problem) for problem in outputs.problems()]
     scores = {name: torch.stack([found[name] for found in each]).mean(0) for name in each[0]}
     if outputs.features is not None and train_features is not None:

@@ -20,7 +20,7 @@ from bayes_share.evaluation.calibration_maps import (
     fit_temperature,
     fit_vector,
 )
-from bayes_share.evaluation.predictions import LikelihoodName, Predictions
+from bayes_share.evaluation.predictions import LikelihoodName, Predictions, check_kind
 
 CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
@@ -118,6 +118,7 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
         raise unknown("calibration", method, CALIBRATIONS)
     if pooling not in get_args(Pooling):
         raise unknown("pooling", pooling, get_args(Pooling))
+    check_kind(validation)
     labels = validation.labels
     if len(labels) < _LEAST_IMAGES:
         raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation images or more, not {len(labels)}")
@@ -166,6 +167,8 @@ def calibrate(
     >>> [round(score(found).nll, 4) for found in (predictions, calibrated)]
     [0.8473, 0.5004]
     """
+    for predictions in (validation, test):
+        check_kind(predictions)
     outputs = validation.logits.shape[-1]
     _check_alike("the validation predictions are of", outputs, validation.likelihood, test)
     return fit_calibration(method, validation, pooling)(test)

@@ -39,7 +39,7 @@ class Outputs:
 
     Args:
         logits: ``[draw, member, image, class]``, float32 and finite. Of a Bernoulli likelihood
-            ``[draw, member, image, label]``, or ``[draw, member, image]`` where there is one label.
+            ``[draw, member, image, label]``, or ``[draw, member, image]`` where there is one label. They are detached.
         features: ``[member, image, feature]``, float32 and finite, or None: what each member's last layer sees, of
             length 1, the mean over draws.
         likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
@@ -59,6 +59,8 @@ class Outputs:
         check_tensor("logits", self.logits)
         if self.logits.dtype != torch.float32:
             raise InputError(f"logits must be float32, and are {str(self.logits.dtype).removeprefix('torch.')}")
+        if self.logits.requires_grad:  # scores are numbers, and not to be trained by
+            object.__setattr__(self, "logits", self.logits.detach())
         if self.likelihood == "bernoulli":
             object.__setattr__(self, "logits", with_label_axis(self.logits, 4))
             check_binary_logits(self.logits)
@@ -140,6 +142,13 @@ class Predictions(Outputs):
     def _problem(self, label: int) -> dict[str, Any]:
         labels = self.labels if self.labels.ndim == 1 else self.labels[:, label]
         return {**super()._problem(label), "labels": labels}
+
+
+def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
+    """Raise an InputError where something else was handed in than predictions, such as logits alone."""
+    if not isinstance(found, kind):
+        arguments = "logits, labels" if issubclass(kind, Predictions) else "logits"
+        raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
 
 
 def check_likelihood(name: str) -> None:

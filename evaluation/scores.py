@@ -11,7 +11,7 @@ from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
 from bayes_share.evaluation.calibration_estimates import squared_calibration_error
 from bayes_share.evaluation.checks import check_probs
-from bayes_share.evaluation.predictions import Predictions, label_log_probs
+from bayes_share.evaluation.predictions import Predictions, check_kind, label_log_probs
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
@@ -199,13 +199,14 @@ def score(predictions: Predictions, bins: int = 15) -> Scores:
         bins: of the calibration errors.
 
     Raises:
-        InputError: no bins.
+        InputError: no bins, or something other than predictions.
 
     >>> logits = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()[None, None]
     >>> scores = score(Predictions(logits, labels=torch.tensor([0, 1])))
     >>> scores.accuracy, round(scores.nll, 4), round(scores.brier, 4), round(scores.ece, 4), scores.num_images
     (0.5, 1.0397, 0.8125, 0.625, 2)
     """
+    check_kind(predictions)
     return mean_over_labels(_score(problem, bins) for problem in predictions.problems())
 
 

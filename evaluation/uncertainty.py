@@ -54,7 +54,7 @@ def uncertainty(outputs: Outputs | Float[Tensor, "draw member image class"]) -> 
     if isinstance(outputs, Outputs):
         return mean_over_labels(_of_logits(problem.logits) for problem in outputs.problems())
     check_logits(outputs)
-    return _of_logits(outputs)
+    return _of_logits(outputs.detach())
 
 
 def _of_logits(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:

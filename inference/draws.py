@@ -40,13 +40,13 @@ def check_state(algorithm: Inference[Any], state: Any) -> None:
     """Raise an InputError unless a state is one that the algorithm draws from."""
     if not isinstance(state, State):
         raise InputError(
-            f"predictions and draws take the state that fit gives, and {type(state).__name__} is none"
+            f"draws are taken from the state that fit returns, not from a {type(state).__name__}"
             + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
         )
     made = get_type_hints(type(algorithm).init).get("return")
     if isinstance(made, type) and not isinstance(state, made):
         raise InputError(
-            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} predicts with a {made.__name__}: "
+            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} needs a {made.__name__}: "
             f"hand in the algorithm that the state was trained with"
         )
 

@@ -152,7 +152,7 @@ class NUTS:
         if stuck:
             _log.warning(
                 "nuts: all draws that were kept are the same in chain %s of %d: no proposal was accepted; "
-                "take more epochs, of which the first part (warmup) adapts the step size",
+                "take more steps (epochs on the command line), of which the first part (warmup) adapts the step size",
                 ", ".join(stuck),
                 len(state.chains),
             )

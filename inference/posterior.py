@@ -48,8 +48,8 @@ def posterior_samples(
         the axis, with the members of the prediction; what the members of one network share is repeated for each.
 
     Raises:
-        InputError: fewer than one draw, an algorithm or a state without draws of parameters, or `names` that choose
-            nothing.
+        InputError: fewer than one draw, no state or another algorithm's, an algorithm or a state without draws of
+            parameters, or `names` that choose nothing.
 
     >>> from bayes_share.inference import IVON, fit_tensors
     >>> from bayes_share.models.likelihood import Gaussian
@@ -67,12 +67,12 @@ def posterior_samples(
     for sample in range(num_samples):
         parts = algorithm.draw(state, sample).parts
         draws.append(drawn_values(parts, is_asked))
-        if not draws[-1] and (drawn := {name: None for part in parts for name in _by_users_name(part)}):
+        if not draws[-1] and (drawn := {name: None for part in parts for name in by_users_name(part)}):
             raise InputError(f"names={names!r} chooses no parameter: drawn are {', '.join(drawn)}")
         if not draws[-1]:
             raise InputError(
-                f"there are no draws of parameters from this state of {type(algorithm).__name__}: MAP learns points, "
-                f"MC dropout draws masks, and SWAG, Laplace, SGHMC and NUTS have draws once they are trained"
+                f"this state of {type(algorithm).__name__} has no draws of parameters: MAP learns points, MC dropout "
+                f"draws masks, and SWAG, LastLayerLaplace, SGHMC and NUTS have draws only once they are trained"
             )
     # A chain that was begun before scales of hierarchical priors were kept has draws without them.
     everywhere = [name for name in draws[0] if all(name in draw for draw in draws)]
@@ -86,7 +86,7 @@ def drawn_values(
     found: dict[str, list[Tensor]] = {}
     for part in parts:
         size = part.model.ensemble_size
-        for name, (value, is_own) in _by_users_name(part).items():
+        for name, (value, is_own) in by_users_name(part).items():
             if is_asked(name):
                 if len(parts) > 1:  # also where a layer has one row, which serves all members
                     value = value.expand(size, *value.shape[1:]) if is_own else value.expand(size, *value.shape)
@@ -99,8 +99,8 @@ def users_name(model: Model, parameter: str) -> str:
     return parameter.removeprefix(f"network.{prefix_of(model.network)}")
 
 
-def _by_users_name(part: Part) -> dict[str, tuple[Tensor, bool]]:
-    """What is drawn of a part, and whether it has a row for each member."""
+def by_users_name(part: Part) -> dict[str, tuple[Tensor, bool]]:
+    """What is drawn of a part, by the names of the user's network, and whether it has a row for each member."""
     model = part.model
     kinds = parameter_kinds(model)
     found = {

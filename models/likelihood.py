@@ -84,7 +84,8 @@ class Categorical(Likelihood):
     """One of several classes, with the softmax of the outputs as their probabilities.
 
     Further axes are positions (tokens, pixels), each with a class of its own: the log-likelihood of an example is the
-    sum over its positions. Which axis has the classes is said, and never guessed from sizes.
+    sum over its positions. So gradients grow with their number, and a learning rate of SGD for the mean over positions
+    is too large by that factor. Which axis has the classes is said, and never guessed from sizes.
 
     Args:
         class_axis: axis of the classes in the network's own output, ``[batch, ...]``: -1, the last one, or 1, as

@@ -35,9 +35,10 @@ _ERRORS = (
     Column("ace", "average CE", about="the mean gap of the bins, each counting the same; biased upwards"),
 )
 _BIAS = (
-    "All but the squared calibration error are biased upwards, as noise in a bin never cancels: the more, the fewer "
-    "the images and the less accurate the run. So only the squared error is compared between runs. The interval covers "
-    "the population's ECE in 95 % of samples of images or more; a calibrated run has an ECE of 0, on its edge."
+    "All but the squared calibration error are biased upwards, because noise within a bin does not cancel: the fewer "
+    "the images and the less accurate the run, the larger the bias. So runs are compared by the squared error alone. "
+    "The interval covers the ECE that the run would have on infinitely many images, in at least 95 % of samples of "
+    "images; for a perfectly calibrated run that ECE is 0, so an interval that starts at 0 does not contradict it."
 )
 _HUMAN = (
     Column("cross_entropy", "cross-entropy [nat]", better="lower", about="to the distribution of the human labels"),

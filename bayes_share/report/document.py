@@ -15,7 +15,7 @@ class Cell:
     Args:
         value: a number, a text, or None where there is none.
         error: its standard error; None where it has none.
-        is_best: whether it is the best of its column, by more than chance makes of equal runs in 5 % of cases.
+        is_best: whether it leads its column by more than chance explains; of two equal runs, one does in 5 % of cases.
     """
 
     value: float | int | str | None

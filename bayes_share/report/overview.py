@@ -80,10 +80,11 @@ def overview(runs: Sequence[RunResults]) -> Section:
             for row, cell in zip(rows, marked(column, values), strict=True):
                 row[column.key] = cell
     note = (
-        "± is one standard error over the test images. Bold: ahead of every other run by more than chance makes of two "
-        "equal runs in 5 % of cases: image by image for a score, and by the errors of the two together for OOD AUROC "
-        "and corrupted accuracy. The ECE is not ranked: it is larger for the less accurate of two calibrated runs. "
-        "None of this says how much another seed would change."
+        "± is one standard error over the test images. Bold: ahead of every other run by more than chance explains; of "
+        "two equally good runs, one would be bold in 5 % of cases. Scores are compared image by image, OOD AUROC and "
+        "corrupted accuracy by the errors of both runs together. The squared CE is the debiased squared calibration "
+        "error, below 0 by chance. The ECE is not ranked, since it is larger for the less accurate of two calibrated "
+        "runs. None of this says how much another seed would change."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
 

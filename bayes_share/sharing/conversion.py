@@ -225,7 +225,7 @@ def check_network(net: nn.Module) -> None:
     """Raise an InputError unless it is a module, not its class, name or parameters, and has all its shapes."""
     if not isinstance(net, nn.Module):
         what = f"the class {net.__name__}" if isinstance(net, type) else f"{type(net).__name__} {net!r:.60}"
-        raise InputError(f"a network is a torch.nn.Module that was made, not {what}")
+        raise InputError(f"a network must be an instance of torch.nn.Module, not {what}")
     check_initialised(net)
 
 

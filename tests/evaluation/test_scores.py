@@ -16,18 +16,26 @@ from bayes_share.evaluation import (
     adaptive_ece,
     average_calibration_error,
     brier,
+    calibrate,
     classwise_ece,
+    diversity,
     ece,
     ece_interval,
+    elpd,
+    fit_calibration,
     log_probs,
     mce,
     member_nll,
     nll,
+    ood_scores,
+    paired_differences,
     per_image,
     reliability,
     score,
+    score_intervals,
     squared_calibration_error,
     top_k_accuracy,
+    uncertainty,
 )
 
 SCORES: list[Callable[[Tensor, Tensor], object]] = [
@@ -233,3 +241,40 @@ def test_a_brier_score_is_never_below_0() -> None:
     sure = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).expand(50, 2)
     noisy = (sure + torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-12).clamp(0)
     assert per_image(noisy.log(), torch.zeros(50, dtype=torch.int64))["brier"].min() >= 0
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "function",
+    [
+        score,
+        ood_scores,
+        diversity,
+        elpd,
+        score_intervals,
+        lambda logits: paired_differences(logits, logits),
+        lambda logits: calibrate("temperature", logits, logits),
+        lambda logits: fit_calibration("temperature", logits),
+    ],
+)
+def test_logits_alone_are_refused_where_predictions_are_expected(function: Callable[[Tensor], object]) -> None:
+    with pytest.raises(InputError, match=r"expected (Predictions\(logits, labels\)|Outputs\(logits\)), not a Tensor"):
+        function(torch.zeros(1, 1, 30, 3))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_labels_that_are_an_array_are_refused() -> None:
+    with pytest.raises(InputError, match="labels must be a tensor, not ndarray"):
+        Predictions(torch.zeros(1, 1, 2, 3), np.array([0, 1]))  # type: ignore[arg-type]
+
+
+def test_logits_with_gradients_are_scored_as_ones_without() -> None:
+    made = make(2, 3, images=40, classes=4)
+    logits = made.logits.clone().requires_grad_()
+    predictions = Predictions(logits, made.labels)
+    assert score(predictions) == score(made)
+    for found in (uncertainty(predictions), uncertainty(logits)):
+        assert torch.equal(found.entropy, uncertainty(made).entropy)
+    found = calibrate("temperature", predictions, predictions).logits
+    assert not found.requires_grad
+    assert torch.equal(found, calibrate("temperature", made, made).logits)

@@ -81,7 +81,7 @@ def test_states_of_another_algorithm_are_refused_in_deep_ensembles_too(take: Any
         for algorithm in (MAP(), DeepEnsemble(MAP(), 2))
     )
     for algorithm, state in ((SVI(), single), (DeepEnsemble(SVI(), 2), several)):
-        with pytest.raises(InputError, match="this state is a MAPState, and SVI predicts with a SVIState"):
+        with pytest.raises(InputError, match="this state is a MAPState, and SVI needs a SVIState"):
             take(algorithm, state, x)
-    with pytest.raises(InputError, match="Linear is none: call a network itself"):
+    with pytest.raises(InputError, match="not from a Linear: call a network itself"):
         take(SVI(), torch.nn.Linear(4, 2), x)

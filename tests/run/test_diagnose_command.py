@@ -12,7 +12,17 @@ import torch
 from bayes_share.cli import main
 from bayes_share.diagnose import by_member, no_loo, not_drawn
 from bayes_share.evaluation import read_predictions, write_predictions
-from bayes_share.inference import IVON, NUTS, SVI, SWAG, DeepEnsemble, Inference, LastLayerLaplace, MCDropout
+from bayes_share.inference import (
+    IVON,
+    NUTS,
+    SVI,
+    SWAG,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
+    posterior_samples,
+)
 from bayes_share.inference.kept import chain_order
 from bayes_share.run import load_run
 
@@ -161,6 +171,17 @@ def test_parameters_are_told_apart_by_what_they_are_and_not_by_their_sizes(runs:
     }
     own, shared = by_member(samples, training)
     assert (set(own), set(shared)) == ({"layers.1.r"}, {"layers.1.weight", "layers.1.r_scale"})
+
+
+def test_a_last_layer_as_each_member_uses_it_is_in_the_chain_of_that_member_alone(tmp_path: Path) -> None:
+    options = ["--epochs", "1", "--num-samples", "3", "--ensemble-size", "2"]
+    assert main(["fit", "laplace", *COMMON, *options, "--out", str(tmp_path / "laplace")]) == 0
+    training = load_run(tmp_path / "laplace")
+    samples = posterior_samples(training.algorithm, training.state, 3)
+    own, shared = by_member(samples, training)
+    assert own.keys() == samples.keys()
+    assert not shared
+    assert all(values.shape[:2] == (3, 2) for values in own.values())
 
 
 def test_what_is_refused(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

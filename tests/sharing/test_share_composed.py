@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "groups that are no number": (lambda: share_groups(convolutional(), "2"), "a whole number, not '2'"),
     "a class": (
         lambda: share_groups(nn.Linear, 2),
-        "Module that was made, not the class Linear",
+        "an instance of torch.nn.Module, not the class Linear",
     ),
     "no match": (
         lambda: share_groups(convolutional(), 2, include=["head"]),
