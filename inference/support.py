@@ -18,10 +18,12 @@ def from_unbounded(latent: Latent) -> Transform | None:
     return None if of_one_number(prior.support) is constraints.real else biject_to(prior.support)
 
 
-@biject_to.register(constraints.MixtureSameFamilyConstraint)
 def _to_mixture(constraint: Any) -> Transform:
     """Torch has none: what a mixture allows is what its components allow."""
     return biject_to(constraint.base_constraint)
+
+
+biject_to.register(constraints.MixtureSameFamilyConstraint, _to_mixture)
 
 
 def of_each_number(prior: Distribution) -> Any:
