@@ -244,13 +244,17 @@ class Gaussian(Likelihood):
 
     def __init__(self, noise: float = 1.0, learned: bool = False) -> None:
         super().__init__()
-        if not 0 < noise < math.inf:
+        if isinstance(noise, bool | str) or not 0 < noise < math.inf:
             raise InputError(f"the noise is a positive standard deviation, and is {noise}")
         log_noise = torch.tensor(math.log(noise), dtype=torch.float64).to(torch.get_default_dtype())
         if learned:
             self.log_noise = nn.Parameter(log_noise)
         else:
             self.register_buffer("log_noise", log_noise)
+
+    def extra_repr(self) -> str:
+        """Noise and whether it is learned, for printing."""
+        return f"noise={float(self.log_noise.detach().exp()):.4g}, learned={isinstance(self.log_noise, nn.Parameter)}"
 
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
