@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from bayes_share.files import write_atomically
-from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, SWAG, DeepEnsemble, Inference, LastLayerLaplace
+from bayes_share.inference import (
+    IVON,
+    MAP,
+    NUTS,
+    SGHMC,
+    SVI,
+    SWAG,
+    DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    chain_order,
+)
 from bayes_share.inference import fit_tensors as fit
 from bayes_share.models.program import pyro_model
 from bayes_share.seeding import seeded
@@ -104,7 +115,7 @@ def draws_of(problem: Problem, run: Run, num_steps: int | None = None, num_draws
     axes = problem.x.ndim - 2
     identity = torch.eye(problem.inputs, dtype=torch.float64).reshape(problem.inputs, *[1] * axes, problem.inputs)
     found = []
-    for sample in range(count):
+    for sample in chain_order(state.num_kept, count) if run.is_chain else range(count):
         forward = run.algorithm.draw(state, sample)
         weight = (
             forward(identity).reshape(-1, problem.inputs, problem.outputs).mT.flatten(1)
