@@ -45,6 +45,9 @@ def share_layers(
     A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
     the layer applies its factors: leave such a layer out.
 
+    This is for training from scratch: what a trained network has learned is lost, but for what `fit_to_weights` keeps,
+    which is not all; `sharing_error` says how much is lost.
+
     The base weight starts as the first layer's, and templates as those of the first `templates` layers, each of which
     begins with its own, and the others with one of them in turn.
 

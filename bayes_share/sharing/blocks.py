@@ -40,6 +40,9 @@ def share_groups(
     A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
     the layer applies its factors: leave such a layer out.
 
+    This is for training from scratch: what a trained network has learned is lost, but for what `fit_to_weights` keeps,
+    which is not all; `sharing_error` says how much is lost.
+
     The base block starts as the first block of the weight.
 
     Args:

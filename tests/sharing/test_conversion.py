@@ -157,7 +157,7 @@ REFUSED = {
     "the network of an ensemble": (lambda: ensemble(linears(1)).network, "an ensemble already"),
     "the network itself": (lambda: nn.PReLU(), "nothing in this PReLU can be shared"),
     "a subclass": (lambda: nn.Sequential(type("Other", (nn.Linear,), {})(4, 4)), "it has parameters in Other"),
-    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "it has parameters in LazyLinear"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "0, a LazyLinear, has no shapes yet"),
     "reparametrised": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
         "it has parameters in ParametrizationList",
