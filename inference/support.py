@@ -18,7 +18,7 @@ def from_unbounded(latent: Latent) -> Transform | None:
     return None if of_one_number(prior.support) is constraints.real else biject_to(prior.support)
 
 
-@biject_to.register(constraints.MixtureSameFamilyConstraint)
+@biject_to.register(constraints.MixtureSameFamilyConstraint)  # type: ignore[untyped-decorator]
 def _to_mixture(constraint: Any) -> Transform:
     """Torch has none: what a mixture allows is what its components allow."""
     return biject_to(constraint.base_constraint)
