@@ -4,11 +4,7 @@
 
 Each network is trained, and converted with factors N(1, sd²) for several seeds, where sd = c / √L and L is the number
 of layers with factors. A member's loss is the network's accuracy on held-out images less the member's.
-<<<<<<< HEAD
 `ensemble(net, init="keep")` takes the c of `bayes_share.layers.factors.keeping`; `docs/results.md` gives the reason.
-=======
-`ensemble(net, init="keep")` takes the c of `bayes_share.layers.factors.keeping`; `docs/results.md` has the reason.
->>>>>>> sharing
 """
 
 import argparse

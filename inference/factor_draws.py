@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.inference.base import Inference, Part
+from bayes_share.inference.draws import check_state
 from bayes_share.inference.posterior import drawn_values
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import parameter_kinds
@@ -27,6 +28,7 @@ def factor_draws(
         ``[draw, member, channel]`` on the CPU, by the names of the user's network, such as "layers.1.r"; none where
         there are no factors. Networks side by side, as of a deep ensemble, are members one after the other.
     """
+    check_state(algorithm, state)
     first = algorithm.draw(state, 0)
     is_drawn = any(name in part.values for part in first.parts for name in _factor_names(part.model))
     others = (algorithm.draw(state, sample) for sample in range(1, num_samples if is_drawn else 1))

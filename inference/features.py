@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from bayes_share.inference.base import Inference
-from bayes_share.inference.draws import check_state
+from bayes_share.inference.predict import check_asked
 
 Call = tuple[Tensor, Tensor]
 """Inputs and outputs of a linear layer, ``[row, feature]`` and ``[row, output]``."""
@@ -43,7 +43,7 @@ def predict_with_features(
         Logits in at least float32 and features in float32, on the CPU; None for features where the outputs of the
         network are not those of a linear layer.
     """
-    check_state(algorithm, state)
+    check_asked(algorithm, state, x, num_samples, batch_size)
     draws: list[Tensor] = []
     total: Tensor | None = None
     is_known = True

@@ -97,12 +97,14 @@ def fit_tensors(
     for what, given in (("x", x), ("y", y)):
         if not isinstance(given, Tensor):
             raise InputError(f"{what} is a tensor, not {type(given).__name__}: torch.as_tensor makes one of an array")
+        if given.ndim == 0:
+            raise InputError(f"{what} has an axis of examples first, and is one number")
     if num_steps < 0:
         raise InputError(f"training takes 0 steps or more, not {num_steps}")
     batch_size = len(x) if batch_size is None else batch_size
     if len(x) != len(y):
         raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
-    if not 1 <= batch_size <= len(x):
+    if not isinstance(batch_size, int) or not 1 <= batch_size <= len(x):
         raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
     check_inputs(x)
     with seeded(seed, "init"):

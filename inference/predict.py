@@ -64,15 +64,22 @@ def predict_draws(
         Each draw's logits in at least float32, on the CPU.
 
     Raises:
-        InputError: no draw, another algorithm's state or something else in place of a state, or inputs that are not a
-            tensor.
+        InputError: no draw, no input at a time, another algorithm's state or something else in place of a state, or
+            inputs that are not a tensor.
     """
+    check_asked(algorithm, state, x, num_samples, batch_size)
+    for sample in range(num_samples):
+        forward = algorithm.draw(state, sample)
+        logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)
+        yield logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def check_asked(algorithm: Inference[Any], state: Any, x: Any, num_samples: int, batch_size: int) -> None:
+    """Raise an InputError where no prediction can be made of what was handed in; names what is wrong."""
     check_state(algorithm, state)
     if not isinstance(x, Tensor):
         raise InputError(f"inputs must be a tensor, not {type(x).__name__}: torch.as_tensor makes one of an array")
     if num_samples < 1:
         raise InputError(f"prediction takes at least 1 draw, not {num_samples}")
-    for sample in range(num_samples):
-        forward = algorithm.draw(state, sample)
-        logits = torch.cat([forward(transform(part)).cpu() for part in x.split(batch_size)], dim=1)
-        yield logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if batch_size < 1:
+        raise InputError(f"prediction takes at least 1 input at a time, not {batch_size}")

@@ -85,3 +85,18 @@ def test_states_of_another_algorithm_are_refused_in_deep_ensembles_too(take: Any
             take(algorithm, state, x)
     with pytest.raises(InputError, match="not from a Linear: call a network itself"):
         take(SVI(), torch.nn.Linear(4, 2), x)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("take", [predict, predict_with_features])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"num_samples": 0}, "at least 1 draw, not 0"), ({"batch_size": 0}, "at least 1 input at a time, not 0")],
+)
+def test_predictions_of_nothing_are_refused(take: Any, options: dict[str, int], message: str) -> None:
+    x = torch.randn(6, 4)
+    state = fit_tensors(MAP(), Model(torch.nn.Linear(4, 2)), x, torch.arange(6) % 2, 1)
+    with pytest.raises(InputError, match=message):
+        take(MAP(), state, x, **options)
+    with pytest.raises(InputError, match="inputs must be a tensor, not ndarray"):
+        take(MAP(), state, x.numpy())

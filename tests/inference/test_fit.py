@@ -55,6 +55,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "Model(network), not a Sequential alone",
     ),
     "an array": (lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5), "x is a tensor, not ndarray: torch.as_tensor"),
+    "one number": (lambda: fit_tensors(ADAM, curve(), X, torch.tensor(3.0), 5), "y has an axis of examples first"),
+    "half an example": (lambda: fit_tensors(ADAM, curve(), X, X, 5, batch_size=2.5), "from 1 to 40 examples"),
     "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),
     "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "a record such as MAP(), not the class"),
     "a dict": (lambda: fit_tensors(ADAM, Model(InADict(), Gaussian()), X, X, 5), "this InADict gives a dict"),
