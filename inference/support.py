@@ -23,7 +23,8 @@ def _to_mixture(constraint: Any) -> Transform:
     return biject_to(constraint.base_constraint)
 
 
-biject_to.register(constraints.MixtureSameFamilyConstraint, _to_mixture)
+if hasattr(constraints, "MixtureSameFamilyConstraint"):  # before, a mixture had the support of its components
+    biject_to.register(constraints.MixtureSameFamilyConstraint, _to_mixture)
 
 
 def of_each_number(prior: Distribution) -> Any:
