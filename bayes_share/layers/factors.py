@@ -14,6 +14,7 @@ FactorInitKind = Literal["normal", "random_sign", "ones"]
 
 # Noise on the factors that a trained network bears, over the root of its layers; docs/results.md has what it costs.
 _KEPT = 0.04
+_FEWEST = 4  # layers that a network counts as: one alone would bear all the noise
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def keeping(layers: int) -> FactorInit:
     """The start for a trained network: noise so small that every member still knows what the network does.
 
     The noise of one layer after another adds up in the outputs as its variances do, so that the standard deviation
-    of each layer's is 0.04 / √layers. Measured on MLPs, convolutional networks and vision transformers, no member lost
-    a point of accuracy (``docs/results.md``).
+    of each layer's is 0.04 / √layers, and in networks of fewer than four layers 0.02. Measured on MLPs, convolutional
+    networks and vision transformers, no member lost a point of accuracy (``docs/results.md``).
 
     Args:
         layers: of the network that get factors.
@@ -80,7 +81,7 @@ def keeping(layers: int) -> FactorInit:
     >>> str(keeping(16))
     'N(1, 0.01²)'
     """
-    return FactorInit("normal", sd=_KEPT / math.sqrt(max(1, layers)))
+    return FactorInit("normal", sd=_KEPT / math.sqrt(max(_FEWEST, layers)))
 
 
 def expand_weight(
