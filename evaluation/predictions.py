@@ -92,8 +92,9 @@ class Outputs:
 
     @cached_property
     def log_probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture of all draws and members, as `log_probs` says; computed once, since the logits may be many.
+        """Of the mixture of all draws and members, as `log_probs` says.
 
+        Computed once, since the logits may be many: other logits are for a new record, not to be written into this one.
         One binary output has two classes.
 
         Raises:
