@@ -1,6 +1,6 @@
 """Calls of a module under other parameters and buffers, whose gradients are right even if it recomputes in backward."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ def call_under(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[A
 
     Args:
         module: to call.
-        values: by name; a tied parameter has to be given under each of its names.
+        values: by name; a tied parameter has to be given under its name in each of the modules that have it, where a
+            module that stands in several places has its first name.
         args: positional arguments; trees of tensors and anything else.
 
     Returns:
@@ -32,9 +33,9 @@ def call_under(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[A
     if not torch.is_grad_enabled() or _is_traced():
         return torch.func.functional_call(module, dict(values), tuple(args), tie_weights=False)
     own = {
-        name: parameter
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-        if name not in values and parameter.requires_grad
+        name: tensor
+        for name, tensor in _each_tensor(module)
+        if name not in values and isinstance(tensor, nn.Parameter) and tensor.requires_grad
     }
     leaves, spec = tree_flatten(tuple(args))
     call = _Call(module, {**own, **values}, leaves, spec)
@@ -82,7 +83,9 @@ class _Recorded(torch.autograd.Function):
         leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in tensors}
         parameters = {name: leaves.get(id(value), value) for name, value in call.values.items()}
         # What is in place in backward: the same parameters, and the buffers as they are now.
-        buffers = {name: buffer.clone() for name, buffer in call.module.named_buffers(remove_duplicate=False)}
+        buffers = {
+            name: buffer.clone() for name, buffer in _each_tensor(call.module) if not isinstance(buffer, nn.Parameter)
+        }
         given = {name: value.clone() for name, value in parameters.items() if name in buffers}
         with torch.enable_grad():
             outputs = call.run(leaves)
@@ -125,6 +128,17 @@ class _Backward(nn.Module):
     def forward(self, pairs: list[tuple[Tensor, Tensor]], keep: bool) -> None:
         outputs, gradients = zip(*pairs, strict=True)
         torch.autograd.backward(outputs, gradients, retain_graph=keep)
+
+
+def _each_tensor(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name, those of a module that stands in several places once.
+
+    Put in place under two names of one module, a tensor would be put back wrongly.
+    """
+    for prefix, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                yield f"{prefix}.{name}" if prefix else name, tensor
 
 
 def _has_gradient(value: Any) -> bool:

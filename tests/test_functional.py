@@ -90,6 +90,43 @@ def test_a_graph_that_is_kept_can_be_followed_again() -> None:
         torch.autograd.grad(loss, value)
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_a_module_that_stands_in_several_places_is_left_as_it_is(recomputes: bool) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.third = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)
+            self.second, self.third.weight, self.other_norm = self.first, self.first.weight, self.norm
+
+        def part(self, x: Tensor) -> Tensor:
+            return self.other_norm(self.second(self.norm(self.first(x))).tanh())
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = checkpoint(self.part, x, use_reentrant=False) if recomputes else self.part(x)
+            return self.third(h)
+
+    torch.manual_seed(0)
+    module = Twice().double()
+    x = inputs()[0].requires_grad_()
+    before = [(name, id(tensor)) for name, tensor in module.named_parameters(remove_duplicate=False)]
+    buffers = {id(buffer) for buffer in module.buffers()}
+    for values in ({}, {"third.bias": torch.ones(4, dtype=torch.float64, requires_grad=True)}):
+        call_under(module, values, (x,)).square().sum().backward()
+        assert [(name, id(tensor)) for name, tensor in module.named_parameters(remove_duplicate=False)] == before
+        assert {id(buffer) for buffer in module.buffers()} == buffers
+    assert module.first.weight.grad is not None
+    found = module.first.weight.grad.clone()
+    module.zero_grad()
+    module.third.bias.data.copy_(torch.ones(4))
+    module(x).square().sum().backward()  # that of the second call; the first had another bias
+    second = module.first.weight.grad
+    assert second is not None
+    module.zero_grad()
+    call_under(module, {}, (x,)).square().sum().backward()
+    torch.testing.assert_close(module.first.weight.grad, second, rtol=1e-12, atol=1e-12)
+    assert not torch.equal(found, second)
+
+
 def test_outputs_of_any_form_and_arguments_that_are_no_tensors() -> None:
     class Several(nn.Linear):
         def forward(self, x: Any, names: list[str]) -> dict[str, Any]:  # type: ignore[override]

@@ -94,7 +94,7 @@ def test_of_many_draws_16_are_taken_from_the_first_to_the_last() -> None:
 def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make()
     whole = diversity(predictions)
-    monkeypatch.setattr("bayes_share.models.likelihood._AT_A_TIME", 6 * 5 * 7)  # 7 images
+    monkeypatch.setattr("bayes_share.models.mixture._AT_A_TIME", 6 * 5 * 7)  # 7 images
     parts = diversity(predictions)
     torch.testing.assert_close(parts.kl, whole.kl, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(parts.nll, whole.nll, rtol=1e-13, atol=0)

@@ -149,7 +149,7 @@ def test_the_parts_of_the_mixture_do_not_show(monkeypatch: pytest.MonkeyPatch) -
     predictions = make()
     whole = log_probs(predictions.logits)
     alone = member_nll(predictions.logits, predictions.labels)
-    monkeypatch.setattr("bayes_share.models.likelihood._AT_A_TIME", 6 * 5 * 7)  # 7 images
+    monkeypatch.setattr("bayes_share.models.mixture._AT_A_TIME", 6 * 5 * 7)  # 7 images
     torch.testing.assert_close(log_probs(predictions.logits), whole, rtol=1e-13, atol=0)
     assert member_nll(predictions.logits, predictions.labels) == pytest.approx(alone, rel=1e-14)
 

@@ -69,7 +69,7 @@ def test_logits_as_large_as_they_get_give_numbers() -> None:
 def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = make().logits
     whole = uncertainty(logits)
-    monkeypatch.setattr("bayes_share.models.likelihood._AT_A_TIME", 6 * 5 * 7)  # 7 images
+    monkeypatch.setattr("bayes_share.models.mixture._AT_A_TIME", 6 * 5 * 7)  # 7 images
     parts = uncertainty(logits)
     for name in ("entropy", "expected_entropy", "mutual_information", "variation_ratio"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-13, atol=1e-15)

@@ -109,7 +109,7 @@ def test_ignored_positions_say_nothing(name: str) -> None:
     one = torch.eye(1, dtype=torch.float64)
     torch.testing.assert_close(
         algorithm.draw(found, 0)(one[None]).flatten(),
-        draws_of(flat, QUICK[name], steps)[0].flatten(),
+        draws_of(flat, QUICK[name], steps)[-1 if QUICK[name].is_chain else 0].flatten(),  # the latest of a chain
         rtol=1e-6,
         atol=1e-6,
     )
