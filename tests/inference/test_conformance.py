@@ -140,7 +140,7 @@ def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -
 
 @CASE
 @ALL
-@pytest.mark.parametrize("batch_size", [1, 7, 39, 40, 1000])
+@pytest.mark.parametrize("batch_size", [1, 39, 1000])
 def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, batch_size: int) -> None:
     # Not a training, whose images are of float32.
     build = form_builder(case, form, norm=case.norm, dropout=0.2, dtype=torch.float64)
