@@ -1,0 +1,82 @@
+"""One place that turns whatever the reader of a file can raise into one line."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bayes_share.errors import InputError
+from bayes_share.terminal import printable
+
+_REASON = 200  # characters
+_TEXT = 2**26  # bytes
+
+
+@contextmanager
+def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
+    """Read a file that somebody may have damaged or written by hand.
+
+    On bytes that are not what they seem, libraries raise whatever they meet first: errors of the tokenizer, of zip, of
+    struct, of recursion, of memory, of overflow. No list of them is complete, so all are caught here.
+
+    Args:
+        path: the file.
+        what: it should be, for example "an .npz file of images".
+        remedy: what to do then, as the end of the sentence; starts with its own punctuation.
+
+    Raises:
+        InputError: in place of every other exception; names the file. An InputError of the reader passes as it is.
+
+    >>> with reading("a.json", "JSON", "; remove it"):
+    ...     raise RecursionError("too deep")
+    Traceback (most recent call last):
+    ...
+    bayes_share.errors.InputError: a.json cannot be read as JSON (RecursionError: too deep); remove it
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or printable(error, _REASON)}{remedy}") from error
+    except Exception as error:
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _REASON).rstrip(": ")
+        raise InputError(f"{path} cannot be read as {what} ({reason}){remedy}") from error
+
+
+def check_file(path: str | Path, what: str, remedy: str = "") -> None:
+    """See whether there is a regular file, before it is opened: to open a pipe would wait for its other end.
+
+    Args:
+        path: the file.
+        what: it should be.
+        remedy: as of `reading`.
+
+    Raises:
+        InputError: there is none, or a folder, a pipe or a device in its place.
+    """
+    with reading(path, what, remedy):
+        mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise InputError(f"{path} is {found}, and should be {what}{remedy}")
+
+
+def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEXT) -> str:
+    """All of a text file.
+
+    Args:
+        path: the file.
+        what: it should be.
+        remedy: as of `reading`.
+        largest: bytes that it may have.
+
+    Raises:
+        InputError: no such file, one that is larger or no UTF-8.
+    """
+    check_file(path, what, remedy)
+    with reading(path, what, remedy):
+        size = Path(path).stat().st_size
+        if size > largest:
+            raise InputError(f"{path} has {size:,} bytes, too many for {what}{remedy}")
+        return Path(path).read_text(encoding="utf-8")

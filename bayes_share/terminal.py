@@ -1,0 +1,59 @@
+"""What is written to the terminal: one place, so that no name can change the screen or stop a command."""
+
+import errno
+import sys
+from typing import TextIO
+
+from bayes_share.errors import RunError
+
+_LONGEST = 2000  # characters of a line on stderr
+
+
+def printable(text: object, longest: int | None = None) -> str:
+    r"""A text in one line that is safe to show: whatever is not printable is escaped.
+
+    Names of files and runs come from elsewhere. They may hold line breaks, escape sequences, marks that reverse the
+    direction of writing, or bytes that are no text in the system's encoding.
+
+    Args:
+        text: what to show; an object is shown as ``str`` gives it.
+        longest: the number of characters above which the middle is left out; None: nothing is left out.
+
+    >>> printable("runs/a\x1b[2J\nb")
+    'runs/a\\x1b[2J\\nb'
+    >>> printable("0123456789", longest=7)
+    '012…789'
+    """
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    if longest is None or len(escaped) <= longest:
+        return escaped
+    half = (longest - 1) // 2
+    return f"{escaped[: longest - 1 - half]}…{escaped[len(escaped) - half :]}"
+
+
+def say(line: object) -> None:
+    """Write one line to stderr: what a command is doing, and what stopped it. Where that cannot be, nothing happens."""
+    try:
+        _write(sys.stderr, printable(line, _LONGEST))
+    except (OSError, ValueError, RunError):  # nobody listens, or the disk is full: no reason to stop
+        return
+
+
+def show(text: str) -> None:
+    """Write a result to stdout, now; a text of several lines keeps its line breaks.
+
+    Raises:
+        RunError: it cannot be written, such as to a file on a full disk.
+        BrokenPipeError: what read the output has enough.
+    """
+    _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
