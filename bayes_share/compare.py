@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.config import read_config
+from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
@@ -85,6 +85,6 @@ def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
 
 def _data(folder: RunFolder) -> str:
     """The data of a run, with what decides which of its images are in which part."""
-    config = read_config(folder.config)
+    config = read_run_config(folder.config).to_flat()
     more = [f"{name} {config[name]}" for name in ("split_seed", "hold_out") if config.get(name)]
     return ", ".join([str(config.get("data")), *more])

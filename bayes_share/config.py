@@ -263,6 +263,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
+def read_run_config(path: Path) -> RunConfig:
+    """The config of a run; an option that is younger than the run has its default.
+
+    Raises:
+        InputError: no such file, or one that is not the config of a run; names the option that is wrong.
+    """
+    return RunConfig.from_flat(read_config(path))
+
+
 def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
     name = next(name for name, kind in ALGORITHMS.items() if kind is type(algorithm))
     own = {option: getattr(algorithm, option) for option in option_fields(type(algorithm))}

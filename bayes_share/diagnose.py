@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bayes_share.config import RunConfig, read_config
+from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.diagnostics import function_space_convergence, loo
@@ -154,7 +154,7 @@ def _train_predictions(training: Training, num_draws: int, order: Sequence[int])
 
 def chain(path: Path) -> Training | None:
     """The run in a folder, where its algorithm makes a Markov chain."""
-    algorithm = RunConfig.from_flat(read_config(finished_run(path).config)).algorithm
+    algorithm = read_run_config(finished_run(path).config).algorithm
     return load_run(path) if isinstance(algorithm, NUTS | SGHMC) else None
 
 

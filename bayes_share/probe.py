@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from bayes_share.config import RunConfig, read_config
+from bayes_share.config import RunConfig, read_run_config
 from bayes_share.data import Data, Split, load_ood
 from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar10c
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -100,7 +100,7 @@ def probe(folder: RunFolder, probes: Probes) -> None:
     ood, corruptions = _missing_ood(folder, probes), _missing_corruptions(folder, probes)
     if not ood and not corruptions:
         return
-    config = RunConfig.from_flat(read_config(folder.config))
+    config = read_run_config(folder.config)
     training = load_run(folder.path)
     if ood:
         likelihood = read_outputs(folder.predictions("test")).likelihood

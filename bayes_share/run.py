@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from bayes_share.config import RunConfig, read_config
+from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
@@ -79,7 +79,7 @@ def load_run(path: str | Path) -> Training:
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
-    config = RunConfig.from_flat(read_config(folder.config))
+    config = read_run_config(folder.config)
     try:
         training = _training(config)
     except InputError as error:

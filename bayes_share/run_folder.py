@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bayes_share.config import RunConfig, read_config
+from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.inference.checkpoint import Checkpoints
@@ -160,10 +160,7 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
         raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
     if not folder.config.is_file():
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
-    there, here = read_config(folder.config), config.to_flat()
-    if "algorithm" in there:  # an option that is younger than the run has its default
-        algorithm: dict[str, Any] = {name: there[name] for name in ("algorithm", "of") if name in there}
-        there = {**RunConfig.from_flat(algorithm).to_flat(), **there}
+    there, here = read_run_config(folder.config).to_flat(), config.to_flat()
     for name in here:
         if name not in _MAY_CHANGE and there.get(name) != here[name]:
             raise InputError(

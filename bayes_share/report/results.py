@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.compare import finished_runs
-from bayes_share.config import read_config
+from bayes_share.config import read_run_config
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import named_problems
@@ -154,4 +154,5 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_run(name: str, folder: RunFolder) -> RunResults:
-    return RunResults(name, folder, read_config(folder.config), read_summary(folder), read_history(folder))
+    config = read_run_config(folder.config).to_flat()
+    return RunResults(name, folder, config, read_summary(folder), read_history(folder))
