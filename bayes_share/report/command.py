@@ -1,42 +1,44 @@
 """``bayes-share report``."""
 
-import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
-from bayes_share.options import OptionParser
+from bayes_share.options import OptionParser, add_option
 from bayes_share.run_folder import check_output
+from bayes_share.terminal import printable, say, show
 
 
-def report(arguments: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        arguments: what stands after its name.
-
-    Raises:
-        InputError: what cannot be used.
-        RunError: a file cannot be written.
-    """
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``report``."""
     parser = OptionParser(
         prog="bayes-share report",
         description="A page on runs of one data set: scores, calibration, selective prediction, detection of other "
         "images, robustness, members, images, and what it takes to run them again. It is one file that loads nothing. "
         "'bayes-share evaluate RUN --ood ... --corruptions' adds what there is on other and on corrupted images.",
-        allow_abbrev=False,
     )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument("runs", nargs="*", type=str, help="run folders")
     parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
-    parser.add_argument("--title", type=str, default="Calibration report", help="of the page")
-    parser.add_argument(
-        "--humans", type=str, default=None, help="human labels of the test images, such as CIFAR-10H's: .npz or .npy"
-    )
-    parser.add_argument("--pictures", type=int, default=6, help="images of each kind in each run's gallery")
-    parser.add_argument("--json", type=str, default=None, help="file for all tables, for machines")
-    parser.add_argument("--csv", type=str, default=None, help="file for all numbers, one in each line")
-    parser.add_argument("--figures", type=str, default=None, help="folder for all figures, as PNG and SVG")
-    options = parser.parse_args(arguments)
+    add_option(parser, "title", str, "Calibration report", "of the page")
+    add_option(parser, "humans", str, None, "human labels of the test images, such as CIFAR-10H's: .npz or .npy")
+    add_option(parser, "pictures", int, 6, "images of each kind in each run's gallery")
+    add_option(parser, "json", str, None, "file for all tables, for machines")
+    add_option(parser, "csv", str, None, "file for all numbers, one in each line")
+    add_option(parser, "figures", str, None, "folder for all figures, as PNG and SVG")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: a file cannot be written.
+    """
+    if not options.runs:
+        raise InputError("which runs? Their folders come first")
     outputs = [Path(name) for name in (options.out, options.json, options.csv) if name is not None]
     for path in outputs:
         check_output(path)
@@ -64,5 +66,5 @@ def report(arguments: list[str]) -> None:
         write_csv(made, Path(options.csv))
     if options.figures:
         count = len(write_figures(made, Path(options.figures)))
-        print(f"{count} files of figures in {options.figures}", file=sys.stderr)
-    print(f"report: {out}")
+        say(f"{count} files of figures in {options.figures}")
+    show(f"report: {printable(out)}")

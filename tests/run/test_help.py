@@ -6,8 +6,9 @@ from itertools import combinations
 
 import pytest
 
+from bayes_share.algorithms import has_inner, option_fields
 from bayes_share.cli import main
-from bayes_share.config import RunConfig, has_inner, option_fields
+from bayes_share.config import RunConfig
 from bayes_share.inference import ALGORITHMS, Execution
 
 
