@@ -9,7 +9,7 @@ from typing import Any
 
 from bayes_share.errors import InputError, RunError
 from bayes_share.options import OptionParser
-from bayes_share.terminal import say
+from bayes_share.terminal import say, showing_log
 from bayes_share.version import __version__
 
 
@@ -82,7 +82,8 @@ def _run(words: Sequence[str]) -> int:
         options: Any = parser.parse_args(words)
     except SystemExit as stop:  # after --help
         return int(stop.code or 0)
-    import_module(COMMANDS[options.command].module).run(options[options.command])
+    with showing_log():
+        import_module(COMMANDS[options.command].module).run(options[options.command])
     return 0
 
 
@@ -95,5 +96,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Torch says it by a `RuntimeError`, of a kind of its own only on a GPU; oneDNN says that it has no primitive."""
     said = str(error)
     return isinstance(error, MemoryError) or any(
-        words in said for words in ("out of memory", "allocate memory", "could not create a primitive")
+        words in said
+        for words in (
+            "out of memory",
+            "allocate memory",
+            "could not create a primitive",
+            "could not execute a primitive",
+        )
     )

@@ -206,8 +206,15 @@ class RunConfig:
             raise error if origin is None else InputError(f"{origin}: {error}") from error
 
     def to_yaml(self) -> str:
-        """The file that starts the same run again."""
-        return yaml.safe_dump(self.to_flat(), sort_keys=False)
+        """The file that starts the same run again.
+
+        Raises:
+            InputError: an option is a function, which no file can hold.
+        """
+        try:
+            return yaml.safe_dump(self.to_flat(), sort_keys=False)
+        except yaml.representer.RepresenterError as error:
+            raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
 
 
 _OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")

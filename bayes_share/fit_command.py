@@ -1,10 +1,8 @@
 """``bayes-share fit``: train a network, and leave all that came of it in a folder."""
 
-import logging
 import shlex
 from argparse import SUPPRESS, Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from bayes_share.inference import ALGORITHMS, Execution
 from bayes_share.options import OptionParser, add_option, add_options, first_line, first_look, listing
 from bayes_share.presets import SUMMARIES, preset
 from bayes_share.run import run as make_run
-from bayes_share.terminal import printable, say, show
+from bayes_share.terminal import printable, show
 
 _USAGE = """bayes-share fit ALGORITHM --out RUN [OPTIONS]
        bayes-share fit --config RUN/config.yaml --out NEW_RUN [OPTIONS]
@@ -89,9 +87,7 @@ def run(options: Namespace) -> None:
         raise InputError("where to? --out RUN names the folder of the run")
     for name in ("config", "preset"):
         given.pop(name)
-    config, folder = RunConfig.from_flat(given), Path(out)
-    with _showing_log():
-        make_run(config, folder, resume, progress)
+    make_run(RunConfig.from_flat(given), Path(out), resume, progress)
     show(f"run in {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
     return None
 
@@ -145,24 +141,3 @@ def _parser(algorithm: str, inner: str | None) -> OptionParser:
     add_options(made, "data, network and training", RunConfig, run_defaults(algorithm, inner))
     add_options(made, "execution", Execution)
     return made
-
-
-@contextmanager
-def _showing_log() -> Iterator[None]:
-    """Write what the library logs to stderr, each line once."""
-    logger, handler, seen = logging.getLogger("bayes_share"), logging.Handler(), set[str]()
-
-    def emit(record: logging.LogRecord) -> None:
-        if (line := record.getMessage()) not in seen:
-            seen.add(line)
-            say(line)
-
-    handler.emit = emit  # type: ignore[method-assign]
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
