@@ -127,7 +127,8 @@ def _parser(algorithm: str, inner: str | None) -> OptionParser:
     kind = algorithm_type(algorithm)
     prog = f"bayes-share fit {algorithm}"
     made = OptionParser(prog=prog, usage=f"{prog} --out RUN [OPTIONS]", description=first_line(kind))
-    made.add_argument("algorithm", nargs="?", type=str, default=algorithm, help=SUPPRESS)
+    made.add_argument("algorithm", nargs="?", type=str, help=SUPPRESS)
+    made.set_defaults(algorithm=algorithm)
     own = made.add_argument_group("the run")
     add_option(own, "out", str, None, "folder of the run; must not exist yet")
     own.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "at least 1 network, not 0"),
         (["fit", "map"], "where to? --out RUN"),
         (["fit", "map", "--out"], "--out"),
-        ([*FIT, "extra"], "unrecognized arguments: extra"),
+        ([*FIT, "extra"], "nrecognized arguments: extra"),
         ([*FIT, "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         ([*FIT, "--learning-rat=3"], "unknown option --learning-rat: did you mean --learning-rate?"),
         ([*FIT, "--epochs"], "--epochs: expected one argument"),
