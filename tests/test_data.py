@@ -486,7 +486,7 @@ def test_missing_files_and_folders(tmp_path):
     fails(f"npz:{'x' * 5000}", "npz:xxx")
     fails(f"npz:{tmp_path}", "no train.npz")
     three_files(tmp_path, train=arrays())
-    fails(f"npz:{tmp_path}", "no test.npz")
+    fails(f"npz:{tmp_path}", "it has train.npz, but needs both train.npz and test.npz")
 
 
 def test_damaged_files(tmp_path):
