@@ -49,7 +49,8 @@ def read_folder(folder: Path) -> Source:
     pixels = {part: [images.read(path) for path, _ in found.images] for part, found in listing.parts.items()}
     classes = listing.parts["train"].classes
     splits = {part: _split(found, images.alike(pixels.pop(part)), classes) for part, found in listing.parts.items()}
-    return Source(**splits, class_names=classes, files=images.digest.hexdigest())
+    files = images.digest.hexdigest()
+    return Source(splits["train"], splits.get("test"), splits.get("validation"), classes, files)
 
 
 class _Images:
@@ -70,7 +71,8 @@ class _Images:
         check_file(path, "an image")
         with reading(path, "an image"):
             content = path.read_bytes()
-            self.digest.update(b"%d " % len(content) + content)
+            self.digest.update(b"%d " % len(content))
+            self.digest.update(content)
             with self._opened(content) as image:
                 if image.mode not in _GREY | _COLOUR:
                     mode = f"{printable(path)}: the image has mode {image.mode}"

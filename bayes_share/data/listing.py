@@ -23,7 +23,7 @@ ENDINGS = frozenset(
 """Of files that are images, in small letters; all formats that Pillow opens by itself and that hold 8 bits."""
 
 _NO_DATA = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-_KINDS_SHOWN = 6
+_KINDS_SHOWN = 8
 _SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
@@ -64,11 +64,8 @@ class Listing:
         if not count:
             return ""
         total = count + sum(len(part.images) for part in self.parts.values())
-        kinds = [f"{number} {_plural(kind, number)}" for kind, number in self.skipped.most_common(_KINDS_SHOWN)]
-        others = count - sum(number for _, number in self.skipped.most_common(_KINDS_SHOWN))
-        listed = ", ".join([*kinds, f"{others} others"] if others else kinds)
         things = "files and folders" if any("folder" in kind for kind in self.skipped) else "files"
-        return f"{count} of {total} {things} are skipped: {listed}"
+        return f"{count} of {total} {things} are skipped: {_kinds(self.skipped)}"
 
 
 def list_images(folder: Path) -> Listing:
@@ -108,7 +105,7 @@ class _Walk:
 
     def __init__(self, top: Path) -> None:
         self.skipped: Counter[str] = Counter()
-        self._top = os.path.realpath(top)
+        self._top, self._real_top = top, top.resolve()
         self._folders: dict[tuple[int, int], Path] = {}
         self._files: dict[str, Path] = {}
 
@@ -123,10 +120,9 @@ class _Walk:
         empty = [name for name, found in images.items() if not found]
         if empty or not images:
             missing = f"no image in {listed(empty)}" if empty else "no class in it"
-            line = Listing({}, self.skipped).skipped_line()
+            skipped = f" (skipped: {_kinds(self.skipped)})" if self.skipped else ""
             raise InputError(
-                f"{printable(root)}: there is {missing}; it needs one folder with images per class"
-                + (f" ({line})" if line else "")
+                f"{printable(root)}: there is {missing}; it needs one folder with images per class{skipped}"
             )
         return Part(root, tuple(images), tuple((path, name) for name, found in images.items() for path in found))
 
@@ -146,11 +142,11 @@ class _Walk:
             left += folders
             if current == folder and {"train", "test"} <= {part_of(path.name) for path in folders}:
                 raise InputError(
-                    f"{printable(folder)} is a class with parts in it: put the classes into the parts, "
-                    f"as in train/{printable(folder.name)}"
+                    f"{printable(folder)} has train and test in it: give that folder, or put the classes into the "
+                    f"parts, as in train/{printable(folder.name)}"
                 )
-        for current, files in sorted(found.items()):
-            real = os.path.realpath(current)
+        for name, files in sorted(found.items()):
+            real = os.path.realpath(name)
             for file in files:
                 if _is_image(file):
                     self._note(file, os.path.realpath(file) if file.is_symlink() else os.path.join(real, file.name))
@@ -180,7 +176,7 @@ class _Walk:
         first = self._folders.setdefault((status.st_dev, status.st_ino), folder)
         if first is not folder:
             raise _twice(folder, first, "folder")
-        if folder.is_symlink() and Path(self._top).is_relative_to(os.path.realpath(folder)):
+        if folder != self._top and folder.is_symlink() and self._real_top.is_relative_to(os.path.realpath(folder)):
             raise InputError(f"{printable(folder)} is a link to a folder that it lies in itself; remove the link")
 
     def _note(self, file: Path, real: str) -> None:
@@ -213,6 +209,13 @@ def _special(path: Path) -> str:
         if _is_image(path):
             raise InputError(f"{printable(path)} is a link to an image that is not there") from error
         return "broken link"
+
+
+def _kinds(skipped: Counter[str]) -> str:
+    shown = skipped.most_common(_KINDS_SHOWN)
+    others = skipped.total() - sum(number for _, number in shown)
+    kinds = [f"{number} {_plural(kind, number)}" for kind, number in shown]
+    return ", ".join([*kinds, f"{others} of other kinds"] if others else kinds)
 
 
 def _plural(kind: str, number: int) -> str:

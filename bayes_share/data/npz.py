@@ -64,7 +64,8 @@ def _read_folder(folder: Path) -> Source:
     check_parts(paths, where, ".npz")
     arrays = {part: _arrays(path, "images", "labels") for part, path in paths.items()}
     splits = {part: _split(found, printable(paths[part])) for part, found in arrays.items()}
-    return Source(**splits, class_names=_class_names(arrays["train"], paths["train"]))
+    class_names = _class_names(arrays["train"], paths["train"])
+    return Source(splits["train"], splits["test"], splits.get("validation"), class_names)
 
 
 def _read_file(path: Path) -> Source:
@@ -84,7 +85,7 @@ def _read_file(path: Path) -> Source:
         if not len(indices[part]):
             raise InputError(f"{where}: split has no {code}, so there are no {part} images; leave it out for 70/10/20")
     splits = {part: everything.at(chosen) for part, chosen in indices.items() if len(chosen)}
-    return Source(**splits, class_names=class_names)
+    return Source(splits["train"], splits["test"], splits.get("validation"), class_names)
 
 
 def _arrays(path: Path, *needed: str) -> dict[str, np.ndarray]:
