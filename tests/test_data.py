@@ -326,6 +326,7 @@ def test_torchvision_has_what_is_asked_of_it(class_name):
         urllib.error.URLError("no route to host"),
         RuntimeError("no route to host\nor corrupted"),
         PermissionError("no route to host"),
+        IndexError("no route to host"),
     ],
 )
 def test_a_failed_download_is_one_line(monkeypatch, tmp_path, error):

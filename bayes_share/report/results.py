@@ -1,5 +1,6 @@
 """The runs of a report: what their folders hold, read once."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -84,7 +85,7 @@ class RunResults:
     def factors(self) -> dict[str, Tensor]:
         """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; none where there are none."""
         path = self.folder.factors
-        if not path.exists():
+        if not os.path.lexists(path):
             return {}
         arrays, _ = read_arrays(path, "an .npz file of rank-1 factors", remedy=": remove it")
         for name, array in arrays.items():
