@@ -10,7 +10,6 @@ from bayes_share.errors import InputError
 from bayes_share.terminal import printable
 
 _REASON = 200  # characters
-_PATH = 1000
 _TEXT = 2**26  # bytes
 
 
@@ -44,9 +43,9 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:  # by the system; libraries raise it for damaged bytes too
-            raise InputError(f"{printable(path, _PATH)} cannot be read: {error.strerror}{remedy}") from error
+            raise InputError(f"{printable(path)} cannot be read: {error.strerror}{remedy}") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _REASON).rstrip(": ")
-        raise InputError(f"{printable(path, _PATH)} cannot be read as {what} ({reason}){remedy}") from error
+        raise InputError(f"{printable(path)} cannot be read as {what} ({reason}){remedy}") from error
 
 
 def check_file(path: str | Path, what: str, remedy: str = "") -> None:
@@ -64,7 +63,7 @@ def check_file(path: str | Path, what: str, remedy: str = "") -> None:
         mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise InputError(f"{printable(path, _PATH)} is {found}, and should be {what}{remedy}")
+        raise InputError(f"{printable(path)} is {found}, and should be {what}{remedy}")
 
 
 def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEXT) -> str:
@@ -83,5 +82,5 @@ def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEX
     with reading(path, what, remedy):
         size = Path(path).stat().st_size
         if size > largest:
-            raise InputError(f"{printable(path, _PATH)} has {size:,} bytes, too many for {what}{remedy}")
+            raise InputError(f"{printable(path)} has {size:,} bytes, too many for {what}{remedy}")
         return Path(path).read_text(encoding="utf-8")

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from torchvision.datasets import ImageFolder
 from bayes_share.data import Data, load_data
 from bayes_share.data.listing import list_images
 from bayes_share.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """A pipe that is opened waits for ever, and links in a circle go on for ever."""
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
 
 
 def picture(path: Path, grey: int = 0, size: tuple[int, int] = (4, 3), **options: object) -> Path:
