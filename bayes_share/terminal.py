@@ -1,12 +1,16 @@
 """What is written to the terminal: one place, so that no name can change the screen or stop a command."""
 
 import errno
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from bayes_share.errors import RunError
 
 _LONGEST = 2000  # characters of a line on stderr
+_STDERR = 2  # the system's number of it
 
 
 def printable(text: object, longest: int | None = None) -> str:
@@ -47,6 +51,23 @@ def show(text: str) -> None:
         BrokenPipeError: what read the output has enough.
     """
     _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Keep off the terminal what libraries in C write to stderr past Python, such as libtiff about damaged bytes."""
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 def _write(stream: TextIO, text: str) -> None:

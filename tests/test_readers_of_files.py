@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,10 @@ FUZZED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "packed data": (lambda path: np.savez_compressed(path, **WHOLE["data"]), read_data),
     "predictions": (lambda path: np.savez(path, **WHOLE["predictions"]), read_predictions),
     "human labels": (lambda path: np.save(path, WHOLE["human labels"]["probs"]), read_human_labels),
+    "packed tiff": (
+        partial(Image.linear_gradient("L").resize((6, 6)).save, format="tiff", compression="jpeg"),
+        read_image,
+    ),
     **{kind: (image(kind), read_image) for kind in ("png", "jpeg", "gif", "tiff", "bmp", "webp", "tga", "ppm")},
 }
 

@@ -14,7 +14,7 @@ from bayes_share.data.listing import ENDINGS, Part, list_images
 from bayes_share.data.source import Source, checked_split, from_where
 from bayes_share.errors import InputError
 from bayes_share.reading import check_file, reading
-from bayes_share.terminal import printable
+from bayes_share.terminal import muted, printable
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
@@ -73,7 +73,7 @@ class _Images:
             content = path.read_bytes()
             self.digest.update(b"%d " % len(content))
             self.digest.update(content)
-            with self._opened(content) as image:
+            with muted(), self._opened(content) as image:
                 if image.mode not in _GREY | _COLOUR:
                     mode = f"{printable(path)}: the image has mode {image.mode}"
                     raise InputError(f"{mode}; save it with 8 bits per channel, grey or RGB")

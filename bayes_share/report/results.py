@@ -89,7 +89,7 @@ class RunResults:
             return {}
         arrays, _ = read_arrays(path, "an .npz file of rank-1 factors", remedy=": remove it")
         for name, array in arrays.items():
-            if array.ndim != 3 or array.dtype != np.float32:
+            if array.ndim != 3 or not array.size or array.dtype != np.float32 or not np.isfinite(array).all():
                 raise InputError(f"{path} holds {listed([name])}, which is no rank-1 factor of the run: remove it")
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
