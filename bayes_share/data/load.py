@@ -45,7 +45,7 @@ def load_data(
         name: ``digits`` (in scikit-learn, without a download); ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or
             ``fashion_mnist`` (downloaded once by torchvision); ``npz:DIR``, a folder with ``train.npz``, ``test.npz``
             and perhaps ``validation.npz``; ``npz:FILE``, one file, perhaps with an array ``split``; ``folder:DIR``, a
-            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``. The parts may also be called
+            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``. Parts may also be called
             ``training``, ``testing``, ``val`` or ``valid``.
         data_dir: where downloads are kept.
         split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
