@@ -101,11 +101,6 @@ def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterab
             member.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
 
 
-def listed(names: Collection[str], longest: int = 200) -> str:
-    """Names that a file or a folder holds, as part of a message: safe to show, and not too long."""
-    return printable(", ".join(names), longest)
-
-
 def _arrays(
     path: str | Path,
     what: str,

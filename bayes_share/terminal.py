@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -33,6 +33,11 @@ def printable(text: object, longest: int | None = None) -> str:
         return escaped
     half = (longest - 1) // 2
     return f"{escaped[: longest - 1 - half]}…{escaped[len(escaped) - half :]}"
+
+
+def listed(names: Iterable[str], longest: int = 200) -> str:
+    """Names that a file or a folder holds, as part of a message: safe to show, and not too long."""
+    return printable(", ".join(names), longest)
 
 
 def say(line: object) -> None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from bayes_share.arrays import listed, map_arrays, write_array
+from bayes_share.arrays import map_arrays, write_array
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
 from bayes_share.evaluation.checks import (
@@ -25,7 +25,7 @@ from bayes_share.evaluation.checks import (
 )
 from bayes_share.files import replacing
 from bayes_share.models.mixture import image_parts, mixture_log_probs
-from bayes_share.terminal import printable
+from bayes_share.terminal import listed, printable
 
 _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 _LONGEST_NAME = 100  # characters

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bayes_share.arrays import listed
 from bayes_share.data.dataset import Split
 from bayes_share.data.listing import ENDINGS, Part, list_images
 from bayes_share.data.source import Source, checked_split, from_where
 from bayes_share.errors import InputError
 from bayes_share.reading import check_file, reading
-from bayes_share.terminal import muted, printable
+from bayes_share.terminal import listed, muted, printable
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}

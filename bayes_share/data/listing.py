@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bayes_share.arrays import listed
 from bayes_share.data.parts import by_part, check_parts, part_of
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.terminal import listed, printable
 
 ENDINGS = frozenset(
     f".{ending}"
@@ -90,7 +89,7 @@ def list_images(folder: Path) -> Listing:
     others = [path for path in inside if path not in roots.values()]
     with_images = [path for path in others if any(True for _ in walk.images_below(path))]
     if with_images:
-        names, beside = (listed([path.name for path in paths]) for paths in (roots.values(), with_images))
+        names, beside = (listed(path.name for path in paths) for paths in (roots.values(), with_images))
         raise InputError(
             f"{where}: {names} are parts of a data set, but {beside} beside them have images too; "
             f"keep either parts or classes in it"
@@ -158,17 +157,16 @@ class _Walk:
         """The folders and the regular files in a folder that was not seen yet, sorted, without hidden ones."""
         self._enter(folder)
         folders, files = [], []
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = folder / entry.name
-                if entry.name.startswith(".") or entry.name in _NO_DATA:
-                    self.skipped["hidden folder" if entry.is_dir() else "hidden file"] += 1
-                elif entry.is_dir():
-                    folders.append(path)
-                elif entry.is_file():
-                    files.append(path)
-                else:
-                    self.skipped[_special(path)] += 1
+        for name in sorted(os.listdir(folder)):
+            path = folder / name
+            if name.startswith(".") or name in _NO_DATA:
+                self.skipped["hidden folder" if os.path.isdir(path) else "hidden file"] += 1
+            elif os.path.isdir(path):  # unlike an entry of scandir, False for a link to itself
+                folders.append(path)
+            elif os.path.isfile(path):
+                files.append(path)
+            else:
+                self.skipped[_special(path)] += 1
         return folders, files
 
     def _enter(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Images in NumPy's ``.npz`` files, read without ever unpickling anything."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from bayes_share.arrays import listed, read_arrays
+from bayes_share.arrays import read_arrays
 from bayes_share.data.dataset import Split
 from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import Source, checked_images, checked_split, from_where
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.terminal import listed, printable
+
+_log = logging.getLogger(__name__)
 
 _WHAT = "an npz file without pickled objects"
 
@@ -62,6 +65,8 @@ def _read_folder(folder: Path) -> Source:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz")
     paths = by_part(files, where, ".npz")
     check_parts(paths, where, ".npz")
+    if others := [path.name for path in files if path not in paths.values()]:
+        _log.warning("%s: %d of %d files are skipped: %s", where, len(others), len(files), listed(others))
     arrays = {part: _arrays(path, "images", "labels") for part, path in paths.items()}
     splits = {part: _split(found, printable(paths[part])) for part, found in arrays.items()}
     class_names = _class_names(arrays["train"], paths["train"])

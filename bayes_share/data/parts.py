@@ -1,10 +1,11 @@
 """The parts of a data set by the names that they usually have on disk."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.terminal import listed
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -32,7 +33,7 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
         ending: of the names, in small letters.
 
     Raises:
-        InputError: two of them are named after one part.
+        InputError: two of them are named after one part, or are one by a link.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -43,6 +44,9 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
             names = f"{found[part].name} and {path.name}"
             raise InputError(f"{where}: {names} are both named after the {part} part; keep one of them")
         found[part] = path
+    if len({os.path.realpath(path) for path in found.values()}) < len(found):
+        names = ", ".join(path.name for path in found.values())
+        raise InputError(f"{where}: two of {names} are the same by a link, so that images would be in both parts")
     return {part: found[part] for part in PARTS if part in found}
 
 
@@ -50,5 +54,5 @@ def check_parts(found: Mapping[str, Path], where: str, ending: str = "") -> None
     """Raise an InputError where the training or the test part is not among the parts that were found."""
     for part in ("train", "test"):
         if part not in found:
-            names = printable(", ".join(path.name for path in found.values()) or f"no train{ending}")
+            names = listed(path.name for path in found.values()) or f"no train{ending}"
             raise InputError(f"{where}: it has {names}, but needs both train{ending} and test{ending}")

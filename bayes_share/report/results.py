@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayes_share.arrays import listed, read_arrays
+from bayes_share.arrays import read_arrays
 from bayes_share.compare import finished_runs
 from bayes_share.config import read_run_config
 from bayes_share.data.load import short_name
@@ -23,6 +23,7 @@ from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import train_features
+from bayes_share.terminal import listed
 
 P = ParamSpec("P")
 Found = TypeVar("Found")

@@ -160,8 +160,11 @@ def test_a_class_of_files_that_are_no_images_says_what_there_is(tmp_path: Path) 
     assert "there is no image in eel; it needs one folder with images per class (skipped: 3 .heic)" in refused(folder)
 
 
-def test_an_image_whose_link_leads_nowhere_is_refused(tmp_path: Path) -> None:
-    (pets(tmp_path) / "cat" / "x.png").symlink_to(tmp_path / "nowhere")
+@pytest.mark.parametrize("target", ["nowhere", "x.png"])
+def test_an_image_whose_link_leads_nowhere_is_refused(target: str, tmp_path: Path) -> None:
+    (pets(tmp_path) / "cat" / "x").symlink_to("x")
+    assert len(everything(loaded(tmp_path))) == 20
+    (tmp_path / "cat" / "x.png").symlink_to(target)
     assert refused(tmp_path) == f"{tmp_path}/cat/x.png is a link to an image that is not there"
 
 
@@ -215,15 +218,30 @@ def test_parts_within_classes_are_refused(tmp_path: Path) -> None:
     assert f"{tmp_path / 'cat'} has train and test in it" in refused(tmp_path)
 
 
-def test_the_parts_of_a_folder_of_npz_files_have_the_same_names(tmp_path: Path) -> None:
-    for seed, name in enumerate(("Training", "val", "test")):
+def test_the_parts_of_a_folder_of_npz_files_have_the_same_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, name in enumerate(("Training", "val", "test", "more")):
         images = np.random.default_rng(seed).integers(0, 256, (20 + seed, 4, 4), dtype=np.uint8)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(20 + seed) % 2)
     data = load_data(f"npz:{tmp_path}")
     assert [len(data.train), len(data.validation), len(data.test)] == [20, 21, 22]
+    assert [record.getMessage() for record in caplog.records] == [f"npz:{tmp_path}: 1 of 4 files are skipped: more.npz"]
     (tmp_path / "valid.npz").symlink_to(tmp_path / "val.npz")
     with pytest.raises(InputError, match=r"val\.npz and valid\.npz are both named after the validation part"):
         load_data(f"npz:{tmp_path}")
+
+
+@pytest.mark.parametrize("ending", ["", ".npz"])
+def test_parts_that_are_one_by_a_link_are_refused(ending: str, tmp_path: Path) -> None:
+    train = tmp_path / f"train{ending}"
+    if ending:
+        np.savez(train, images=np.zeros((20, 4, 4), np.uint8), labels=np.arange(20) % 2)
+    else:
+        pets(train)
+    (tmp_path / f"test{ending}").symlink_to(train)
+    with pytest.raises(InputError, match=f"two of test{ending}, train{ending} are the same by a link"):
+        load_data(f"{'npz' if ending else 'folder'}:{tmp_path}")
 
 
 # --- pixels
