@@ -523,6 +523,10 @@ def test_pickles_are_never_opened(tmp_path):
         ({"labels": np.arange(60) % 3 - 1}, ["label -1", "counted from 0"]),
         ({"labels": np.arange(60) % 3 + 1}, ["no training image has label 0"]),
         ({"labels": np.arange(60) % 3 * 2}, ["no training image has label 1"]),
+        (
+            {"labels": np.append(np.arange(59) % 3, -1).astype(np.uint64), "split": np.arange(60) // 30 * 2},
+            ["there is a label 18446744073709551615"],
+        ),
         ({"labels": np.arange(60) // 59 * 10**15}, ["no training image has label 1"]),
         ({"labels": np.zeros(60, int)}, ["all training labels are 0", "two classes"]),
         ({"labels": np.arange(60) // 2}, ["60 images are too few", "70/10/20"]),
