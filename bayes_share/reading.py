@@ -1,6 +1,7 @@
 """One place that turns whatever the reader of a file can raise into one line."""
 
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
     """Read a file that somebody may have damaged or written by hand.
 
     On bytes that are not what they seem, libraries raise whatever they meet first: errors of the tokenizer, of zip, of
-    struct, of recursion, of memory, of overflow. No list of them is complete, so all are caught here.
+    struct, of recursion, of memory, of overflow. No list of them is complete, so all are caught here. What they warn of
+    is either such an error or nothing to the user, so no warning is shown.
 
     Args:
         path: the file.
@@ -34,14 +36,16 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
     bayes_share.errors.InputError: a.json cannot be read as JSON (RecursionError: too deep); remove it
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or printable(error, _REASON)}{remedy}") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # by the system; libraries raise it for damaged bytes too
+            raise InputError(f"{printable(path)} cannot be read: {error.strerror}{remedy}") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _REASON).rstrip(": ")
-        raise InputError(f"{path} cannot be read as {what} ({reason}){remedy}") from error
+        raise InputError(f"{printable(path)} cannot be read as {what} ({reason}){remedy}") from error
 
 
 def check_file(path: str | Path, what: str, remedy: str = "") -> None:
@@ -59,7 +63,7 @@ def check_file(path: str | Path, what: str, remedy: str = "") -> None:
         mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise InputError(f"{path} is {found}, and should be {what}{remedy}")
+        raise InputError(f"{printable(path)} is {found}, and should be {what}{remedy}")
 
 
 def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEXT) -> str:
@@ -78,5 +82,5 @@ def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEX
     with reading(path, what, remedy):
         size = Path(path).stat().st_size
         if size > largest:
-            raise InputError(f"{path} has {size:,} bytes, too many for {what}{remedy}")
+            raise InputError(f"{printable(path)} has {size:,} bytes, too many for {what}{remedy}")
         return Path(path).read_text(encoding="utf-8")

@@ -2,14 +2,16 @@
 
 import errno
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from bayes_share.errors import RunError
 
 _LONGEST = 2000  # characters of a line on stderr
+_STDERR = 2  # the system's number of it
 
 
 def printable(text: object, longest: int | None = None) -> str:
@@ -32,6 +34,11 @@ def printable(text: object, longest: int | None = None) -> str:
         return escaped
     half = (longest - 1) // 2
     return f"{escaped[: longest - 1 - half]}…{escaped[len(escaped) - half :]}"
+
+
+def listed(names: Iterable[str], longest: int = 200) -> str:
+    """Names that a file or a folder holds, as part of a message: safe to show, and not too long."""
+    return printable(", ".join(names), longest)
 
 
 def say(line: object) -> None:
@@ -71,6 +78,23 @@ def showing_log() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Keep off the terminal what libraries in C write to stderr past Python, such as libtiff about damaged bytes."""
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 def _write(stream: Any, text: str) -> None:

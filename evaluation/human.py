@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayes_share.arrays import read_arrays
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import reliability_of
 from bayes_share.evaluation.checks import check_distributions
+from bayes_share.terminal import listed, printable
 
 
 @dataclass(frozen=True)
@@ -87,39 +89,28 @@ def read_human_labels(path: str | Path) -> Float64[Tensor, "image class"]:
     Raises:
         InputError: a missing or damaged file, or one that does not hold such an array; names the file.
     """
-    array = _load(Path(path))
+    array, where = _array(Path(path)), printable(path)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
-        form = f"shape {list(array.shape)} and type {array.dtype}"
-        raise InputError(f"{path}: human labels must be numbers with the axes [image, class], and have {form}")
+        form = f"shape {list(array.shape)} and type {printable(array.dtype, 100)}"
+        raise InputError(f"{where}: human labels must be numbers with the axes [image, class], and have {form}")
     rows = torch.from_numpy(array.astype(np.float64))
     if bool((rows == rows.round()).all()):
         empty = (rows.sum(-1) == 0).nonzero().flatten().tolist()
         if empty:
-            raise InputError(f"{path}: images that nobody labelled: {len(empty)} of {len(rows)}, the first {empty[0]}")
+            raise InputError(f"{where}: images that nobody labelled: {len(empty)} of {len(rows)}, the first {empty[0]}")
         rows = rows / rows.sum(-1, keepdim=True)
     try:
         check_distributions("human labels", rows)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     return rows
 
 
-def _load(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file of human labels")
-    try:
-        with path.open("rb") as raw:
-            found = np.load(raw, allow_pickle=False)
-            arrays = {"probs": found} if isinstance(found, np.ndarray) else dict(found)
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    # A damaged byte can be anywhere in the zip or in an array's header, and each place raises its own kind.
-    except Exception as error:
-        raise InputError(
-            f"{path}: damaged, or no .npz or .npy file of plain arrays ({type(error).__name__})"
-        ) from error
-    for name in ("probs", "counts"):
+def _array(path: Path) -> np.ndarray:
+    names = ("probs", "counts")
+    arrays, there = read_arrays(path, "an .npz or .npy file of human labels", names, unnamed="probs")
+    for name in names:
         if name in arrays:
             return arrays[name]
-    there = ", ".join(arrays) or "nothing"
-    raise InputError(f"{path}: no human labels without the array probs or counts; it holds {there}")
+    held = listed(there) or "nothing"
+    raise InputError(f"{printable(path)}: no human labels without the array probs or counts; it holds {held}")

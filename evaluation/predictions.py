@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
+from bayes_share.arrays import map_arrays, write_array
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
 from bayes_share.evaluation.checks import (
@@ -22,11 +23,12 @@ from bayes_share.evaluation.checks import (
     check_logits,
     check_tensor,
 )
-from bayes_share.evaluation.npz import map_arrays, write_array
 from bayes_share.files import replacing
 from bayes_share.models.mixture import image_parts, mixture_log_probs
+from bayes_share.terminal import listed, printable
 
 _DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
+_LONGEST_NAME = 100  # characters
 Kind = TypeVar("Kind", bound="Outputs")
 
 LikelihoodName = Literal["categorical", "bernoulli"]
@@ -268,23 +270,22 @@ def read_outputs(path: str | Path) -> Outputs:
 
 
 def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file of predictions")
-    arrays, there = map_arrays(path, [*required, "features", "likelihood"])
+    where = printable(path)
+    arrays, there = map_arrays(path, "an .npz file of predictions", [*required, "features", "likelihood"])
     missing = [name for name in required if name not in arrays]
     if missing:
-        held = ", ".join(there) or "nothing"
-        raise InputError(f"{path}: no predictions without the array {' and '.join(missing)}; it holds {held}")
-    likelihood = str(arrays.pop("likelihood", "categorical"))
+        held = listed(there) or "nothing"
+        raise InputError(f"{where}: no predictions without the array {' and '.join(missing)}; it holds {held}")
+    likelihood = printable(arrays.pop("likelihood", "categorical"), _LONGEST_NAME)
     for name, array in arrays.items():
         if array.dtype != _DTYPES[name]:
-            raise InputError(f"{path}: {name} must be {_DTYPES[name]}, and are {array.dtype}")
+            raise InputError(f"{where}: {name} must be {_DTYPES[name]}, and are {printable(array.dtype, 100)}")
     try:
         check_likelihood(likelihood)
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return kind(**tensors, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
 
 
 def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tensor, "image class"]:

@@ -326,6 +326,7 @@ def test_torchvision_has_what_is_asked_of_it(class_name):
         urllib.error.URLError("no route to host"),
         RuntimeError("no route to host\nor corrupted"),
         PermissionError("no route to host"),
+        IndexError("no route to host"),
     ],
 )
 def test_a_failed_download_is_one_line(monkeypatch, tmp_path, error):
@@ -486,7 +487,7 @@ def test_missing_files_and_folders(tmp_path):
     fails(f"npz:{'x' * 5000}", "npz:xxx")
     fails(f"npz:{tmp_path}", "no train.npz")
     three_files(tmp_path, train=arrays())
-    fails(f"npz:{tmp_path}", "no test.npz")
+    fails(f"npz:{tmp_path}", "it has train.npz, but needs both train.npz and test.npz")
 
 
 def test_damaged_files(tmp_path):
@@ -522,6 +523,10 @@ def test_pickles_are_never_opened(tmp_path):
         ({"labels": np.arange(60) % 3 - 1}, ["label -1", "counted from 0"]),
         ({"labels": np.arange(60) % 3 + 1}, ["no training image has label 0"]),
         ({"labels": np.arange(60) % 3 * 2}, ["no training image has label 1"]),
+        (
+            {"labels": np.append(np.arange(59) % 3, -1).astype(np.uint64), "split": np.arange(60) // 30 * 2},
+            ["there is a label 18446744073709551615"],
+        ),
         ({"labels": np.arange(60) // 59 * 10**15}, ["no training image has label 1"]),
         ({"labels": np.zeros(60, int)}, ["all training labels are 0", "two classes"]),
         ({"labels": np.arange(60) // 2}, ["60 images are too few", "70/10/20"]),

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from bayes_share.data.dataset import Data, Split
 from bayes_share.errors import InputError, unknown
+from bayes_share.reading import check_file, reading
+from bayes_share.terminal import printable
 
 CIFAR10C_TYPES = (
     "brightness",
@@ -91,16 +93,14 @@ def check_cifar10c(folder: str | Path, data: Data) -> None:
 
 def _opened(path: Path, shape: tuple[int, ...], kinds: str) -> np.ndarray:
     """An array of 50,000 entries that stays on the disk until a part of it is read."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file of CIFAR-10-C; give the folder of its 19 types and labels.npy")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged, or no .npy file of a plain array ({reason})") from error
+    what, remedy = "an .npy file of CIFAR-10-C", "; give the folder of its 19 types and labels.npy"
+    check_file(path, what, remedy)
+    with reading(path, what, remedy):
+        array = np.lib.format.open_memmap(path, mode="r")
     expected = (_SEVERITIES * _IMAGES, *shape)
     is_kind = array.dtype == np.uint8 if kinds == "u1" else array.dtype.kind in kinds
     if array.shape != expected or not is_kind:
         kind = "uint8" if kinds == "u1" else "integers"
-        raise InputError(f"{path}: this is {array.dtype} {list(array.shape)}, but must be {kind} {list(expected)}")
+        found = f"{printable(array.dtype, 100)} {list(array.shape)}"
+        raise InputError(f"{printable(path)}: this is {found}, but must be {kind} {list(expected)}")
     return array

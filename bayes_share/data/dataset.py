@@ -51,7 +51,7 @@ class Data:
         std: ``[channel]``, their standard deviation on the same scale; 1 where a channel is constant.
         augment: a key of `AUGMENTATIONS`, what happens to training batches.
         held_out: test images of classes that were left out of all parts; None where none was.
-        digest: the same for the same images and labels only; empty where `load_data` did not read them.
+        digest: the same for the same images, labels and class names only; empty where `load_data` did not read them.
     """
 
     name: str

@@ -4,11 +4,14 @@ from pathlib import Path
 
 from bayes_share.data.augmentation import AUGMENTATIONS
 from bayes_share.data.dataset import Data, pixel_moments
+from bayes_share.data.digest import digest_of
 from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
+from bayes_share.reading import reading
+from bayes_share.terminal import printable
 
 DOWNLOADED = {
     "cifar10": "flip-crop",
@@ -18,6 +21,8 @@ DOWNLOADED = {
     "fashion_mnist": "crop",
 }
 """The data sets that torchvision downloads, and their usual augmentation: digits have no mirror image."""
+
+_LONGEST_NAME = 200  # characters of a class's name
 
 KNOWN = ("digits", *DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR")
 """What the name of a data set may be."""
@@ -40,7 +45,8 @@ def load_data(
         name: ``digits`` (in scikit-learn, without a download); ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or
             ``fashion_mnist`` (downloaded once by torchvision); ``npz:DIR``, a folder with ``train.npz``, ``test.npz``
             and perhaps ``validation.npz``; ``npz:FILE``, one file, perhaps with an array ``split``; ``folder:DIR``, a
-            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``.
+            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``. Parts may also be called
+            ``training``, ``testing``, ``val`` or ``valid``.
         data_dir: where downloads are kept.
         split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
         augment: ``none``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for CIFAR,
@@ -58,13 +64,13 @@ def load_data(
     """
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
-    source = read_source(name, Path(data_dir).expanduser(), download)
-    train, validation, test = three_parts(source, split_seed, name)
-    class_names = _class_names(source, int(train.labels.max()) + 1, name)
+    source, where = read_source(name, data_dir, download), printable(name)
+    train, validation, test = three_parts(source, split_seed, where)
+    class_names = _class_names(source, int(train.labels.max()) + 1, where)
     held_out = None
     if hold_out:
         (train, validation, test), class_names, held_out = hold_out_classes(
-            (train, validation, test), class_names, hold_out, name
+            (train, validation, test), class_names, hold_out, where
         )
     mean, std = pixel_moments(train.images)
     return Data(
@@ -77,10 +83,11 @@ def load_data(
         std=std,
         augment=DOWNLOADED.get(name, "none") if augment == "auto" else augment,
         held_out=held_out,
+        digest=digest_of(source),
     )
 
 
-def read_source(name: str, data_dir: Path, download: bool = True) -> Source:
+def read_source(name: str, data_dir: str | Path, download: bool = True) -> Source:
     """What is stored under the name of a data set, before it is divided.
 
     Args:
@@ -91,10 +98,8 @@ def read_source(name: str, data_dir: Path, download: bool = True) -> Source:
     Raises:
         InputError: if the name is unknown, or what it names is missing, damaged or of another form.
     """
-    try:
-        return _read(name, data_dir, download)
-    except OSError as error:
-        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+    with reading(name, "a data set"):
+        return _read(name, Path(data_dir).expanduser(), download)
 
 
 def short_name(name: str) -> str:
@@ -126,7 +131,8 @@ def _read(name: str, data_dir: Path, download: bool) -> Source:
 
 
 def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:
+    """Names of folders and strings of files may be any: from here on they can be shown, and written as text."""
     names = source.class_names or tuple(map(str, range(num_classes)))
     if len(names) != num_classes:
         raise InputError(f"{where}: there are {len(names)} class names, but {num_classes} classes among the labels")
-    return names
+    return tuple(printable(name, _LONGEST_NAME) for name in names)

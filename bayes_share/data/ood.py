@@ -14,7 +14,9 @@ from bayes_share.data.load import KNOWN, read_source
 from bayes_share.data.npz import read_unlabelled
 from bayes_share.data.photographs import photograph_patches
 from bayes_share.errors import InputError, unknown
+from bayes_share.reading import reading
 from bayes_share.seeding import generator
+from bayes_share.terminal import printable
 
 _NUM_NOISE = 10_000
 _NAMED = re.compile(r"(?P<name>[^=:]+)=(?P<source>.+)")
@@ -56,7 +58,8 @@ class OODName:
             if not match and kind not in ("npz", "folder"):
                 raise _unknown(source)
             raise InputError(
-                f"{text}: {name!r} cannot name a set: take letters, digits, dots and dashes, as in my-set={source}"
+                f"{printable(text)}: {name!r} cannot name a set: take letters, digits, dots and dashes, "
+                f"as in my-set={printable(source)}"
             )
         return cls(name, source)
 
@@ -106,16 +109,18 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
         shape = (min(limit, _NUM_NOISE), data.in_channels, *data.image_size)
         noise = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
         return OODSet(wanted.name, wanted.source, noise, _NUM_NOISE)
-    images = _images(wanted.source, data, Path(data_dir).expanduser(), rng)
+    images = _images(wanted.source, data, data_dir, rng)
     chosen = images[torch.randperm(len(images), generator=rng)[:limit].sort().values]
-    formed = in_form(chosen, data.in_channels, data.image_size, wanted.source)
+    formed = in_form(chosen, data.in_channels, data.image_size, printable(wanted.source))
     return OODSet(wanted.name, wanted.source, formed, len(images))
 
 
-def _images(source: str, data: Data, data_dir: Path, rng: Generator) -> Tensor:
+def _images(source: str, data: Data, data_dir: str | Path, rng: Generator) -> Tensor:
     if source == "held-out":
         if data.held_out is None:
-            raise InputError(f"held-out: no class was held out of {data.name}; train with --hold-out '[8, 9]'")
+            raise InputError(
+                f"held-out: no class was held out of {printable(data.name)}; train with --hold-out '[8, 9]'"
+            )
         return data.held_out.cpu()
     if source == "photographs":
         return photograph_patches(data.image_size, rng)
@@ -124,16 +129,19 @@ def _images(source: str, data: Data, data_dir: Path, rng: Generator) -> Tensor:
     images = None if source == data.name else _of_source(source, data_dir)
     if images is None or _share_of(data, images) > _ITSELF:
         raise InputError(
-            f"{source} is the data set that the network was trained on; give another out-of-distribution set"
+            f"{printable(source)} is the data set that the network was trained on; give another out-of-distribution set"
         )
     return images
 
 
-def _of_source(source: str, data_dir: Path) -> Tensor:
+def _of_source(source: str, data_dir: str | Path) -> Tensor:
     """The test part, or all images where there are no parts."""
     kind, _, path = source.partition(":")
-    if kind == "npz" and (unlabelled := read_unlabelled(Path(path).expanduser())) is not None:
-        return unlabelled
+    if kind == "npz" and path:
+        with reading(source, "a set of images"):
+            unlabelled = read_unlabelled(Path(path).expanduser())
+        if unlabelled is not None:
+            return unlabelled
     found = read_source(source, data_dir)
     return (found.train if found.test is None else found.test).images
 

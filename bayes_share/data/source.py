@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import Generator, Tensor
 
 from bayes_share.data.dataset import Split
 from bayes_share.errors import InputError
 from bayes_share.seeding import generator
+from bayes_share.terminal import printable
+
+_LONGEST_TYPE = 100  # characters of the name of an array's type
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +26,14 @@ class Source:
         test: the test set, if there is one.
         validation: the validation set, if there is one.
         class_names: one per class; empty where the classes have no names.
+        files: a digest of the files that images were decoded from; empty where their pixels were stored.
     """
 
     train: Split
     test: Split | None = None
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
+    files: str = ""
 
 
 def from_where(path: Path) -> str:
@@ -36,33 +41,50 @@ def from_where(path: Path) -> str:
     return "" if path.is_absolute() else " (a relative path is one from the current folder)"
 
 
-def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
-    """Arrays as somebody stored them, made into a `Split` if they are one.
+def checked_images(images: np.ndarray, where: str) -> UInt8[Tensor, "image channel height width"]:
+    """An array as somebody stored it, made into images if they are some.
 
     Args:
         images: uint8 ``[image, height, width, channel]``, or ``[image, height, width]`` for one channel.
-        labels: integers ``[image]``, from 0.
         where: the file or folder they come from, for messages.
 
     Raises:
         InputError: if they are something else.
     """
     if images.dtype != np.uint8:
-        raise InputError(f"{where}: images are {images.dtype}, but must be uint8 with values from 0 to 255")
+        found = printable(images.dtype, _LONGEST_TYPE)
+        raise InputError(f"{where}: images are {found}, but must be uint8 with values from 0 to 255")
     if images.ndim not in (3, 4):
         raise InputError(f"{where}: images have shape {images.shape}, but must be [N, H, W] or [N, H, W, C]")
     if 0 in images.shape:
         raise InputError(f"{where}: images have shape {images.shape}, but at least one image with a pixel is needed")
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] > 4:
         raise InputError(f"{where}: images have shape {images.shape}: the channels come last, [N, H, W, C]")
+    channels_first = images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(channels_first))
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
+    """Arrays as somebody stored them, made into a `Split` if they are one.
+
+    Args:
+        images: as `checked_images` takes them.
+        labels: integers ``[image]``, from 0.
+        where: the file or folder they come from, for messages.
+
+    Raises:
+        InputError: if they are something else.
+    """
+    pixels = checked_images(images, where)
     if labels.dtype.kind not in "iu":
-        raise InputError(f"{where}: labels are {labels.dtype}, but must be integers")
+        raise InputError(f"{where}: labels are {printable(labels.dtype, _LONGEST_TYPE)}, but must be integers")
     if labels.shape != images.shape[:1]:
         raise InputError(f"{where}: labels have shape {labels.shape}, but must be one for each of {len(images)} images")
     if labels.min() < 0:
         raise InputError(f"{where}: there is a label {labels.min()}, but classes are counted from 0")
-    channels_first = images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2)
-    return Split(torch.from_numpy(np.ascontiguousarray(channels_first)), torch.from_numpy(labels.astype(np.int64)))
+    if labels.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{where}: there is a label {labels.max()}, but classes are numbered from 0 without gaps")
+    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
 def three_parts(source: Source, split_seed: int, where: str) -> tuple[Split, Split, Split]:

@@ -1,8 +1,6 @@
 """Well-known data sets through torchvision, which downloads them once and compares their checksums."""
 
-from http.client import HTTPException
 from pathlib import Path
-from tarfile import TarError
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,9 @@ from torchvision import datasets
 from bayes_share.data.dataset import Split
 from bayes_share.data.source import Source, checked_split
 from bayes_share.errors import InputError
+from bayes_share.terminal import printable
 
+_LONGEST_REASON = 200  # characters
 _CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "cifar10": ("CIFAR10", {"train": True}, {"train": False}),
     "cifar100": ("CIFAR100", {"train": True}, {"train": False}),
@@ -19,8 +19,6 @@ _CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mnist": ("MNIST", {"train": True}, {"train": False}),
     "fashion_mnist": ("FashionMNIST", {"train": True}, {"train": False}),
 }
-# No network, a wrong checksum, a full disk; and a short file of MNIST, which torchvision trusts once it is unpacked.
-_FAILURES = (OSError, RuntimeError, HTTPException, TarError, EOFError, ValueError, AssertionError)
 
 
 def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source:
@@ -35,17 +33,18 @@ def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source
         InputError: if it is not there and is not downloaded, or is damaged.
     """
     class_name, *parts = _CLASSES[name]
+    where = printable(str(data_dir))
     try:
         train, test = (getattr(datasets, class_name)(str(data_dir), download=download, **part) for part in parts)
-    except _FAILURES as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Source(_in_memory(train, name), _in_memory(test, name), class_names=tuple(getattr(train, "classes", ())))
+    except Exception as error:  # no network, a wrong checksum, a full disk, files of another length: no list is whole
         if not download:
-            raise InputError(f"{name}: not found whole in {str(data_dir)!r}") from error
+            raise InputError(f"{name}: not found whole in '{where}'") from error
+        reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _LONGEST_REASON)
         raise InputError(
-            f"{name}: neither found whole in {str(data_dir)!r} nor downloaded there ({reason}); "
+            f"{name}: neither found whole in '{where}' nor downloaded there ({reason}); "
             f"check the network and the disk, and delete what is damaged there"
         ) from error
-    return Source(_in_memory(train, name), _in_memory(test, name), class_names=tuple(getattr(train, "classes", ())))
 
 
 def _in_memory(dataset: Any, name: str) -> Split:

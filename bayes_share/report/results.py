@@ -1,18 +1,19 @@
 """The runs of a report: what their folders hold, read once."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from bayes_share.arrays import read_arrays
 from bayes_share.compare import finished_runs
 from bayes_share.config import read_run_config
 from bayes_share.data.load import short_name
@@ -22,6 +23,7 @@ from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import train_features
+from bayes_share.terminal import listed
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
@@ -83,13 +85,14 @@ class RunResults:
     @cached_property
     def factors(self) -> dict[str, Tensor]:
         """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; none where there are none."""
-        if not self.folder.factors.is_file():
+        path = self.folder.factors
+        if not os.path.lexists(path):
             return {}
-        try:
-            with np.load(self.folder.factors, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise InputError(f"{self.folder.factors} is damaged: remove it") from error
+        arrays, _ = read_arrays(path, "an .npz file of rank-1 factors", remedy=": remove it")
+        for name, array in arrays.items():
+            if array.ndim != 3 or not array.size or array.dtype != np.float32 or not np.isfinite(array).all():
+                raise InputError(f"{path} holds {listed([name])}, which is no rank-1 factor of the run: remove it")
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @property
     def method(self) -> str:

@@ -93,7 +93,7 @@ def test_a_file_with_bad_features_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_of_outputs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such file of predictions"):
+    with pytest.raises(InputError, match="cannot be read: No such file or directory"):
         read_outputs(tmp_path / "o.npz")
 
 
@@ -213,7 +213,7 @@ def test_an_array_that_is_shorter_than_it_says_is_damaged(tmp_path: Path) -> Non
         form = {"descr": "<f4", "fortran_order": False, "shape": (1, 1, 100, 10)}
         np.lib.format.write_array_header_1_0(member, form)
         member.write(bytes(40))
-    with pytest.raises(InputError, match=r"damaged, or no \.npz file of plain arrays \(ValueError\)"):
+    with pytest.raises(InputError, match="not as long as its header says"):
         read_outputs(path)
 
 
@@ -223,5 +223,5 @@ def test_a_damaged_byte_far_into_a_file_is_seen(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[10_000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged, or no \.npz file of plain arrays \(BadZipFile\)"):
+    with pytest.raises(InputError, match="Bad CRC-32"):
         read_predictions(path)

@@ -185,7 +185,7 @@ def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], mon
     assert fresh.test.logits.numel()
     read = []
     plain = predictions.map_arrays
-    monkeypatch.setattr(predictions, "map_arrays", lambda path, names: read.append(path) or plain(path, names))
+    monkeypatch.setattr(predictions, "map_arrays", lambda path, *more: read.append(path) or plain(path, *more))
     assert outside([fresh]) is not None
     assert {path.stem for path in read} == {"train", "photographs", "noise"}
     assert len(read) == 3

@@ -265,7 +265,7 @@ def test_a_score_that_only_some_have_is_a_dash(
         (["--ood-score", "energy"], "--ood-score is of --ood, which is not given"),
         (["--ood", "noise", "--corruption-images", "9"], "--corruption-images is of --corruptions, which is not given"),
         (["--corruptions", "rotate", "--corruption-images", "-1"], "a set has at least 1 image, not -1"),
-        (["--corruptions", "cifar-10-c:/nowhere"], "/nowhere/brightness.npy: there is no such file of CIFAR-10-C"),
+        (["--corruptions", "cifar-10-c:/nowhere"], "/nowhere/brightness.npy cannot be read: No such file"),
     ],
 )
 def test_what_cannot_be_is_one_line(options: list[str], words: str, run: Path, refused: Callable) -> None:

@@ -1,0 +1,58 @@
+"""The parts of a data set by the names that they usually have on disk."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from bayes_share.errors import InputError
+from bayes_share.terminal import listed
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+"""What each part may be called, in small or capital letters."""
+
+
+def part_of(name: str) -> str | None:
+    """The part that a file without its ending, or a folder, is named after; None: none.
+
+    >>> part_of("Training"), part_of("val"), part_of("cats")
+    ('train', 'validation', None)
+    """
+    return next((part for part, names in PARTS.items() if name.lower() in names), None)
+
+
+def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Path]:
+    """The files or folders that are named after a part, by that part; others are left out.
+
+    Args:
+        paths: of one folder.
+        where: the data set, for messages.
+        ending: of the names, in small letters.
+
+    Raises:
+        InputError: two of them are named after one part, or are one by a link.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        part = part_of(path.name.lower().removesuffix(ending))
+        if part is None:
+            continue
+        if part in found:
+            names = f"{found[part].name} and {path.name}"
+            raise InputError(f"{where}: {names} are both named after the {part} part; keep one of them")
+        found[part] = path
+    if len({os.path.realpath(path) for path in found.values()}) < len(found):
+        names = ", ".join(path.name for path in found.values())
+        raise InputError(f"{where}: two of {names} are the same by a link, so that images would be in both parts")
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def check_parts(found: Mapping[str, Path], where: str, ending: str = "") -> None:
+    """Raise an InputError where the training or the test part is not among the parts that were found."""
+    for part in ("train", "test"):
+        if part not in found:
+            names = listed(path.name for path in found.values()) or f"no train{ending}"
+            raise InputError(f"{where}: it has {names}, but needs both train{ending} and test{ending}")
