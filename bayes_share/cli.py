@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import ActionYesNo
 
 from bayes_share.errors import InputError, RunError, unknown
+from bayes_share.interrupt import terminable
 from bayes_share.options import OptionParser, add_options, first_line
 from bayes_share.version import __version__
 
@@ -54,10 +55,14 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C."""
+    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C or SIGTERM.
+
+    SIGTERM ends a command as Ctrl-C does: what it was at is saved, and said in a line.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        with terminable():
+            return _dispatch(arguments)
     except InputError as error:
         print(f"bayes-share: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,7 @@ ORDER = (
     ("inference",),
     ("evaluation",),
     ("config", "presets"),
-    ("interrupt", "lock", "run_folder"),
+    ("identity", "interrupt", "lock", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

@@ -1,9 +1,12 @@
 """From the name of a data set to the data set."""
 
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+
 from bayes_share.data.augmentation import AUGMENTATIONS
-from bayes_share.data.dataset import Data, pixel_moments
+from bayes_share.data.dataset import Data, Split, pixel_moments
 from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
@@ -77,7 +80,17 @@ def load_data(
         std=std,
         augment=DOWNLOADED.get(name, "none") if augment == "auto" else augment,
         held_out=held_out,
+        digest=_digest(train, validation, test),
     )
+
+
+def _digest(*parts: Split) -> str:
+    digest = sha256()
+    for part in parts:
+        for values in (part.images, part.labels):
+            digest.update(repr(tuple(values.shape)).encode())
+            digest.update(np.ascontiguousarray(values.numpy()).data)
+    return digest.hexdigest()
 
 
 def read_source(name: str, data_dir: Path, download: bool = True) -> Source:

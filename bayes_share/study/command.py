@@ -11,11 +11,11 @@ from jsonargparse import ActionYesNo
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.data.load import short_name
-from bayes_share.errors import InputError, RunError, unknown
+from bayes_share.errors import RunError, unknown
 from bayes_share.files import write_atomically
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_options
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, check_study_folder
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
@@ -66,15 +66,13 @@ def _make(kind: Study, arguments: list[str]) -> None:
             raise unknown("option", name, known, str(Path(first.out) / _FILE))
     options = vars(_parser(kind, preset).parse_args([*_as_arguments(saved, grid), *arguments]))
     out = Path(options["out"])
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a study needs a folder")
-    if out.exists() and any(out.iterdir()) and not options["resume"]:
-        raise InputError(f"{out} exists: go on with it by --resume, or give another folder")
+    check_study_folder(out, options["resume"])
     of_runs = {name: options[name] for name in kind.run_options}
     configs = kind.configs(preset, {name: options[name] for name in grid}, options["seeds"], of_runs)
     check_settings(configs)
     asked = {name: options[name] for name in known}
     with alone_in(out):
+        check_study_folder(out, options["resume"])  # again: another process may have been at work till now
         check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options["jobs"])
         _run(kind, configs, out, asked, options)
 
