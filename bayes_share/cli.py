@@ -193,7 +193,7 @@ def _saved_options(first: argparse.Namespace) -> tuple[dict[str, Any], str | Non
             raise InputError("--preset and --config are two beginnings: give one of them, and the rest as options")
         return preset(first.preset), f"preset {first.preset}"
     file = first.config
-    if file is None and first.resume and first.out is not None and (Path(first.out) / "config.yaml").is_file():
+    if file is None and first.resume and first.out is not None and os.path.isfile(Path(first.out) / "config.yaml"):
         file = str(Path(first.out) / "config.yaml")
     return ({} if file is None else read_config(Path(file))), file
 

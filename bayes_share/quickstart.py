@@ -14,6 +14,7 @@ from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
 from bayes_share.report import build_report, page, read_runs
 from bayes_share.run import run
+from bayes_share.run_folder import check_folder_of_runs
 
 _METHODS = {
     "single network": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=1),
@@ -33,6 +34,7 @@ def quickstart(out: Path, seed: int) -> None:
     Raises:
         InputError: a folder that holds other runs, or cannot be written in.
     """
+    check_folder_of_runs(out, resume=True)
     picture, report = out / "reliability.png", out / "report.html"
     check_outputs({"the picture": picture, "the report": report}, {})
     torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute

@@ -172,21 +172,25 @@ def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; a run needs a folder")
     check_path(folder.predictions("corruptions/" + "x" * 100), "a file of a run")
+    place = folder.path.resolve()
+    for parent in place.parents:
+        if RunFolder(parent).owns(place):
+            raise InputError(f"{folder.path} belongs to the run in {parent}: give another folder")
     if not is_empty(folder.path):
         _check_same_run(folder, config, resume)
 
 
-def check_study_folder(path: Path, resume: bool) -> None:
-    """See whether a study can begin or go on in a folder; nothing is changed.
+def check_folder_of_runs(path: Path, resume: bool) -> None:
+    """See whether several runs can begin or go on in a folder, as those of a study; nothing is changed.
 
     Raises:
         InputError: the folder cannot be, is a file or a run, or exists and is not to be resumed.
     """
-    check_path(path, "the folder of a study")
+    check_path(path, "a folder of runs")
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; a study needs a folder")
+        raise InputError(f"{path} is a file; runs need a folder")
     if (path / "config.yaml").exists():
-        raise InputError(f"{path} is a run, not a study: give another folder")
+        raise InputError(f"{path} is a run, and no folder for several: give another folder")
     if not is_empty(path) and not resume:
         raise InputError(f"{path} exists: go on with it by --resume, or give another folder")
 

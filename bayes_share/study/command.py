@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bayes_share.errors import RunError, unknown
 from bayes_share.files import write_atomically
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_options
-from bayes_share.run_folder import RunFolder, check_study_folder
+from bayes_share.run_folder import RunFolder, check_folder_of_runs
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
@@ -66,13 +67,13 @@ def _make(kind: Study, arguments: list[str]) -> None:
             raise unknown("option", name, known, str(Path(first.out) / _FILE))
     options = vars(_parser(kind, preset).parse_args([*_as_arguments(saved, grid), *arguments]))
     out = Path(options["out"])
-    check_study_folder(out, options["resume"])
+    check_folder_of_runs(out, options["resume"])
     of_runs = {name: options[name] for name in kind.run_options}
     configs = kind.configs(preset, {name: options[name] for name in grid}, options["seeds"], of_runs)
     check_settings(configs)
     asked = {name: options[name] for name in known}
     with alone_in(out):
-        check_study_folder(out, options["resume"])  # again: another process may have been at work till now
+        check_folder_of_runs(out, options["resume"])  # again: another process may have been at work till now
         check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options["jobs"])
         _run(kind, configs, out, asked, options)
 
@@ -120,7 +121,7 @@ def _folder(kind: Study) -> str:
 def _saved(first: argparse.Namespace) -> dict[str, Any]:
     """The options of the study that is to be resumed."""
     file = Path(first.out or "") / _FILE
-    return read_config(file) if first.resume and file.is_file() else {}
+    return read_config(file) if first.resume and os.path.isfile(file) else {}
 
 
 def _as_arguments(saved: Mapping[str, Any], of_many_values: list[str]) -> Iterator[str]:
