@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from typing import TextIO
+from typing import Any
 
 from bayes_share.errors import RunError
 
@@ -49,7 +49,7 @@ def show(text: str) -> None:
     _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: Any, text: str) -> None:
     encoding = stream.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
