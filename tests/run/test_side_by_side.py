@@ -14,10 +14,12 @@ import torch
 from driver import KINDS, Setting, command, ended_well, fit, left, snapshot, start
 from states import differences
 
+from bayes_share.config import read_run_config
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.lock import alone_in
 from bayes_share.run import load_run
 from bayes_share.run_folder import RunFolder
+from bayes_share.study.runner import check_runs
 
 Untouched = Callable[[str], Path]
 
@@ -61,6 +63,7 @@ def test_a_run_that_is_being_made_is_not_hurt_by_others(
     (out / ".metrics.csv.0123456789abcdef.tmp").touch()  # as if it were at it
     for others in (("fit", "--resume", "--out", out), ("evaluate", out), ("evaluate", out, "--ood", "noise")):
         assert command(*others).code == 2
+    check_runs({"run": read_run_config(out / "config.yaml")}, tmp_path, 1)  # as `study --resume` does
     assert (out / ".metrics.csv.0123456789abcdef.tmp").exists()
     (out / ".metrics.csv.0123456789abcdef.tmp").unlink()
     ended_well(child.outcome())
