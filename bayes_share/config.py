@@ -1,15 +1,16 @@
 """What a run is: an algorithm and all options, as one record and as one flat, readable file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from torch import nn
 
+from bayes_share.algorithms import algorithm_type, has_inner, inner_name, option_fields, run_defaults
 from bayes_share.data import Data, load_data
-from bayes_share.errors import InputError, unknown
+from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, NUTS, SGHMC, SVI, Build, Execution, Inference
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
@@ -24,10 +25,14 @@ from bayes_share.priors import (
     WeightPriorName,
     standard_rules,
 )
+from bayes_share.reading import read_text, reading
 from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
+from bayes_share.values import load_yaml, option_types, read_values
+
+_LARGEST = 2**20  # bytes of a config
 
 
 @dataclass(frozen=True)
@@ -182,16 +187,34 @@ class RunConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any]) -> "RunConfig":
-        """The record that `to_flat` made the values of; the rest is as the algorithm has it by default."""
-        given = {**run_defaults(values["algorithm"], values.get("of")), **values}
-        own = {name: _hashable(given[name]) for name in option_fields(cls) if name in given}
-        execution = Execution(**{name: values[name] for name in option_fields(Execution) if name in values})
-        return cls(algorithm=algorithm_from(values["algorithm"], values), execution=execution, **own)
+    def from_flat(cls, values: Mapping[str, Any], origin: str | None = None) -> "RunConfig":
+        """The record that `to_flat` made the values of; the rest is as the algorithm has it by default.
+
+        Args:
+            values: options by name.
+            origin: the file that they are from, for messages.
+
+        Raises:
+            InputError: an option that does not exist, or a value that is of the wrong type or cannot be used.
+        """
+        given = read_options(values, origin)
+        given = {**run_defaults(given["algorithm"], given.get("of")), **given}
+        own, execution = ({k: given[k] for k in option_fields(kind) if k in given} for kind in (cls, Execution))
+        try:
+            return cls(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
+        except InputError as error:
+            raise error if origin is None else InputError(f"{origin}: {error}") from error
 
     def to_yaml(self) -> str:
-        """The file that starts the same run again."""
-        return yaml.safe_dump(self.to_flat(), sort_keys=False)
+        """The file that starts the same run again.
+
+        Raises:
+            InputError: an option is a function, which no file can hold.
+        """
+        try:
+            return yaml.safe_dump(self.to_flat(), sort_keys=False)
+        except yaml.representer.RepresenterError as error:
+            raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
 
 
 _OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
@@ -205,59 +228,49 @@ def is_under_priors(algorithm: Inference[Any]) -> bool:
     return is_under_priors(algorithm.of) if has_inner(type(algorithm)) else isinstance(algorithm, SVI | SGHMC | NUTS)  # type: ignore[attr-defined]
 
 
-def option_fields(kind: type) -> list[str]:
-    """The names of a record's fields that are options of their own, not records."""
-    return [field.name for field in fields(kind) if field.name not in ("algorithm", "execution", "of")]
-
-
-def algorithm_type(name: str) -> type:
-    """The algorithm of a name on the command line.
-
-    Raises:
-        InputError: there is none of this name; names the nearest.
-    """
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS)
-    return ALGORITHMS[name]
-
-
-def run_defaults(name: str, inner: str | None = None) -> dict[str, Any]:
-    """The options of a run whose defaults are other ones for an algorithm.
+def run_types(name: str, inner: str | None) -> dict[str, Any]:
+    """The types of all options of a run, by name.
 
     Args:
         name: of the algorithm on the command line.
-        inner: of the one that it runs, whose defaults hold where it has none.
+        inner: of the one that it runs, if it runs one.
+
+    Raises:
+        InputError: there is no such algorithm; names the nearest.
     """
-    kinds = [algorithm_type(kind) for kind in (inner, name) if kind is not None]
-    return {option: value for kind in kinds for option, value in getattr(kind, "run_defaults", {}).items()}
+    kinds = [RunConfig, Execution, *(algorithm_type(one) for one in (name, inner) if one is not None)]
+    types = {kind: option_types(kind) for kind in kinds}
+    return {option: types[kind][option] for kind in kinds for option in option_fields(kind)}
 
 
-def algorithm_from(name: str, values: Mapping[str, Any]) -> Inference[Any]:
-    """An algorithm from its name and flat options; one that runs another finds that one's name under ``of``."""
-    kind = algorithm_type(name)
-    options = {option: _hashable(values[option]) for option in option_fields(kind) if option in values}
-    if has_inner(kind):
-        options["of"] = algorithm_from(values["of"], values)
-    return kind(**options)
+def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
+    """Options of a run, each as its type says; the algorithm is among them.
 
+    Args:
+        values: options by name.
+        origin: the file that they are from, for messages.
 
-def has_inner(kind: type) -> bool:
-    """Whether an algorithm runs another one."""
-    return any(field.name == "of" for field in fields(kind))
+    Raises:
+        InputError: no algorithm, an option that does not exist, or a value of the wrong type.
+    """
+    if "algorithm" not in values:
+        raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
+    name, of = str(values["algorithm"]), values.get("of")
+    inner = inner_name(name, None if of is None else str(of))
+    names = {"algorithm": name} | ({} if inner is None else {"of": inner})
+    others = {option: value for option, value in values.items() if option not in names}
+    return {**names, **read_values(others, run_types(name, inner), origin)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The options in a file that `RunConfig.to_yaml` wrote, or that was written by hand.
+    """What is in a file that `RunConfig.to_yaml` wrote, or that was written by hand: options by name.
 
     Raises:
         InputError: no such file, or one that is not a list of options and values.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    text = read_text(path, "a config", largest=_LARGEST)
+    with reading(path, "a config in YAML"):
+        values = load_yaml(text)
     if not isinstance(values, dict):
         raise InputError(f"config {path} must have a line 'option: value' for each option")
     return {str(name).replace("-", "_"): value for name, value in values.items()}
@@ -269,7 +282,13 @@ def read_run_config(path: Path) -> RunConfig:
     Raises:
         InputError: no such file, or one that is not the config of a run; names the option that is wrong.
     """
-    return RunConfig.from_flat(read_config(path))
+    return RunConfig.from_flat(read_config(path), str(path))
+
+
+def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
+    kind = algorithm_type(name)
+    own = {option: options[option] for option in option_fields(kind) if option in options}
+    return kind(**own, of=_algorithm(options["of"], options)) if has_inner(kind) else kind(**own)
 
 
 def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
@@ -277,7 +296,3 @@ def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
     own = {option: getattr(algorithm, option) for option in option_fields(type(algorithm))}
     inner = _flat_algorithm("of", algorithm.of) if has_inner(type(algorithm)) else {}  # type: ignore[attr-defined]
     return {key: name, **own, **inner}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

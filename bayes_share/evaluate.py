@@ -13,24 +13,70 @@ from bayes_share.diagnose import diagnose, export_arviz
 from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import check_arviz_path
 from bayes_share.evaluation.style import check_picture
-from bayes_share.options import OptionParser
+from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes
 from bayes_share.run_folder import RunFolder
 from bayes_share.shift import shift_tables
+from bayes_share.terminal import printable, show
 
 
-def evaluate(arguments: Sequence[str]) -> None:
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``evaluate``."""
+    parser = OptionParser(
+        prog="bayes-share evaluate",
+        usage="bayes-share evaluate RUN [RUN ...] [OPTIONS]",
+        description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
+        "that this takes are kept in the runs' folders, where 'bayes-share report' finds them.",
+    )
+    parser.add_argument("runs", nargs="*", type=str, help="run folders")
+    add_option(parser, "split", Literal["test", "validation"], "test", "which predictions")
+    add_option(parser, "picture", str, None, "reliability picture, PNG or SVG; in the first RUN if not given")
+    shift = parser.add_argument_group("away from what was trained on")
+    shift.add_argument(
+        "--ood",
+        type=str,
+        nargs="+",
+        metavar="SET",
+        help="out-of-distribution sets: a data set by its name (cifar100, npz:FILE, folder:DIR, as for fit --data), "
+        "'noise', 'photographs' (scikit-learn's), 'held-out' (classes left out by fit --hold-out); NAME=SET names one",
+    )
+    add_option(
+        shift,
+        "ood_score",
+        str,
+        None,
+        "which score is shown: max-probability, entropy (if not given), mutual-information, energy, max-logit or k-nn",
+    )
+    many = f"a random sample of so many of a larger set; {Probes.ood_images:,} if not given"
+    add_option(shift, "ood_images", int | None, None, many)
+    shift.add_argument(
+        "--corruptions",
+        type=str,
+        nargs="*",
+        metavar="TYPE",
+        help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
+        "'cifar-10-c:DIR', the official files",
+    )
+    many = f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given"
+    add_option(shift, "corruption_images", int | None, None, many)
+    draws = parser.add_argument_group("draws of a posterior")
+    draws.add_argument(
+        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of sghmc and nuts"
+    )
+    add_option(draws, "arviz", str, None, "one run's predictions and draws as arviz data, .nc or .zarr")
+    return parser
+
+
+def run(options: Namespace) -> None:
     """Run the command.
-
-    Args:
-        arguments: what stands after its name.
 
     Raises:
         InputError: what cannot be used.
         RunError: a file cannot be written.
     """
-    options = _parser().parse_args(arguments)
+    if not options.runs:
+        raise InputError("which runs? Their folders come first: some options take all words that follow")
     folders = {name: Path(name) for name in options.runs}
     probes = _probes(options)
     if options.arviz is not None and len(folders) > 1:
@@ -44,17 +90,17 @@ def evaluate(arguments: Sequence[str]) -> None:
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, _inputs(found, probes))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
-    print(compare(folders, picture, options.split))
+    show(compare(folders, picture, options.split))
     if shifted is not None:
-        print(f"\n{shifted}\n")
+        show(f"\n{shifted}\n")
     if options.diagnostics:
-        print(f"\n{diagnose(folders, options.split)}\n")
-    print(f"reliability picture: {picture}")
+        show(f"\n{diagnose(folders, options.split)}\n")
+    show(f"reliability picture: {printable(picture)}")
     if options.arviz is not None:
         reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
-        print(f"arviz data: {options.arviz}")
+        show(f"arviz data: {printable(options.arviz)}")
         if reason is not None:
-            print(f"without log_likelihood, which arviz.loo reads: {reason}")
+            show(f"without log_likelihood, which arviz.loo reads: {reason}")
 
 
 def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:
@@ -75,60 +121,3 @@ def _probes(options: Namespace) -> Probes | None:
     corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
     sizes = {name: getattr(options, name) for name in ("ood_images", "corruption_images")}
     return Probes(tuple(options.ood or ()), corruptions, **{k: size for k, size in sizes.items() if size is not None})
-
-
-def _parser() -> OptionParser:
-    parser = OptionParser(
-        prog="bayes-share evaluate",
-        usage="bayes-share evaluate RUN [RUN ...] [OPTIONS]",
-        description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
-        "that this takes are kept in the runs' folders, where 'bayes-share report' finds them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
-    parser.add_argument("--split", type=Literal["test", "validation"], default="test", help="which predictions")
-    parser.add_argument("--picture", type=str, default=None, help="reliability picture, PNG or SVG (default: in RUN)")
-    shift = parser.add_argument_group("away from what was trained on")
-    shift.add_argument(
-        "--ood",
-        type=str,
-        nargs="+",
-        metavar="SET",
-        help="out-of-distribution sets: a data set by its name (cifar100, npz:FILE, folder:DIR, as for fit --data), "
-        "'noise', 'photographs' (scikit-learn's), 'held-out' (classes left out by fit --hold-out); NAME=SET names one",
-    )
-    shift.add_argument(
-        "--ood-score",
-        type=str,
-        default=None,
-        help="which score is shown: max-probability, entropy (if not given), mutual-information, energy, max-logit or "
-        "k-nn",
-    )
-    shift.add_argument(
-        "--ood-images",
-        type=int,
-        default=None,
-        help=f"a random sample of so many of a larger set; {Probes.ood_images:,} if not given",
-    )
-    shift.add_argument(
-        "--corruptions",
-        type=str,
-        nargs="*",
-        metavar="TYPE",
-        help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
-        "'cifar-10-c:DIR', the official files",
-    )
-    shift.add_argument(
-        "--corruption-images",
-        type=int,
-        default=None,
-        help=f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given",
-    )
-    draws = parser.add_argument_group("draws of a posterior")
-    draws.add_argument(
-        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of sghmc and nuts"
-    )
-    draws.add_argument(
-        "--arviz", type=str, default=None, help="one run's predictions and draws as arviz data, .nc or .zarr"
-    )
-    return parser

@@ -1,68 +1,92 @@
 """Command-line options from records: names, types and defaults of their fields, help from their docstrings."""
 
-import dataclasses
+import argparse
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+import textwrap
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
-from bayes_share.config import option_fields
-from bayes_share.errors import InputError
-
-# The two forms in which jsonargparse says that a value has the wrong type.
-_WRONG_VALUE = re.compile(
-    r'Parser key "(?P<option>\w+)"(?: element \d+)?: (?:Expected an? |.*? Subtypes: \[)(?P<kind>.*?)'
-    r"(?:\. Got value: |\] Errors: )(?P<value>.*)"
-)
-
-_PLAIN_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "NoneType": "null",
-    "str": "text",
-    "tuple": "a list in brackets, such as [1, 2]",
-}
+from bayes_share.algorithms import option_fields
+from bayes_share.errors import InputError, unknown
+from bayes_share.values import is_list, option_types, read_value, type_name
 
 
 class OptionParser(ArgumentParser):
-    """A parser whose complaints are one-line `InputError`s, with the nearest option that exists."""
+    """A parser whose complaints are one-line `InputError`s, with the nearest name that exists."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
-        line = " ".join(message.split())
-        if unrecognised := re.search(r"nrecognized arguments: (\S+)", line):
-            option = unrecognised[1].split("=")[0]
-            known = [name for action in self._actions for name in action.option_strings]
-            near = _nearest(option.strip("-"), [name.strip("-") for name in known])
+        if isinstance(ex, argparse.ArgumentError) and ex.argument_name is not None:
+            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
+            raise InputError(f"{ex.argument_name}{' ' if is_of_reader else ': '}{ex.message}") from ex
+        if ex is None and (option := self._unknown_option()) is not None:
+            near = _nearest(option.lstrip("-"), [name.lstrip("-") for name in self._known()])
             hint = f"did you mean --{near}? " if near else ""
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
-        if wrong := _WRONG_VALUE.search(line):
-            option = wrong["option"].replace("_", "-")
-            value = wrong["value"].rpartition("Given value: ")[2]
-            line = f"--{option} takes {_readable(wrong['kind'])}, not {value!r}"
-        if line.endswith("required: runs"):
-            line = "which runs? Their folders come first: some options take all words that follow"
-        raise InputError(line)
+        raise InputError(" ".join(message.split())) from ex
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Where argparse would list the choices alone."""
+        if action.choices is not None and value not in action.choices:
+            raise unknown(action.dest, value, action.choices)
+
+    def _known(self) -> list[str]:
+        return [name for action in self._actions for name in action.option_strings]
+
+    def _unknown_option(self) -> str | None:
+        """The first word that looks like an option and is none; the words are those that were last parsed."""
+        given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _is_number(word)]
+        return next((option for option in given if option not in self._known()), None)
 
 
-def _nearest(option: str, known: list[str]) -> str | None:
-    """The option that is meant: of these initials, beginning so, or spelt nearly so."""
-    initials = [name for name in known if "".join(word[0] for word in name.split("-") if word) == option]
-    begins = [name for name in known if option and name.startswith(option)]
-    return next(iter([*initials, *begins, *get_close_matches(option, known, n=1)]), None)
+class _Formatter(DefaultHelpFormatter):
+    """Descriptions keep their lines; an option's help ends with what it takes and its default."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line if line.startswith(" ") else textwrap.fill(line, width, initial_indent=indent)
+            for line in text.split("\n")
+        )
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        notes = []
+        if action.type not in (None, str):
+            notes.append(getattr(action.type, "__name__", str(action.type)))
+        if action.option_strings and action.default is not argparse.SUPPRESS:
+            notes.append("default: %(default)s")
+        return f"{action.help or ''} ({', '.join(notes)})" if notes else action.help or ""
 
 
-def _readable(kind: str) -> str:
-    """A type as jsonargparse names it, in plain words."""
-    for name, words in _PLAIN_WORDS.items():
-        kind = re.sub(rf"<class '{name}'>|\b{name}\b", words, kind)
-    kind = re.sub(r"(?:typing\.)?Literal\[(.*?)\]", r"\1", kind)
-    return re.sub(r", null$", " or null", kind)
+def add_option(container: Any, name: str, hint: Any, default: Any, text: str, **settings: Any) -> None:
+    """Add one option.
+
+    Args:
+        container: a parser or a group of one.
+        name: in Python's spelling.
+        hint: its type, as `read_value` takes it.
+        default: where it is not given; a tuple is shown as the list that a user writes.
+        text: of the help.
+        settings: what else argparse is told.
+    """
+    shown = list(default) if isinstance(default, tuple) else default
+    option = f"--{name.replace('_', '-')}"
+    if hint is bool:
+        container.add_argument(option, action=ActionYesNo(no_prefix="no-"), default=shown, help=text, **settings)
+        return
+    metavar = "LIST" if is_list(hint) else name.rpartition("_")[2].upper()
+    container.add_argument(
+        option, **{"type": _reader(hint), "metavar": metavar, "default": shown, "help": text, **settings}
+    )
 
 
 def add_options(
@@ -82,27 +106,64 @@ def add_options(
         only: the fields to add, where not all are.
     """
     group = parser.add_argument_group(title)
-    helps = _helps(kind)
-    types = {name: _without_functions(hint) for name, hint in get_type_hints(kind).items()}
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)} | dict(other_defaults)
+    helps, types = _helps(kind), option_types(kind)
+    defaults = {field.name: field.default for field in fields(kind)} | dict(other_defaults)
     for name in option_fields(kind):
-        if only is not None and name not in only:
-            continue
-        default = defaults[name]
-        shown = list(default) if isinstance(default, tuple) else default  # a list as it is given, not Python's tuple
-        settings: dict[str, Any] = {"help": helps[name], "default": shown}
-        if types[name] is bool:
-            settings["action"] = ActionYesNo(no_prefix="no-")
-        else:
-            is_list = get_origin(types[name]) is tuple
-            settings |= {"type": types[name], "metavar": "LIST" if is_list else name.rpartition("_")[2].upper()}
-        group.add_argument(f"--{name.replace('_', '-')}", **settings)
+        if only is None or name in only:
+            add_option(group, name, types[name], defaults[name], helps[name])
 
 
-def _without_functions(hint: Any) -> Any:
-    """A type without the functions that Python may hand in, and a command line may not."""
-    choices = [choice for choice in get_args(hint) if get_origin(choice) is not Callable]
-    return Union[tuple(choices)] if len(choices) < len(get_args(hint)) else hint  # noqa: UP007 (of as many as there are)
+def first_line(kind: type) -> str:
+    """What a class is, in the first line of its docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def listing(lines: Mapping[str, str]) -> str:
+    """Names with what they are, one below the other, for a help text."""
+    width = max(map(len, lines))
+    return "\n".join(f"  {name:<{width}}   {text}" for name, text in lines.items())
+
+
+def first_look(words: Sequence[str], *options: str) -> argparse.Namespace:
+    """The values of a few options, where what others there are depends on them; None where one is not given.
+
+    Args:
+        words: of the command line.
+        options: by their names on it.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in options:
+        parser.add_argument(option, nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(words)[0]
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """A function that argparse takes for a type."""
+
+    def read(given: Any) -> Any:
+        try:
+            return read_value(hint, given)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    read.__name__ = type_name(hint)
+    return str if hint is str else read
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _nearest(option: str, known: list[str]) -> str | None:
+    """The option that is meant: of these initials, beginning so, or spelt nearly so."""
+    initials = [name for name in known if "".join(word[0] for word in name.split("-") if word) == option]
+    begins = [name for name in known if option and name.startswith(option)]
+    return next(iter([*initials, *begins, *get_close_matches(option, known, n=1)]), None)
 
 
 def _helps(kind: type) -> dict[str, str]:
@@ -110,8 +171,3 @@ def _helps(kind: type) -> dict[str, str]:
     docstrings = (docstring_parser.parse(inspect.cleandoc(vars(base).get("__doc__") or "")) for base in kind.__mro__)
     params = [param for docstring in [*docstrings][::-1] for param in docstring.params]
     return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in params}
-
-
-def first_line(kind: type) -> str:
-    """What a class is, in the first line of its docstring."""
-    return (inspect.getdoc(kind) or "").partition("\n")[0]

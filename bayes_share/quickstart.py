@@ -1,6 +1,7 @@
 """The first look: one network, a BatchEnsemble and a deep ensemble on real images that need no download."""
 
-import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,13 @@ from bayes_share.compare import compare
 from bayes_share.config import RunConfig
 from bayes_share.files import write_atomically
 from bayes_share.inference import MAP, DeepEnsemble
+from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
 from bayes_share.report import build_report, page, read_runs
-from bayes_share.run import run
+from bayes_share.run import run as make_run
 from bayes_share.run_folder import check_folder_of_runs
+from bayes_share.terminal import printable, say, show
 
 _METHODS = {
     "single network": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=1),
@@ -22,6 +25,23 @@ _METHODS = {
     "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="mlp", ensemble_size=1),
 }
 _PROBES = Probes(ood=("photographs", "noise"), corruptions=("all",))
+
+
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``quickstart``."""
+    parser = OptionParser(
+        prog="bayes-share quickstart",
+        description="A single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's scans of\n"
+        "handwritten digits: trains, compares, and draws how well each is calibrated.",
+    )
+    add_option(parser, "out", str, "runs/quickstart", "folder of the runs; goes on where it was")
+    add_option(parser, "seed", int, 0, "of initialisation, order and noise")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command."""
+    quickstart(Path(options.out), options.seed)
 
 
 def quickstart(out: Path, seed: int) -> None:
@@ -40,12 +60,12 @@ def quickstart(out: Path, seed: int) -> None:
     torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
     runs = {}
     for name, config in _METHODS.items():
-        print(f"{name} ...", file=sys.stderr)
+        say(f"{name} ...")
         runs[name] = out / name.replace(" ", "-").lower()
-        folder = run(replace(config, seed=seed), runs[name], resume=True)
+        folder = make_run(replace(config, seed=seed), runs[name], resume=True)
         probe(folder, _PROBES)
-    print(compare(runs, picture))
-    print(f"reliability picture: {picture}")
+    show(compare(runs, picture))
+    show(f"reliability picture: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
     write_atomically(report, page(made).encode())
-    print(f"report, to be opened in a browser: {report}")
+    show(f"report, to be opened in a browser: {printable(report)}")

@@ -1,7 +1,10 @@
 """What is written to the terminal: one place, so that no name can change the screen or stop a command."""
 
 import errno
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bayes_share.errors import RunError
@@ -47,6 +50,27 @@ def show(text: str) -> None:
         BrokenPipeError: what read the output has enough.
     """
     _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
+
+
+@contextmanager
+def showing_log() -> Iterator[None]:
+    """Say what the library logs, each line once."""
+    logger, handler, said = logging.getLogger("bayes_share"), logging.Handler(), set[str]()
+
+    def emit(record: logging.LogRecord) -> None:
+        if (line := record.getMessage()) not in said:
+            said.add(line)
+            say(line)
+
+    handler.emit = emit  # type: ignore[method-assign]
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _write(stream: Any, text: str) -> None:

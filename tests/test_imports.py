@@ -24,13 +24,15 @@ ORDER = (
     ("models",),
     ("inference",),
     ("evaluation",),
+    ("values", "algorithms"),
     ("config", "presets"),
     ("identity", "interrupt", "lock", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),
     ("study",),
-    ("quickstart", "cli"),
+    ("quickstart", "fit_command"),
+    ("cli",),
     ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

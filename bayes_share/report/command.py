@@ -1,42 +1,44 @@
 """``bayes-share report``."""
 
-import sys
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
-from bayes_share.options import OptionParser
+from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
+from bayes_share.terminal import printable, say, show
 
 
-def report(arguments: list[str]) -> None:
-    """Run the command.
-
-    Args:
-        arguments: what stands after its name.
-
-    Raises:
-        InputError: what cannot be used.
-        RunError: a file cannot be written.
-    """
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``report``."""
     parser = OptionParser(
         prog="bayes-share report",
         description="A page on runs of one data set: scores, calibration, selective prediction, detection of other "
         "images, robustness, members, images, and what it takes to run them again. It is one file that loads nothing. "
         "'bayes-share evaluate RUN --ood ... --corruptions' adds what there is on other and on corrupted images.",
-        allow_abbrev=False,
     )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument("runs", nargs="*", type=str, help="run folders")
     parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
-    parser.add_argument("--title", type=str, default="Calibration report", help="of the page")
-    parser.add_argument(
-        "--humans", type=str, default=None, help="human labels of the test images, such as CIFAR-10H's: .npz or .npy"
-    )
-    parser.add_argument("--pictures", type=int, default=6, help="images of each kind in each run's gallery")
-    parser.add_argument("--json", type=str, default=None, help="file for all tables, for machines")
-    parser.add_argument("--csv", type=str, default=None, help="file for all numbers, one in each line")
-    parser.add_argument("--figures", type=str, default=None, help="folder for all figures, as PNG and SVG")
-    options = parser.parse_args(arguments)
+    add_option(parser, "title", str, "Calibration report", "of the page")
+    add_option(parser, "humans", str, None, "human labels of the test images, such as CIFAR-10H's: .npz or .npy")
+    add_option(parser, "pictures", int, 6, "images of each kind in each run's gallery")
+    add_option(parser, "json", str, None, "file for all tables, for machines")
+    add_option(parser, "csv", str, None, "file for all numbers, one in each line")
+    add_option(parser, "figures", str, None, "folder for all figures, as PNG and SVG")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: a file cannot be written.
+    """
+    if not options.runs:
+        raise InputError("which runs? Their folders come first")
     named = {"-o": options.out, "--json": options.json, "--csv": options.csv}
     if options.figures is not None:
         named["--figures"] = str(Path(options.figures) / "figure.png")
@@ -48,16 +50,18 @@ def report(arguments: list[str]) -> None:
     from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
     from bayes_share.report.build import build_report
-    from bayes_share.report.export import write_csv, write_figures, write_json
+    from bayes_share.report.export import figure_paths, write_csv, write_figures, write_json
     from bayes_share.report.page import page
     from bayes_share.report.results import read_runs
 
     runs = read_runs([Path(name) for name in options.runs])
-    check_outputs(
-        outputs, {f"the data of {run.name}": path for run in runs if (path := source_path(run.config["data"]))}
-    )
+    data = [str(run.config["data"]) for run in runs]
+    inputs = {name: path for name in data if (path := source_path(name))}
+    check_outputs(outputs, inputs)
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
     made = build_report(runs, options.title, humans, options.pictures, progress=True)
+    if options.figures is not None:
+        check_outputs({f"the figure {path.name}": path for path in figure_paths(made, Path(options.figures))}, inputs)
     out = Path(options.out)
     write_atomically(out, page(made).encode())
     if options.json:
@@ -66,5 +70,5 @@ def report(arguments: list[str]) -> None:
         write_csv(made, Path(options.csv))
     if options.figures:
         count = len(write_figures(made, Path(options.figures)))
-        print(f"{count} files of figures in {options.figures}", file=sys.stderr)
-    print(f"report: {out}")
+        say(f"{count} files of figures in {options.figures}")
+    show(f"report: {printable(out)}")

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig, option_fields
+from bayes_share.algorithms import option_fields
+from bayes_share.config import RunConfig
 from bayes_share.errors import unknown
 from bayes_share.presets import preset
 from bayes_share.study.definition import check_once, check_seeds

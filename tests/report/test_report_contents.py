@@ -17,10 +17,9 @@ from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.inference import SGHMC
-from bayes_share.report import results
+from bayes_share.report import command, results
 from bayes_share.report.best import marked
 from bayes_share.report.build import build_report
-from bayes_share.report.command import report as report_command
 from bayes_share.report.document import Column, Report, Table
 from bayes_share.report.gallery import gallery
 from bayes_share.report.overview import SCORES, overview
@@ -222,8 +221,10 @@ def test_where_nothing_may_be_written_is_said_at_once(
 ) -> None:
     monkeypatch.setattr(results, "read_runs", lambda paths: pytest.fail("too late"))
     before = {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()}
+    words = [str(paths[0]), *(part.format(run=paths[0]) for part in output)]
+    options = command.parser(words).parse_args(words)
     with pytest.raises(InputError, match=says):
-        report_command([str(paths[0]), *(part.format(run=paths[0]) for part in output)])
+        command.run(options)
     assert {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()} == before
 
 

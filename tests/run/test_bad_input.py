@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
     ("arguments", "message"),
     [
         (["ft"], "unknown command 'ft': did you mean 'fit'? Choose from evaluate, fit, quickstart, report, study"),
-        (["--fit"], "unknown command '--fit'"),
+        (["--fit"], "unknown option --fit"),
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "--out", "run"], "which algorithm?"),
         (["fit", "deep-ensemble", "--of", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "at least 1 network, not 0"),
         (["fit", "map"], "where to? --out RUN"),
         (["fit", "map", "--out"], "--out"),
-        ([*FIT, "extra"], "unknown option extra"),
+        ([*FIT, "extra"], "nrecognized arguments: extra"),
         ([*FIT, "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         ([*FIT, "--learning-rat=3"], "unknown option --learning-rat: did you mean --learning-rate?"),
         ([*FIT, "--epochs"], "--epochs: expected one argument"),
@@ -70,24 +70,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--dropout", "2"], "dropout must be at least 0 and below 1"),
         ([*FIT, "--norm", "frn"], "mlp has no feature maps for norm 'frn'"),
         ([*FIT, "--norm", "batsh"], "--norm"),
-        ([*FIT, "--optimizer", "sdg"], "--optimizer takes 'sgd', 'adam', 'adamw', not 'sdg'"),
-        ([*FIT, "--schedule", "linear"], "--schedule takes 'cosine', 'step', 'constant', not 'linear'"),
+        ([*FIT, "--optimizer", "sdg"], "--optimizer takes 'sgd', 'adam' or 'adamw', not 'sdg'"),
+        ([*FIT, "--schedule", "linear"], "--schedule takes 'cosine', 'step' or 'constant', not 'linear'"),
         ([*FIT, "--milestones", "x"], "--milestones takes a list"),
         ([*FIT, "--milestones", "[100, 150]"], "milestones are parts of all steps, between 0 and 1, and are [100"),
         ([*FIT, "--batch-size", "1.5"], "--batch-size takes a whole number or null, not '1.5'"),
         ([*FIT, "--lr", "0.1"], "unknown option --lr: did you mean --learning-rate?"),
         ([*FIT, "--schedul", "step"], "unknown option --schedul: did you mean --schedule?"),
         ([*FIT, "--qqq", "1"], "unknown option --qqq: 'bayes-share fit map --help'"),
-        (["fit", "map", "--out", ""], "--out names the folder of the run, and is empty"),
+        (["fit", "map", "--out", ""], "where to? --out RUN names the folder"),
         (["fit", "--resume", "--out", "run"], "there is no run in run to go on with; name an algorithm to begin one"),
-        ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu', 'cuda', not 'tpu'"),
+        ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu' or 'cuda', not 'tpu'"),
         ([*FIT, "--precision", "float16"], "--precision"),
         ([*FIT, "--augment", "flip"], "--augment"),
         (["evaluate"], "which runs?"),
         (["evaluate", "--ood", "noise", "run"], "which runs? Their folders come first: some options take all words"),
         ([*FIT, "--hold-out", "8"], "--hold-out takes a list in brackets, such as [1, 2], not '8'"),
         (["evaluate", "nowhere"], "nowhere is not a run: there is no such folder"),
-        (["evaluate", "nowhere", "--split", "train"], "--split takes 'test', 'validation', not 'train'"),
+        (["evaluate", "nowhere", "--split", "train"], "--split takes 'test' or 'validation', not 'train'"),
         (["evaluate", "nowhere", "--pictur", "x"], "unknown option --pictur: did you mean --picture?"),
         (["quickstart", "--sed", "1"], "unknown option --sed: did you mean --seed?"),
         (["quickstart", "--seed", "one"], "--seed takes a whole number"),
@@ -101,7 +101,7 @@ def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys
 def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "mine.yaml").write_text("algorithm: map\nfactor_decay: 0.1\n")
     arguments = ["fit", "svi", "--config", "mine.yaml", "--out", "run"]
-    assert "mine.yaml is a config of algorithm map, not svi" in one_line(arguments, capsys)
+    assert "mine.yaml is of algorithm map, not svi" in one_line(arguments, capsys)
 
 
 def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_flat_values_and_back(config: RunConfig) -> None:
     [
         ("algorithm: map\nepoch: 3\n", "unknown option 'epoch' in CONFIG: did you mean 'epochs'?"),
         ("algorithm: map\nout: elsewhere\n", "unknown option 'out' in CONFIG: "),
-        ("algorithm: [\n", "config CONFIG is not YAML"),
+        ("algorithm: [\n", "CONFIG cannot be read as a config in YAML"),
         ("just text\n", "config CONFIG must have a line 'option: value'"),
         ("- a\n- b\n", "config CONFIG must have a line 'option: value'"),
         ("", "config CONFIG must have a line 'option: value'"),
@@ -76,12 +76,12 @@ def test_flat_values_and_back(config: RunConfig) -> None:
         ("algorithm: mapp\n", "unknown algorithm 'mapp': did you mean 'map'?"),
         ("algorithm: 3\n", "unknown algorithm '3'"),
         ("algorithm: map\nepochs: many\n", "CONFIG: --epochs takes a whole number, not 'many'"),
-        ("algorithm: map\nepochs: 2.5\n", "--epochs takes a whole number, not '2.5'"),
+        ("algorithm: map\nepochs: 2.5\n", "--epochs takes a whole number, not 2.5"),
         ("algorithm: map\nepochs: true\n", "--epochs takes a whole number"),
         ("algorithm: map\nepochs: 2020-01-01\n", "--epochs takes a whole number"),
         ("algorithm: map\nepochs: {a: 1}\n", "--epochs takes a whole number"),
         ("algorithm: map\ncompile: perhaps\n", "--compile"),
-        ("algorithm: map\nfeed: both\n", "--feed takes 'tile', 'split', not 'both'"),
+        ("algorithm: map\nfeed: both\n", "--feed takes 'tile' or 'split', not 'both'"),
         ("algorithm: map\nmilestones: 0.5\n", "--milestones takes a list"),
         ("algorithm: map\nensemble_size: 0\n", "at least 1 member, not 0"),
     ],
@@ -97,4 +97,4 @@ def test_what_is_wrong_is_one_line(text: str, message: str, tmp_path: Path) -> N
 def test_a_config_that_cannot_be_read_is_one_line(make: Callable[[Path], None], tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     make(config)
-    assert f"cannot read config {config}" in one_line(restart(config, tmp_path / "run"), 2)
+    assert f"bayes-share: {config} " in one_line(restart(config, tmp_path / "run"), 2)

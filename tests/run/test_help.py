@@ -6,8 +6,9 @@ from itertools import combinations
 
 import pytest
 
+from bayes_share.algorithms import has_inner, option_fields
 from bayes_share.cli import main
-from bayes_share.config import RunConfig, has_inner, option_fields
+from bayes_share.config import RunConfig
 from bayes_share.inference import ALGORITHMS, Execution
 
 
@@ -74,7 +75,7 @@ def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) 
     text = shown([], capsys)
     assert text == shown(["--help"], capsys) == shown(["-h"], capsys)
     for command in ("quickstart", "fit", "evaluate", "study"):
-        assert re.search(rf"\n  {command} +\w+", text)
+        assert re.search(rf"\n +{command} +\w+", text)
         assert "usage: bayes-share" in shown([command, "--help"], capsys)
 
 

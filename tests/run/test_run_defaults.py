@@ -8,7 +8,8 @@ import yaml
 from driver import Setting, command, ended_well, one_line
 
 from bayes_share import run as runs
-from bayes_share.config import RunConfig, run_defaults
+from bayes_share.algorithms import run_defaults
+from bayes_share.config import RunConfig
 from bayes_share.inference import NUTS, SGHMC
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.run import run

@@ -1,0 +1,53 @@
+"""Algorithms by their names on the command line, and the options that come with them."""
+
+from dataclasses import fields
+from typing import Any
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference import ALGORITHMS
+
+
+def option_fields(kind: type) -> list[str]:
+    """The names of a record's fields that are options of their own, not records."""
+    return [field.name for field in fields(kind) if field.name not in ("algorithm", "execution", "of")]
+
+
+def algorithm_type(name: str) -> type:
+    """The algorithm of a name on the command line.
+
+    Raises:
+        InputError: there is none of this name; names the nearest.
+    """
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]
+
+
+def has_inner(kind: type) -> bool:
+    """Whether an algorithm runs another one."""
+    return any(field.name == "of" for field in fields(kind))
+
+
+def inner_name(name: str, given: str | None) -> str | None:
+    """The algorithm that another one runs: the one that is given, or MAP; None where it runs none.
+
+    Raises:
+        InputError: there is no such algorithm, or it runs one itself.
+    """
+    if not has_inner(algorithm_type(name)):
+        return None
+    inner = given or "map"
+    if has_inner(algorithm_type(inner)):
+        raise InputError(f"{name} cannot run {inner}, which runs an algorithm itself")
+    return inner
+
+
+def run_defaults(name: str, inner: str | None = None) -> dict[str, Any]:
+    """The options of a run whose defaults are other ones for an algorithm.
+
+    Args:
+        name: of the algorithm on the command line.
+        inner: of the one that it runs, whose defaults hold where it has none.
+    """
+    kinds = [algorithm_type(kind) for kind in (inner, name) if kind is not None]
+    return {option: value for kind in kinds for option, value in getattr(kind, "run_defaults", {}).items()}

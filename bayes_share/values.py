@@ -1,0 +1,179 @@
+"""Values of options as their types say: one reader for the command line and for files."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, set_loader
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.terminal import printable
+
+_DEEPEST = 8  # lists in lists
+_LONGEST = 100_000  # characters of a value
+_SHOWN = 60  # characters of a value in a message
+_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+    tuple: "a list in brackets, such as [1, 2]",
+}
+_UNIONS = (Union, UnionType)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, lists and mappings: no anchors, of which a short text makes a huge value, and no name twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.YAMLError("anchors and aliases are not supported")
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.YAMLError("values are nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.YAMLError("a name is given twice")
+        return mapping
+
+
+# YAML 1.1 takes 1e-3 for text, since it has no point.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+
+
+def load_yaml(text: str) -> Any:
+    """What a YAML text stands for.
+
+    Raises:
+        Exception: of any type, where it is none.
+
+    >>> load_yaml("rate: 1e-3")
+    {'rate': 0.001}
+    """
+    return yaml.load(text, _Loader)
+
+
+set_loader("bayes-share", load_yaml, (Exception,))
+
+
+def read_value(hint: Any, given: Any) -> Any:
+    """A value as a type says, from a file or from the text of the command line.
+
+    Args:
+        hint: ``int``, ``float``, ``bool``, ``str``, a ``Literal``, a tuple of such, or a union of these and None.
+        given: the value.
+
+    Raises:
+        InputError: it is of another type; says which would be right, in words that follow the name of the option.
+
+    >>> read_value(tuple[float, ...] | None, "[0.5, 1]")
+    (0.5, 1.0)
+    >>> read_value(int, "many")
+    Traceback (most recent call last):
+    ...
+    bayes_share.errors.InputError: takes a whole number, not 'many'
+    """
+    refused = InputError(f"takes {_in_words(hint)}, not {_shown(given)}")
+    # A parser takes None for "not given".
+    if (given is None and NoneType not in _choices(hint)) or (isinstance(given, str) and len(given) > _LONGEST):
+        raise refused
+    try:
+        value = _parser(hint).parse_object({"value": given}).value
+    except Exception as error:  # of any type: what is right follows from the hint
+        raise refused from error
+    if not all(map(_is_usual, value if isinstance(value, tuple) else [value])):
+        raise refused
+    return value
+
+
+def read_values(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
+    """Options, each as its type says.
+
+    Args:
+        values: by name.
+        hints: of all options that there are.
+        origin: the file that they are from, for messages.
+
+    Raises:
+        InputError: an option that does not exist, with the nearest that does, or a value of another type.
+    """
+    read = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise unknown("option", name, hints, origin)
+        try:
+            read[name] = read_value(hints[name], value)
+        except InputError as error:
+            where = "" if origin is None else f"{origin}: "
+            raise InputError(f"{where}--{name.replace('_', '-')} {error}") from error
+    return read
+
+
+def option_types(kind: type) -> dict[str, Any]:
+    """The types of a record's fields, without the functions that Python may hand in and a file may not."""
+    hints = get_type_hints(kind)
+    return {field.name: _without_functions(hints[field.name]) for field in fields(kind)}
+
+
+def is_list(hint: Any) -> bool:
+    """Whether a type is a tuple, which is written as a list, or may be one."""
+    return any(get_origin(choice) is tuple for choice in _choices(hint))
+
+
+def type_name(hint: Any) -> str:
+    """A type in the words of a help text."""
+    return _in_words(hint).partition(", such as")[0]
+
+
+@cache
+def _parser(hint: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, parser_mode="bayes-share")
+    parser.add_argument("--value", type=hint)
+    return parser
+
+
+def _without_functions(hint: Any) -> Any:
+    choices = tuple(choice for choice in _choices(hint) if get_origin(choice) is not Callable)
+    return Union[choices] if len(choices) < len(_choices(hint)) else hint  # noqa: UP007 (of as many as there are)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+
+
+def _in_words(hint: Any) -> str:
+    words: list[str] = []
+    for choice in _choices(hint):
+        is_literal = get_origin(choice) is Literal
+        words += map(repr, get_args(choice)) if is_literal else [_WORDS[get_origin(choice) or choice]]
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _is_usual(value: Any) -> bool:
+    """Whether a number is one, and fits into the 64 bits that torch has for it."""
+    return value == value and not (isinstance(value, int) and abs(value) >= 2**63)
+
+
+def _shown(given: Any) -> str:
+    """A value of any type, in a few words; what may be long or deep is not written out."""
+    if given is None or isinstance(given, bool):
+        return {None: "null", True: "true", False: "false"}[given]
+    if isinstance(given, str):
+        return printable(repr(given[:_SHOWN]), _SHOWN)
+    if isinstance(given, int) and abs(given) >= 2**63:
+        return "a number of more than 64 bits"
+    return str(given) if isinstance(given, int | float) else f"a {type(given).__name__}"

@@ -1,0 +1,181 @@
+"""Values of options: one reader for the command line and for files, and one line for what is wrong."""
+
+import datetime
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from driver import SMALL
+
+from bayes_share.cli import main
+from bayes_share.config import RunConfig, read_run_config
+from bayes_share.errors import InputError
+from bayes_share.inference import SVI
+from bayes_share.run import load_run
+from bayes_share.values import load_yaml, read_value
+
+RIGHT: list[tuple[Any, Any, Any]] = [
+    (int, 3, 3),
+    (int, "3", 3),
+    (int, "-3", -3),
+    (float, 3, 3.0),
+    (float, "1e-3", 0.001),
+    (float, ".5", 0.5),
+    (float, ".inf", float("inf")),
+    (bool, True, True),
+    (bool, "false", False),
+    (str, "3", "3"),
+    (str, "null", "null"),
+    (str, "&a [*a]", "&a [*a]"),
+    (str | None, "null", None),
+    (int | None, None, None),
+    (Literal["none", "all"], "none", "none"),
+    (tuple[int, ...], [8, 9], (8, 9)),
+    (tuple[int, ...], "[8, 9]", (8, 9)),
+    (tuple[float, ...] | None, (1, 0.5), (1.0, 0.5)),
+]
+WRONG: list[tuple[Any, Any, str]] = [
+    (int, 2.5, "takes a whole number, not 2.5"),
+    (int, True, "takes a whole number, not true"),
+    (int, None, "takes a whole number, not null"),
+    (int, "", "takes a whole number, not ''"),
+    (int, datetime.date(2020, 1, 1), "takes a whole number, not a date"),
+    (int, 10**400, "takes a whole number, not a number of more than 64 bits"),
+    (int, 2**63, "takes a whole number, not a number of more than 64 bits"),
+    (int, 10**5000, "takes a whole number, not a number of more than 64 bits"),
+    (int, "9" * 400, "takes a whole number, not '9999"),
+    (int | None, {"a": 1}, "takes a whole number or null, not a dict"),
+    (float, "9" * 400, "takes a number, not '9999"),
+    (float, 10**400, "takes a number, not a number of more than 64 bits"),
+    (float, float("nan"), "takes a number, not nan"),
+    (float, "nan", "takes a number, not 'nan'"),
+    (float, False, "takes a number, not false"),
+    (float, "&a [*a]", "takes a number, not '&a [*a]'"),
+    (float, "[" * 10_000, "takes a number, not '[[["),
+    (float, "\x1b[2J", r"takes a number, not '\x1b[2J'"),
+    (bool, "perhaps", "takes true or false, not 'perhaps'"),
+    (bool, 1, "takes true or false, not 1"),
+    (str, 3, "takes text, not 3"),
+    (str, "x" * 200_000, "takes text, not 'xxx"),
+    (Literal["sgd", "adam"], "sdg", "takes 'sgd' or 'adam', not 'sdg'"),
+    (Literal["sgd", "adam"] | None, 1, "takes 'sgd', 'adam' or null, not 1"),
+    (tuple[int, ...], "8", "takes a list in brackets, such as [1, 2], not '8'"),
+    (tuple[int, ...], [8.5], "takes a list in brackets, such as [1, 2], not a list"),
+    (tuple[int, ...], [2**70], "takes a list in brackets, such as [1, 2], not a list"),
+    (tuple[float, ...], ["&a [*a]"], "takes a list in brackets"),
+]
+
+
+@pytest.mark.parametrize(("hint", "given", "value"), RIGHT, ids=repr)
+def test_a_value_of_the_type(hint: Any, given: Any, value: Any) -> None:
+    assert (read := read_value(hint, given)) == value
+    assert type(read) is type(value)
+    assert read_value(hint, read) == value
+
+
+@pytest.mark.parametrize(("hint", "given", "message"), WRONG, ids=range(len(WRONG)))
+def test_a_value_of_another_type(hint: Any, given: Any, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_value(hint, given)
+    assert str(error.value).startswith(message)
+    assert len(str(error.value)) < 150
+
+
+BOMB = "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+ODD = {
+    "a date that is none": "algorithm: map\nseed: 2020-99-99\n",
+    "a tag that does not fit": "algorithm: map\nseed: !!int abc\n",
+    "a tag of Python's": "algorithm: !!python/object/apply:os.system [touch pwned]\n",
+    "an alias of itself": "algorithm: map\nhold_out: &a [*a]\n",
+    "an alias": "algorithm: map\nseed: &a 1\nepochs: *a\n",
+    "an alias bomb": f"algorithm: map\n{BOMB}milestones: *i\n",
+    "deep nesting": f"algorithm: map\nhold_out: {'[' * 5000}\n",
+    "deep nesting that ends": f"algorithm: map\nhold_out: {'[' * 5000}{']' * 5000}\n",
+    "a name twice": "algorithm: map\nseed: 1\nseed: 2\n",
+    "a list as a name": "algorithm: map\n? [1, 2]\n: 3\n",
+    "a number as a name": "algorithm: map\n3: 3\n",
+    "a number of 400 digits": f"algorithm: map\nseed: {'9' * 400}\n",
+    "a number of 5000 digits": f"algorithm: map\nseed: {'9' * 5000}\n",
+    "a rate of 400 digits": f"algorithm: map\nlearning_rate: {'9' * 400}\n",
+    "text for a number": "algorithm: map\nepochs: many\n",
+    "a number for text": "algorithm: map\nmodel: 3\n",
+    "a list for a number": "algorithm: map\nepochs: [3]\n",
+    "a mapping for a list": "algorithm: map\nhold_out: {a: 1}\n",
+    "null for a number": "algorithm: map\nepochs: null\n",
+    "NaN": "algorithm: map\nlearning_rate: .nan\n",
+    "an option of another algorithm": "algorithm: map\nhess_init: 0.1\n",
+    "a list for the algorithm": "algorithm: [map]\n",
+    "an inner algorithm that runs one": "algorithm: deep-ensemble\nof: deep-ensemble\n",
+    "a value that cannot be": "algorithm: map\nensemble_size: 0\n",
+    "two documents": "algorithm: map\n---\nseed: 1\n",
+    "a byte that is no text": "algorithm: map\nseed: \x00\n",
+    "a NUL in a path": 'algorithm: map\ndata: "npz:a\\0b"\n',
+    "a file that is large": "algorithm: map\n" + "# " + "x" * 2**21 + "\n",
+    "nothing": "",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["fit", "map", *SMALL, "--epochs", "1", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_every_reader_of_a_config_says_one_line(
+    text: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    kept = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(text)
+    commands = [
+        ["fit", "--config", str(file), "--out", "new", "--no-progress"],
+        ["fit", "--resume", "--out", str(finished)],
+        ["evaluate", str(finished), "--picture", "picture.png"],
+        ["report", str(finished)],
+    ]
+    try:
+        started = time.monotonic()
+        for arguments in commands:
+            assert main(arguments) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert err.startswith("bayes-share: ")
+            assert err.count("\n") == 1
+            assert len(err) < 1000
+        with pytest.raises(InputError):
+            load_run(finished)
+        assert time.monotonic() - started < 20
+    finally:
+        (finished / "config.yaml").write_text(kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_a_short_config_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "bomb.yaml").write_text(ODD["an alias bomb"])
+    code = f"from bayes_share.cli import main; main(['fit', '--config', {str(tmp_path / 'bomb.yaml')!r}, '--out', 'x'])"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stderr=subprocess.DEVNULL)
+    assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 1_500_000  # kB
+
+
+def test_a_config_on_the_command_line_is_what_a_file_is(tmp_path: Path) -> None:
+    config = RunConfig(hold_out=(8, 9), norm="frn", batch_size=None)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_run_config(tmp_path / "config.yaml") == config
+    assert load_yaml(config.to_yaml()) == config.to_flat()
+
+
+def test_options_that_no_file_can_hold_are_refused() -> None:
+    with pytest.raises(InputError, match="plain values"):
+        RunConfig(algorithm=SVI(guide=lambda model: None)).to_yaml()
