@@ -33,10 +33,10 @@ def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
     ended_well(command(*FIT, "--out", out))
     (out / "summary.json").unlink()
     (out / ".config.yaml.1.tmp").touch()
-    before = snapshot(out)
     with alone_in(out):
+        before = snapshot(out)
         assert message in one_line(command("fit", "--resume", "--out", out), 2)
-    assert snapshot(out) == before
+        assert snapshot(out) == before
 
 
 def test_a_study_that_is_being_made_is_left_alone(tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def test_two_commands_that_predict_leave_the_sets_of_both(run: Path) -> None:
 
 
 def test_what_reads_takes_no_lock_and_writes_nothing_into_the_run(run: Path, tmp_path: Path) -> None:
-    before = snapshot(run)
     with alone_in(run):
+        before = snapshot(run)
         ended_well(command("evaluate", run, "--picture", tmp_path / "a.png"))
         ended_well(command("report", run, "-o", tmp_path / "a.html"))
         ended_well(command("fit", "--resume", "--out", run))
-    assert snapshot(run) == before
+        assert snapshot(run) == before
 
 
 def test_a_run_that_is_being_made_is_not_hurt_by_others(
