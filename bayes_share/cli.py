@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from bayes_share.errors import InputError, RunError
+from bayes_share.interrupt import terminable
 from bayes_share.options import OptionParser
 from bayes_share.terminal import say, showing_log
 from bayes_share.version import __version__
@@ -45,10 +46,14 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C."""
+    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C or SIGTERM.
+
+    SIGTERM ends a command as Ctrl-C does: what it was at is saved, and said in a line.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words or ["--help"])
+        with terminable():
+            return _run(words or ["--help"])
     except InputError as error:
         return _stopped(error, 2)
     except RunError as error:

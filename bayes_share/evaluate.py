@@ -1,18 +1,22 @@
 """``bayes-share evaluate``: the short form of what there is to say of runs, in the terminal."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from bayes_share.compare import compare, finished_runs
+from bayes_share.config import read_run_config
+from bayes_share.data.ood import OODName
+from bayes_share.data.stamp import source_path
 from bayes_share.diagnose import diagnose, export_arviz
 from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import check_arviz_path
 from bayes_share.evaluation.style import check_picture
 from bayes_share.options import OptionParser, add_option
+from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes
-from bayes_share.run_folder import check_output
+from bayes_share.run_folder import RunFolder
 from bayes_share.shift import shift_tables
 from bayes_share.terminal import printable, show
 
@@ -80,9 +84,11 @@ def run(options: Namespace) -> None:
     picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
     found = finished_runs(folders, options.split)
     check_picture(picture)
-    check_output(picture)
+    outputs = {"--picture": picture}
     if options.arviz is not None:
-        check_arviz_path(Path(options.arviz))
+        outputs["--arviz"] = Path(options.arviz)
+        check_arviz_path(outputs["--arviz"])
+    check_outputs(outputs, _inputs(found, probes))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
     show(compare(folders, picture, options.split))
     if shifted is not None:
@@ -95,6 +101,14 @@ def run(options: Namespace) -> None:
         show(f"arviz data: {printable(options.arviz)}")
         if reason is not None:
             show(f"without log_likelihood, which arviz.loo reads: {reason}")
+
+
+def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:
+    """The files and folders that images come from, by the names of their sets."""
+    sources = [read_run_config(run.config).data for run in runs.values()]
+    if probes is not None:
+        sources += [*(OODName.parse(text).source for text in probes.ood), *probes.corruption_types.values()]
+    return {source: path for source in sources if (path := source_path(source))}
 
 
 def _probes(options: Namespace) -> Probes | None:

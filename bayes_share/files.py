@@ -1,6 +1,9 @@
 """Files that are there whole or not at all."""
 
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,35 +11,60 @@ from typing import IO
 
 from bayes_share.errors import RunError
 
+_LONGEST = 200  # bytes of a name that still stands in the name of the file beside it; 255 are a name's limit
+_BESIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp", re.DOTALL)
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` when all of it is on the disk, and leaves nothing otherwise.
 
-    Whatever stops this, a full disk or a killed process, the file that was there before stays as it was.
+    Whatever stops this, a full disk or a killed process, the file that was there before stays as it was. Where `path`
+    is a link, the file that it leads to is written.
 
     Args:
         path: the place; its folder is made where it is missing.
 
     Raises:
-        RunError: the system refuses (no right, no space).
+        RunError: the system refuses (no right, no space), or there is something that is no regular file.
     """
-    path = Path(path)
-    # Not from `tempfile`, whose files nobody but the owner may read.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    place = Path(os.path.realpath(path))
+    beside = beside_of(place)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists() and not stat.S_ISREG(place.stat().st_mode):
+            raise RunError(f"cannot write {path}: it is no regular file, and stays as it is")
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_folder(path.parent)
+        beside.replace(place)
+        _sync_folder(place.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; what was there before is as it was") from error
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def beside_of(path: Path) -> Path:
+    """Where something is written that is to take the place of `path`: no other process writes there, on any machine.
+
+    Not from `tempfile`, whose files nobody but the owner may read.
+    """
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST else "long"
+    return path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+
+
+def left_beside(path: Path) -> str | None:
+    """The name of the file that `path` was to take the place of; None where it is no file that `replacing` writes.
+
+    >>> left_beside(Path("run/.test.npz.0123456789abcdef.tmp"))
+    'test.npz'
+    >>> left_beside(Path("run/.mine.tmp"))
+    """
+    match = _BESIDE.fullmatch(path.name)
+    return match["name"] if match else None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -50,6 +78,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write all of a file, by way of `replacing`."""
+    """Write all of a file, by way of `replacing`.
+
+    Raises:
+        RunError: what `replacing` refuses.
+    """
     with replacing(path) as file:
         file.write(content)

@@ -1,5 +1,6 @@
 """``bayes-share fit``: train a network, and leave all that came of it in a folder."""
 
+import os
 import shlex
 from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ def _beginning(first: Namespace, named: str | None) -> _Beginning:
     if first.preset is not None:
         return _Beginning(read_options(preset(first.preset)), f"preset {first.preset}")
     saved = Path(first.out) / "config.yaml" if first.resume and first.out else None
-    file = first.config or (saved if saved is not None and saved.is_file() else None)
+    file = first.config or (saved if saved is not None and os.path.isfile(saved) else None)
     if file is None:
         return _Beginning()
     values = read_config(Path(file))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, seen between two steps."""
+"""Ctrl-C and SIGTERM: seen between two steps, or raised as one exception."""
 
 import signal
 import threading
@@ -35,3 +35,23 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number in signals:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end what is done here as Ctrl-C does, by an exception: files are whole, and locks given back.
+
+    Outside the main thread, where no signal arrives, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise InterruptedRun("stopped")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

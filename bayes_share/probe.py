@@ -1,6 +1,5 @@
 """A finished run's predictions for images that it was not trained on: other data, and corrupted test images."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.data.ood import OODName
 from bayes_share.data.source import stratified
+from bayes_share.data.stamp import source_stamp
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.predictions import (
     Outputs,
@@ -24,9 +24,12 @@ from bayes_share.evaluation.predictions import (
 )
 from bayes_share.evaluation.sets import SetInfo, note_set
 from bayes_share.inference import Training
+from bayes_share.interrupt import InterruptedRun, terminable
+from bayes_share.lock import in_turn
 from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, remove_leftovers
 from bayes_share.seeding import generator
+from bayes_share.terminal import say
 
 CIFAR10C = "cifar-10-c"
 
@@ -97,20 +100,36 @@ def probe(folder: RunFolder, probes: Probes) -> None:
         InputError: a set that cannot be read, or brought to the network's input, or one that is called as another one
             that is there.
     """
+    if not _missing_ood(folder, probes) and not _missing_corruptions(folder, probes):
+        return
+    with terminable(), in_turn(folder.path):
+        remove_leftovers(folder)
+        try:
+            _predict(folder, probes)
+        except KeyboardInterrupt as error:
+            raise InterruptedRun(f"{folder.path}: stopped; the same command goes on with the set it was at") from error
+
+
+def _predict(folder: RunFolder, probes: Probes) -> None:
+    """Predict what is missing now: another process may have come first."""
     ood, corruptions = _missing_ood(folder, probes), _missing_corruptions(folder, probes)
     if not ood and not corruptions:
         return
+    for source in _changed(folder, probes):
+        say(f"{folder.path}: {source} has changed since it was predicted, and is predicted anew")
     config = read_run_config(folder.config)
     training = load_run(folder.path)
     if ood:
         likelihood = read_outputs(folder.predictions("test")).likelihood
+        stamps = [source_stamp(OODName.parse(text).source) for text in ood]
         sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
         _add_features(folder, training, config)
-        for found in sets:
-            info = SetInfo(found.source, len(found.images), found.available)
-            _say(f"{folder.path}: {found.name}, {info}")
+        for found, stamp in zip(sets, stamps, strict=True):
+            info = SetInfo(found.source, len(found.images), found.available, stamp)
+            say(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
+            path.unlink(missing_ok=True)  # what is noted of it must not come to be said of others
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood))
             note_set(path.parent, found.name, info)
     if corruptions:
@@ -139,7 +158,7 @@ def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
                 f"{folder.path} has predictions for a set {wanted.name!r} from {info.source}: "
                 f"give the one from {wanted.source} another name, NAME={wanted.source}"
             )
-        if info is None or not info.covers(wanted.source, probes.ood_images):
+        if info is None or not _is_there(info, wanted.source, probes.ood_images):
             missing.append(text)
     return missing
 
@@ -150,16 +169,16 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig) -> N
         return
     data = training.data
     test = read_predictions(folder.predictions("test"))
-    _say(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
+    say(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
     _, features = training.predict_with_features(data.test.images, config.num_samples)
     if features is None:
-        _say(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
+        say(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
     write_predictions(folder.predictions("test"), replace(test, features=features))
     train = data.train.to("cpu")
     if len(train) > _TRAIN_IMAGES:
         shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
-    _say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
+    say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
     trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood)
     write_predictions(folder.predictions("train"), trained)
@@ -172,15 +191,30 @@ def _missing_corruptions(folder: RunFolder, probes: Probes) -> list[tuple[str, i
         (kind, severity, source)
         for kind, source in probes.corruption_types.items()
         for severity in SEVERITIES
-        if (info := there.get(f"{kind}-{severity}")) is None or not info.covers(source, probes.corruption_images)
+        if (info := there.get(f"{kind}-{severity}")) is None or not _is_there(info, source, probes.corruption_images)
     ]
+
+
+def _changed(folder: RunFolder, probes: Probes) -> list[str]:
+    """The sources that are to be predicted and were predicted before, when they were others."""
+    there = [*folder.sets("ood").values(), *folder.sets("corruptions").values()]
+    asked = {OODName.parse(text).source for text in probes.ood} | set(probes.corruption_types.values())
+    return sorted(
+        {info.source for info in there if info.source in asked and info.has_changed(source_stamp(info.source))}
+    )
+
+
+def _is_there(info: SetInfo, source: str, limit: int) -> bool:
+    """Whether predictions are of so many images of a source, as it is now."""
+    return info.covers(source, limit) and not info.has_changed(source_stamp(source))
 
 
 def _predict_corruptions(
     folder: RunFolder, training: Training, config: RunConfig, missing: list[tuple[str, int, str]], limit: int
 ) -> None:
     data = training.data
-    for source in {source for _, _, source in missing if source}:
+    stamps = {source: source_stamp(source) for _, _, source in missing}
+    for source in filter(None, stamps):
         check_cifar10c(source.removeprefix(f"{CIFAR10C}:"), data)
     chosen = images_to_corrupt(len(data.test), limit)
     info = SetInfo("", len(chosen), len(data.test))
@@ -188,14 +222,15 @@ def _predict_corruptions(
     said = None
     for kind, severity, source in missing:
         if kind != said:
-            _say(f"{folder.path}: {kind}, {info} in each severity")
+            say(f"{folder.path}: {kind}, {info} in each severity")
             said = kind
         split = _corrupted(data, kind, severity, source, chosen).to(training.execution.torch_device)
         predicted = Outputs(training.predict(split, config.num_samples), likelihood=likelihood)
         mixture = predicted.mixture_logits.float()[None, None]
         path = folder.predictions(f"corruptions/{kind}-{severity}")
+        path.unlink(missing_ok=True)
         write_predictions(path, Predictions(mixture, split.labels, likelihood=likelihood))
-        note_set(path.parent, path.stem, replace(info, source=source))
+        note_set(path.parent, path.stem, replace(info, source=source, stamp=stamps[source]))
 
 
 def _corrupted(data: Data, kind: str, severity: int, source: str, chosen: Tensor) -> Split:
@@ -204,7 +239,3 @@ def _corrupted(data: Data, kind: str, severity: int, source: str, chosen: Tensor
         return read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
     test = data.test.at(chosen).to("cpu")
     return Split(corrupt(test.images, kind, severity), test.labels)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -12,9 +12,11 @@ from bayes_share.config import RunConfig
 from bayes_share.files import write_atomically
 from bayes_share.inference import MAP, DeepEnsemble
 from bayes_share.options import OptionParser, add_option
+from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
 from bayes_share.report import build_report, page, read_runs
 from bayes_share.run import run as make_run
+from bayes_share.run_folder import check_folder_of_runs
 from bayes_share.terminal import printable, say, show
 
 _METHODS = {
@@ -50,8 +52,11 @@ def quickstart(out: Path, seed: int) -> None:
         seed: of all three.
 
     Raises:
-        InputError: a folder that holds other runs.
+        InputError: a folder that holds other runs, or cannot be written in.
     """
+    check_folder_of_runs(out, resume=True)
+    picture, report = out / "reliability.png", out / "report.html"
+    check_outputs({"the picture": picture, "the report": report}, {})
     torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
     runs = {}
     for name, config in _METHODS.items():
@@ -59,7 +64,6 @@ def quickstart(out: Path, seed: int) -> None:
         runs[name] = out / name.replace(" ", "-").lower()
         folder = make_run(replace(config, seed=seed), runs[name], resume=True)
         probe(folder, _PROBES)
-    picture, report = out / "reliability.png", out / "report.html"
     show(compare(runs, picture))
     show(f"reliability picture: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")

@@ -48,6 +48,27 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
         raise InputError(f"{printable(path)} cannot be read as {what} ({reason}){remedy}") from error
 
 
+def check_path(path: str | Path, what: str) -> None:
+    """See whether there can be something of this name, whether or not it is there yet.
+
+    A name may be too long or hold a byte 0, and links may go round in a circle.
+
+    Args:
+        path: a file or a folder.
+        what: it should be.
+
+    Raises:
+        InputError: there cannot be.
+    """
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} cannot be {what}: {reason}") from error
+
+
 def check_file(path: str | Path, what: str, remedy: str = "") -> None:
     """See whether there is a regular file, before it is opened: to open a pipe would wait for its other end.
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,12 +21,15 @@ from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
+from bayes_share.identity import Identity, check_data, check_options, say_version
 from bayes_share.inference import Training, factor_draws
-from bayes_share.interrupt import InterruptedRun, interruptible
+from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
-from bayes_share.run_folder import RunFolder, check_folder
+from bayes_share.reading import check_path
+from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
+from bayes_share.terminal import say
 from bayes_share.version import __version__
 
 _SAVING_PAYS = 20  # at the end of an epoch, when this many times as long as the last saving took has gone by since
@@ -44,23 +46,25 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         progress: whether a bar is shown.
 
     Raises:
-        InputError: what cannot be used in the config, or a folder that exists, is of another run, or in which another
-            process is at work.
+        InputError: what cannot be used in the config; a folder that exists, cannot be written in, or in which another
+            process is at work; data, options or checkpoints that are not those that the run was begun with.
         RunError: the loss is no number any more, or the disk is full.
-        InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint, or at the predictions.
     """
     folder = RunFolder(path)
-    with alone_in(path):
-        check_folder(folder, config, resume)
-        if folder.summary.is_file():
-            _say(f"{path} is finished")
+    if _is_finished(folder, config, resume):
+        return folder
+    with terminable(), alone_in(path):
+        if _is_finished(folder, config, resume):  # by another process, while this one waited
             return folder
-        training = _training(config)
-        if (saved := folder.checkpoints.load(_say)) is not None:
-            training.load_state_dict(saved)
+        training, identity = _taken_up(folder, config)
+        remove_leftovers(folder)
         with interruptible() as is_interrupted:
-            _train(training, folder, config, is_interrupted, progress)
-        _finish(training, folder, config)
+            _train(training, identity, folder, config, is_interrupted, progress)
+        try:
+            _finish(training, identity, folder, config)
+        except KeyboardInterrupt as error:
+            raise InterruptedRun("stopped after training, at the predictions: go on by --resume") from error
     return folder
 
 
@@ -74,25 +78,44 @@ def load_run(path: str | Path) -> Training:
         path: the run's folder.
 
     Raises:
-        InputError: a folder that is no run, or one without a checkpoint that is whole.
+        InputError: a folder that is no run, one without a checkpoint that is whole, or one whose data, options or
+            checkpoints are no longer those of the run.
     """
+    check_path(path, "a run")
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     config = read_run_config(folder.config)
     try:
-        training = _training(config)
+        training, _ = _taken_up(folder, config)
     except InputError as error:
         raise InputError(f"{path} cannot be loaded: {error}") from error
-    if (saved := folder.checkpoints.load(_say)) is None:
+    if not training.step:
         raise InputError(f"{path} has no checkpoint yet")
-    training.load_state_dict(saved)
     return training
 
 
-def _training(config: RunConfig) -> Training:
+def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
+    check_folder(folder, config, resume)
+    if not folder.summary.is_file():
+        return False
+    finished_run(folder.path)
+    say(f"{folder.path} is finished")
+    return True
+
+
+def _taken_up(folder: RunFolder, config: RunConfig) -> tuple[Training, Identity]:
+    """The training of a run as its latest checkpoint has it, or at its beginning; nothing is written."""
     data = config.load_data()
-    return Training(
+    identity = Identity.of(config, data)
+    saved = folder.checkpoints.load(say)
+    place = folder.checkpoints.folder
+    if saved is not None:
+        noted = Identity.read(saved.get("run"), place)
+        check_options(noted, config, place)
+        check_data(noted, data, folder.path)
+        say_version(noted, folder.path)
+    training = Training(
         config.algorithm,
         config.build(data),
         data,
@@ -102,10 +125,25 @@ def _training(config: RunConfig) -> Training:
         config.execution,
         config.validation_samples,
     )
+    if saved is not None:
+        try:
+            training.load_state_dict(saved)
+        except InputError as error:
+            raise InputError(f"the latest checkpoint in {place} is none of this run: {error}") from error
+    return training, identity
+
+
+def _save(training: Training, identity: Identity, folder: RunFolder) -> None:
+    folder.checkpoints.save(training.step, {"run": identity.to_plain(), **training.state_dict()})
 
 
 def _train(
-    training: Training, folder: RunFolder, config: RunConfig, is_interrupted: Callable[[], bool], progress: bool
+    training: Training,
+    identity: Identity,
+    folder: RunFolder,
+    config: RunConfig,
+    is_interrupted: Callable[[], bool],
+    progress: bool,
 ) -> None:
     was_finished, saved_at, saving = training.is_finished, time.monotonic(), 0.0
     bar = tqdm(
@@ -121,7 +159,7 @@ def _train(
             is_worth = is_epoch_end and since >= _SAVING_PAYS * saving
             if is_worth or is_last or since > 60 * config.checkpoint_minutes:
                 started = time.monotonic()
-                folder.checkpoints.save(training.step, training.state_dict())
+                _save(training, identity, folder)
                 saved_at = time.monotonic()
                 saving = saved_at - started
             if is_worth:
@@ -132,12 +170,12 @@ def _train(
                 raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")
             bar.update()
     if not was_finished:
-        folder.checkpoints.save(training.step, training.state_dict())
+        _save(training, identity, folder)
     if is_interrupted():
         raise InterruptedRun("stopped after training: go on to the predictions by --resume")
 
 
-def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
+def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
     write_atomically(folder.metrics, _csv(training.history))
     for name, split in (("validation", training.data.validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
@@ -147,6 +185,7 @@ def _finish(training: Training, folder: RunFolder, config: RunConfig) -> None:
             arrays: dict[str, Any] = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
             np.savez(file, **arrays)
     summary = {
+        "run": identity.to_plain(),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),
@@ -192,7 +231,3 @@ def _latest(history: list[dict[str, int | float]]) -> str:
 def _device_name(config: RunConfig) -> str:
     device = config.execution.torch_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

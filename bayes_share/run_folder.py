@@ -1,9 +1,11 @@
 """The folder of a run: where its files are, and whether a run can begin, go on or be read there."""
 
 import csv
-import json
-import os
+import io
+import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +13,18 @@ from typing import Any, Literal
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
+from bayes_share.files import left_beside
+from bayes_share.identity import Identity, check_options, difference, lasting_options
 from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.inference.history import check_history
+from bayes_share.lock import LOCK
+from bayes_share.reading import check_path, read_text, reading
+from bayes_share.summary import parse_summary
 
-_NOTED = {"parameters", "seconds", "costs", "device", "versions"}  # in every summary
-
-_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
+_WRITTEN = re.compile(
+    r"(study|config)\.yaml|metrics\.csv|summary\.json|sets\.json|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt", re.DOTALL
+)
+_CORRUPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}-[1-5]")
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ class RunFolder:
 
     def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
         """The sets of a kind that there are predictions for, with what their images are."""
-        return read_sets(self.path / "predictions" / kind)
+        folder = self.path / "predictions" / kind
+        return read_sets(folder) if kind == "ood" else read_sets(folder, _CORRUPTION)
 
     def ood_sets(self) -> list[str]:
         """The out-of-distribution sets that there are predictions for."""
@@ -69,21 +79,16 @@ class RunFolder:
             found.setdefault(kind, []).append(int(severity))
         return {kind: sorted(severities) for kind, severities in found.items()}
 
+    def owns(self, path: Path) -> bool:
+        """Whether a run is here and something of this path is, or would be, a part of it.
 
-def check_output(path: Path) -> None:
-    """See whether a file may be written there, before it is computed what is to be in it.
-
-    Raises:
-        InputError: it is a folder or a file of a run, or its folder is none that can be written in.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it")
-    parent = next(parent for parent in path.absolute().parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: {parent} is no folder that may be written in")
-    folder = RunFolder(path.parent)
-    if path in (folder.config, folder.metrics, folder.summary, folder.factors) and folder.config.is_file():
-        raise InputError(f"{path} belongs to the run in {folder.path}: give another name")
+        Args:
+            path: below this folder, as it is written here.
+        """
+        files = (self.config, self.metrics, self.summary, self.factors, self.path / LOCK)
+        folders = (self.checkpoints.folder, self.path / "predictions")
+        is_run = files[-1].exists() or (self.config.exists() and any(f.exists() for f in (*files[1:], *folders)))
+        return is_run and (path in files or any(path.is_relative_to(folder) for folder in folders))
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
@@ -92,13 +97,10 @@ def read_summary(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: a file that is missing or damaged.
     """
-    try:
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, folder.summary) from error
-    if not isinstance(summary, dict) or not set(summary) >= _NOTED:
-        raise _damaged(folder, folder.summary)
-    return summary
+    with _whole(folder, folder.summary):
+        text = read_text(folder.summary, "a summary")
+        with reading(folder.summary, "a summary"):
+            return parse_summary(text)
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float]]:
@@ -107,27 +109,39 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
     Raises:
         InputError: a file that is missing or damaged.
     """
+    with _whole(folder, folder.metrics):
+        text = read_text(folder.metrics, "a table of epochs")
+        with reading(folder.metrics, "a table of epochs"):
+            lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            history = [{key: float(value) for key, value in line.items()} for line in lines]
+            if not history:
+                raise ValueError("there is no epoch")
+            check_history(history)
+            return history
+
+
+@contextmanager
+def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
     try:
-        with folder.metrics.open(encoding="utf-8", newline="") as file:
-            history = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(folder, folder.metrics) from error
-    if not history or "seconds" not in history[-1]:
-        raise _damaged(folder, folder.metrics)
-    return history
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{file} is damaged or missing: remove {folder.summary}, and have it written again by "
+            f"{_resuming(folder.path)}"
+        ) from error
 
 
-def _damaged(folder: RunFolder, file: Path) -> InputError:
-    again = f"bayes-share fit --resume --out {shlex.quote(str(folder.path))}"
-    return InputError(f"{file} is damaged or missing: remove {folder.summary}, and have it written again by {again}")
+def _resuming(path: Path) -> str:
+    return f"bayes-share fit --resume --out {shlex.quote(str(path))}"
 
 
 def finished_run(path: Path) -> RunFolder:
     """The folder of a finished run.
 
     Raises:
-        InputError: there is no such folder, it is no run, or the run is not finished.
+        InputError: there is no such folder, it is no run, the run is not finished, or its config is of another run.
     """
+    check_path(path, "a run")
     folder = RunFolder(path)
     if not path.is_dir():
         raise InputError(f"{path} is not a run: there is no such folder")
@@ -136,23 +150,64 @@ def finished_run(path: Path) -> RunFolder:
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: bayes-share fit --resume --out {shlex.quote(str(path))}")
+        raise InputError(f"the run in {path} is not finished: {_resuming(path)}")
+    noted = Identity.read(read_summary(folder).get("run"), folder.summary)
+    check_options(noted, read_run_config(folder.config), folder.summary)
     return folder
 
 
+def is_empty(path: Path) -> bool:
+    """Whether there is nothing in a folder, or no folder, but for what a killed process may have left in it."""
+    return not path.exists() or all(_is_left(file) for file in path.iterdir())
+
+
 def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
-    """See whether a run can begin or go on in a folder, and remove what a process that was killed left half written.
+    """See whether a run can begin or go on in a folder; nothing is changed.
 
     Raises:
-        InputError: the folder is a file, exists and is not to be resumed, is no run, or is one with other options.
+        InputError: the folder cannot be or is a file, exists and is not to be resumed, is no run, or is one with other
+            options.
     """
+    check_path(folder.path, "the folder of a run")
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; a run needs a folder")
-    left = set(folder.path.rglob(".*.tmp"))  # by a process that was killed while it wrote
-    if folder.path.exists() and not left.issuperset(folder.path.iterdir()):
+    check_path(folder.predictions("corruptions/" + "x" * 100), "a file of a run")
+    place = folder.path.resolve()
+    for parent in place.parents:
+        if RunFolder(parent).owns(place):
+            raise InputError(f"{folder.path} belongs to the run in {parent}: give another folder")
+    if not is_empty(folder.path):
         _check_same_run(folder, config, resume)
-    for path in left:
-        path.unlink(missing_ok=True)
+
+
+def check_folder_of_runs(path: Path, resume: bool) -> None:
+    """See whether several runs can begin or go on in a folder, as those of a study; nothing is changed.
+
+    Raises:
+        InputError: the folder cannot be, is a file or a run, or exists and is not to be resumed.
+    """
+    check_path(path, "a folder of runs")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; runs need a folder")
+    if (path / "config.yaml").exists():
+        raise InputError(f"{path} is a run, and no folder for several: give another folder")
+    if not is_empty(path) and not resume:
+        raise InputError(f"{path} exists: go on with it by --resume, or give another folder")
+
+
+def remove_leftovers(folder: RunFolder) -> None:
+    """Remove what a process that was killed left half written, in a folder in which no other process is at work."""
+    predictions = folder.path / "predictions"
+    for part in (folder.path, folder.checkpoints.folder, predictions, predictions / "ood", predictions / "corruptions"):
+        for file in part.glob(".*.tmp"):
+            if _is_left(file):
+                with suppress(OSError):
+                    file.unlink()
+
+
+def _is_left(file: Path) -> bool:
+    """Whether a file is a run's lock, or was to become one of a run's own files."""
+    return file.name == LOCK or _WRITTEN.fullmatch(left_beside(file) or "") is not None
 
 
 def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
@@ -160,9 +215,7 @@ def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
         raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
     if not folder.config.is_file():
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
-    there, here = read_run_config(folder.config).to_flat(), config.to_flat()
-    for name in here:
-        if name not in _MAY_CHANGE and there.get(name) != here[name]:
-            raise InputError(
-                f"{folder.path} is a run with {name} {there.get(name)}, which cannot be resumed with {here[name]}"
-            )
+    found = difference(lasting_options(read_run_config(folder.config)), lasting_options(config))
+    if found is not None:
+        name, there, here = found
+        raise InputError(f"{folder.path} is a run with {name} {there}, which cannot be resumed with {here}")

@@ -1,6 +1,5 @@
 """Predictions and draws as arviz data: for arviz's diagnostics and plots, as netCDF or Zarr."""
 
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
-from bayes_share.files import replacing
+from bayes_share.files import beside_of, replacing
 
 Pointwise = Float[Tensor, "draw member example"]
 """The log-likelihood of each example under each draw and member, in nats, by any likelihood."""
@@ -215,7 +214,7 @@ def check_arviz_path(path: Path) -> None:
 
 
 def _write_zarr(data: Any, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = beside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Before arviz 1.0 its own way knows no zarr from version 3 on.

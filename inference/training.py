@@ -1,5 +1,6 @@
 """A training: an algorithm on its way through the data."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from bayes_share.inference.base import Batch, Build, Inference, StepInfo
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.finite import Losses, check_finite
+from bayes_share.inference.history import check_history
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.preflight import prepare
 from bayes_share.models.mixture import mixture_log_probs
+from bayes_share.reading import reading
 from bayes_share.seeding import seeded
 
 
@@ -142,13 +145,36 @@ class Training:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            InputError: something else, or what was given by another training; this one is then of no more use.
+        """
+        with reading("the state", "one of this training", "; it takes one of the same options and version"):
+            self._check_progress(state_dict)
+            self.state.load_state_dict(state_dict["state"])
         self.step = state_dict["step"]
-        self.state.load_state_dict(state_dict["state"])
         self.is_finished = state_dict["is_finished"]
         self.history = state_dict["history"]
         self._seconds = state_dict["seconds"]
         self._sums = state_dict["sums"].to(self._sums.device)
+
+    def _check_progress(self, state_dict: dict[str, Any]) -> None:
+        """Raise a ValueError where a state says that it is at a place where this training cannot be."""
+        step, is_finished, seconds = (state_dict[name] for name in ("step", "is_finished", "seconds"))
+        if type(step) is not int or not 0 <= step <= self.num_steps:
+            raise ValueError(f"its step is {step!r}, and there are {self.num_steps}")
+        if type(is_finished) is not bool or (is_finished and step < self.num_steps):
+            raise ValueError(f"it is said to be finished at step {step} of {self.num_steps}")
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"its seconds are {seconds!r}")
+        if len(state_dict["history"]) != step // self.steps_per_epoch:
+            raise ValueError(f"it has a history of {len(state_dict['history'])} epochs after step {step}")
+        check_history(state_dict["history"])
+        sums = state_dict["sums"]
+        if sums.shape != self._sums.shape or sums.dtype != self._sums.dtype or not bool(sums.isfinite().all()):
+            raise ValueError("its sums over the unfinished epoch are not three finite numbers")
+        check_finite(state_dict["state"], step, self.num_steps)
 
     def _prepare(self) -> Tensor:
         """The training targets as the likelihood takes them, after a look at a few examples."""

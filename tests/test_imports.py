@@ -26,7 +26,7 @@ ORDER = (
     ("evaluation",),
     ("values", "algorithms"),
     ("config", "presets"),
-    ("interrupt", "lock", "run_folder"),
+    ("identity", "interrupt", "lock", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
 from bayes_share.options import OptionParser, add_option
-from bayes_share.run_folder import check_output
+from bayes_share.outputs import check_outputs
 from bayes_share.terminal import printable, say, show
 
 
@@ -39,25 +39,29 @@ def run(options: Namespace) -> None:
     """
     if not options.runs:
         raise InputError("which runs? Their folders come first")
-    outputs = [Path(name) for name in (options.out, options.json, options.csv) if name is not None]
-    for path in outputs:
-        check_output(path)
-        if [other.resolve() for other in outputs].count(path.resolve()) > 1:
-            raise InputError(f"two of -o, --json and --csv are one file, {path}: each needs its own")
+    named = {"-o": options.out, "--json": options.json, "--csv": options.csv}
     if options.figures is not None:
-        check_output(Path(options.figures) / "figure.png")
+        named["--figures"] = str(Path(options.figures) / "figure.png")
+    outputs = {option: Path(name) for option, name in named.items() if name is not None}
+    check_outputs(outputs, {} if options.humans is None else {"--humans": Path(options.humans)})
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 
+    from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
     from bayes_share.report.build import build_report
-    from bayes_share.report.export import write_csv, write_figures, write_json
+    from bayes_share.report.export import figure_paths, write_csv, write_figures, write_json
     from bayes_share.report.page import page
     from bayes_share.report.results import read_runs
 
     runs = read_runs([Path(name) for name in options.runs])
+    data = [str(run.config["data"]) for run in runs]
+    inputs = {name: path for name in data if (path := source_path(name))}
+    check_outputs(outputs, inputs)
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
     made = build_report(runs, options.title, humans, options.pictures, progress=True)
+    if options.figures is not None:
+        check_outputs({f"the figure {path.name}": path for path in figure_paths(made, Path(options.figures))}, inputs)
     out = Path(options.out)
     write_atomically(out, page(made).encode())
     if options.json:

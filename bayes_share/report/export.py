@@ -76,6 +76,11 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
+def figure_paths(report: Report, folder: Path) -> list[Path]:
+    """The files that `write_figures` writes."""
+    return [folder / f"{name}.{kind}" for name in file_names(report).values() for kind in ("png", "svg")]
+
+
 def file_names(report: Report) -> dict[Panel, str]:
     """A name for each drawing that can stand in a file's name, and in an id; each its own, also where runs' are alike.
 

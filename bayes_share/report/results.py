@@ -148,7 +148,7 @@ def sets_in_common(runs: Sequence[RunResults], kind: Literal["ood", "corruptions
     """
     tried = [there for run in runs if (there := run.folder.sets(kind))]
     first = tried[0] if tried else {}
-    return [name for name, info in first.items() if all(there.get(name) == info for there in tried)]
+    return [name for name, info in first.items() if all(info.is_of_same(there.get(name)) for there in tried)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

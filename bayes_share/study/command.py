@@ -1,5 +1,6 @@
 """``bayes-share study``: the command line of the studies."""
 
+import os
 from argparse import SUPPRESS, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,11 @@ import yaml
 
 from bayes_share.config import RunConfig, read_config
 from bayes_share.data.load import short_name
-from bayes_share.errors import InputError, RunError, unknown
+from bayes_share.errors import RunError, unknown
 from bayes_share.files import write_atomically
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_option, add_options, first_look, listing
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, check_folder_of_runs
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
@@ -66,15 +67,13 @@ def run(options: Namespace) -> None:
     kind, given = STUDIES[options.study], vars(options)
     grid = [option.name for option in kind.grid(options.preset)]
     out = Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a study needs a folder")
-    if out.exists() and any(out.iterdir()) and not options.resume:
-        raise InputError(f"{out} exists: go on with it by --resume, or give another folder")
+    check_folder_of_runs(out, options.resume)
     of_runs = {name: given[name] for name in kind.run_options}
     configs = kind.configs(options.preset, {name: given[name] for name in grid}, options.seeds, of_runs)
     check_settings(configs)
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
+        check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
         check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options.jobs)
         _run(kind, configs, out, asked, given)
     return None
@@ -114,7 +113,7 @@ def _folder(kind: Study) -> str:
 def _saved(kind: Study, out: Path) -> dict[str, Any]:
     """The options of the study that is to be resumed, each of its type; none where there is no study yet."""
     file = out / _FILE
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
     values = read_config(file)
     lists: Mapping[str, Any] = {

@@ -93,11 +93,18 @@ def one_bit_of_a_weight(content: dict[str, Any]) -> None:
     weight.view(torch.int32).flatten()[0] ^= 1
 
 
-def no_history(content: dict[str, Any]) -> None:
-    content["history"].clear()
+def a_wrong_history(content: dict[str, Any]) -> None:
+    content["history"][0]["loss"] = 0.0
 
 
-FORGOTTEN = [no_momentum, no_sums, no_step_of_the_schedule, no_running_statistics, one_bit_of_a_weight, no_history]
+FORGOTTEN = [
+    no_momentum,
+    no_sums,
+    no_step_of_the_schedule,
+    no_running_statistics,
+    one_bit_of_a_weight,
+    a_wrong_history,
+]
 
 
 @FORM

@@ -43,7 +43,7 @@ def test_a_write_that_ends_in_the_middle_is_one_line(tmp_path: Path, expected: E
     out = tmp_path / "run"
     line = one_line(fit("ensemble of 4", out, setting=Setting(largest=20_000)), 1)
     assert "File too large" in line
-    assert sorted(snapshot(out)) == ["config.yaml"]
+    assert sorted(snapshot(out)) == [".lock", "config.yaml"]
     ended_well(fit("ensemble of 4", out, "--resume"))
     assert differences(left(out), expected("ensemble of 4")) == []
 

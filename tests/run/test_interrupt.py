@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a run stops after its step, with a checkpoint, and says so in one line."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import KINDS, Fault, Setting, ended_well, fit, left, one_line, start
+from driver import KINDS, Fault, Setting, command, ended_well, fit, left, one_line, start
 from states import differences
 
 from bayes_share.config import RunConfig
@@ -53,12 +54,35 @@ def test_a_signal_from_outside_does_the_same(number: int, tmp_path: Path, expect
     assert differences(left(out), expected("ensemble of 4")) == []
 
 
-def test_ctrl_c_between_training_and_the_last_file_loses_nothing(tmp_path: Path, expected: Expected) -> None:
+@pytest.mark.parametrize("what", ["interrupt", "terminate"])
+@pytest.mark.parametrize("name", ["validation.npz", "test.npz", "summary.json"])
+def test_a_signal_between_training_and_the_last_file_loses_nothing(
+    what: str, name: str, tmp_path: Path, expected: Expected
+) -> None:
     out = tmp_path / "run"
-    fault = Fault("replace", 1, "validation.npz", what="interrupt")
-    assert one_line(fit("single network", out, setting=Setting(fault=fault)), 130) == "bayes-share: stopped\n"
+    line = one_line(fit("single network", out, setting=Setting(fault=Fault("replace", 1, name, what=what))), 130)
+    assert line == "bayes-share: stopped after training, at the predictions: go on by --resume\n"
+    assert not list(out.rglob("*.tmp"))
     ended_well(fit("single network", out, "--resume"))
     assert differences(left(out), expected("single network")) == []
+
+
+@pytest.mark.parametrize("what", ["interrupt", "terminate"])
+def test_a_signal_during_other_commands_is_one_line_and_leaves_nothing_half_written(
+    what: str, tmp_path: Path, untouched: Callable[[str], Path]
+) -> None:
+    run = Path(shutil.copytree(untouched("single network"), tmp_path / "run"))
+    wanted = ("evaluate", run, "--ood", "noise", "--ood-images", "20")
+    outcome = command(*wanted, setting=Setting(fault=Fault("replace", 1, "noise.npz", what=what)))
+    assert outcome.code == 130
+    assert (
+        outcome.err.splitlines()[-1] == f"bayes-share: {run}: stopped; the same command goes on with the set it was at"
+    )
+    setting = Setting(fault=Fault("replace", 1, "report.html", what=what))
+    outcome = command("report", run, "-o", run / "report.html", setting=setting)
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (130, "bayes-share: stopped")
+    assert not list(tmp_path.rglob("*.tmp"))
+    ended_well(command(*wanted))
 
 
 def test_the_handlers_are_put_back(tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_many_training_images_are_drawn_by_class(
 def test_what_is_noted_is_plain(run: Path, evaluate: Callable) -> None:
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     noted = json.loads((run / "predictions" / "ood" / "sets.json").read_text())
-    assert noted == {"noise": {"source": "noise", "images": 30, "available": 10000}}
+    assert noted == {"noise": {"source": "noise", "images": 30, "available": 10000, "stamp": ""}}
 
 
 def test_names_are_known_before_anything_is_read() -> None:

@@ -265,7 +265,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--data", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
         (["study", "optimizers", "--batch-size", "5000"], "from 1 to 1260 examples"),
         (["study", "optimizers", "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
-        (["study", "optimizers", "--out", "file"], "file is a file; a study needs a folder"),
+        (["study", "optimizers", "--out", "file"], "file is a file; runs need a folder"),
         (["study", "optimizers", "--out", "full"], "full exists: go on with it by --resume"),
     ],
 )

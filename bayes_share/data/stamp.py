@@ -1,0 +1,48 @@
+"""The files that a set of images is read from, and a stamp that changes with them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+_OF_FILES = ("npz", "folder", "cifar-10-c")
+
+
+def source_path(source: str) -> Path | None:
+    """The file or folder that a set of images is read from; None where its name says none.
+
+    >>> source_path("npz:cats.npz"), source_path("cifar10")
+    (PosixPath('cats.npz'), None)
+    """
+    kind, _, path = source.partition(":")
+    return Path(path).expanduser() if kind in _OF_FILES and path else None
+
+
+def source_stamp(source: str) -> str:
+    """A stamp of the names, sizes and times of all files of a set, which are not read.
+
+    Args:
+        source: a set of images, as a user names it.
+
+    Returns:
+        The same as long as no file comes, goes or changes; empty where there are none.
+    """
+    path = source_path(source)
+    digest = sha256()
+    files = [] if path is None else sorted(_files(path))
+    for line in files:
+        digest.update(f"{line}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32] if files else ""
+
+
+def _files(path: Path) -> Iterator[str]:
+    """A line for each file that is there, and for each folder elsewhere that a link leads to."""
+    if path.is_file():
+        yield f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+    for folder, folders, names in os.walk(path):
+        for file in (Path(folder, name) for name in (*names, *folders)):
+            with suppress(OSError):
+                found = file.stat()
+                if not file.is_dir() or file.is_symlink():
+                    yield f"{found.st_size} {found.st_mtime_ns} {file.relative_to(path)}"

@@ -1,0 +1,121 @@
+"""What a run is, noted in its files and compared wherever it is taken up."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bayes_share.config import RunConfig
+from bayes_share.data import Data
+from bayes_share.errors import InputError
+from bayes_share.terminal import say
+from bayes_share.version import __version__
+
+_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run depends on.
+
+    Args:
+        options: all of its config but those that may change without changing a number.
+        data: the digest of its data.
+        version: of bayes-share, that it was made with.
+    """
+
+    options: Mapping[str, Any]
+    data: str
+    version: str = __version__
+
+    @classmethod
+    def of(cls, config: RunConfig, data: Data) -> "Identity":
+        """The identity of a run that is made here and now."""
+        return cls(lasting_options(config), data.digest)
+
+    @classmethod
+    def read(cls, plain: object, path: Path) -> "Identity | None":
+        """The identity that a file of a run notes; None where the file is of a version that noted none.
+
+        Args:
+            plain: what `to_plain` gave.
+            path: the file.
+
+        Raises:
+            InputError: something else.
+        """
+        if plain is None:
+            return None
+        kinds = {"options": dict, "data": str, "version": str}
+        if not isinstance(plain, dict) or {name: type(value) for name, value in plain.items()} != kinds:
+            raise InputError(f"{path} does not say of which run it is: put back the one that the run wrote")
+        return cls(**plain)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+
+def lasting_options(config: RunConfig) -> dict[str, Any]:
+    """The options of a run that stay as they are as long as there is the run."""
+    return {name: value for name, value in config.to_flat().items() if name not in _MAY_CHANGE}
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first option that differs, with both of its values; None where none does.
+
+    Args:
+        there: options that were noted; one that is missing is younger than the note.
+        here: the options of now.
+    """
+    return next(((name, there[name], here[name]) for name in here if name in there and there[name] != here[name]), None)
+
+
+def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None:
+    """See whether a file belongs to the run that a config describes.
+
+    Args:
+        noted: what the file says of which run it is; None where it says nothing.
+        config: of the run.
+        path: the file.
+
+    Raises:
+        InputError: it is of another run; names the option that differs.
+    """
+    if noted is not None and (found := difference(noted.options, lasting_options(config))) is not None:
+        name, there, here = found
+        raise InputError(
+            f"{path} is of a run with {name} {there}, and config.yaml says {here}: put back the config.yaml, or the "
+            f"other files, that belong to the run"
+        )
+
+
+def check_data(noted: Identity | None, data: Data, path: Path) -> None:
+    """See whether data are still those that a run was trained on.
+
+    Args:
+        noted: what a file of the run says; None where it says nothing.
+        data: as they are now.
+        path: the run's folder.
+
+    Raises:
+        InputError: they are others.
+    """
+    if noted is not None and "" not in (noted.data, data.digest) and noted.data != data.digest:
+        raise InputError(
+            f"the data {data.name} are not those that the run in {path} was trained on: put those back, or begin "
+            f"another run"
+        )
+
+
+def say_version(noted: Identity | None, path: Path) -> None:
+    """Tell where a run was begun by another version of bayes-share.
+
+    Args:
+        noted: what a file of the run says; None where it says nothing, as in older versions.
+        path: the run's folder.
+    """
+    if noted is None:
+        say(f"{path} was begun by an older version, which did not note its options and data: they are not compared")
+    elif noted.version != __version__:
+        say(f"{path} was begun by bayes-share {noted.version}, and this is {__version__}")

@@ -1,0 +1,181 @@
+"""A run is taken up only with the data, the options and the checkpoints that are its own."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from driver import Fault, Setting, command, ended_well, one_line, snapshot
+
+from bayes_share.config import RunConfig
+from bayes_share.errors import InputError
+from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.run import load_run, run
+
+OPTIONS = ("map", "--epochs", "2", "--batch-size", "20", "--no-progress")
+Arrays = dict[str, np.ndarray]
+
+
+def write(path: Path, change: Callable[[Arrays], Arrays] = lambda arrays: arrays) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"images": rng.integers(0, 256, (120, 8, 8), dtype=np.uint8), "labels": np.arange(120) % 3}
+    np.savez(path, **change(arrays))
+
+
+CHANGES: dict[str, Callable[[Arrays], Arrays]] = {
+    "other labels": lambda arrays: {**arrays, "labels": (arrays["labels"] + 1) % 3},
+    "inverted images": lambda arrays: {**arrays, "images": 255 - arrays["images"]},
+    "fewer images": lambda arrays: {name: values[:24] for name, values in arrays.items()},
+    "more images": lambda arrays: {name: np.concatenate([values, values]) for name, values in arrays.items()},
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write(tmp_path / "d.npz")
+    return tmp_path / "d.npz"
+
+
+@pytest.fixture
+def half(data: Path, tmp_path: Path) -> Path:
+    """A run that was stopped in its second epoch."""
+    out = tmp_path / "half"
+    setting = Setting(fault=Fault("step", 6, what="interrupt"))
+    outcome = command("fit", *OPTIONS, "--data", f"npz:{data}", "--out", out, setting=setting)
+    assert outcome.code == 130
+    return out
+
+
+@pytest.fixture
+def finished(data: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "finished"
+    ended_well(command("fit", *OPTIONS, "--data", f"npz:{data}", "--out", out))
+    return out
+
+
+def resumed(out: Path) -> Any:
+    return command("fit", "--resume", "--no-progress", "--out", out)
+
+
+def save(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the latest checkpoint, so that it is whole."""
+    folder = run / "checkpoints"
+    content = change(Checkpoints(folder).load(print) or {})
+    shutil.rmtree(folder)
+    Checkpoints(folder).save(1, content)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_run_is_not_resumed_with_other_data(change: Callable[[Arrays], Arrays], half: Path, data: Path) -> None:
+    before = snapshot(half)
+    write(data, change)
+    line = one_line(resumed(half), 2)
+    assert f"the data npz:{data} are not those that the run in {half} was trained on: put those back" in line
+    assert snapshot(half) == before
+    write(data)
+    ended_well(resumed(half))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_finished_run_does_not_take_other_data_for_its_own(
+    change: Callable[[Arrays], Arrays], finished: Path, data: Path
+) -> None:
+    write(data, change)
+    before = snapshot(finished)
+    for options in (["--ood", "noise"], ["--corruptions", "rotate"], ["--arviz", finished.parent / "x.nc"]):
+        outcome = command("evaluate", finished, *options, "--picture", finished.parent / "x.png")
+        assert outcome.code == 2
+        assert "are not those that the run in" in outcome.err.splitlines()[-1]
+    assert snapshot(finished) == before
+    page = finished.parent / "page.html"
+    ended_well(command("report", finished, "-o", page))
+    assert re.search("The images are not here to be shown: the data .* are not those", page.read_text())
+
+
+def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path: Path) -> None:
+    for name, value in (("seed", "1"), ("model", "lenet"), ("learning-rate", "0.01")):
+        out = tmp_path / name
+        setting = Setting(fault=Fault("step", 6, what="interrupt"))
+        command("fit", *OPTIONS, f"--{name}", value, "--data", f"npz:{data}", "--out", out, setting=setting)
+        shutil.rmtree(half / "checkpoints")
+        shutil.copytree(out / "checkpoints", half / "checkpoints")
+        there = f"{half / 'checkpoints'} is of a run with {name.replace('-', '_')} {value}, and config.yaml says"
+        assert there in one_line(resumed(half), 2)
+        with pytest.raises(InputError, match=r"cannot be loaded: .* is of a run with"):
+            load_run(half)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda saved: {**saved, "step": -5}, "its step is -5, and there are 8"),
+        (lambda saved: {**saved, "step": 10**12}, "its step is 1000000000000, and there are 8"),
+        (lambda saved: {**saved, "step": "6"}, "its step is '6'"),
+        (lambda saved: {**saved, "step": True}, "its step is True"),
+        (lambda saved: {**saved, "is_finished": True}, "it is said to be finished at step 6 of 8"),
+        (lambda saved: {**saved, "history": []}, "it has a history of 0 epochs after step 6"),
+        (lambda saved: {**saved, "history": [{"epoch": 0}]}, "record 0 must have epoch, loss"),
+        (lambda saved: {**saved, "seconds": float("nan")}, "its seconds are nan"),
+        (lambda saved: {**saved, "sums": torch.zeros(2)}, "its sums over the unfinished epoch"),
+        (lambda saved: {**saved, "sums": None}, "AttributeError"),
+        (lambda saved: {**saved, "state": {}}, "KeyError"),
+        (lambda saved: {**saved, "state": [1]}, "TypeError"),
+        (lambda saved: {**saved, "run": 3}, "does not say of which run it is"),
+        (lambda saved: {"run": saved["run"]}, "KeyError: 'step'"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_is_one_line(change: Callable[..., Any], says: str, half: Path) -> None:
+    save(half, change)
+    line = one_line(resumed(half), 2)
+    assert says in line
+    assert str(half / "checkpoints") in line
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", b"\x80\x02]q\x00."])
+def test_a_whole_file_that_is_no_checkpoint_is_one_line(content: bytes, half: Path) -> None:
+    path = half / "checkpoints" / f"step-000000007-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    path.write_bytes(content)
+    outcome = resumed(half)
+    assert "Traceback" not in outcome.err
+    assert path.name in outcome.err
+    assert outcome.code == (0 if not content else 2)  # an empty one is damaged, and the one before is gone on from
+
+
+def test_a_config_that_was_exchanged_is_noticed(half: Path, finished: Path) -> None:
+    for out in (half, finished):
+        config = out / "config.yaml"
+        config.write_text(config.read_text().replace("seed: 0\nnum", "seed: 1\nnum"))
+    assert f"{half / 'checkpoints'} is of a run with seed 0, and config.yaml says 1" in one_line(resumed(half), 2)
+    for arguments in (["evaluate"], ["report"], ["fit", "--resume", "--out"]):
+        line = one_line(command(*arguments, finished), 2)
+        assert f"{finished / 'summary.json'} is of a run with seed 0, and config.yaml says 1: put back" in line
+
+
+def test_what_an_older_version_left_is_accepted_and_said(half: Path, finished: Path) -> None:
+    save(half, lambda saved: {name: value for name, value in saved.items() if name != "run"})
+    outcome = resumed(half)
+    ended_well(outcome)
+    assert outcome.err.count(f"{half} was begun by an older version, which did not note its options and data") == 1
+    summary = json.loads((finished / "summary.json").read_text())
+    del summary["run"]
+    (finished / "summary.json").write_text(json.dumps(summary))
+    ended_well(command("evaluate", finished))
+
+
+def test_another_version_is_said(half: Path) -> None:
+    save(half, lambda saved: {**saved, "run": {**saved["run"], "version": "0.0.1"}})
+    outcome = resumed(half)
+    ended_well(outcome)
+    assert f"{half} was begun by bayes-share 0.0.1, and this is" in outcome.err
+
+
+def test_what_changes_no_number_is_not_compared(tmp_path: Path) -> None:
+    made = run(RunConfig(epochs=1, batch_size=400), tmp_path / "run", progress=False)
+    made.config.write_text(made.config.read_text().replace("data_dir: data", "data_dir: elsewhere"))
+    assert load_run(made.path).step == 3
