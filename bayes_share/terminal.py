@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Iterable
+from itertools import chain, count
 from typing import TextIO
 
 from bayes_share.errors import RunError
@@ -31,6 +33,32 @@ def printable(text: object, longest: int | None = None) -> str:
     return f"{escaped[: longest - 1 - half]}…{escaped[len(escaped) - half :]}"
 
 
+def printable_lines(text: str) -> str:
+    """A text of several lines, each as `printable` gives it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
+    """Names that stand beside one another, as they are shown: printable, short, and no two alike.
+
+    Args:
+        names: what is to be shown.
+        longest: the number of characters above which the middle of a name is left out.
+
+    Returns:
+        Each name as it is shown; where it would read as one before it, with a number.
+
+    >>> list(distinct(["a-long-name", "a-lone-name", "short"], longest=7).values())
+    ['a-l…ame', 'a-l…ame (2)', 'short']
+    """
+    shown: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        text, taken = printable(name, longest), set(shown.values())
+        numbered = (f"{text} ({number})" for number in count(2))
+        shown[name] = next(one for one in chain([text], numbered) if one not in taken)
+    return shown
+
+
 def say(line: object) -> None:
     """Write one line to stderr: what a command is doing, and what stopped it. Where that cannot be, nothing happens."""
     try:
@@ -46,7 +74,7 @@ def show(text: str) -> None:
         RunError: it cannot be written, such as to a file on a full disk.
         BrokenPipeError: what read the output has enough.
     """
-    _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
+    _write(sys.stdout, printable_lines(text))
 
 
 def _write(stream: TextIO, text: str) -> None:
