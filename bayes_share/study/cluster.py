@@ -19,6 +19,7 @@ from bayes_share.run import run
 from bayes_share.run_folder import RunFolder
 from bayes_share.study.cluster_address import check_answers, no_answer
 from bayes_share.study.runner import check_runs, reason
+from bayes_share.terminal import printable
 
 _RETRIES = 20  # of a run whose node or process is lost, before it counts as failed
 _LOOK_EVERY = 0.5  # seconds between looks at whether Ctrl-C came
@@ -71,7 +72,7 @@ def run_all_on_ray(
                 name = running.pop(ended)
                 if (why := _result(ray, ended)) is not None:
                     failed[name] = why
-                bar.set_postfix_str(name)
+                bar.set_postfix_str(printable(name, 40))
                 bar.update()
         if is_interrupted():
             for one in running:
