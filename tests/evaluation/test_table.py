@@ -3,7 +3,7 @@ import re
 from typing import Any
 
 import pytest
-from hostile import NAMES
+from hostile import NAMES as HOSTILE
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation import format_table
@@ -68,7 +68,7 @@ def test_a_bar_in_a_name_does_not_end_its_cell() -> None:
 
 @pytest.mark.parametrize("markdown", [False, True])
 def test_names_stay_in_their_lines_and_are_told_apart(markdown: bool) -> None:
-    names = list(NAMES.values())
+    names = list(HOSTILE.values())
     rows: list[dict[str, Any]] = [{"run": name, "x": number, name: 1} for number, name in enumerate(names)]
     lines = format_table(["run", "x", *names[:3]], rows, markdown).splitlines()
     assert len(lines) == 2 + len(names)
