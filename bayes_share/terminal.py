@@ -39,7 +39,7 @@ def printable_lines(text: str) -> str:
 
 
 def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
-    """Names that stand beside one another, as they are shown: printable, short, and no two alike.
+    """Names that stand beside one another, as they are shown: printable, short, no spaces around, and no two alike.
 
     Args:
         names: what is to be shown.
@@ -53,7 +53,7 @@ def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
     """
     shown: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        text, taken = printable(name, longest), set(shown.values())
+        text, taken = printable(name, longest).strip(), set(shown.values())
         numbered = (f"{text} ({number})" for number in count(2))
         shown[name] = next(one for one in chain([text], numbered) if one not in taken)
     return shown

@@ -73,7 +73,7 @@ def test_names_stay_in_their_lines_and_are_told_apart(markdown: bool) -> None:
     lines = format_table(["run", "x", *names[:3]], rows, markdown).splitlines()
     assert len(lines) == 2 + len(names)
     assert all(line.isprintable() and len(line) < 500 for line in lines)
-    assert len({line[:100] for line in lines[2:]}) == len(names)
+    assert len({line[:106] for line in lines[2:]}) == len(names)
     if markdown:
         assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {6}  # bars that divide cells
 
