@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -178,10 +178,9 @@ def _draw_histogram(title: str, groups: Sequence[tuple[str, Tensor]]) -> Callabl
             handles = []
             for i, (_, values) in enumerate(groups):
                 share = 100 * np.histogram(values.numpy(), edges)[0] / len(values)
+                style: dict[str, Any] = {"baseline": None, "linewidth": 1.4, **line_style(i - 1)}
                 if i == 0:
                     style = {"baseline": _LEAST, "fill": True, "color": "#999999", "alpha": 0.45}
-                else:
-                    style = {"baseline": None, "linewidth": 1.4, **line_style(i - 1)}
                 handles.append(axes.stairs(share, edges, **style))
             axes.set_title(label(title, TITLE_WIDTH))
             axes.set_xlabel("predictive entropy [nat]")
