@@ -21,6 +21,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _GREY = "#5A5A5A"
 _LETTERS = 42  # in a line above or below a panel
 _LONGEST = 40  # letters of a network's name
+_LETTERS_OF_LEGEND = 16  # in an inch
+_HANDLE = 4  # letters that would fit where a marker stands beside its name
 _WORST = 1.5  # times the worst plain network, above which a network is drawn at the upper edge, with its number
 _WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is logarithmic
 
@@ -117,9 +119,11 @@ def frontier_picture(
         "linestyle": "none",
     }
     with styled():
-        rows, lettered = math.ceil((len(styles) + 2) / 4), _lettered(plain, _LETTERS * len(measures))
-        height = 4.2 + 0.19 * rows + 0.15 * max(0, lettered.count("\n") - 1)
-        figure = Figure(figsize=(max(4.2, 3.7 * len(measures)), height), layout="constrained")
+        names = ["plain networks", *(label(spot.label, _LONGEST, 1) for spot, _ in styles), "Pareto front"]
+        width, lettered = max(4.2, 3.7 * len(measures)), _lettered(plain, _LETTERS * len(measures))
+        columns = max(1, min(4, int(_LETTERS_OF_LEGEND * width) // (max(map(len, names)) + _HANDLE)))
+        height = 4.2 + 0.19 * math.ceil(len(names) / columns) + 0.15 * max(0, lettered.count("\n") - 1)
+        figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(label(title, _LETTERS * len(measures)))
         for axes, (measure, name) in zip(
             figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
@@ -141,14 +145,13 @@ def frontier_picture(
             *(Line2D([], [], linestyle="none", markersize=5.5, **style) for _, style in styles),
             Line2D([], [], **{**ring, "markersize": 9}),
         ]
-        names = ["plain networks", *(label(spot.label, _LONGEST, 1) for spot, _ in styles), "Pareto front"]
         figure.legend(
             handles,
             names,
             title=lettered,
             title_fontsize=8,
             loc="outside lower center",
-            ncols=4,
+            ncols=columns,
             frameon=False,
             fontsize=8,
         )

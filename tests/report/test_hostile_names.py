@@ -13,6 +13,7 @@ import pytest
 from hostile import NAMES
 
 from bayes_share.cli import main
+from bayes_share.compare import compare
 from bayes_share.report.document import (
     Cell,
     Column,
@@ -193,6 +194,14 @@ def test_a_legend_of_many_long_names_has_room() -> None:
     figure = ElementTree.fromstring(inline_svg(drawing, "one", ""))  # matplotlib warns where there is none
     height = float(figure.attrib["viewBox"].split()[3])
     assert height > 40 * 8
+
+
+def test_runs_are_compared_by_any_name(paths: Sequence[Path], tmp_path: Path) -> None:
+    names = [NAMES[what] for what in ("mathematics", "escape sequence", "line breaks", "not UTF-8", "empty", "long")]
+    said = compare(dict.fromkeys(names, paths[0]), tmp_path / "a.png")
+    assert said.replace("\n", "").isprintable()
+    assert len(said.split("\n")) == 2 * (2 + len(names)) + 4
+    assert max(map(len, said.split("\n"))) < 250
 
 
 def test_a_run_in_a_folder_of_any_name(paths: Sequence[Path], tmp_path: Path, capfdbinary: Captured) -> None:
