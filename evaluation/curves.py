@@ -100,8 +100,10 @@ def convergence_picture(
         for method, colour, stroke in zip(methods, COLOURS, STROKES, strict=False)
     }
     with styled():
-        width = max(5.0, 2.6 * len(panels) + 0.6)
-        figure = Figure(figsize=(width, 5.6), layout="constrained")
+        width, names = max(5.0, 2.6 * len(panels) + 0.6), list(distinct(methods, _LONGEST).values())
+        legend_columns = max(1, min(len(names), int(_LETTERS * width) // (max(map(len, names)) + _HANDLE)))
+        height = 5.6 + 0.2 * (math.ceil(len(names) / legend_columns) - 1)
+        figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(label(title, int(_LETTERS * width)))
         grid = figure.subplots(2, len(panels), sharey=True, squeeze=False)
         for column, (name, curves) in enumerate(panels.items()):
@@ -116,9 +118,7 @@ def convergence_picture(
             grid[row, 0].set_ylabel(_TITLES[measure])
         _set_limits(grid[0, 0], [one for curves in panels.values() for one in curves.values()], measure)
         handles = [Line2D([], [], linewidth=1.6, **styles[method]) for method in methods]
-        names = list(distinct(methods, _LONGEST).values())
-        columns = max(1, min(len(names), int(_LETTERS * width) // (max(map(len, names)) + _HANDLE)))
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.5)
+        figure.legend(handles, names, loc="outside lower center", ncols=legend_columns, frameon=False, handlelength=3.5)
         save_figure(figure, Path(path))
 
 
