@@ -206,7 +206,7 @@ def test_runs_are_compared_by_any_name(paths: Sequence[Path], tmp_path: Path) ->
 
 def test_a_run_in_a_folder_of_any_name(paths: Sequence[Path], tmp_path: Path, capfdbinary: Captured) -> None:
     name = "=1+1;$x_\x1b[2J\n# <script>\udce9\"'|`" + "x" * 150
-    shutil.copytree(paths[0], tmp_path / name)
+    shutil.copytree(paths[-1], tmp_path / name)
     out = [tmp_path / name for name in ("a.html", "a.json", "a.csv")]
     asked = ["--json", str(out[1]), "--csv", str(out[2]), "--pictures", "1"]
     assert main(["report", str(tmp_path / name), "-o", str(out[0]), *asked, "--title", name]) == 0
