@@ -52,10 +52,12 @@ def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
     ['a-l…ame', 'a-l…ame (2)', 'short']
     """
     shown: dict[str, str] = {}
+    taken: set[str] = set()
     for name in dict.fromkeys(names):
-        text, taken = printable(name, longest).strip(), set(shown.values())
+        text = printable(name, longest).strip()
         numbered = (f"{text} ({number})" for number in count(2))
         shown[name] = next(one for one in chain([text], numbered) if one not in taken)
+        taken.add(shown[name])
     return shown
 
 
