@@ -1,6 +1,5 @@
 """The command line."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from bayes_share.errors import InputError, RunError
 from bayes_share.interrupt import terminable
 from bayes_share.options import OptionParser
-from bayes_share.terminal import say, showing_log
+from bayes_share.terminal import say, show_no_more, showing_log
 from bayes_share.version import __version__
 
 
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _stopped(str(error) or "stopped", 130)
     except BrokenPipeError:  # what read the output, as `head` does, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is there anywhere to flush to at the end
+        show_no_more()
         return 141
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from typing import Any
 
 from bayes_share.errors import RunError
@@ -41,6 +42,34 @@ def listed(names: Iterable[str], longest: int = 200) -> str:
     return printable(", ".join(names), longest)
 
 
+def printable_lines(text: str) -> str:
+    """A text of several lines, each as `printable` gives it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
+    """Names that stand beside one another, as they are shown: printable, short, no spaces around, and no two alike.
+
+    Args:
+        names: what is to be shown.
+        longest: the number of characters above which the middle of a name is left out.
+
+    Returns:
+        Each name as it is shown; where it would read as one before it, with a number.
+
+    >>> list(distinct(["a-long-name", "a-lone-name", "short"], longest=7).values())
+    ['a-l…ame', 'a-l…ame (2)', 'short']
+    """
+    shown: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        text = printable(name, longest).strip()
+        numbered = (f"{text} ({number})" for number in count(2))
+        shown[name] = next(one for one in chain([text], numbered) if one not in taken)
+        taken.add(shown[name])
+    return shown
+
+
 def say(line: object) -> None:
     """Write one line to stderr: what a command is doing, and what stopped it. Where that cannot be, nothing happens."""
     try:
@@ -56,7 +85,12 @@ def show(text: str) -> None:
         RunError: it cannot be written, such as to a file on a full disk.
         BrokenPipeError: what read the output has enough.
     """
-    _write(sys.stdout, "\n".join(printable(line) for line in text.split("\n")))
+    _write(sys.stdout, printable_lines(text))
+
+
+def show_no_more() -> None:
+    """Send what is still to be flushed to stdout nowhere, once nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,10 @@ from torch import Tensor
 from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
 from bayes_share.files import beside_of, replacing
+from bayes_share.terminal import printable
+
+_LONGEST = 240  # bytes of a name, which has a file or an axis of its own
+_SHOWN = 60  # characters of a name in an error
 
 Pointwise = Float[Tensor, "draw member example"]
 """The log-likelihood of each example under each draw and member, in nats, by any likelihood."""
@@ -55,10 +59,12 @@ def to_arviz(
         An ``arviz.InferenceData`` where arviz is older than 1.0, else an ``xarray.DataTree``.
 
     Raises:
-        InputError: nothing to put in, or parts that are of other numbers of draws or members.
+        InputError: nothing to put in, parts that are of other numbers of draws or members, or a name that a variable of
+            netCDF or Zarr cannot have.
     """
     _, members = _draws_and_members(train, other, posterior, shared)
     parameters = {**posterior, **{name: _in_every_chain(values, members) for name, values in shared.items()}}
+    _check_names(parameters, posterior.keys() & shared.keys())
     groups = {}
     if parameters:
         groups["posterior"] = _dataset({name: _with_axes(name, values) for name, values in parameters.items()})
@@ -127,13 +133,29 @@ def _draws_and_members(
     return first[0], first[1]
 
 
+def _check_names(parameters: Mapping[str, Tensor], twice: Set[str]) -> None:
+    """See whether each parameter has a name of its own that netCDF and Zarr take; of others, some would be lost."""
+    axes = {"chain", "draw", *(axis for name, values in parameters.items() for axis in _own_axes(name, values.ndim))}
+    for name in parameters:
+        if name in axes or name in twice:
+            raise InputError(f"{printable(name, _SHOWN)!r} would name two things in arviz data: rename the parameter")
+        if not name.isprintable() or "/" in name or name in (".", "..") or not 0 < len(name.encode()) <= _LONGEST:
+            raise InputError(
+                f"{printable(name, _SHOWN)!r} cannot name a parameter in arviz data: a name is printable, without '/', "
+                f"and has from 1 to {_LONGEST} bytes"
+            )
+
+
 def _in_every_chain(values: Tensor, members: int) -> Tensor:
     return values[:, None].expand(len(values), members, *values.shape[1:])
 
 
 def _with_axes(name: str, values: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
-    own = (f"{name}_dim_{axis}" for axis in range(values.ndim - 2))
-    return ("chain", "draw", *own), values.transpose(0, 1).numpy(force=True)
+    return ("chain", "draw", *_own_axes(name, values.ndim)), values.transpose(0, 1).numpy(force=True)
+
+
+def _own_axes(name: str, ndim: int) -> list[str]:
+    return [f"{name}_dim_{axis}" for axis in range(ndim - 2)]
 
 
 def _probs(predictions: Predictions) -> tuple[tuple[str, ...], np.ndarray]:

@@ -1,7 +1,6 @@
 """Pictures of convergence: a curve with a band for each method, against epochs and against time."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.repeats import estimate
-from bayes_share.evaluation.style import check_picture, plain_log_scale, save_figure, styled
+from bayes_share.evaluation.style import check_picture, label, plain_log_scale, save_figure, styled
+from bayes_share.terminal import distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,9 @@ STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.
 _TITLES = {"validation_accuracy": "validation accuracy [%]", "validation_nll": "validation NLL [nat], log scale"}
 _SMALLEST_NLL = 1e-6
 _LETTERS = 12  # of a title, in an inch
+_TITLE_WIDTH = 30  # letters above a panel
+_LONGEST = 40  # letters of a name in the legend
+_HANDLE = 8  # letters that would fit where a line stands beside its name
 _WARM = 0.1  # part of the epochs whose values may lie beyond the axis, so that the later ones can be told apart
 
 
@@ -97,23 +100,25 @@ def convergence_picture(
         for method, colour, stroke in zip(methods, COLOURS, STROKES, strict=False)
     }
     with styled():
-        width = max(5.0, 2.6 * len(panels) + 0.6)
-        figure = Figure(figsize=(width, 5.6), layout="constrained")
-        figure.suptitle(textwrap.fill(title, int(_LETTERS * width)), parse_math=False)
+        width, names = max(5.0, 2.6 * len(panels) + 0.6), list(distinct(methods, _LONGEST).values())
+        legend_columns = max(1, min(len(names), int(_LETTERS * width) // (max(map(len, names)) + _HANDLE)))
+        height = 5.6 + 0.2 * (math.ceil(len(names) / legend_columns) - 1)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(label(title, int(_LETTERS * width)))
         grid = figure.subplots(2, len(panels), sharey=True, squeeze=False)
         for column, (name, curves) in enumerate(panels.items()):
             for row, against in enumerate(("epochs", "seconds")):
                 for method, one in curves.items():
                     _draw(grid[row, column], one, getattr(one, against), measure, styles[method])
                 grid[row, column].set_xlim(left=0)  # when all are drawn: it fixes the other end
-            grid[0, column].set_title(name, parse_math=False)
+            grid[0, column].set_title(label(name, _TITLE_WIDTH))
             grid[0, column].set_xlabel("epochs")
             grid[1, column].set_xlabel("training time [s]")
         for row in range(2):
             grid[row, 0].set_ylabel(_TITLES[measure])
         _set_limits(grid[0, 0], [one for curves in panels.values() for one in curves.values()], measure)
-        legend = [Line2D([], [], linewidth=1.6, **styles[method], label=method) for method in methods]
-        figure.legend(handles=legend, loc="outside lower center", ncols=len(methods), frameon=False, handlelength=3.5)
+        handles = [Line2D([], [], linewidth=1.6, **styles[method]) for method in methods]
+        figure.legend(handles, names, loc="outside lower center", ncols=legend_columns, frameon=False, handlelength=3.5)
         save_figure(figure, Path(path))
 
 

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.style import check_picture, save_figure, styled
+from bayes_share.evaluation.style import check_picture, label, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PANELS_PER_ROW = 4
+_TITLE_WIDTH = 30
 _MEMBERS = 6
 # Of Okabe and Ito's palette, with markers that tell members apart in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
@@ -113,4 +114,4 @@ def _draw(axes: "Axes", name: str, values: Float[Tensor, "draw member channel"],
     axes.set_axisbelow(True)
     axes.set_ylabel("channel")
     part = "" if len(shown) == of else f"\n{len(shown)} of {of} channels"
-    axes.set_title(f"{name}{part}", parse_math=False)
+    axes.set_title(f"{label(name, _TITLE_WIDTH)}{part}")

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 from bayes_share.errors import InputError
 from bayes_share.evaluation.curves import COLOURS
 from bayes_share.evaluation.repeats import Estimate
-from bayes_share.evaluation.style import check_picture, save_figure, styled
+from bayes_share.evaluation.style import check_picture, label, save_figure, styled
+from bayes_share.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _GREY = "#5A5A5A"
+_LETTERS = 42  # in a line above or below a panel
+_LONGEST = 40  # letters of a network's name
+_LETTERS_OF_LEGEND = 16  # in an inch
+_HANDLE = 4  # letters that would fit where a marker stands beside its name
 _WORST = 1.5  # times the worst plain network, above which a network is drawn at the upper edge, with its number
 _WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is logarithmic
 
@@ -114,9 +119,12 @@ def frontier_picture(
         "linestyle": "none",
     }
     with styled():
-        rows = math.ceil((len(styles) + 2) / 4)
-        figure = Figure(figsize=(max(4.2, 3.7 * len(measures)), 4.2 + 0.19 * rows), layout="constrained")
-        figure.suptitle(title, parse_math=False)
+        names = ["plain networks", *(label(spot.label, _LONGEST, 1) for spot, _ in styles), "Pareto front"]
+        width, lettered = max(4.2, 3.7 * len(measures)), _lettered(plain, _LETTERS * len(measures))
+        columns = max(1, min(4, int(_LETTERS_OF_LEGEND * width) // (max(map(len, names)) + _HANDLE)))
+        height = 4.2 + 0.19 * math.ceil(len(names) / columns) + 0.15 * max(0, lettered.count("\n") - 1)
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.suptitle(label(title, _LETTERS * len(measures)))
         for axes, (measure, name) in zip(
             figure.subplots(1, len(measures), squeeze=False)[0], measures.items(), strict=True
         ):
@@ -130,27 +138,31 @@ def frontier_picture(
                 draw = _draw_bar if spot in shown else _draw_beyond
                 draw(axes, spot, measure, {**style, "markersize": 5.5, "linestyle": "none"})
             _draw_front(axes, everything, shown, measure, ring)
-            axes.set_ylabel(name)
+            axes.set_ylabel(label(name, _LETTERS))
             _set_scales(axes, shown, measure)
-        legend = [
-            Line2D([], [], **line, label="plain networks"),
-            *(Line2D([], [], linestyle="none", markersize=5.5, **style, label=spot.label) for spot, style in styles),
-            Line2D([], [], **{**ring, "markersize": 9}, label="Pareto front"),
+        handles = [
+            Line2D([], [], **line),
+            *(Line2D([], [], linestyle="none", markersize=5.5, **style) for _, style in styles),
+            Line2D([], [], **{**ring, "markersize": 9}),
         ]
-        named = zip(ascii_lowercase, sorted(plain, key=lambda spot: spot.parameters), strict=False)
-        names = textwrap.fill(
-            "plain networks: " + ", ".join(f"{a} {spot.label}" for a, spot in named), 42 * len(measures)
-        )
         figure.legend(
-            handles=legend,
-            title=names,
+            handles,
+            names,
+            title=lettered,
             title_fontsize=8,
             loc="outside lower center",
-            ncols=4,
+            ncols=columns,
             frameon=False,
             fontsize=8,
         )
         save_figure(figure, Path(path))
+
+
+def _lettered(plain: Sequence[Spot], width: int) -> str:
+    """What the letters at the line of plain networks mean."""
+    ordered = sorted(plain, key=lambda spot: spot.parameters)
+    named = (f"{a} {printable(spot.label, _LONGEST)}" for a, spot in zip(ascii_lowercase, ordered, strict=False))
+    return textwrap.fill("plain networks: " + ", ".join(named), width)
 
 
 def _draw_plain(axes: "Axes", plain: Sequence[Spot], measure: str, style: Mapping[str, Any]) -> None:

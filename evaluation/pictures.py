@@ -1,7 +1,6 @@
 """Pictures of predictions. matplotlib is imported when one is drawn, and its global state is not touched."""
 
 import math
-import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -14,7 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import Reliability, reliability
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.scores import accuracy
-from bayes_share.evaluation.style import check_picture, save_figure, styled
+from bayes_share.evaluation.style import check_picture, label, save_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,8 +94,8 @@ def named_problems(name: str, predictions: Predictions) -> Iterator[tuple[str, P
         name: of the predictions; where there are several labels, their numbers are added.
         predictions: logits and labels.
     """
-    for label, problem in enumerate(predictions.problems()):
-        yield (name if predictions.num_problems == 1 else f"{name}, label {label}"), problem
+    for number, problem in enumerate(predictions.problems()):
+        yield (name if predictions.num_problems == 1 else f"{name}, label {number}"), problem
 
 
 def reliability_drawing(
@@ -143,8 +142,7 @@ def _add_legend(figure: "Figure", columns: int) -> None:
 def _draw_panel(upper: "Axes", lower: "Axes", name: str, probs: Tensor, labels: Tensor, bins: int) -> None:
     result = reliability(probs, labels, bins)
     summary = f"accuracy {accuracy(probs, labels):.1%}, ECE {result.ece:.4f}"
-    # A name is not mathematics, whatever dollars it has.
-    upper.set_title(f"{textwrap.fill(name, _TITLE_WIDTH)}\n{summary}", parse_math=False)
+    upper.set_title(f"{label(name, _TITLE_WIDTH)}\n{summary}")
     _draw_accuracy(upper, result)
     _draw_counts(lower, result)
 

@@ -1,5 +1,6 @@
 """How all pictures look, and how they are written. matplotlib is imported late, and its global state is not touched."""
 
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayes_share.errors import InputError
 from bayes_share.files import replacing
+from bayes_share.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,10 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "bayes_share",
+    # A name is neither mathematics nor TeX, whatever dollars it has.
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
 }
 
 
@@ -37,6 +43,17 @@ def styled(**more: Any) -> Iterator[None]:
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font")
         yield
+
+
+def label(text: str, width: int, lines: int = 3) -> str:
+    """A text that somebody else chose, such as a run's name, as one that can stand in a picture.
+
+    Args:
+        text: any text.
+        width: letters in a line.
+        lines: about how many there may be; of a longer text the middle is left out.
+    """
+    return textwrap.fill(printable(text, width * lines), width)
 
 
 def plain_log_scale(axes: "Axes") -> None:

@@ -1,8 +1,10 @@
 """Tables for the terminal and for documents."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from bayes_share.errors import unknown
+from bayes_share.terminal import distinct, printable
 
 Cell = str | int | float | None
 
@@ -22,6 +24,9 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "flops": ("FLOPs/image", ",.0f", 1),
 }
 _EMPTY = "–"
+_LONGEST = 100  # characters of a text
+# What Markdown takes for more than a character; within a word or between spaces * and _ are none of it.
+_MARKUP = re.compile(r"[\\`|<&$~]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|(?<=\S)\*|\*(?=\S)")
 
 
 def format_table(names: Sequence[str], rows: Sequence[Mapping[str, Cell]], markdown: bool = False) -> str:
@@ -29,6 +34,9 @@ def format_table(names: Sequence[str], rows: Sequence[Mapping[str, Cell]], markd
 
     `accuracy` is shown in percent, `nll` in nats, `seconds` in seconds, whole numbers with separated thousands, and
     other numbers with four significant digits.
+
+    A text is in one line, with the middle left out where it is long; of texts of one column that would read alike then,
+    each later one has a number.
 
     Args:
         names: the columns, in order: keys of the rows.
@@ -62,9 +70,11 @@ def _column(name: str, rows: Sequence[Mapping[str, Cell]], markdown: bool) -> li
     if rows and not any(name in row for row in rows):
         raise unknown("column", name, {key for row in rows for key in row})
     values = [row.get(name) for row in rows]
-    texts = [_COLUMNS[name][0] if name in _COLUMNS else name, *(_text(name, value) for value in values)]
+    shown = distinct((value for value in values if isinstance(value, str)), _LONGEST)
+    title = _COLUMNS[name][0] if name in _COLUMNS else printable(name, _LONGEST)
+    texts = [title, *(shown[value] if isinstance(value, str) else _number(name, value) for value in values)]
     if markdown:
-        texts = [text.replace("|", r"\|") for text in texts]
+        texts = [_MARKUP.sub(r"\\\g<0>", text) for text in texts]
     width = max(3, *map(len, texts))
     is_text = any(isinstance(value, str) for value in values)
     title, *cells = [text.ljust(width) if is_text else text.rjust(width) for text in texts]
@@ -74,11 +84,9 @@ def _column(name: str, rows: Sequence[Mapping[str, Cell]], markdown: bool) -> li
     return [title, rule, *cells]
 
 
-def _text(name: str, value: Cell) -> str:
+def _number(name: str, value: int | float | None) -> str:
     if value is None:
         return _EMPTY
-    if isinstance(value, str):
-        return value
     if name in _COLUMNS:
         _, form, factor = _COLUMNS[name]
         return f"{value * factor:z{form}}"  # z: a zero has no sign

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bayes_share.report.document import Block, Cell, Column, Listing, Section, Table
 from bayes_share.report.results import RunResults
+from bayes_share.terminal import printable
 
 _LEDGER = (
     Column("run", "run"),
@@ -37,10 +38,12 @@ def repetition(runs: Sequence[RunResults]) -> Section:
     blocks: list[Block] = []
     for run in runs:
         versions = ", ".join(f"{name} {version}" for name, version in run.summary["versions"].items())
-        text = (
-            f"# {versions}\n# {run.summary['device']}, {run.summary.get('threads', '?')} threads\n"
-            f"# bayes-share fit --config config.yaml --out {shlex.quote(run.name)}\n"
-            + run.folder.config.read_text(encoding="utf-8")
+        comments = (
+            versions,
+            f"{run.summary['device']}, {run.summary.get('threads', '?')} threads",
+            f"bayes-share fit --config config.yaml --out={shlex.quote(printable(run.name))}",
         )
+        text = "".join(f"# {printable(comment)}\n" for comment in comments)
+        text += run.folder.config.read_text(encoding="utf-8")
         blocks.append(Listing(run.name, text))
     return Section("repeat", "Run it again", lead, blocks)

@@ -1,17 +1,23 @@
 """Line drawings of a report, all in one style: a line for each run, told apart by colour and by stroke."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bayes_share.evaluation.curves import COLOURS, STROKES
-from bayes_share.evaluation.style import plain_log_scale, styled
+from bayes_share.evaluation.style import label, plain_log_scale, styled
+from bayes_share.terminal import distinct
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 240  # of a line; more are not seen, and make the page large
 _SIZE = (3.5, 2.9)  # inches
+TITLE_WIDTH = 40
+"""Letters in a line of the title of a small drawing."""
+_COLUMN, _WIDEST = 20, 44  # letters of the names in a legend of two columns, and of one
 
 
 @dataclass(frozen=True)
@@ -71,15 +77,15 @@ def line_drawing(
         with styled():
             figure = Figure(figsize=_SIZE, layout="constrained")
             axes = figure.subplots()
+            handles: list[Artist] = []
             for line in lines:
                 chosen = thinned(len(line.x))
                 x, y = [line.x[i] for i in chosen], [line.y[i] for i in chosen]
                 style = line_style(line.style)
-                drawn = axes.plot(x, y, **style)
-                drawn[0].set(linewidth=1.4, label=line.name, marker="o" if points else "", markersize=3)
+                handles += axes.plot(x, y, **style, linewidth=1.4, marker="o" if points else "", markersize=3)
             if diagonal:
                 axes.plot([0, 1], [0, 1], linestyle="--", color="#000000", linewidth=0.7)
-            axes.set_title(title, parse_math=False)
+            axes.set_title(label(title, TITLE_WIDTH))
             axes.set_xlabel(x_label)
             axes.set_ylabel(y_label)
             if is_log:
@@ -91,10 +97,32 @@ def line_drawing(
             axes.set_ylim(*y_limits)
             axes.grid(visible=True, color="#DDDDDD", linewidth=0.5)
             if with_legend:
-                figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=3.2, fontsize=7.5)
+                add_legend(figure, [line.name for line in lines], handles)
         return figure
 
     return draw
+
+
+def add_legend(figure: "Figure", names: Sequence[str], handles: Sequence["Artist"]) -> None:
+    """Put a legend below a small drawing, which grows where the legend is long.
+
+    Args:
+        figure: the drawing.
+        names: of runs or sets.
+        handles: what stands beside each.
+    """
+    shown = distinct(names, _WIDEST)
+    columns = 2 if all(len(name) <= _COLUMN for name in shown.values()) else 1
+    figure.set_figheight(figure.get_figheight() + 0.16 * max(0, math.ceil(len(names) / columns) - 2))
+    figure.legend(
+        handles,
+        [shown[name] for name in names],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=3.2,
+        fontsize=7.5,
+    )
 
 
 def thinned(count: int, most: int = _MOST_POINTS) -> list[int]:

@@ -1,24 +1,26 @@
 """A report for machines and for papers: JSON, CSV, and its drawings as PNG and SVG."""
 
-import csv
-import io
 import json
 import math
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
+from bayes_share.csv_file import write_table
 from bayes_share.evaluation.style import save_figure
 from bayes_share.files import write_atomically
 from bayes_share.report.document import Figure, Panel, Report, Table
+
+_LONGEST = 180  # bytes of a file's name, without its ending and what is added to it while it is written
 
 
 def write_json(report: Report, path: Path) -> None:
     """Write every table: a list of rows, each with its values and, where they have one, their errors.
 
-    JSON has no infinite numbers, such as the r-hat of chains that do not move: they are null.
+    JSON has no infinite numbers, such as the r-hat of chains that do not move: they are null. A name is whatever it
+    is, also one that is no UTF-8: all that is not ASCII is escaped.
 
     Raises:
         RunError: the file cannot be written.
@@ -41,7 +43,7 @@ def write_json(report: Report, path: Path) -> None:
         "lead": list(report.sections[0].lead),
         "tables": tables,
     }
-    write_atomically(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -50,11 +52,7 @@ def write_csv(report: Report, path: Path) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", "of", "measure", "value", "error"])
-    writer.writerows(_lines(report))
-    write_atomically(path, text.getvalue().encode())
+    write_table(path, chain([("table", "of", "measure", "value", "error")], _lines(report)))
 
 
 def write_figures(report: Report, folder: Path) -> list[Path]:
@@ -84,23 +82,29 @@ def figure_paths(report: Report, folder: Path) -> list[Path]:
 def file_names(report: Report) -> dict[Panel, str]:
     """A name for each drawing that can stand in a file's name, and in an id; each its own, also where runs' are alike.
 
-    Runs called "SGD" and "sgd" are two, and on some systems their files would be one.
+    Runs called "SGD" and "sgd" are two, and on some systems their files would be one. A long name is cut, as systems
+    take no file whose name has more than 255 bytes.
     """
     names: dict[Panel, str] = {}
     for figure in report.blocks(Figure):
         for panel in figure.panels:
-            plain = re.sub(r"[^\w-]+", "-", panel.name).strip("-").lower()
+            alike = unicodedata.normalize("NFKC", panel.name).casefold()
+            plain = _start(re.sub(r"[^\w-]+", "-", alike)).strip("-") or "figure"
             numbered = (f"{plain}-{number}" for number in count(2))
             taken = set(names.values())
             names[panel] = next(name for name in chain([plain], numbered) if name not in taken)
     return names
 
 
+def _start(name: str) -> str:
+    return name.encode()[:_LONGEST].decode(errors="ignore")
+
+
 def _finite(value: float | int | str | None) -> float | int | str | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _lines(report: Report) -> Iterator[list[Any]]:
+def _lines(report: Report) -> Iterator[Sequence[object]]:
     for table in report.blocks(Table):
         for row in table.rows:
             what = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -10,10 +10,10 @@ from torch import Tensor
 from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.repeats import Estimate, estimate
-from bayes_share.evaluation.style import styled
+from bayes_share.evaluation.style import label, styled
 from bayes_share.report.best import marked
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.drawing import Line, line_drawing, line_style
+from bayes_share.report.drawing import TITLE_WIDTH, Line, add_legend, line_drawing, line_style
 from bayes_share.report.results import RunResults, once, sets_in_common
 from bayes_share.shift import read_ood
 
@@ -156,8 +156,8 @@ def _histograms(runs: Sequence[RunResults]) -> Figure:
     panels = []
     for run in runs:
         if sets := run.folder.ood_sets():
-            groups = {"test images": _scores(run, None)[SHOWN], **{name: _scores(run, name)[SHOWN] for name in sets}}
-            words = ", ".join(f"{name} {values.median():.2f}" for name, values in groups.items())
+            groups = [("test images", _scores(run, None)[SHOWN]), *((name, _scores(run, name)[SHOWN]) for name in sets)]
+            words = ", ".join(f"{name} {values.median():.2f}" for name, values in groups)
             alternative = f"Predictive entropy of {run.name}; medians in nats: {words}"
             panels.append(Panel(f"ood-entropy-{run.name}", alternative, _draw_histogram(run.name, groups)))
     caption = "The share of the images by their predictive entropy. Grey and filled: the test images of the data set."
@@ -165,29 +165,32 @@ def _histograms(runs: Sequence[RunResults]) -> Figure:
     return Figure("Predictive entropy", panels, caption, legend)
 
 
-def _draw_histogram(title: str, groups: Mapping[str, Tensor]) -> Callable[[bool], "Drawing"]:
+def _draw_histogram(title: str, groups: Sequence[tuple[str, Tensor]]) -> Callable[[bool], "Drawing"]:
     def draw(with_legend: bool) -> "Drawing":
         from matplotlib.figure import Figure as MatplotlibFigure
+        from matplotlib.ticker import FuncFormatter
 
-        top = max(float(values.max()) for values in groups.values()) or 1.0
+        top = max(float(values.max()) for _, values in groups) or 1.0
         edges = np.linspace(0, top, 31)
         with styled():
             figure = MatplotlibFigure(figsize=(3.5, 2.9), layout="constrained")
             axes = figure.subplots()
-            for i, (name, values) in enumerate(groups.items()):
+            handles = []
+            for i, (_, values) in enumerate(groups):
                 share = 100 * np.histogram(values.numpy(), edges)[0] / len(values)
+                style: dict[str, Any] = {"baseline": None, "linewidth": 1.4, **line_style(i - 1)}
                 if i == 0:
-                    axes.stairs(share, edges, baseline=_LEAST, fill=True, color="#999999", alpha=0.45, label=name)
-                else:
-                    axes.stairs(share, edges, baseline=None, linewidth=1.4, label=name, **line_style(i - 1))
-            axes.set_title(title, parse_math=False)
+                    style = {"baseline": _LEAST, "fill": True, "color": "#999999", "alpha": 0.45}
+                handles.append(axes.stairs(share, edges, **style))
+            axes.set_title(label(title, TITLE_WIDTH))
             axes.set_xlabel("predictive entropy [nat]")
             axes.set_ylabel("images [%], log scale")
             axes.set_xlim(0, top)
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_ylim(_LEAST, 100)
             if with_legend:
-                figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7.5)
+                add_legend(figure, [name for name, _ in groups], handles)
         return figure
 
     return draw

@@ -3,17 +3,19 @@
 import json
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayes_share.report.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
 from bayes_share.report.drawing import line_style
 from bayes_share.report.export import file_names
 from bayes_share.report.svg import inline_svg
+from bayes_share.terminal import printable, printable_lines
 from bayes_share.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+_LONGEST = 10_000  # characters of a text on the page; what is longer is nothing that anybody reads
 _KINDS = {Table: "table", Figure: "figure", Gallery: "gallery", Listing: "listing"}
 
 
@@ -30,6 +32,7 @@ def page(report: Report) -> str:
         svg=lambda panel: inline_svg(panel.draw(False), names[panel], panel.alternative),
         stroke=_stroke,
         number=_number,
+        lines=printable_lines,
         is_text=_is_text,
         in_words=_in_words,
         style=_text("page.css"),
@@ -52,8 +55,8 @@ def _is_text(table: Table, column: Column) -> bool:
 
 
 def _number(cell: Cell | None) -> str:
-    """What a cell of numbers is sorted by."""
-    return "" if cell is None or cell.value is None else json.dumps(cell.value)
+    """What a cell of numbers is sorted by; nothing where it has no place in an order."""
+    return "" if cell is None or cell.value is None or cell.value != cell.value else json.dumps(cell.value)
 
 
 def _in_words(opinion: Opinion) -> str:
@@ -64,8 +67,15 @@ def _in_words(opinion: Opinion) -> str:
 def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.from_string(_text("page.html"))
+
+
+def _shown(value: Any) -> Any:
+    """What the template writes, with its own HTML as it is: a page holds no characters that HTML or UTF-8 has not."""
+    return printable(value, _LONGEST) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _text(name: str) -> str:

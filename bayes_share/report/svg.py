@@ -3,11 +3,13 @@
 import io
 import re
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
 from bayes_share.evaluation.curves import COLOURS
 from bayes_share.evaluation.style import styled
+from bayes_share.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +21,9 @@ _VARIABLES: Mapping[str, str] = {
     "#dddddd": "var(--rule)",
     **{colour.lower(): f"var(--line-{i})" for i, colour in enumerate(COLOURS) if colour != "#000000"},
 }
+
+_COLOURS = re.compile("|".join(_VARIABLES), re.IGNORECASE)
+_LONGEST = 10_000  # characters of the words for those who do not see a drawing
 
 
 def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
@@ -36,18 +41,24 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
-    colours = re.compile("|".join(_VARIABLES), re.IGNORECASE)
-    text = colours.sub(lambda found: _VARIABLES[found[0].lower()], text)
-    text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
-    text = re.sub(r"\n\s*", "\n", text)
+    text = re.sub(r"<[^>]+>", partial(_for_a_page, name), text)  # what stands between tags are words
+    text = re.sub(r">\n\s*", ">\n", text)
     head = re.match(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>', text)
     assert head is not None
+    words = escape(printable(alternative, _LONGEST))
     opened = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{head[1]}" '
-        f'role="img" aria-label="{escape(alternative)}"><title>{escape(alternative)}</title>'
+        f'role="img" aria-label="{words}"><title>{words}</title>'
     )
     return opened + text[head.end() :]
+
+
+def _for_a_page(name: str, tag: re.Match[str]) -> str:
+    """A tag whose ids begin with a name, whose colours are the page's, and whose numbers are short."""
+    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", tag[0])
+    text = _COLOURS.sub(lambda found: _VARIABLES[found[0].lower()], text)
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
+    return re.sub(r"\n\s*", "\n", text)
 
 
 def _rounded(attribute: re.Match[str]) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +17,12 @@ from bayes_share.errors import InputError
 from bayes_share.interrupt import InterruptedRun, interruptible
 from bayes_share.run import run
 from bayes_share.run_folder import RunFolder
+from bayes_share.study.cluster_address import check_answers, no_answer
 from bayes_share.study.runner import check_runs, reason
+from bayes_share.terminal import printable
 
 _RETRIES = 20  # of a run whose node or process is lost, before it counts as failed
 _LOOK_EVERY = 0.5  # seconds between looks at whether Ctrl-C came
-_KNOCK = 10.0  # seconds to wait for an answer at an address
 _PATIENCE = 60.0  # seconds that runs have to save a checkpoint after it
 
 
@@ -72,7 +72,7 @@ def run_all_on_ray(
                 name = running.pop(ended)
                 if (why := _result(ray, ended)) is not None:
                     failed[name] = why
-                bar.set_postfix_str(name)
+                bar.set_postfix_str(printable(name, 40))
                 bar.update()
         if is_interrupted():
             for one in running:
@@ -105,22 +105,12 @@ def _connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise InputError("--ray needs Ray: pip install 'bayes-share[ray]'") from error
-    _check_reachable(address)
+    check_answers(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"no Ray cluster answers at {address!r}: {' '.join(str(error).split())}") from error
+        raise no_answer(address, error) from error
     try:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Knock at the door: Ray itself waits for minutes where nobody is at home."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), _KNOCK).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"no Ray cluster answers at {address!r}: {' '.join(str(error).split())}") from error

@@ -1,17 +1,15 @@
 """What one run of a study came to, and the parts that the tables of all studies are made of."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from bayes_share.csv_file import write_table
 from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.files import write_atomically
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.study.definition import Trial
 
@@ -94,19 +92,14 @@ def table(rows: Sequence[Mapping[str, Cell]], markdown: bool) -> str:
     return format_table(list(rows[0]), rows, markdown)
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows that have the same columns.
 
     Raises:
         RunError: the file cannot be written.
     """
-    lines = list(rows)
-    text = io.StringIO()
-    if lines:
-        writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    write_atomically(path, text.getvalue().encode())
+    columns = list(rows[0]) if rows else []
+    write_table(path, [columns, *([row[name] for name in columns] for row in rows)] if rows else [])
 
 
 def over_seeds(count: int) -> str:

@@ -21,6 +21,7 @@ from bayes_share.errors import InputError, RunError
 from bayes_share.interrupt import InterruptedRun, interruptible
 from bayes_share.run import run
 from bayes_share.run_folder import RunFolder, check_folder
+from bayes_share.terminal import printable
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
 
@@ -71,7 +72,7 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, progr
                     failed[name] = reason
                 if worker.is_dead:
                     workers[workers.index(worker)] = _Worker(threads)
-                bar.set_postfix_str(name)
+                bar.set_postfix_str(printable(name, 40))
                 bar.update()
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile import NAMES
 from random_predictions import make
 
 from bayes_share.errors import InputError, RunError
@@ -54,6 +55,38 @@ def test_what_the_groups_hold() -> None:
     source = torch.Generator().manual_seed(0)
     drawn = torch.randn(5, 3, 7, generator=source)
     assert np.array_equal(factor.values, drawn.transpose(0, 1).numpy())
+
+
+def is_allowed(name: str) -> bool:
+    return name.isprintable() and 0 < len(name.encode()) <= 240 and "/" not in name and name != ".."
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_parameter_of_any_name_is_in_the_file_or_refused(what: str, tmp_path: Path) -> None:
+    name, path = NAMES[what], tmp_path / "a.nc"
+    draws = {name: torch.randn(2, 1, 3), "other": torch.randn(2, 1, 3)}
+    if is_allowed(name):
+        write_arviz(to_arviz(posterior=draws), path)
+        found = read(path, "posterior")
+        assert set(found.data_vars) == set(draws)
+        assert np.array_equal(found[name].values, draws[name].transpose(0, 1).numpy())
+    else:
+        with pytest.raises(InputError, match="cannot name a parameter in arviz data: a name is printable") as error:
+            to_arviz(posterior=draws)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("posterior", "shared"),
+    [("chain", ""), ("draw", ""), ("a a_dim_0", ""), ("a", "a_dim_0"), ("a_dim_0", "a"), ("a", "a")],
+)
+def test_no_two_things_have_one_name(posterior: str, shared: str) -> None:
+    with pytest.raises(InputError, match="would name two things in arviz data"):
+        to_arviz(
+            posterior={name: torch.randn(2, 1, 3) for name in posterior.split()},
+            shared={name: torch.randn(2, 3) for name in shared.split()},
+        )
 
 
 def test_arviz_takes_them() -> None:

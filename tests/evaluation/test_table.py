@@ -1,7 +1,9 @@
 import math
+import re
 from typing import Any
 
 import pytest
+from hostile import NAMES as HOSTILE
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation import format_table
@@ -62,6 +64,35 @@ def test_other_columns_keep_their_name_and_a_missing_cell_is_a_dash() -> None:
 def test_a_bar_in_a_name_does_not_end_its_cell() -> None:
     last = format_table(["run"], [{"run": "a|b"}], markdown=True).splitlines()[-1]
     assert last == r"| a\|b |"
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_names_stay_in_their_lines_and_are_told_apart(markdown: bool) -> None:
+    names = list(HOSTILE.values())
+    rows: list[dict[str, Any]] = [{"run": name, "x": number, name: 1} for number, name in enumerate(names)]
+    lines = format_table(["run", "x", *names[:3]], rows, markdown).splitlines()
+    assert len(lines) == 2 + len(names)
+    assert all(line.isprintable() and len(line) < 500 for line in lines)
+    assert len({line[:106] for line in lines[2:]}) == len(names)
+    if markdown:
+        assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines} == {6}  # bars that divide cells
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("mlp4_64, a * b, 0.1 ± 0.2 *", "mlp4_64, a * b, 0.1 ± 0.2 *"),  # which are nothing but characters
+        ("a [%]", "a [%]"),
+        ("__init__", r"\_\_init\_\_"),
+        ("*a*", r"\*a\*"),
+        ("[a](http://b)", r"[a\](http://b)"),
+        ("<b> `c` $d$", r"\<b> \`c\` \$d\$"),
+        ("a\\", r"a\\"),
+    ],
+)
+def test_a_name_is_no_markdown(name: str, written: str) -> None:
+    last = format_table(["run"], [{"run": name}], markdown=True).splitlines()[-1]
+    assert last == f"| {written} |"
 
 
 def test_no_rows_are_a_header() -> None:

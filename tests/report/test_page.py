@@ -189,7 +189,7 @@ def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> N
 
 def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "made" / "page.html"
-    arguments = ["report", *map(str, paths), "-o", str(out), "--json", str(tmp_path / "a.json"), "--title", "Mine"]
+    arguments = ["report", str(paths[-1]), "-o", str(out), "--json", str(tmp_path / "a.json"), "--title", "Mine"]
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"report: {out}\n"
     assert "<h1>Mine</h1>" in out.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A study on a Ray cluster of two nodes that the test starts, and of which it takes one away half way."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -111,10 +112,14 @@ def test_a_run_that_fails_takes_nothing_from_the_others(cluster: Any, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_where_no_cluster_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+@pytest.mark.parametrize("port", [None, 1])
+def test_where_no_cluster_answers(scheme: str, port: int | None, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    process = command("--epochs", "1", "--ray", "127.0.0.1:1", "--out", tmp_path / "study")
-    _, err = process.communicate(timeout=300)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which never says a word
+        address = f"{scheme}127.0.0.1:{port or server.getsockname()[1]}"
+        process = command("--epochs", "1", "--ray", address, "--out", tmp_path / "study")
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 2, err
     assert err.count("\n") == 1, err
-    assert "no Ray cluster answers at '127.0.0.1:1'" in err
+    assert f"no Ray cluster answers at '{address}'" in err
