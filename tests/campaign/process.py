@@ -1,0 +1,171 @@
+"""Commands in forked copies of a process that has imported everything, within limits."""
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import bayes_share
+from bayes_share.cli import main
+from tests.campaign.faults import Fault, ticking
+from tests.campaign.forking import fork_in_place_of_spawn
+from tests.campaign.loading import load_run
+
+SECONDS = 20.0
+"""That a command may take; then it is interrupted."""
+
+_GRACE = 10.0  # seconds, after the interrupt
+_MEMORY = 4 * 2**30  # bytes of addresses, above what it begins with
+_FILE = 2**28  # bytes of a file: a campaign must not fill the disk
+_PRODUCT = ("run", "options", "evaluate", "quickstart", "report.command", "report.build", "study.command")
+_LATE = ("sklearn.datasets", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Args:
+        words: the command.
+        code: its exit code; minus the number of the signal that ended it.
+        out: what it wrote to stdout.
+        err: what it wrote to stderr.
+        seconds: that it took.
+        memory: bytes that it took, above what it began with.
+        was_late: whether it took longer than it may, and was interrupted.
+        counts: how much happened in it, see `faults.Clock`; empty where it was killed.
+    """
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+    seconds: float
+    memory: int
+    was_late: bool
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that is at work."""
+
+    words: tuple[str, ...]
+    pid: int
+    streams: Path
+    began: float
+    memory: int
+
+    def outcome(self, seconds: float = SECONDS) -> Outcome:
+        """Wait for its end; what it started ends with it."""
+        status, usage, was_late = self._wait(seconds)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        out, err = [(self.streams / name).read_bytes().decode(errors="replace") for name in ("out", "err")]
+        counts = self.streams / "counts"
+        outcome = Outcome(
+            words=self.words,
+            code=os.waitstatus_to_exitcode(status),
+            out=out,
+            err=err,
+            seconds=time.monotonic() - self.began,
+            memory=max(0, usage.ru_maxrss * 1024 - self.memory),
+            was_late=was_late,
+            counts=json.loads(counts.read_text()) if counts.exists() else {},
+        )
+        shutil.rmtree(self.streams)
+        return outcome
+
+    def _wait(self, seconds: float) -> tuple[int, resource.struct_rusage, bool]:
+        deadlines = [(self.began + seconds, signal.SIGINT), (self.began + seconds + _GRACE, signal.SIGKILL)]
+        was_late, pause = False, 0.001
+        while True:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                return status, usage, was_late
+            if deadlines and time.monotonic() > deadlines[0][0]:
+                was_late = True
+                os.kill(self.pid, deadlines.pop(0)[1])
+            time.sleep(pause)
+            pause = min(0.02, 1.2 * pause)
+
+
+def prepare() -> None:
+    """Import everything that a command may, so that its process begins with it."""
+    torch.set_num_threads(1)  # no thread may have begun when a process is forked
+    for name in (*(f"bayes_share.{module}" for module in _PRODUCT), *_LATE):
+        importlib.import_module(name)
+
+
+def start(
+    words: Sequence[str], folder: Path, fault: Fault | None = None, totals: dict[str, int] | None = None
+) -> Started:
+    """Begin ``bayes-share WORDS`` in a folder."""
+    streams = Path(tempfile.mkdtemp(prefix="streams-", dir=folder.parent))
+    for name in ("out", "err"):
+        (streams / name).touch()
+    memory = _resident()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(words, folder, streams, fault, totals)
+    return Started(tuple(words), pid, streams, time.monotonic(), memory)
+
+
+def run(
+    words: Sequence[str], folder: Path, fault: Fault | None = None, totals: dict[str, int] | None = None
+) -> Outcome:
+    """``bayes-share WORDS`` in a folder, to its end."""
+    return start(words, folder, fault, totals).outcome()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _child(
+    words: Sequence[str], folder: Path, streams: Path, fault: Fault | None, totals: dict[str, int] | None
+) -> None:
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(streams / name, os.O_WRONLY | os.O_APPEND), number)
+        os.chdir(folder)
+        _limit()
+        fork_in_place_of_spawn()  # the workers of a study
+        with ticking(folder, fault, totals) as counts:
+            code = COMMANDS.get(words[0], main)(list(words)) if words else main([])
+        sys.stdout.flush()
+        (streams / "counts").write_text(json.dumps(counts))
+    except BaseException:
+        with suppress(BaseException):
+            traceback.print_exc()
+            sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _limit() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + _MEMORY
+    for kind, most in ((resource.RLIMIT_AS, addresses), (resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+
+COMMANDS = {"load_run": load_run}
+"""What is called beside the command line."""
