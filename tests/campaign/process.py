@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-import bayes_share
 from bayes_share.cli import main
 from tests.campaign.faults import Fault, ticking
 from tests.campaign.forking import fork_in_place_of_spawn
