@@ -21,7 +21,7 @@ class Verdict:
 
     def to_json(self) -> str:
         """A text that another process reads."""
-        return json.dumps(asdict(self))
+        return json.dumps({"counts": self.counts, "failures": [asdict(failure) for failure in self.failures]})
 
     @classmethod
     def from_json(cls, text: str) -> "Verdict":
