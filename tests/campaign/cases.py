@@ -6,8 +6,10 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar, Protocol, Self
 
+from tests.campaign.mutated import Mutated
 from tests.campaign.stopped import Stopped
 from tests.campaign.verdict import Verdict
+from tests.campaign.words import Words
 from tests.campaign.world import World
 
 
@@ -31,12 +33,14 @@ class Case(Protocol):
         """Try it in a folder, which is empty."""
 
 
-_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped,)}
+_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Mutated, Words)}
 
 _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
     (22, partial(Stopped.draw, group="kill")),
     (8, partial(Stopped.draw, group="interrupt")),
     (6, partial(Stopped.draw, group="full")),
+    (52, Mutated.draw),
+    (8, Words.draw),
 ]
 """How often each kind is drawn, and how."""
 
