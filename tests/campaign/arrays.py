@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -33,7 +34,8 @@ _HEADERS = [
     "{'descr': [('a', '<f4'), ('a', '<f4')], 'fortran_order': False, 'shape': (3,), }",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (3,",
     "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }",
-    "{'descr': (((((", "{'descr': '<f4' 'fortran_order'", "'''", "(" * 900, "{**1}", "{'descr': 1}", "[1]", "\\", "lambda: 0",
+    "{'descr': (((((", "{'descr': '<f4' 'fortran_order'", "'''", "(" * 900,
+    "{**1}", "{'descr': 1}", "[1]", "\\", "lambda: 0",
     "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 70 + "), }",
     "{'descr': '|V0', 'fortran_order': False, 'shape': (3,), }",
     "{'descr': '" + "x" * 5000 + "', 'fortran_order': False, 'shape': (3,), }",
@@ -57,9 +59,11 @@ def _other_values(array: np.ndarray, rng: Random) -> np.ndarray:
     return array
 
 
+_TYPES = ["<f8", "<f2", "<i1", "<u8", "<c16", "<U3", "S2", "?", ">f4", ">i8"]
+
 _ARRAYS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
     "values": _other_values,
-    "type": lambda array, rng: array.astype(rng.choice(["<f8", "<f2", "<i1", "<u8", "<c16", "<U3", "S2", "?", ">f4", ">i8"])),
+    "type": lambda array, rng: array.astype(rng.choice(_TYPES)),
     "dates": lambda array, rng: np.zeros(array.shape, "<M8[s]"),
     "records": lambda array, rng: np.zeros(array.shape, [("a", "<f4"), ("b", "<i8")]),
     "raw": lambda array, rng: np.zeros(array.shape, "V7"),
@@ -84,7 +88,7 @@ def _members(given: Input) -> dict[str, bytes]:
 def zipped(members: list[tuple[str, bytes]]) -> bytes:
     """An archive of files by their names; a name may be there twice."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w") as file:
         for name, content in members:
             file.writestr(name, content)
     return buffer.getvalue()

@@ -104,17 +104,18 @@ def results(folder: Path, outcome: Outcome) -> dict[str, Any]:
         found["report"] = json.loads((folder / "r.json").read_text())
     for run in runs_in(folder):
         if (run / "summary.json").is_file():
-            found[str(run.relative_to(folder))] = _contents(run)
+            found[str(run.relative_to(folder))] = contents(run)
     return found
 
 
-def _contents(run: Path) -> dict[str, Any]:
-    """What `driver.left` gives, with all arrays there are, but for the options that do not matter to the result."""
-    contents = left(run)
-    contents["arrays"] = {str(path.relative_to(run)): _arrays(path) for path in sorted(run.rglob("*.npz"))}
-    contents["sets"] = {str(path.relative_to(run)): json.loads(path.read_text()) for path in run.rglob("sets.json")}
-    contents["config"] = re.sub(r"(?m)^checkpoint_minutes: .*\n", "", contents["config"])
-    return contents
+def contents(run: Path) -> dict[str, Any]:
+    """What `driver.left` gives, with all arrays there are, but for what does not matter to the result."""
+    found = left(run)
+    found["arrays"] = {str(path.relative_to(run)): _arrays(path) for path in sorted(run.rglob("*.npz"))}
+    found["sets"] = {str(path.relative_to(run)): json.loads(path.read_text()) for path in run.rglob("sets.json")}
+    found["files"] = [name for name in found["files"] if not name.endswith((".tmp", ".lock"))]
+    found["config"] = re.sub(r"(?m)^checkpoint_minutes: .*\n", "", found["config"])
+    return found
 
 
 def _arrays(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from tests.campaign.check import Failure, failure, misbehaviour, results
+from tests.campaign.check import Failure, failure, misbehaviour
 from tests.campaign.inputs import Input, latest
 from tests.campaign.process import Outcome, run
 from tests.campaign.states import MARK
@@ -112,7 +112,7 @@ class Mutated:
             yield failure(f"falsified: {what}", outcome, f"{rule}: {', '.join(others[:6])}\n")
 
     def _part(self, folder: Path, outcome: Outcome) -> Any:
-        part = PARTS.get(self.reader, lambda found: found["stdout"])(results(folder, outcome))
+        part = PARTS[self.reader](folder) if self.reader in PARTS else outcome.out
         return {name: value for name, value in part.items() if name != "config"} if isinstance(part, dict) else part
 
 

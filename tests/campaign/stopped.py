@@ -16,6 +16,7 @@ from tests.campaign.world import SUBJECTS, World, copy, words_of
 _TASKS = {"fit": "empty", "resume": "begun", "ood": "finished", "report": "probed", "study": "empty"}
 _WEIGHTS = {"fit": 12, "resume": 3, "ood": 3, "report": 1, "study": 1}
 _ONLY_MAP = ("report", "study")  # slow, and the same for all
+_TIDY = ("fit", "resume", "study")  # remove what was left half written
 _KINDS = {"kill": ("kill",), "interrupt": ("interrupt", "terminate"), "full": ("full",)}
 
 
@@ -90,6 +91,8 @@ class Stopped:
             failures.append(failure("what was stopped cannot go on", outcome))
         if outcome.code == 0 and (other := unlike(results(folder, outcome), results(answer.folder, answer.outcome))):
             failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(other[:8])}\n"))
+        if self.task in _TIDY and (rest := list(folder.rglob("*.tmp"))):
+            failures.append(failure("a temporary file is left", outcome, f"{rest[0].name}\n"))
         return Verdict(counts, failures)
 
 

@@ -1,10 +1,14 @@
 """Which files are changed, how, who reads them then, and what may come of it."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from tests.campaign.arrays import NPY, NPZ, PICTURE
 from tests.campaign.blobs import DAMAGES, NODES, SWAP, Change
+from tests.campaign.check import contents
 from tests.campaign.states import FORGERIES, PICKLES, STEPS
 from tests.campaign.texts import CSV, JSON, YAML
 
@@ -49,7 +53,12 @@ _FILE = {**DAMAGES, **NODES, **SWAP}
 
 TARGETS: dict[str, Target] = {
     "config": Target(
-        "run/config.yaml", "other/config.yaml", "begun", {**_FILE, **YAML, **PICKLES}, {"resume": "same", "load_run": "same"}, subjects=()
+        "run/config.yaml",
+        "other/config.yaml",
+        "begun",
+        {**_FILE, **YAML, **PICKLES},
+        {"resume": "same", "load_run": "same"},
+        subjects=(),
     ),
     "finished-config": Target(
         "run/config.yaml",
@@ -59,7 +68,11 @@ TARGETS: dict[str, Target] = {
         {"evaluate": "same", "load_run": "same", "ood": "same", "resume": "same", "config": "any", "report": "same"},
     ),
     "metrics": Target(
-        "run/metrics.csv", "other/metrics.csv", "finished", {**_FILE, **CSV}, {"report": "any", "resume": "any", "evaluate": "any"}
+        "run/metrics.csv",
+        "other/metrics.csv",
+        "finished",
+        {**_FILE, **CSV},
+        {"report": "any", "resume": "any", "evaluate": "any"},
     ),
     "summary": Target(
         "run/summary.json",
@@ -151,7 +164,7 @@ TARGETS: dict[str, Target] = {
         {**_FILE, **YAML, **PICKLES},
         {"go on with study": "any"},
     ),
-}  # fmt: skip
+}
 """By name."""
 
 WEIGHTS = {
@@ -181,8 +194,8 @@ MAY_WRITE: dict[str, tuple[str, ...]] = {
 }
 """What a command may change, as patterns of files."""
 
-PARTS: dict[str, Callable[[dict[str, object]], object]] = {
-    "resume": lambda found: found.get("run"),
-    "report": lambda found: found.get("report"),
+PARTS: dict[str, Callable[[Path], Any]] = {
+    "resume": lambda folder: contents(folder / "run"),
+    "report": lambda folder: json.loads((folder / "r.json").read_text()),
 }
-"""Which of the results of a command are compared; of others what they say."""
+"""Which of the results of a command are compared, from the folder of the case; of other commands what they say."""
