@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, Self
 
 from tests.campaign.mutated import Mutated
 from tests.campaign.stopped import Stopped
+from tests.campaign.together import Together
 from tests.campaign.verdict import Verdict
 from tests.campaign.words import Words
 from tests.campaign.world import World
@@ -33,12 +34,13 @@ class Case(Protocol):
         """Try it in a folder, which is empty."""
 
 
-_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Mutated, Words)}
+_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Together, Mutated, Words)}
 
 _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
     (22, partial(Stopped.draw, group="kill")),
     (8, partial(Stopped.draw, group="interrupt")),
     (6, partial(Stopped.draw, group="full")),
+    (3, Together.draw),
     (52, Mutated.draw),
     (8, Words.draw),
 ]
