@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.campaign.cases import Case
 from tests.campaign.check import Failure
+from tests.campaign.forking import end_with_parent
 from tests.campaign.verdict import Verdict
 from tests.campaign.world import World
 
@@ -82,6 +83,7 @@ class Engine:
 
 def _try(case: Case, world: World, place: Path) -> None:
     try:
+        end_with_parent()
         folder = place / "case"
         folder.mkdir()
         verdict = case.run(world, folder)

@@ -99,13 +99,16 @@ class Clock:
 
 
 @contextmanager
-def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None) -> Iterator[dict[str, int]]:
+def ticking(
+    folder: Path, fault: Fault | None, totals: dict[str, int] | None, is_measured: bool
+) -> Iterator[dict[str, int]]:
     """Count what happens in this process, which ends afterwards, and let a fault come true.
 
     Args:
         folder: changes of files are counted in it alone.
         fault: see there; None: nothing befalls it.
-        totals: the counts where nothing befalls it; None: they are what is asked for, so everything is counted.
+        totals: the counts where nothing befalls it, which a fault's moment is a part of.
+        is_measured: whether calls are counted, which takes as long again as what is called.
     """
     clock = Clock(os.path.abspath(folder))
     if fault is not None and totals is not None:
@@ -118,7 +121,7 @@ def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None) ->
 
     os.fsync = counted_sync
     sys.addaudithook(clock.on_event)
-    if totals is None or (fault is not None and fault.clock == "calls"):
+    if is_measured or (fault is not None and fault.clock == "calls"):
         sys.setprofile(clock.on_call)
     try:
         yield clock.counts

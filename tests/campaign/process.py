@@ -19,7 +19,7 @@ import torch
 
 from bayes_share.cli import main
 from tests.campaign.faults import Fault, ticking
-from tests.campaign.forking import fork_in_place_of_spawn
+from tests.campaign.forking import end_with_parent, fork_in_place_of_spawn
 from tests.campaign.loading import load_run
 
 SECONDS = 20.0
@@ -29,7 +29,10 @@ _GRACE = 10.0  # seconds, after the interrupt
 _MEMORY = 4 * 2**30  # bytes of addresses, above what it begins with
 _FILE = 2**28  # bytes of a file: a campaign must not fill the disk
 _PRODUCT = ("run", "options", "evaluate", "quickstart", "report.command", "report.build", "study.command")
-_LATE = ("sklearn.datasets", "torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg")
+_LATE = (
+    *("sklearn.datasets", "torch._dynamo", "PIL.JpegImagePlugin", "PIL.GifImagePlugin", "PIL.BmpImagePlugin"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+)  # what they import when they need it
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,11 @@ def prepare() -> None:
 
 
 def start(
-    words: Sequence[str], folder: Path, fault: Fault | None = None, totals: dict[str, int] | None = None
+    words: Sequence[str],
+    folder: Path,
+    fault: Fault | None = None,
+    totals: dict[str, int] | None = None,
+    is_measured: bool = False,
 ) -> Started:
     """Begin ``bayes-share WORDS`` in a folder."""
     streams = Path(tempfile.mkdtemp(prefix="streams-", dir=folder.parent))
@@ -120,15 +127,19 @@ def start(
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _child(words, folder, streams, fault, totals)
+        _child(words, folder, streams, fault, totals, is_measured)
     return Started(tuple(words), pid, streams, time.monotonic(), memory)
 
 
 def run(
-    words: Sequence[str], folder: Path, fault: Fault | None = None, totals: dict[str, int] | None = None
+    words: Sequence[str],
+    folder: Path,
+    fault: Fault | None = None,
+    totals: dict[str, int] | None = None,
+    is_measured: bool = False,
 ) -> Outcome:
     """``bayes-share WORDS`` in a folder, to its end."""
-    return start(words, folder, fault, totals).outcome()
+    return start(words, folder, fault, totals, is_measured).outcome()
 
 
 def _resident() -> int:
@@ -136,17 +147,23 @@ def _resident() -> int:
 
 
 def _child(
-    words: Sequence[str], folder: Path, streams: Path, fault: Fault | None, totals: dict[str, int] | None
+    words: Sequence[str],
+    folder: Path,
+    streams: Path,
+    fault: Fault | None,
+    totals: dict[str, int] | None,
+    is_measured: bool,
 ) -> None:
     code = 1
     try:
+        end_with_parent()
         os.setpgid(0, 0)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(streams / name, os.O_WRONLY | os.O_APPEND), number)
         os.chdir(folder)
         _limit()
         fork_in_place_of_spawn()  # the workers of a study
-        with ticking(folder, fault, totals) as counts:
+        with ticking(folder, fault, totals, is_measured) as counts:
             code = COMMANDS.get(words[0], main)(list(words)) if words else main([])
         sys.stdout.flush()
         (streams / "counts").write_text(json.dumps(counts))

@@ -11,12 +11,11 @@ from tests.campaign.check import INTERRUPTED, LINE, Failure, failure, misbehavio
 from tests.campaign.faults import Fault
 from tests.campaign.process import Outcome, run
 from tests.campaign.verdict import Verdict
-from tests.campaign.world import SUBJECTS, World, copy, words_of
+from tests.campaign.world import SUBJECTS, TASKS, World, copy, words_of
 
-_TASKS = {"fit": "empty", "resume": "begun", "ood": "finished", "report": "probed", "study": "empty"}
 _WEIGHTS = {"fit": 12, "resume": 3, "ood": 3, "report": 1, "study": 1}
 _ONLY_MAP = ("report", "study")  # slow, and the same for all
-_TIDY = ("fit", "resume", "study")  # remove what was left half written
+_SAVES = ("fit", "resume", "study")  # on SIGTERM, which ends other commands at once; and tidies what was half written
 _KINDS = {"kill": ("kill",), "interrupt": ("interrupt", "terminate"), "full": ("full",)}
 
 
@@ -74,8 +73,8 @@ class Stopped:
 
     def run(self, world: World, folder: Path) -> Verdict:
         """Try it in a folder, which is empty."""
-        copy(world.state(self.subject, _TASKS[self.task]), folder)
-        answer = world.answer(self.subject, _TASKS[self.task], self.task)
+        copy(world.state(self.subject, TASKS[self.task]), folder)
+        answer = world.answer(self.subject, TASKS[self.task], self.task)
         words = words_of(self.subject, self.task)
         counts, failures = Counter[str](), list[Failure]()
         for fault in self.faults:
@@ -83,7 +82,7 @@ class Stopped:
             was_begun = bool(runs_in(folder))
             outcome = run([*words, *rhythm], folder, fault, answer.outcome.counts)
             counts[f"{fault.what} delivered"] += outcome.code != 0
-            failures += _after(fault, outcome, was_begun or bool(runs_in(folder)))
+            failures += _after(fault, outcome, self.task in _SAVES and (was_begun or bool(runs_in(folder))))
         outcome = run(words, folder)
         counts["resumed"] += 1
         failures += [*misbehaviour(outcome)]
@@ -91,16 +90,19 @@ class Stopped:
             failures.append(failure("what was stopped cannot go on", outcome))
         if outcome.code == 0 and (other := unlike(results(folder, outcome), results(answer.folder, answer.outcome))):
             failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(other[:8])}\n"))
-        if self.task in _TIDY and (rest := list(folder.rglob("*.tmp"))):
+        if self.task in _SAVES and (rest := list(folder.rglob("*.tmp"))):
             failures.append(failure("a temporary file is left", outcome, f"{rest[0].name}\n"))
         return Verdict(counts, failures)
 
 
-def _after(fault: Fault, outcome: Outcome, is_run: bool) -> Iterator[Failure]:
+def _after(fault: Fault, outcome: Outcome, has_to_save: bool) -> Iterator[Failure]:
     """What a command may not do after a fault."""
     if outcome.code == -9 and fault.what == "kill":
         return
-    if outcome.code == -15 and fault.what == "terminate" and not is_run:  # it had not begun
+    if outcome.code == -15 and fault.what == "terminate" and not has_to_save:
+        return
+    if outcome.code < 0:
+        yield failure(f"{outcome.words[0]} ends with {outcome.code} after {fault.what}", outcome)
         return
     yield from misbehaviour(outcome)
     allowed = {"kill": (), "interrupt": INTERRUPTED, "terminate": INTERRUPTED, "full": (1,)}[fault.what]

@@ -65,6 +65,10 @@ COMMANDS: dict[str, list[str]] = {
 """What is run in the folder of a case, by name; "fit" is begun with the words of the subject."""
 
 
+TASKS = {"fit": "empty", "resume": "begun", "ood": "finished", "report": "probed", "study": "empty"}
+"""The commands that faults befall, and the state that they begin in."""
+
+
 def words_of(subject: str, command: str) -> list[str]:
     """The words of a command for a subject."""
     return [*SUBJECTS[subject], *COMMANDS[command]] if command == "fit" else COMMANDS[command]
@@ -98,11 +102,11 @@ class World:
         return self._made(self.base / subject / name, lambda folder: _STATES[name](self, subject, folder))
 
     def answer(self, subject: str, state: str, command: str) -> Answer:
-        """A command in a state, with everything counted that happens in it."""
+        """A command in a state; where it is a task that faults befall, with everything counted that happens in it."""
 
         def make(folder: Path) -> None:
             copied = copy(self.state(subject, state), folder / "after")
-            outcome = run(words_of(subject, command), copied)
+            outcome = run(words_of(subject, command), copied, is_measured=TASKS.get(command) == state)
             if outcome.code != 0:
                 raise AssertionError(
                     f"{' '.join(outcome.words)} in state {state!r} ended with {outcome.code}:\n{outcome.err}"
