@@ -45,7 +45,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of all cases")
     parser.add_argument("--cases", type=int, help="how many at most")
     parser.add_argument("--case", type=int, help="only the case of this number")
-    parser.add_argument("--repeat", metavar="TEXT", help="only this case, as the campaign wrote it")
+    parser.add_argument("--repeat", metavar="TEXT", nargs="+", help="only these cases, as the campaign wrote them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
     return parser.parse_args(arguments)
 
@@ -100,7 +100,7 @@ def _campaign(options: argparse.Namespace, engine: Engine) -> int:
 
 def _cases(options: argparse.Namespace, began: float) -> Iterator[Case]:
     if options.repeat is not None:
-        yield parse(options.repeat)
+        yield from map(parse, options.repeat)
     elif options.case is not None:
         yield draw(options.seed, options.case)
     else:

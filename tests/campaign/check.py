@@ -126,7 +126,11 @@ def _arrays(path: Path) -> dict[str, Any]:
         }
 
 
-def unlike(found: dict[str, Any], expected: dict[str, Any], parts: tuple[str, ...] | None = None) -> list[str]:
-    """Where results are other ones than they should be; of all parts that are expected unless some are named."""
-    keys = expected.keys() if parts is None else parts
-    return differences({k: found.get(k) for k in keys}, {k: expected.get(k) for k in keys})
+def otherwise(folder: Path, outcome: Outcome, expected_folder: Path, expected: Outcome) -> list[str]:
+    """Where what a command says and leaves is other than what is expected, or cannot be read."""
+    try:
+        found = results(folder, outcome)
+    except Exception as error:
+        return [f"what cannot be read: {error!r}"]
+    wanted = results(expected_folder, expected)
+    return differences({part: found.get(part) for part in wanted}, wanted)

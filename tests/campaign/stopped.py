@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from tests.campaign.check import INTERRUPTED, LINE, Failure, failure, misbehaviour, results, runs_in, unlike
+from tests.campaign.check import INTERRUPTED, LINE, Failure, failure, misbehaviour, otherwise, runs_in
 from tests.campaign.faults import Fault
 from tests.campaign.process import Outcome, run
 from tests.campaign.verdict import Verdict
@@ -88,8 +88,8 @@ class Stopped:
         failures += [*misbehaviour(outcome)]
         if outcome.code != 0 and not failures:
             failures.append(failure("what was stopped cannot go on", outcome))
-        if outcome.code == 0 and (other := unlike(results(folder, outcome), results(answer.folder, answer.outcome))):
-            failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(other[:8])}\n"))
+        if outcome.code == 0 and (others := otherwise(folder, outcome, answer.folder, answer.outcome)):
+            failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(others[:8])}\n"))
         if self.task in _SAVES and (rest := list(folder.rglob("*.tmp"))):
             failures.append(failure("a temporary file is left", outcome, f"{rest[0].name}\n"))
         return Verdict(counts, failures)

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar
 
-from tests.campaign.check import Failure, failure, misbehaviour, results, unlike
+from tests.campaign.check import Failure, failure, misbehaviour, otherwise
 from tests.campaign.process import Outcome, run, start
 from tests.campaign.verdict import Verdict
 from tests.campaign.world import SUBJECTS, World, copy, words_of
@@ -97,7 +97,7 @@ class Together:
             if outcome.code != 0:
                 yield failure(f"{self.company}: {command} fails afterwards", outcome)
                 return
-        if others := unlike(results(folder, outcome), results(alone, outcome)):
+        if others := otherwise(folder, outcome, alone, outcome):
             yield failure(f"{self.company}: what is left is other than alone", outcome, f"{', '.join(others[:8])}\n")
 
 
