@@ -115,8 +115,9 @@ def ticking(
         _set(clock, fault, totals)
     sync = os.fsync
 
-    def counted_sync(descriptor: int) -> None:
-        clock.on_event("fsync", (os.readlink(f"/proc/self/fd/{descriptor}"),))
+    def counted_sync(descriptor: Any) -> None:
+        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+        clock.on_event("fsync", (os.readlink(f"/proc/self/fd/{number}"),))
         sync(descriptor)
 
     os.fsync = counted_sync

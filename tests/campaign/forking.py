@@ -6,7 +6,6 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkProcess
-from typing import Any
 
 _MOST_FILES = 1024
 
@@ -25,7 +24,7 @@ class _Process(ForkProcess):
 
 
 class _Context(ForkContext):
-    Process: Any = _Process
+    Process = _Process
 
 
 def fork_in_place_of_spawn() -> None:

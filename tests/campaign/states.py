@@ -71,8 +71,13 @@ def _forged(given: Input, rng: Random, size: int) -> None:
 
 
 _TENSORS: list[Callable[[Tensor], Tensor]] = [
-    *(torch.Tensor.double, torch.Tensor.cfloat, torch.Tensor.int, torch.Tensor.bool, torch.Tensor.to_sparse),
-    *(lambda tensor: tensor[None], lambda tensor: tensor.flatten()[:-1], lambda tensor: torch.zeros(0)),
+    *(torch.Tensor.double, torch.Tensor.int, torch.Tensor.bool, torch.Tensor.to_sparse),
+    *(
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor[None],
+        lambda tensor: tensor.flatten()[:-1],
+        lambda tensor: torch.zeros(0),
+    ),
     *(lambda tensor: torch.tensor(1), lambda tensor: torch.full_like(tensor.float(), float("nan"))),
 ]
 """Another tensor."""
