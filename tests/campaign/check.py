@@ -74,7 +74,8 @@ def misbehaviour(outcome: Outcome) -> Iterator[Failure]:
 
 def _signature(err: str) -> str:
     """The exception and where in the product it came from."""
-    last = [line for line in err.splitlines() if line and not line.startswith(" ")][-1]
+    block = err.rpartition("Traceback (most recent call last):\n")[2]
+    last = next((line for line in block.splitlines() if line and not line.startswith(" ")), "nothing")
     places = re.findall(
         r'File "[^"]*?/((?:bayes_share|models|inference|evaluation)/[\w/]+\.py)", line \d+, in (\S+)', err
     )

@@ -15,5 +15,8 @@ def load_run(words: list[str]) -> int:
     except (InputError, RunError) as error:
         print(f"bayes-share: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("bayes-share: stopped", file=sys.stderr)
+        return 130
     print(training.step, sha256(logits.numpy().tobytes()).hexdigest())
     return 0

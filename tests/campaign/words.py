@@ -17,7 +17,7 @@ from tests.campaign.process import run
 from tests.campaign.verdict import Verdict
 from tests.campaign.world import World, copy, words_of
 
-_COMMANDS = ("fit", "resume", "evaluate", "ood", "corruptions", "report", "config", "study", "fit folder", "load_run")
+_COMMANDS = ("fit", "resume", "evaluate", "ood", "corruptions", "report", "config", "study", "fit folder")
 _NODES = (
     "fifo",
     "loop",
