@@ -98,9 +98,9 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("config.yaml"))
 
 
-def results(folder: Path, outcome: Outcome) -> dict[str, Any]:
-    """What a command says and leaves: its output, every finished run below the folder, and a report's tables."""
-    found: dict[str, Any] = {"stdout": outcome.out}
+def results(folder: Path) -> dict[str, Any]:
+    """What a command leaves: every finished run below the folder, and a report's tables."""
+    found: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         found["report"] = json.loads((folder / "r.json").read_text())
     for run in runs_in(folder):
@@ -127,11 +127,11 @@ def _arrays(path: Path) -> dict[str, Any]:
         }
 
 
-def otherwise(folder: Path, outcome: Outcome, expected_folder: Path, expected: Outcome) -> list[str]:
-    """Where what a command says and leaves is other than what is expected, or cannot be read."""
+def otherwise(folder: Path, expected: Path) -> list[str]:
+    """Where what commands left in a folder is other than in another one, or cannot be read."""
     try:
-        found = results(folder, outcome)
+        found = results(folder)
     except Exception as error:
         return [f"what cannot be read: {error!r}"]
-    wanted = results(expected_folder, expected)
+    wanted = results(expected)
     return differences({part: found.get(part) for part in wanted}, wanted)

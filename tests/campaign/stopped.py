@@ -88,10 +88,12 @@ class Stopped:
         failures += [*misbehaviour(outcome)]
         if outcome.code != 0 and not failures:
             failures.append(failure("what was stopped cannot go on", outcome))
-        if outcome.code == 0 and (others := otherwise(folder, outcome, answer.folder, answer.outcome)):
+        if outcome.code == 0 and (others := otherwise(folder, answer.folder)):
             failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(others[:8])}\n"))
-        if self.task in _SAVES and (rest := list(folder.rglob("*.tmp"))):
+        if self.task in _SAVES and (rest := [*folder.glob("run/**/*.tmp"), *folder.glob("study/**/*.tmp")]):
             failures.append(failure("a temporary file is left", outcome, f"{rest[0].name}\n"))
+        if self.task == "ood" and outcome.code == 0 and outcome.out != answer.outcome.out:
+            failures.append(failure("what was stopped says something else", outcome, outcome.out))
         return Verdict(counts, failures)
 
 

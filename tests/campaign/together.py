@@ -97,7 +97,7 @@ class Together:
             if outcome.code != 0:
                 yield failure(f"{self.company}: {command} fails afterwards", outcome)
                 return
-        if others := otherwise(folder, outcome, alone, outcome):
+        if others := otherwise(folder, alone):
             yield failure(f"{self.company}: what is left is other than alone", outcome, f"{', '.join(others[:8])}\n")
 
 
