@@ -160,6 +160,12 @@ def _npy_header(given: Input, rng: Random, size: int) -> None:
     given.forge(_header(rng.choice(_HEADERS), given.path.read_bytes()[128:]))
 
 
+def _only_header(given: Input, rng: Random, size: int) -> None:
+    given.forge(
+        _header(rng.choice([*_HEADERS, "{'descr': '|u1', 'fortran_order': False, 'shape': (50000, 32, 32, 3), }"]))
+    )
+
+
 def _npy_as_npz(given: Input, rng: Random, size: int) -> None:
     given.forge(zipped([(rng.choice(["probs.npy", "counts.npy", "x.npy", "probs"]), given.path.read_bytes())]))
 
@@ -193,4 +199,5 @@ NPZ: dict[str, Change] = {
     "array": _array, "arrays": _array, "other-array": _array, "header": _npz_header, "zip": _zip,
 }  # fmt: skip
 NPY: dict[str, Change] = {"array": _npy, "header": _npy_header, "as-npz": _npy_as_npz}
+HEADER: dict[str, Change] = {"header": _only_header, "other-header": _only_header}
 PICTURE: dict[str, Change] = {"png": _png, "picture": _picture}

@@ -23,13 +23,14 @@ class Input:
 
     def damage(self, content: bytes) -> None:
         """Other bytes in its place."""
+        self.path.unlink()  # it may be a link to what others read, too
         self.path.write_bytes(content)
 
     def forge(self, content: bytes) -> None:
         """Another file that looks as if it belonged there; a checkpoint's name says what its bytes are."""
         match = _CHECKPOINT.fullmatch(self.path.name)
         if match is None:
-            self.path.write_bytes(content)
+            self.damage(content)
             return
         name = match[1] + hashlib.sha256(content).hexdigest()[:16] + ".pt"
         self._alone_in_its_place().joinpath(name).write_bytes(content)
@@ -39,7 +40,7 @@ class Input:
         if _CHECKPOINT.fullmatch(self.path.name):
             shutil.copyfile(self.twin, self._alone_in_its_place() / self.twin.name)
         else:
-            shutil.copyfile(self.twin, self.path)
+            self.damage(self.twin.read_bytes())
 
     def _alone_in_its_place(self) -> Path:
         for other in self.path.parent.glob("step-*.pt"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.arrays import NPY, NPZ, PICTURE
+from tests.campaign.arrays import HEADER, NPY, NPZ, PICTURE
 from tests.campaign.blobs import DAMAGES, NODES, SWAP, Change
 from tests.campaign.check import contents
 from tests.campaign.states import FORGERIES, PICKLES, STEPS
@@ -156,6 +156,13 @@ TARGETS: dict[str, Target] = {
     ),
     "picture": Target("images/a/0.png", "images/b/1.png", "empty", {**_FILE, **PICTURE}, {"fit folder": "any"}),
     "humans": Target("humans.npy", "others.npy", "finished", {**_FILE, **NPY, **PICKLES}, {"report of humans": "any"}),
+    "cifar-10-c": Target(
+        "cifar/fog.npy",
+        "cifar/labels.npy",
+        "cifar",
+        {"empty": DAMAGES["empty"], "noise": DAMAGES["noise"], **NODES, **SWAP, **HEADER, **PICKLES},
+        {"cifar": "any"},
+    ),
     "study": Target("study/study.yaml", "d.npz", "studied", {**_FILE, **YAML, **PICKLES}, {"go on with study": "any"}),
     "config-in-study": Target(
         "study/runs/sgd-size-1-seed-0/config.yaml",
@@ -168,6 +175,7 @@ TARGETS: dict[str, Target] = {
 """By name."""
 
 WEIGHTS = {
+    "cifar-10-c": 0.3,
     "study": 0.3,
     "config-in-study": 0.3,
     "humans": 0.4,
@@ -190,6 +198,7 @@ MAY_WRITE: dict[str, tuple[str, ...]] = {
     "config": ("new/*",),
     "fit folder": ("new/*",),
     "go on with study": ("study/*",),
+    "cifar": ("c.png", "run/predictions/*"),
     "load_run": (),
 }
 """What a command may change, as patterns of files."""

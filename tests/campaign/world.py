@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bayes_share.config import algorithm_type, has_inner
+from bayes_share.data.cifar10c import CIFAR10C_TYPES
 from bayes_share.inference import ALGORITHMS
 from tests.campaign.faults import Fault
 from tests.campaign.process import Outcome, run
@@ -54,6 +55,16 @@ COMMANDS: dict[str, list[str]] = {
     "report": ["report", "run", "-o", "r.html", "--json", "r.json", "--csv", "r.csv"],
     "report of humans": ["report", "run", "-o", "r.html", "--json", "r.json", "--humans", "humans.npy"],
     "load_run": ["load_run", "run"],
+    "cifar": [
+        "evaluate",
+        "run",
+        "--corruptions",
+        "cifar-10-c:cifar",
+        "--corruption-images",
+        "20",
+        "--picture",
+        "c.png",
+    ],
     "fit folder": ["fit", "map", *_COMMON, "--data", "folder:images", "--out", "new", "--no-progress"],
     "config": ["fit", "--config", "run/config.yaml", "--out", "new", "--no-progress"],
     "study": [
@@ -195,10 +206,26 @@ def _studied(world: World, subject: str, folder: Path) -> None:
     copy(world.answer(subject, "empty", "study").folder, folder)
 
 
+def _cifar(world: World, subject: str, folder: Path) -> None:
+    """A run on what passes for CIFAR-10, and the files of CIFAR-10-C, of which all but one are links to zeros."""
+    labels = np.arange(10_000) % 10
+    split = np.repeat([2, 0, 1], [10_000, 40, 40])
+    images = np.zeros((len(split), 32, 32, 3), np.uint8)
+    np.savez_compressed(folder / "c.npz", images=images, labels=np.concatenate([labels, labels[:80]]), split=split)
+    zeros = Path(tempfile.mkdtemp(dir=world.base)) / "zeros.npy"
+    np.lib.format.open_memmap(zeros, "w+", np.uint8, (50_000, 32, 32, 3)).flush()  # takes no space before it is written
+    (folder / "cifar").mkdir()
+    for kind in CIFAR10C_TYPES:
+        (folder / "cifar" / f"{kind}.npy").symlink_to(zeros)
+    np.save(folder / "cifar" / "labels.npy", np.tile(labels, 5))
+    _fitted(folder, ["fit", "map", *_COMMON, "--data", "npz:c.npz", "--epochs", "1", "--out", "run", "--no-progress"])
+
+
 _STATES: dict[str, Callable[[World, str, Path], None]] = {
     "empty": _empty,
     "finished": _finished,
     "probed": _probed,
     "begun": _begun,
     "studied": _studied,
+    "cifar": _cifar,
 }
