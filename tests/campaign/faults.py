@@ -62,16 +62,20 @@ class Clock:
     Args:
         folder: changes of files are counted in it alone.
         strikes: what is called at a count, by kind and count.
-        is_full: whether there is space on the disk.
+        is_full: whether there is no space on the disk.
+        is_over: whether the command has ended, so that nothing counts any more.
     """
 
     folder: str
     counts: dict[str, int] = field(default_factory=lambda: {"files": 0, "calls": 0})
     strikes: dict[tuple[str, int], Callable[[], None]] = field(default_factory=dict)
     is_full: bool = False
+    is_over: bool = False
 
     def tick(self, kind: str) -> None:
         """One more has happened."""
+        if self.is_over:
+            return
         self.counts[kind] += 1
         if strike := self.strikes.get((kind, self.counts[kind])):
             strike()
@@ -99,9 +103,7 @@ class Clock:
 
 
 @contextmanager
-def ticking(
-    folder: Path, fault: Fault | None, totals: dict[str, int] | None, is_measured: bool
-) -> Iterator[dict[str, int]]:
+def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None, is_measured: bool) -> Iterator[Clock]:
     """Count what happens in this process, which ends afterwards, and let a fault come true.
 
     Args:
@@ -125,11 +127,10 @@ def ticking(
     if is_measured or (fault is not None and fault.clock == "calls"):
         sys.setprofile(clock.on_call)
     try:
-        yield clock.counts
+        yield clock
     finally:
+        clock.is_over, clock.is_full = True, False
         sys.setprofile(None)
-        clock.strikes.clear()
-        clock.is_full = False
 
 
 def _set(clock: Clock, fault: Fault, totals: dict[str, int]) -> None:

@@ -163,10 +163,11 @@ def _child(
         os.chdir(folder)
         _limit()
         fork_in_place_of_spawn()  # the workers of a study
-        with ticking(folder, fault, totals, is_measured) as counts:
-            code = COMMANDS.get(words[0], main)(list(words)) if words else main([])
+        with ticking(folder, fault, totals, is_measured) as clock:
+            code = COMMANDS.get(words[0], main)(list(words))
+            clock.is_over = True  # at once: what leaves this block is not the command's
         sys.stdout.flush()
-        (streams / "counts").write_text(json.dumps(counts))
+        (streams / "counts").write_text(json.dumps(clock.counts))
     except BaseException:
         with suppress(BaseException):
             traceback.print_exc()
