@@ -141,8 +141,9 @@ def _show(tally: Tally, options: argparse.Namespace, seconds: float) -> None:
     for what, count in sorted(tally.counts.items()):
         print(f"  {count:6,} {what}")
     print(f"{sum(tally.failed.values()):,} cases failed, of {len(tally.failures)} causes")
-    for cause, (case, _, times) in sorted(tally.failures.items(), key=lambda item: -item[1][2]):
-        print(f"  {times:4,}  {cause}\n        {_repeat(case)}")
+    for cause, (case, failure, times) in sorted(tally.failures.items(), key=lambda item: -item[1][2]):
+        said = failure.detail.rstrip().rpartition("\n")[2]
+        print(f"  {times:4,}  {cause}\n        {_repeat(case)}\n        {said[:200]!r}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Commands that are stopped, again and again, and then left in peace."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from tests.campaign.world import SUBJECTS, TASKS, World, copy, words_of
 _WEIGHTS = {"fit": 12, "resume": 3, "ood": 3, "report": 1, "study": 1}
 _ONLY_MAP = ("report", "study")  # slow, and the same for all
 _SAVES = ("fit", "resume", "study")  # on SIGTERM, which ends other commands at once; and tidies what was half written
+_SWALLOWED = re.compile(r"Exception ignored in.*\nTraceback .*\n(?: .*\n)*KeyboardInterrupt.*\n")
 _KINDS = {"kill": ("kill",), "interrupt": ("interrupt", "terminate"), "full": ("full",)}
 
 
@@ -106,6 +108,8 @@ def _after(fault: Fault, outcome: Outcome, has_to_save: bool) -> Iterator[Failur
     if outcome.code < 0:
         yield failure(f"{outcome.words[0]} ends with {outcome.code} after {fault.what}", outcome)
         return
+    # Python itself swallows a signal that comes while an object is thrown away, and says so.
+    outcome = replace(outcome, err=_SWALLOWED.sub("", outcome.err))
     yield from misbehaviour(outcome)
     allowed = {"kill": (), "interrupt": INTERRUPTED, "terminate": INTERRUPTED, "full": (1,)}[fault.what]
     if outcome.code not in (0, *allowed) and "Traceback" not in outcome.err:
