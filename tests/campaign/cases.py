@@ -7,6 +7,7 @@ from random import Random
 from typing import ClassVar, Protocol, Self
 
 from tests.campaign.mutated import Mutated
+from tests.campaign.named import Named
 from tests.campaign.stopped import Stopped
 from tests.campaign.together import Together
 from tests.campaign.verdict import Verdict
@@ -34,7 +35,7 @@ class Case(Protocol):
         """Try it in a folder, which is empty."""
 
 
-_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Together, Mutated, Words)}
+_KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Together, Mutated, Words, Named)}
 
 _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
     (22, partial(Stopped.draw, group="kill")),
@@ -42,7 +43,8 @@ _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
     (6, partial(Stopped.draw, group="full")),
     (3, Together.draw),
     (52, Mutated.draw),
-    (8, Words.draw),
+    (7, Words.draw),
+    (2, Named.draw),
 ]
 """How often each kind is drawn, and how."""
 

@@ -27,7 +27,7 @@ class Fault:
     Args:
         what: "kill", "interrupt" or "terminate": a signal to itself; "full": no space left from then on.
         clock: what counts the time: "files": what is done to files; "calls": calls of functions, in and out; "bytes":
-            a file may not become larger.
+            a file may not become larger; "stdout": none, it is the output that is full.
         part: of all that the clock counts in a command that nothing befalls, from 0 to 1.
         again: the same part of it later the signal comes a second time; 0: it does not.
     """
@@ -50,7 +50,7 @@ class Fault:
     @classmethod
     def draw(cls, what: str, rng: Random) -> "Fault":
         """One of a kind, at any moment."""
-        clock = rng.choice(("files", "bytes") if what == "full" else ("files", "calls"))
+        clock = rng.choice(("files", "bytes", "stdout") if what == "full" else ("files", "calls"))
         again = round(rng.random() / 10, 4) if what in ("interrupt", "terminate") and rng.random() < 0.3 else 0.0
         return cls(what, clock, round(rng.random(), 4), again)
 
@@ -134,6 +134,9 @@ def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None, is
 
 
 def _set(clock: Clock, fault: Fault, totals: dict[str, int]) -> None:
+    if fault.clock == "stdout":
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+        return
     if fault.clock == "bytes":
         largest = int(fault.part * _LARGEST)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

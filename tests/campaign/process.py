@@ -22,9 +22,10 @@ from tests.campaign.faults import Fault, ticking
 from tests.campaign.forking import end_with_parent, fork_in_place_of_spawn
 from tests.campaign.loading import load_run
 
-SECONDS = 20.0
-"""That a command may take; then it is interrupted."""
-
+_SECONDS = 15.0  # that a command may take; then, if it does not work, it is interrupted
+_AT_MOST = 4  # times as long, where it works
+_LOOK_AGAIN = 4.0  # seconds later
+_WORKING = 0.3  # seconds of a processor in that time
 _GRACE = 10.0  # seconds, after the interrupt
 _MEMORY = 4 * 2**30  # bytes of addresses, above what it begins with
 _FILE = 2**28  # bytes of a file: a campaign must not fill the disk
@@ -70,7 +71,7 @@ class Started:
     began: float
     memory: int
 
-    def outcome(self, seconds: float = SECONDS) -> Outcome:
+    def outcome(self, seconds: float = _SECONDS) -> Outcome:
         """Wait for its end; what it started ends with it."""
         status, usage, was_late = self._wait(seconds)
         with suppress(ProcessLookupError):
@@ -91,15 +92,19 @@ class Started:
         return outcome
 
     def _wait(self, seconds: float) -> tuple[int, resource.struct_rusage, bool]:
-        deadlines = [(self.began + seconds, signal.SIGINT), (self.began + seconds + _GRACE, signal.SIGKILL)]
-        was_late, pause = False, 0.001
+        deadline, worked, was_late, pause = self.began + seconds, 0.0, False, 0.001
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 return status, usage, was_late
-            if deadlines and time.monotonic() > deadlines[0][0]:
-                was_late = True
-                os.kill(self.pid, deadlines.pop(0)[1])
+            if (now := time.monotonic()) > deadline:
+                before, worked = worked, _cpu_seconds(self.pid)
+                if worked > before + _WORKING and now < self.began + _AT_MOST * seconds:
+                    deadline = now + _LOOK_AGAIN  # it is the machine that is slow
+                else:
+                    os.kill(self.pid, signal.SIGKILL if was_late else signal.SIGINT)
+                    was_late, deadline = True, now + _GRACE
+                    worked += _GRACE  # no more respite
             time.sleep(pause)
             pause = min(0.02, 1.2 * pause)
 
@@ -140,6 +145,16 @@ def run(
 ) -> Outcome:
     """``bayes-share WORDS`` in a folder, to its end."""
     return start(words, folder, fault, totals, is_measured).outcome()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """That a process has worked, and those that it has started."""
+    worked = 0.0
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        worked = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        worked += sum(map(_cpu_seconds, map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())))
+    return worked
 
 
 def _resident() -> int:

@@ -101,6 +101,6 @@ def test_what_is_planted_is_found(plant: Callable[[], None], case: str, cause: s
 
 def test_a_case_is_told_by_its_text() -> None:
     cases = [draw(7, number) for number in range(300)]
-    assert {case.kind for case in cases} == {"stop", "mutate", "together", "words"}
+    assert {case.kind for case in cases} == {"stop", "mutate", "together", "words", "named"}
     assert [draw(7, number) for number in range(300)] == cases
     assert [parse(str(case)) for case in cases] == cases
