@@ -111,7 +111,11 @@ def _after(fault: Fault, outcome: Outcome, has_to_save: bool) -> Iterator[Failur
     # Python itself swallows a signal that comes while an object is thrown away, and says so.
     outcome = replace(outcome, err=_SWALLOWED.sub("", outcome.err))
     yield from misbehaviour(outcome)
-    allowed = {"kill": (), "interrupt": INTERRUPTED, "terminate": INTERRUPTED, "full": (1,)}[fault.what]
+    allowed: tuple[int, ...] = {"kill": (), "interrupt": INTERRUPTED, "terminate": INTERRUPTED, "full": (1,)}[
+        fault.what
+    ]
+    if outcome.words[0] == "study":
+        allowed = (*allowed, 1)  # one of its workers was hit
     if outcome.code not in (0, *allowed) and "Traceback" not in outcome.err:
         said = outcome.err.splitlines()[-1].removeprefix(LINE)[:40] if outcome.err else "nothing"
         yield failure(f"exit code {outcome.code} after {fault.what}, with {said!r}", outcome)
