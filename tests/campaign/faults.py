@@ -17,7 +17,7 @@ SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": sign
 
 _FILLS = ("open", "os.mkdir", "fsync")  # what a full disk refuses; names can be changed and removed on it
 _CHANGES = {*_FILLS, "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
-_LARGEST = 60_000  # bytes, of the files that the commands of a campaign write
+_SMALLEST, _LARGEST = 2_000, 60_000  # bytes; what a command says, and the files that it writes
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _set(clock: Clock, fault: Fault, totals: dict[str, int]) -> None:
         os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
         return
     if fault.clock == "bytes":
-        largest = int(fault.part * _LARGEST)
+        largest = _SMALLEST + int(fault.part * _LARGEST)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
         return

@@ -72,7 +72,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
     cases = [
         KILLED,
         "stop map fit epochs interrupt:calls:0.6",
-        "stop map fit steps full:bytes:0.05",
+        "stop map fit steps full:bytes:0.01",
         "mutate map config empty 1 0 load_run",
         "mutate map checkpoint truncate 1 0 resume",
         "together map two-fits 1",
