@@ -38,11 +38,11 @@ class Case(Protocol):
 _KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Together, Mutated, Words, Named)}
 
 _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
-    (22, partial(Stopped.draw, group="kill")),
-    (8, partial(Stopped.draw, group="interrupt")),
-    (6, partial(Stopped.draw, group="full")),
+    (17, partial(Stopped.draw, group="kill")),
+    (7, partial(Stopped.draw, group="interrupt")),
+    (5, partial(Stopped.draw, group="full")),
     (3, Together.draw),
-    (52, Mutated.draw),
+    (60, Mutated.draw),
     (7, Words.draw),
     (2, Named.draw),
 ]
