@@ -117,10 +117,10 @@ def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None, is
         _set(clock, fault, totals)
     sync = os.fsync
 
-    def counted_sync(descriptor: Any) -> None:
-        number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+    def counted_sync(fd: Any) -> None:
+        number = fd if isinstance(fd, int) else fd.fileno()
         clock.on_event("fsync", (os.readlink(f"/proc/self/fd/{number}"),))
-        sync(descriptor)
+        sync(fd)
 
     os.fsync = counted_sync
     sys.addaudithook(clock.on_event)
