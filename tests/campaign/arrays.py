@@ -55,7 +55,7 @@ def _other_values(array: np.ndarray, rng: Random) -> np.ndarray:
             info = np.iinfo(array.dtype)
             flat[at : at + rng.choice((1, flat.size))] = rng.choice([info.min, info.max, 0, 3, min(info.max, 10**12)])
         else:
-            flat[at] = array.dtype.type()
+            flat[at] = np.zeros((), array.dtype)[()]
     return array
 
 
