@@ -17,7 +17,7 @@ from tests.campaign.world import SUBJECTS, TASKS, World, copy, words_of
 _WEIGHTS = {"fit": 12, "resume": 3, "ood": 3, "report": 1, "study": 1}
 _ONLY_MAP = ("report", "study")  # slow, and the same for all
 _SAVES = ("fit", "resume", "study")  # on SIGTERM, which ends other commands at once; and tidies what was half written
-_SWALLOWED = re.compile(r"Exception ignored in.*\nTraceback .*\n(?: .*\n)*KeyboardInterrupt.*\n")
+_SWALLOWED = re.compile(r"Exception ignored in.*\nTraceback .*\n(?: .*\n)*\S*(?:KeyboardInterrupt|InterruptedRun).*\n")
 _KINDS = {"kill": ("kill",), "interrupt": ("interrupt", "terminate"), "full": ("full",)}
 
 
