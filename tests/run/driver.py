@@ -102,7 +102,7 @@ def start(*arguments: str | Path, setting: Setting = Setting()) -> Child:
     folder = Path(tempfile.mkdtemp())
     for name in ("out", "err"):
         (folder / name).touch()
-    process = _context().Process(target=_child, args=(folder, list(map(str, arguments)), setting), daemon=True)
+    process = context().Process(target=_child, args=(folder, list(map(str, arguments)), setting), daemon=True)
     process.start()
     return Child(process, folder)
 
@@ -132,12 +132,12 @@ def one_line(outcome: Outcome, code: int) -> str:
 
 
 @cache
-def _context() -> Any:
+def context() -> Any:
     """Children are copies of a process that has imported all of it already, and no torch thread has run in it."""
-    context = multiprocessing.get_context("forkserver")
+    server = multiprocessing.get_context("forkserver")
     product = ["bayes_share.cli", "bayes_share.run", "bayes_share.options"]
-    context.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # the two that they import late
-    return context
+    server.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # the two that they import late
+    return server
 
 
 def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
