@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_share.config import algorithm_type, has_inner
+from bayes_share.algorithms import algorithm_type, has_inner
 from bayes_share.data.cifar10c import CIFAR10C_TYPES
 from bayes_share.inference import ALGORITHMS
 from tests.campaign.faults import Fault
