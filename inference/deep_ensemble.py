@@ -70,6 +70,11 @@ class DeepEnsemble:
 
         return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)
 
+    def after_step(self, state: DeepEnsembleState, steps: int) -> None:
+        """What the inner algorithm does now and then, for each network."""
+        for network in state.networks:
+            self.of.after_step(network, steps)
+
     def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
         """The inner algorithm's last pass, for each network."""
         for network in state.networks:

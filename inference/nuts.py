@@ -146,6 +146,9 @@ class NUTS:
         step_size = sum(chain.step_size for chain in state.chains) / len(state.chains)
         return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, step_size)
 
+    def after_step(self, state: NUTSState, steps: int) -> None:
+        """Nothing: a transition keeps its draw itself."""
+
     def finish(self, state: NUTSState, batches: Iterable[Batch]) -> None:
         """Say in the log which chains never moved while draws were kept."""
         stuck = [str(number) for number, chain in enumerate(state.chains) if chain.is_stuck]

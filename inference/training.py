@@ -190,7 +190,7 @@ class Training:
                 "train_nll": -log_lik,
                 "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
                 "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
-                "learning_rate": info.learning_rate,
+                "learning_rate": float(info.learning_rate),
                 "seconds": self._seconds,
             }
         )
