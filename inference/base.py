@@ -155,3 +155,17 @@ class Inference(Protocol[S]):
 
     def draw(self, state: S, sample: int) -> Forward:
         """The network under draw number `sample`: the same for the same state and number. Changes nothing."""
+
+
+def advance(algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+    """Take a step, and do what is done now and then.
+
+    Args:
+        algorithm: takes it.
+        state: is changed.
+        batch: as of `Inference.step`.
+        steps: taken so far.
+    """
+    info = algorithm.step(state, batch)
+    algorithm.after_step(state, steps + 1)
+    return info

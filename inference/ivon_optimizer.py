@@ -195,14 +195,15 @@ class IVONOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         params = chain.from_iterable(group["params"] for group in self.param_groups)
+        groups = {p: number for number, group in enumerate(self.param_groups) for p in group["params"]}
         steps: dict[Hashable, Tensor] = {}
         for key, p in zip(keys, params, strict=True):
             for name, value in state_dict["state"][key].items():
                 if isinstance(value, Tensor):
                     self.state[p][name] = value.detach().to(p.device, _precise(p.dtype), copy=True)
-            number = int(state_dict["state"][key]["step"])
+            number, group = int(state_dict["state"][key]["step"]), groups[p]
             own = torch.tensor(float(number), dtype=torch.float64, device=p.device)
-            self.state[p]["step"] = steps.setdefault((number, p.device), own)
+            self.state[p]["step"] = steps.setdefault((number, group, p.device), own)
 
     def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
         precision = group["ess"] * (self._flat(params, "hess") + self._decay(group, params))

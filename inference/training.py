@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Batch, Build, Inference, StepInfo
+from bayes_share.inference.base import Batch, Build, Inference, StepInfo, advance
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.finite import Losses, check_finite
@@ -169,7 +169,7 @@ class Training:
             x, _ = train_batch(self.data, indices)
             y = self._targets[indices.to(self._targets.device)]
             with self.execution.autocast():
-                info = self.algorithm.step(self.state, (self._placed(x), y))
+                info = advance(self.algorithm, self.state, (self._placed(x), y), self.step)
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
         self._losses.add(self.step, info)
         self.step += 1
