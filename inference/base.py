@@ -157,6 +157,15 @@ class Inference(Protocol[S]):
         """The network under draw number `sample`: the same for the same state and number. Changes nothing."""
 
 
+def has_halves(algorithm: Inference[Any]) -> bool:
+    """Whether an algorithm's steps, and those of the one that it runs, have two halves, as `GradientStep` says.
+
+    A step of the others is a transition, which cannot be cut.
+    """
+    inner = getattr(algorithm, "of", None)
+    return isinstance(algorithm, GradientStep) and (inner is None or has_halves(inner))
+
+
 def advance(algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
     """Take a step, and do what is done now and then.
 

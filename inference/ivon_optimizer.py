@@ -106,6 +106,10 @@ class IVONOptimizer(torch.optim.Optimizer):
                 mean, sd = (torch.empty_like(values).copy_(part) for part in priors[number])
                 self.state[p] |= {"centre": mean, "decay": sd.square().mul_(group["ess"]).reciprocal_()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it, where torch's optimizers copy only what they know."""
+        return self.__dict__.copy()
+
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
         """Put a draw of the posterior in place of the means, for the time of the context.

@@ -1,7 +1,7 @@
 """Stochastic-gradient Hamiltonian Monte Carlo: samples of all parameters, by gradients of batches and noise."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.kept import Thinning, check_thinning, spread
 from bayes_share.inference.schedule import ScheduleName
-from bayes_share.inference.support import check_start, from_unbounded
+from bayes_share.inference.support import check_start, from_unbounded, unchecked
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
@@ -81,7 +81,7 @@ class SGHMCState:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
-        self.latents = self.model.latents()  # around the signs that were read back
+        self.latents = _latents(self.model)  # around the signs that were read back
         device = next(self.model.parameters()).device
         self.positions = {name: value.to(device).clone() for name, value in state_dict["positions"].items()}
         self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
@@ -145,7 +145,7 @@ class SGHMC(GradientOptions):
         check_trainable(model)
         if self.temperature == 0:
             check_members_will_differ(model, self.feed)
-        latents = model.latents()
+        latents = _latents(model)
         if not latents:
             raise InputError("no parameter of the model has a prior: there is nothing to sample, use map")
         for latent in latents:
@@ -222,6 +222,10 @@ class SGHMC(GradientOptions):
                 parameters[name].copy_(transforms[name](state.positions[name]))
             else:
                 parameters[name].add_(velocity)
+
+
+def _latents(model: Model) -> list[Latent]:
+    return [replace(latent, prior=unchecked(latent.prior)) for latent in model.latents()]
 
 
 def _gradients(state: SGHMCState) -> tuple[Tensor, dict[str, Tensor]]:
