@@ -103,7 +103,8 @@ def _family(guide: MeanField, piece: Piece, part: slice) -> Distribution:
     """The guide of one site's numbers, before their transform, with the site's shape."""
     shape = piece.initial.shape
     family = Cauchy if guide.family == "cauchy" else Normal
-    return family(guide.loc[:, part].reshape(shape), guide.log_scale[:, part].exp().reshape(shape))
+    scale = guide.log_scale[:, part].exp().reshape(shape)
+    return family(guide.loc[:, part].reshape(shape), scale, validate_args=False)
 
 
 def _has_closed_form(guide: MeanField | Delta, piece: Piece, part: slice, prior: Distribution) -> bool:

@@ -114,7 +114,8 @@ def fit_tensors(
     losses = Losses(num_steps, x.device)
     for step in range(num_steps):
         epoch, position = divmod(step, per_epoch)
-        order = epoch_order(len(x), seed, epoch).to(x.device)
+        if position == 0:
+            order = epoch_order(len(x), seed, epoch, x.device)
         rows = order[position * batch_size : (position + 1) * batch_size]
         with seeded(seed, "step", step):
             losses.add(step, advance(algorithm, state, (x[rows], y[rows]), step))

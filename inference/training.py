@@ -85,7 +85,7 @@ class Training:
         """
         while self.step < self.num_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
-            order = epoch_order(len(self.data.train), self.seed, epoch)
+            order = epoch_order(len(self.data.train), self.seed, epoch, self.data.train.images.device)
             for position in range(first, self.steps_per_epoch):
                 started = time.perf_counter()
                 info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
@@ -167,7 +167,7 @@ class Training:
     def _take_step(self, indices: Tensor) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             x, _ = train_batch(self.data, indices)
-            y = self._targets[indices.to(self._targets.device)]
+            y = self._targets[indices]
             with self.execution.autocast():
                 info = advance(self.algorithm, self.state, (self._placed(x), y), self.step)
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])

@@ -18,13 +18,12 @@ READS_THE_HOST = {
     "_unique2": "the size of the result depends on numbers",
     "unique_dim": "the size of the result depends on numbers",
     "unique_consecutive": "the size of the result depends on numbers",
-    "scalar_tensor": "a number of the host's becomes a tensor",
     "_linalg_check_errors": "errors are looked for on the host",
 }
 
 
 class ReadsNothing(TorchDispatchMode):
-    """Raises where an operator makes the host wait for the device, or takes a number of the host's along."""
+    """Raises where an operator makes the host wait for the device, or reads what is only known there."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = func.overloadpacket.__name__

@@ -98,7 +98,7 @@ def test_a_prior_that_says_what_the_decay_says_changes_nothing(size: int, ess: f
 
 def test_the_divergence_is_that_from_the_priors_and_flat_ones_count_nothing() -> None:
     rules = {"0.bias": dist.Normal(LOC[0, :1], SCALE[0, 1:2]), "3.bias": None}
-    state, infos = steps(IVON(weight_decay=0.0, factor_decay=0.0, beta2=0.9), with_priors(builder(3), rules))
+    state, _ = steps(IVON(weight_decay=0.0, factor_decay=0.0, beta2=0.9), with_priors(builder(3), rules))
     bias = state.model.network.network[0].bias
     prior = dist.Normal(LOC[0, 0], SCALE[0, 1])
     expected = kl_divergence(dist.Normal(bias.detach(), state.optimizer.sd(bias)), prior).sum() / 3
