@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from regression import NOISE, PROBLEMS, Posterior, data, draws, misses
 from states import differences, through_bytes
 from test_ivon import NUM_DATA as NUM_IN_STEPS
-from test_ivon import builder, steps
+from test_ivon import batch, builder, steps
 from torch import nn
 from torch.distributions import kl_divergence
 
