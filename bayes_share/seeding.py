@@ -17,9 +17,9 @@ def seed_from(*key: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(*key: int | str) -> torch.Generator:
-    """A CPU generator of its own for a key."""
-    return torch.Generator().manual_seed(seed_from(*key))
+def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for a key, on a device."""
+    return torch.Generator(device).manual_seed(seed_from(*key))
 
 
 @contextmanager

@@ -60,14 +60,14 @@ class StepInfo:
         log_lik: mean log-likelihood per example and member, in nats.
         kl: divergence of the posterior from the prior, in nats, over the whole data; 0 for point estimates.
         accuracy: the part of the examples, over members, whose most probable class is the target.
-        learning_rate: of the base weights, in this step.
+        learning_rate: of the base weights, in this step; a tensor beside the loss.
     """
 
     loss: Float[Tensor, ""]
     log_lik: Float[Tensor, ""]
     kl: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
-    learning_rate: float
+    learning_rate: Float[Tensor, ""]
 
 
 @runtime_checkable
@@ -86,6 +86,23 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound=State)
+
+
+@runtime_checkable
+class GradientStep(Protocol[S]):
+    """A step in two halves, with a seam between them where gradients may be averaged over processes.
+
+    **What changes from step to step is a tensor on the device; what does not is Python.** Rates, weights of terms, the
+    number of steps and the corrections that depend on it are tensors that the step advances, or reads from tables. A
+    step reads nothing back to the host. So it can be recorded once, as a CUDA graph, and replayed. What the host does
+    now and then belongs to `Inference.after_step`.
+    """
+
+    def gradient(self, state: S, batch: Batch) -> StepInfo:
+        """Draw, run the network, and leave the gradient of the objective, with all its terms, in the state."""
+
+    def update(self, state: S) -> None:
+        """Follow the gradient that the state has, clipped where the algorithm clips; count the step."""
 
 
 @runtime_checkable
@@ -120,6 +137,14 @@ class Inference(Protocol[S]):
     def step(self, state: S, batch: Batch) -> StepInfo:
         """Take one step on a batch; changes the state, as `torch.optim` does."""
 
+    def after_step(self, state: S, steps: int) -> None:
+        """Do what is done now and then, such as keeping a sample: called by whoever takes the steps, after each.
+
+        Args:
+            state: is changed.
+            steps: taken so far, a number of the host's.
+        """
+
     def finish(self, state: S, batches: Iterable[Batch]) -> None:
         """After the last step, a pass over the training data, where one is needed.
 
@@ -130,3 +155,26 @@ class Inference(Protocol[S]):
 
     def draw(self, state: S, sample: int) -> Forward:
         """The network under draw number `sample`: the same for the same state and number. Changes nothing."""
+
+
+def has_halves(algorithm: Inference[Any]) -> bool:
+    """Whether an algorithm's steps, and those of the one that it runs, have two halves, as `GradientStep` says.
+
+    A step of the others is a transition, which cannot be cut.
+    """
+    inner = getattr(algorithm, "of", None)
+    return isinstance(algorithm, GradientStep) and (inner is None or has_halves(inner))
+
+
+def advance(algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+    """Take a step, and do what is done now and then.
+
+    Args:
+        algorithm: takes it.
+        state: is changed.
+        batch: as of `Inference.step`.
+        steps: taken so far.
+    """
+    info = algorithm.step(state, batch)
+    algorithm.after_step(state, steps + 1)
+    return info

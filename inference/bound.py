@@ -40,7 +40,7 @@ class Bound(ABC):
     """A way to estimate the bound per example, ``log_lik - kl_weight * kl / num_data``, and its gradient, on a draw."""
 
     @abstractmethod
-    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
         """Add the gradient of the negative bound to the guides' and the model's parameters.
 
         Args:
@@ -72,7 +72,7 @@ class PlainBound(Bound):
     rows: bool
     layers: Layers
 
-    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
         """See `Bound`."""
         model, feed = self.program.model, self.options.feed
         if self.rows:
@@ -136,7 +136,7 @@ class PyroBound(Bound):
     options: GradientOptions
     reason: str
 
-    def ascend(self, batch: Batch, kl_weight: float, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
         """See `Bound`."""
         from pyro import poutine
 

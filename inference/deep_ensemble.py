@@ -63,12 +63,21 @@ class DeepEnsemble:
 
     def step(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
         """One step of each network on the same batch; reports the means over networks."""
-        infos = [self.of.step(network, batch) for network in state.networks]
+        return _mean([self.of.step(network, batch) for network in state.networks])
 
-        def mean(name: str) -> Tensor:
-            return torch.stack([getattr(info, name) for info in infos]).mean(0)
+    def gradient(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
+        """That of each network, where the inner algorithm's steps have halves."""
+        return _mean([self.of.gradient(network, batch) for network in state.networks])  # type: ignore[attr-defined]
 
-        return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)
+    def update(self, state: DeepEnsembleState) -> None:
+        """That of each network."""
+        for network in state.networks:
+            self.of.update(network)  # type: ignore[attr-defined]
+
+    def after_step(self, state: DeepEnsembleState, steps: int) -> None:
+        """What the inner algorithm does now and then, for each network."""
+        for network in state.networks:
+            self.of.after_step(network, steps)
 
     def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
         """The inner algorithm's last pass, for each network."""
@@ -80,3 +89,12 @@ class DeepEnsemble:
         for network in state.networks:
             check_state(self.of, network)
         return side_by_side([self.of.draw(network, sample) for network in state.networks])
+
+
+def _mean(infos: Sequence[StepInfo]) -> StepInfo:
+    """Over networks; they have the learning rate in common."""
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(info, name) for info in infos]).mean(0)
+
+    return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)

@@ -9,7 +9,7 @@ from torch.distributions import Cauchy, Distribution, LogNormal, Normal, kl_dive
 
 from bayes_share.errors import InputError
 from bayes_share.inference.guides import Delta, MeanField, Piece
-from bayes_share.inference.support import of_each_number
+from bayes_share.inference.support import of_each_number, unchecked
 
 
 class Divergence(nn.Module):
@@ -41,7 +41,7 @@ class Divergence(nn.Module):
         start = 0
         for piece, size in zip(guide.pieces, guide.sizes, strict=True):
             part, start = slice(start, start + size), start + size
-            prior = of_each_number(priors[piece.name])
+            prior = unchecked(of_each_number(priors[piece.name]))
             if (normal := _as_normal(guide, piece, prior)) is not None:
                 locs.append(normal.loc.reshape(guide.members, size))
                 log_scales.append(normal.scale.reshape(guide.members, size).log())
@@ -103,7 +103,8 @@ def _family(guide: MeanField, piece: Piece, part: slice) -> Distribution:
     """The guide of one site's numbers, before their transform, with the site's shape."""
     shape = piece.initial.shape
     family = Cauchy if guide.family == "cauchy" else Normal
-    return family(guide.loc[:, part].reshape(shape), guide.log_scale[:, part].exp().reshape(shape))
+    scale = guide.log_scale[:, part].exp().reshape(shape)
+    return family(guide.loc[:, part].reshape(shape), scale, validate_args=False)
 
 
 def _has_closed_form(guide: MeanField | Delta, piece: Piece, part: slice, prior: Distribution) -> bool:

@@ -47,7 +47,7 @@ class Losses:
         step, info = next((step, info) for step, info in self._unchecked if not bool(info.loss.isfinite()))
         raise RunError(
             f"the loss is {float(info.loss)} at step {step} of {self._num_steps}, "
-            f"with learning rate {info.learning_rate:g}: try a lower one, a warm-up or clipping"
+            f"with learning rate {float(info.learning_rate):g}: try a lower one, a warm-up or clipping"
         )
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from bayes_share.data import Data, epoch_order
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Build, Inference
+from bayes_share.inference.base import Build, Inference, advance
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.preflight import check_inputs, prepare
@@ -114,10 +114,11 @@ def fit_tensors(
     losses = Losses(num_steps, x.device)
     for step in range(num_steps):
         epoch, position = divmod(step, per_epoch)
-        order = epoch_order(len(x), seed, epoch).to(x.device)
+        if position == 0:
+            order = epoch_order(len(x), seed, epoch, x.device)
         rows = order[position * batch_size : (position + 1) * batch_size]
         with seeded(seed, "step", step):
-            losses.add(step, algorithm.step(state, (x[rows], y[rows])))
+            losses.add(step, advance(algorithm, state, (x[rows], y[rows]), step))
     losses.check()
     check_finite(state.state_dict(), num_steps, num_steps)
     algorithm.finish(state, list(zip(x.split(batch_size), y.split(batch_size), strict=True)))

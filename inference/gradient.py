@@ -62,6 +62,9 @@ class GradientOptions:
     def check(self, state: Any, batch: Batch) -> None:
         """See `Inference`; whatever trains is fine, unless an algorithm says otherwise."""
 
+    def after_step(self, state: Any, steps: int) -> None:
+        """Nothing is kept, unless an algorithm says otherwise."""
+
     def rate_at(self, step: int, num_steps: int) -> float:
         """The multiple of the learning rate at a step, which counts from 0."""
         return self._schedule().at(step, num_steps)

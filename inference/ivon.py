@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
+from bayes_share.inference.clock import Clock
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.ivon_optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.named_priors import normal_prior
-from bayes_share.inference.optimization import parameter_groups, set_rates
+from bayes_share.inference.optimization import load_optimizer, parameter_groups, set_rates
 from bayes_share.models.model import Model
 from bayes_share.seeding import generator
 from bayes_share.sharing.conversion import NORMS
@@ -24,12 +25,12 @@ _LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of uni
 
 @dataclass
 class IVONState:
-    """A model at the posterior's mean, its optimizer with the rest, and how many of how many steps were taken."""
+    """A model at the posterior's mean, its optimizer with the rest, the clock, and the multiples of the rate."""
 
     model: Model
     optimizer: IVONOptimizer
-    num_steps: int
-    step: int = 0
+    clock: Clock
+    rates: Tensor
 
     @property
     def num_parameters(self) -> int:
@@ -38,13 +39,13 @@ class IVONState:
 
     def state_dict(self) -> dict[str, Any]:
         """Means, buffers, Hessians, momentum and the step."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.step = state_dict["step"]
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,21 @@ class IVON(GradientOptions):
         if all(group["kind"] == "base" for group in groups):
             check_members_will_differ(model, self.feed)
         optimizer = IVONOptimizer(groups, self.learning_rate, ess, hess_approx=self.hess_approx)
-        return IVONState(model, optimizer, num_steps)
+        clock = Clock.start(num_steps, groups[0]["lr"].device)
+        return IVONState(model, optimizer, clock, clock.table(self.rate_at))
 
     def step(self, state: IVONState, batch: Batch) -> StepInfo:
         """One step of the optimizer, from the gradients of a batch under draws of the weights.
 
         The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
         """
-        rate = self.rate_at(state.step, state.num_steps)
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
+        """The sums over draws that the optimizer's update takes, each clipped."""
+        rate = state.clock.read(state.rates)
         set_rates(state.optimizer, rate)
         found = []
         for _ in range(self.samples):
@@ -142,10 +150,13 @@ class IVON(GradientOptions):
                 found.append(self.accumulate_gradient(state.model, batch))
                 if self.clip_norm is not None:
                     nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
-        state.optimizer.step()
-        state.step += 1
         log_lik, accuracy = [torch.stack(values).mean(0) for values in zip(*found, strict=True)]
         return StepInfo(-log_lik, log_lik, self._kl(state, log_lik), accuracy, self.learning_rate * rate)
+
+    def update(self, state: IVONState) -> None:
+        """The optimizer's step."""
+        state.optimizer.step()
+        state.clock.advance()
 
     def finish(self, state: IVONState, batches: Iterable[Batch]) -> None:
         """Nothing is left to do."""

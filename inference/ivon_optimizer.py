@@ -90,12 +90,13 @@ class IVONOptimizer(torch.optim.Optimizer):
         priors = own.pop("priors", None)
         super().add_param_group(own)
         group = self.param_groups[-1]
+        steps: dict[torch.device, Tensor] = {}  # which parameters have in common as long as they are updated together
         for number, p in enumerate(group["params"]):
             if not p.is_floating_point():
                 raise InputError(f"IVON learns real numbers, and a parameter is of {p.dtype}")
             values = p.detach().to(_precise(p.dtype), memory_format=torch.contiguous_format, copy=True)
             self.state[p] = {
-                "step": 0,
+                "step": steps.setdefault(p.device, torch.zeros((), dtype=torch.float64, device=p.device)),
                 "momentum": torch.zeros_like(values),
                 "hess": torch.full_like(values, group["hess_init"]),
             }
@@ -104,6 +105,10 @@ class IVONOptimizer(torch.optim.Optimizer):
             if priors is not None:
                 mean, sd = (torch.empty_like(values).copy_(part) for part in priors[number])
                 self.state[p] |= {"centre": mean, "decay": sd.square().mul_(group["ess"]).reciprocal_()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it, where torch's optimizers copy only what they know."""
+        return self.__dict__.copy()
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
@@ -160,8 +165,10 @@ class IVONOptimizer(torch.optim.Optimizer):
         with torch.no_grad():
             for group in self.param_groups:
                 used = [p for p in group["params"] if p in self._sums]
-                for part in _alike(used, lambda p: (*_kind(p), self.state[p]["step"])):
-                    self._update(group, part)
+                for part in _alike(used, lambda p: id(self.state[p]["step"])):
+                    step = self._count_step(group, part)
+                    for alike in _alike(part, _kind):
+                        self._update(group, alike, step)
         self._sums.clear()
         self._count = 0
         return sum(losses) / len(losses) if losses else None
@@ -181,15 +188,26 @@ class IVONOptimizer(torch.optim.Optimizer):
         """
         return [self._group_kl(group) for group in self.param_groups]
 
+    def state_dict(self) -> dict[str, Any]:
+        """As of every optimizer of torch, with the numbers of steps as plain numbers."""
+        found = super().state_dict()
+        states = {key: {**state, "step": int(state["step"])} for key, state in found["state"].items()}
+        return {**found, "state": states}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave, in the precision of this optimizer's states, not of the parameters."""
         super().load_state_dict(state_dict)
         keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         params = chain.from_iterable(group["params"] for group in self.param_groups)
+        groups = {p: number for number, group in enumerate(self.param_groups) for p in group["params"]}
+        steps: dict[Hashable, Tensor] = {}
         for key, p in zip(keys, params, strict=True):
             for name, value in state_dict["state"][key].items():
                 if isinstance(value, Tensor):
                     self.state[p][name] = value.detach().to(p.device, _precise(p.dtype), copy=True)
+            number, group = int(state_dict["state"][key]["step"]), groups[p]
+            own = torch.tensor(float(number), dtype=torch.float64, device=p.device)
+            self.state[p]["step"] = steps.setdefault((number, group, p.device), own)
 
     def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
         precision = group["ess"] * (self._flat(params, "hess") + self._decay(group, params))
@@ -209,10 +227,18 @@ class IVONOptimizer(torch.optim.Optimizer):
             p.grad = None
         self._count += 1
 
-    def _update(self, group: dict[str, Any], params: Sequence[Tensor]) -> None:
-        """Update parameters of one device, dtype and number of steps, with the rules of the package."""
+    def _count_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor:
+        """Count a step of parameters that have their number of steps in common, and leave that of others alone."""
+        step = self.state[params[0]]["step"]
+        if sum(self.state[p]["step"] is step for p in group["params"]) > len(params):
+            step = step.clone()
+            for p in params:
+                self.state[p]["step"] = step
+        return step.add_(1)
+
+    def _update(self, group: dict[str, Any], params: Sequence[Tensor], step: Tensor) -> None:
+        """Update parameters of one device and dtype, with the rules of the package."""
         decay, centre = self._decay(group, params), self._centre(group, params)
-        step = self.state[params[0]]["step"] + 1
         grad, product = [_join(self._sums[p][i] for p in params) / self._count for i in (0, 1)]
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
         hess = PackageIVON._new_hess(
@@ -234,14 +260,12 @@ class IVONOptimizer(torch.optim.Optimizer):
             group["lr"] * (group["hess_init"] + decay),
             decay,
             group["clip_radius"],
-            1 - group["beta1"] ** step,
+            1 - torch.pow(group["beta1"], step),
             group["hess_init"],
         )
         torch._foreach_copy_(list(params), _like(means, params))
         for name, flat in (("momentum", momentum), ("hess", hess)):
             torch._foreach_copy_([self.state[p][name] for p in params], _like(flat, params))
-        for p in params:
-            self.state[p]["step"] = step
 
     def _group_kl(self, group: dict[str, Any]) -> Tensor:
         params = group["params"]

@@ -102,7 +102,7 @@ class LastLayerLaplace(MAP):
     def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
         state = super().init(build, num_data, num_steps)
-        return LaplaceState(state.model, state.optimizer, num_data, num_steps)
+        return LaplaceState(state.model, state.optimizer, num_data, state.clock, state.rates)
 
     def check(self, state: LaplaceState, batch: Batch) -> None:
         """Find the last layer, its prior and its curvature for a few examples.

@@ -9,10 +9,17 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
+from bayes_share.inference.clock import Clock
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.named_priors import NamedPriors
-from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
+from bayes_share.inference.optimization import (
+    OptimizerName,
+    load_optimizer,
+    make_optimizer,
+    parameter_groups,
+    set_rates,
+)
 from bayes_share.models.model import Model
 
 
@@ -24,16 +31,16 @@ class MAPState:
         model: with the parameters.
         optimizer: of them, with its memory.
         num_data: training examples.
-        num_steps: of the whole training.
-        step: steps taken.
+        clock: how many of how many steps were taken.
+        rates: the learning rate in each step, as a multiple of its highest value.
         priors: those that the model's user named.
     """
 
     model: Model
     optimizer: torch.optim.Optimizer
     num_data: int
-    num_steps: int
-    step: int = 0
+    clock: Clock
+    rates: Tensor
     priors: NamedPriors = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,14 +53,14 @@ class MAPState:
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, buffers, the optimizer's memory and the step."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
         self.priors = NamedPriors(self.model)  # around the signs that were read back
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.step = state_dict["step"]
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
 
 
 @dataclass(frozen=True)
@@ -104,24 +111,35 @@ class MAP(GradientOptions):
         divide = self.optimizer != "adamw"
         named = model.named_in_priors()
         groups = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide, named)
-        return MAPState(model, make_optimizer(self.optimizer, groups, self.momentum), num_data, num_steps)
+        clock = Clock.start(num_steps, groups[0]["lr"].device)
+        optimizer = make_optimizer(self.optimizer, groups, self.momentum)
+        return MAPState(model, optimizer, num_data, clock, clock.table(self.rate_at))
 
     def step(self, state: MAPState, batch: Batch) -> StepInfo:
         """One step of the optimizer on a batch; the loss it reports has the priors' term, and no decay."""
-        rate = self.rate_at(state.step, state.num_steps)
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
+        """The gradient of the objective, without the decays, which the optimizer adds."""
+        rate = state.clock.read(state.rates)
         set_rates(state.optimizer, rate)
         state.optimizer.zero_grad()
         log_lik, accuracy = self.accumulate_gradient(state.model, batch)
         log_prior = state.priors.ascend(1 / state.num_data) / state.num_data
         if self.optimizer != "adamw":
             self._pull_factors_by_gradient(state)
+        return StepInfo(-log_lik - log_prior, log_lik, torch.zeros_like(log_lik), accuracy, self.learning_rate * rate)
+
+    def update(self, state: MAPState) -> None:
+        """Clip, and take a step of the optimizer."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
         if self.optimizer == "adamw":
             self._pull_factors_decoupled(state)
         state.optimizer.step()
-        state.step += 1
-        return StepInfo(-log_lik - log_prior, log_lik, torch.zeros_like(log_lik), accuracy, self.learning_rate * rate)
+        state.clock.advance()
 
     def finish(self, state: MAPState, batches: Iterable[Batch]) -> None:
         """Nothing is left to do."""
@@ -138,9 +156,9 @@ class MAP(GradientOptions):
     @torch.no_grad()
     def _pull_factors_decoupled(self, state: MAPState) -> None:
         for factor, rate in self._pulled_factors(state):
-            factor.sub_(factor - factor.sign(), alpha=rate * self.factor_decay)
+            factor.sub_((factor - factor.sign()) * (rate * self.factor_decay))
 
-    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, float]]:
+    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor]]:
         """The factors that are pulled to their signs, each with its learning rate."""
         groups = [
             group for group in state.optimizer.param_groups if group["kind"] == "factor" and self.factor_decay > 0

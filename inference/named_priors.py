@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference.support import from_unbounded, of_each_number
+from bayes_share.inference.support import from_unbounded, of_each_number, unchecked
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
 
@@ -114,7 +114,7 @@ def _checked(latent: Latent) -> "Distribution":
             f"the prior of {name} is not over all real numbers, through which a point estimate moves: give it one that "
             f"is, such as Normal, Laplace or Cauchy, or use svi, sghmc or nuts"
         )
-    return cast("Distribution", of_each_number(prior))
+    return cast("Distribution", unchecked(of_each_number(prior)))
 
 
 def _is_joinable(prior: "Distribution") -> bool:

@@ -133,18 +133,21 @@ class NUTS:
             )
         if state.chains[0].num_latents > self.max_parameters:
             raise self._too_large(state, batch)
-        is_kept = Thinning(state.num_steps, self.warmup, self.keep).keeps(state.step)
         energies, found = [], []
         for chain in state.chains:
             energies.append(chain.transition(batch))
             found.append(_fit_of(chain.model, x, y))
-            if is_kept:
-                chain.keep()
         state.step += 1
         log_lik, accuracy = torch.stack(found).mean(0)
         loss = torch.stack(energies).mean() / state.num_data
         step_size = sum(chain.step_size for chain in state.chains) / len(state.chains)
-        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, step_size)
+        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, loss.new_tensor(step_size))
+
+    def after_step(self, state: NUTSState, steps: int) -> None:
+        """Keep the draw of each chain, where it is time for one."""
+        if Thinning(state.num_steps, self.warmup, self.keep).keeps(steps - 1):
+            for chain in state.chains:
+                chain.keep()
 
     def finish(self, state: NUTSState, batches: Iterable[Batch]) -> None:
         """Say in the log which chains never moved while draws were kept."""

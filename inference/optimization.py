@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterator
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch
+from bayes_share.inference.clock import precision_on
 from bayes_share.sharing.kinds import parameter_kinds
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -38,28 +39,44 @@ def parameter_groups(
             "params": members_parameters,
             "kind": kind,
             "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
-            "lr": learning_rate,
+            "lr": rate_on(members_parameters[0].device),
             "weight_decay": 0.0 if kind == "factor" or has_prior else weight_decay / (members if divide else 1),
         }
         for (kind, members, has_prior), members_parameters in groups.items()
     ]
 
 
+def rate_on(device: torch.device) -> Tensor:
+    """A learning rate that a step sets, where the parameters are."""
+    return torch.zeros((), dtype=precision_on(device), device=device)
+
+
 def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """The torch optimizer of a name; SGD has Nesterov momentum where it has any."""
+    """The torch optimizer of a name; SGD has Nesterov momentum where it has any.
+
+    They are the fused ones, which take the learning rate as a tensor; the others read it on the host.
+    """
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0, fused=True)
     if name == "adam":
-        return torch.optim.Adam(groups)
+        return torch.optim.Adam(groups, fused=True)
     if name == "adamw":
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, fused=True)
     raise unknown("optimizer", name, get_args(OptimizerName))
 
 
-def set_rates(optimizer: torch.optim.Optimizer, multiple: float) -> None:
-    """Set the learning rate of every group to this multiple of its base rate."""
+def load_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+    """Take over the memory of an optimizer; its learning rates stay the tensors that they are."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state_dict)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate.fill_(group["lr"])
+
+
+def set_rates(optimizer: torch.optim.Optimizer, multiple: Tensor) -> None:
+    """Set the learning rate of every group to this multiple of its base rate, on the device."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_rate"] * multiple
+        torch.mul(multiple, group["base_rate"], out=group["lr"])
 
 
 def micro_batches(batch: Batch, accumulate: int, members: int = 1) -> Iterator[tuple[Batch, float]]:

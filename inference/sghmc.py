@@ -1,7 +1,7 @@
 """Stochastic-gradient Hamiltonian Monte Carlo: samples of all parameters, by gradients of batches and noise."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ from torch.distributions import Transform
 
 from bayes_share.errors import InputError
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
+from bayes_share.inference.clock import Clock
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ, check_trainable
 from bayes_share.inference.kept import Thinning, check_thinning, spread
 from bayes_share.inference.schedule import ScheduleName
-from bayes_share.inference.support import check_start, from_unbounded
+from bayes_share.inference.support import check_start, from_unbounded, unchecked
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
@@ -32,8 +33,10 @@ class SGHMCState:
         velocity: of each trained parameter, by name.
         kinds: of the parameters, by name.
         num_data: training examples.
-        num_steps: of the whole chain.
-        step: steps taken.
+        clock: how many of how many steps were taken.
+        rates: the learning rate in each step, as a multiple of its highest value.
+        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
+            step.
         samples: kept parameters and buffers, each by its name in the model.
     """
 
@@ -43,8 +46,9 @@ class SGHMCState:
     velocity: dict[str, Tensor]
     kinds: dict[str, ParameterKind]
     num_data: int
-    num_steps: int
-    step: int = 0
+    clock: Clock
+    rates: Tensor
+    gradients: dict[str, Tensor] = field(default_factory=dict)
     samples: list[dict[str, Tensor]] = field(default_factory=list)
 
     @property
@@ -70,18 +74,18 @@ class SGHMCState:
             "model": self.model.state_dict(),
             "positions": self.positions,
             "velocity": self.velocity,
-            "step": self.step,
+            "step": self.clock.steps,
             "samples": self.samples,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
-        self.latents = self.model.latents()  # around the signs that were read back
+        self.latents = _latents(self.model)  # around the signs that were read back
         device = next(self.model.parameters()).device
         self.positions = {name: value.to(device).clone() for name, value in state_dict["positions"].items()}
         self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
-        self.step = state_dict["step"]
+        self.clock.set(state_dict["step"])
         self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
 
 
@@ -141,7 +145,7 @@ class SGHMC(GradientOptions):
         check_trainable(model)
         if self.temperature == 0:
             check_members_will_differ(model, self.feed)
-        latents = model.latents()
+        latents = _latents(model)
         if not latents:
             raise InputError("no parameter of the model has a prior: there is nothing to sample, use map")
         for latent in latents:
@@ -158,25 +162,40 @@ class SGHMC(GradientOptions):
         }
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         velocity = {name: torch.zeros_like(value) for name, value in trained.items()}
-        return SGHMCState(model, latents, positions, velocity, parameter_kinds(model), num_data, num_steps)
+        clock = Clock.start(num_steps, next(iter(trained.values())).device)
+        kinds, rates = parameter_kinds(model), clock.table(self.rate_at)
+        return SGHMCState(model, latents, positions, velocity, kinds, num_data, clock, rates)
 
     def step(self, state: SGHMCState, batch: Batch) -> StepInfo:
         """One step of the chain, with the gradient of a batch."""
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: SGHMCState, batch: Batch) -> StepInfo:
+        """The gradient of the potential, the prior's part with it."""
         model = state.model
         model.zero_grad()
         log_lik, accuracy = self.accumulate_gradient(model, batch)
-        log_prior, gradients = _gradients(state)
-        if self.clip_norm is not None:
-            norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-            for gradient in gradients.values():
-                gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        rate = self.rate_at(state.step, state.num_steps)
-        self._move(state, gradients, self.learning_rate * rate)
-        if Thinning(state.num_steps, self.burn_in, self.keep).keeps(state.step):
-            state.samples.append(_copy(state))
-        state.step += 1
+        log_prior, state.gradients = _gradients(state)
         loss = -log_lik - log_prior / state.num_data
-        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, self.learning_rate * rate)
+        rate = self.learning_rate * state.clock.read(state.rates)
+        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, rate)
+
+    def update(self, state: SGHMCState) -> None:
+        """Move the chain, with noise."""
+        if self.clip_norm is not None:
+            norm = torch.stack([gradient.norm() for gradient in state.gradients.values()]).norm()
+            for gradient in state.gradients.values():
+                gradient.mul_((self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        self._move(state, self.learning_rate * state.clock.read(state.rates))
+        state.gradients = {}
+        state.clock.advance()
+
+    def after_step(self, state: SGHMCState, steps: int) -> None:
+        """Keep a sample, where it is time for one."""
+        if Thinning(state.clock.num_steps, self.burn_in, self.keep).keeps(steps - 1):
+            state.samples.append(_copy(state))
 
     def finish(self, state: SGHMCState, batches: Iterable[Batch]) -> None:
         """Nothing is left to do."""
@@ -186,22 +205,27 @@ class SGHMC(GradientOptions):
         return drawn(state.model, spread(state.samples, sample) if state.samples else {})
 
     @torch.no_grad()
-    def _move(self, state: SGHMCState, gradients: dict[str, Tensor], learning_rate: float) -> None:
+    def _move(self, state: SGHMCState, learning_rate: Tensor) -> None:
         parameters = dict(state.model.named_parameters())
         transforms = state.transforms()
         sampled = {latent.parameter for latent in state.latents}
-        for name, gradient in gradients.items():
-            velocity = state.velocity[name]
-            rate = learning_rate * (self.factor_rate if state.kinds[name] == "factor" else 1.0)
-            velocity.mul_(1 - self.friction).sub_(gradient, alpha=rate)
+        rates = {"base": learning_rate, "member": learning_rate, "factor": learning_rate * self.factor_rate}
+        noise = 2 * self.friction * self.temperature / state.num_data
+        scales = {kind: (rate * noise).sqrt() for kind, rate in rates.items()}
+        for name, gradient in state.gradients.items():
+            velocity, kind = state.velocity[name], state.kinds[name]
+            velocity.mul_(1 - self.friction).sub_(gradient * rates[kind])
             if name in sampled and self.temperature > 0:
-                scale = (2 * self.friction * self.temperature * rate / state.num_data) ** 0.5
-                velocity.add_(torch.randn_like(velocity), alpha=scale)
+                velocity.add_(torch.randn_like(velocity) * scales[kind])
             if name in transforms:
                 state.positions[name].add_(velocity)
                 parameters[name].copy_(transforms[name](state.positions[name]))
             else:
                 parameters[name].add_(velocity)
+
+
+def _latents(model: Model) -> list[Latent]:
+    return [replace(latent, prior=unchecked(latent.prior)) for latent in model.latents()]
 
 
 def _gradients(state: SGHMCState) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Latent parameters as a Markov chain moves them: in unbounded coordinates."""
 
+from copy import copy
 from typing import Any
 
 from torch.distributions import Distribution, Independent, Transform, biject_to, constraints
@@ -32,6 +33,22 @@ def of_each_number(prior: Distribution) -> Any:
     while isinstance(prior, Independent):
         prior = prior.base_dist
     return prior
+
+
+def unchecked(prior: Any) -> Any:
+    """A copy of a distribution that does not look at the values it is asked about.
+
+    To look at them would have the host wait in every step; what is outside the support gives NaN, which is reported
+    with the loss. Hierarchical priors are left as they are.
+    """
+    if not isinstance(prior, Distribution):
+        return prior
+    found = copy(prior)
+    found._validate_args = False
+    for name, part in vars(prior).items():
+        if isinstance(part, Distribution):
+            setattr(found, name, unchecked(part))
+    return found
 
 
 def check_start(model: Model, latents: list[Latent]) -> None:

@@ -12,12 +12,20 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.base import Batch, Build, Forward, StepInfo
 from bayes_share.inference.bound import Bound, PyroBound, make_bound
+from bayes_share.inference.clock import Clock
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.gradient import GradientOptions, check_members_will_differ
 from bayes_share.inference.guide_choice import GuideFactory, GuideName, check_guide, make_guide
 from bayes_share.inference.guides import Delta, Guide, Piece, support_of
 from bayes_share.inference.local import layers_of
-from bayes_share.inference.optimization import OptimizerName, make_optimizer, parameter_groups, set_rates
+from bayes_share.inference.optimization import (
+    OptimizerName,
+    load_optimizer,
+    make_optimizer,
+    parameter_groups,
+    rate_on,
+    set_rates,
+)
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model, read_structure
 from bayes_share.priors import Hierarchical
@@ -28,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class SVIState:
-    """A model, the guides over what is latent in it, their optimizer, and how many of how many steps were taken.
+    """A model, the guides over what is latent in it, their optimizer, the clock, and what depends on it.
 
     The model's own parameters are the points among them; those of latent parameters are set to the guides' centres when
     the training ends.
@@ -39,8 +47,9 @@ class SVIState:
     make_bound: Callable[[Program], Bound]
     optimizer: torch.optim.Optimizer
     num_data: int
-    num_steps: int
-    step: int = 0
+    clock: Clock
+    rates: Tensor
+    kl_weights: Tensor
     bound: Bound = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +84,7 @@ class SVIState:
             "model": self.model.state_dict(),
             "guides": self.guides.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
+            "step": self.clock.steps,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -84,8 +93,8 @@ class SVIState:
         self.program = self._program_as_loaded()
         self.bound = self.make_bound(self.program)
         self.guides.load_state_dict(state_dict["guides"])
-        self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.step = state_dict["step"]
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
 
     def _program_as_loaded(self) -> Program:
         """With priors around the signs that were read back."""
@@ -189,30 +198,41 @@ class SVI(GradientOptions):
         for latent in program.latents:
             model.get_parameter(latent.parameter).requires_grad_(False)
         optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
-        state = SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, num_steps)
+        clock = Clock.start(num_steps, next(model.parameters()).device)
+        tables = clock.table(self.rate_at), clock.table(self.kl_weight_at)
+        state = SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, clock, *tables)
         if isinstance(state.bound, PyroBound):
             _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
         return state
 
     def step(self, state: SVIState, batch: Batch) -> StepInfo:
         """One step of the optimizer on a draw, or the mean of several."""
-        rate = self.rate_at(state.step, state.num_steps)
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
+        """The gradient of the negative bound, with the divergence's, the mean over draws."""
+        rate = state.clock.read(state.rates)
         set_rates(state.optimizer, rate)
         state.optimizer.zero_grad()
-        kl_weight = self.kl_weight_at(state.step, state.num_steps)
+        kl_weight = state.clock.read(state.kl_weights)
         draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
-        trained = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         if self.num_particles > 1:
-            torch._foreach_div_([p.grad for p in trained if p.grad is not None], float(self.num_particles))
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(trained, self.clip_norm)
-        state.optimizer.step()
-        state.step += 1
+            gradients = [p.grad for p in _trained(state) if p.grad is not None]
+            torch._foreach_div_(gradients, float(self.num_particles))
         log_lik, accuracy, kl = (
             torch.stack([getattr(terms, name) for terms in draws]).mean(0) for name in ("log_lik", "accuracy", "kl")
         )
         loss = kl_weight / state.num_data * kl - log_lik
         return StepInfo(loss, log_lik, kl, accuracy, self.learning_rate * rate)
+
+    def update(self, state: SVIState) -> None:
+        """Clip, and take a step of the optimizer."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(_trained(state), self.clip_norm)
+        state.optimizer.step()
+        state.clock.advance()
 
     def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
         """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
@@ -244,7 +264,7 @@ class SVI(GradientOptions):
                 "params": list(guide.parameters()),
                 "kind": "guide",
                 "base_rate": self.learning_rate * (self.factor_rate if guide.of_factors else 1.0),
-                "lr": self.learning_rate,
+                "lr": rate_on(next(model.parameters()).device),
                 "weight_decay": 0.0,
             }
             for guide in guides
@@ -260,6 +280,10 @@ class SVI(GradientOptions):
                 "the guide 'normal', and there are none"
             )
         return layers
+
+
+def _trained(state: SVIState) -> list[Tensor]:
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
 def _pieces(program: Program) -> list[Piece]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Batch, Build, Forward, StepInfo
+from bayes_share.inference.base import Batch, Build, Forward
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.map import MAP, MAPState
 from bayes_share.inference.norms import reestimate_norms
@@ -139,18 +139,16 @@ class SWAG(MAP):
     def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
         """A fresh model in training mode, its optimizer, and no snapshot."""
         state = super().init(build, num_data, num_steps)
-        return SWAGState(state.model, state.optimizer, num_data, num_steps)
+        return SWAGState(state.model, state.optimizer, num_data, state.clock, state.rates)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The schedule's multiple of the learning rate at first, then `swa_rate`."""
         return self.swa_rate if step >= self._first(num_steps) else super().rate_at(step, num_steps)
 
-    def step(self, state: SWAGState, batch: Batch) -> StepInfo:  # type: ignore[override]  # of its own init
-        """One step of the optimizer on a batch, and a snapshot where it is time for one."""
-        info = super().step(state, batch)
-        if self.is_snapshot(state.step, state.num_steps):
+    def after_step(self, state: SWAGState, steps: int) -> None:
+        """A snapshot, where it is time for one."""
+        if self.is_snapshot(steps, state.clock.num_steps):
             state.moments.add(_unknown(state.model), self.rank)
-        return info
 
     def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:  # type: ignore[override]
         """Estimate the statistics of norms, for the mean and for each of the first draws."""

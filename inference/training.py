@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Batch, Build, Inference, StepInfo
+from bayes_share.inference.base import Batch, Build, Inference, StepInfo, advance
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.finite import Losses, check_finite
@@ -88,7 +88,7 @@ class Training:
         """
         while self.step < self.num_steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
-            order = epoch_order(len(self.data.train), self.seed, epoch)
+            order = epoch_order(len(self.data.train), self.seed, epoch, self.data.train.images.device)
             for position in range(first, self.steps_per_epoch):
                 started = time.perf_counter()
                 info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
@@ -193,9 +193,9 @@ class Training:
     def _take_step(self, indices: Tensor) -> StepInfo:
         with seeded(self.seed, "step", self.step):
             x, _ = train_batch(self.data, indices)
-            y = self._targets[indices.to(self._targets.device)]
+            y = self._targets[indices]
             with self.execution.autocast():
-                info = self.algorithm.step(self.state, (self._placed(x), y))
+                info = advance(self.algorithm, self.state, (self._placed(x), y), self.step)
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
         self._losses.add(self.step, info)
         self.step += 1
@@ -216,7 +216,7 @@ class Training:
                 "train_nll": -log_lik,
                 "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
                 "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
-                "learning_rate": info.learning_rate,
+                "learning_rate": float(info.learning_rate),
                 "seconds": self._seconds,
             }
         )

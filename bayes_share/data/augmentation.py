@@ -4,7 +4,7 @@ Source: the recipe that is usual for CIFAR since He et al. (2016), "Deep Residua
 section 4.2: pad by an eighth of the size, flip half of the images, crop at random. Images are padded *after* they were
 normalised, with 0, which is the mean colour of the training images.
 
-Draws come from torch's global generator on the CPU, so that a GPU sees the same augmentation.
+Draws come from torch's global generator of the images' device, so that nothing waits for the host.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def random_flip(images: Images) -> Images:
     Args:
         images: ``[batch, channel, height, width]``, normalised.
     """
-    flipped = torch.rand(len(images), device="cpu").lt(0.5).to(images.device)
+    flipped = torch.rand(len(images), device=images.device).lt(0.5)
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
@@ -40,13 +40,14 @@ def random_crop(images: Images) -> Images:
     """
     batch, channels, height, width = images.shape
     pad_y, pad_x = max(1, height // 8), max(1, width // 8)
-    top = torch.randint(2 * pad_y + 1, (batch,), device="cpu")
-    left = torch.randint(2 * pad_x + 1, (batch,), device="cpu")
-    rows = (top[:, None] + torch.arange(height, device="cpu")).to(images.device)
-    columns = (left[:, None] + torch.arange(width, device="cpu")).to(images.device)
+    device = images.device
+    top = torch.randint(2 * pad_y + 1, (batch,), device=device)
+    left = torch.randint(2 * pad_x + 1, (batch,), device=device)
+    rows = top[:, None] + torch.arange(height, device=device)
+    columns = left[:, None] + torch.arange(width, device=device)
     padded = functional.pad(images, (pad_x, pad_x, pad_y, pad_y))
-    image = torch.arange(batch, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[:, None, None]
+    image = torch.arange(batch, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[:, None, None]
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 

@@ -14,24 +14,26 @@ from bayes_share.seeding import generator
 Batch = tuple[Float32[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
 
 
-def epoch_order(num_data: int, seed: int, epoch: int) -> Int64[Tensor, "num_data"]:
-    """The order in which an epoch visits the training images, from the key ``(seed, "epoch", epoch)``.
+def epoch_order(num_data: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Int64[Tensor, "num_data"]:
+    """The order in which an epoch visits the training data, from the key ``(seed, "epoch", epoch)``.
 
     Args:
-        num_data: how many training images there are.
+        num_data: how many examples there are.
         seed: the seed of the run.
         epoch: counted from 0.
+        device: where it is drawn; another kind of device has another order.
 
     Returns:
-        ``[num_data]``, each index once, on the CPU.
+        ``[num_data]``, each index once, on the device.
     """
-    return torch.randperm(num_data, generator=generator(seed, "epoch", epoch), device="cpu")
+    return torch.randperm(num_data, generator=generator(seed, "epoch", epoch, device=device), device=device)
 
 
 def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
     """Training images, normalised and then augmented as ``data.augment`` says.
 
-    Draws from torch's global CPU generator: call it inside ``seeded(seed, "step", t)`` to have the same batch again.
+    Draws from torch's global generator of the images' device: call it inside ``seeded(seed, "step", t)`` to have the
+    same batch again.
 
     Args:
         data: the data set; the batch is made on its device.

@@ -86,7 +86,9 @@ def test_a_loss_that_is_not_finite_is_said_at_its_step(algorithm: Inference) -> 
 
 
 def test_on_a_device_losses_are_looked_at_now_and_then() -> None:
-    fine, bad = (StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0]), learning_rate=0.1) for loss in (1.0, math.inf))
+    fine, bad = (
+        StepInfo(*torch.tensor([loss, 0.0, 0.0, 0.0]), learning_rate=torch.tensor(0.1)) for loss in (1.0, math.inf)
+    )
     losses = Losses(1000, torch.device("meta"))
     for step in range(49):
         losses.add(step, bad if step == 3 else fine)

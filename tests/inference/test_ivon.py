@@ -106,13 +106,13 @@ def test_a_members_own_parameters_learn_as_in_a_network_of_their_own() -> None:
 def test_the_divergence_counts_shared_parameters_once_and_averages_the_members(size: int) -> None:
     algorithm = IVON(weight_decay=0.04, factor_decay=0.25, beta2=0.9)
     before = algorithm.init(builder(size), NUM_DATA, 3)
-    state, infos = steps(algorithm, builder(size))
+    state, _ = steps(algorithm, builder(size))
     kinds, found = parameter_kinds(state.model), priors(before)
     expected = torch.zeros((), dtype=torch.float64)
     for name, p in state.model.named_parameters():
         kl = kl_divergence(Normal(p.detach(), state.optimizer.sd(p)), Normal(*found[name])).sum()
         expected += kl / (1 if kinds[name] == "base" else size)
-    close(infos[-1].kl, expected, 1e-10)
+    close(algorithm.gradient(state, batch()).kl, expected, 1e-10)  # where the chain is before the step
     assert float(steps(IVON(weight_decay=0.0, factor_decay=0.0), builder(size))[1][-1].kl) == 0
 
 

@@ -1,6 +1,7 @@
 """MC dropout: where dropout is put, one mask per draw and member, and ordinary dropout in training."""
 
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -123,7 +124,7 @@ def test_training_drops_for_each_example_and_eval_mode_drops_nothing(size: int, 
 @pytest.mark.parametrize("size", [1, 3])
 def test_draws_after_a_copy_and_folded_members_in_eval_mode_are_the_same(size: int) -> None:
     state = state_of(perceptron(), size)
-    copy = MAPState(deepcopy(state.model), state.optimizer, 240, 10)
+    copy = replace(state, model=deepcopy(state.model))
     assert torch.equal(MCDropout().draw(state, 2)(inputs()), MCDropout().draw(copy, 2)(inputs()))
     if size > 1:
         for member in range(size):

@@ -14,6 +14,7 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import NUTS, fit_tensors
+from bayes_share.inference.base import advance
 from bayes_share.inference.kept import Thinning, spread
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
@@ -53,7 +54,7 @@ def network(dtype: torch.dtype = torch.float64) -> Model:
 def steps(algorithm: NUTS, state: Any, numbers: range) -> None:
     for step in numbers:
         with seeded("step", step):
-            algorithm.step(state, data())
+            advance(algorithm, state, data(), step)
 
 
 def test_a_chain_goes_on_after_any_transition() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SGHMC, fit_tensors
+from bayes_share.inference.base import advance
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
@@ -128,7 +129,7 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
     algorithm = SGHMC(burn_in=0.5, keep=4)
     state = algorithm.init(lambda: model, 10, 8)
     for step in range(8):
-        algorithm.step(state, (x, y))
+        advance(algorithm, state, (x, y), step)
         assert len(state.samples) == max(0, step - 3)
         now = model.eval()(x)
         model.train()

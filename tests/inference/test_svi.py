@@ -123,7 +123,7 @@ def ascended(state: SVIState, seed: int = 5) -> tuple[Any, dict[str, Tensor], li
         values |= guide.values(z)
     torch.manual_seed(seed)
     state.optimizer.zero_grad()
-    terms = state.bound.ascend(batch(), 1.0, is_first=True)
+    terms = state.bound.ascend(batch(), torch.ones((), dtype=torch.float64), is_first=True)
     return terms, values, [parameter.grad for parameter in state.guides.parameters()]
 
 
@@ -282,7 +282,7 @@ def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
             torch.manual_seed(seed)
             state.optimizer.zero_grad()
             for draw in range(algorithm.num_particles):
-                state.bound.ascend(batch(), 1.0, draw == 0)
+                state.bound.ascend(batch(), torch.ones((), dtype=torch.float64), draw == 0)
             grads = [parameter.grad.flatten() for parameter in state.guides.parameters()]  # type: ignore[union-attr]
             found.append(torch.cat(grads) / algorithm.num_particles)
         return torch.stack(found)
@@ -370,7 +370,7 @@ def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None
     found = []
     for seed in range(200):
         torch.manual_seed(seed)
-        found.append(bound.ascend(batch(), 1.0, is_first=False).kl)
+        found.append(bound.ascend(batch(), torch.ones((), dtype=torch.float64), is_first=False).kl)
     kl = torch.stack(found)
     error = kl.std() / 200**0.5
     assert abs(kl.mean() - plain.kl) < 4 * error

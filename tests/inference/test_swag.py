@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SWAG, Training, predict, reestimate_norms
+from bayes_share.inference.base import advance
 from bayes_share.inference.draws import drawn
 from bayes_share.inference.swag import Moments, SWAGState
 from bayes_share.models.model import Model
@@ -42,7 +43,7 @@ def run(algorithm: SWAG, size: int = 1, num_steps: int = 40, freeze: str = "-") 
     state = algorithm.init(build, 100, num_steps)
     path = []
     for step in range(num_steps):
-        algorithm.step(state, batch(step))
+        advance(algorithm, state, batch(step), step)
         path.append({name: value.detach().clone() for name, value in state.model.named_parameters()})
     return state, path
 

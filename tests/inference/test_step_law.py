@@ -1,0 +1,197 @@
+"""The law of a step: what changes from step to step is a tensor on the device, and the host reads nothing.
+
+Three proofs, for every algorithm whose step has two halves: no operator reads the host; a step runs on tensors without
+numbers; and its operators, recorded once and replayed, do what ordinary steps do, bit for bit.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from algorithms import CASES, FORMS, digits, form_builder
+from pyro import distributions as dist
+from recording import ReadsNothing, Recording
+from states import differences
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopyMode, FakeTensorMode
+
+from bayes_share.data import train_batch
+from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemble
+from bayes_share.inference.base import advance, has_halves
+from bayes_share.models.mlp import mlp
+from bayes_share.models.model import Model
+from bayes_share.seeding import seeded
+from bayes_share.sharing import ensemble
+
+NUM_STEPS, WARM = 24, 3
+KINDS = {name: FORMS[name] for name in ("single", "ensemble", "shared layers")}
+
+
+def hard(algorithm: Any) -> Any:
+    """The algorithm with everything that changes from step to step: a constant schedule would prove nothing."""
+    if hasattr(algorithm, "of"):
+        return replace(algorithm, of=hard(algorithm.of))
+    options: dict[str, Any] = {"schedule": "cosine", "warmup": 0.2, "clip_norm": 0.5, "accumulate": 2}
+    if hasattr(algorithm, "kl_warmup"):
+        options["kl_warmup"] = 0.9
+    return replace(algorithm, **options)
+
+
+def begun(algorithm: Any, build: Build, batch_size: int) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+    """The state of an algorithm when the optimizer has made its own, and a batch for each step."""
+    with seeded("init"):
+        state = algorithm.init(build, len(digits().train), NUM_STEPS)
+    order = torch.arange(len(digits().train)).roll(7).view(-1, batch_size)
+    batches = [train_batch(digits(), order[step % len(order)]) for step in range(NUM_STEPS)]
+    for step in range(WARM):
+        take(algorithm, state, batches[step], step)
+    return state, batches
+
+
+def take(algorithm: Any, state: Any, batch: tuple[Tensor, Tensor], step: int) -> Any:
+    with seeded("step", step):
+        return advance(algorithm, state, batch, step)
+
+
+def one_step(algorithm: Any, state: Any, batch: tuple[Tensor, Tensor]) -> Any:
+    info = algorithm.gradient(state, batch)
+    algorithm.update(state)
+    return info
+
+
+def with_priors(rules: Mapping[Any, Any], members: int = 3) -> Build:
+    """A network with priors of the user's, of families that are not taken as one vector."""
+
+    def build() -> Model:
+        network = mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8))
+        return Model(network if members == 1 else ensemble(network, members), priors=rules)
+
+    return build
+
+
+ODD = {"weight": dist.StudentT(4.0, 0.0, 1.0), "bias": dist.Laplace(0.0, 1.0), "factor": dist.Normal(1.0, 0.1)}
+HEAVY = dist.Cauchy(0.0, 1.0)
+POSITIVE = {"factor": dist.LogNormal(0.0, 0.1)}
+FORM_CASES = {
+    "-".join((name, kind)): (hard(case.algorithm), form_builder(case, form, norm="batch", dropout=0.2), case.batch_size)
+    for name, case in CASES.items()
+    if has_halves(case.algorithm)
+    for kind, form in KINDS.items()
+}
+OTHER_CASES: dict[str, tuple[Any, Build, int]] = {
+    "adam": (hard(MAP(optimizer="adam", learning_rate=1e-3, factor_decay=0.1)), with_priors({}), 48),
+    "adamw": (hard(MAP(optimizer="adamw", learning_rate=1e-3, factor_decay=0.1)), with_priors({}), 48),
+    "map-priors": (hard(MAP()), with_priors(ODD), 48),
+    "ivon-priors": (hard(IVON(samples=2, beta2=0.9)), with_priors({"factor": dist.Normal(1.0, 0.1)}), 48),
+    "svi-priors": (hard(SVI(num_particles=2)), with_priors(ODD), 48),
+    "svi-cauchy": (hard(SVI(guide="cauchy")), with_priors(dict.fromkeys(("weight", "bias", "factor"), HEAVY)), 48),
+    "svi-positive": (hard(SVI(draws="example")), with_priors(POSITIVE), 48),
+    "svi-local": (hard(SVI(local_reparametrization=True)), with_priors({}, members=1), 48),
+    "sghmc-positive": (hard(SGHMC()), with_priors(POSITIVE), 48),
+    "map-split": (hard(MAP(feed="split")), with_priors({}), 48),
+}
+EACH = pytest.mark.parametrize(
+    ("algorithm", "build", "batch_size"), [*FORM_CASES.values(), *OTHER_CASES.values()], ids=[*FORM_CASES, *OTHER_CASES]
+)
+
+
+def test_every_algorithm_has_halves_but_those_that_move_by_transitions() -> None:
+    assert {name for name, case in CASES.items() if not has_halves(case.algorithm)} == {"nuts"}
+    assert not has_halves(DeepEnsemble(of=NUTS()))
+
+
+def reads_nothing(algorithm: Any, build: Build, batch_size: int) -> None:
+    state, batches = begun(algorithm, build, batch_size)
+    with ReadsNothing():
+        one_step(algorithm, state, batches[WARM])
+
+
+def runs_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
+    state, batches = begun(algorithm, build, batch_size)
+    mode = FakeTensorMode(shape_env=None)
+    with FakeCopyMode(mode):
+        shapes, batch = copy.deepcopy((state, batches[WARM]))
+    with mode:
+        one_step(algorithm, shapes, batch)
+
+
+def replays(algorithm: Any, build: Build, batch_size: int) -> None:
+    state, batches = begun(algorithm, build, batch_size)
+    expected = copy.deepcopy(state)
+    batch = batches[WARM][0].clone(), batches[WARM][1].clone()
+    with seeded("step", WARM), (recording := Recording()):
+        info = one_step(algorithm, state, batch)
+    algorithm.after_step(state, WARM + 1)
+    take(algorithm, expected, batches[WARM], WARM)
+    assert differences(state.state_dict(), expected.state_dict()) == []
+    for step in range(WARM + 1, WARM + 17):
+        for place, part in zip(batch, batches[step], strict=True):
+            place.copy_(part)
+        with seeded("step", step):
+            renewed = recording.replay()
+        algorithm.after_step(state, step + 1)
+        ordinary = take(algorithm, expected, batches[step], step)
+        assert differences(state.state_dict(), expected.state_dict()) == [], step
+        for name in ("loss", "log_lik", "kl", "accuracy", "learning_rate"):
+            assert torch.equal(renewed(getattr(info, name)), getattr(ordinary, name)), (name, step)
+
+
+@EACH
+def test_no_operator_of_a_step_reads_the_host(algorithm: Any, build: Build, batch_size: int) -> None:
+    reads_nothing(algorithm, build, batch_size)
+
+
+@EACH
+def test_a_step_runs_on_tensors_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
+    runs_without_numbers(algorithm, build, batch_size)
+
+
+@EACH
+def test_the_operators_of_a_step_replayed_are_steps(algorithm: Any, build: Build, batch_size: int) -> None:
+    replays(algorithm, build, batch_size)
+
+
+class ReadsTheClock(MAP):
+    """The rate of the step from a number that is read back."""
+
+    def gradient(self, state: Any, batch: Any) -> Any:
+        state.rates = state.rates.clone().fill_(self.rate_at(state.clock.steps, NUM_STEPS))
+        return super().gradient(state, batch)
+
+
+class CountsOnTheHost(MAP):
+    """The rate of the step from a count of the host's, as a number."""
+
+    wrap: Any = staticmethod(float)
+
+    def gradient(self, state: Any, batch: Any) -> Any:
+        state.count = getattr(state, "count", 0) + 1
+        info = super().gradient(state, batch)
+        for group in state.optimizer.param_groups:
+            group["lr"].fill_(0.0).add_(self.wrap(0.1 * self.rate_at(state.count, NUM_STEPS)))
+        return info
+
+
+class WrapsTheCount(CountsOnTheHost):
+    """The same, wrapped into a tensor in the step."""
+
+    wrap = staticmethod(torch.tensor)
+
+
+@pytest.mark.parametrize(
+    ("planted", "proof"),
+    [
+        (ReadsTheClock, reads_nothing),
+        (ReadsTheClock, runs_without_numbers),
+        (ReadsTheClock, replays),
+        (CountsOnTheHost, replays),
+        (WrapsTheCount, replays),
+    ],
+)
+def test_a_number_of_the_host_is_found(planted: type[MAP], proof: Callable[..., None]) -> None:
+    proof(MAP(), with_priors({}), 48)
+    with pytest.raises((AssertionError, DataDependentOutputException)):
+        proof(planted(), with_priors({}), 48)
