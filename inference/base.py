@@ -89,7 +89,7 @@ S = TypeVar("S", bound=State)
 
 
 @runtime_checkable
-class GradientStep(Protocol[S]):
+class GradientStep(Protocol):
     """A step in two halves, with a seam between them where gradients may be averaged over processes.
 
     **What changes from step to step is a tensor on the device; what does not is Python.** Rates, weights of terms, the
@@ -98,10 +98,10 @@ class GradientStep(Protocol[S]):
     now and then belongs to `Inference.after_step`.
     """
 
-    def gradient(self, state: S, batch: Batch) -> StepInfo:
+    def gradient(self, state: Any, batch: Batch) -> StepInfo:
         """Draw, run the network, and leave the gradient of the objective, with all its terms, in the state."""
 
-    def update(self, state: S) -> None:
+    def update(self, state: Any) -> None:
         """Follow the gradient that the state has, clipped where the algorithm clips; count the step."""
 
 
