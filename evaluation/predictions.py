@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from bayes_share.arrays import map_arrays, write_array
+from bayes_share.arrays import map_arrays, write_array, write_stamp
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
 from bayes_share.evaluation.checks import (
@@ -168,19 +168,20 @@ def _checked_labels(labels: Tensor, shape: torch.Size, likelihood: str) -> Int64
     return labels
 
 
-def write_predictions(path: str | Path, predictions: Outputs) -> None:
+def write_predictions(path: str | Path, predictions: Outputs, stamp: str = "") -> None:
     """Write predictions into an ``.npz`` file: `path` holds all of them or is as it was before.
 
     Args:
         path: the file; its folder is made where it is missing.
         predictions: what to write, with labels or without; they are moved to the CPU.
+        stamp: as of `write_draws`.
 
     Raises:
         RunError: the file cannot be written.
     """
     labels = getattr(predictions, "labels", None)
     draws = predictions.logits
-    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood)
+    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood, stamp)
 
 
 def write_draws(
@@ -190,6 +191,7 @@ def write_draws(
     labels: Shaped[Tensor, "image *label"] | None = None,
     features: Float32[Tensor, "member image feature"] | None = None,
     likelihood: LikelihoodName = "categorical",
+    stamp: str = "",
 ) -> None:
     """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
 
@@ -200,6 +202,7 @@ def write_draws(
         labels: as in `Predictions`, where they are known.
         features: as in `Outputs`.
         likelihood: as in `Outputs`.
+        stamp: of the run that they are of, empty where they are of none.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
@@ -219,6 +222,7 @@ def write_draws(
         write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
         for name, array in arrays.items():
             write_array(archive, name, array.shape, [array])
+        write_stamp(archive, stamp)
 
 
 def _checked(

@@ -139,21 +139,23 @@ def check_once(what: str, values: Sequence[Any]) -> None:
         raise InputError(f"the study has {what} {twice[0]} more than once")
 
 
-def check_settings(configs: Mapping[Any, RunConfig]) -> None:
+def check_settings(configs: Mapping[Any, RunConfig]) -> Data:
     """Set the runs of the first seed up, without a step, so that what cannot be is known before any run begins.
 
     Args:
         configs: by trial, all of the same data.
 
+    Returns:
+        The data.
+
     Raises:
         InputError: what a run would say.
     """
-    data: Data | None = None
-    on_cpu = Execution(device="cpu")
+    data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
     for trial, config in configs.items():
         if trial.seed == 0:
-            data = config.load_data() if data is None else data
             try:
                 Training(config.algorithm, config.build(data), data, config.epochs, config.batch_size, 0, on_cpu)
             except InputError as error:
                 raise InputError(f"{trial.name}: {error}") from error
+    return data
