@@ -124,7 +124,7 @@ def _folder(kind: Study) -> str:
 def _saved(kind: Study, out: Path) -> dict[str, Any]:
     """The options of the study that is to be resumed, each of its type; none where there is no study yet."""
     file = out / _FILE
-    if not os.path.isfile(file):
+    if not os.path.lexists(file):
         return {}
     values = read_config(file)
     lists: Mapping[str, Any] = {

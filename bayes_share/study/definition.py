@@ -12,6 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.inference import Execution, Training
 from bayes_share.run_folder import RunFolder
 
+_MOST_SEEDS = 10_000
+
 
 @runtime_checkable
 class Trial(Protocol):
@@ -118,13 +120,13 @@ class Study:
 
 
 def check_seeds(seeds: int) -> None:
-    """See whether there is a run at all.
+    """See whether there is a run at all, and not more than could ever be made.
 
     Raises:
-        InputError: no seeds.
+        InputError: no seeds, or too many.
     """
-    if seeds < 1:
-        raise InputError(f"the study needs at least 1 seed, not {seeds}")
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise InputError(f"the study takes from 1 to {_MOST_SEEDS:,} seeds, not {seeds}")
 
 
 def check_once(what: str, values: Sequence[Any]) -> None:
