@@ -130,10 +130,12 @@ def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(
-            f"{file} is damaged or missing: remove {folder.summary}, and have it written again by "
-            f"{_resuming(folder.path)}"
-        ) from error
+        raise InputError(f"{file} is damaged or missing: {written_again(folder)}") from error
+
+
+def written_again(folder: RunFolder) -> str:
+    """What to do where a file is damaged that a run writes at its end, as part of a message."""
+    return f"remove {folder.summary}, and have it written again by {_resuming(folder.path)}"
 
 
 def _resuming(path: Path) -> str:
