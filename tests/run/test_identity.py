@@ -195,3 +195,14 @@ def test_files_of_another_run_are_refused(data: Path, tmp_path: Path) -> None:
         assert str(made[0] / file) in one_line(command("report", made[0], "-o", tmp_path / "page.html"), 2)
         (made[0] / file).write_bytes(own)
     ended_well(command("report", made[0], "-o", tmp_path / "page.html"))
+
+
+def test_a_set_of_other_images_is_not_shown_as_what_was_noted(finished: Path) -> None:
+    for source, count in (("noise", "5"), ("photographs", "7")):
+        ended_well(command("evaluate", finished, "--ood", source, "--ood-images", count))
+    there = finished / "predictions" / "ood"
+    shutil.copy(there / "photographs.npz", there / "noise.npz")
+    for arguments in (["evaluate", finished, "--ood", "noise", "--ood-images", "5"], ["report", finished]):
+        outcome = command(*arguments, *(["-o", finished.parent / "x.html"] if arguments[0] == "report" else []))
+        assert outcome.code == 2
+        assert f"{there / 'noise.npz'} is of 7 images, and sets.json beside it says 5" in outcome.err
