@@ -46,6 +46,7 @@ class Outputs:
             length 1, the mean over draws.
         likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
             guessed from the shape.
+        stamp: of the run that they are of, for their file; empty where they are of none.
 
     Raises:
         InputError: another type or shape, a number that is not finite (says where), one class, or an unknown
@@ -55,6 +56,7 @@ class Outputs:
     logits: Float32[Tensor, "draw member image *output"]
     features: Float32[Tensor, "member image feature"] | None = field(default=None, kw_only=True)
     likelihood: LikelihoodName = field(default="categorical", kw_only=True)
+    stamp: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         check_likelihood(self.likelihood)
@@ -168,20 +170,19 @@ def _checked_labels(labels: Tensor, shape: torch.Size, likelihood: str) -> Int64
     return labels
 
 
-def write_predictions(path: str | Path, predictions: Outputs, stamp: str = "") -> None:
+def write_predictions(path: str | Path, predictions: Outputs) -> None:
     """Write predictions into an ``.npz`` file: `path` holds all of them or is as it was before.
 
     Args:
         path: the file; its folder is made where it is missing.
         predictions: what to write, with labels or without; they are moved to the CPU.
-        stamp: as of `write_draws`.
 
     Raises:
         RunError: the file cannot be written.
     """
     labels = getattr(predictions, "labels", None)
     draws = predictions.logits
-    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood, stamp)
+    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood, predictions.stamp)
 
 
 def write_draws(
@@ -202,7 +203,7 @@ def write_draws(
         labels: as in `Predictions`, where they are known.
         features: as in `Outputs`.
         likelihood: as in `Outputs`.
-        stamp: of the run that they are of, empty where they are of none.
+        stamp: as in `Outputs`.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
