@@ -4,7 +4,8 @@ import io
 import math
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -99,6 +100,34 @@ def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterab
                 form = {"descr": part.dtype.str, "fortran_order": False, "shape": tuple(shape)}
                 np.lib.format.write_array_header_1_0(member, form)
             member.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], stamp: str = "") -> None:
+    """Write arrays into an ``.npz`` file, without compression.
+
+    Args:
+        file: opened for writing.
+        arrays: by name.
+        stamp: as of `write_stamp`.
+    """
+    with ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            write_array(archive, name, array.shape, [array])
+        write_stamp(archive, stamp)
+
+
+def write_stamp(archive: ZipFile, stamp: str) -> None:
+    """Note in an ``.npz`` file what its arrays belong to, where numpy and others pass it over: the zip's comment."""
+    archive.comment = stamp.encode()
+
+
+def read_stamp(path: str | Path) -> str:
+    """What `write_stamp` noted in a file; empty where that is nothing, or there is no such file."""
+    with suppress(InputError):
+        check_file(path, "an .npz file")
+        with reading(path, "an .npz file"), ZipFile(path) as archive:
+            return archive.comment.decode()
+    return ""
 
 
 def _arrays(

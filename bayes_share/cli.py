@@ -9,7 +9,7 @@ from typing import Any
 from bayes_share.errors import InputError, RunError
 from bayes_share.interrupt import terminable
 from bayes_share.options import OptionParser
-from bayes_share.terminal import say, show_no_more, showing_log
+from bayes_share.terminal import fill_streams, say, show_no_more, showing_log
 from bayes_share.version import __version__
 
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM ends a command as Ctrl-C does: what it was at is saved, and said in a line.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    fill_streams()
     try:
         with terminable():
             return _run(words or ["--help"])

@@ -13,7 +13,7 @@ from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run_folder import RunFolder, finished_run, read_summary
+from bayes_share.run_folder import RunFolder, finished_run, read_summary, written_again
 
 
 def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
@@ -66,7 +66,10 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
     folders = {name: finished_run(path) for name, path in runs.items()}
     first: tuple[RunFolder, Tensor] | None = None
     for folder in folders.values():
-        labels = read_predictions(folder.predictions(split)).labels
+        try:
+            labels = read_predictions(folder.predictions(split)).labels
+        except InputError as error:
+            raise InputError(f"{error}; {written_again(folder)}") from error
         first = first or (folder, labels)
         if not torch.equal(first[1], labels) or _have_other_images(first[0], folder):
             raise InputError(

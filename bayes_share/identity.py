@@ -1,7 +1,9 @@
 """What a run is, noted in its files and compared wherever it is taken up."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ class Identity:
         if not isinstance(plain, dict) or {name: type(value) for name, value in plain.items()} != kinds:
             raise InputError(f"{path} does not say of which run it is: put back the one that the run wrote")
         return cls(**plain)
+
+    @property
+    def stamp(self) -> str:
+        """A short text for files of the run that have no place for more: the same for the same options and data."""
+        known = json.dumps([self.options, self.data], sort_keys=True)
+        return sha256(known.encode()).hexdigest()[:32]
 
     def to_plain(self) -> dict[str, Any]:
         """The same as plain values."""

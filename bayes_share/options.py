@@ -15,6 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from bayes_share.algorithms import option_fields
 from bayes_share.errors import InputError, unknown
+from bayes_share.terminal import show
 from bayes_share.values import is_list, option_types, read_value, type_name
 
 
@@ -34,6 +35,10 @@ class OptionParser(ArgumentParser):
             hint = f"did you mean --{near}? " if near else ""
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
         raise InputError(" ".join(message.split())) from ex
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and the version, which argparse would lose without a word where they cannot be written."""
+        show(message.rstrip("\n"))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Where argparse would list the choices alone."""

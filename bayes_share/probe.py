@@ -27,7 +27,7 @@ from bayes_share.inference import Training
 from bayes_share.interrupt import InterruptedRun, terminable
 from bayes_share.lock import in_turn
 from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder, remove_leftovers
+from bayes_share.run_folder import RunFolder, noted_identity, remove_leftovers
 from bayes_share.seeding import generator
 from bayes_share.terminal import say
 
@@ -124,16 +124,23 @@ def _predict(folder: RunFolder, probes: Probes) -> None:
         stamps = [source_stamp(OODName.parse(text).source) for text in ood]
         sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
         _add_features(folder, training, config)
+        run = _stamp(folder)
         for found, stamp in zip(sets, stamps, strict=True):
             info = SetInfo(found.source, len(found.images), found.available, stamp)
             say(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
             path.unlink(missing_ok=True)  # what is noted of it must not come to be said of others
-            write_predictions(path, Outputs(logits, features=features, likelihood=likelihood))
+            write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
             note_set(path.parent, found.name, info)
     if corruptions:
         _predict_corruptions(folder, training, config, corruptions, probes.corruption_images)
+
+
+def _stamp(folder: RunFolder) -> str:
+    """Of the run, as its summary notes it."""
+    noted = noted_identity(folder)
+    return "" if noted is None else noted.stamp
 
 
 def images_to_corrupt(num_test: int, limit: int) -> Int64[Tensor, "image"]:
@@ -173,14 +180,14 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig) -> N
     _, features = training.predict_with_features(data.test.images, config.num_samples)
     if features is None:
         say(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
-    write_predictions(folder.predictions("test"), replace(test, features=features))
+    write_predictions(folder.predictions("test"), replace(test, features=features, stamp=_stamp(folder)))
     train = data.train.to("cpu")
     if len(train) > _TRAIN_IMAGES:
         shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
     say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
-    trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood)
+    trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood, stamp=_stamp(folder))
     write_predictions(folder.predictions("train"), trained)
 
 
@@ -216,7 +223,7 @@ def _predict_corruptions(
     stamps = {source: source_stamp(source) for _, _, source in missing}
     for source in filter(None, stamps):
         check_cifar10c(source.removeprefix(f"{CIFAR10C}:"), data)
-    chosen = images_to_corrupt(len(data.test), limit)
+    chosen, stamp = images_to_corrupt(len(data.test), limit), _stamp(folder)
     info = SetInfo("", len(chosen), len(data.test))
     likelihood = read_outputs(folder.predictions("test")).likelihood
     said = None
@@ -229,7 +236,7 @@ def _predict_corruptions(
         mixture = predicted.mixture_logits.float()[None, None]
         path = folder.predictions(f"corruptions/{kind}-{severity}")
         path.unlink(missing_ok=True)
-        write_predictions(path, Predictions(mixture, split.labels, likelihood=likelihood))
+        write_predictions(path, Predictions(mixture, split.labels, likelihood=likelihood, stamp=stamp))
         note_set(path.parent, path.stem, replace(info, source=source, stamp=stamps[source]))
 
 

@@ -11,6 +11,7 @@ from bayes_share.compare import compare
 from bayes_share.config import RunConfig
 from bayes_share.files import write_atomically
 from bayes_share.inference import MAP, DeepEnsemble
+from bayes_share.interrupt import InterruptedRun
 from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
@@ -40,8 +41,15 @@ def parser(words: Sequence[str]) -> OptionParser:
 
 
 def run(options: Namespace) -> None:
-    """Run the command."""
-    quickstart(Path(options.out), options.seed)
+    """Run the command.
+
+    Raises:
+        InterruptedRun: on Ctrl-C or SIGTERM; what is finished is kept.
+    """
+    try:
+        quickstart(Path(options.out), options.seed)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("stopped: the same command goes on where it was") from error
 
 
 def quickstart(out: Path, seed: int) -> None:

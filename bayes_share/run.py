@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from bayes_share.arrays import write_arrays
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
@@ -176,16 +177,19 @@ def _train(
 
 
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
-    write_atomically(folder.metrics, _csv(training.history))
+    metrics = _csv(training.history)
+    write_atomically(folder.metrics, metrics)
     for name, split in (("validation", training.data.validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
-        write_draws(folder.predictions(name), draws, config.num_samples, split.labels.cpu())
+        labels = split.labels.cpu()
+        write_draws(folder.predictions(name), draws, config.num_samples, labels, stamp=identity.stamp)
     if factors := factor_draws(training.algorithm, training.state, config.num_samples):
+        arrays = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
         with replacing(folder.factors) as file:
-            arrays: dict[str, Any] = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
-            np.savez(file, **arrays)
+            write_arrays(file, arrays, identity.stamp)
     summary = {
         "run": identity.to_plain(),
+        "metrics": sha256(metrics).hexdigest(),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),

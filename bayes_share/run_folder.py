@@ -7,9 +7,11 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from bayes_share.arrays import read_stamp
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
@@ -109,8 +111,11 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
     Raises:
         InputError: a file that is missing or damaged.
     """
+    noted = read_summary(folder).get("metrics")
     with _whole(folder, folder.metrics):
         text = read_text(folder.metrics, "a table of epochs")
+        if noted not in (None, sha256(text.encode()).hexdigest()):
+            raise InputError(f"{folder.metrics} is not what the run wrote")
         with reading(folder.metrics, "a table of epochs"):
             lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             history = [{key: float(value) for key, value in line.items()} for line in lines]
@@ -125,10 +130,12 @@ def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(
-            f"{file} is damaged or missing: remove {folder.summary}, and have it written again by "
-            f"{_resuming(folder.path)}"
-        ) from error
+        raise InputError(f"{file} is damaged or missing: {written_again(folder)}") from error
+
+
+def written_again(folder: RunFolder) -> str:
+    """What to do where a file is damaged that a run writes at its end, as part of a message."""
+    return f"remove {folder.summary}, and have it written again by {_resuming(folder.path)}"
 
 
 def _resuming(path: Path) -> str:
@@ -151,9 +158,27 @@ def finished_run(path: Path) -> RunFolder:
         raise InputError(f"{path} is not a run: it has no config.yaml")
     if not folder.summary.is_file():
         raise InputError(f"the run in {path} is not finished: {_resuming(path)}")
-    noted = Identity.read(read_summary(folder).get("run"), folder.summary)
+    noted = noted_identity(folder)
     check_options(noted, read_run_config(folder.config), folder.summary)
+    if noted is not None:
+        _check_stamps(folder, noted)
     return folder
+
+
+def _check_stamps(folder: RunFolder, noted: Identity) -> None:
+    """See whether all arrays are of the run that its summary says; where one has no stamp, nothing is known."""
+    for file in (folder.factors, *sorted((folder.path / "predictions").rglob("*.npz"))):
+        if read_stamp(file) not in ("", noted.stamp):
+            raise InputError(f"{file} is of another run: put back the one that belongs to the run, or remove it")
+
+
+def noted_identity(folder: RunFolder) -> Identity | None:
+    """What a finished run's summary says of which run it is; None where it is of a version that noted nothing.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+    """
+    return Identity.read(read_summary(folder).get("run"), folder.summary)
 
 
 def is_empty(path: Path) -> bool:

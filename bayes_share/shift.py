@@ -77,8 +77,8 @@ def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
         test: the run's outputs for its test images.
 
     Raises:
-        InputError: predictions that are missing or damaged, or of other numbers of draws or members, from which scores
-            would differ for that alone.
+        InputError: predictions that are missing or damaged, of other numbers of draws or members, from which scores
+            would differ for that alone, or of another number of images than is noted.
     """
     path = folder.predictions(f"ood/{name}")
     other = read_outputs(path)
@@ -87,6 +87,12 @@ def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
         raise InputError(
             f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of "
             f"{members}: remove it, and have it made again"
+        )
+    noted = folder.sets("ood").get(name)
+    if noted is not None and noted.images != other.logits.shape[2]:
+        raise InputError(
+            f"{path} is of {other.logits.shape[2]} images, and sets.json beside it says {noted.images}: remove it, and "
+            f"have it made again"
         )
     return other
 

@@ -88,6 +88,21 @@ def show(text: str) -> None:
     _write(sys.stdout, printable_lines(text))
 
 
+def fill_streams() -> None:
+    """Send nowhere what goes to a stream that was closed before Python began.
+
+    Python has None for it, which progress bars cannot write to. Its number is taken too: otherwise the next file that
+    is opened would have it, and get what libraries in C say.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def show_no_more() -> None:
     """Send what is still to be flushed to stdout nowhere, once nobody reads it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

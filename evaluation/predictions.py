@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from bayes_share.arrays import map_arrays, write_array
+from bayes_share.arrays import map_arrays, write_array, write_stamp
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.binary import binary_labels, two_class_logits, with_label_axis
 from bayes_share.evaluation.checks import (
@@ -46,6 +46,7 @@ class Outputs:
             length 1, the mean over draws.
         likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
             guessed from the shape.
+        stamp: of the run that they are of, for their file; empty where they are of none.
 
     Raises:
         InputError: another type or shape, a number that is not finite (says where), one class, or an unknown
@@ -55,6 +56,7 @@ class Outputs:
     logits: Float32[Tensor, "draw member image *output"]
     features: Float32[Tensor, "member image feature"] | None = field(default=None, kw_only=True)
     likelihood: LikelihoodName = field(default="categorical", kw_only=True)
+    stamp: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
         check_likelihood(self.likelihood)
@@ -180,7 +182,7 @@ def write_predictions(path: str | Path, predictions: Outputs) -> None:
     """
     labels = getattr(predictions, "labels", None)
     draws = predictions.logits
-    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood)
+    write_draws(path, draws, len(draws), labels, predictions.features, predictions.likelihood, predictions.stamp)
 
 
 def write_draws(
@@ -190,6 +192,7 @@ def write_draws(
     labels: Shaped[Tensor, "image *label"] | None = None,
     features: Float32[Tensor, "member image feature"] | None = None,
     likelihood: LikelihoodName = "categorical",
+    stamp: str = "",
 ) -> None:
     """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
 
@@ -200,6 +203,7 @@ def write_draws(
         labels: as in `Predictions`, where they are known.
         features: as in `Outputs`.
         likelihood: as in `Outputs`.
+        stamp: as in `Outputs`.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
@@ -219,6 +223,7 @@ def write_draws(
         write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
         for name, array in arrays.items():
             write_array(archive, name, array.shape, [array])
+        write_stamp(archive, stamp)
 
 
 def _checked(

@@ -12,10 +12,11 @@ from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
-from bayes_share.identity import Identity, check_data
+from bayes_share.identity import check_data
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.report.results import RunResults
+from bayes_share.run_folder import noted_identity
 
 _CLASSES_SHOWN = 3
 _OPINIONS_SHOWN = 8
@@ -34,7 +35,7 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
         return Section("gallery", "Images", ["Images with several labels are not shown."], [])
     try:
         data = RunConfig.from_flat(runs[0].config).load_data(download=False)
-        check_data(Identity.read(runs[0].summary.get("run"), runs[0].folder.summary), data, runs[0].folder.path)
+        check_data(noted_identity(runs[0].folder), data, runs[0].folder.path)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])

@@ -2,19 +2,21 @@
 
 import os
 from argparse import SUPPRESS, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bayes_share.config import RunConfig, read_config
+from bayes_share.data import Data
 from bayes_share.data.load import short_name
 from bayes_share.errors import RunError, unknown
 from bayes_share.files import write_atomically
+from bayes_share.identity import check_data
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_option, add_options, first_look, listing
-from bayes_share.run_folder import RunFolder, check_folder_of_runs
+from bayes_share.run_folder import RunFolder, check_folder_of_runs, noted_identity
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
@@ -70,13 +72,22 @@ def run(options: Namespace) -> None:
     check_folder_of_runs(out, options.resume)
     of_runs = {name: given[name] for name in kind.run_options}
     configs = kind.configs(options.preset, {name: given[name] for name in grid}, options.seeds, of_runs)
-    check_settings(configs)
+    data = check_settings(configs)
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
         check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
-        check_runs({trial.name: config for trial, config in configs.items()}, out / "runs", options.jobs)
+        by_name = {trial.name: config for trial, config in configs.items()}
+        check_runs(by_name, out / "runs", options.jobs)
+        _check_data([RunFolder(out / "runs" / name) for name in by_name], data)
         _run(kind, configs, out, asked, given)
     return None
+
+
+def _check_data(runs: Iterable[RunFolder], data: Data) -> None:
+    """See whether the runs that are finished are of the data of those that are not: all go into one table."""
+    for folder in runs:
+        if folder.summary.is_file():
+            check_data(noted_identity(folder), data, folder.path)
 
 
 def _run(
@@ -113,7 +124,7 @@ def _folder(kind: Study) -> str:
 def _saved(kind: Study, out: Path) -> dict[str, Any]:
     """The options of the study that is to be resumed, each of its type; none where there is no study yet."""
     file = out / _FILE
-    if not os.path.isfile(file):
+    if not os.path.lexists(file):
         return {}
     values = read_config(file)
     lists: Mapping[str, Any] = {

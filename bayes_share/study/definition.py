@@ -12,6 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.inference import Execution, Training
 from bayes_share.run_folder import RunFolder
 
+_MOST_SEEDS = 10_000
+
 
 @runtime_checkable
 class Trial(Protocol):
@@ -118,13 +120,13 @@ class Study:
 
 
 def check_seeds(seeds: int) -> None:
-    """See whether there is a run at all.
+    """See whether there is a run at all, and not more than could ever be made.
 
     Raises:
-        InputError: no seeds.
+        InputError: no seeds, or too many.
     """
-    if seeds < 1:
-        raise InputError(f"the study needs at least 1 seed, not {seeds}")
+    if not 1 <= seeds <= _MOST_SEEDS:
+        raise InputError(f"the study takes from 1 to {_MOST_SEEDS:,} seeds, not {seeds}")
 
 
 def check_once(what: str, values: Sequence[Any]) -> None:
@@ -139,21 +141,23 @@ def check_once(what: str, values: Sequence[Any]) -> None:
         raise InputError(f"the study has {what} {twice[0]} more than once")
 
 
-def check_settings(configs: Mapping[Any, RunConfig]) -> None:
+def check_settings(configs: Mapping[Any, RunConfig]) -> Data:
     """Set the runs of the first seed up, without a step, so that what cannot be is known before any run begins.
 
     Args:
         configs: by trial, all of the same data.
 
+    Returns:
+        The data.
+
     Raises:
         InputError: what a run would say.
     """
-    data: Data | None = None
-    on_cpu = Execution(device="cpu")
+    data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
     for trial, config in configs.items():
         if trial.seed == 0:
-            data = config.load_data() if data is None else data
             try:
                 Training(config.algorithm, config.build(data), data, config.epochs, config.batch_size, 0, on_cpu)
             except InputError as error:
                 raise InputError(f"{trial.name}: {error}") from error
+    return data

@@ -20,7 +20,7 @@ from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, RunError
 from bayes_share.interrupt import InterruptedRun, interruptible
 from bayes_share.run import run
-from bayes_share.run_folder import RunFolder, check_folder
+from bayes_share.run_folder import RunFolder, check_folder, finished_run
 from bayes_share.terminal import printable
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
@@ -81,15 +81,17 @@ def run_all(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, progr
 
 
 def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> None:
-    """See whether all runs can begin or go on, as `run_all` does first.
+    """See whether all runs can begin or go on, or are finished and whole, as `run_all` does first.
 
     Raises:
-        InputError: no jobs, or a folder that is no run or one with other options.
+        InputError: no jobs, a folder that is no run or one with other options, or what `finished_run` refuses.
     """
     if jobs < 1:
         raise InputError(f"a study runs on at least 1 job, not {jobs}")
     for name, config in configs.items():
         check_folder(RunFolder(folder / name), config, resume=True)
+        if RunFolder(folder / name).summary.is_file():
+            finished_run(folder / name)
 
 
 @dataclass

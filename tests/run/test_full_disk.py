@@ -1,5 +1,7 @@
 """A disk that fills up at any moment: exit code 1, one line, nothing half-written, and the run can be gone on with."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,22 @@ def test_a_loss_that_is_no_number_is_one_line_and_never_saved(tmp_path: Path) ->
     content = Checkpoints(out / "checkpoints").load(print)
     assert content is None or content["sums"].isfinite().all()
     assert not (out / "summary.json").exists()
+
+
+def in_shell(words: str, streams: str) -> tuple[int, str]:
+    """The exit code of ``bayes-share WORDS`` with streams as a shell redirects them, and what is left to be seen."""
+    command = f"exec {sys.executable} -m bayes_share {words} {streams}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", ["--help", "fit map --help", "--version"])
+def test_help_that_cannot_be_written_is_one_line(words: str) -> None:
+    full = "bayes-share: the output cannot be written: No space left on device\n"
+    assert in_shell(words, "> /dev/full") == (1, full)
+
+
+def test_closed_streams_stop_nothing(tmp_path: Path) -> None:
+    words = f"fit map --epochs 1 --model mlp1_8 --out {tmp_path / 'run'}"
+    assert in_shell(words, ">&- 2>&- <&-") == (0, "")
+    assert (tmp_path / "run" / "summary.json").exists()

@@ -179,3 +179,30 @@ def test_what_changes_no_number_is_not_compared(tmp_path: Path) -> None:
     made = run(RunConfig(epochs=1, batch_size=400), tmp_path / "run", progress=False)
     made.config.write_text(made.config.read_text().replace("data_dir: data", "data_dir: elsewhere"))
     assert load_run(made.path).step == 3
+
+
+def test_files_of_another_run_are_refused(data: Path, tmp_path: Path) -> None:
+    made = [tmp_path / "0", tmp_path / "1"]
+    files = ["predictions/test.npz", "factors.npz", "predictions/train.npz", "predictions/ood/noise.npz", "metrics.csv"]
+    for out in made:
+        options = ("--ensemble-size", "2", "--seed", out.name, "--data", f"npz:{data}", "--out", out)
+        ended_well(command("fit", *OPTIONS, *options))
+        ended_well(command("evaluate", out, "--ood", "noise", "--ood-images", "5"))
+    ended_well(command("report", made[0], "-o", tmp_path / "page.html"))
+    for file in files:
+        own = (made[0] / file).read_bytes()
+        shutil.copy(made[1] / file, made[0] / file)
+        assert str(made[0] / file) in one_line(command("report", made[0], "-o", tmp_path / "page.html"), 2)
+        (made[0] / file).write_bytes(own)
+    ended_well(command("report", made[0], "-o", tmp_path / "page.html"))
+
+
+def test_a_set_of_other_images_is_not_shown_as_what_was_noted(finished: Path) -> None:
+    for source, count in (("noise", "5"), ("photographs", "7")):
+        ended_well(command("evaluate", finished, "--ood", source, "--ood-images", count))
+    there = finished / "predictions" / "ood"
+    shutil.copy(there / "photographs.npz", there / "noise.npz")
+    for arguments in (["evaluate", finished, "--ood", "noise", "--ood-images", "5"], ["report", finished]):
+        outcome = command(*arguments, *(["-o", finished.parent / "x.html"] if arguments[0] == "report" else []))
+        assert outcome.code == 2
+        assert f"{there / 'noise.npz'} is of 7 images, and sets.json beside it says 5" in outcome.err

@@ -4,6 +4,7 @@ import csv
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,7 +259,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--sizes", "2", "2"], "size 2 more than once"),
         (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
         (["study", "optimizers", "--sizes", "two"], "--sizes takes a whole number, not 'two'"),
-        (["study", "optimizers", "--seeds", "0"], "at least 1 seed, not 0"),
+        (["study", "optimizers", "--seeds", "0"], "from 1 to 10,000 seeds, not 0"),
         (["study", "optimizers", "--jobs", "0"], "at least 1 job, not 0"),
         (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),
         (["study", "optimizers", "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),
@@ -299,3 +300,40 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["methods", "sizes", "seeds", "preset", "jobs", "out", "resume", "data", "model", "epochs", "device"]
     for option in options:
         assert f"--{option}" in text
+
+
+def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    images, data, out = rng.integers(0, 256, (80, 8, 8), dtype=np.uint8), tmp_path / "d.npz", tmp_path / "study"
+    np.savez(data, images=images, labels=np.arange(80) % 2)
+    options = ["--methods", "sgd", "--sizes", "1", "--epochs", "1", "--batch-size", "20", "--jobs", "1"]
+    assert study(*options, "--no-progress", "--data", f"npz:{data}", "--seeds", "1", "--out", out) == 0
+    before = snapshot(out)
+    np.savez(data, images=255 - images, labels=np.arange(80) % 2)
+    capsys.readouterr()
+    assert study("--resume", "--seeds", "2", "--jobs", "1", "--no-progress", "--out", out) == 2
+    assert f"the data npz:{data} are not those that the run in {out / 'runs'}" in capsys.readouterr().err
+    assert snapshot(out) == before
+
+
+def test_a_finished_run_that_is_damaged_is_known_before_others_begin(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(made, out)
+    one, other = (out / "runs" / trial.name for trial in trials(2)[:2])
+    shutil.copy(other / "summary.json", one / "summary.json")
+    assert study("--resume", "--seeds", "3", "--no-progress", "--out", out) == 2
+    assert f"{one / 'summary.json'} is of a run with" in capsys.readouterr().err
+    assert len(list((out / "runs").iterdir())) == len(trials(2))
+
+
+def test_what_is_no_record_of_a_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "study.yaml").mkdir()
+    assert study("--resume", "--no-progress", "--out", tmp_path) == 2
+    assert f"{tmp_path / 'study.yaml'} is a folder, and should be a config" in capsys.readouterr().err
+
+
+def test_seeds_that_could_never_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study("--seeds", "100000000", "--out", tmp_path / "study") == 2
+    assert "the study takes from 1 to 10,000 seeds, not 100000000" in capsys.readouterr().err

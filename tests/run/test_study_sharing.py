@@ -248,7 +248,7 @@ def test_every_combination_is_a_run(levels: tuple[str, ...]) -> None:
         (["--model", "mlp1_20"], "layers-all-seed-0: nothing to share"),
         (["--ensemble-size", "1"], "ensemble_size of the settings that have any must be at least 2, and is 1"),
         (["--share-groups", "1"], "share_groups of the settings that have any must be at least 2, and is 1"),
-        (["--seeds", "0"], "at least 1 seed, not 0"),
+        (["--seeds", "0"], "from 1 to 10,000 seeds, not 0"),
         (["--preset", "digit"], "unknown preset of the study 'digit': did you mean 'digits'?"),
         (["--learning-rate", "0"], "the learning rate must be positive"),
         (["--method", "sgd"], "unknown option --method"),
