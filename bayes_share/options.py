@@ -11,18 +11,23 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_loader
 
 from bayes_share.algorithms import option_fields
 from bayes_share.errors import InputError, unknown
 from bayes_share.values import is_list, option_types, read_value, type_name
+
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+set_loader("text", lambda text: text)  # jsonargparse's own reader takes every text for YAML, with anchors
 
 
 class OptionParser(ArgumentParser):
     """A parser whose complaints are one-line `InputError`s, with the nearest name that exists."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, parser_mode="text", **settings)
+        self._negative_number_matcher = _NEGATIVE  # argparse's own takes -1e3 for an option
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
@@ -35,6 +40,12 @@ class OptionParser(ArgumentParser):
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
         raise InputError(" ".join(message.split())) from ex
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Where argparse would lose the value of --option=--, and read it as none or as an empty list."""
+        if action.option_strings and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected a value, not '--'")
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Where argparse would list the choices alone."""
         if action.choices is not None and value not in action.choices:
@@ -45,7 +56,7 @@ class OptionParser(ArgumentParser):
 
     def _unknown_option(self) -> str | None:
         """The first word that looks like an option and is none; the words are those that were last parsed."""
-        given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _is_number(word)]
+        given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _NEGATIVE.match(word)]
         return next((option for option in given if option not in self._known()), None)
 
 
@@ -60,7 +71,7 @@ class _Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         notes = []
-        if action.type not in (None, str):
+        if action.type not in (None, str) and not isinstance(action, ActionYesNo):
             notes.append(getattr(action.type, "__name__", str(action.type)))
         if action.option_strings and action.default is not argparse.SUPPRESS:
             notes.append("default: %(default)s")
@@ -149,14 +160,6 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
 
     read.__name__ = type_name(hint)
     return str if hint is str else read
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _nearest(option: str, known: list[str]) -> str | None:
