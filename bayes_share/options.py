@@ -41,10 +41,14 @@ class OptionParser(ArgumentParser):
         raise InputError(" ".join(message.split())) from ex
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Where argparse would lose the value of --option=--, and read it as none or as an empty list."""
-        if action.option_strings and arg_strings == ["--"]:
-            raise argparse.ArgumentError(action, "expected a value, not '--'")
+        """Where a path of no characters would be the current folder, and argparse would lose that of --option=--."""
+        if action.option_strings and arg_strings in (["--"], [""]):
+            raise argparse.ArgumentError(action, f"expected a value, not {arg_strings[0]!r}")
         return super()._get_values(action, arg_strings)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """Where jsonargparse would take --option.x for a part of the option."""
+        return argparse.ArgumentParser._parse_optional(self, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Where argparse would list the choices alone."""
@@ -96,7 +100,7 @@ def add_option(container: Any, name: str, hint: Any, default: Any, text: str, **
         return
     metavar = "LIST" if is_list(hint) else name.rpartition("_")[2].upper()
     container.add_argument(
-        option, **{"type": _reader(hint), "metavar": metavar, "default": shown, "help": text, **settings}
+        option, **{"type": reader(hint), "metavar": metavar, "default": shown, "help": text, **settings}
     )
 
 
@@ -124,6 +128,19 @@ def add_options(
             add_option(group, name, types[name], defaults[name], helps[name])
 
 
+def reader(hint: Any) -> Callable[[Any], Any]:
+    """A function that argparse takes for a type: `read_value`, with the name of the type for the help."""
+
+    def read(given: Any) -> Any:
+        try:
+            return read_value(hint, given)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    read.__name__ = type_name(hint)
+    return str if hint is str else read
+
+
 def first_line(kind: type) -> str:
     """What a class is, in the first line of its docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
@@ -141,25 +158,18 @@ def first_look(words: Sequence[str], *options: str) -> argparse.Namespace:
     Args:
         words: of the command line.
         options: by their names on it.
+
+    Raises:
+        InputError: ``--resume`` is given a value.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in options:
         parser.add_argument(option, nargs="?")
     parser.add_argument("--resume", action="store_true")
-    return parser.parse_known_args(words)[0]
-
-
-def _reader(hint: Any) -> Callable[[Any], Any]:
-    """A function that argparse takes for a type."""
-
-    def read(given: Any) -> Any:
-        try:
-            return read_value(hint, given)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    read.__name__ = type_name(hint)
-    return str if hint is str else read
+    try:
+        return parser.parse_known_args(words)[0]
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error.argument_name}: {error.message}") from error
 
 
 def _nearest(option: str, known: list[str]) -> str | None:
