@@ -253,7 +253,7 @@ def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[s
     Raises:
         InputError: no algorithm, an option that does not exist, or a value of the wrong type.
     """
-    if "algorithm" not in values:
+    if values.get("algorithm") is None:
         raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
     name, of = str(values["algorithm"]), values.get("of")
     inner = inner_name(name, None if of is None else str(of))

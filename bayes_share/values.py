@@ -182,9 +182,12 @@ def _matched(choice: Any, value: Any) -> Any:
         return tuple(_matched(get_args(choice)[0], one) for one in value)
     if get_origin(choice) is Literal and isinstance(value, str) and value in get_args(choice):
         return value
-    if choice is float and type(value) is int and abs(value) < 2**63:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (value != value or (isinstance(value, int) and abs(value) >= 2**63)):
+        raise TypeError
+    if choice is float and is_number:
         return float(value)
-    if type(value) is not choice or value != value or (choice is int and abs(value) >= 2**63):
+    if type(value) is not choice:
         raise TypeError
     return value
 

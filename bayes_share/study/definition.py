@@ -12,6 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.inference import Execution, Training
 from bayes_share.run_folder import RunFolder
 
+_MOST_SEEDS = 10_000
+
 
 @runtime_checkable
 class Trial(Protocol):
@@ -121,10 +123,12 @@ def check_seeds(seeds: int) -> None:
     """See whether there is a run at all.
 
     Raises:
-        InputError: no seeds.
+        InputError: no seeds, or so many that their runs could not even be listed.
     """
     if seeds < 1:
         raise InputError(f"the study needs at least 1 seed, not {seeds}")
+    if seeds > _MOST_SEEDS:
+        raise InputError(f"a study has at most {_MOST_SEEDS:,} seeds, not {seeds:,}")
 
 
 def check_once(what: str, values: Sequence[Any]) -> None:

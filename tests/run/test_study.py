@@ -259,6 +259,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
         (["study", "optimizers", "--sizes", "two"], "--sizes takes a whole number, not 'two'"),
         (["study", "optimizers", "--seeds", "0"], "at least 1 seed, not 0"),
+        (["study", "optimizers", "--seeds", "99999999999"], "at most 10,000 seeds, not 99,999,999,999"),
         (["study", "optimizers", "--jobs", "0"], "at least 1 job, not 0"),
         (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),
         (["study", "optimizers", "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from driver import SMALL
 
@@ -24,6 +25,7 @@ RIGHT: list[tuple[Any, Any, Any]] = [
     (int, "-3", -3),
     (float, 3, 3.0),
     (float, "1e-3", 0.001),
+    (float, np.float64(0.5), 0.5),
     (float, ".5", 0.5),
     (float, "+.5", 0.5),
     (float, "1E3", 1000.0),
@@ -74,6 +76,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (Literal["sgd", "adam"], "sdg", "takes 'sgd' or 'adam', not 'sdg'"),
     (Literal["sgd", "adam"] | None, 1, "takes 'sgd', 'adam' or null, not 1"),
     (tuple[int, ...], "8", "takes a list in brackets, such as [1, 2], not '8'"),
+    (tuple[int, ...], np.array([8, 9]), "takes a list in brackets, such as [1, 2], not a ndarray"),
     (tuple[int, ...], [8.5], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[int, ...], [2**70], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[float, ...], ["&a [*a]"], "takes a list in brackets"),
@@ -126,6 +129,8 @@ ODD = {
     "an option of another algorithm": "algorithm: map\nhess_init: 0.1\n",
     "a list for the algorithm": "algorithm: [map]\n",
     "an inner algorithm that runs one": "algorithm: deep-ensemble\nof: deep-ensemble\n",
+    "an inner algorithm without a name": "algorithm: deep-ensemble\nof: ''\n",
+    "null for the algorithm": "algorithm: null\n",
     "a value that cannot be": "algorithm: map\nensemble_size: 0\n",
     "two documents": "algorithm: map\n---\nseed: 1\n",
     "a byte that is no text": "algorithm: map\nseed: \x00\n",
