@@ -31,13 +31,15 @@ class OptionParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
-        if isinstance(ex, argparse.ArgumentError) and ex.argument_name is not None:
-            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
-            raise InputError(f"{ex.argument_name}{' ' if is_of_reader else ': '}{ex.message}") from ex
-        if ex is None and (option := self._unknown_option()) is not None:
-            near = _nearest(option.lstrip("-"), [name.lstrip("-") for name in self._known()])
+        name = ex.argument_name if isinstance(ex, argparse.ArgumentError) else None
+        is_of_option = name is not None and name.startswith("-")
+        if not is_of_option and (option := self._unknown_option()) is not None:
+            near = _nearest(option.lstrip("-"), [known.lstrip("-") for known in self._known()])
             hint = f"did you mean --{near}? " if near else ""
-            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
+            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all") from ex
+        if isinstance(ex, argparse.ArgumentError) and name is not None:
+            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
+            raise InputError(f"{name}{' ' if is_of_reader else ': '}{ex.message}") from ex
         raise InputError(" ".join(message.split())) from ex
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
