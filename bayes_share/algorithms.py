@@ -36,7 +36,7 @@ def inner_name(name: str, given: str | None) -> str | None:
     """
     if not has_inner(algorithm_type(name)):
         return None
-    inner = given or "map"
+    inner = "map" if given is None else given
     if has_inner(algorithm_type(inner)):
         raise InputError(f"{name} cannot run {inner}, which runs an algorithm itself")
     return inner

@@ -30,7 +30,7 @@ from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.members import ensemble
-from bayes_share.values import load_yaml, option_types, read_values
+from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
 _LARGEST = 2**20  # bytes of a config
 
@@ -212,7 +212,7 @@ class RunConfig:
             InputError: an option is a function, which no file can hold.
         """
         try:
-            return yaml.safe_dump(self.to_flat(), sort_keys=False)
+            return dump_yaml(self.to_flat())
         except yaml.representer.RepresenterError as error:
             raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
 
@@ -253,7 +253,7 @@ def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[s
     Raises:
         InputError: no algorithm, an option that does not exist, or a value of the wrong type.
     """
-    if "algorithm" not in values:
+    if values.get("algorithm") is None:
         raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
     name, of = str(values["algorithm"]), values.get("of")
     inner = inner_name(name, None if of is None else str(of))
@@ -273,7 +273,10 @@ def read_config(path: Path) -> dict[str, Any]:
         values = load_yaml(text)
     if not isinstance(values, dict):
         raise InputError(f"config {path} must have a line 'option: value' for each option")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    if len(named) < len(values):
+        raise InputError(f"config {path} has an option twice, spelt with - and with _")
+    return named
 
 
 def read_run_config(path: Path) -> RunConfig:

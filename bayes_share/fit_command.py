@@ -6,13 +6,13 @@ from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bayes_share.algorithms import algorithm_type, inner_name, run_defaults
 from bayes_share.config import RunConfig, read_config, read_options
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, Execution
-from bayes_share.options import OptionParser, add_option, add_options, first_line, first_look, listing
+from bayes_share.options import OptionParser, add_option, add_options, first_line, first_look, listing, reader
 from bayes_share.presets import SUMMARIES, preset
 from bayes_share.run import run as make_run
 from bayes_share.terminal import printable, show
@@ -57,14 +57,16 @@ def parser(words: Sequence[str]) -> OptionParser:
     Raises:
         InputError: an unknown algorithm or preset, or a config that cannot be used.
     """
-    if not words or words[0] in ("-h", "--help"):
+    named = None if not words or words[0].startswith("-") else words[0]
+    first = first_look(words, "--config", "--preset", "--of", "--out")
+    if first.out == "":
+        _check_out(first.out)
+    beginning = _beginning(first, named)
+    if named is None and not beginning.options and (not words or {"-h", "--help"} & set(words)):
         algorithms = listing({name: first_line(kind) for name, kind in ALGORITHMS.items()})
         return OptionParser(
             usage=_USAGE, description=_OVERVIEW.format(algorithms=algorithms, presets=listing(SUMMARIES))
         )
-    named = None if words[0].startswith("-") else words[0]
-    first = first_look(words, "--config", "--preset", "--of", "--out")
-    beginning = _beginning(first, named)
     algorithm = _algorithm(named, first, beginning)
     inner = inner_name(algorithm, first.of or beginning.options.get("of"))
     made = _parser(algorithm, inner)
@@ -84,13 +86,17 @@ def run(options: Namespace) -> None:
     if "out" not in given:
         return parser([]).print_help()
     out, resume, progress = (given.pop(name) for name in ("out", "resume", "progress"))
-    if not out:
-        raise InputError("where to? --out RUN names the folder of the run")
+    _check_out(out)
     for name in ("config", "preset"):
         given.pop(name)
     make_run(RunConfig.from_flat(given), Path(out), resume, progress)
     show(f"run in {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
     return None
+
+
+def _check_out(out: str | None) -> None:
+    if not out:
+        raise InputError("where to? --out RUN names the folder of the run")
 
 
 def _beginning(first: Namespace, named: str | None) -> _Beginning:
@@ -99,7 +105,7 @@ def _beginning(first: Namespace, named: str | None) -> _Beginning:
     if first.preset is not None:
         return _Beginning(read_options(preset(first.preset)), f"preset {first.preset}")
     saved = Path(first.out) / "config.yaml" if first.resume and first.out else None
-    file = first.config or (saved if saved is not None and os.path.isfile(saved) else None)
+    file = saved if first.config is None and saved is not None and os.path.isfile(saved) else first.config
     if file is None:
         return _Beginning()
     values = read_config(Path(file))
@@ -111,11 +117,15 @@ def _beginning(first: Namespace, named: str | None) -> _Beginning:
 def _algorithm(named: str | None, first: Namespace, beginning: _Beginning) -> str:
     saved = beginning.options.get("algorithm")
     if named is None and saved is None:
-        if first.resume and first.out:
+        if first.resume:
+            _check_out(first.out)
             raise InputError(f"there is no run in {first.out} to go on with; name an algorithm to begin one")
-        raise InputError("which algorithm? 'bayes-share fit --help' lists them; or give a --config or --preset")
+        raise InputError(
+            "which algorithm? Its name comes first, before all options, and 'bayes-share fit --help' lists them; "
+            "or give a --config or --preset"
+        )
     if named is None or saved in (None, named):
-        return str(named or saved)
+        return str(saved if named is None else named)
     if first.resume and first.config is None and first.preset is None:
         raise InputError(f"{first.out} is a run with algorithm {saved}, which cannot be resumed with {named}")
     algorithm_type(named)
@@ -128,7 +138,7 @@ def _parser(algorithm: str, inner: str | None) -> OptionParser:
     kind = algorithm_type(algorithm)
     prog = f"bayes-share fit {algorithm}"
     made = OptionParser(prog=prog, usage=f"{prog} --out RUN [OPTIONS]", description=first_line(kind))
-    made.add_argument("algorithm", nargs="?", type=str, help=SUPPRESS)
+    made.add_argument("algorithm", nargs="?", type=reader(Literal[algorithm]), help=SUPPRESS)
     made.set_defaults(algorithm=algorithm)
     own = made.add_argument_group("the run")
     add_option(own, "out", str, None, "folder of the run; must not exist yet")

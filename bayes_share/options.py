@@ -11,34 +11,51 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_loader
 
 from bayes_share.algorithms import option_fields
 from bayes_share.errors import InputError, unknown
 from bayes_share.terminal import show
 from bayes_share.values import is_list, option_types, read_value, type_name
 
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+set_loader("text", lambda text: text)  # jsonargparse's own reader takes every text for YAML, with anchors
+
 
 class OptionParser(ArgumentParser):
     """A parser whose complaints are one-line `InputError`s, with the nearest name that exists."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **settings)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, parser_mode="text", **settings)
+        self._negative_number_matcher = _NEGATIVE  # argparse's own takes -1e3 for an option
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
-        if isinstance(ex, argparse.ArgumentError) and ex.argument_name is not None:
-            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
-            raise InputError(f"{ex.argument_name}{' ' if is_of_reader else ': '}{ex.message}") from ex
-        if ex is None and (option := self._unknown_option()) is not None:
-            near = _nearest(option.lstrip("-"), [name.lstrip("-") for name in self._known()])
+        name = ex.argument_name if isinstance(ex, argparse.ArgumentError) else None
+        is_of_option = name is not None and name.startswith("-")
+        if not is_of_option and (option := self._unknown_option()) is not None:
+            near = _nearest(option.lstrip("-"), [known.lstrip("-") for known in self._known()])
             hint = f"did you mean --{near}? " if near else ""
-            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all")
+            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all") from ex
+        if isinstance(ex, argparse.ArgumentError) and name is not None:
+            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
+            raise InputError(f"{name}{' ' if is_of_reader else ': '}{ex.message}") from ex
         raise InputError(" ".join(message.split())) from ex
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Help and the version, which argparse would lose without a word where they cannot be written."""
         show(message.rstrip("\n"))
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Where a path of no characters would be the current folder, and argparse would lose that of --option=--."""
+        if action.option_strings and arg_strings in (["--"], [""]):
+            raise argparse.ArgumentError(action, f"expected a value, not {arg_strings[0]!r}")
+        return super()._get_values(action, arg_strings)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        """Where jsonargparse would take --option.x for a part of the option."""
+        return argparse.ArgumentParser._parse_optional(self, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Where argparse would list the choices alone."""
@@ -50,7 +67,7 @@ class OptionParser(ArgumentParser):
 
     def _unknown_option(self) -> str | None:
         """The first word that looks like an option and is none; the words are those that were last parsed."""
-        given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _is_number(word)]
+        given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _NEGATIVE.match(word)]
         return next((option for option in given if option not in self._known()), None)
 
 
@@ -65,7 +82,7 @@ class _Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         notes = []
-        if action.type not in (None, str):
+        if action.type not in (None, str) and not isinstance(action, ActionYesNo):
             notes.append(getattr(action.type, "__name__", str(action.type)))
         if action.option_strings and action.default is not argparse.SUPPRESS:
             notes.append("default: %(default)s")
@@ -90,7 +107,7 @@ def add_option(container: Any, name: str, hint: Any, default: Any, text: str, **
         return
     metavar = "LIST" if is_list(hint) else name.rpartition("_")[2].upper()
     container.add_argument(
-        option, **{"type": _reader(hint), "metavar": metavar, "default": shown, "help": text, **settings}
+        option, **{"type": reader(hint), "metavar": metavar, "default": shown, "help": text, **settings}
     )
 
 
@@ -118,6 +135,19 @@ def add_options(
             add_option(group, name, types[name], defaults[name], helps[name])
 
 
+def reader(hint: Any) -> Callable[[Any], Any]:
+    """A function that argparse takes for a type: `read_value`, with the name of the type for the help."""
+
+    def read(given: Any) -> Any:
+        try:
+            return read_value(hint, given)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    read.__name__ = type_name(hint)
+    return str if hint is str else read
+
+
 def first_line(kind: type) -> str:
     """What a class is, in the first line of its docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
@@ -135,33 +165,18 @@ def first_look(words: Sequence[str], *options: str) -> argparse.Namespace:
     Args:
         words: of the command line.
         options: by their names on it.
+
+    Raises:
+        InputError: ``--resume`` is given a value.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in options:
         parser.add_argument(option, nargs="?")
     parser.add_argument("--resume", action="store_true")
-    return parser.parse_known_args(words)[0]
-
-
-def _reader(hint: Any) -> Callable[[Any], Any]:
-    """A function that argparse takes for a type."""
-
-    def read(given: Any) -> Any:
-        try:
-            return read_value(hint, given)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    read.__name__ = type_name(hint)
-    return str if hint is str else read
-
-
-def _is_number(word: str) -> bool:
     try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+        return parser.parse_known_args(words)[0]
+    except argparse.ArgumentError as error:
+        raise InputError(f"{error.argument_name}: {error.message}") from error
 
 
 def _nearest(option: str, known: list[str]) -> str | None:

@@ -3,12 +3,10 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, set_loader
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.terminal import printable
@@ -27,9 +25,29 @@ _WORDS: Mapping[Any, str] = {
 _UNIONS = (Union, UnionType)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values, lists and mappings: no anchors, of which a short text makes a huge value, and no name twice."""
+_RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # by the first character, as PyYAML has them
+for _kind, _firsts, _pattern in (
+    ("null", ["~", "n", "N", ""], r"~|null|Null|NULL|"),
+    ("bool", list("tTfF"), r"true|True|TRUE|false|False|FALSE"),
+    ("int", list("-+0123456789"), r"[-+]?(0|[1-9][0-9]*)"),
+    (
+        "float",
+        list("-+.0123456789"),
+        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+    ),
+):
+    for _first in _firsts:
+        _RESOLVERS.setdefault(_first, []).append((f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z")))
 
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, lists and mappings: no anchors, of which a short text makes a huge value, and no name twice.
+
+    What a plain word stands for is as in YAML 1.2. In 1.1, which PyYAML has, 1e-3 and no are text and false, and 010
+    and 1:30 are 8 and 90.
+    """
+
+    yaml_implicit_resolvers = _RESOLVERS
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -50,8 +68,10 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-# YAML 1.1 takes 1e-3 for text, since it has no point.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would not take for text."""
+
+    yaml_implicit_resolvers = _RESOLVERS
 
 
 def load_yaml(text: str) -> Any:
@@ -66,7 +86,16 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-set_loader("bayes-share", load_yaml, (Exception,))
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    r"""A text that `load_yaml` reads as these values.
+
+    Raises:
+        YAMLError: a value is neither plain nor a list of such.
+
+    >>> dump_yaml({"rate": 0.5, "folder": "1e3"})
+    "rate: 0.5\nfolder: '1e3'\n"
+    """
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
 def read_value(hint: Any, given: Any) -> Any:
@@ -86,17 +115,22 @@ def read_value(hint: Any, given: Any) -> Any:
     ...
     bayes_share.errors.InputError: takes a whole number, not 'many'
     """
+    is_text = isinstance(given, str)
     refused = InputError(f"takes {_in_words(hint)}, not {_shown(given)}")
-    # A parser takes None for "not given".
-    if (given is None and NoneType not in _choices(hint)) or (isinstance(given, str) and len(given) > _LONGEST):
+    if is_text and len(given) > _LONGEST:
         raise refused
     try:
-        value = _parser(hint).parse_object({"value": given}).value
-    except Exception as error:  # of any type: what is right follows from the hint
-        raise refused from error
-    if not all(map(_is_usual, value if isinstance(value, tuple) else [value])):
-        raise refused
-    return value
+        loaded = load_yaml(given) if is_text and given.strip() else given
+    except Exception:  # of any type: it is text and nothing else
+        loaded = given
+    candidates = [given] if isinstance(loaded, str) else [loaded, given]
+    for value in candidates:
+        for choice in _choices(hint):
+            try:
+                return _matched(choice, value)
+            except TypeError:
+                continue
+    raise refused
 
 
 def read_values(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
@@ -138,11 +172,24 @@ def type_name(hint: Any) -> str:
     return _in_words(hint).partition(", such as")[0]
 
 
-@cache
-def _parser(hint: Any) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, parser_mode="bayes-share")
-    parser.add_argument("--value", type=hint)
-    return parser
+def _matched(choice: Any, value: Any) -> Any:
+    """A value as one type of a hint has it.
+
+    Raises:
+        TypeError: it is of another type, or a number that is none or does not fit into the 64 bits that torch has.
+    """
+    if get_origin(choice) is tuple and isinstance(value, list | tuple):
+        return tuple(_matched(get_args(choice)[0], one) for one in value)
+    if get_origin(choice) is Literal and isinstance(value, str) and value in get_args(choice):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (value != value or (isinstance(value, int) and abs(value) >= 2**63)):
+        raise TypeError
+    if choice is float and is_number:
+        return float(value)
+    if type(value) is not choice:
+        raise TypeError
+    return value
 
 
 def _without_functions(hint: Any) -> Any:
@@ -161,11 +208,6 @@ def _in_words(hint: Any) -> str:
         words += map(repr, get_args(choice)) if is_literal else [_WORDS[get_origin(choice) or choice]]
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def _is_usual(value: Any) -> bool:
-    """Whether a number is one, and fits into the 64 bits that torch has for it."""
-    return value == value and not (isinstance(value, int) and abs(value) >= 2**63)
 
 
 def _shown(given: Any) -> str:

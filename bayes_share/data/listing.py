@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bayes_share.data.parts import by_part, check_parts, part_of
+from bayes_share.data.parts import by_part, check_classes, check_parts, part_of
 from bayes_share.errors import InputError
 from bayes_share.terminal import listed, printable
 
@@ -85,6 +85,7 @@ def list_images(folder: Path) -> Listing:
     inside = walk.folders_in(folder)
     roots = by_part(inside, where)
     if not roots:
+        check_classes(inside, where)
         return Listing({"train": walk.part(folder, inside)}, walk.skipped)
     others = [path for path in inside if path not in roots.values()]
     with_images = [path for path in others if any(True for _ in walk.images_below(path))]
@@ -94,9 +95,10 @@ def list_images(folder: Path) -> Listing:
             f"{where}: {names} are parts of a data set, but {beside} beside them have images too; "
             f"keep either parts or classes in it"
         )
-    walk.skipped["folder without images"] += len(others)
+    if others:
+        walk.skipped["folder without images"] += len(others)
     check_parts(roots, where)
-    return Listing({part: walk.part(root, walk.folders_in(root)) for part, root in roots.items()}, +walk.skipped)
+    return Listing({part: walk.part(root, walk.folders_in(root)) for part, root in roots.items()}, walk.skipped)
 
 
 class _Walk:

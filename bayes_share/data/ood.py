@@ -21,7 +21,7 @@ from bayes_share.terminal import printable
 _NUM_NOISE = 10_000
 _NAMED = re.compile(r"(?P<name>[^=:]+)=(?P<source>.+)")
 _ITSELF = 0.5  # a set of which more images than this share are the data set's own is the data set, whatever its name
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file too
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class OODName:
                 raise _unknown(source)
             raise InputError(
                 f"{printable(text)}: {name!r} cannot name a set: take letters, digits, dots and dashes, "
-                f"as in my-set={printable(source)}"
+                f"as in my-set={printable(source)}, and at most 100 of them"
             )
         return cls(name, source)
 

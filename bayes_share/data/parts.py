@@ -1,6 +1,7 @@
 """The parts of a data set by the names that they usually have on disk."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -48,6 +49,21 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
         names = ", ".join(path.name for path in found.values())
         raise InputError(f"{where}: two of {names} are the same by a link, so that images would be in both parts")
     return {part: found[part] for part in PARTS if part in found}
+
+
+def check_classes(folders: Iterable[Path], where: str) -> None:
+    """Raise an InputError where folders are called nearly as parts are, such as ``seg_train`` and ``seg_test``.
+
+    A class may be called ``train_station``, so only folders with other folders in them are looked at.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder.name):
+            if (part := part_of(word)) and any(path.is_dir() for path in folder.iterdir()):
+                found[part] = folder
+    if {"train", "test"} <= found.keys():
+        names = listed(found[part].name for part in ("train", "test"))
+        raise InputError(f"{where}: {names} seem to be parts of a data set, and no classes; call them train and test")
 
 
 def check_parts(found: Mapping[str, Path], where: str, ending: str = "") -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bayes_share.config import RunConfig, read_config
 from bayes_share.data import Data
 from bayes_share.data.load import short_name
@@ -22,7 +20,7 @@ from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.runner import check_runs, run_all
 from bayes_share.study.studies import STUDIES
 from bayes_share.terminal import printable, show
-from bayes_share.values import option_types, read_values
+from bayes_share.values import dump_yaml, option_types, read_values
 
 _OVERVIEW = """Many independent runs in one folder, with tables over seeds and pictures.
 
@@ -94,7 +92,7 @@ def _run(
     kind: Study, configs: Mapping[Any, RunConfig], out: Path, asked: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-    write_atomically(out / _FILE, yaml.safe_dump(plain, sort_keys=False).encode())
+    write_atomically(out / _FILE, dump_yaml(plain).encode())
     runs, by_name = out / "runs", {trial.name: config for trial, config in configs.items()}
     if options["ray"] is None:
         failed = run_all(by_name, runs, options["jobs"], options["progress"])

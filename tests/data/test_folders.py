@@ -201,6 +201,8 @@ def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> N
         (("train", "test", "extra"), "train, test are parts of a data set, but extra beside them have images too"),
         (("train", "car"), "train are parts of a data set, but car beside them have images too"),
         (("train", "val"), "it has train, val, but needs both train and test"),
+        (("seg_train", "seg_test"), "seg_train, seg_test seem to be parts of a data set, and no classes"),
+        (("TrainImages", "TestImages"), "TrainImages, TestImages seem to be parts of a data set, and no classes"),
         (("Testing",), "it has Testing, but needs both train and test"),
     ],
 )
@@ -210,6 +212,17 @@ def test_parts_that_can_be_understood_in_two_ways_are_refused(
     for name in names:
         pets(tmp_path / name)
     assert words in refused(tmp_path)
+
+
+def test_classes_may_be_called_nearly_as_parts_are(tmp_path: Path) -> None:
+    pets(tmp_path, classes=("train_station", "test_tube"))
+    assert loaded(tmp_path).class_names == ("test_tube", "train_station")
+
+
+def test_nothing_is_said_of_no_folders(tmp_path: Path) -> None:
+    pets(tmp_path / "train")
+    (tmp_path / "test").mkdir()
+    assert "skipped" not in refused(tmp_path)
 
 
 def test_parts_within_classes_are_refused(tmp_path: Path) -> None:

@@ -94,3 +94,13 @@ def test_the_options_of_other_commands_have_text(command: str, capsys: pytest.Ca
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"bayes-share \d+\.\d+\S*\n", shown(["--version"], capsys))
+
+
+@pytest.mark.parametrize("words", [["fit"], ["fit", "--help"], ["fit", "--out", "run", "--help"], ["fit", "-h", "map"]])
+def test_help_without_an_algorithm_lists_them(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "algorithms:\n  map " in shown(words, capsys)
+
+
+@pytest.mark.parametrize("command", [["fit", "map"], ["study", "optimizers"], ["study", "sharing"], ["evaluate"]])
+def test_help_has_no_names_of_functions(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert not re.search(r"\(_|<function|(?<!--)\b_[a-z]", shown([*command, "--help"], capsys))

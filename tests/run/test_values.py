@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from driver import SMALL
 
@@ -24,7 +25,10 @@ RIGHT: list[tuple[Any, Any, Any]] = [
     (int, "-3", -3),
     (float, 3, 3.0),
     (float, "1e-3", 0.001),
+    (float, np.float64(0.5), 0.5),
     (float, ".5", 0.5),
+    (float, "+.5", 0.5),
+    (float, "1E3", 1000.0),
     (float, ".inf", float("inf")),
     (bool, True, True),
     (bool, "false", False),
@@ -34,6 +38,8 @@ RIGHT: list[tuple[Any, Any, Any]] = [
     (str | None, "null", None),
     (int | None, None, None),
     (Literal["none", "all"], "none", "none"),
+    (Literal["no", "yes"] | None, "no", "no"),
+    (str | None, "3", "3"),
     (tuple[int, ...], [8, 9], (8, 9)),
     (tuple[int, ...], "[8, 9]", (8, 9)),
     (tuple[float, ...] | None, (1, 0.5), (1.0, 0.5)),
@@ -43,6 +49,12 @@ WRONG: list[tuple[Any, Any, str]] = [
     (int, True, "takes a whole number, not true"),
     (int, None, "takes a whole number, not null"),
     (int, "", "takes a whole number, not ''"),
+    (int, "010", "takes a whole number, not '010'"),
+    (int, "1:30", "takes a whole number, not '1:30'"),
+    (int, "1_000", "takes a whole number, not '1_000'"),
+    (float, "1:30.5", "takes a number, not '1:30.5'"),
+    (tuple[int, ...], "[010]", "takes a list in brackets"),
+    (tuple[int, ...], "!!set {1}", "takes a list in brackets"),
     (int, datetime.date(2020, 1, 1), "takes a whole number, not a date"),
     (int, 10**400, "takes a whole number, not a number of more than 64 bits"),
     (int, 2**63, "takes a whole number, not a number of more than 64 bits"),
@@ -64,6 +76,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (Literal["sgd", "adam"], "sdg", "takes 'sgd' or 'adam', not 'sdg'"),
     (Literal["sgd", "adam"] | None, 1, "takes 'sgd', 'adam' or null, not 1"),
     (tuple[int, ...], "8", "takes a list in brackets, such as [1, 2], not '8'"),
+    (tuple[int, ...], np.array([8, 9]), "takes a list in brackets, such as [1, 2], not a ndarray"),
     (tuple[int, ...], [8.5], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[int, ...], [2**70], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[float, ...], ["&a [*a]"], "takes a list in brackets"),
@@ -98,6 +111,10 @@ ODD = {
     "deep nesting": f"algorithm: map\nhold_out: {'[' * 5000}\n",
     "deep nesting that ends": f"algorithm: map\nhold_out: {'[' * 5000}{']' * 5000}\n",
     "a name twice": "algorithm: map\nseed: 1\nseed: 2\n",
+    "a name twice, spelt in two ways": "algorithm: map\ndata-dir: a\ndata_dir: b\n",
+    "a merge": "algorithm: map\n<<: {seed: 3}\n",
+    "an octal number": "algorithm: map\nseed: 010\n",
+    "a number in base 60": "algorithm: map\nseed: 1:30\n",
     "a list as a name": "algorithm: map\n? [1, 2]\n: 3\n",
     "a number as a name": "algorithm: map\n3: 3\n",
     "a number of 400 digits": f"algorithm: map\nseed: {'9' * 400}\n",
@@ -112,6 +129,8 @@ ODD = {
     "an option of another algorithm": "algorithm: map\nhess_init: 0.1\n",
     "a list for the algorithm": "algorithm: [map]\n",
     "an inner algorithm that runs one": "algorithm: deep-ensemble\nof: deep-ensemble\n",
+    "an inner algorithm without a name": "algorithm: deep-ensemble\nof: ''\n",
+    "null for the algorithm": "algorithm: null\n",
     "a value that cannot be": "algorithm: map\nensemble_size: 0\n",
     "two documents": "algorithm: map\n---\nseed: 1\n",
     "a byte that is no text": "algorithm: map\nseed: \x00\n",
@@ -161,12 +180,34 @@ def test_every_reader_of_a_config_says_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-def test_a_short_config_takes_little_memory(tmp_path: Path) -> None:
+def test_a_short_text_takes_little_memory(tmp_path: Path) -> None:
+    bomb = f"{{{', '.join(BOMB.splitlines())}}}"
     (tmp_path / "bomb.yaml").write_text(ODD["an alias bomb"])
-    code = f"from bayes_share.cli import main; main(['fit', '--config', {str(tmp_path / 'bomb.yaml')!r}, '--out', 'x'])"
+    (tmp_path / "quoted.yaml").write_text(f"algorithm: map\nseed: '{bomb}'\n")
+    commands = [
+        ["fit", "--config", "bomb.yaml", "--out", "x"],
+        ["fit", "--config", "quoted.yaml", "--out", "x"],
+        ["fit", "map", "--seed", bomb, "--out", "x"],
+        ["fit", "map", "--norm", bomb, "--out", "x"],
+        ["fit", "map", "--out", bomb],
+        ["evaluate", bomb],
+        ["report", "nowhere", "--title", bomb],
+        ["study", "optimizers", "--sizes", bomb],
+    ]
+    code = f"from bayes_share.cli import main; print([main(words) for words in {commands}])"
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stderr=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert done.stdout == f"{[2] * len(commands)}\n".encode()
     assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 1_500_000  # kB
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "+1e-5", "010", "1:30", "yes", "null", "", "=", "<<", "\udcff", "a\0\nb", "2020-01-01"]
+)
+def test_a_config_holds_any_text(text: str, tmp_path: Path) -> None:
+    config = RunConfig(data_dir=text)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_run_config(tmp_path / "config.yaml") == config
 
 
 def test_a_config_on_the_command_line_is_what_a_file_is(tmp_path: Path) -> None:
