@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -65,6 +65,31 @@ def left_beside(path: Path) -> str | None:
     """
     match = _BESIDE.fullmatch(path.name)
     return match["name"] if match else None
+
+
+def remove_left_beside(folder: Path, is_own: Callable[[str], bool]) -> None:
+    """Remove what killed processes left half written in a folder in which no other process is at work.
+
+    Args:
+        folder: where it lies.
+        is_own: whether a file of this name is written by whoever is at work there; the others are left alone.
+    """
+    for file in folder.glob(".*.tmp"):
+        if is_own(left_beside(file) or ""):
+            with suppress(OSError):
+                file.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, where there is one.
+
+    Raises:
+        RunError: it cannot be removed, such as a folder in its place.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{path} is in the way and cannot be removed: {error.strerror or error}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from bayes_share.evaluation.predictions import (
     write_predictions,
 )
 from bayes_share.evaluation.sets import SetInfo, note_set
+from bayes_share.files import remove
 from bayes_share.inference import Training
 from bayes_share.interrupt import InterruptedRun, terminable
 from bayes_share.lock import in_turn
@@ -130,7 +131,7 @@ def _predict(folder: RunFolder, probes: Probes) -> None:
             say(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
-            path.unlink(missing_ok=True)  # what is noted of it must not come to be said of others
+            remove(path)  # what is noted of it must not come to be said of others
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
             note_set(path.parent, found.name, info)
     if corruptions:
@@ -235,7 +236,7 @@ def _predict_corruptions(
         predicted = Outputs(training.predict(split, config.num_samples), likelihood=likelihood)
         mixture = predicted.mixture_logits.float()[None, None]
         path = folder.predictions(f"corruptions/{kind}-{severity}")
-        path.unlink(missing_ok=True)
+        remove(path)
         write_predictions(path, Predictions(mixture, split.labels, likelihood=likelihood, stamp=stamp))
         note_set(path.parent, path.stem, replace(info, source=source, stamp=stamps[source]))
 

@@ -5,7 +5,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from bayes_share.arrays import read_stamp
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
-from bayes_share.files import left_beside
+from bayes_share.files import left_beside, remove_left_beside
 from bayes_share.identity import Identity, check_options, difference, lasting_options
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.history import check_history
@@ -224,10 +224,7 @@ def remove_leftovers(folder: RunFolder) -> None:
     """Remove what a process that was killed left half written, in a folder in which no other process is at work."""
     predictions = folder.path / "predictions"
     for part in (folder.path, folder.checkpoints.folder, predictions, predictions / "ood", predictions / "corruptions"):
-        for file in part.glob(".*.tmp"):
-            if _is_left(file):
-                with suppress(OSError):
-                    file.unlink()
+        remove_left_beside(part, lambda name: _WRITTEN.fullmatch(name) is not None)
 
 
 def _is_left(file: Path) -> bool:

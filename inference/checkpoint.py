@@ -48,7 +48,8 @@ class Checkpoints:
         before = [other for other in self._latest_first() if other != path]
         kept = [other for other in before if _whole(other) is not None][: self.keep - 1]
         for old in set(before).difference(kept):
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # one that stays, as a folder in its place would, is known for damaged
+                old.unlink()
 
     def load(self, report: Callable[[str], None]) -> dict[str, Any] | None:
         """The content of the latest checkpoint that is whole, on the CPU; None where there is none.

@@ -10,7 +10,7 @@ from bayes_share.config import RunConfig, read_config
 from bayes_share.data import Data
 from bayes_share.data.load import short_name
 from bayes_share.errors import RunError, unknown
-from bayes_share.files import write_atomically
+from bayes_share.files import remove_left_beside, write_atomically
 from bayes_share.identity import check_data
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_option, add_options, first_look, listing
@@ -31,6 +31,7 @@ studies:
 
 _SHOWN_FAILURES = 3
 _FILE = "study.yaml"
+_WRITTEN = (".yaml", ".md", ".csv", ".png", ".svg")  # endings of a study's own files
 
 
 def parser(words: Sequence[str]) -> OptionParser:
@@ -73,6 +74,7 @@ def run(options: Namespace) -> None:
     data = check_settings(configs)
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
+        remove_left_beside(out, lambda name: Path(name).suffix in _WRITTEN)
         check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
         by_name = {trial.name: config for trial, config in configs.items()}
         check_runs(by_name, out / "runs", options.jobs)

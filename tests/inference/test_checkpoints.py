@@ -176,3 +176,14 @@ def test_a_damaged_file_is_not_one_of_those_that_are_kept(tmp_path: Path) -> Non
     next(tmp_path.glob("step-000000005-*")).write_bytes(b"damaged")
     checkpoints.save(2, {"step": 2})
     assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["step-000000001", "step-000000002"]
+
+
+def test_a_folder_in_the_place_of_an_old_checkpoint_stops_no_saving(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    odd = tmp_path / f"step-{1:09d}-{'0' * 16}.pt"
+    odd.mkdir()
+    for step in (2, 3, 4):
+        checkpoints.save(step, {"step": step})
+    assert odd.is_dir()
+    assert checkpoints.load(lambda line: None) == {"step": 4}
+    assert len(list(tmp_path.glob("*.pt"))) == 3
