@@ -33,6 +33,7 @@ from bayes_share.sharing.members import ensemble
 from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
 _LARGEST = 2**20  # bytes of a config
+_MOST_DRAWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ class RunConfig:
                     f"{option} {value} is for algorithms under priors (svi, sghmc, nuts), and {name} has penalties "
                     f"instead: leave it out"
                 )
-        if min(self.num_samples, self.validation_samples) < 1:
-            raise InputError(f"prediction takes at least 1 draw, not {min(self.num_samples, self.validation_samples)}")
+        for draws in (self.num_samples, self.validation_samples):
+            if not 1 <= draws <= _MOST_DRAWS:
+                raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
 
     def load_data(self, download: bool = True) -> Data:
         """Read the data set, and download it where it is not there and may be downloaded."""

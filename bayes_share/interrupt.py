@@ -21,7 +21,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
+    ignored = signal.SIG_IGN  # as in what `nohup` starts, or a study's own processes, which another one stops
+    signals = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not ignored]
     before = {int(number): signal.getsignal(number) for number in signals}
 
     def note(number: int, frame: Any) -> None:

@@ -9,6 +9,20 @@ from bayes_share.errors import InputError
 from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder
 
+STUDY_FILES = (
+    "study.yaml",
+    "summary.md",
+    "scores.csv",
+    "means.csv",
+    "differences.csv",
+    "against-plain.csv",
+    "accuracy.png",
+    "nll.png",
+    "sharing.png",
+    "sharing.svg",
+)
+"""What a study writes into its folder, besides its runs."""
+
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
     """See whether a command may write some files.
@@ -52,5 +66,6 @@ def check_output(path: Path) -> None:
     for folder in place.parents:
         if RunFolder(folder).owns(place):
             raise InputError(f"{path} belongs to the run in {folder}: give another name")
-        if (folder / "study.yaml").is_file() and place in (folder / "study.yaml", folder / "runs" / place.name):
+        own = [folder / name for name in STUDY_FILES] + [folder / "runs" / place.name]
+        if (folder / "study.yaml").is_file() and place in own:
             raise InputError(f"{path} belongs to the study in {folder}: give another name")

@@ -3,9 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from bayes_share.errors import InputError
+
+_MOST_STEPS = 10**8
 
 
 def precision_on(device: torch.device) -> torch.dtype:
@@ -30,7 +35,15 @@ class Clock:
 
     @classmethod
     def start(cls, num_steps: int, device: torch.device) -> "Clock":
-        """A clock at 0."""
+        """A clock at 0.
+
+        Raises:
+            InputError: more steps than could be taken, or have a table.
+        """
+        if num_steps > _MOST_STEPS:
+            raise InputError(
+                f"a training has at most {_MOST_STEPS:,} steps, not {num_steps:,}: take fewer epochs or larger batches"
+            )
         return cls(torch.zeros((), dtype=torch.int64, device=device), num_steps)
 
     @property
@@ -40,8 +53,9 @@ class Clock:
 
     def table(self, at: Callable[[int, int], float]) -> Float[Tensor, "step"]:
         """A function of the step, which counts from 0, and of the number of steps, as a table beside the clock."""
-        values = [at(step, self.num_steps) for step in range(max(1, self.num_steps))]
-        return torch.tensor(values, dtype=precision_on(self.taken.device), device=self.taken.device)
+        count = max(1, self.num_steps)
+        values = np.fromiter((at(step, self.num_steps) for step in range(count)), np.float64, count)
+        return torch.from_numpy(values).to(self.taken.device, precision_on(self.taken.device))
 
     def read(self, table: Float[Tensor, "step"]) -> Float[Tensor, ""]:
         """The entry of the step that is being taken; after the last step, that of the last."""

@@ -12,6 +12,8 @@ from bayes_share.inference.base import Batch, Build, Forward, Inference, State, 
 from bayes_share.inference.draws import check_state, side_by_side
 from bayes_share.inference.map import MAP
 
+_MOST_NETWORKS = 10_000
+
 
 @dataclass
 class DeepEnsembleState:
@@ -50,8 +52,8 @@ class DeepEnsemble:
     networks: int = 4
 
     def __post_init__(self) -> None:
-        if self.networks < 1:
-            raise InputError(f"a deep ensemble has at least 1 network, not {self.networks}")
+        if not 1 <= self.networks <= _MOST_NETWORKS:
+            raise InputError(f"a deep ensemble has from 1 to {_MOST_NETWORKS:,} networks, not {self.networks:,}")
 
     def init(self, build: Build, num_data: int, num_steps: int) -> DeepEnsembleState:
         """A state of the inner algorithm for each network."""

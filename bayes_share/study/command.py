@@ -14,6 +14,7 @@ from bayes_share.files import remove_left_beside, write_atomically
 from bayes_share.identity import check_data
 from bayes_share.lock import alone_in
 from bayes_share.options import OptionParser, add_option, add_options, first_look, listing
+from bayes_share.outputs import STUDY_FILES
 from bayes_share.run_folder import RunFolder, check_folder_of_runs, noted_identity
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
@@ -31,7 +32,6 @@ studies:
 
 _SHOWN_FAILURES = 3
 _FILE = "study.yaml"
-_WRITTEN = (".yaml", ".md", ".csv", ".png", ".svg")  # endings of a study's own files
 
 
 def parser(words: Sequence[str]) -> OptionParser:
@@ -74,7 +74,7 @@ def run(options: Namespace) -> None:
     data = check_settings(configs)
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
-        remove_left_beside(out, lambda name: Path(name).suffix in _WRITTEN)
+        remove_left_beside(out, lambda name: name in STUDY_FILES)
         check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
         by_name = {trial.name: config for trial, config in configs.items()}
         check_runs(by_name, out / "runs", options.jobs)

@@ -23,6 +23,7 @@ from bayes_share.cli import main
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP
+from bayes_share.outputs import STUDY_FILES
 from bayes_share.presets import preset
 from bayes_share.run import load_run, run
 from bayes_share.run_folder import RunFolder
@@ -75,6 +76,7 @@ def by_hand(folder: Path) -> tuple[float, float]:
 
 def test_it_leaves_every_run_and_says_what_they_say(made: Path) -> None:
     assert {path.name for path in (made / "runs").iterdir()} == {trial.name for trial in trials(2)}
+    assert {path.name for path in made.iterdir()} <= {*STUDY_FILES, "runs", ".lock"}
     for name in ("summary.md", "means.csv", "differences.csv", "scores.csv", "study.yaml"):
         assert (made / name).stat().st_size > 0
     for name in ("accuracy.png", "nll.png"):

@@ -16,6 +16,7 @@ from states import differences
 
 from bayes_share.cli import main
 from bayes_share.config import RunConfig
+from bayes_share.outputs import STUDY_FILES
 from bayes_share.run import load_run, run
 from bayes_share.study.definition import check_settings
 from bayes_share.study.sharing import FACTORS, SHARING_PRESETS, SIZES, Setting, SharingStudy, SharingTrial, setting_of
@@ -81,6 +82,7 @@ def by_hand(made: Path, name: str, seed: int) -> tuple[float, float, int]:
 
 def test_it_leaves_every_run_and_says_what_they_say(made: Path) -> None:
     assert {path.name for path in (made / "runs").iterdir()} == {f"{n}-seed-{s}" for n in NAMES for s in (0, 1)}
+    assert {path.name for path in made.iterdir()} <= {*STUDY_FILES, "runs", ".lock"}
     for name in ("summary.md", "means.csv", "differences.csv", "against-plain.csv", "scores.csv", "study.yaml"):
         assert (made / name).stat().st_size > 0
     assert (made / "sharing.png").read_bytes().startswith(b"\x89PNG")
