@@ -85,7 +85,8 @@ class _Formatter(DefaultHelpFormatter):
         if action.type not in (None, str) and not isinstance(action, ActionYesNo):
             notes.append(getattr(action.type, "__name__", str(action.type)))
         if action.option_strings and action.default is not argparse.SUPPRESS:
-            notes.append("default: %(default)s")
+            words = action.default if isinstance(action.default, list) and action.nargs else None
+            notes.append("default: %(default)s" if words is None else f"default: {' '.join(map(str, words)) or 'none'}")
         return f"{action.help or ''} ({', '.join(notes)})" if notes else action.help or ""
 
 
