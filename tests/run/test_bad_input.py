@@ -131,6 +131,23 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     )
 
 
+@pytest.mark.parametrize(
+    "said", ["could not create a primitive", "could not execute a primitive", "[enforce fail] can't allocate memory"]
+)
+def test_what_torch_says_of_memory_is_one_line(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("bayes_share.fit_command.make_run", stop)
+    assert main(FIT) == 1
+    assert capsys.readouterr().err.startswith("bayes-share: not enough memory: ")
+    monkeypatch.setattr("bayes_share.cli._is_out_of_memory", lambda error: False)
+    with pytest.raises(RuntimeError):
+        main(FIT)
+
+
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "torch sees no CUDA device here" in one_line([*FIT, "--device", "cuda"], capsys)
