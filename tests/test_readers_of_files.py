@@ -225,7 +225,7 @@ def test_mutants_are_read_or_refused_in_one_line(
     with path.open("wb") as file:
         write(file)  # type: ignore[arg-type]
     whole, rng = path.read_bytes(), np.random.default_rng(0)
-    refusals, until = 0, time.monotonic() + 5
+    refusals, until = 0, time.monotonic() + 2
     for number in range(MUTANTS):
         path.write_bytes(mutant(whole, rng))
         message = ""

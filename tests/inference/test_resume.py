@@ -12,6 +12,14 @@ from bayes_share.inference import MAP, Training
 
 EPOCHS = 3
 FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+EACH = pytest.mark.parametrize(
+    ("case", "form"),
+    [
+        pytest.param(case, form, id=f"{name}-{kind}", marks=pytest.mark.slow if name == "nuts" and i > 1 else ())
+        for name, case in CASES.items()
+        for i, (kind, form) in enumerate(FORMS.items())
+    ],
+)
 
 
 def training(case: Case, form: Form) -> Training:
@@ -46,8 +54,7 @@ def stopped(
     return result(trained(run))
 
 
-@FORM
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@EACH
 def test_a_stopped_training_ends_with_the_same_bits(case: Case, form: Form) -> None:
     expected = uninterrupted(case, form)
     assert expected["is_finished"]

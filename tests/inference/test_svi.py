@@ -53,8 +53,15 @@ def test_another_weight_of_the_divergence_gives_another_posterior(problem: Probl
 
 
 @QUICK
-@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
-@pytest.mark.parametrize("guide", ["full-rank", "low-rank"])
+@pytest.mark.parametrize(
+    ("guide", "problem"),
+    [
+        pytest.param("full-rank", PROBLEMS[0], id="full-rank-layer"),
+        pytest.param("low-rank", PROBLEMS[3], id="low-rank-ensemble"),
+        pytest.param("full-rank", PROBLEMS[3], id="full-rank-ensemble", marks=pytest.mark.slow),
+        pytest.param("low-rank", PROBLEMS[0], id="low-rank-layer", marks=pytest.mark.slow),
+    ],
+)
 def test_correlated_normals_become_the_posterior(problem: Problem, guide: Any) -> None:
     def exact(found: Tensor) -> list[str]:
         return misses(found, problem.exact())

@@ -149,7 +149,9 @@ def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
         assert differences(left(out / "runs" / trial.name), left(made / "runs" / trial.name)) == []
 
 
-@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "to_all"), [pytest.param(signal.SIGINT, True, marks=pytest.mark.slow), (signal.SIGTERM, False)]
+)
 def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all: bool, tmp_path: Path) -> None:
     """Ctrl-C comes to all processes of a terminal; other signals to the first one alone."""
     arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "40", "--jobs", "2", "--no-progress"]

@@ -28,7 +28,10 @@ def zoo() -> Iterator[ModuleType]:
     sys.path.remove(root)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+SLOW = {"swin_v2_t", "efficientnet_b0"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in LAYERS])
 def test_members_are_the_network_and_fold_into_it(zoo: ModuleType, name: str) -> None:
     found = zoo.check(name)
     assert found.problem is None
