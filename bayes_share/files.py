@@ -67,6 +67,11 @@ def left_beside(path: Path) -> str | None:
     return match["name"] if match else None
 
 
+def real_path(path: str | Path) -> Path:
+    """Where a path leads once all links are followed; `Path.resolve` raises for links that lead to one another."""
+    return Path(os.path.realpath(path))
+
+
 def remove_left_beside(folder: Path, is_own: Callable[[str], bool]) -> None:
     """Remove what killed processes left half written in a folder in which no other process is at work.
 

@@ -1,5 +1,6 @@
 """One process at a time in a folder."""
 
+import errno
 import math
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, RunError
 from bayes_share.reading import check_path
 from bayes_share.terminal import say
 
@@ -18,6 +19,8 @@ LOCK = ".lock"
 """The name of the lock in a folder. However a process ends, its lock is gone; the empty file stays."""
 
 _PATIENCE = 3.0  # seconds, for a process that is about to end
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _TIMES_GONE = 20  # that a folder is made again before it counts as one that cannot be made
 
@@ -38,6 +41,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         FolderInUse: another process is at work in it.
         InputError: it cannot be made or written in, or its lock is none.
+        RunError: the disk is full.
     """
     with _alone(folder, _PATIENCE):
         yield
@@ -52,6 +56,7 @@ def in_turn(folder: Path) -> Iterator[None]:
 
     Raises:
         InputError: it cannot be made or written in, or its lock is none.
+        RunError: the disk is full.
     """
     with _alone(folder, math.inf):
         yield
@@ -89,6 +94,8 @@ def _acquired(folder: Path, patience: float) -> FileLock:
                 say(f"{folder}: waiting for another process that is at work in it")
                 is_said = True
         except OSError as error:
+            if error.errno in _FULL:
+                raise RunError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
             times_gone += isinstance(error, FileNotFoundError)  # with the other process, which left nothing in it
             if not 0 < times_gone < _TIMES_GONE:
                 raise InputError(f"{folder} is no folder to work in: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bayes_share.errors import InputError
+from bayes_share.files import real_path
 from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder
 
@@ -37,11 +38,11 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> No
     first: dict[Path, str] = {}
     for option, path in outputs.items():
         check_output(path)
-        place = path.resolve()
+        place = real_path(path)
         if (other := first.setdefault(place, option)) != option:
             raise InputError(f"{other} and {option} are one file, {path}: each needs its own")
         for what, source in inputs.items():
-            if place.exists() and place.is_relative_to(source.resolve()):
+            if place.exists() and place.is_relative_to(real_path(source)):
                 raise InputError(f"{option} {path} would replace what is read as {what}: give another name")
 
 
@@ -59,7 +60,7 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path} is a folder: name a file in it")
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         raise InputError(f"{path} is no regular file: give another name")
-    place = path.resolve()
+    place = real_path(path)
     parent = next(parent for parent in place.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{path} cannot be written: {parent} is no folder that may be written in")

@@ -15,7 +15,7 @@ from bayes_share.arrays import read_stamp
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
-from bayes_share.files import left_beside, remove_left_beside
+from bayes_share.files import left_beside, real_path, remove_left_beside
 from bayes_share.identity import Identity, check_options, difference, lasting_options
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.history import check_history
@@ -197,7 +197,7 @@ def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is a file; a run needs a folder")
     check_path(folder.predictions("corruptions/" + "x" * 100), "a file of a run")
-    place = folder.path.resolve()
+    place = real_path(folder.path)
     for parent in place.parents:
         if RunFolder(parent).owns(place):
             raise InputError(f"{folder.path} belongs to the run in {parent}: give another folder")

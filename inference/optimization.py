@@ -66,9 +66,18 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], momentum: 
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-    """Take over the memory of an optimizer; its learning rates stay the tensors that they are."""
+    """Take over the memory of an optimizer; its learning rates stay the tensors that they are.
+
+    Raises:
+        ValueError: memory of another shape than its parameter, which the fused optimizers would read past its end.
+    """
     rates = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state_dict)
+    for parameter, memory in optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                shapes = f"{list(value.shape)}, and its parameter has {list(parameter.shape)}"
+                raise ValueError(f"the optimizer's {name} has shape {shapes}")
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate.fill_(group["lr"])
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, RunError
 from bayes_share.inference.base import Batch, Build, Inference, StepInfo, advance
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.features import predict_with_features
@@ -79,6 +80,7 @@ class Training:
         self._seconds = 0.0
         self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
         self._losses = Losses(self.num_steps, execution.torch_device)
+        self._is_loaded = False
 
     def steps(self) -> Iterator[StepInfo]:
         """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
@@ -91,7 +93,8 @@ class Training:
             order = epoch_order(len(self.data.train), self.seed, epoch, self.data.train.images.device)
             for position in range(first, self.steps_per_epoch):
                 started = time.perf_counter()
-                info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
+                with self._gone_on_from():
+                    info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
                 if position == self.steps_per_epoch - 1:
                     self._close_epoch(epoch, info, started)
                 else:
@@ -99,12 +102,13 @@ class Training:
                 yield info
         if not self.is_finished:
             check_finite(self.state.state_dict(), self.step, self.num_steps)
-            self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self._placed, self.batch_size))
+            with self._gone_on_from():
+                self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self._placed, self.batch_size))
             self.is_finished = True
 
     def predict(self, split: Split, num_samples: int = 1) -> Tensor:
         """Logits ``[draw, member, image, class]`` for a split of the data."""
-        with self.execution.autocast():
+        with self._gone_on_from(), self.execution.autocast():
             return predict(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
 
     def predict_with_features(self, images: Tensor, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
@@ -115,14 +119,14 @@ class Training:
             num_samples: draws.
         """
         images = images.to(self.execution.torch_device)
-        with self.execution.autocast():
+        with self._gone_on_from(), self.execution.autocast():
             return predict_with_features(self.algorithm, self.state, images, num_samples, transform=self._inputs)
 
     def predict_draws(self, split: Split, num_samples: int = 1) -> Iterator[Tensor]:
         """The same, one draw ``[member, image, class]`` after the other, each computed when it is asked for."""
         draws = predict_draws(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
-        for _ in range(num_samples):
-            with self.execution.autocast():  # not across a yield, where it would hold for whoever takes the draw
+        for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
+            with self._gone_on_from(), self.execution.autocast():
                 draw = next(draws)
             yield draw
 
@@ -158,6 +162,26 @@ class Training:
         self.history = state_dict["history"]
         self._seconds = state_dict["seconds"]
         self._sums = state_dict["sums"].to(self._sums.device)
+        self._is_loaded = True
+
+    @contextmanager
+    def _gone_on_from(self) -> Iterator[None]:
+        """Where a state that was loaded is first put to use, and may be none that anything can be done with.
+
+        Only the algorithm knows what its state must hold, and it raises whatever it meets first.
+        """
+        try:
+            yield
+        except (InputError, RunError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if not self._is_loaded:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"the checkpoint is of no state that this run can go on from ({reason:.200}): remove it, and begin anew"
+            ) from error
+        self._is_loaded = False
 
     def _check_progress(self, state_dict: dict[str, Any]) -> None:
         """Raise a ValueError where a state says that it is at a place where this training cannot be."""

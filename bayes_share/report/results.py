@@ -21,6 +21,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
+from bayes_share.files import real_path
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import train_features
 from bayes_share.terminal import listed
@@ -133,9 +134,9 @@ def read_runs(paths: Sequence[Path]) -> list[RunResults]:
     Raises:
         InputError: a folder that is no run or is not finished, one given twice, damaged files, or runs of other data.
     """
-    resolved = [path.resolve() for path in paths]
+    resolved = [real_path(path) for path in paths]
     for path in paths:
-        if resolved.count(path.resolve()) > 1:
+        if resolved.count(real_path(path)) > 1:
             raise InputError(f"the run {path} is given twice")
     folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
     return [_read_run(name, folder) for name, folder in folders.items()]
@@ -152,7 +153,7 @@ def sets_in_common(runs: Sequence[RunResults], kind: Literal["ood", "corruptions
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    names = [path.resolve().name for path in paths]
+    names = [real_path(path).name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 

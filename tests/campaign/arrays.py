@@ -69,7 +69,7 @@ _ARRAYS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
     "raw": lambda array, rng: np.zeros(array.shape, "V7"),
     "fortran": lambda array, rng: np.asfortranarray(array),
     "turned": lambda array, rng: array.T,
-    "no-axis": lambda array, rng: array.reshape(-1)[0],
+    "no-axis": lambda array, rng: array.reshape(-1)[0] if array.size else array,
     "one-axis-more": lambda array, rng: array[..., None],
     "first": lambda array, rng: array[:1],
     "fewer": lambda array, rng: array[: len(array) // 2] if array.ndim else array,

@@ -188,3 +188,31 @@ def test_a_draw_is_computed_when_it_is_asked_for() -> None:
     assert asked == []
     next(draws)
     assert asked == [len(images)]
+
+
+def after(steps: int) -> Training:
+    return trained(Training(MAP(), builder(1), digits(), 2, 48), steps)
+
+
+@pytest.mark.parametrize("odd", [None, [1.0], torch.zeros(3)])
+def test_a_state_that_no_step_can_go_on_from_is_one_line(odd: Any) -> None:
+    saved = after(3).state_dict()
+    saved["state"]["optimizer"]["state"][0] = {"momentum_buffer": odd}
+    with pytest.raises(InputError, match=r"no state that this run can go on from|the state cannot be read"):
+        gone_on(saved)
+
+
+def gone_on(saved: dict[str, Any]) -> Training:
+    training = Training(MAP(), builder(1), digits(), 2, 48)
+    training.load_state_dict(saved)
+    return trained(training)
+
+
+def test_a_fault_of_the_program_is_not_taken_for_the_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(MAP(), builder(1), digits(), 2, 48)
+    training.load_state_dict(after(3).state_dict())
+    steps = training.steps()
+    next(steps)
+    monkeypatch.setattr(MAP, "step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(steps)

@@ -1,5 +1,6 @@
 """Two processes do not work in one folder."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from driver import command, ended_well, one_line, snapshot
 
 from bayes_share import lock
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, RunError
 from bayes_share.lock import LOCK, alone_in, in_turn
 
 FIT = ("fit", "map", "--epochs", "1", "--no-progress")
@@ -154,3 +155,12 @@ def test_a_folder_that_cannot_be_is_one_line_before_training(
     assert line.count("\n") == 1
     assert says in line or "no folder that may be written in" in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", stop)
+    with pytest.raises(RunError, match="No space left"), alone_in(tmp_path / "run"):
+        pass

@@ -133,3 +133,12 @@ def test_a_run_is_no_place_for_other_runs(run: Path) -> None:
 def test_a_run_may_have_other_files_beside_its_own(run: Path) -> None:
     ended_well(command("report", run, "-o", run / "page.html", "--pictures", "0"))
     assert (run / "page.html").is_file()
+
+
+def test_links_that_lead_to_one_another_are_no_outputs_and_no_inputs(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    check_outputs({"-o": tmp_path / "report.html"}, {"data": tmp_path / "a"})
+    for path in (tmp_path / "a", tmp_path / "a" / "report.html"):
+        with pytest.raises(InputError):
+            check_output(path)
