@@ -67,7 +67,7 @@ def test_one_model_is_not_enough_for_several_networks() -> None:
 
 @pytest.mark.parametrize("networks", [0, -1])
 def test_there_is_at_least_one_network(networks: int) -> None:
-    with pytest.raises(InputError, match="at least 1 network"):
+    with pytest.raises(InputError, match="from 1 to 10,000 networks"):
         DeepEnsemble(networks=networks)
 
 
