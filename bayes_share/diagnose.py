@@ -29,7 +29,7 @@ from bayes_share.inference import (
     chain_order,
     posterior_samples,
 )
-from bayes_share.inference.posterior import by_users_name
+from bayes_share.inference.draws.posterior import by_users_name
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
 

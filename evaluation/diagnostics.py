@@ -62,7 +62,7 @@ def function_space_convergence(predictions: Predictions) -> Convergence:
 
     Args:
         predictions: with the draws in the order in which a chain made them
-            (`bayes_share.inference.kept.chain_order`); of independent draws in any order.
+            (`bayes_share.inference.draws.thinning.chain_order`); of independent draws in any order.
 
     Returns:
         ESS from 4 draws a chain on. R-hat from 4 draws a chain on where there are several, each split in two; a single

@@ -37,7 +37,7 @@ def factor_forest(
     there is the marker alone. The same draws give the same bytes.
 
     Args:
-        factors: ``[draw, member, channel]`` by name, as `bayes_share.inference.factor_draws` gives them.
+        factors: ``[draw, member, channel]`` by name, as `bayes_share.inference.draws.factors` gives them.
         path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
         num_channels: rows of a panel; of more channels, so many are shown, evenly spaced. The first 6 members are.
 

@@ -1,25 +1,26 @@
 """Inference algorithms behind one contract."""
 
-from bayes_share.inference.base import Batch, Build, Forward, Inference, Part, State, StepInfo
-from bayes_share.inference.deep_ensemble import DeepEnsemble
+from bayes_share.inference.algorithm import Batch, Build, Forward, Inference, Part, State, StepInfo
+from bayes_share.inference.draws.factors import factor_draws
+from bayes_share.inference.draws.features import predict_with_features
+from bayes_share.inference.draws.norms import reestimate_norms
+from bayes_share.inference.draws.pointwise import pointwise_log_lik
+from bayes_share.inference.draws.posterior import posterior_samples
+from bayes_share.inference.draws.thinning import chain_order
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.factor_draws import factor_draws
-from bayes_share.inference.features import predict_with_features
 from bayes_share.inference.fit import fit, fit_tensors
-from bayes_share.inference.ivon import IVON
-from bayes_share.inference.kept import chain_order
-from bayes_share.inference.laplace import LastLayerLaplace
-from bayes_share.inference.map import MAP
-from bayes_share.inference.mc_dropout import MCDropout
-from bayes_share.inference.norms import reestimate_norms
-from bayes_share.inference.nuts import NUTS
-from bayes_share.inference.pointwise import pointwise_log_lik
-from bayes_share.inference.posterior import posterior_samples
+from bayes_share.inference.methods.deep_ensemble import DeepEnsemble
+from bayes_share.inference.methods.ivon.ivon import IVON
+from bayes_share.inference.methods.laplace.laplace import LastLayerLaplace
+from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.methods.mc_dropout.mc_dropout import MCDropout
+from bayes_share.inference.methods.nuts.nuts import NUTS
+from bayes_share.inference.methods.sghmc import SGHMC
+from bayes_share.inference.methods.svi.guides import Guide
+from bayes_share.inference.methods.svi.svi import SVI
+from bayes_share.inference.methods.swag import SWAG
 from bayes_share.inference.predict import predict, predict_draws
-from bayes_share.inference.sghmc import SGHMC
-from bayes_share.inference.svi import SVI
-from bayes_share.inference.swag import SWAG
-from bayes_share.inference.training import Training
+from bayes_share.inference.train import Training
 
 ALGORITHMS: dict[str, type] = {
     "map": MAP,
@@ -47,6 +48,7 @@ __all__ = [
     "DeepEnsemble",
     "Execution",
     "Forward",
+    "Guide",
     "Inference",
     "LastLayerLaplace",
     "MCDropout",

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from bayes_share.data import Data, epoch_order
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Build, Inference, advance
+from bayes_share.inference.algorithm import Build, Inference, advance
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.finite import Losses, check_finite
 from bayes_share.inference.preflight import check_inputs, prepare
-from bayes_share.inference.training import Training
+from bayes_share.inference.step.losses import Losses, check_finite
+from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded

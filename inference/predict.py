@@ -8,8 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Inference
-from bayes_share.inference.draws import check_state
+from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.draws.forward import check_state
 
 
 def predict(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.base import Inference
-from bayes_share.inference.draws import evaluating
+from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.draws.forward import evaluating
 from bayes_share.models.model import Model
 from bayes_share.models.targets import check_finite_examples
 from bayes_share.seeding import seeded

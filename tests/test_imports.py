@@ -102,7 +102,7 @@ def test_imports_run_one_way(module: str) -> None:
     ("source", "module", "problem"),
     [
         ("from bayes_share.sharing.members import ensemble", "bayes_share.layers.conv", "comes after layers"),
-        ("import bayes_share.inference.map as m", "bayes_share.models.model", "comes after models"),
+        ("import bayes_share.inference.methods.map as m", "bayes_share.models.model", "comes after models"),
         (
             "def f():\n    from bayes_share.cli import main",
             "bayes_share.run",
@@ -114,7 +114,7 @@ def test_imports_run_one_way(module: str) -> None:
         ("import bayes_share", "bayes_share.cli", "a name of bayes_share itself"),
         ("from bayes_share import ensemble", "bayes_share.cli", "a name of bayes_share itself"),
         ("import models", "bayes_share.cli", "write bayes_share.models"),
-        ("from inference.map import MAP", "bayes_share.cli", "write bayes_share.inference.map"),
+        ("from inference.methods.map import MAP", "bayes_share.cli", "write bayes_share.inference.methods.map"),
         ("if 1:\n    import os, evaluation.x", "bayes_share.cli", "line 2: evaluation.x write"),
         ("from bayes_share.misc import x", "bayes_share.cli", "no place in the order"),
         ("", "bayes_share.misc", "no place in the order"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.inference import Build
-from bayes_share.inference.kept import spread
+from bayes_share.inference.draws.thinning import spread
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble

@@ -1,4 +1,4 @@
-"""What every algorithm keeps of the contract in `inference/base.py`, with any form of network."""
+"""What every algorithm keeps of the contract in `inference/algorithm.py`, with any form of network."""
 
 from itertools import pairwise
 from typing import Any

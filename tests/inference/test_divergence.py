@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from bayes_share.errors import InputError
-from bayes_share.inference.divergence import Divergence
-from bayes_share.inference.guides import Delta, MeanField, Piece, support_of
+from bayes_share.inference.methods.svi.divergence import Divergence
+from bayes_share.inference.methods.svi.guides import Delta, MeanField, Piece, support_of
 from bayes_share.sharing.kinds import ParameterKind
 
 SHAPE = (3, 2)  # of a site; of members that have one of shape [2] each

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bayes_share.errors import InputError
 from bayes_share.inference import DeepEnsemble, MCDropout, fit_tensors, predict
-from bayes_share.inference.dropout_trial import _RATES
+from bayes_share.inference.methods.mc_dropout.trial import _RATES
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

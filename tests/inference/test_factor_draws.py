@@ -6,7 +6,7 @@ from algorithms import CASES, FORMS, Case, builder, case_training, digits, form_
 from torch import Tensor
 
 from bayes_share.inference import DeepEnsemble, factor_draws, predict
-from bayes_share.inference.kept import chain_order, spread
+from bayes_share.inference.draws.thinning import chain_order, spread
 
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 DRAWN = {"svi", "ivon", "swag", "sghmc", "nuts"}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.inference import MAP, Training, fit_tensors, predict, predict_with_features
-from bayes_share.inference.features import last_inputs, linear_calls
+from bayes_share.inference.draws.features import last_inputs, linear_calls
 from bayes_share.layers.way import computing
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold

@@ -22,8 +22,8 @@ from bayes_share.inference import (
     fit_tensors,
     predict,
 )
-from bayes_share.inference.base import StepInfo
-from bayes_share.inference.finite import Losses
+from bayes_share.inference.algorithm import StepInfo
+from bayes_share.inference.step.losses import Losses
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble

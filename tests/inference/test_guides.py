@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.bound import pyro_guide
-from bayes_share.inference.guide_choice import make_guide
-from bayes_share.inference.guides import Guide, Joint, Piece, support_of
+from bayes_share.inference.methods.svi.bound import pyro_guide
+from bayes_share.inference.methods.svi.guide_choice import make_guide
+from bayes_share.inference.methods.svi.guides import Guide, Joint, Piece, support_of
 from bayes_share.sharing.kinds import ParameterKind
 
 ANY, POSITIVE = dist.Normal(0.0, 1.0), dist.LogNormal(0.0, 1.0)

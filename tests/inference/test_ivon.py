@@ -10,8 +10,8 @@ from torch.distributions import Normal, kl_divergence
 
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, Build
-from bayes_share.inference.ivon import IVONState
-from bayes_share.inference.ivon_optimizer import IVONOptimizer
+from bayes_share.inference.methods.ivon.ivon import IVONState
+from bayes_share.inference.methods.ivon.optimizer import IVONOptimizer
 from bayes_share.layers.norm import FilterResponseNorm2d
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from bayes_share.errors import InputError
-from bayes_share.inference.ivon_optimizer import IVONOptimizer
+from bayes_share.inference.methods.ivon.optimizer import IVONOptimizer
 
 OPTIONS: dict[str, Any] = {"lr": 0.2, "ess": 50.0, "hess_init": 0.75, "beta2": 0.9, "weight_decay": 0.03}
 DOUBLE = torch.float64

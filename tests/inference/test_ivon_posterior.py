@@ -7,7 +7,7 @@ from regression import NUM_DATA, PRIOR_SD, PROBLEMS, Problem, data, draws, misse
 from torch import Tensor
 
 from bayes_share.inference import IVON, fit_tensors
-from bayes_share.inference.ivon import IVONState
+from bayes_share.inference.methods.ivon.ivon import IVONState
 
 EACH = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 STEPS = 1200

@@ -14,8 +14,16 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, LastLayerLaplace, Training, fit_tensors, predict
-from bayes_share.inference.curvature import Curvature, Diag, Full, Kron, evidence_precision, output_hessians, rotate
-from bayes_share.inference.laplace import LaplaceState
+from bayes_share.inference.methods.laplace.curvature import (
+    Curvature,
+    Diag,
+    Full,
+    Kron,
+    evidence_precision,
+    output_hessians,
+    rotate,
+)
+from bayes_share.inference.methods.laplace.laplace import LaplaceState
 from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold

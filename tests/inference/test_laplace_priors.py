@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import LastLayerLaplace, fit_tensors
-from bayes_share.inference.laplace import LaplaceState
+from bayes_share.inference.methods.laplace.laplace import LaplaceState
 from bayes_share.models.likelihood import Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold, share_groups

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.inference import MAP, Build
-from bayes_share.inference.map import MAPState
+from bayes_share.inference.methods.map import MAPState
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, MCDropout, predict
-from bayes_share.inference.dropout import dropout_rate
-from bayes_share.inference.map import MAPState
+from bayes_share.inference.methods.map import MAPState
+from bayes_share.inference.methods.mc_dropout.masks import dropout_rate
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network

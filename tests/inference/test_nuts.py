@@ -14,8 +14,8 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import NUTS, fit_tensors
-from bayes_share.inference.base import advance
-from bayes_share.inference.kept import Thinning, spread
+from bayes_share.inference.algorithm import advance
+from bayes_share.inference.draws.thinning import Thinning, spread
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SVI, fit_tensors, posterior_samples
-from bayes_share.inference.bound import PyroBound
-from bayes_share.inference.guides import Delta, Guide, MeanField, Piece
+from bayes_share.inference.methods.svi.bound import PyroBound
+from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField, Piece
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
@@ -142,7 +142,10 @@ class Flat(Heavy):
         (AutoNormal(lambda: None), r"^a guide is one of normal, .*, not AutoNormal"),
         (Guide, r"^the guide Guide cannot be made of the sites alone: .*abstract"),
         (MeanField, r"^the guide MeanField cannot be made of the sites alone: .*'scale'"),
-        (lambda pieces: pieces, r"^the guide <lambda> must make a bayes_share.inference.guides.Guide, not a list"),
+        (
+            lambda pieces: pieces,
+            r"^the guide <lambda> must make a bayes_share.inference.Guide, not a list",
+        ),
         (Normals, r"^the distribution of the guide Normals must be one event of shape \[1, 3\] \(member, number\)"),
         (Counts, r"^the distribution of the guide Counts .* with an rsample"),
         (Flat, r"^the guide Flat must have a parameter loc of shape \[1, 3\]"),

@@ -26,7 +26,7 @@ from bayes_share.inference import (
     posterior_samples,
     predict,
 )
-from bayes_share.inference.base import Forward
+from bayes_share.inference.algorithm import Forward
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.errors import InputError
-from bayes_share.inference.draws import drawn
-from bayes_share.inference.norms import reestimate_norms
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.norms import reestimate_norms
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

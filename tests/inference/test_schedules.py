@@ -6,7 +6,7 @@ import pytest
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP
-from bayes_share.inference.schedule import Schedule
+from bayes_share.inference.step.schedules import Schedule
 
 
 def rates(schedule: Schedule, num_steps: int) -> list[float]:

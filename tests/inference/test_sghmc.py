@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SGHMC, fit_tensors
-from bayes_share.inference.base import advance
+from bayes_share.inference.algorithm import advance
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopy
 
 from bayes_share.data import train_batch
 from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemble
-from bayes_share.inference.base import advance, has_halves
+from bayes_share.inference.algorithm import advance, has_halves
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SVI, fit_tensors, predict
-from bayes_share.inference.bound import PlainBound, PyroBound, pyro_guide
-from bayes_share.inference.guides import MeanField
-from bayes_share.inference.svi import SVIState
+from bayes_share.inference.methods.svi.bound import PlainBound, PyroBound, pyro_guide
+from bayes_share.inference.methods.svi.guides import MeanField
+from bayes_share.inference.methods.svi.svi import SVIState
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model

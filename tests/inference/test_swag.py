@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SWAG, Training, predict, reestimate_norms
-from bayes_share.inference.base import advance
-from bayes_share.inference.draws import drawn
-from bayes_share.inference.swag import Moments, SWAGState
+from bayes_share.inference.algorithm import advance
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.methods.swag import Moments, SWAGState
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -12,7 +12,7 @@ from states import differences
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP, SVI, DeepEnsemble, Execution, Training, fit, predict, predict_draws
-from bayes_share.inference.finite import Losses
+from bayes_share.inference.step.losses import Losses
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
 

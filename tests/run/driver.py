@@ -147,7 +147,7 @@ def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
     from bayes_share import run
     from bayes_share.cli import main
     from bayes_share.inference import Training
-    from bayes_share.inference.map import MAPState
+    from bayes_share.inference.methods.map import MAPState
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
     if setting.saves_each_epoch:

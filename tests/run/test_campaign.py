@@ -15,7 +15,7 @@ KILLED = "stop map fit steps kill:files:0.7"
 
 
 def _forgets_momentum() -> None:
-    from bayes_share.inference.map import MAPState
+    from bayes_share.inference.methods.map import MAPState
 
     state_dict, forget = MAPState.state_dict, FORGOTTEN["the optimizer's momentum"]
     MAPState.state_dict = lambda self: forget(state_dict(self))  # type: ignore[method-assign]

@@ -23,7 +23,7 @@ from bayes_share.inference import (
     MCDropout,
     posterior_samples,
 )
-from bayes_share.inference.kept import chain_order
+from bayes_share.inference.draws.thinning import chain_order
 from bayes_share.run import load_run
 
 COMMON = ["--model", "mlp", "--ensemble-size", "2", "--no-progress", "--batch-size", "400"]

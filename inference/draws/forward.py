@@ -1,0 +1,69 @@
+"""Draws: a model under values of its parameters, as a function to predict with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Forward, Inference, Part, State
+from bayes_share.models.model import Model
+
+
+def drawn(
+    model: Model,
+    values: Mapping[str, Tensor] = MappingProxyType({}),
+    scales: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Forward:
+    """The model in eval mode under other values of some parameters and buffers, and as it is for the rest.
+
+    Nothing of the model is changed, so nothing has to be put back.
+
+    Args:
+        model: is called, not copied.
+        values: by the model's names.
+        scales: of hierarchical priors, by the names of their sites; the network does not depend on them.
+    """
+    device = next(model.parameters()).device
+
+    def forward(x: Tensor) -> Tensor:
+        with evaluating(model), torch.no_grad():
+            return model.forward_with(values, x.to(device)) if values else model(x.to(device))
+
+    return Forward(forward, (Part(model, values, scales),))
+
+
+def check_state(algorithm: Inference[Any], state: Any) -> None:
+    """Raise an InputError unless a state is one that the algorithm draws from."""
+    if not isinstance(state, State):
+        raise InputError(
+            f"draws are taken from the state that fit returns, not from a {type(state).__name__}"
+            + (": call a network itself, as net(x)" if isinstance(state, nn.Module) else "")
+        )
+    made = get_type_hints(type(algorithm).init).get("return")
+    if isinstance(made, type) and not isinstance(state, made):
+        raise InputError(
+            f"this state is a {type(state).__name__}, and {type(algorithm).__name__} needs a {made.__name__}: "
+            f"hand in the algorithm that the state was trained with"
+        )
+
+
+def side_by_side(forwards: Sequence[Forward]) -> Forward:
+    """Draws of several networks as one: their members, one network after the other."""
+    parts = tuple(part for forward in forwards for part in forward.parts)
+    return Forward(lambda x: torch.cat([forward(x) for forward in forwards]), parts)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and every module of it back into the mode it was in."""
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in was_training:
+            module.training = True

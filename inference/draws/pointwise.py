@@ -1,0 +1,70 @@
+"""The log-likelihood of each example under each draw, as leave-one-out estimates need it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Num, Shaped
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Inference
+
+
+def pointwise_log_lik(
+    algorithm: Inference[Any],
+    state: Any,
+    x: Shaped[Tensor, "batch ..."],
+    y: Num[Tensor, "batch *target"],
+    num_samples: int = 1,
+    batch_size: int = 500,
+) -> Float[Tensor, "draw member batch"]:
+    """The log-likelihood of each example under each draw and member, whatever the likelihood.
+
+    What the likelihood learns is drawn along with the network. Of the training data, it is what `arviz.loo` needs:
+    ``to_arviz(train=...)`` takes it.
+
+    Args:
+        algorithm: that made the state.
+        state: after training.
+        x: inputs.
+        y: their targets.
+        num_samples: draws.
+        batch_size: inputs at a time.
+
+    Returns:
+        In nats, on the CPU; the sum over an example's positions, labels or outputs.
+
+    Raises:
+        InputError: fewer than one draw, inputs and targets that do not go together, or targets that have no
+            probability.
+
+    >>> from bayes_share.inference import MAP, fit_tensors
+    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.model import Model
+    >>> x = torch.linspace(-1, 1, 20)[:, None]
+    >>> state = fit_tensors(MAP(learning_rate=1e-3), Model(torch.nn.Linear(1, 1), Gaussian(0.1)), x, 2 * x, 200)
+    >>> pointwise_log_lik(MAP(), state, x, 2 * x).shape
+    torch.Size([1, 1, 20])
+    """
+    if num_samples < 1:
+        raise InputError(f"at least 1 draw is taken, not {num_samples}")
+    if len(x) != len(y):
+        raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
+    first = algorithm.draw(state, 0)
+    few = first(x[:batch_size])
+    prepared = first.parts[0].model.likelihood.prepare(y.to(few.device), few)
+    draws = []
+    for sample in range(num_samples):
+        forward = algorithm.draw(state, sample)
+        sizes = [part.model.ensemble_size for part in forward.parts]
+        likelihoods = [part.model.likelihood_with(part.values) for part in forward.parts]
+        parts = []
+        for inputs, targets in zip(x.split(batch_size), prepared.split(batch_size), strict=True):
+            outputs = forward(inputs)
+            of_networks = [
+                likelihood.log_lik(own, targets.expand(len(own), *targets.shape))
+                for likelihood, own in zip(likelihoods, outputs.split(sizes), strict=True)
+            ]
+            parts.append(torch.cat(of_networks).detach().cpu())
+        draws.append(torch.cat(parts, 1))
+    return torch.stack(draws)

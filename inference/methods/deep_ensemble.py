@@ -1,0 +1,102 @@
+"""Deep ensembles: several networks, each trained from an initialisation of its own."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch, Build, Forward, Inference, State, StepInfo
+from bayes_share.inference.draws.forward import check_state, side_by_side
+from bayes_share.inference.methods.map import MAP
+
+_MOST_NETWORKS = 10_000
+
+
+@dataclass
+class DeepEnsembleState:
+    """The states of the networks."""
+
+    networks: Sequence[State]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned, over all networks."""
+        return sum(state.num_parameters for state in self.networks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The networks' states."""
+        return {"networks": [state.state_dict() for state in self.networks]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for state, saved in zip(self.networks, state_dict["networks"], strict=True):
+            state.load_state_dict(saved)
+
+
+@dataclass(frozen=True)
+class DeepEnsemble:
+    """Several networks, each with its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+
+    All networks see the same batches, in the same order: they differ by initialisation and by the noise of their own
+    training. Their members are the members of the prediction, one network's after the other's.
+
+    Args:
+        of: the algorithm that trains each network.
+        networks: how many there are.
+    """
+
+    of: Inference[Any] = field(default_factory=MAP)
+    networks: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.networks <= _MOST_NETWORKS:
+            raise InputError(f"a deep ensemble has from 1 to {_MOST_NETWORKS:,} networks, not {self.networks:,}")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> DeepEnsembleState:
+        """A state of the inner algorithm for each network."""
+        return DeepEnsembleState([self.of.init(build, num_data, num_steps) for _ in range(self.networks)])
+
+    def check(self, state: DeepEnsembleState, batch: Batch) -> None:
+        """What the inner algorithm looks at, for one network: all are built alike."""
+        self.of.check(state.networks[0], batch)
+
+    def step(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
+        """One step of each network on the same batch; reports the means over networks."""
+        return _mean([self.of.step(network, batch) for network in state.networks])
+
+    def gradient(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
+        """That of each network, where the inner algorithm's steps have halves."""
+        return _mean([self.of.gradient(network, batch) for network in state.networks])  # type: ignore[attr-defined]
+
+    def update(self, state: DeepEnsembleState) -> None:
+        """That of each network."""
+        for network in state.networks:
+            self.of.update(network)  # type: ignore[attr-defined]
+
+    def after_step(self, state: DeepEnsembleState, steps: int) -> None:
+        """What the inner algorithm does now and then, for each network."""
+        for network in state.networks:
+            self.of.after_step(network, steps)
+
+    def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
+        """The inner algorithm's last pass, for each network."""
+        for network in state.networks:
+            self.of.finish(network, batches)
+
+    def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
+        """Draw number `sample` of every network, side by side as members."""
+        for network in state.networks:
+            check_state(self.of, network)
+        return side_by_side([self.of.draw(network, sample) for network in state.networks])
+
+
+def _mean(infos: Sequence[StepInfo]) -> StepInfo:
+    """Over networks; they have the learning rate in common."""
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(info, name) for info in infos]).mean(0)
+
+    return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)

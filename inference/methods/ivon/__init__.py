@@ -1,0 +1,1 @@
+"""IVON and its optimizer."""

@@ -1,0 +1,225 @@
+"""IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
+from bayes_share.inference.step.clock import Clock
+from bayes_share.inference.step.named_priors import normal_prior
+from bayes_share.inference.step.objective import GradientOptions, check_members_will_differ, check_trainable
+from bayes_share.inference.step.updates import load_optimizer, parameter_groups, set_rates
+from bayes_share.models.model import Model
+from bayes_share.seeding import generator
+from bayes_share.sharing.conversion import NORMS
+
+_LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of units or of data sets
+
+
+@dataclass
+class IVONState:
+    """A model at the posterior's mean, its optimizer with the rest, the clock, and the multiples of the rate."""
+
+    model: Model
+    optimizer: IVONOptimizer
+    clock: Clock
+    rates: Tensor
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the mean has; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Means, buffers, Hessians, momentum and the step."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state_dict["model"])
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
+
+
+@dataclass(frozen=True)
+class IVON(GradientOptions):
+    """Improved Variational Online Newton: a normal posterior over every weight (Shen et al. 2024, arXiv 2402.17641).
+
+    Each weight w has the prior ``N(centre, 1 / (ess * weight_decay))`` and the posterior
+    ``N(w, 1 / (ess * (hess + weight_decay)))``, with the diagonal Hessian of the mean loss. A BatchEnsemble's members
+    are equal components of a mixture: of the mean loss, a member's own parameters feel one part in `ensemble_size`. So
+    their `ess` is multiplied by it, and their decay and initial Hessian are divided, and each has the posterior that
+    it would have in a network of its own. The gradient is clipped at each draw. Batch norm does not go well with the
+    noise; Filter Response Norm does.
+
+    A parameter that a rule of ``Model(priors=...)`` names has that prior, which must be normal, in place of the decay:
+    its centre is the prior's mean, and its decay ``1 / (ess * sd²)``, number by number. None is a flat prior.
+
+    Args:
+        weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
+            follows on priors, of what has none of its own.
+        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
+        norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
+        hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer. The
+            loss of an example is the sum over its positions (tokens, pixels), so scale it with their number.
+        factor_hess_init: the same for the rank-1 factors.
+        beta1: how much of the averaged gradient each step keeps.
+        beta2: how much of the Hessian each step keeps; what is not far from 1 learns it in fewer steps, with noise.
+        ess: effective sample size: the data that the loss stands for. null: the number of training examples; larger is
+            a colder posterior.
+        clip_radius: largest step of a weight, before the learning rate; null: any.
+        samples: draws of the weights in each step, each with a pass forward and backward.
+        hess_approx: estimate of the Hessian: "price", from gradients at draws, or "gradsq", from their squares.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
+
+    learning_rate: float = 0.5
+    weight_decay: float = 1e-4
+    factor_decay: float = 1e-4
+    norm_centre: float = 0.0
+    hess_init: float = 0.5
+    factor_hess_init: float = 0.5
+    beta1: float = 0.9
+    beta2: float = 0.99999
+    ess: float | None = None
+    clip_radius: float | None = None
+    samples: int = 1
+    hess_approx: HessianEstimate = "price"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_not_negative("weight_decay", "factor_decay")
+        if self.hess_approx not in get_args(HessianEstimate):
+            raise unknown("estimate of the Hessian", self.hess_approx, get_args(HessianEstimate))
+        for name in ("hess_init", "factor_hess_init", "clip_radius"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be positive, and is {value}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be from 0 to below 1, and is {getattr(self, name)}")
+        if self.samples < 1:
+            raise InputError(f"a step takes at least 1 draw of the weights, not {self.samples}")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> IVONState:
+        """A fresh model in training mode, as the mean, and the optimizer with the first Hessian.
+
+        Raises:
+            InputError: an `ess` that contradicts the data; members that are equal and would stay so, because nothing
+                of their own has noise; a prior of the user's that is not normal.
+        """
+        ess = float(num_data) if self.ess is None else self.ess
+        if not 1 <= ess <= _LARGEST_ESS * num_data:
+            raise InputError(
+                f"ess is the number of examples that the loss stands for: with num_data = {num_data} it is from 1 to "
+                f"{_LARGEST_ESS * num_data}, and not {ess:g}"
+            )
+        model = build().train()
+        check_trainable(model)
+        groups = self._groups(model, ess)
+        if all(group["kind"] == "base" for group in groups):
+            check_members_will_differ(model, self.feed)
+        optimizer = IVONOptimizer(groups, self.learning_rate, ess, hess_approx=self.hess_approx)
+        clock = Clock.start(num_steps, groups[0]["lr"].device)
+        return IVONState(model, optimizer, clock, clock.table(self.rate_at))
+
+    def step(self, state: IVONState, batch: Batch) -> StepInfo:
+        """One step of the optimizer, from the gradients of a batch under draws of the weights.
+
+        The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
+        """
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
+        """The sums over draws that the optimizer's update takes, each clipped."""
+        rate = state.clock.read(state.rates)
+        set_rates(state.optimizer, rate)
+        found = []
+        for _ in range(self.samples):
+            with state.optimizer.sampled_params(train=True):
+                found.append(self.accumulate_gradient(state.model, batch))
+                if self.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
+        log_lik, accuracy = [torch.stack(values).mean(0) for values in zip(*found, strict=True)]
+        return StepInfo(-log_lik, log_lik, self._kl(state, log_lik), accuracy, self.learning_rate * rate)
+
+    def update(self, state: IVONState) -> None:
+        """The optimizer's step."""
+        state.optimizer.step()
+        state.clock.advance()
+
+    def finish(self, state: IVONState, batches: Iterable[Batch]) -> None:
+        """Nothing is left to do."""
+
+    def draw(self, state: IVONState, sample: int) -> Forward:
+        """The network under a draw of the posterior; frozen parameters and buffers stay as they are."""
+        random = generator("draw", sample)
+        values = {}
+        for name, mean in state.model.named_parameters():
+            if mean.requires_grad and mean in state.optimizer.state:
+                sd = state.optimizer.sd(mean)
+                noise = torch.randn(mean.shape, generator=random, dtype=sd.dtype).to(sd.device)
+                values[name] = (mean.detach() + noise * sd).to(mean.dtype)
+        return drawn(state.model, values)
+
+    def _groups(self, model: Model, ess: float) -> list[dict[str, Any]]:
+        """Groups by kind, with norms' scales and what has a prior of its own apart, each with its prior and Hessian."""
+        scales = {id(module.weight) for module in model.modules() if type(module) in _NORMS and _has_scale(module)}
+        named = model.named_in_priors()
+        priors = {
+            id(model.get_parameter(name)): normal_prior(latent, "ivon")
+            for name, latent in named.items()
+            if latent is not None
+        }
+        flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
+        special_cases = ("own", priors), ("flat", flat), ("scale", scales)
+        groups = []
+        for group in parameter_groups(
+            model, self.learning_rate, self.weight_decay, self.factor_rate, divide=True, have_prior=named
+        ):
+            is_factor = group["kind"] == "factor"
+            members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
+            decay = self.factor_decay / members if is_factor else group["weight_decay"]
+            centre = "sign" if is_factor else 0.0
+            by_prior: dict[str, dict[str, Any]] = {
+                "kind": {"weight_decay": decay, "centre": centre, "params": []},
+                "scale": {"weight_decay": decay, "centre": self.norm_centre, "params": []},
+                "flat": {"weight_decay": 0.0, "centre": 0.0, "params": []},
+                "own": {"weight_decay": 0.0, "centre": 0.0, "params": [], "priors": []},
+            }
+            for p in group["params"]:
+                special = next((name for name, those in special_cases if id(p) in those), "kind")
+                by_prior[special]["params"].append(p)
+            by_prior["own"]["priors"] = [priors[id(p)] for p in by_prior["own"]["params"]]
+            options = {
+                "members": members,
+                "ess": ess * members,
+                "hess_init": (self.factor_hess_init if is_factor else self.hess_init) / members,
+                "beta1": self.beta1,
+                "beta2": self.beta2,
+                "clip_radius": float("inf") if self.clip_radius is None else self.clip_radius,
+            }
+            groups += [{**group, **options, **own} for own in by_prior.values() if own["params"]]
+        return groups
+
+    def _kl(self, state: IVONState, like: Tensor) -> Tensor:
+        """What members share counts once, and the mean over members of what is theirs."""
+        groups = zip(state.optimizer.param_groups, state.optimizer.kl(), strict=True)
+        return torch.stack([(kl / group["members"]).to(like) for group, kl in groups]).sum()
+
+
+_NORMS = {*NORMS, *NORMS.values()}
+
+
+def _has_scale(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), nn.Parameter)

@@ -1,0 +1,233 @@
+"""Laplace's approximation of the last layer: a Gaussian around what was trained, with the curvature there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.algorithm import Batch, Build, Forward, Part
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.methods.laplace.curvature import (
+    Curvature,
+    Diag,
+    Full,
+    Kron,
+    Structure,
+    check_separable,
+    evidence_precision,
+    output_hessians,
+    rotate,
+)
+from bayes_share.inference.methods.laplace.last_layer import LastLayer, find_last_layers, last_layers
+from bayes_share.inference.methods.laplace.prior import named_scales
+from bayes_share.inference.methods.map import MAP, MAPState
+from bayes_share.models.likelihood import Likelihood
+from bayes_share.seeding import generator
+
+_LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
+_FEW = 4  # examples that a likelihood is tried on
+_ROWS = 4096  # Hessians that are in memory at a time
+
+
+@dataclass
+class LaplaceState(MAPState):
+    """As of `MAP`, with the posterior of each member's last layer.
+
+    Args:
+        layer: name of the last layer in the network of a member.
+        sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
+        vectors: of each member, the eigenvectors, as `rotate` takes them.
+    """
+
+    layer: str = ""
+    sds: list[Tensor] = field(default_factory=list)
+    vectors: list[list[Tensor]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of `MAP`, and the posterior."""
+        return {**super().state_dict(), "layer": self.layer, "sds": self.sds, "vectors": self.vectors}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        device = next(self.model.parameters()).device
+        self.layer = state_dict["layer"]
+        self.sds = [sd.to(device) for sd in state_dict["sds"]]
+        self.vectors = [[part.to(device) for part in parts] for parts in state_dict["vectors"]]
+
+
+@dataclass(frozen=True)
+class LastLayerLaplace(MAP):
+    """Last-layer Laplace: after training as `MAP`, a Gaussian over the last layer (arXiv 2106.14806, section 3).
+
+    Its mean is what was trained, its precision the Gauss-Newton matrix of the training data plus the prior's. The last
+    layer is the linear layer whose outputs are the network's: ``[batch, output]``, or ``[batch, *positions, output]``
+    where the log-likelihood is a sum over positions. The Gaussian is over its weight as it is used, whatever that is
+    computed from, and its bias; before the training a trial on a few examples shows that the outputs follow it. In an
+    ensemble each member has its own Gaussian, over the weight that it uses, ``W ∘ (s rᵀ)``, and its bias, given all
+    else; the curvature is that of all data for it, as if it were alone, and members are drawn independently. Until
+    training is finished a draw is the network.
+
+    A normal prior that a rule of ``Model(priors=...)`` gives the layer's weight or bias is in place of
+    `prior_precision`. That of an ensemble's base weight, ``N(0, σ²)``, is given the factors one of ``W ∘ (s rᵀ)``, with
+    the standard deviation ``σ |s_o r_i|``.
+
+    Args:
+        structure: of the covariance: "full", "kron" (a Kronecker product), "diag", or "auto": full up to 2000 numbers,
+            else kron.
+        prior_precision: of the last layer's prior around 0, where it has none of the user's; null:
+            ``weight_decay * num_data``, which it was trained with. That is the exact posterior where all but the last
+            layer is known, but a network that fits all its data leaves many directions to the prior, and a weak one
+            then predicts badly.
+        tune_prior: whether the prior precision is chosen by the marginal likelihood, starting there, for each member.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
+
+    structure: Structure = "auto"
+    prior_precision: float | None = 100.0
+    tune_prior: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.structure not in get_args(Structure):
+            raise unknown("structure", self.structure, get_args(Structure))
+        if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
+            raise InputError(f"the prior precision must be positive, and is {self.prior_precision}")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
+        """A fresh model in training mode and its optimizer."""
+        state = super().init(build, num_data, num_steps)
+        return LaplaceState(state.model, state.optimizer, num_data, state.clock, state.rates)
+
+    def check(self, state: LaplaceState, batch: Batch) -> None:
+        """Find the last layer, its prior and its curvature for a few examples.
+
+        Raises:
+            InputError: as of `finish`.
+        """
+        x, y = batch
+        for member, last in enumerate(find_last_layers(state.model, x)):
+            self._prior_sd(state, member, last)
+            for _ in _terms(last, state.model.likelihood, [(x, y)]):
+                pass
+
+    def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:  # type: ignore[override]  # of its own init
+        """Sum the curvature over the training data.
+
+        Raises:
+            InputError: no training data; a last layer that is frozen or pruned, or that does not alone make the
+                outputs; a prior of it that cannot be used.
+        """
+        first = next(iter(batches), None)
+        if first is None:
+            raise InputError("the curvature is summed over training data, and there is no batch of it")
+        layer, sds, vectors = "", [], []
+        for member, last in enumerate(find_last_layers(state.model, first[0])):
+            layer = last.name
+            prior_sd = self._prior_sd(state, member, last)
+            curvature = self._curvature(prior_sd.numel())
+            for inputs, hessians in _terms(last, state.model.likelihood, batches):
+                curvature.add(inputs, hessians)
+            if self.tune_prior:
+                prior_sd = torch.full_like(prior_sd, self._tuned(last, curvature, float(prior_sd[0, 0]) ** -2) ** -0.5)
+            sd, parts = curvature.posterior(prior_sd)
+            dtype = torch.promote_types(next(last.network.parameters()).dtype, torch.float32)
+            sds.append(sd.to(dtype))
+            vectors.append([part.to(dtype) for part in parts])
+        state.layer, state.sds, state.vectors = layer, sds, vectors
+
+    def draw(self, state: LaplaceState, sample: int) -> Forward:  # type: ignore[override]
+        """The network with its last layer drawn, for each member."""
+        if not state.sds:
+            return drawn(state.model)
+        noise = generator("draw", sample)
+        layers = []
+        for last, sd, parts in zip(last_layers(state.model, state.layer), state.sds, state.vectors, strict=True):
+            white = torch.randn(sd.shape, generator=noise, dtype=sd.dtype).to(sd.device)
+            last.shift(rotate(sd * white, parts))
+            layers.append(last)
+        networks = [last.network for last in layers]
+        used = {
+            f"{state.layer}.{name}".removeprefix("."): torch.stack([last.unknown[name] for last in layers])
+            for name in layers[0].parts
+        }
+        device = next(state.model.parameters()).device
+
+        def forward(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return torch.stack([network(x.to(device)) for network in networks])
+
+        return Forward(forward, (Part(state.model, used=used),))
+
+    def _curvature(self, numbers: int) -> Curvature:
+        structures: dict[Structure, type[Curvature]] = {"full": Full, "kron": Kron, "diag": Diag}
+        return structures[self._structure_of(numbers)]()
+
+    def _structure_of(self, numbers: int) -> Structure:
+        return self.structure if self.structure != "auto" else "full" if numbers <= _LARGEST_FULL else "kron"
+
+    def _prior_sd(self, state: LaplaceState, member: int, last: LastLayer) -> Tensor:
+        """The standard deviation of the prior of each unknown number of a member's last layer, ``[output, input]``."""
+        given = self.prior_precision
+        precision = self.weight_decay * state.num_data if given is None else given
+        named = named_scales(state.model, member, last.name)
+        if named and self.tune_prior:
+            raise InputError(
+                f"tune_prior chooses the prior of the last layer, {last.name or 'the network itself'}, which `priors` "
+                f"names too: leave out one of them"
+            )
+        columns = []
+        for part, value in last.unknown.items():
+            if part not in named and precision == 0:
+                raise InputError(
+                    f"with a weight_decay of 0 the last layer's {part} has no prior: give a prior_precision"
+                )
+            sd = named[part].to(value) if part in named else torch.full_like(value, precision**-0.5)
+            columns.append(sd.view(len(value), -1))
+        prior_sd = torch.cat(columns, 1).double()
+        if self._structure_of(prior_sd.numel()) == "kron":
+            check_separable(prior_sd)
+        return prior_sd
+
+    def _tuned(self, last: LastLayer, curvature: Curvature, start: float) -> float:
+        squared_norm = sum(float(value.double().square().sum()) for value in last.unknown.values())
+        return evidence_precision(curvature.eigenvalues(), squared_norm, start)
+
+
+def _terms(last: LastLayer, likelihood: Likelihood, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What multiplies the last layer's unknown numbers, and the Hessians in its outputs, some rows at a time.
+
+    Raises:
+        InputError: a likelihood of several positions that is not the sum over them.
+    """
+    device = next(last.network.parameters()).device
+    is_first = True
+    for x, y in batches:
+        inputs, outputs, axes = last.rows(x.to(device))
+        y = y.to(device)
+        if axes > 1 and is_first:
+            _check_positions(likelihood, outputs[:_FEW], y[:_FEW], axes)
+        is_first = False
+        rows = outputs.flatten(0, axes - 1), y.flatten(0, axes - 1) if axes > 1 else y
+        for part, of_outputs, of_targets in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
+            yield part, output_hessians(likelihood, of_outputs, of_targets)
+
+
+@torch.no_grad()
+def _check_positions(likelihood: Likelihood, outputs: Tensor, y: Tensor, axes: int) -> None:
+    """Raise an InputError unless the log-likelihood of an example is the sum of its positions'."""
+    are_alike = y.shape[:axes] == outputs.shape[:axes]
+    if are_alike:
+        whole = likelihood.log_lik(outputs[None], y[None])
+        each = likelihood.log_lik(outputs.flatten(0, axes - 1)[None], y.flatten(0, axes - 1)[None])
+        are_alike = torch.allclose(whole[0], each.view(len(y), -1).sum(1), rtol=1e-3, atol=1e-3)
+    if not are_alike:
+        raise InputError(
+            f"outputs of shape {list(outputs.shape[1:])} with targets of shape {list(y.shape[1:])}: a last-layer "
+            f"Laplace approximation takes several positions only where the log-likelihood is the sum over them"
+        )

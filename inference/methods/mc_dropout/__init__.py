@@ -1,0 +1,1 @@
+"""MC dropout: the method, its masks, and the trial before training."""

@@ -1,0 +1,86 @@
+"""MC dropout: dropout that stays on in prediction, as an approximate posterior."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch, Build, Forward, Part
+from bayes_share.inference.draws.forward import evaluating
+from bayes_share.inference.methods.map import MAP, MAPState
+from bayes_share.inference.methods.mc_dropout.masks import masked, place_dropout, places_of
+from bayes_share.inference.methods.mc_dropout.trial import check_draws
+from bayes_share.models.model import Model
+
+
+@dataclass(frozen=True)
+class MCDropout(MAP):
+    """MC dropout: dropout that stays on in prediction, as a posterior over weights (arXiv 1506.02142).
+
+    Trains as `MAP` with ordinary dropout, a mask for each example. A draw is the network under one mask, the same for
+    all examples and each member's own. That is a draw of the weights, whose inputs are dropped (equation 7). A network
+    that has dropout (of probability above 0) keeps it where it is. In any other it is put before every linear layer
+    and convolution but the first registered: of inputs of convolutions whole channels are dropped. Dropout has to be
+    modules of its own (`nn.Dropout`), with the examples on the first axis: before the first step a few draws are tried,
+    and what would make them equal, or other ones than training's, is refused. Stochastic depth is no part of them.
+
+    Args:
+        dropout_rate: probability of dropping, where the network has no dropout of its own.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
+
+    dropout_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.dropout_rate < 1:
+            raise InputError(f"the dropout rate is a probability above 0 and below 1, and is {self.dropout_rate}")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> MAPState:
+        """A fresh model with dropout, in training mode, and its optimizer.
+
+        Raises:
+            InputError: a network in which nothing can be dropped, or with dropout that no mask stands for: inside an
+                attention or a recurrent layer, alpha dropout, a subclass of `nn.Dropout` with a forward of its own.
+        """
+
+        def build_with_dropout() -> Model:
+            model = build()
+            place_dropout(model, self.dropout_rate)
+            return model
+
+        return super().init(build_with_dropout, num_data, num_steps)
+
+    def check(self, state: MAPState, batch: Batch) -> None:
+        """Try a few draws, on a copy of the network.
+
+        Raises:
+            InputError: draws that would all be the same, masks that would differ between examples, or dropout that is
+                no module of its own, such as `torch.nn.functional.dropout` or dropout inside an attention.
+        """
+        super().check(state, batch)
+        check_draws(state.model, batch[0])
+
+    def draw(self, state: MAPState, sample: int) -> Forward:
+        """The network under the masks of this number.
+
+        Raises:
+            InputError: a network in which nothing is dropped, as another algorithm's state may have.
+        """
+        if not places_of(state.model):
+            raise InputError(
+                "nothing is dropped in the network of this state, so all draws would be the same: train it with "
+                "MCDropout, which puts dropout where a network has none"
+            )
+        device = next(state.model.parameters()).device
+
+        def forward(x: Tensor) -> Tensor:
+            with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
+                return state.model(x.to(device))
+
+        return Forward(forward, (Part(state.model),))

@@ -1,0 +1,224 @@
+"""The No-U-Turn sampler of Pyro, for networks small enough for gradients of all data: the gold standard."""
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.draws.forward import evaluating, side_by_side
+from bayes_share.inference.draws.thinning import Thinning, check_thinning
+from bayes_share.inference.methods.nuts.chain import Chain
+from bayes_share.inference.step.objective import check_trainable
+from bayes_share.inference.step.prior_density import check_start
+from bayes_share.layers.norm import MemberBatchNorm
+from bayes_share.models.model import Model
+from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.take import take_member
+
+_log = logging.getLogger(__name__)
+
+_TIMED = 256  # examples of a gradient that is only taken to see how long it takes
+
+
+@dataclass
+class NUTSState:
+    """The chains, and how many of how many transitions each has made."""
+
+    chains: Sequence[Chain]
+    num_data: int
+    num_steps: int
+    step: int = 0
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the networks of all chains have."""
+        return sum(chain.num_parameters for chain in self.chains)
+
+    @property
+    def num_kept(self) -> int:
+        """How many draws each chain has kept."""
+        return len(self.chains[0].kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The chains and the step."""
+        return {"chains": [chain.state_dict() for chain in self.chains], "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for chain, saved in zip(self.chains, state_dict["chains"], strict=True):
+            chain.load_state_dict(saved)
+        self.step = state_dict["step"]
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: minutes for a small network.
+
+    Draws all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
+    transition of each chain, and its batch is all the data, not augmented. Dropout is off. The first steps adapt the
+    step size and a diagonal mass matrix.
+
+    An ensemble's members are chains of their own, of networks of one member, each with its own copy of the base weight
+    too: the sampler needs one joint density, and the average of the members' log-likelihoods would temper what is a
+    member's own. So they are as many networks, which begin where the members do; ``chains * members`` are side by side
+    in a prediction.
+
+    Args:
+        chains: for each member, each from an initialisation of its own.
+        warmup: part of all steps that adapts the sampler, and is not kept.
+        keep: largest number of draws that each chain keeps, evenly spaced over the steps after `warmup`.
+        max_tree_depth: at most 2 to this power, less one, gradients are taken in a step.
+        target_accept: acceptance probability that the step size is adapted to; higher ones make smaller steps.
+        max_parameters: numbers that a network may have to sample; of a larger one it is said how long it would take.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"epochs": 300, "batch_size": None, "num_samples": 32})
+
+    chains: int = 1
+    warmup: float = 0.35
+    keep: int = 32
+    max_tree_depth: int = 6
+    target_accept: float = 0.8
+    max_parameters: int = 50_000
+
+    def __post_init__(self) -> None:
+        for name in ("chains", "max_tree_depth", "max_parameters"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, and is {getattr(self, name)}")
+        if not 0 < self.target_accept < 1:
+            raise InputError(f"the acceptance to aim at is a probability between 0 and 1, not {self.target_accept}")
+        check_thinning("warmup", self.warmup, self.keep)
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> NUTSState:
+        """The chains at the members' initial values; `build` is called once for each chain of a member.
+
+        Raises:
+            InputError: a trained parameter without a prior, a start outside a prior's support, or a network in which
+                examples see one another.
+        """
+        warmup_steps = Thinning(num_steps, self.warmup, self.keep).first
+        chains = []
+        for _ in range(self.chains):
+            model = build()
+            check_trainable(model)
+            _check_independent(model)
+            for member in _members(model):
+                _check_priors(member)
+                chains.append(Chain(member, warmup_steps, self.max_tree_depth, self.target_accept))
+        return NUTSState(chains, num_data, num_steps)
+
+    def check(self, state: NUTSState, batch: Batch) -> None:
+        """See `Inference`; what a chain needs was looked at in `init`."""
+
+    def step(self, state: NUTSState, batch: Batch) -> StepInfo:
+        """One transition of each chain.
+
+        Raises:
+            InputError: a batch that is not all the data, or a network that is too large.
+        """
+        x, y = batch
+        if len(x) != state.num_data:
+            raise InputError(
+                f"nuts needs all {state.num_data} examples in every step, and the batch has {len(x)}: "
+                f"set batch_size to null"
+            )
+        if state.chains[0].num_latents > self.max_parameters:
+            raise self._too_large(state, batch)
+        energies, found = [], []
+        for chain in state.chains:
+            energies.append(chain.transition(batch))
+            found.append(_fit_of(chain.model, x, y))
+        state.step += 1
+        log_lik, accuracy = torch.stack(found).mean(0)
+        loss = torch.stack(energies).mean() / state.num_data
+        step_size = sum(chain.step_size for chain in state.chains) / len(state.chains)
+        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, loss.new_tensor(step_size))
+
+    def after_step(self, state: NUTSState, steps: int) -> None:
+        """Keep the draw of each chain, where it is time for one."""
+        if Thinning(state.num_steps, self.warmup, self.keep).keeps(steps - 1):
+            for chain in state.chains:
+                chain.keep()
+
+    def finish(self, state: NUTSState, batches: Iterable[Batch]) -> None:
+        """Say in the log which chains never moved while draws were kept."""
+        stuck = [str(number) for number, chain in enumerate(state.chains) if chain.is_stuck]
+        if stuck:
+            _log.warning(
+                "nuts: all draws that were kept are the same in chain %s of %d: no proposal was accepted; "
+                "take more steps (epochs on the command line), of which the first part (warmup) adapts the step size",
+                ", ".join(stuck),
+                len(state.chains),
+            )
+
+    def draw(self, state: NUTSState, sample: int) -> Forward:
+        """A kept draw of each chain, the latest first and then far apart; its position where none was kept yet."""
+        return side_by_side([chain.draw(sample) for chain in state.chains])
+
+    def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
+        """What to say of a network that is too large: how large it is, and how long a step would take."""
+        chain = state.chains[0]
+        x, y = batch[0][:_TIMED], batch[1][:_TIMED]
+        seconds = []
+        for _ in range(2):  # the first has to warm up
+            started = time.perf_counter()
+            chain.gradient((x, y))
+            seconds.append(time.perf_counter() - started)
+        gradients = 2**self.max_tree_depth - 1
+        whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
+        return InputError(
+            f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
+            f"has {chain.num_latents:,}: a step, with up to {gradients:,} gradients in every chain, would "
+            f"take about {_duration(whole)}; take sghmc"
+        )
+
+
+def _members(model: Model) -> list[Model]:
+    """Each member as a model of its own; the model itself where there are none."""
+    if not isinstance(model.network, Ensemble):
+        return [model]
+    members = [take_member(model.network, member) for member in range(model.ensemble_size)]
+    return [Model(member, deepcopy(model.likelihood), model.priors) for member in members]
+
+
+def _check_independent(model: Model) -> None:
+    for name, module in model.network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | MemberBatchNorm):
+            raise InputError(
+                f"nuts needs examples that do not see one another, and {name} is a batch norm: take norm group, frn or "
+                f"none"
+            )
+
+
+def _check_priors(model: Model) -> None:
+    latents = model.latents()
+    check_start(model, latents)
+    sampled = {latent.parameter for latent in latents}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name not in sampled:
+            raise InputError(f"{name} has no prior, and nuts learns no points: give it a prior, or freeze it")
+
+
+def _fit_of(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """The mean log-likelihood of a model and its accuracy, ``[2]``."""
+    with evaluating(model), torch.no_grad():
+        outputs, targets = model(x), model.targets(y)
+        log_lik = model.likelihood.log_lik(outputs, targets).mean()
+        correct = model.likelihood.correct(outputs, targets).mean()
+    return torch.stack([log_lik, correct.to(log_lik.dtype)])
+
+
+def _duration(seconds: float) -> str:
+    """A time in words of one unit, rounded up."""
+    size, unit = next((size, unit) for size, unit in ((3600, "hour"), (60, "minute"), (0, "second")) if seconds >= size)
+    count = math.ceil(seconds / max(1, size))
+    return f"{count:,} {unit}{'s' if count > 1 else ''}"

@@ -1,0 +1,1 @@
+"""Stochastic variational inference: the method, its bounds and its guides."""

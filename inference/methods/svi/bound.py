@@ -1,0 +1,240 @@
+"""The evidence lower bound and its gradient: a plain function where a program's structure allows it, else by Pyro."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.methods.svi.divergence import Divergence
+from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField
+from bayes_share.inference.methods.svi.local_reparametrization import Layers, drawing_outputs
+from bayes_share.inference.step.objective import GradientOptions
+from bayes_share.inference.step.updates import micro_batches
+from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.model import Model
+from bayes_share.models.program import Program, Structure, observe
+from bayes_share.sharing.members import Ensemble
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a bound is made of.
+
+    Args:
+        log_lik: the expected log-likelihood, per example and member, in nats.
+        accuracy: of the draw.
+        kl: the divergence from the priors, in nats, over the whole data.
+    """
+
+    log_lik: Tensor
+    accuracy: Tensor
+    kl: Tensor
+
+
+class Bound(ABC):
+    """A way to estimate the bound per example, ``log_lik - kl_weight * kl / num_data``, and its gradient, on a draw."""
+
+    @abstractmethod
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+        """Add the gradient of the negative bound to the guides' and the model's parameters.
+
+        Args:
+            batch: of the training data.
+            kl_weight: of the divergence.
+            is_first: whether it is the first draw of a step; the others leave the model's buffers alone.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class PlainBound(Bound):
+    """The bound as a plain function of torch, for independent guides and priors that do not depend on one another.
+
+    It equals Pyro's `TraceMeanField_ELBO` on the same draws.
+
+    Args:
+        program: of the model.
+        guides: `MeanField` or `Delta`.
+        divergences: one for each guide.
+        options: how gradients are taken.
+        rows: whether the factors are drawn for each example.
+        layers: those whose outputs are drawn instead of their weights; none where draws are of weights.
+    """
+
+    program: Program
+    guides: Sequence[MeanField | Delta]
+    divergences: Sequence[Divergence]
+    options: GradientOptions
+    rows: bool
+    layers: Layers
+
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+        """See `Bound`."""
+        model, feed = self.program.model, self.options.feed
+        if self.rows:
+            _check_one_pass(model, batch[0])
+        buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
+        draws = [guide() for guide in self.guides]
+        fixed = [draw.detach().requires_grad_() for draw in draws]
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Likelihood]:
+            numbers = self._drawn_anew(x) if self.rows or self.layers else fixed
+            values = buffers | self.program.by_parameter(_values(self.guides, numbers))
+            likelihood = model.likelihood_with(values)
+            if not self.layers:
+                return model.forward_with(values, x, feed), likelihood
+            values |= self._of_layers(lambda guide: guide.loc)
+            scales = self._of_layers(lambda guide: guide.scale)
+            return drawing.forward_with(values, scales, x, feed), likelihood
+
+        with drawing_outputs(model, self.layers) as drawing:
+            log_lik, accuracy = self.options.accumulate_gradient(model, batch, evaluate)
+        with torch.autocast(log_lik.device.type, enabled=False):
+            pairs = zip(self.divergences, self.guides, draws, strict=True)
+            kl = torch.stack([divergence(guide, draw) for divergence, guide, draw in pairs]).sum()
+            penalty = kl * (kl_weight / self._num_data)
+            followed = [(draw, leaf.grad) for draw, leaf in zip(draws, fixed, strict=True) if leaf.grad is not None]
+            torch.autograd.backward([penalty, *(draw for draw, _ in followed)], [None, *(grad for _, grad in followed)])
+        return Terms(log_lik, accuracy, kl.detach())
+
+    @property
+    def _num_data(self) -> int:
+        assert self.program.num_data is not None
+        return self.program.num_data
+
+    def _of_layers(self, numbers: Callable[[MeanField], Tensor]) -> dict[str, Tensor]:
+        """Some numbers of the guides as the weights of `layers`."""
+        guides = [guide for guide in self.guides if isinstance(guide, MeanField)]
+        values = _values(guides, [numbers(guide) for guide in guides])
+        latents = [latent for latent in self.program.latents if latent.parameter in self.layers]
+        return {latent.parameter: values[latent.site.name] for latent in latents}
+
+    def _drawn_anew(self, x: Tensor) -> list[Tensor]:
+        """Draws whose gradient goes straight to the guides; factors with a row for each example."""
+        members = self.program.model.ensemble_size
+        rows = len(x) // members if self.options.feed == "split" else len(x)
+        return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
+
+
+@dataclass(frozen=True, eq=False)
+class PyroBound(Bound):
+    """The bound from Pyro's traces of guide and program in every step, as `Trace_ELBO` has it: for what is not plain.
+
+    Args:
+        program: of the model.
+        guides: of any family.
+        options: how gradients are taken.
+        reason: why the bound is not plain, in words.
+    """
+
+    program: Program
+    guides: Sequence[Guide]
+    options: GradientOptions
+    reason: str
+
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+        """See `Bound`."""
+        from pyro import poutine
+
+        model, num_data, feed = self.program.model, self.program.num_data, self.options.feed
+        assert num_data is not None
+        buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+        def log_probs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Of the targets, per example; the divergence on the draw; what is correct."""
+            device = x.device.type
+            is_autocast = torch.is_autocast_enabled(device)
+            with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
+                drawn = poutine.trace(lambda: pyro_guide(self.guides)).get_trace()
+                prior = poutine.trace(poutine.replay(self.program.sample, drawn)).get_trace()
+                sites: dict[str, Any] = {name: site["value"] for name, site in prior.iter_stochastic_nodes()}
+                values = buffers | self.program.by_parameter(sites)
+                with torch.autocast(device, enabled=is_autocast):
+                    outputs = model.forward_with(values, x, feed)
+                likelihood, targets = model.likelihood_with(values), model.targets(y, feed)
+                target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
+                kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
+                correct = likelihood.correct(outputs.detach(), targets).nanmean()
+                return torch.as_tensor(target.log_prob_sum()) / num_data, kl, correct
+
+        sums = []
+        members = model.ensemble_size if feed == "split" else 1
+        for (x, y), share in micro_batches(batch, self.options.accumulate, members):
+            log_lik, kl, correct = log_probs(x, y)
+            with torch.autocast(x.device.type, enabled=False):
+                ((kl * (kl_weight / num_data) - log_lik) * share).backward()
+            sums.append(share * torch.stack([log_lik.detach(), correct.to(log_lik.dtype), kl.detach()]))
+        return Terms(*torch.stack(sums).sum(0))
+
+
+def pyro_guide(guides: Sequence[Guide]) -> None:
+    """Run guides as a Pyro guide: an auxiliary site for each, and one for each parameter.
+
+    What each member has of its own is scaled by 1 / members, as in the program.
+    """
+    import pyro
+    from pyro import distributions
+
+    for number, guide in enumerate(guides):
+        with pyro.poutine.scale(scale=1 / guide.members):
+            family = guide.distribution()
+            z: Tensor = (
+                guide() if family is None else pyro.sample(f"_guide_{number}", family, infer={"is_auxiliary": True})
+            )
+            values = guide.values(z)
+            for piece, part in zip(guide.pieces, z.split(guide.sizes, dim=-1), strict=True):
+                value = values[piece.name]
+                density: Tensor | float = 0.0
+                if family is not None and not piece.is_real:
+                    free = part.reshape(value.shape)
+                    density = -piece.transform.log_abs_det_jacobian(free, value).sum()
+                pyro.sample(piece.name, distributions.Delta(value, log_density=density, event_dim=value.ndim))
+
+
+def make_bound(
+    program: Program,
+    guides: Sequence[Guide],
+    structure: Structure | None,
+    options: GradientOptions,
+    rows: bool,
+    layers: Layers,
+) -> Bound:
+    """The plain bound where the guides and the program's structure allow it, else Pyro's.
+
+    Raises:
+        InputError: draws that the bound cannot make.
+    """
+    # By exact type: a subclass may have another distribution, which the divergences here do not know.
+    kinds = (MeanField, Delta)
+    plain = [guide for guide in guides if isinstance(guide, kinds) and type(guide) in kinds]
+    if structure is None or len(plain) < len(guides):
+        if rows or layers:
+            raise InputError(
+                "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
+                "do not depend on one another"
+            )
+        reason = "priors depend on one another" if structure is None else "a guide is not normal, cauchy or delta"
+        return PyroBound(program, guides, options, reason)
+    divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
+    return PlainBound(program, plain, divergences, options, rows, layers)
+
+
+def _check_one_pass(model: Model, x: Tensor) -> None:
+    """Raise an InputError where members run one by one, each with a factor for all of its examples."""
+    network = model.network
+    if isinstance(network, Ensemble) and network.strategy == "auto":
+        network.choose_strategy(x)  # with the model's own parameters: those of a draw have a row for each example
+    if isinstance(network, Ensemble) and network.strategy != "tile":
+        raise InputError(f"draws for each example need members that compute in one pass: {network.strategy_reason}")
+
+
+def _values(guides: Sequence[Guide], numbers: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The sites' values of what guides drew."""
+    drawn: dict[str, Tensor] = {}
+    for guide, z in zip(guides, numbers, strict=True):
+        drawn |= guide.values(z)
+    return drawn

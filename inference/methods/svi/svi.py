@@ -1,0 +1,310 @@
+"""Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.methods.svi.bound import Bound, PyroBound, make_bound
+from bayes_share.inference.methods.svi.guide_choice import GuideFactory, GuideName, check_guide, make_guide
+from bayes_share.inference.methods.svi.guides import Delta, Guide, Piece, support_of
+from bayes_share.inference.methods.svi.local_reparametrization import layers_of
+from bayes_share.inference.step.clock import Clock
+from bayes_share.inference.step.objective import GradientOptions, check_members_will_differ
+from bayes_share.inference.step.updates import (
+    OptimizerName,
+    load_optimizer,
+    make_optimizer,
+    parameter_groups,
+    rate_on,
+    set_rates,
+)
+from bayes_share.models.model import Model
+from bayes_share.models.program import Program, pyro_model, read_structure
+from bayes_share.priors import Hierarchical
+from bayes_share.seeding import generator
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class SVIState:
+    """A model, the guides over what is latent in it, their optimizer, the clock, and what depends on it.
+
+    The model's own parameters are the points among them; those of latent parameters are set to the guides' centres when
+    the training ends.
+    """
+
+    program: Program
+    guides: nn.ModuleList
+    make_bound: Callable[[Program], Bound]
+    optimizer: torch.optim.Optimizer
+    num_data: int
+    clock: Clock
+    rates: Tensor
+    kl_weights: Tensor
+    bound: Bound = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bound = self.make_bound(self.program)
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.program.model
+
+    @property
+    def each_guide(self) -> list[Guide]:
+        """The guides, by their own type."""
+        return [guide for guide in self.guides if isinstance(guide, Guide)]
+
+    def values(self, numbers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the guides drew, by the names of the sites: parameters, and scales of hierarchical priors."""
+        values: dict[str, Tensor] = {}
+        for guide, z in zip(self.each_guide, numbers, strict=True):
+            values |= guide.values(z)
+        return values
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned: those of the guides, and points."""
+        trained = (*self.guides.parameters(), *self.model.parameters())
+        return sum(parameter.numel() for parameter in trained if parameter.requires_grad)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Guides, points, buffers, the optimizer's memory and the step."""
+        return {
+            "model": self.model.state_dict(),
+            "guides": self.guides.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.clock.steps,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state_dict["model"])
+        self.program = self._program_as_loaded()
+        self.bound = self.make_bound(self.program)
+        self.guides.load_state_dict(state_dict["guides"])
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
+
+    def _program_as_loaded(self) -> Program:
+        """With priors around the signs that were read back."""
+        trained = {latent.parameter: self.model.get_parameter(latent.parameter) for latent in self.program.latents}
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        latents = {latent.parameter: latent for latent in self.model.latents()}
+        for parameter in trained.values():
+            parameter.requires_grad_(False)
+        return replace(self.program, latents=tuple(latents[name] for name in trained))
+
+
+@dataclass(frozen=True)
+class SVI(GradientOptions):
+    """Stochastic variational inference under the model's priors; of an ensemble's factors, a Rank-1 Bayesian network.
+
+    Maximises, per example, the mean over members of the expected log-likelihood less ``kl_weight / num_data`` times the
+    divergence of the guide from the priors, in which what members share counts once and what each has of its own is
+    averaged over them: each member is a component of a mixture (Dusenberry et al. 2020, arXiv 2005.07186, section 3).
+
+    The bound is a plain function of torch, whose sites, priors and scales are read off the model's Pyro program once,
+    for the guides "delta", "normal" and "cauchy". Other guides, and priors that depend on one another, go through Pyro,
+    which is logged.
+
+    Args:
+        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
+        momentum: of "sgd".
+        weight_decay: of parameters without a prior, which are points; divided by the members where it is their own.
+        guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
+            "low-rank" or "full-rank" (correlated). From Python also one of your own: see `bayes_share.inference.Guide`.
+        factor_guide: the same, of the rank-1 factors; each member has its own.
+        initial_scale: standard deviation that the guides start with.
+        rank: of the covariance of "low-rank".
+        kl_weight: what the divergence is multiplied by; 1 is Bayes' rule.
+        kl_warmup: part of all steps in which that climbs from near 0.
+        num_particles: draws in a step, of which the mean is taken.
+        draws: "batch": one draw for all examples; "example": one of the rank-1 factors for each.
+        local_reparametrization: whether linear layers and convolutions with a "normal" guide draw their outputs instead
+            of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557); gradients vary less.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "latent": "auto"})
+
+    learning_rate: float = 3e-3
+    factor_rate: float = 1.0
+    optimizer: OptimizerName = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    guide: GuideName | GuideFactory = "normal"
+    factor_guide: GuideName | GuideFactory = "normal"
+    initial_scale: float = 0.02
+    rank: int = 10
+    kl_weight: float = 1.0
+    kl_warmup: float = 0.0
+    num_particles: int = 1
+    draws: Literal["batch", "example"] = "batch"
+    local_reparametrization: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices = (
+            ("optimizer", self.optimizer, OptimizerName),
+            ("kind of draws", self.draws, Literal["batch", "example"]),
+        )
+        for what, option, known in choices:
+            if option not in get_args(known):
+                raise unknown(what, option, get_args(known))
+        for guide in (self.guide, self.factor_guide):
+            check_guide(guide)
+        self.check_not_negative("weight_decay", "kl_weight")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
+        if not self.initial_scale > 0:
+            raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
+        if not 0 <= self.kl_warmup <= 1:
+            raise InputError(f"kl_warmup is a part of all steps, from 0 to 1, and is {self.kl_warmup}")
+        if self.num_particles < 1 or self.rank < 1:
+            raise InputError("num_particles and rank are at least 1")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> SVIState:
+        """A fresh model in training mode, guides that start at its parameters, and their optimizer.
+
+        Raises:
+            InputError: nothing has a prior, a guide that does not fit a prior, options that do not go together, or
+                members that are equal and would stay so.
+        """
+        model = build().train()
+        program = pyro_model(model, num_data)
+        guides = [
+            make_guide(self.factor_guide if kind == "factor" else self.guide, pieces, self.initial_scale, self.rank)
+            for (kind, _), pieces in _by_kind(_pieces(program)).items()
+        ]
+        if all(guide.members == 1 or isinstance(guide, Delta) for guide in guides):
+            check_members_will_differ(model, self.feed)  # no noise of their own moves them apart
+        layers = self._layers(program)
+        rows = self.draws == "example"
+
+        def bound(program: Program) -> Bound:
+            return make_bound(program, guides, read_structure(program), self, rows, layers)
+
+        for latent in program.latents:
+            model.get_parameter(latent.parameter).requires_grad_(False)
+        optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
+        clock = Clock.start(num_steps, next(model.parameters()).device)
+        tables = clock.table(self.rate_at), clock.table(self.kl_weight_at)
+        state = SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, clock, *tables)
+        if isinstance(state.bound, PyroBound):
+            _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
+        return state
+
+    def step(self, state: SVIState, batch: Batch) -> StepInfo:
+        """One step of the optimizer on a draw, or the mean of several."""
+        info = self.gradient(state, batch)
+        self.update(state)
+        return info
+
+    def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
+        """The gradient of the negative bound, with the divergence's, the mean over draws."""
+        rate = state.clock.read(state.rates)
+        set_rates(state.optimizer, rate)
+        state.optimizer.zero_grad()
+        kl_weight = state.clock.read(state.kl_weights)
+        draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
+        if self.num_particles > 1:
+            gradients = [p.grad for p in _trained(state) if p.grad is not None]
+            torch._foreach_div_(gradients, float(self.num_particles))
+        log_lik, accuracy, kl = (
+            torch.stack([getattr(terms, name) for terms in draws]).mean(0) for name in ("log_lik", "accuracy", "kl")
+        )
+        loss = kl_weight / state.num_data * kl - log_lik
+        return StepInfo(loss, log_lik, kl, accuracy, self.learning_rate * rate)
+
+    def update(self, state: SVIState) -> None:
+        """Clip, and take a step of the optimizer."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(_trained(state), self.clip_norm)
+        state.optimizer.step()
+        state.clock.advance()
+
+    def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
+        """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
+        centres = state.program.by_parameter(state.values([guide.loc for guide in state.each_guide]))
+        with torch.no_grad():
+            for name, value in centres.items():
+                state.model.get_parameter(name).copy_(value)
+
+    def draw(self, state: SVIState, sample: int) -> Forward:
+        """The network under parameters drawn from the guides."""
+        source = generator("draw", sample)
+        with torch.no_grad():
+            values = state.values([guide(source) for guide in state.each_guide])
+        sites = {latent.site.name for latent in state.program.latents}
+        scales = {name: value for name, value in values.items() if name not in sites}
+        return drawn(state.model, state.program.by_parameter(values), scales)
+
+    def kl_weight_at(self, step: int, num_steps: int) -> float:
+        """What the divergence is multiplied by in a step, which counts from 0."""
+        warmup_steps = self.kl_warmup * num_steps
+        return self.kl_weight * (1.0 if step + 1 >= warmup_steps else (step + 1) / warmup_steps)
+
+    def _groups(self, model: Model, guides: Sequence[Guide]) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer: points, and each guide."""
+        divide = self.optimizer != "adamw"
+        points = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide)
+        return points + [
+            {
+                "params": list(guide.parameters()),
+                "kind": "guide",
+                "base_rate": self.learning_rate * (self.factor_rate if guide.of_factors else 1.0),
+                "lr": rate_on(next(model.parameters()).device),
+                "weight_decay": 0.0,
+            }
+            for guide in guides
+        ]
+
+    def _layers(self, program: Program) -> dict[str, nn.Module]:
+        if not self.local_reparametrization:
+            return {}
+        layers = layers_of(program) if self.guide == "normal" else {}
+        if not layers:
+            raise InputError(
+                "local reparametrization is for plain linear layers and convolutions whose weights have a prior and "
+                "the guide 'normal', and there are none"
+            )
+        return layers
+
+
+def _trained(state: SVIState) -> list[Tensor]:
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+
+
+def _pieces(program: Program) -> list[Piece]:
+    """What a guide has to give: the parameters of a program, and the scales of hierarchical priors."""
+    pieces: list[Piece] = []
+    for latent in program.latents:
+        site, prior = latent.site, latent.prior
+        if isinstance(prior, Hierarchical):
+            name = program.scale_name(prior)
+            if name not in (piece.name for piece in pieces):
+                one = site.signs.new_ones(())
+                pieces.append(Piece(name, one, support_of(prior.hyperprior), "base"))
+            prior = prior.given(one, site)
+        value = program.model.get_parameter(latent.parameter).detach().clone()
+        pieces.append(Piece(site.name, value, support_of(prior), site.kind))
+    return pieces
+
+
+def _by_kind(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
+    """The pieces that one guide can be over: of one kind, for as many members."""
+    groups: dict[tuple[str, int], list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault((piece.kind, piece.members), []).append(piece)
+    return groups

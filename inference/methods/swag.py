@@ -1,0 +1,206 @@
+"""SWAG: a Gaussian fitted to the parameters that SGD passes through at a learning rate that stays up."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch, Build, Forward
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.norms import reestimate_norms
+from bayes_share.inference.methods.map import MAP, MAPState
+from bayes_share.models.model import Model
+from bayes_share.seeding import generator
+
+
+@dataclass
+class Moments:
+    """Mean, squares and latest deviations of the snapshots of some parameters, by their names.
+
+    Args:
+        count: snapshots so far.
+        mean: of each parameter, at least in float32, as all that follows.
+        squares: sum of the squared deviations from the mean, as Welford updates it (1962): the mean of squares less the
+            square of the mean would cancel where parameters are large and hardly move.
+        deviations: of the latest snapshots, each from the mean at its time; the oldest first.
+    """
+
+    count: int = 0
+    mean: dict[str, Tensor] = field(default_factory=dict)
+    squares: dict[str, Tensor] = field(default_factory=dict)
+    deviations: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor], rank: int) -> None:
+        """Take a snapshot in, and keep at most `rank` deviations."""
+        self.count += 1
+        deviations = {}
+        for name, value in values.items():
+            precise = value.detach().to(torch.promote_types(value.dtype, torch.float32))
+            if self.count == 1:
+                self.mean[name] = torch.zeros_like(precise)
+                self.squares[name] = torch.zeros_like(precise)
+            before = precise - self.mean[name]
+            self.mean[name].add_(before / self.count)
+            deviations[name] = precise - self.mean[name]
+            self.squares[name].add_(before * deviations[name])
+        self.deviations = [*self.deviations, deviations][-rank:] if rank else []
+
+    @torch.no_grad()
+    def draw(self, noise: torch.Generator, scale: float) -> dict[str, Tensor]:
+        """The mean and, times `scale`, the deviation of a draw from it: arXiv 1902.02476, equation 1."""
+        coefficients = torch.randn(len(self.deviations), generator=noise, dtype=torch.float64).tolist()
+        of_rank = (2 * max(1, len(self.deviations) - 1)) ** -0.5
+        of_diagonal = 0.5**0.5 if self.deviations else 1.0
+        found = {}
+        for name, mean in self.mean.items():
+            white = torch.randn(mean.shape, generator=noise, dtype=mean.dtype).to(mean.device)
+            deviation = of_diagonal * (self.squares[name] / self.count).sqrt() * white
+            for coefficient, column in zip(coefficients, self.deviations, strict=True):
+                deviation.add_(column[name], alpha=of_rank * coefficient)
+            found[name] = mean + scale * deviation
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as tensors."""
+        parts = {"mean": self.mean, "squares": self.squares, "deviations": self.deviations}
+        return {"count": self.count, **parts}
+
+    def load_state_dict(self, state_dict: dict[str, Any], device: torch.device) -> None:
+        """Take over what `state_dict` gave, onto a device."""
+        self.count = state_dict["count"]
+        self.mean, self.squares = (_copied(state_dict[name], device) for name in ("mean", "squares"))
+        self.deviations = [_copied(column, device) for column in state_dict["deviations"]]
+
+
+@dataclass
+class SWAGState(MAPState):
+    """As of `MAP`, with the moments of the snapshots, and norm statistics of the mean and of the first draws."""
+
+    moments: Moments = field(default_factory=Moments)
+    norms: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of `MAP`, moments and norm statistics."""
+        return {**super().state_dict(), "moments": self.moments.state_dict(), "norms": self.norms}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        device = next(self.model.parameters()).device
+        self.moments.load_state_dict(state_dict["moments"], device)
+        self.norms = [_copied(buffers, device) for buffers in state_dict["norms"]]
+
+
+@dataclass(frozen=True)
+class SWAG(MAP):
+    """Stochastic weight averaging, Gaussian (SWAG): a Gaussian around the mean of SGD's path (arXiv 1902.02476).
+
+    Trains as `MAP`, then goes on at a constant learning rate and takes snapshots of the parameters. The posterior has
+    their mean, and half of each of two covariances: the diagonal of theirs, and one of low rank from the latest of
+    them (equation 1). In an ensemble what members share and what they do not is drawn alike. Norms get the
+    statistics of the draw (see `reestimate_norms`), or, beyond `norm_draws`, those of the mean. Until the first
+    snapshot a draw is the network.
+
+    Args:
+        swa_start: part of all steps that is trained before, by the schedule; at that step the rate becomes constant.
+        swa_rate: the constant learning rate, as a multiple of `learning_rate`.
+        num_snapshots: how many there are, evenly spaced, the last after the last step; at most one after each step.
+        rank: latest snapshots that the covariance of low rank is made of; 0: the diagonal alone, and all of it.
+        scale: what the standard deviations of the draws are multiplied by; 1 is the paper's posterior.
+        norm_draws: first draws for which norm statistics are estimated, each by a pass over the training data.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
+
+    swa_start: float = 0.5
+    swa_rate: float = 0.5
+    num_snapshots: int = 50
+    rank: int = 20
+    scale: float = 1.0
+    norm_draws: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.swa_start < 1:
+            raise InputError(f"swa_start is a part of all steps, from 0 to below 1, and is {self.swa_start}")
+        if not 0 < self.swa_rate < float("inf"):
+            raise InputError(f"swa_rate multiplies the learning rate and must be positive, and is {self.swa_rate}")
+        if self.num_snapshots < 2:
+            raise InputError(f"a covariance takes at least 2 snapshots, not num_snapshots={self.num_snapshots}")
+        if self.rank < 0 or self.rank == 1:
+            raise InputError(f"the rank is 0 (the diagonal alone) or at least 2, and is {self.rank}")
+        self.check_not_negative("scale", "norm_draws")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
+        """A fresh model in training mode, its optimizer, and no snapshot."""
+        state = super().init(build, num_data, num_steps)
+        return SWAGState(state.model, state.optimizer, num_data, state.clock, state.rates)
+
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """The schedule's multiple of the learning rate at first, then `swa_rate`."""
+        return self.swa_rate if step >= self._first(num_steps) else super().rate_at(step, num_steps)
+
+    def after_step(self, state: SWAGState, steps: int) -> None:
+        """A snapshot, where it is time for one."""
+        if self.is_snapshot(steps, state.clock.num_steps):
+            state.moments.add(_unknown(state.model), self.rank)
+
+    def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:  # type: ignore[override]
+        """Estimate the statistics of norms, for the mean and for each of the first draws."""
+        if state.moments.count == 0:
+            return
+        found = [reestimate_norms(state.model, _mean(state), batches)]
+        for sample in range(self.norm_draws if found[0] else 0):
+            found.append(reestimate_norms(state.model, self._values(state, sample), batches))
+        state.norms = found
+
+    def draw(self, state: SWAGState, sample: int) -> Forward:  # type: ignore[override]
+        """The network with parameters drawn from the Gaussian."""
+        if state.moments.count == 0:
+            return drawn(state.model)
+        has_own_norms = sample + 1 < len(state.norms)
+        norms = state.norms[sample + 1 if has_own_norms else 0] if state.norms else {}
+        return drawn(state.model, {**self._values(state, sample), **norms})
+
+    def is_snapshot(self, step: int, num_steps: int) -> bool:
+        """Whether a snapshot is taken once so many steps were taken.
+
+        >>> [step for step in range(101) if SWAG(swa_start=0.6, num_snapshots=4).is_snapshot(step, 100)]
+        [70, 80, 90, 100]
+        """
+        first = self._first(num_steps)
+        if step <= first:
+            return False
+        before, now = ((taken - first) * self.num_snapshots // (num_steps - first) for taken in (step - 1, step))
+        return now > before
+
+    def _first(self, num_steps: int) -> int:
+        """The first step at the constant learning rate."""
+        return int(self.swa_start * num_steps)
+
+    def _values(self, state: SWAGState, sample: int) -> dict[str, Tensor]:
+        return _like(state.model, state.moments.draw(generator("draw", sample), self.scale))
+
+
+def _unknown(model: Model) -> dict[str, Tensor]:
+    """The parameters that are not frozen, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _mean(state: SWAGState) -> dict[str, Tensor]:
+    return _like(state.model, state.moments.mean)
+
+
+def _like(model: Model, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values in the dtype of the parameters that they are for."""
+    parameters = dict(model.named_parameters())
+    return {name: value.to(parameters[name].dtype) for name, value in values.items()}
+
+
+def _copied(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
