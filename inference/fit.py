@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from bayes_share.data import Data, epoch_order
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Build, Inference, advance
+from bayes_share.inference.algorithm import Batch, Build, Inference
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.preflight import check_inputs, prepare
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
@@ -118,10 +119,10 @@ def fit_tensors(
             order = epoch_order(len(x), seed, epoch, x.device)
         rows = order[position * batch_size : (position + 1) * batch_size]
         with seeded(seed, "step", step):
-            losses.add(step, advance(algorithm, state, (x[rows], y[rows]), step))
+            losses.add(step, take_step(algorithm, state, (x[rows], y[rows]), step))
     losses.check()
     check_finite(state.state_dict(), num_steps, num_steps)
-    algorithm.finish(state, list(zip(x.split(batch_size), y.split(batch_size), strict=True)))
+    algorithm.finish(state, [Batch(*pair) for pair in zip(x.split(batch_size), y.split(batch_size), strict=True)])
     return state
 
 

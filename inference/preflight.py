@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.algorithm import Batch, Inference
 from bayes_share.inference.draws.forward import evaluating
 from bayes_share.models.model import Model
 from bayes_share.models.targets import check_finite_examples
@@ -56,7 +56,7 @@ def prepare(
                 f"shape {list(outputs.shape[2:])} gives none: use fit_tensors"
             )
         prepared = model.likelihood.prepare(targets.to(outputs.device), outputs)
-        algorithm.check(state, (few, prepared[: len(few)]))
+        algorithm.check(state, Batch(few, prepared[: len(few)]))
     return prepared
 
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo, advance
+from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.history import check_history
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.preflight import prepare
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.reading import reading
@@ -219,7 +220,7 @@ class Training:
             x, _ = train_batch(self.data, indices)
             y = self._targets[indices]
             with self.execution.autocast():
-                info = advance(self.algorithm, self.state, (self._placed(x), y), self.step)
+                info = take_step(self.algorithm, self.state, (self._placed(x), y), self.step)
         self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
         self._losses.add(self.step, info)
         self.step += 1
@@ -269,4 +270,4 @@ class _InOrder:
     def __iter__(self) -> Iterator[Batch]:
         batches = eval_batches(self.data, self.data.train, self.batch_size)
         for (x, _), y in zip(batches, self.targets.split(self.batch_size), strict=True):
-            yield self.place(x), y
+            yield Batch(self.place(x), y)
