@@ -70,8 +70,10 @@ class Flat:
             if field.name in of_values:
                 value = replace(value, **of_values[field.name])
             object.__setattr__(self, field.name, value)
-        if hasattr(type(self), "__post_init__"):
-            self.__post_init__()
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """See whether the options can be used."""
 
     if not TYPE_CHECKING:  # a type checker would take every name for an option
 
