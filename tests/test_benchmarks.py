@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bayes_share.errors import RunError
-from bayes_share.layers import way
+from bayes_share.layers import factored
 from bayes_share.sharing.members import ensemble
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,15 +136,12 @@ def test_a_file_is_written_and_printed_again(
 def test_thresholds_are_swept(
     layers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, seen = way._FOLD_ABOVE, set()
-    rule = way.folds_weights
-    monkeypatch.setattr(
-        "bayes_share.layers.rank1.folds_weights", lambda *sizes: seen.add(way._FOLD_ABOVE) or rule(*sizes)
-    )
+    seen = set()
+    rule = factored.folds_weights
+    monkeypatch.setattr(factored, "folds_weights", lambda *given: seen.add(given[-1]) or rule(*given))
     monkeypatch.setattr(layers, "threshold_cases", lambda pairs: [layers.Case(4, 2, 8)])
     layers.main(["--threshold", "--repeats", "1"])
     assert seen >= set(layers.THRESHOLDS)
-    assert before == way._FOLD_ABOVE
     assert "Best threshold overall: " in capsys.readouterr().out
 
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from bayes_share.inference import MAP, Training, fit_tensors, predict, predict_with_features
 from bayes_share.inference.draws.features import last_inputs, linear_calls
-from bayes_share.layers.way import computing
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold
 
@@ -66,11 +65,10 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("strategy", ["tile", "loop", "auto"])
 @pytest.mark.parametrize("way", ["auto", "activations", "weights"])
 def test_all_ways_of_computing_give_the_features_of_the_folded_members(strategy: str, way: str) -> None:
-    made = ensemble(network(), 3, strategy=strategy, init="normal")
+    made = ensemble(network(), 3, strategy=strategy, init="normal", way=way)
     state = MAP().init(lambda: Model(made), 10, 10)
     x = images()
-    with computing(way):
-        features = predict_with_features(MAP(), state, x)[1]
+    features = predict_with_features(MAP(), state, x)[1]
     expected = torch.stack([F.normalize(fold(made, member)[:5](x), dim=-1) for member in range(3)])
     assert features is not None
     torch.testing.assert_close(features, expected.detach(), atol=1e-5, rtol=1e-4)
