@@ -98,7 +98,7 @@ def pruned() -> Net:
 REFUSED = {
     "an output changed in place": (lambda: Net(scaled_in_place), "not those of the network"),
     "a weight used elsewhere": (lambda: Net(weight_read), "do not change in proportion"),
-    "a hook on the output": (hooked, "do not change in proportion"),
+    "a hook on the output": (hooked, "not those of the network"),
     "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "do not change in proportion"),
     "a weight tied to an embedding": (Tied, "do not change in proportion"),
     "a pruned weight": (pruned, "pruned"),
