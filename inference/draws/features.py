@@ -43,10 +43,12 @@ def predict_with_features(
     check_asked(algorithm, state, x, num_samples, batch_size)
     draws: list[Tensor] = []
     total: Tensor | None = None
+    last: OutputLayer | None = None
     with torch.compiler.set_stance("force_eager"):
-        last = _last_layer(algorithm.draw(state, 0), transform(x[:batch_size]))
         for sample in range(num_samples):
             forward = algorithm.draw(state, sample)
+            if sample == 0:
+                last = _last_layer(forward, transform(x[:batch_size]))
             parts = [_run(forward, transform(part), last) for part in x.split(batch_size)]
             logits = torch.cat([logits for logits, _ in parts], dim=1)
             draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
@@ -59,19 +61,15 @@ def predict_with_features(
     return torch.stack(draws), None if last is None or total is None else total / num_samples
 
 
-def _last_layer(forward: Forward, x: Tensor) -> OutputLayer | None:
+def _last_layer(forward: Forward, x: Tensor, examples: int = FEW) -> OutputLayer | None:
     """The layer whose inputs are the features; None where an input's outputs are not those of one row of a layer."""
-    for examples in (x[:FEW], x):
-        try:
-            last = find_output_layer(forward, examples, batch_axis=1)
-        except NoOutputLayer:
-            return None
-        except Exception:  # whatever a network raises that takes batches of one size alone
-            if examples is x:
-                raise
-        else:
-            return last if last.row_axes == (0, 1) else None
-    raise AssertionError
+    try:
+        last = find_output_layer(forward, x[:examples], batch_axis=1)
+    except NoOutputLayer:
+        return None
+    except Exception:  # whatever a network raises that takes batches of one size alone
+        return _last_layer(forward, x, len(x)) if examples < len(x) else None
+    return last if last.row_axes == (0, 1) else None
 
 
 def _run(forward: Forward, x: Tensor, last: OutputLayer | None) -> tuple[Tensor, Tensor | None]:

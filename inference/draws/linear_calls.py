@@ -1,7 +1,7 @@
 """The calls of linear layers while networks run: which they are, what they compute, and how to disturb it.
 
-By hooks for all modules: hooks on the layers of an ensemble would change how it computes, and members may be computed by
-modules that are made at the call.
+By hooks for all modules: hooks on the layers of an ensemble would change how it computes, and its members may be
+computed by modules that are made at the call.
 """
 
 from collections.abc import Callable, Iterator, Sequence

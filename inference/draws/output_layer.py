@@ -15,11 +15,9 @@ from bayes_share.errors import InputError
 from bayes_share.inference.draws.linear_calls import Caught, LinearCall, Run, catch, list_calls
 from bayes_share.seeding import generator, seeded
 
-FEW = 4
+FEW = 2
 """Examples that are enough for a trial."""
 
-_BITS = 4  # of a code in each run: outputs with 8 bits of precision tell so many levels apart
-_LEVELS = 2**_BITS
 _ABOVE = 4.0  # what is added, over the largest number that there is
 
 
@@ -166,14 +164,15 @@ class _Trial:
         if len({call.shape[-1] for call in self.calls}) > 1:
             raise wrong
         codes = torch.arange(self.size)
+        bits = 10 if rounding(self.dtype) < 2**-14 else 4  # of a code in each run, which the dtype tells apart
         source = torch.zeros(self.outputs.shape, dtype=torch.long)
-        for shift in range(0, max(1, (self.size - 1).bit_length()), _BITS):
-            digits = (codes >> shift) % _LEVELS
-            change, _, products = self._changed(self.scale * (1 + digits / _LEVELS))
+        for shift in range(0, max(1, (self.size - 1).bit_length()), bits):
+            digits = (codes >> shift) % 2**bits
+            change, _, products = self._changed(self.scale * (1 + digits / 2**bits))
             if bool((change.abs() <= rounding(self.dtype) * self.outputs.abs()).all()):
                 return None
-            read = ((change / self.scale - 1) * _LEVELS).round()
-            if not bool(((read >= 0) & (read < _LEVELS)).all()):
+            read = ((change / self.scale - 1) * 2**bits).round()
+            if not bool(((read >= 0) & (read < 2**bits)).all()):
                 raise wrong
             source += read.long() << shift
         noise = torch.rand(self.size, generator=generator("noise"), dtype=torch.float64)
