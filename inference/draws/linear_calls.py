@@ -129,7 +129,7 @@ def _told_of_calls(note: Note) -> Iterator[None]:
             return note(module, args[0] if args else kwargs["input"], outputs)
         return None
 
-    handle = register_module_forward_hook(hook, with_kwargs=True)
+    handle = register_module_forward_hook(hook, with_kwargs=True)  # type: ignore[arg-type]  # what a hook returns
     try:
         yield
     finally:
