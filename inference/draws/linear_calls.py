@@ -7,6 +7,7 @@ computed by modules that are made at the call.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -64,7 +65,10 @@ def list_calls(run: Run, x: Tensor) -> tuple[Tensor, list[LinearCall]]:
     calls: list[LinearCall] = []
     running: list[tuple[nn.Module, int]] = []
     numbers = count()
-    names: dict[nn.Module, dict[nn.Module, str]] = {}
+
+    @cache
+    def names(network: nn.Module) -> dict[nn.Module, str]:
+        return {module: name for name, module in network.named_modules()}
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         running.append((module, next(numbers)))
@@ -73,12 +77,9 @@ def list_calls(run: Run, x: Tensor) -> tuple[Tensor, list[LinearCall]]:
         running.pop()
 
     def note(layer: nn.Linear, inputs: Tensor, outputs: Tensor) -> None:
-        for module, _ in running:
-            if module not in names:
-                names[module] = {part: name for name, part in module.named_modules()}
-        network, number = next(each for each in running if layer in names[each[0]])
+        network, number = next(each for each in running if layer in names(each[0]))
         largest = float(outputs.abs().max()) if outputs.numel() else 0.0
-        calls.append(LinearCall(names[network][layer], number, outputs.shape, outputs.dtype, largest))
+        calls.append(LinearCall(names(network)[layer], number, outputs.shape, outputs.dtype, largest))
 
     entering = register_module_forward_pre_hook(enter)
     try:
@@ -126,7 +127,7 @@ def catch(run: Run, x: Tensor, numbers: Sequence[int], added: Sequence[Tensor] =
 def _told_of_calls(note: Note) -> Iterator[None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Tensor | None:
         if isinstance(module, nn.Linear) and isinstance(outputs, Tensor):
-            return note(module, args[0] if args else kwargs["input"], outputs)
+            return note(module, (*args, *kwargs.values())[0], outputs)
         return None
 
     handle = register_module_forward_hook(hook, with_kwargs=True)  # type: ignore[arg-type]  # what a hook returns
