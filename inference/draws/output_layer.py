@@ -18,8 +18,6 @@ from bayes_share.seeding import generator, seeded
 FEW = 2
 """Examples that are enough for a trial."""
 
-_ABOVE = 4.0  # what is added, over the largest number that there is
-
 
 class NoOutputLayer(InputError):
     """The outputs of a network are not those of a linear layer; names the one that they might have been of."""
@@ -119,7 +117,8 @@ def find_output_layer(run: Run, x: Tensor, batch_axis: int) -> OutputLayer:
         outputs, calls = list_calls(run, x)
     if not calls:
         raise NoOutputLayer("the network has no linear layer that the data reach")
-    if outputs.ndim <= batch_axis or outputs.shape[batch_axis] != len(x) or not outputs.numel():
+    has_batch = outputs.ndim > batch_axis and outputs.shape[batch_axis] == len(x) and outputs.numel() > 0
+    if not has_batch or not outputs.is_floating_point():
         raise _not_those(calls[-1].name)
     for name in dict.fromkeys(call.name for call in reversed(calls)):
         # The last call in each network: a layer that is called again may give the outputs in the end.
@@ -153,7 +152,8 @@ class _Trial:
         self.outputs = outputs.double().cpu()
         self.dtype = max((outputs.dtype, *(call.dtype for call in calls)), key=lambda dtype: torch.finfo(dtype).eps)
         self.size = sum(call.shape.numel() for call in calls)
-        self.scale = _ABOVE * max(float(self.outputs.abs().max()), *(call.largest for call in calls)) or 1.0
+        # Enough to turn signs, and not so much that a bound far above the outputs is met.
+        self.scale = max(float(self.outputs.abs().max()), *(call.largest for call in calls)) or 1.0
 
     def source(self, batch_axis: int) -> Tensor | None:
         """Which of the numbers that the calls compute each output is, in one order for all calls; None: it is of none.
@@ -169,22 +169,22 @@ class _Trial:
         source = torch.zeros(self.outputs.shape, dtype=torch.long)
         for shift in range(0, max(1, (self.size - 1).bit_length()), bits):
             digits = (codes >> shift) % 2**bits
-            change, _, products = self._changed(self.scale * (1 + digits / 2**bits))
+            change, _, _ = self._changed(self.scale * (1 + digits / 2**bits))
             if bool((change.abs() <= rounding(self.dtype) * self.outputs.abs()).all()):
                 return None
             read = ((change / self.scale - 1) * 2**bits).round()
             if not bool(((read >= 0) & (read < 2**bits)).all()):
                 raise wrong
             source += read.long() << shift
-        noise = torch.rand(self.size, generator=generator("noise"), dtype=torch.float64)
-        noise = self.scale * torch.where(codes % 2 == 0, 1 + noise, -1 - noise)
         if int(source.max()) >= self.size:
             raise wrong
-        change, added, products = self._changed(noise)
+        noise = 1 + torch.rand(self.size, generator=generator("noise"), dtype=torch.float64)
+        change, added, products = self._changed(self.scale * torch.where(codes % 2 == 0, noise, -noise))
         error = (change - added[source]).abs()
         if not bool((error <= rounding(self.dtype) * (self.outputs.abs() + change.abs())).all()):
             raise wrong
-        if not _differ_by_a_constant(self.outputs, products[source], batch_axis, self.dtype):
+        # Both of one run, as another may round otherwise on a GPU.
+        if not _differ_by_a_constant(self.outputs + change, (products + added)[source], batch_axis, self.dtype):
             raise wrong
         return source
 

@@ -189,6 +189,7 @@ FOUND: dict[str, Callable[[Headed, Tensor], Tensor]] = {
     "with a constant": lambda net, h: net.head(h) + torch.tensor([1e3, 0.0, -2.0]),
     "with a constant in place": shifted_in_place,
     "its inputs overwritten": inputs_overwritten,
+    "bounded far above": lambda net, h: net.head(h).clamp(-30, 30),
     "rows in the reverse order": lambda net, h: net.head(h.flip(0)).flip(0),
     "rows sorted inside": sorted_inside,
     "a layer with equal outputs before": twin_first,
