@@ -233,6 +233,23 @@ def test_the_last_layer_is_found_by_what_the_network_does_with_it(
     torch.testing.assert_close(features, bodies(made, x, size))
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_an_order_that_the_trial_does_not_show_is_seen_in_the_batch(zero: bool) -> None:
+    net = Headed(sorted_inside)
+    if zero:
+        nn.init.zeros_(net.head.weight)
+    x = torch.randn(21, 4)
+    x[:2] = x[:2][net.body(x[:2])[:, 0].argsort()]  # in order already
+    features = features_of(net, x, 1, "auto")[1]
+    assert features is not None
+    torch.testing.assert_close(features, bodies(net, x, 1))
+
+
+def shifted_by_the_batch(net: Headed, h: Tensor) -> Tensor:
+    z = net.head(h)
+    return z + 1e-4 * z.mean(0)
+
+
 OTHERS: dict[str, Callable[[Headed, Tensor], Tensor]] = {
     "scaled": lambda net, h: 2 * net.head(h),
     "scaled in place": lambda net, h: net.head(h).mul_(-10),
@@ -240,6 +257,7 @@ OTHERS: dict[str, Callable[[Headed, Tensor], Tensor]] = {
     "side by side": lambda net, h: torch.cat([net.head(h)[:, :2], net.twin(h)[:, 2:]], 1),
     "added to what is not constant": lambda net, h: net.head(h) + h[:, :3],
     "centred over the batch": lambda net, h: net.head(h) - net.head(h).mean(0),
+    "shifted a little by the batch": shifted_by_the_batch,
     "rectified": lambda net, h: (net.head(h) + 5).relu(),
     "normalised": lambda net, h: net.head(h).log_softmax(-1),
     "masked": lambda net, h: net.head(h) * torch.tensor([1.0, 0.0, 1.0]),
