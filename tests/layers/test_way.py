@@ -58,10 +58,14 @@ def test_a_layer_computes_in_its_way_whatever_the_sizes(way: Any, folds: bool, c
     assert folding == [folds] * 3
 
 
-def test_the_layer_itself_takes_it_and_its_parts_too() -> None:
+def test_the_layer_itself_takes_it_and_its_parts_too(folding: list[bool]) -> None:
     assert ways(Rank1Linear(3, 2, ensemble_size=2, way="weights")) == ["weights"]
     attention = Rank1MultiheadAttention(4, 2, ensemble_size=2, way="activations")
     assert ways(attention) == ["activations"] * 2
+    attention(*[torch.zeros(3, 2, 4)] * 3)
+    set_way(attention, "weights")
+    attention(*[torch.zeros(3, 2, 4)] * 3)
+    assert folding == [False] * 4 + [True] * 4
     assert ways(ensemble(nn.MultiheadAttention(4, 2), 2, way="weights")) == ["weights"] * 2
 
 
