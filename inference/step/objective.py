@@ -1,6 +1,6 @@
 """What is minimised: the objective as a value, and its gradient over a batch, part by part."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,14 +98,24 @@ def accumulate_gradient(
     """
     if evaluate is None:
         evaluate = lambda x: (model(x, feed), model.likelihood)  # noqa: E731
-    sums = []
+    found = []
     for part, share in micro_batches(batch, parts, model.ensemble_size if feed == "split" else 1):
         terms = objective.terms(evaluate, model, part, feed)
-        loss = terms.loss * share
-        with torch.autocast(loss.device.type, enabled=False):  # gradients in the dtype of their parameters
-            loss.backward()
-        sums.append(torch.stack([loss.detach(), terms.log_lik * share, terms.accuracy * share]))
-    return Terms(*torch.stack(sums).sum(0))
+        if parts > 1:
+            terms = Terms(terms.loss * share, terms.log_lik * share, terms.accuracy * share)
+        with torch.autocast(terms.loss.device.type, enabled=False):  # gradients in the dtype of their parameters
+            terms.loss.backward()
+        found.append(Terms(terms.loss.detach(), terms.log_lik, terms.accuracy))
+    return found[0] if parts == 1 else _together(found, torch.sum)
+
+
+def mean_of(draws: Sequence[Terms]) -> Terms:
+    """Over the draws of a step."""
+    return draws[0] if len(draws) == 1 else _together(draws, torch.mean)
+
+
+def _together(found: Sequence[Terms], reduce: Callable[[Tensor, int], Tensor]) -> Terms:
+    return Terms(*reduce(torch.stack([torch.stack([each.loss, each.log_lik, each.accuracy]) for each in found]), 0))
 
 
 def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[Batch, float | Tensor]]:
