@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from torch import Tensor
@@ -63,7 +63,8 @@ class Subject:
             return torch.randn(count, *shape, generator=source).to(device)
 
         self.batches = [
-            (images(batch_size), torch.randint(10, (batch_size,), generator=source).to(device)) for _ in range(BATCHES)
+            batch_of_this_tree(images(batch_size), torch.randint(10, (batch_size,), generator=source).to(device))
+            for _ in range(BATCHES)
         ]
         self.test = images(TEST)
         self.algorithm: Any = RunConfig.from_flat(OPTIONS[algorithm]).algorithm
@@ -106,6 +107,12 @@ def build(network: str, members: int) -> Model:
     else:
         net = mlp((128, 128) if network == "mlp" else (16,), num_classes=10, in_channels=1, image_size=(8, 8))
     return Model(net if members == 1 else ensemble(net, members, init="normal", strategy="tile"))
+
+
+def batch_of_this_tree(x: Tensor, y: Tensor) -> Any:
+    """Inputs and targets: a record, where a batch is one."""
+    batch: Any = inference.Batch
+    return (x, y) if get_origin(batch) is tuple else batch(x, y)
 
 
 def step_of_this_tree() -> Callable[[Any, Any, Any, int], Any]:

@@ -7,6 +7,7 @@ layer's numbers it is; then noise of both signs, which must be found where the c
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,10 @@ class OutputLayer:
         rows = self.arranged(outputs)
         return rows.reshape(len(rows), -1)
 
+    def has_columns_of_layer(self, width: int) -> bool:
+        """Whether a row of outputs is all that a layer of some width computes, in its order."""
+        return self._columns == list(range(width))
+
     def inputs(self, run: Run, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the layer is given for each row of the outputs, ``[row, feature]``, and the outputs.
 
@@ -79,24 +84,36 @@ class OutputLayer:
         if here.row_axes != self.row_axes or not torch.equal(here.columns, self.columns):
             raise _not_those(here.name)
         caught = catch(run, x, here.numbers)
-        return torch.cat(caught.inputs)[here.rows.to(caught.outputs.device)], caught.outputs
+        return _joined(caught.inputs)[here.rows.to(caught.outputs.device)], caught.outputs
+
+    @cached_property
+    def _columns(self) -> list[int]:
+        return [int(column) for column in self.columns]
+
+    @cached_property
+    def _regular(self) -> tuple[int, int] | None:
+        """The first row, and of how many rows each is one; None where they are not in such an order."""
+        first, every = int(self.rows[0]), max(1, self.num_rows // len(self.rows))
+        return (first, every) if torch.equal(self.rows, torch.arange(first, self.num_rows, every)) else None
 
     def _in_order(self, caught: Caught) -> Tensor | None:
         """The inputs where the rows come in order, or each at the same place among a few; None where they do not."""
-        first, every = int(self.rows[0]), max(1, self.num_rows // len(self.rows))
-        if not torch.equal(self.rows, torch.arange(first, self.num_rows, every)):
+        if self._regular is None:
             return None
-        outputs, products = self.table(caught.outputs), torch.cat(caught.products)
+        first, every = self._regular
+        outputs, products = self.table(caught.outputs), _joined(caught.products)
         if len(products) != every * len(outputs):
             return None
-        products = products[first::every][:, self.columns.to(products.device)]
+        products = products[first::every]
+        if not self.has_columns_of_layer(products.shape[1]):
+            products = products[:, self.columns.to(products.device)]
         sizes = [caught.outputs.shape[axis] for axis in self.row_axes]
         outputs, products = outputs.unflatten(0, sizes), products.unflatten(0, sizes)
         tells_order = sizes[self.batch_axis] == 1 or bool((products != products.narrow(self.batch_axis, 0, 1)).any())
         agrees = torch.equal(outputs, products.to(outputs.dtype)) or _differ_by_a_constant(
             outputs, products, self.batch_axis, self.dtype
         )
-        return torch.cat(caught.inputs)[first::every] if tells_order and agrees else None
+        return _joined(caught.inputs)[first::every] if tells_order and agrees else None
 
 
 def find_output_layer(run: Run, x: Tensor, batch_axis: int) -> OutputLayer:
@@ -236,6 +253,10 @@ def _arrangement(source: Tensor, calls: list[LinearCall], batch_axis: int) -> tu
         num_rows = sum(call.shape[:-1].numel() for call in calls)
         raise NoOutputLayer(f"outputs of shape {list(source.shape)} mix the {num_rows} rows of the last layer")
     return row_axes, of_columns[0].clone(), of_rows[:, 0].clone()
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
 def _rows_first(outputs: Tensor, row_axes: tuple[int, ...]) -> Tensor:

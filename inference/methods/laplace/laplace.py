@@ -226,10 +226,10 @@ def _terms(
         InputError: a likelihood of several positions that is not the sum over them.
     """
     example = next(last.network.parameters())
-    numbers = torch.arange(last.unknown[last.parts[0]].shape[0])
+    width = len(last.unknown[last.parts[0]])
     picks = None
-    if not torch.equal(source.columns, numbers):  # some of the layer's outputs, or in another order
-        picks = (source.columns[:, None] == numbers).to(example)
+    if not source.has_columns_of_layer(width):
+        picks = (source.columns[:, None] == torch.arange(width)).to(example)
     is_first = True
     for batch in batches:
         inputs, outputs = last.rows(source, batch.inputs.to(example.device))
