@@ -1,9 +1,11 @@
 """Randomness from keys: the same key gives the same numbers, whatever was drawn before."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -32,3 +34,24 @@ def seeded(*key: int | str) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed_from(*key))
         yield
+
+
+def seed_globals(*key: int | str) -> None:
+    """Have the global generators of torch, numpy and Python draw as the key says, from now on."""
+    seed = seed_from(*key)
+    torch.manual_seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 (whose datasets draw from it)
+    random.seed(seed)
+
+
+@contextmanager
+def seeded_everywhere(*key: int | str) -> Iterator[None]:
+    """As `seeded`, for the global generators of numpy and Python too: what people's datasets draw from."""
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with seeded(*key):
+            seed_globals(*key)
+            yield
+    finally:
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)

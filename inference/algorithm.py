@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.models.model import Model
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs ``[batch, ...]`` and targets ``[batch]``."""
+
+class Batch(NamedTuple):
+    """The examples of a step; a pair of inputs and targets is made one by ``Batch(*pair)``.
+
+    Args:
+        inputs: ``[batch, ...]``, a tensor, or a dict, tuple or list of such.
+        targets: ``[batch, ...]``.
+        weights: ``[batch]``, of the examples' losses, whose weighted mean is minimised; None: all count alike.
+    """
+
+    inputs: Any
+    targets: Tensor
+    weights: Tensor | None = None
+
 
 Build = Callable[[], Model]
 """Gives a freshly initialised model; each call another, from torch's global generator."""
