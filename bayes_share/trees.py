@@ -25,15 +25,13 @@ def check_tree(what: str, x: Tree) -> None:
     """
     leaves = tree_leaves(x)
     if not leaves:
-        raise InputError(f"{what} is a tensor, or a dict, tuple or list of tensors, and not an empty one")
+        raise InputError(f"{what} must be a tensor, or a dict, tuple or list of tensors, and not an empty one")
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            inside = "" if leaf is x else f" or a {type(x).__name__} of tensors"
-            raise InputError(
-                f"{what} is a tensor{inside}, not {type(leaf).__name__}: torch.as_tensor makes one of an array"
-            )
+            one = "be a tensor" if leaf is x else "hold tensors"
+            raise InputError(f"{what} must {one}, not {type(leaf).__name__}: torch.as_tensor makes one of an array")
         if leaf.ndim == 0:
-            raise InputError(f"{what} has an axis of examples first, and is one number")
+            raise InputError(f"{what} must have an axis of examples first, and is one number")
     if len(sizes := sorted({len(leaf) for leaf in leaves})) > 1:
         raise InputError(f"the tensors of {what} have the examples first, and {sizes[0]} and {sizes[1]} of them")
 
@@ -61,15 +59,10 @@ def split(x: Tree, size: int) -> Iterator[Tree]:
         yield rows(x, slice(first, first + size))
 
 
-def to_device(x: Tree, device: torch.device, non_blocking: bool = False) -> Tree:
-    """The same on a device.
-
-    Args:
-        x: inputs.
-        device: where to.
-        non_blocking: as of `torch.Tensor.to`.
-    """
-    return tree_map(lambda leaf: leaf.to(device, non_blocking=non_blocking), x)
+def to_device(x: Tree, device: torch.device) -> Tree:
+    """The same on a device; from pinned memory the copy is not waited for."""
+    # To the host it must be: the numbers would be read before they are there.
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=device.type != "cpu"), x)
 
 
 def device_of(x: Tree) -> torch.device:

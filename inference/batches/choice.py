@@ -29,8 +29,8 @@ def batches_of(
 
     Args:
         data: `Data` of images; a pair ``(x, y)`` of all inputs, a tensor or a dict, tuple or list of tensors, and all
-            targets; a `DataLoader`, or another iterable of pairs ``(inputs, targets)``, which begins anew whenever it is
-            iterated over or has ``state_dict`` and ``load_state_dict``. Or a `Source`, which is left as it is.
+            targets; a `DataLoader`, or another iterable of pairs ``(inputs, targets)``, which begins anew whenever it
+            is iterated over, or has ``state_dict`` and ``load_state_dict``. Or a `Source`, which is left as it is.
         batch_size: of images and tensors, None: all of them; others come in batches.
         last_batch: "drop" or "pad": what becomes of a last batch of an epoch with fewer examples.
         num_data: training examples, of an iterable that does not tell them.
@@ -83,14 +83,14 @@ def _check_begins_anew(data: Any) -> None:
     name = type(data).__name__
     if isinstance(data, Iterator):
         raise InputError(
-            f"a {name} can be gone through only once, and training goes through the data in every epoch: hand in what it "
-            f"is made of, such as a DataLoader, a list of batches or an object whose __iter__ begins anew"
+            f"a {name} can be gone through only once, and training goes through the data in every epoch: hand in a "
+            f"DataLoader, a list of batches or an object whose __iter__ begins anew"
         )
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise InputError(f"a {name} has examples, and training takes batches: hand in a DataLoader of it")
     if isinstance(data, str | bytes | Mapping | Tensor | np.ndarray) or not isinstance(data, Iterable):
         raise InputError(
-            f"data are what load_data gives, a pair of tensors (x, y), a DataLoader or another iterable of batches, and "
+            f"data are what load_data gives, a pair of tensors (x, y), a DataLoader or another iterable of batches, "
             f"not a {name}"
         )
     if iter(data) is iter(data):

@@ -17,8 +17,8 @@ class HasState(Protocol):
     """An iterable of batches whose state says which batch is next.
 
     ``state_dict()`` is asked for between two batches, and at the end of an epoch, after the iterable has said that it
-    is over. After ``load_state_dict(state)``, ``iter()`` goes on with the batch that was next, and of a state at the end
-    of an epoch begins the next one.
+    is over. After ``load_state_dict(state)``, ``iter()`` goes on with the batch that was next; after that of the end of
+    an epoch, with the next epoch.
     """
 
     def __iter__(self) -> Iterator[Any]:

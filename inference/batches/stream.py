@@ -16,7 +16,7 @@ from bayes_share.inference.batches.rows import padded
 from bayes_share.inference.batches.source import LastBatch, TargetCheck, check_last_batch
 from bayes_share.inference.execution import Execution
 from bayes_share.seeding import seeded_everywhere
-from bayes_share.trees import Tree, rows
+from bayes_share.trees import Tree, rows, to_device
 
 
 @runtime_checkable
@@ -201,8 +201,8 @@ class Stream:
         device = self._execution.torch_device
         return Batch(
             self._execution.place_inputs(inputs),
-            targets.to(device, non_blocking=True),
-            None if weights is None else weights.to(device, non_blocking=True),
+            to_device(targets, device),
+            None if weights is None else to_device(weights, device),
         )
 
 

@@ -39,7 +39,7 @@ class Tensors:
     def __init__(self, x: Tree, y: Tensor, batch_size: int | None = None, last_batch: LastBatch = "drop") -> None:
         check_tree("x", x)
         if not isinstance(y, Tensor):
-            raise InputError(f"y is a tensor, not {type(y).__name__}: torch.as_tensor makes one of an array")
+            raise InputError(f"y must be a tensor, not {type(y).__name__}: torch.as_tensor makes one of an array")
         check_tree("y", y)
         if num_examples(x) != len(y):
             raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
