@@ -7,11 +7,6 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.inference import ALGORITHMS
 
 
-def option_fields(kind: type) -> list[str]:
-    """The names of a record's fields that are options of their own, not records."""
-    return [field.name for field in fields(kind) if field.name not in ("algorithm", "execution", "of")]
-
-
 def algorithm_type(name: str) -> type:
     """The algorithm of a name on the command line.
 

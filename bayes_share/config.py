@@ -8,10 +8,10 @@ from typing import Any, Literal
 import yaml
 from torch import nn
 
-from bayes_share.algorithms import algorithm_type, has_inner, inner_name, option_fields, run_defaults
+from bayes_share.algorithms import algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError
-from bayes_share.inference import ALGORITHMS, MAP, NUTS, SGHMC, SVI, Build, Execution, Inference
+from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
@@ -27,6 +27,7 @@ from bayes_share.priors import (
     standard_rules,
 )
 from bayes_share.reading import read_text, reading
+from bayes_share.records import NOT_AN_OPTION, option_places, options_of
 from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
@@ -88,7 +89,7 @@ class RunConfig:
         execution: device, precision and the like.
     """
 
-    algorithm: Inference[Any] = field(default_factory=MAP)
+    algorithm: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)
     data: str = "digits"
     data_dir: str = "data"
     split_seed: int = 0
@@ -121,7 +122,7 @@ class RunConfig:
     num_samples: int = 1
     validation_samples: int = 1
     checkpoint_minutes: float = 10.0
-    execution: Execution = field(default_factory=Execution)
+    execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:
@@ -134,7 +135,7 @@ class RunConfig:
                 value = getattr(self, option)
                 if value != getattr(RunConfig, option):
                     raise InputError(f"{option} {value} is of layers that share, and share_layers is none")
-        for option in _OF_PRIORS if not is_under_priors(self.algorithm) else ():
+        for option in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, option)
             if value != getattr(RunConfig, option):
                 name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
@@ -177,7 +178,7 @@ class RunConfig:
 
     def priors(self, network: nn.Module) -> dict[Selector, Prior]:
         """The rules for the priors of a network's parameters; none for an algorithm that has penalties instead."""
-        if not is_under_priors(self.algorithm):
+        if not self.algorithm.is_under_priors:
             return {}
         return standard_rules(
             network,
@@ -208,7 +209,7 @@ class RunConfig:
         """
         given = read_options(values, origin)
         given = {**run_defaults(given["algorithm"], given.get("of")), **given}
-        own, execution = ({k: given[k] for k in option_fields(kind) if k in given} for kind in (cls, Execution))
+        own, execution = ({k: given[k] for k in option_places(kind) if k in given} for kind in (cls, Execution))
         try:
             return cls(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
         except InputError as error:
@@ -229,14 +230,6 @@ class RunConfig:
 _OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
 
 
-def is_under_priors(algorithm: Inference[Any]) -> bool:
-    """Whether a run has priors for all parameters: of an algorithm that samples or fits under them, or runs such a one.
-
-    Others have penalties, which the published recipes for them set.
-    """
-    return is_under_priors(algorithm.of) if has_inner(type(algorithm)) else isinstance(algorithm, SVI | SGHMC | NUTS)  # type: ignore[attr-defined]
-
-
 def run_types(name: str, inner: str | None) -> dict[str, Any]:
     """The types of all options of a run, by name.
 
@@ -249,7 +242,7 @@ def run_types(name: str, inner: str | None) -> dict[str, Any]:
     """
     kinds = [RunConfig, Execution, *(algorithm_type(one) for one in (name, inner) if one is not None)]
     types = {kind: option_types(kind) for kind in kinds}
-    return {option: types[kind][option] for kind in kinds for option in option_fields(kind)}
+    return {option: types[kind][option] for kind in kinds for option in option_places(kind)}
 
 
 def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
@@ -299,12 +292,12 @@ def read_run_config(path: Path) -> RunConfig:
 
 def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
     kind = algorithm_type(name)
-    own = {option: options[option] for option in option_fields(kind) if option in options}
+    own = {option: options[option] for option in option_places(kind) if option in options}
     return kind(**own, of=_algorithm(options["of"], options)) if has_inner(kind) else kind(**own)
 
 
 def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
     name = next(name for name, kind in ALGORITHMS.items() if kind is type(algorithm))
-    own = {option: getattr(algorithm, option) for option in option_fields(type(algorithm))}
+    own = options_of(algorithm)
     inner = _flat_algorithm("of", algorithm.of) if has_inner(type(algorithm)) else {}  # type: ignore[attr-defined]
     return {key: name, **own, **inner}

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,21 +13,7 @@ from bayes_share.evaluation.diagnostics import function_space_convergence, loo
 from bayes_share.evaluation.elpd import elpd, elpd_differences
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.inference import (
-    IVON,
-    NUTS,
-    SGHMC,
-    SVI,
-    SWAG,
-    DeepEnsemble,
-    Inference,
-    LastLayerLaplace,
-    MCDropout,
-    Part,
-    Training,
-    chain_order,
-    posterior_samples,
-)
+from bayes_share.inference import Part, Training, chain_order, posterior_samples
 from bayes_share.inference.draws.posterior import by_users_name
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
@@ -83,7 +68,7 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
     num_draws = len(predictions.logits)
     order = _order(training, num_draws)
     posterior: dict[str, Tensor] = {}
-    if not_drawn(training.algorithm) is None:
+    if training.algorithm.not_drawn() is None:
         samples = posterior_samples(training.algorithm, training.state, num_draws)
         posterior = {name: values[order] for name, values in samples.items()}
     reason = no_loo(training)
@@ -94,32 +79,16 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
     return reason
 
 
-def not_drawn(algorithm: Inference[Any]) -> str | None:
-    """Why draws of an algorithm are no draws of a posterior; None where they are."""
-    match algorithm:
-        case DeepEnsemble():
-            return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"
-        case MCDropout():
-            return "dropout masks are no draws of a posterior of the parameters"
-        case SVI() | IVON() | SWAG() | LastLayerLaplace() | SGHMC() | NUTS():
-            return None
-    return "a point estimate has no draws of a posterior"
-
-
 def no_loo(training: Training) -> str | None:
     """Why PSIS-LOO of a run would have no meaning; None where it has one."""
     algorithm = training.algorithm
-    if reason := not_drawn(algorithm):
+    if reason := algorithm.not_drawn():
         return reason
-    for name in ("temperature", "kl_weight", "scale"):
-        if (value := getattr(algorithm, name, 1.0)) != 1:
-            what = "temperature" if name == "temperature" else f"{name} of"
-            return f"PSIS-LOO needs draws of the posterior, and these are at the {what} {value:g}"
-    if isinstance(algorithm, IVON) and algorithm.ess not in (None, len(training.data.train)):
-        return f"PSIS-LOO needs draws of the posterior, and these are at the ess of {algorithm.ess:g}"
+    if tempering := algorithm.tempering(len(training.data.train)):
+        return f"PSIS-LOO needs draws of the posterior, and these are at the {tempering}"
     if training.data.augment != "none":
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
-    if not isinstance(algorithm, NUTS) and any(part.model.ensemble_size > 1 for part in _parts(training)):
+    if any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
             "PSIS-LOO needs draws of one network's posterior, and members that share weights are trained on the mean "
             "of their log-likelihoods"
@@ -155,12 +124,12 @@ def _train_predictions(training: Training, num_draws: int, order: Sequence[int])
 def chain(path: Path) -> Training | None:
     """The run in a folder, where its algorithm makes a Markov chain."""
     algorithm = read_run_config(finished_run(path).config).algorithm
-    return load_run(path) if isinstance(algorithm, NUTS | SGHMC) else None
+    return load_run(path) if algorithm.is_chain else None
 
 
 def _order(training: Training, num_draws: int) -> list[int]:
     """The draws in the order of the chain; as they are where there is none."""
-    if isinstance(training.algorithm, NUTS | SGHMC):
+    if training.algorithm.is_chain:
         return chain_order(max(1, training.state.num_kept), num_draws)
     return list(range(num_draws))
 

@@ -5,7 +5,6 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -13,8 +12,8 @@ from typing import Any, NoReturn
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_loader
 
-from bayes_share.algorithms import option_fields
 from bayes_share.errors import InputError, unknown
+from bayes_share.records import option_places, options_of, owner
 from bayes_share.terminal import show
 from bayes_share.values import is_list, option_types, read_value, type_name
 
@@ -119,21 +118,20 @@ def add_options(
     other_defaults: Mapping[str, Any] = MappingProxyType({}),
     only: Collection[str] | None = None,
 ) -> None:
-    """Add an option for each field of a record.
+    """Add an option for each of a record, and of the records among its values.
 
     Args:
         parser: gets the options.
         title: of their group in the help.
-        kind: a dataclass; its docstring, or that of the base a field comes from, explains every field under ``Args``.
-        other_defaults: by the names of fields, in place of the record's own.
-        only: the fields to add, where not all are.
+        kind: a dataclass; its docstring, and that of each record among its values, explains every field under ``Args``.
+        other_defaults: by name, in place of the record's own.
+        only: the options to add, where not all are.
     """
     group = parser.add_argument_group(title)
-    helps, types = _helps(kind), option_types(kind)
-    defaults = {field.name: field.default for field in fields(kind)} | dict(other_defaults)
-    for name in option_fields(kind):
+    types, defaults = option_types(kind), options_of(kind()) | dict(other_defaults)
+    for name in option_places(kind):
         if only is None or name in only:
-            add_option(group, name, types[name], defaults[name], helps[name])
+            add_option(group, name, types[name], defaults[name], _helps(owner(kind, name))[name])
 
 
 def reader(hint: Any) -> Callable[[Any], Any]:
@@ -188,7 +186,6 @@ def _nearest(option: str, known: list[str]) -> str | None:
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """What the docstrings of a record and of its bases say of each field, with the command line's name of None."""
-    docstrings = (docstring_parser.parse(inspect.cleandoc(vars(base).get("__doc__") or "")) for base in kind.__mro__)
-    params = [param for docstring in [*docstrings][::-1] for param in docstring.params]
+    """What the docstring of a record says of each field, with the command line's name of None."""
+    params = docstring_parser.parse(inspect.cleandoc(kind.__doc__ or "")).params
     return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in params}

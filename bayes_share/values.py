@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.records import option_places, owner
 from bayes_share.terminal import printable
 
 _DEEPEST = 8  # lists in lists
@@ -157,9 +157,8 @@ def read_values(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str
 
 
 def option_types(kind: type) -> dict[str, Any]:
-    """The types of a record's fields, without the functions that Python may hand in and a file may not."""
-    hints = get_type_hints(kind)
-    return {field.name: _without_functions(hints[field.name]) for field in fields(kind)}
+    """The types of a record's options, without the functions that Python may hand in and a file may not."""
+    return {name: _without_functions(get_type_hints(owner(kind, name))[name]) for name in option_places(kind)}
 
 
 def is_list(hint: Any) -> bool:

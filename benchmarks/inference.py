@@ -16,6 +16,7 @@ import torch
 
 from bayes_share.files import write_atomically
 from bayes_share.inference import IVON, MAP, SVI, SWAG, Batch, DeepEnsemble, Inference, MCDropout
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.models.program import pyro_model
@@ -71,7 +72,7 @@ def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> 
     for name, algorithm in (ON_AN_ENSEMBLE if is_ensemble else ON_A_NETWORK).items():
         is_svi = isinstance(algorithm, SVI)  # for others a rule would take the place of the decay
         state = algorithm.init(partial(build, model, is_ensemble, device, is_svi), NUM_DATA, NUM_STEPS)
-        found[name] = lambda algorithm=algorithm, state=state: algorithm.step(state, batch)
+        found[name] = lambda algorithm=algorithm, state=state: step(algorithm, state, batch)
     if not is_ensemble:
         found["Pyro alone (AutoNormal)"] = pyro_alone(build(model, is_ensemble, device), batch)
     return found

@@ -1,8 +1,10 @@
-"""The contract that every inference algorithm keeps."""
+"""The contracts that inference algorithms keep: what all do, and the three ways to take a step."""
 
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,17 +13,17 @@ from bayes_share.models.model import Model
 
 
 class Batch(NamedTuple):
-    """The examples of a step; a pair of inputs and targets is made one by ``Batch(*pair)``.
+    """Some examples of the training data.
 
     Args:
-        inputs: ``[batch, ...]``, a tensor, or a dict, tuple or list of such.
-        targets: ``[batch, ...]``.
-        weights: ``[batch]``, of the examples' losses, whose weighted mean is minimised; None: all count alike.
+        inputs: ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors, which is one argument of the network.
+        targets: ``[batch, ...]``, as the likelihood takes them.
+        weights: ``[batch]``: what each example counts in the mean, 0 where it only fills a batch up; None: all alike.
     """
 
     inputs: Any
     targets: Tensor
-    weights: Tensor | None = None
+    weights: Float[Tensor, "batch"] | None = None
 
 
 Build = Callable[[], Model]
@@ -100,31 +102,17 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
-@runtime_checkable
-class GradientStep(Protocol):
-    """A step in two halves, with a seam between them where gradients may be averaged over processes.
-
-    **What changes from step to step is a tensor on the device; what does not is Python.** Rates, weights of terms, the
-    number of steps and the corrections that depend on it are tensors that the step advances, or reads from tables. A
-    step reads nothing back to the host. So it can be recorded once, as a CUDA graph, and replayed. What the host does
-    now and then belongs to `Inference.after_step`.
-    """
-
-    def gradient(self, state: Any, batch: Batch) -> StepInfo:
-        """Draw, run the network, and leave the gradient of the objective, with all its terms, in the state."""
-
-    def update(self, state: Any) -> None:
-        """Follow the gradient that the state has, clipped where the algorithm clips; count the step."""
-
-
-@runtime_checkable
-class Inference(Protocol[S]):
+class Inference(ABC, Generic[S]):
     """An algorithm: a frozen record of hyperparameters. All that changes is in its state.
 
-    It may have a class attribute ``run_defaults``, a mapping of options of a run (epochs, batch_size, num_samples) to
-    the defaults that suit it better than the usual ones; the command line takes and shows them.
+    A class of its own derives from one of the three ways to take a step: `GradientMethod`, `Transition` and
+    `Composed`. What a method here does by default is right for an algorithm that needs nothing there.
     """
 
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Options of a run (epochs, batch_size, num_samples) whose usual defaults do not suit the algorithm."""
+
+    @abstractmethod
     def init(self, build: Build, num_data: int, num_steps: int) -> S:
         """The state before the first step.
 
@@ -146,9 +134,6 @@ class Inference(Protocol[S]):
             InputError: the algorithm could not do its work with this network, now or at the end.
         """
 
-    def step(self, state: S, batch: Batch) -> StepInfo:
-        """Take one step on a batch; changes the state, as `torch.optim` does."""
-
     def after_step(self, state: S, steps: int) -> None:
         """Do what is done now and then, such as keeping a sample: called by whoever takes the steps, after each.
 
@@ -165,28 +150,87 @@ class Inference(Protocol[S]):
             batches: the training data in order and not augmented; may be iterated over several times.
         """
 
+    @abstractmethod
     def draw(self, state: S, sample: int) -> Forward:
         """The network under draw number `sample`: the same for the same state and number. Changes nothing."""
 
+    @property
+    def is_under_priors(self) -> bool:
+        """Whether it samples or fits under priors for all parameters, and not with penalties in their place."""
+        return False
 
-def has_halves(algorithm: Inference[Any]) -> bool:
-    """Whether an algorithm's steps, and those of the one that it runs, have two halves, as `GradientStep` says.
+    @property
+    def is_chain(self) -> bool:
+        """Whether its draws are what a Markov chain kept, as `draws.thinning` orders them.
 
-    A step of the others is a transition, which cannot be cut.
+        The state then has ``num_kept``, how many there are.
+        """
+        return False
+
+    def not_drawn(self) -> str | None:
+        """Why draws are no draws of a posterior of the parameters, in a sentence; None where they are."""
+        return None
+
+    def tempering(self, num_data: int) -> str | None:
+        """What makes the posterior that is drawn from another one than Bayes' rule gives; None where nothing does.
+
+        Args:
+            num_data: training examples.
+
+        Returns:
+            An option and its value, such as "temperature 0.5".
+        """
+        return None
+
+
+class GradientMethod(Inference[S]):
+    """An algorithm whose step has two halves, with a seam between them where gradients may be averaged.
+
+    **What changes from step to step is a tensor on the device; what does not is Python.** Rates, weights of terms, the
+    number of steps and the corrections that depend on it are tensors that the step advances, or reads from tables. A
+    step reads nothing back to the host. So it can be recorded once, as a CUDA graph, and replayed. What the host does
+    now and then belongs to `Inference.after_step`.
     """
-    inner = getattr(algorithm, "of", None)
-    return isinstance(algorithm, GradientStep) and (inner is None or has_halves(inner))
+
+    @abstractmethod
+    def gradient(self, state: S, batch: Batch) -> StepInfo:
+        """Draw, run the network, and leave the gradient of the objective, with all its terms, in `gradients`.
+
+        The terms of the prior and of the divergence from it are among them, so they count as often as gradients are
+        averaged, as they should. A penalty that the optimizer itself adds, such as a weight decay, comes in `update`.
+        """
+
+    @abstractmethod
+    def gradients(self, state: S) -> Sequence[Tensor]:
+        """What lies between the two halves: `gradient` leaves it, `update` follows it.
+
+        Whoever averages over parts of a batch, draws or processes does so here, in place. Each tensor is linear in the
+        gradient of the loss (`IVON` has products of gradients and noise among them).
+        """
+
+    @abstractmethod
+    def update(self, state: S) -> None:
+        """Follow what is in `gradients`, clipped where the algorithm clips; count the step."""
+
+    def why_eager(self, state: S) -> str | None:
+        """Why a step cannot be recorded and replayed, in a sentence; None where it can."""
+        return None
 
 
-def advance(algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
-    """Take a step, and do what is done now and then.
+class Transition(Inference[S]):
+    """An algorithm whose step is one transition of a Markov chain on all the data, which cannot be cut in two."""
 
-    Args:
-        algorithm: takes it.
-        state: is changed.
-        batch: as of `Inference.step`.
-        steps: taken so far.
+    @abstractmethod
+    def transition(self, state: S, batch: Batch) -> StepInfo:
+        """Take one step; changes the state. It runs eagerly, and may read what it likes on the host."""
+
+
+class Composed(Inference[S]):
+    """An algorithm whose steps are those of other trainings: of one, around which it keeps and draws, or of several.
+
+    Several know nothing of each other, and see the same batches. What `after_step` does comes after theirs.
     """
-    info = algorithm.step(state, batch)
-    algorithm.after_step(state, steps + 1)
-    return info
+
+    @abstractmethod
+    def trainings(self, state: S) -> Sequence[tuple[Inference[Any], Any]]:
+        """The algorithm and the state of each."""

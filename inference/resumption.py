@@ -96,12 +96,12 @@ def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None
 
 
 def _plain(name: str, value: Any) -> dict[str, Any]:
-    """A record of hyperparameters as plain values: its kind, and its fields by name; functions by their names."""
+    """A record of hyperparameters as plain values: its kind, and its fields by dotted names; functions by theirs."""
     if is_dataclass(value) and not isinstance(value, type):
-        inner = [_plain(field.name, getattr(value, field.name)) for field in fields(value)]
+        inner = [_plain(f"{name}.{field.name}", getattr(value, field.name)) for field in fields(value)]
         return {name: type(value).__name__} | {key: found for each in inner for key, found in each.items()}
     if isinstance(value, tuple | list):
-        return {name: [_plain("", each)[""] for each in value]}
+        return {name: [_plain(name, each)[name] for each in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return {name: value}
     return {name: getattr(value, "__qualname__", type(value).__qualname__)}

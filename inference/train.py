@@ -12,13 +12,14 @@ from torch import Tensor
 
 from bayes_share.data import Split
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo, advance
+from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.history import ALWAYS, History, Line, check_history
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.preflight import looked_at
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.inference.stopping import EarlyStopping
 from bayes_share.inference.validation import validation_scores
@@ -266,7 +267,7 @@ class Training:
         with seeded(self.seed, "step", self.step):
             batch = next(batches)
             with self._gone_on_from(), self.execution.autocast():
-                info = advance(self.algorithm, self.state, batch, self.step)
+                info = take_step(self.algorithm, self.state, batch, self.step)
         figures = torch.stack([info.loss, info.log_lik, info.accuracy])
         share: Tensor | float = 1.0 if batch.weights is None else batch.weights.mean()
         self._sums[:3] += figures * share

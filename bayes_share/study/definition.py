@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bayes_share.algorithms import option_fields
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.inference import Execution
+from bayes_share.records import option_places
 from bayes_share.run import training_of
 from bayes_share.run_folder import RunFolder
 
@@ -74,7 +74,7 @@ class Group:
     @property
     def names(self) -> list[str]:
         """The options."""
-        return [name for name in option_fields(self.kind) if self.only is None or name in self.only]
+        return [name for name in option_places(self.kind) if self.only is None or name in self.only]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bayes_share.algorithms import option_fields
 from bayes_share.config import RunConfig
 from bayes_share.errors import unknown
 from bayes_share.presets import preset
+from bayes_share.records import option_places
 from bayes_share.study.definition import check_once, check_seeds
 
 _DRAWS_WHILE_TRAINING = 4  # for the curves; more would cost small networks as much as training does
@@ -48,7 +48,7 @@ def _paper() -> Recipes:
     single network, for which they have no recipe, is Bayesian in its last layer.
     """
     presets = {method: preset(f"{method}-cifar10") for method in ("sgd", "adamw", "ivon")}
-    run_options = {name for name in option_fields(RunConfig) if name != "num_samples"}
+    run_options = {name for name in option_places(RunConfig) if name != "num_samples"}
     common = {name: value for name, value in presets["ivon"].items() if name in run_options}
     own = {method: {k: v for k, v in options.items() if k not in common} for method, options in presets.items()}
     svi = {

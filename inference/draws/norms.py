@@ -18,7 +18,9 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm | MemberBatchNorm
 _InstanceNorm = nn.modules.instancenorm._InstanceNorm
 
 
-def reestimate_norms(model: Model, values: Mapping[str, Tensor], batches: Iterable[Batch]) -> dict[str, Tensor]:
+def reestimate_norms(
+    model: Model, values: Mapping[str, Tensor], batches: Iterable[Batch | tuple[Any, Tensor]]
+) -> dict[str, Tensor]:
     """The running statistics of a model's norms under other values of its parameters.
 
     Statistics that were gathered in training belong to the parameters of then, not to an average of them or a draw
@@ -54,7 +56,7 @@ def reestimate_norms(model: Model, values: Mapping[str, Tensor], batches: Iterab
         needs_several = any(isinstance(norm, _BatchNorm) for norm in norms.values())
         size = None
         with _averaging([*norms.values(), *_plain_norms(model, norms)]), torch.no_grad():
-            for x, _ in batches:
+            for x, *_ in batches:
                 size = len(x) if size is None else size
                 if size == 1 and needs_several:
                     raise InputError(

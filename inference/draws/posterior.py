@@ -70,10 +70,8 @@ def posterior_samples(
         if not draws[-1] and (drawn := {name: None for part in parts for name in by_users_name(part)}):
             raise InputError(f"names={names!r} chooses no parameter: drawn are {', '.join(drawn)}")
         if not draws[-1]:
-            raise InputError(
-                f"this state of {type(algorithm).__name__} has no draws of parameters: MAP learns points, MC dropout "
-                f"draws masks, and SWAG, LastLayerLaplace, SGHMC and NUTS have draws only once they are trained"
-            )
+            reason = algorithm.not_drawn() or "there are draws only once it is trained"
+            raise InputError(f"this state of {type(algorithm).__name__} has no draws of parameters: {reason}")
     # A chain that was begun before scales of hierarchical priors were kept has draws without them.
     everywhere = [name for name in draws[0] if all(name in draw for draw in draws)]
     return {name: torch.stack([draw[name] for draw in draws]) for name in everywhere}

@@ -1,1 +1,29 @@
-"""The algorithms, one file or folder each."""
+"""The algorithms, one file or folder each, and the table of their names."""
+
+from typing import Any
+
+from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.methods.deep_ensemble import DeepEnsemble
+from bayes_share.inference.methods.ivon.ivon import IVON
+from bayes_share.inference.methods.laplace.laplace import LastLayerLaplace
+from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.methods.mc_dropout.mc_dropout import MCDropout
+from bayes_share.inference.methods.nuts.nuts import NUTS
+from bayes_share.inference.methods.sghmc import SGHMC
+from bayes_share.inference.methods.svi.svi import SVI
+from bayes_share.inference.methods.swag import SWAG
+
+ALGORITHMS: dict[str, type[Inference[Any]]] = {
+    "map": MAP,
+    "svi": SVI,
+    "ivon": IVON,
+    "deep-ensemble": DeepEnsemble,
+    "mc-dropout": MCDropout,
+    "swag": SWAG,
+    "laplace": LastLayerLaplace,
+    "sghmc": SGHMC,
+    "nuts": NUTS,
+}
+"""By their names on the command line."""
+
+__all__ = ["ALGORITHMS", "IVON", "MAP", "NUTS", "SGHMC", "SVI", "SWAG", "DeepEnsemble", "LastLayerLaplace", "MCDropout"]

@@ -4,13 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, Inference, State, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
+from bayes_share.records import NOT_AN_OPTION
 
 _MOST_NETWORKS = 10_000
 
@@ -37,7 +35,7 @@ class DeepEnsembleState:
 
 
 @dataclass(frozen=True)
-class DeepEnsemble:
+class DeepEnsemble(Composed[DeepEnsembleState]):
     """Several networks, each with its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
 
     All networks see the same batches, in the same order: they differ by initialisation and by the noise of their own
@@ -48,7 +46,7 @@ class DeepEnsemble:
         networks: how many there are.
     """
 
-    of: Inference[Any] = field(default_factory=MAP)
+    of: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)
     networks: int = 4
 
     def __post_init__(self) -> None:
@@ -63,23 +61,9 @@ class DeepEnsemble:
         """What the inner algorithm looks at, for one network: all are built alike."""
         self.of.check(state.networks[0], batch)
 
-    def step(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
-        """One step of each network on the same batch; reports the means over networks."""
-        return _mean([self.of.step(network, batch) for network in state.networks])
-
-    def gradient(self, state: DeepEnsembleState, batch: Batch) -> StepInfo:
-        """That of each network, where the inner algorithm's steps have halves."""
-        return _mean([self.of.gradient(network, batch) for network in state.networks])  # type: ignore[attr-defined]
-
-    def update(self, state: DeepEnsembleState) -> None:
-        """That of each network."""
-        for network in state.networks:
-            self.of.update(network)  # type: ignore[attr-defined]
-
-    def after_step(self, state: DeepEnsembleState, steps: int) -> None:
-        """What the inner algorithm does now and then, for each network."""
-        for network in state.networks:
-            self.of.after_step(network, steps)
+    def trainings(self, state: DeepEnsembleState) -> list[tuple[Inference[Any], State]]:
+        """Each network's."""
+        return [(self.of, network) for network in state.networks]
 
     def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
         """The inner algorithm's last pass, for each network."""
@@ -92,11 +76,11 @@ class DeepEnsemble:
             check_state(self.of, network)
         return side_by_side([self.of.draw(network, sample) for network in state.networks])
 
+    @property
+    def is_under_priors(self) -> bool:
+        """Where the inner algorithm is."""
+        return self.of.is_under_priors
 
-def _mean(infos: Sequence[StepInfo]) -> StepInfo:
-    """Over networks; they have the learning rate in common."""
-
-    def mean(name: str) -> Tensor:
-        return torch.stack([getattr(info, name) for info in infos]).mean(0)
-
-    return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)
+    def not_drawn(self) -> str | None:
+        """Networks apart are none."""
+        return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"

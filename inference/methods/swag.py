@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.draws.norms import reestimate_norms
 from bayes_share.inference.methods.map import MAP, MAPState
+from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.models.model import Model
+from bayes_share.records import Flat
 from bayes_share.seeding import generator
 
 
@@ -78,26 +80,37 @@ class Moments:
 
 
 @dataclass
-class SWAGState(MAPState):
-    """As of `MAP`, with the moments of the snapshots, and norm statistics of the mean and of the first draws."""
+class SWAGState:
+    """The training of a point, the moments of its snapshots, and norm statistics of the mean and of the first draws."""
 
+    point: MAPState
     moments: Moments = field(default_factory=Moments)
     norms: list[dict[str, Tensor]] = field(default_factory=list)
 
+    @property
+    def model(self) -> Model:
+        """The model at the point."""
+        return self.point.model
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the point has; shared ones count once."""
+        return self.point.num_parameters
+
     def state_dict(self) -> dict[str, Any]:
-        """That of `MAP`, moments and norm statistics."""
-        return {**super().state_dict(), "moments": self.moments.state_dict(), "norms": self.norms}
+        """That of the point, moments and norm statistics."""
+        return {**self.point.state_dict(), "moments": self.moments.state_dict(), "norms": self.norms}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        super().load_state_dict(state_dict)
+        self.point.load_state_dict(state_dict)
         device = next(self.model.parameters()).device
         self.moments.load_state_dict(state_dict["moments"], device)
         self.norms = [_copied(buffers, device) for buffers in state_dict["norms"]]
 
 
-@dataclass(frozen=True)
-class SWAG(MAP):
+@dataclass(frozen=True, init=False)
+class SWAG(Flat, Composed[SWAGState]):
     """Stochastic weight averaging, Gaussian (SWAG): a Gaussian around the mean of SGD's path (arXiv 1902.02476).
 
     Trains as `MAP`, then goes on at a constant learning rate and takes snapshots of the parameters. The posterior has
@@ -107,6 +120,7 @@ class SWAG(MAP):
     snapshot a draw is the network.
 
     Args:
+        point: how the network is trained; each option may be given by its own name.
         swa_start: part of all steps that is trained before, by the schedule; at that step the rate becomes constant.
         swa_rate: the constant learning rate, as a multiple of `learning_rate`.
         num_snapshots: how many there are, evenly spaced, the last after the last step; at most one after each step.
@@ -117,6 +131,7 @@ class SWAG(MAP):
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
+    point: MAP = MAP()  # noqa: RUF009 (frozen)
     swa_start: float = 0.5
     swa_rate: float = 0.5
     num_snapshots: int = 50
@@ -125,7 +140,6 @@ class SWAG(MAP):
     norm_draws: int = 10
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 <= self.swa_start < 1:
             raise InputError(f"swa_start is a part of all steps, from 0 to below 1, and is {self.swa_start}")
         if not 0 < self.swa_rate < float("inf"):
@@ -134,23 +148,31 @@ class SWAG(MAP):
             raise InputError(f"a covariance takes at least 2 snapshots, not num_snapshots={self.num_snapshots}")
         if self.rank < 0 or self.rank == 1:
             raise InputError(f"the rank is 0 (the diagonal alone) or at least 2, and is {self.rank}")
-        self.check_not_negative("scale", "norm_draws")
+        check_not_negative(self, "scale", "norm_draws")
 
     def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
         """A fresh model in training mode, its optimizer, and no snapshot."""
-        state = super().init(build, num_data, num_steps)
-        return SWAGState(state.model, state.optimizer, num_data, state.clock, state.rates)
+        state = SWAGState(self.point.init(build, num_data, num_steps))
+        stepper = state.point.stepper
+        stepper.rates = stepper.clock.table(self.rate_at)
+        return state
+
+    def trainings(self, state: SWAGState) -> list[tuple[MAP, MAPState]]:
+        """That of the point."""
+        return [(self.point, state.point)]
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The schedule's multiple of the learning rate at first, then `swa_rate`."""
-        return self.swa_rate if step >= self._first(num_steps) else super().rate_at(step, num_steps)
+        if step >= self._first(num_steps):
+            return self.swa_rate
+        return self.point.descent.steps.rate_at(step, num_steps)
 
     def after_step(self, state: SWAGState, steps: int) -> None:
         """A snapshot, where it is time for one."""
-        if self.is_snapshot(steps, state.clock.num_steps):
+        if self.is_snapshot(steps, state.point.stepper.clock.num_steps):
             state.moments.add(_unknown(state.model), self.rank)
 
-    def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:  # type: ignore[override]
+    def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:
         """Estimate the statistics of norms, for the mean and for each of the first draws."""
         if state.moments.count == 0:
             return
@@ -159,13 +181,17 @@ class SWAG(MAP):
             found.append(reestimate_norms(state.model, self._values(state, sample), batches))
         state.norms = found
 
-    def draw(self, state: SWAGState, sample: int) -> Forward:  # type: ignore[override]
+    def draw(self, state: SWAGState, sample: int) -> Forward:
         """The network with parameters drawn from the Gaussian."""
         if state.moments.count == 0:
             return drawn(state.model)
         has_own_norms = sample + 1 < len(state.norms)
         norms = state.norms[sample + 1 if has_own_norms else 0] if state.norms else {}
         return drawn(state.model, {**self._values(state, sample), **norms})
+
+    def tempering(self, num_data: int) -> str | None:
+        """The scale of the deviations."""
+        return None if self.scale == 1 else f"scale of {self.scale:g}"
 
     def is_snapshot(self, step: int, num_steps: int) -> bool:
         """Whether a snapshot is taken once so many steps were taken.

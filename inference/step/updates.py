@@ -1,17 +1,118 @@
-"""Torch optimizers over the kinds of parameters: groups, rates, and batches cut into parts."""
+"""How a gradient is followed: torch optimizers over the kinds of parameters, their rates and their clock."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch
-from bayes_share.inference.step.clock import precision_on
+from bayes_share.inference.step.clock import Clock, precision_on
+from bayes_share.inference.step.steps import Steps, check_not_negative
+from bayes_share.records import Flat
 from bayes_share.sharing.kinds import parameter_kinds
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
+
+
+@dataclass(frozen=True, init=False)
+class Descent(Flat):
+    """An optimizer of torch, and the steps that it takes.
+
+    Args:
+        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
+        momentum: of "sgd".
+        weight_decay: of everything but the rank-1 factors and what has a prior of its own; of a member's own
+            parameters, divided by the members (but for "adamw", whose decay does not depend on the size of the
+            gradient).
+        steps: rates, their schedule, clipping and the like.
+    """
+
+    optimizer: OptimizerName = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    steps: Steps = Steps()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in get_args(OptimizerName):
+            raise unknown("optimizer", self.optimizer, get_args(OptimizerName))
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
+        check_not_negative(self, "weight_decay")
+
+    @property
+    def is_decay_decoupled(self) -> bool:
+        """Whether the decay is no term of the objective, whose gradient Adam would rescale: then it is one for all."""
+        return self.optimizer == "adamw"
+
+    def groups(self, model: nn.Module, have_prior: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The parameter groups of a model; see `parameter_groups`."""
+        steps, divide = self.steps, not self.is_decay_decoupled
+        return parameter_groups(model, steps.learning_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
+
+    def start(self, groups: list[dict[str, Any]], num_steps: int) -> "Stepper":
+        """The optimizer over some groups, before the first step."""
+        return Stepper.start(make_optimizer(self.optimizer, groups, self.momentum), self.steps, num_steps)
+
+
+@dataclass
+class Stepper:
+    """An optimizer on its way: with its memory, how many of how many steps it has taken, and the rate in each.
+
+    Args:
+        optimizer: of torch, or like one.
+        steps: how it follows gradients.
+        clock: counts the steps.
+        rates: the learning rate in each step, as a multiple of its highest value.
+    """
+
+    optimizer: torch.optim.Optimizer
+    steps: Steps
+    clock: Clock
+    rates: Tensor
+
+    @classmethod
+    def start(cls, optimizer: torch.optim.Optimizer, steps: Steps, num_steps: int) -> "Stepper":
+        """Before the first of so many steps."""
+        clock = Clock.start(num_steps, optimizer.param_groups[0]["lr"].device)
+        return cls(optimizer, steps, clock, clock.table(steps.rate_at))
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that the optimizer moves."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Those that there are, of what the optimizer moves."""
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def begin(self) -> Tensor:
+        """Set the rates of the step that begins, and forget the gradients of the one before; gives the rate."""
+        multiple = self.clock.read(self.rates)
+        set_rates(self.optimizer, multiple)
+        self.optimizer.zero_grad()
+        return self.steps.learning_rate * multiple
+
+    def follow(self) -> None:
+        """Take the optimizer's step, and count it."""
+        self.optimizer.step()
+        self.clock.advance()
+
+    def clip(self) -> None:
+        """Scale the gradients down to the largest norm that they may have."""
+        if self.steps.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.steps.clip_norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's memory and the step."""
+        return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; other entries are left alone."""
+        load_optimizer(self.optimizer, state_dict["optimizer"])
+        self.clock.set(state_dict["step"])
 
 
 def parameter_groups(
@@ -86,25 +187,3 @@ def set_rates(optimizer: torch.optim.Optimizer, multiple: Tensor) -> None:
     """Set the learning rate of every group to this multiple of its base rate, on the device."""
     for group in optimizer.param_groups:
         torch.mul(multiple, group["base_rate"], out=group["lr"])
-
-
-def micro_batches(batch: Batch, accumulate: int, members: int = 1) -> Iterator[tuple[Batch, float]]:
-    """Cut a batch into parts that fit into memory one by one, each with its share of the batch.
-
-    A batch that is split among members is cut within each member's part, so that every member sees the same examples
-    however many parts there are.
-
-    Raises:
-        InputError: a batch that does not divide.
-    """
-    x, y = batch
-    if accumulate == 1:
-        yield batch, 1.0
-        return
-    if len(x) % (accumulate * members):
-        among = f" for each of {members} members" if members > 1 else ""
-        raise InputError(
-            f"a batch of {len(x)} does not divide into {accumulate} parts to accumulate gradients over{among}"
-        )
-    for rows in torch.arange(len(x), device=x.device).view(members, accumulate, -1).unbind(1):
-        yield (x[rows.flatten()], y[rows.flatten()]), 1 / accumulate

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.data import train_batch
 from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
+from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.seeding import seeded
 
 ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -147,7 +148,7 @@ def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, ba
     state = case.algorithm.init(build, len(digits().train), 30)
     x, y = train_batch(digits(), torch.arange(case.batch_size))
     for _ in range(2):
-        case.algorithm.step(state, (x.double(), y))
+        one_step(case.algorithm, state, (x.double(), y))
     expected = predict(case.algorithm, state, images().double(), num_samples=2)
     found = predict(case.algorithm, state, images().double(), num_samples=2, batch_size=batch_size)
     assert found.shape == (2, form.members * case.networks, 40, 10)
@@ -162,7 +163,7 @@ def test_a_state_read_back_goes_on_bit_for_bit(case: Case, form: Form) -> None:
     batch = train_batch(digits(), torch.arange(case.batch_size))
     for step in range(3):
         with seeded("step", step):
-            case.algorithm.step(run.state, batch)
+            one_step(case.algorithm, run.state, batch)
     saved = through_bytes(run.state.state_dict())
     other = training(case, form, norm=case.norm, seed=9)
     assert differences(saved, other.state.state_dict())
@@ -172,7 +173,7 @@ def test_a_state_read_back_goes_on_bit_for_bit(case: Case, form: Form) -> None:
         infos = []
         for state in (run.state, other.state):
             with seeded("step", step):
-                infos.append(case.algorithm.step(state, batch))
+                infos.append(one_step(case.algorithm, state, batch))
         assert torch.equal(infos[0].loss, infos[1].loss)
         assert infos[0].learning_rate == infos[1].learning_rate
     assert differences(run.state.state_dict(), other.state.state_dict()) == []

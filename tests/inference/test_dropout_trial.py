@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bayes_share.errors import InputError
 from bayes_share.inference import DeepEnsemble, MCDropout, fit_tensors, predict
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.mc_dropout.trial import _RATES
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
@@ -287,7 +288,7 @@ def test_the_trial_changes_nothing(members: int) -> None:
     state.model.network.get_submodule("inner.1" if members == 1 else "network.inner.1").eval()
     before, modes = through_bytes(state.state_dict()), [module.training for module in state.model.modules()]
     random = torch.get_rng_state()
-    MCDropout().check(state, (X, Y))
+    MCDropout().check(state, Batch(X, Y))
     assert differences(before, state.state_dict()) == []
     assert [module.training for module in state.model.modules()] == modes
     assert not any(module._forward_hooks for module in state.model.modules())

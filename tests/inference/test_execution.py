@@ -44,7 +44,7 @@ def test_precision_and_memory_format_change_only_the_rounding(size: int, options
     plain, other = [training(size, Execution(**CPU, **more)) for more in ({}, options)]
     for value in other.state.model.state_dict().values():
         assert value.dtype in (torch.float32, torch.int64, torch.int8)
-    for memory in other.state.optimizer.state.values():
+    for memory in other.state.stepper.optimizer.state.values():
         assert all(value.dtype == torch.float32 for value in memory.values())
     logits, expected = other.predict(other.data.test), plain.predict(plain.data.test)
     assert logits.dtype == torch.float32

@@ -16,6 +16,7 @@ from torch.distributions import kl_divergence
 
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, Build, fit_tensors
+from bayes_share.inference.algorithm import Batch
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, around
@@ -103,7 +104,7 @@ def test_the_divergence_is_that_from_the_priors_and_flat_ones_count_nothing() ->
     prior = dist.Normal(LOC[0, 0], SCALE[0, 1])
     expected = kl_divergence(dist.Normal(bias.detach(), state.optimizer.sd(bias)), prior).sum() / 3
     algorithm = IVON(weight_decay=0.0, factor_decay=0.0, beta2=0.9)
-    close(algorithm.gradient(state, batch()).kl, expected, 1e-10)
+    close(algorithm.gradient(state, Batch(*batch())).kl, expected, 1e-10)
     flat = state.model.network.network[3].bias
     close(state.optimizer.sd(flat), (3 * NUM_IN_STEPS * state.optimizer.state[flat]["hess"]).rsqrt(), 1e-12)
 

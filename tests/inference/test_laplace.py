@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, LastLayerLaplace, Training, fit_tensors, predict
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
     Diag,
@@ -24,6 +25,7 @@ from bayes_share.inference.methods.laplace.curvature import (
     rotate,
 )
 from bayes_share.inference.methods.laplace.laplace import LaplaceState
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold
@@ -83,8 +85,8 @@ def test_every_member_is_exact_where_all_know_the_same_factors() -> None:
     x, y = (part.repeat(3, *[1] * (part.ndim - 1)) for part in data())  # each member's part of a batch: all of it
     state = algorithm.init(build, NUM_DATA, 300)
     for _ in range(300):
-        algorithm.step(state, (x, y))
-    algorithm.finish(state, [data()])
+        step(algorithm, state, (x, y))
+    algorithm.finish(state, [Batch(*data())])
     exact = Problem("layer", 1, "base").exact()
     for member in range(3):
         close(covariance(state, member), exact.covariance[0], 1e-7)
@@ -136,7 +138,7 @@ def covariance(state: LaplaceState, member: int = 0) -> Tensor:
 def finished(net: nn.Module, likelihood: Likelihood, y: Tensor, **options: Any) -> LaplaceState:
     algorithm = LastLayerLaplace(**{"prior_precision": 0.7, **options})
     state = algorithm.init(lambda: Model(net, likelihood).double(), 12, 1)
-    algorithm.finish(state, list(zip(inputs().split(5), y.split(5), strict=True)))
+    algorithm.finish(state, [Batch(*pair) for pair in zip(inputs().split(5), y.split(5), strict=True)])
     return state
 
 
@@ -194,7 +196,7 @@ def test_each_member_has_the_curvature_that_it_has_alone(strategy: str) -> None:
             torch.linalg.inv(covariance(state, member)), brute_force(alone, likelihood, y) + 0.7 * torch.eye(18), 1e-8
         )
     found = predict(LastLayerLaplace(), state, inputs(), 200)
-    mean = predict(MAP(), state, inputs())[0]
+    mean = predict(MAP(), state.point, inputs())[0]
     features = torch.cat([fold(net, 1)[:2](inputs()), torch.ones(12, 1, dtype=torch.float64)], 1).detach()
     of_outputs = covariance(state, 1).view(3, 6, 3, 6).diagonal(dim1=0, dim2=2).movedim(-1, 0)
     spread = torch.stack([features @ part for part in of_outputs])
@@ -249,7 +251,7 @@ def test_until_it_is_finished_a_draw_is_the_network_and_a_finished_state_is_read
     run = Training(algorithm, builder(size, norm="batch"), digits(), 1, 48)
     trained(run, 4)
     x = digits().normalise(digits().test.images)
-    assert torch.equal(predict(algorithm, run.state, x, 2)[1], predict(MAP(), run.state, x)[0])
+    assert torch.equal(predict(algorithm, run.state, x, 2)[1], predict(MAP(), run.state.point, x)[0])
     trained(run)
     saved = through_bytes(run.state_dict())
     other = Training(algorithm, builder(size, norm="batch"), digits(), 1, 48, seed=8)
@@ -305,7 +307,7 @@ def test_no_prior_at_all_is_refused_before_the_training() -> None:
     algorithm = LastLayerLaplace(prior_precision=None, weight_decay=0.0)
     state = algorithm.init(lambda: Model(network(3)), 12, 1)
     with pytest.raises(InputError, match="give a prior_precision"):
-        algorithm.check(state, (inputs()[:2], torch.arange(2)))
+        algorithm.check(state, Batch(inputs()[:2], torch.arange(2)))
 
 
 def test_no_data_is_refused() -> None:

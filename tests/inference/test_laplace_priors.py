@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import LastLayerLaplace, fit_tensors
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.laplace.laplace import LaplaceState
 from bayes_share.models.likelihood import Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
@@ -50,8 +51,8 @@ def model_of(state: LaplaceState) -> Any:
 def finished(net: nn.Module, priors: dict[str, Any], likelihood: Likelihood | None = None, **options: Any) -> Any:
     algorithm = LastLayerLaplace(**{"prior_precision": 0.7, **options})
     state = algorithm.init(lambda: Model(net, likelihood, priors).double(), 12, 1)
-    algorithm.check(state, (inputs()[:4], LABELS[:4]))
-    algorithm.finish(state, [(inputs(), LABELS)])
+    algorithm.check(state, Batch(inputs()[:4], LABELS[:4]))
+    algorithm.finish(state, [Batch(inputs(), LABELS)])
     return state
 
 
@@ -123,9 +124,9 @@ def test_other_priors_are_refused_before_the_training(priors: Any, options: Any,
     algorithm = LastLayerLaplace(**options)
     state = algorithm.init(lambda: Model(network(3), priors=priors).double(), 12, 1)
     with pytest.raises(InputError, match=words):
-        algorithm.check(state, (inputs()[:4], LABELS[:4]))
+        algorithm.check(state, Batch(inputs()[:4], LABELS[:4]))
     with pytest.raises(InputError, match=words):
-        algorithm.finish(state, [(inputs(), LABELS)])
+        algorithm.finish(state, [Batch(inputs(), LABELS)])
 
 
 def test_priors_of_other_layers_may_be_of_any_family() -> None:

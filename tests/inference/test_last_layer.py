@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations, prune
 
 from bayes_share.errors import InputError
 from bayes_share.inference import LastLayerLaplace, fit_tensors, predict
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.laplace.laplace import LaplaceState
 from bayes_share.models.likelihood import Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
@@ -52,8 +53,8 @@ def plainly(net: Net, h: Tensor) -> Tensor:
 def finished(net: nn.Module, likelihood: Likelihood | None = None, x: Any = None, y: Any = None) -> LaplaceState:
     x, y = inputs() if x is None else x, labels() if y is None else y
     state = ALGORITHM.init(lambda: Model(net, likelihood).double(), 12, 1)
-    ALGORITHM.check(state, (x[:4], y[:4]))
-    ALGORITHM.finish(state, list(zip(x.split(5), y.split(5), strict=True)))
+    ALGORITHM.check(state, Batch(x[:4], y[:4]))
+    ALGORITHM.finish(state, [Batch(*pair) for pair in zip(x.split(5), y.split(5), strict=True)])
     return state
 
 
@@ -122,9 +123,9 @@ def test_what_is_no_last_layer_is_refused_before_and_after_training(name: str, s
     model = Model(ensemble(net, size, strategy="loop") if size > 1 else net).double()
     state = ALGORITHM.init(lambda: model, 12, 1)
     with pytest.raises(InputError, match=words):
-        ALGORITHM.check(state, (inputs()[:4], labels()[:4]))
+        ALGORITHM.check(state, Batch(inputs()[:4], labels()[:4]))
     with pytest.raises(InputError, match=words):
-        ALGORITHM.finish(state, [(inputs(), labels())])
+        ALGORITHM.finish(state, [Batch(inputs(), labels())])
 
 
 def test_inputs_that_are_changed_in_place_afterwards_are_taken_as_the_layer_saw_them() -> None:
@@ -223,7 +224,7 @@ def test_a_look_at_examples_changes_nothing() -> None:
     model = Model(Net(plainly, parametrizations.spectral_norm(nn.Linear(5, 3)))).double()
     state = ALGORITHM.init(lambda: model, 12, 1)
     before, generator = through_bytes(state.state_dict()), torch.get_rng_state()
-    ALGORITHM.check(state, (inputs()[:4], labels()[:4]))
+    ALGORITHM.check(state, Batch(inputs()[:4], labels()[:4]))
     assert differences(before, state.state_dict()) == []
     assert torch.equal(generator, torch.get_rng_state())
     assert state.model.training
@@ -262,13 +263,13 @@ def test_positions_count_as_examples_of_their_own(likelihood: Likelihood, use: A
     y = inputs(10, 2, 3, 3) if isinstance(likelihood, Gaussian) else torch.arange(60).view(10, 2, 3) % 4 - 1
     algorithm = LastLayerLaplace(prior_precision=0.7, structure=structure)
     found = algorithm.init(lambda: Model(Net(use), likelihood).double(), 10, 1)
-    algorithm.check(found, (x[:4], y[:4]))
-    algorithm.finish(found, list(zip(x.split(4), y.split(4), strict=True)))
+    algorithm.check(found, Batch(x[:4], y[:4]))
+    algorithm.finish(found, [Batch(*pair) for pair in zip(x.split(4), y.split(4), strict=True)])
     rows, targets = x.flatten(0, 2), y.flatten(0, 2)
     known = torch.ones(60, dtype=torch.bool) if isinstance(likelihood, Gaussian) else targets >= 0
     one = likelihood if isinstance(likelihood, Gaussian) else Categorical()
     expected = algorithm.init(lambda: Model(Net(plainly), one).double(), 60, 1)
-    algorithm.finish(expected, [(rows[known], targets[known])])
+    algorithm.finish(expected, [Batch(rows[known], targets[known])])
     close(covariance(found), covariance(expected), 1e-9)
     assert algorithm.draw(found, 0)(x).shape == (1, 10, 2, 3, 3)
 
@@ -292,9 +293,9 @@ def test_products_of_low_precision_are_no_reason_to_refuse(use: Any) -> None:
     x = inputs().float()
     state = ALGORITHM.init(lambda: Model(Net(use)), 12, 1)
     with torch.autocast("cpu", torch.bfloat16):
-        ALGORITHM.check(state, (x[:4], labels()[:4]))
-        ALGORITHM.finish(state, [(x, labels())])
+        ALGORITHM.check(state, Batch(x[:4], labels()[:4]))
+        ALGORITHM.finish(state, [Batch(x, labels())])
     close(covariance(state), covariance(finished(Net(plainly))).float(), 0.05)
     bad = ALGORITHM.init(lambda: Model(Net(weight_read)), 12, 1)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="in proportion"):
-        ALGORITHM.check(bad, (x[:4], labels()[:4]))
+        ALGORITHM.check(bad, Batch(x[:4], labels()[:4]))

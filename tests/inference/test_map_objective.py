@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bayes_share.inference import MAP, Build
 from bayes_share.inference.methods.map import MAPState
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
@@ -91,7 +92,7 @@ def test_a_step_follows_the_gradient_of_the_written_out_objective(
     before = values_of(state)
     loss = objective(before, size, feed, **{"factor_decay": 0.0, **penalties})
     gradients = dict(zip(before, torch.autograd.grad(loss, list(before.values())), strict=True))
-    info = algorithm.step(state, batch())
+    info = step(algorithm, state, batch())
     after = values_of(state)
     assert len(after) == (5 if size == 1 else 9)
     for name, value in before.items():
@@ -104,7 +105,7 @@ def test_a_step_follows_the_gradient_of_the_written_out_objective(
 
 def steps(algorithm: MAP, build: Build, count: int = 3) -> tuple[dict[str, Tensor], Tensor]:
     state = algorithm.init(build, 100, count)
-    infos = [algorithm.step(state, batch()) for _ in range(count)]
+    infos = [step(algorithm, state, batch()) for _ in range(count)]
     return values_of(state), torch.stack([torch.stack([info.loss, info.accuracy.double()]) for info in infos])
 
 
@@ -129,7 +130,7 @@ def test_a_gradient_longer_than_the_norm_is_scaled_down_to_it(clip_norm: float) 
         algorithm = MAP(**options, clip_norm=clipped)
         state = algorithm.init(builder(3, "shared"), 100, 1)
         before = values_of(state)
-        algorithm.step(state, batch())
+        step(algorithm, state, batch())
         moves.append(torch.cat([(value - before[name]).detach().flatten() for name, value in values_of(state).items()]))
     length = moves[0].norm()
     assert length > 0.1
@@ -148,7 +149,7 @@ def test_frozen_parameters_stay_bit_for_bit(optimizer: str) -> None:
     state = algorithm.init(build, 100, 5)
     before = values_of(state)
     for _ in range(5):
-        algorithm.step(state, batch())
+        step(algorithm, state, batch())
     same = {name for name, value in values_of(state).items() if torch.equal(value, before[name])}
     assert same == {"0.weight", "3.r"}
 
@@ -175,7 +176,7 @@ def test_the_decay_of_adamw_is_decoupled_and_that_of_adam_is_not(optimizer: str)
     state = algorithm.init(build, 100, 3)
     start = state.model.network.weight.detach().clone()
     for _ in range(3):
-        algorithm.step(state, (x, y))
+        step(algorithm, state, (x, y))
 
     def gradient(p: Tensor) -> Tensor:
         p = p.detach().requires_grad_()
@@ -194,7 +195,7 @@ def test_momentum_is_nesterov() -> None:
     p = state.model.network.weight.detach().clone()
     velocity = torch.zeros_like(p)
     for _ in range(3):
-        algorithm.step(state, (x, y))
+        step(algorithm, state, (x, y))
         leaf = p.clone().requires_grad_()
         g = torch.autograd.grad(F.cross_entropy(x @ leaf.T, y), leaf)[0]
         velocity = 0.9 * velocity + g
@@ -210,12 +211,12 @@ def test_decoupled_decay_of_a_members_own_parameters_is_that_of_a_network_alone(
     for model in (Model(net), Model(ensemble(net, 4, init="normal"))):
         algorithm = MAP(optimizer="adamw", learning_rate=0.1, weight_decay=0.5, schedule="constant")
         state = algorithm.init(lambda model=model: model, num_data=8, num_steps=1)
-        state.optimizer.zero_grad()
+        state.stepper.optimizer.zero_grad()
         for parameter in state.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        for group in state.optimizer.param_groups:
+        for group in state.stepper.optimizer.param_groups:
             group["lr"] = group["base_rate"]
-        state.optimizer.step()
+        state.stepper.optimizer.step()
         bias = next(value for name, value in state.model.named_parameters() if name.endswith("bias"))
         sizes.append(bias.detach().unique())
     torch.testing.assert_close(sizes[0], torch.tensor([1 - 0.1 * 0.5], dtype=torch.float64))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, MCDropout, predict
+from bayes_share.inference.draws.masks import dropout_rate
 from bayes_share.inference.methods.map import MAPState
-from bayes_share.inference.methods.mc_dropout.masks import dropout_rate
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
@@ -206,7 +207,7 @@ def test_members_that_are_equal_come_apart() -> None:
     algorithm = MCDropout(dropout_rate=0.3)
     state = algorithm.init(lambda: Model(ensemble(perceptron(), 3, init="ones")), 100, 5)
     for _ in range(2):
-        algorithm.step(state, (inputs().float(), torch.arange(8) % 3))
+        step(algorithm, state, (inputs().float(), torch.arange(8) % 3))
     for one, other in pairwise(state.model.eval()(inputs().float())):
         assert not torch.equal(one, other)
 

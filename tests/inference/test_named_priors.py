@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SWAG, DeepEnsemble, Inference, LastLayerLaplace, MCDropout, fit_tensors
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, around
@@ -102,7 +103,7 @@ def test_members_have_modes_under_a_laplace_prior_of_their_own() -> None:
     algorithm = MAP(learning_rate=0.1, weight_decay=0.7, feed="split")
     state = algorithm.init(lambda: model, 2, STEPS)  # 2 examples, as each member sees
     for _ in range(STEPS):
-        algorithm.step(state, (torch.zeros(6, 1, dtype=torch.float64), y))
+        step(algorithm, state, (torch.zeros(6, 1, dtype=torch.float64), y))
     pulled = y.view(3, 2).sum(1) - y.view(3, 2).sum(1).sign() * 2
     expected = torch.where(y.view(3, 2).sum(1).abs() > 2, pulled / 2, 0.0)
     close(state.model.network.network.bias.detach()[:, 0], expected, 1e-3)
@@ -152,7 +153,7 @@ PRIORS = {"0.weight": dist.Cauchy(precise(0.2), precise(0.4)), "*bias": dist.Lap
 def test_a_step_moves_by_the_gradient_of_the_priors_and_the_loss_tells(algorithm: Inference[Any], size: int) -> None:
     """The difference that the priors make, for all that is trained as `MAP` does; the rest keeps its decay."""
 
-    def step(priors: dict[str, Any]) -> tuple[Model, Tensor, dict[str, Tensor]]:
+    def stepped(priors: dict[str, Any]) -> tuple[Model, Tensor, dict[str, Tensor]]:
         torch.manual_seed(0)
         net = small()
         model = Model(perturb(ensemble(net, size, strategy="tile") if size > 1 else net), Gaussian(NOISE), priors)
@@ -161,10 +162,10 @@ def test_a_step_moves_by_the_gradient_of_the_priors_and_the_loss_tells(algorithm
         before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
         torch.manual_seed(1)
         outer = type(algorithm).init(algorithm, lambda: model, 50, 10) if isinstance(algorithm, DeepEnsemble) else state
-        return state.model, algorithm.step(outer, data()).loss, before
+        return state.model, step(algorithm, outer, data()).loss, before
 
-    model, loss, before = step(PRIORS)
-    plain, plain_loss, _ = step({})
+    model, loss, before = stepped(PRIORS)
+    plain, plain_loss, _ = stepped({})
     total = torch.zeros((), dtype=torch.float64)
     for (name, parameter), other in zip(model.named_parameters(), plain.parameters(), strict=True):
         value = before[name].requires_grad_()
@@ -231,7 +232,7 @@ def test_a_prior_for_nothing_is_refused() -> None:
 
 def test_what_no_rule_names_keeps_its_decay_whatever_its_default_prior() -> None:
     state = MAP(weight_decay=0.3).init(lambda: regression({"bias": dist.Normal(0.0, 1.0)}), 10, 10)
-    decays = {id(p): group["weight_decay"] for group in state.optimizer.param_groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in state.stepper.optimizer.param_groups for p in group["params"]}
     assert decays[id(state.model.network.weight)] == 0.3
     assert decays[id(state.model.network.bias)] == 0
     close(state.priors.ascend(1.0), -0.5 * (state.model.network.bias.detach()[0] ** 2 + math.log(2 * math.pi)), 1e-12)

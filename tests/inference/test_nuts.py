@@ -14,8 +14,9 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import NUTS, fit_tensors
-from bayes_share.inference.algorithm import advance
 from bayes_share.inference.draws.thinning import Thinning, spread
+from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
@@ -54,7 +55,7 @@ def network(dtype: torch.dtype = torch.float64) -> Model:
 def steps(algorithm: NUTS, state: Any, numbers: range) -> None:
     for step in numbers:
         with seeded("step", step):
-            advance(algorithm, state, data(), step)
+            take_step(algorithm, state, data(), step)
 
 
 def test_a_chain_goes_on_after_any_transition() -> None:
@@ -127,7 +128,7 @@ def test_members_and_chains_are_networks_of_their_own() -> None:
         torch.testing.assert_close(found[2 * number : 2 * number + 2], model(x).detach(), rtol=1e-12, atol=1e-12)
     weights = [chain.model.network.network.weight for chain in state.chains]
     assert len({weight.data_ptr() for weight in weights}) == 6
-    info = NUTS(max_tree_depth=2).step(state, (x, y))
+    info = one_step(NUTS(max_tree_depth=2), state, (x, y))
     assert state.num_parameters == 6 * (3 + 3 + 1 + 1)
     log_liks = [chain.model.likelihood.log_lik(chain.model(x), y[None]).mean() for chain in state.chains]
     torch.testing.assert_close(info.log_lik, torch.stack(log_liks).mean().detach())
@@ -181,7 +182,7 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
         r"gradients in every chain, would take about \d+ (minute|hour)s?; take sghmc"
     )
     with pytest.raises(InputError, match=message):
-        algorithm.step(state, data())
+        one_step(algorithm, state, data())
     assert differences(before, state.state_dict()) == []
 
 

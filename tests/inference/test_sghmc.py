@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SGHMC, fit_tensors
-from bayes_share.inference.algorithm import advance
+from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
@@ -104,7 +105,7 @@ def test_a_bounded_prior_goes_on_after_a_stop() -> None:
             states[1].load_state_dict(states[0].state_dict())
         for state in states if step >= 4 else states[:1]:
             with seeded(step):
-                algorithm.step(state, (x, y))
+                one_step(algorithm, state, (x, y))
     assert torch.equal(states[0].model.network.weight, states[1].model.network.weight)
     assert torch.equal(states[0].positions["network.weight"], states[1].positions["network.weight"])
 
@@ -129,7 +130,7 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
     algorithm = SGHMC(burn_in=0.5, keep=4)
     state = algorithm.init(lambda: model, 10, 8)
     for step in range(8):
-        advance(algorithm, state, (x, y), step)
+        take_step(algorithm, state, (x, y), step)
         assert len(state.samples) == max(0, step - 3)
         now = model.eval()(x)
         model.train()

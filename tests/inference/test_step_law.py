@@ -15,12 +15,13 @@ from algorithms import CASES, FORMS, digits, form_builder
 from pyro import distributions as dist
 from recording import ReadsNothing, Recording
 from states import differences
-from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopyMode, FakeTensorMode
 
 from bayes_share.data import train_batch
 from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemble
-from bayes_share.inference.algorithm import advance, has_halves
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.drivers import after_step, take_step, why_eager
+from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
@@ -32,6 +33,8 @@ KINDS = {name: FORMS[name] for name in ("single", "ensemble", "shared layers")}
 
 def hard(algorithm: Any) -> Any:
     """The algorithm with everything that changes from step to step: a constant schedule would prove nothing."""
+    if isinstance(algorithm, NUTS):
+        return algorithm
     if hasattr(algorithm, "of"):
         return replace(algorithm, of=hard(algorithm.of))
     options: dict[str, Any] = {"schedule": "cosine", "warmup": 0.2, "clip_norm": 0.5, "accumulate": 2}
@@ -40,26 +43,20 @@ def hard(algorithm: Any) -> Any:
     return replace(algorithm, **options)
 
 
-def begun(algorithm: Any, build: Build, batch_size: int) -> tuple[Any, list[tuple[Tensor, Tensor]]]:
+def begun(algorithm: Any, build: Build, batch_size: int) -> tuple[Any, list[Batch]]:
     """The state of an algorithm when the optimizer has made its own, and a batch for each step."""
     with seeded("init"):
         state = algorithm.init(build, len(digits().train), NUM_STEPS)
     order = torch.arange(len(digits().train)).roll(7).view(-1, batch_size)
-    batches = [train_batch(digits(), order[step % len(order)]) for step in range(NUM_STEPS)]
+    batches = [Batch(*train_batch(digits(), order[step % len(order)])) for step in range(NUM_STEPS)]
     for step in range(WARM):
         take(algorithm, state, batches[step], step)
     return state, batches
 
 
-def take(algorithm: Any, state: Any, batch: tuple[Tensor, Tensor], step: int) -> Any:
+def take(algorithm: Any, state: Any, batch: Batch, step: int) -> Any:
     with seeded("step", step):
-        return advance(algorithm, state, batch, step)
-
-
-def one_step(algorithm: Any, state: Any, batch: tuple[Tensor, Tensor]) -> Any:
-    info = algorithm.gradient(state, batch)
-    algorithm.update(state)
-    return info
+        return take_step(algorithm, state, batch, step)
 
 
 def with_priors(rules: Mapping[Any, Any], members: int = 3) -> Build:
@@ -78,7 +75,7 @@ POSITIVE = {"factor": dist.LogNormal(0.0, 0.1)}
 FORM_CASES = {
     "-".join((name, kind)): (hard(case.algorithm), form_builder(case, form, norm="batch", dropout=0.2), case.batch_size)
     for name, case in CASES.items()
-    if has_halves(case.algorithm)
+    if name != "nuts"
     for kind, form in KINDS.items()
 }
 OTHER_CASES: dict[str, tuple[Any, Build, int]] = {
@@ -98,9 +95,17 @@ EACH = pytest.mark.parametrize(
 )
 
 
-def test_every_algorithm_has_halves_but_those_that_move_by_transitions() -> None:
-    assert {name for name, case in CASES.items() if not has_halves(case.algorithm)} == {"nuts"}
-    assert not has_halves(DeepEnsemble(of=NUTS()))
+def test_which_algorithms_run_eagerly_alone() -> None:
+    """Those that move by transitions, and SVI where it goes through Pyro."""
+    for name, (algorithm, build, batch_size) in {**FORM_CASES, **OTHER_CASES}.items():
+        state, _ = begun(algorithm, build, batch_size)
+        assert why_eager(algorithm, state) is None, name
+    for algorithm, reason in (
+        (DeepEnsemble(of=NUTS(max_tree_depth=1)), "a step of NUTS is a transition of its chain"),
+        (SVI(guide="low-rank"), "svi goes through Pyro: a guide is not normal, cauchy or delta"),
+    ):
+        state = algorithm.init(with_priors({}, members=1), 240, NUM_STEPS)
+        assert why_eager(algorithm, state) == reason
 
 
 def reads_nothing(algorithm: Any, build: Build, batch_size: int) -> None:
@@ -121,18 +126,18 @@ def runs_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
 def replays(algorithm: Any, build: Build, batch_size: int) -> None:
     state, batches = begun(algorithm, build, batch_size)
     expected = copy.deepcopy(state)
-    batch = batches[WARM][0].clone(), batches[WARM][1].clone()
+    batch = Batch(batches[WARM].inputs.clone(), batches[WARM].targets.clone())
     with seeded("step", WARM), (recording := Recording()):
         info = one_step(algorithm, state, batch)
-    algorithm.after_step(state, WARM + 1)
+    after_step(algorithm, state, WARM + 1)
     take(algorithm, expected, batches[WARM], WARM)
     assert differences(state.state_dict(), expected.state_dict()) == []
     for step in range(WARM + 1, WARM + 17):
-        for place, part in zip(batch, batches[step], strict=True):
-            place.copy_(part)
+        batch.inputs.copy_(batches[step].inputs)
+        batch.targets.copy_(batches[step].targets)
         with seeded("step", step):
             renewed = recording.replay()
-        algorithm.after_step(state, step + 1)
+        after_step(algorithm, state, step + 1)
         ordinary = take(algorithm, expected, batches[step], step)
         assert differences(state.state_dict(), expected.state_dict()) == [], step
         for name in ("loss", "log_lik", "kl", "accuracy", "learning_rate"):
@@ -158,7 +163,9 @@ class ReadsTheClock(MAP):
     """The rate of the step from a number that is read back."""
 
     def gradient(self, state: Any, batch: Any) -> Any:
-        state.rates = state.rates.clone().fill_(self.rate_at(state.clock.steps, NUM_STEPS))
+        stepper = state.stepper
+        rate = self.descent.steps.rate_at(stepper.clock.steps, NUM_STEPS)
+        stepper.rates = stepper.rates.clone().fill_(rate)
         return super().gradient(state, batch)
 
 
@@ -170,8 +177,8 @@ class CountsOnTheHost(MAP):
     def gradient(self, state: Any, batch: Any) -> Any:
         state.count = getattr(state, "count", 0) + 1
         info = super().gradient(state, batch)
-        for group in state.optimizer.param_groups:
-            group["lr"].fill_(0.0).add_(self.wrap(0.1 * self.rate_at(state.count, NUM_STEPS)))
+        for group in state.stepper.optimizer.param_groups:
+            group["lr"].fill_(0.0).add_(self.wrap(0.1 * self.descent.steps.rate_at(state.count, NUM_STEPS)))
         return info
 
 

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SVI, fit_tensors, predict
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.svi.bound import PlainBound, PyroBound, pyro_guide
 from bayes_share.inference.methods.svi.guides import MeanField
 from bayes_share.inference.methods.svi.svi import SVIState
+from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model
@@ -129,8 +131,8 @@ def ascended(state: SVIState, seed: int = 5) -> tuple[Any, dict[str, Tensor], li
     for guide, z in zip(state.each_guide, numbers, strict=True):
         values |= guide.values(z)
     torch.manual_seed(seed)
-    state.optimizer.zero_grad()
-    terms = state.bound.ascend(batch(), torch.ones((), dtype=torch.float64), is_first=True)
+    state.stepper.optimizer.zero_grad()
+    terms = state.bound.ascend(Batch(*batch()), torch.ones((), dtype=torch.float64), is_first=True)
     return terms, values, [parameter.grad for parameter in state.guides.parameters()]
 
 
@@ -256,7 +258,7 @@ def test_no_prior_moves(size: int) -> None:
     state = state_of(SVI(), size)
     before = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
     for _ in range(5):
-        SVI(learning_rate=0.1).step(state, batch())
+        one_step(SVI(learning_rate=0.1), state, batch())
     after = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
     assert before == after
 
@@ -267,7 +269,7 @@ def test_factors_are_drawn_for_each_example() -> None:
     x = torch.ones(8, 5, dtype=torch.float64)
     seen: list[Tensor] = []
     handle = state.model.network.network[0].register_forward_hook(lambda layer, inputs, output: seen.append(output))  # type: ignore[index, union-attr]
-    algorithm.step(state, (x, torch.zeros(8, dtype=torch.long)))
+    one_step(algorithm, state, (x, torch.zeros(8, dtype=torch.long)))
     handle.remove()
     (rows,) = seen
     distinct = rows.detach().unflatten(0, (3, 8))
@@ -287,9 +289,9 @@ def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
         found = []
         for seed in range(count):
             torch.manual_seed(seed)
-            state.optimizer.zero_grad()
+            state.stepper.optimizer.zero_grad()
             for draw in range(algorithm.num_particles):
-                state.bound.ascend(batch(), torch.ones((), dtype=torch.float64), draw == 0)
+                state.bound.ascend(Batch(*batch()), torch.ones((), dtype=torch.float64), draw == 0)
             grads = [parameter.grad.flatten() for parameter in state.guides.parameters()]  # type: ignore[union-attr]
             found.append(torch.cat(grads) / algorithm.num_particles)
         return torch.stack(found)
@@ -364,7 +366,7 @@ def test_pyros_bound_reports_the_divergence_whatever_its_weight(weight: float) -
         torch.manual_seed(0)
         state = algorithm.init(PROBLEMS[0].build(), NUM_DATA, 10)
         torch.manual_seed(0)
-        return algorithm.step(state, data()).kl
+        return one_step(algorithm, state, data()).kl
 
     torch.testing.assert_close(kl(weight), kl(1.0))
 
@@ -377,7 +379,7 @@ def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None
     found = []
     for seed in range(200):
         torch.manual_seed(seed)
-        found.append(bound.ascend(batch(), torch.ones((), dtype=torch.float64), is_first=False).kl)
+        found.append(bound.ascend(Batch(*batch()), torch.ones((), dtype=torch.float64), is_first=False).kl)
     kl = torch.stack(found)
     error = kl.std() / 200**0.5
     assert abs(kl.mean() - plain.kl) < 4 * error
@@ -406,7 +408,7 @@ def test_a_draw_for_each_example_keeps_to_the_bounds_of_its_member() -> None:
     for value in guide.values(guide(rows=4)).values():
         inside = value.unflatten(0, (3, 4)) - low[:, None].double()
         assert 0 <= inside.min() < inside.max() <= 1
-    info = algorithm.step(state, batch())
+    info = one_step(algorithm, state, batch())
     assert bool(info.loss.isfinite())
 
 
@@ -426,7 +428,7 @@ def test_the_weight_of_the_divergence_climbs() -> None:
     assert [SVI().kl_weight_at(step, 10) for step in (0, 9)] == [1.0, 1.0]
     state = state_of(algorithm, 3)
     for step in range(5):
-        info = algorithm.step(state, batch())
+        info = one_step(algorithm, state, batch())
         weight = algorithm.kl_weight_at(step, 10)
         torch.testing.assert_close(info.loss, weight * info.kl / 100 - info.log_lik)
 
@@ -435,7 +437,7 @@ def test_the_weight_of_the_divergence_climbs() -> None:
 def test_several_draws_in_a_step_count_a_batch_once(guide: Any) -> None:
     algorithm = SVI(guide=guide, num_particles=3)
     state = state_of(algorithm, 1)
-    algorithm.step(state, batch())
+    one_step(algorithm, state, batch())
     assert state.model.get_buffer("network.1.num_batches_tracked").item() == 1
 
 
@@ -451,7 +453,7 @@ def test_autocast_leaves_guides_and_densities_precise(guide: Any) -> None:
         torch.manual_seed(0)
         x, y = batch()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_enabled):
-            return algorithm.step(state, (x.float(), y))
+            return one_step(algorithm, state, (x.float(), y))
 
     found, expected = step(True), step(False)
     torch.testing.assert_close(found.kl, expected.kl, rtol=1e-6, atol=1e-4)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SWAG, Training, predict, reestimate_norms
-from bayes_share.inference.algorithm import advance
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.swag import Moments, SWAGState
+from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
@@ -43,7 +44,7 @@ def run(algorithm: SWAG, size: int = 1, num_steps: int = 40, freeze: str = "-") 
     state = algorithm.init(build, 100, num_steps)
     path = []
     for step in range(num_steps):
-        advance(algorithm, state, batch(step), step)
+        take_step(algorithm, state, batch(step), step)
         path.append({name: value.detach().clone() for name, value in state.model.named_parameters()})
     return state, path
 
@@ -125,7 +126,7 @@ def test_the_rate_is_the_schedule_at_first_and_then_constant() -> None:
     assert rates[0] == 1
     assert rates[:5] == sorted(rates[:5], reverse=True)
     state = algorithm.init(small, 100, 2)
-    assert [algorithm.step(state, batch(0)).learning_rate for _ in range(2)] == pytest.approx([0.2, 0.06])
+    assert [one_step(algorithm, state, batch(0)).learning_rate for _ in range(2)] == pytest.approx([0.2, 0.06])
 
 
 def test_before_the_first_snapshot_a_draw_is_the_network() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bayes_share.cli import main
-from bayes_share.diagnose import by_member, no_loo, not_drawn
+from bayes_share.diagnose import by_member, no_loo
 from bayes_share.evaluation import read_predictions, write_predictions
 from bayes_share.inference import (
     IVON,
@@ -158,7 +158,7 @@ def test_what_loo_means_nothing_for_has_no_log_likelihood(
     ],
 )
 def test_which_algorithms_draw_from_a_posterior(algorithm: Inference[Any], reason: str | None) -> None:
-    found = not_drawn(algorithm)
+    found = algorithm.not_drawn()
     assert found is None if reason is None else reason in (found or "")
 
 

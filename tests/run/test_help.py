@@ -6,10 +6,11 @@ from itertools import combinations
 
 import pytest
 
-from bayes_share.algorithms import has_inner, option_fields
+from bayes_share.algorithms import has_inner
 from bayes_share.cli import main
 from bayes_share.config import RunConfig
 from bayes_share.inference import ALGORITHMS, Execution
+from bayes_share.records import option_places
 
 
 def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -47,7 +48,7 @@ def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytes
         defaults = {field.name: field.default for field in dataclasses.fields(record)}
         if record is RunConfig:
             defaults |= getattr(ALGORITHMS[name], "run_defaults", {})
-        for field in option_fields(record):
+        for field in option_places(record):
             option = f"--{field.replace('_', '-')}"
             assert option in options
             default = defaults[field]
@@ -66,9 +67,9 @@ def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytes
 def test_no_two_records_share_the_name_of_an_option(name: str) -> None:
     own = {"out", "resume", "config", "preset", "progress", "of", "algorithm", "help"}
     for one, other in combinations(records(name), 2):
-        assert not set(option_fields(one)) & set(option_fields(other))
+        assert not set(option_places(one)) & set(option_places(other))
     for record in records(name):
-        assert not set(option_fields(record)) & own
+        assert not set(option_places(record)) & own
 
 
 def test_the_first_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SGHMC, SVI, DeepEnsemble
+from bayes_share.inference.step.drivers import step
 from bayes_share.models.model import Model
 from bayes_share.presets import PRESETS
 from bayes_share.sharing.kinds import parameter_kinds
@@ -45,13 +46,14 @@ def test_a_step_is_that_of_the_mean_loss_and_the_decay(name: str) -> None:
     torch.manual_seed(1)
     gradient = gradients(config.build(DATA)(), members)
     kinds = parameter_kinds(state.model)
-    info = algorithm.step(state, batch())
-    rate = algorithm.learning_rate * algorithm.rate_at(0, 100)
+    info = step(algorithm, state, batch())
+    steps = algorithm.descent.steps
+    rate = steps.learning_rate * steps.rate_at(0, 100)
     for key, p in state.model.named_parameters():
         kind = kinds[key]
-        lr = rate * (algorithm.factor_rate if kind == "factor" else 1)
+        lr = rate * (steps.factor_rate if kind == "factor" else 1)
         decay = 0 if kind == "factor" else PRESETS[name]["weight_decay"]
-        if algorithm.optimizer == "sgd":
+        if algorithm.descent.optimizer == "sgd":
             expected = before[key] - lr * 1.9 * (
                 gradient[key] + decay / (members if kind == "member" else 1) * before[key]
             )

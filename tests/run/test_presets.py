@@ -33,7 +33,7 @@ def test_the_rank1_recipe_is_the_published_one() -> None:
     config = RunConfig.from_flat(PRESETS["rank1-cifar10"])
     assert isinstance(config.algorithm, SVI)
     assert (config.model, config.ensemble_size, config.epochs, config.batch_size) == ("wide_resnet28_10", 4, 250, 128)
-    rates = [config.algorithm.rate_at(epoch, 250) for epoch in (99, 100, 200, 225)]
+    rates = [config.algorithm.descent.steps.rate_at(epoch, 250) for epoch in (99, 100, 200, 225)]
     assert rates == pytest.approx([1, 0.2, 0.04, 0.008])
     assert config.algorithm.kl_weight_at(99, 250) == pytest.approx(0.5)
     assert config.algorithm.kl_weight_at(200, 250) == 1
@@ -101,7 +101,7 @@ def test_the_schedule_differs_from_that_of_the_papers_scripts_by_what_is_said() 
     """Theirs changes once an epoch: (e + 1) / 5 in the first five, then (1 + cos(pi e / 200)) / 2."""
     algorithm = RunConfig.from_flat(PRESETS["ivon-cifar10"]).algorithm
     per_epoch = 900
-    ours = [algorithm.rate_at(step, 200 * per_epoch) for step in range(200 * per_epoch)]
+    ours = [algorithm.steps.rate_at(step, 200 * per_epoch) for step in range(200 * per_epoch)]
     theirs = [(e + 1) / 5 if e < 5 else (1 + math.cos(math.pi * e / 200)) / 2 for e in range(200)]
     apart = [abs(rate - theirs[step // per_epoch]) for step, rate in enumerate(ours)]
     assert 0.19 < max(apart[: 5 * per_epoch]) < 0.2

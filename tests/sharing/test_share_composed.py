@@ -254,7 +254,7 @@ def test_a_shared_weight_is_saved_once() -> None:
 def test_a_tied_weight_decays_once(algorithm: MAP) -> None:
     torch.manual_seed(0)
     state = algorithm.init(lambda: Model(share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]))), 10, 10)
-    groups = state.optimizer.param_groups
+    groups = state.stepper.optimizer.param_groups
     weight = state.model.network[0].weight
     assert sum(any(one is weight for one in group["params"]) for group in groups) == 1
     assert len([p for group in groups for p in group["params"]]) == len(list(state.model.parameters()))

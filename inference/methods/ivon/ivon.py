@@ -1,6 +1,6 @@
 """IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
-from bayes_share.inference.step.clock import Clock
 from bayes_share.inference.step.named_priors import normal_prior
-from bayes_share.inference.step.objective import GradientOptions, check_members_will_differ, check_trainable
-from bayes_share.inference.step.updates import load_optimizer, parameter_groups, set_rates
+from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
+from bayes_share.inference.step.steps import Steps, check_not_negative
+from bayes_share.inference.step.updates import Stepper, parameter_groups
 from bayes_share.models.model import Model
+from bayes_share.records import Flat
 from bayes_share.seeding import generator
 from bayes_share.sharing.conversion import NORMS
 
@@ -25,12 +26,16 @@ _LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of uni
 
 @dataclass
 class IVONState:
-    """A model at the posterior's mean, its optimizer with the rest, the clock, and the multiples of the rate."""
+    """A model at the posterior's mean, and the optimizer with the rest on its way."""
 
     model: Model
-    optimizer: IVONOptimizer
-    clock: Clock
-    rates: Tensor
+    stepper: Stepper
+
+    @property
+    def optimizer(self) -> IVONOptimizer:
+        """The optimizer, by its own type."""
+        assert isinstance(self.stepper.optimizer, IVONOptimizer)
+        return self.stepper.optimizer
 
     @property
     def num_parameters(self) -> int:
@@ -39,17 +44,16 @@ class IVONState:
 
     def state_dict(self) -> dict[str, Any]:
         """Means, buffers, Hessians, momentum and the step."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
+        return {"model": self.model.state_dict(), **self.stepper.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state_dict["model"])
-        load_optimizer(self.optimizer, state_dict["optimizer"])
-        self.clock.set(state_dict["step"])
+        self.stepper.load_state_dict(state_dict)
 
 
-@dataclass(frozen=True)
-class IVON(GradientOptions):
+@dataclass(frozen=True, init=False)
+class IVON(Flat, GradientMethod[IVONState]):
     """Improved Variational Online Newton: a normal posterior over every weight (Shen et al. 2024, arXiv 2402.17641).
 
     Each weight w has the prior ``N(centre, 1 / (ess * weight_decay))`` and the posterior
@@ -63,6 +67,7 @@ class IVON(GradientOptions):
     its centre is the prior's mean, and its decay ``1 / (ess * sd²)``, number by number. None is a flat prior.
 
     Args:
+        steps: rates, their schedule, clipping and the like; each option may be given by its own name.
         weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
             follows on priors, of what has none of its own.
         factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
@@ -81,7 +86,7 @@ class IVON(GradientOptions):
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
-    learning_rate: float = 0.5
+    steps: Steps = Steps(learning_rate=0.5)  # noqa: RUF009 (frozen)
     weight_decay: float = 1e-4
     factor_decay: float = 1e-4
     norm_centre: float = 0.0
@@ -95,8 +100,7 @@ class IVON(GradientOptions):
     hess_approx: HessianEstimate = "price"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_not_negative("weight_decay", "factor_decay")
+        check_not_negative(self, "weight_decay", "factor_decay")
         if self.hess_approx not in get_args(HessianEstimate):
             raise unknown("estimate of the Hessian", self.hess_approx, get_args(HessianEstimate))
         for name in ("hess_init", "factor_hess_init", "clip_radius"):
@@ -126,40 +130,32 @@ class IVON(GradientOptions):
         check_trainable(model)
         groups = self._groups(model, ess)
         if all(group["kind"] == "base" for group in groups):
-            check_members_will_differ(model, self.feed)
-        optimizer = IVONOptimizer(groups, self.learning_rate, ess, hess_approx=self.hess_approx)
-        clock = Clock.start(num_steps, groups[0]["lr"].device)
-        return IVONState(model, optimizer, clock, clock.table(self.rate_at))
+            check_members_will_differ(model, self.steps.feed)
+        optimizer = IVONOptimizer(groups, self.steps.learning_rate, ess, hess_approx=self.hess_approx)
+        return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
-    def step(self, state: IVONState, batch: Batch) -> StepInfo:
-        """One step of the optimizer, from the gradients of a batch under draws of the weights.
+    def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
+        """The sums over draws that the optimizer's update takes, each clipped.
 
         The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
         """
-        info = self.gradient(state, batch)
-        self.update(state)
-        return info
-
-    def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
-        """The sums over draws that the optimizer's update takes, each clipped."""
-        rate = state.clock.read(state.rates)
-        set_rates(state.optimizer, rate)
+        rate = state.stepper.begin()
         found = []
         for _ in range(self.samples):
             with state.optimizer.sampled_params(train=True):
-                found.append(self.accumulate_gradient(state.model, batch))
-                if self.clip_norm is not None:
-                    nn.utils.clip_grad_norm_(state.model.parameters(), self.clip_norm)
-        log_lik, accuracy = [torch.stack(values).mean(0) for values in zip(*found, strict=True)]
-        return StepInfo(-log_lik, log_lik, self._kl(state, log_lik), accuracy, self.learning_rate * rate)
+                terms = self.steps.add_gradient(state.model, batch)
+                state.stepper.clip()
+            found.append(torch.stack([terms.loss, terms.log_lik, terms.accuracy]))
+        loss, log_lik, accuracy = torch.stack(found).mean(0)
+        return StepInfo(loss, log_lik, self._kl(state, log_lik), accuracy, rate)
+
+    def gradients(self, state: IVONState) -> list[Tensor]:
+        """The sums over draws of gradients, and of what the Hessian is estimated from."""
+        return state.optimizer.sums()
 
     def update(self, state: IVONState) -> None:
         """The optimizer's step."""
-        state.optimizer.step()
-        state.clock.advance()
-
-    def finish(self, state: IVONState, batches: Iterable[Batch]) -> None:
-        """Nothing is left to do."""
+        state.stepper.follow()
 
     def draw(self, state: IVONState, sample: int) -> Forward:
         """The network under a draw of the posterior; frozen parameters and buffers stay as they are."""
@@ -172,6 +168,10 @@ class IVON(GradientOptions):
                 values[name] = (mean.detach() + noise * sd).to(mean.dtype)
         return drawn(state.model, values)
 
+    def tempering(self, num_data: int) -> str | None:
+        """The effective sample size, where it is not that of the data."""
+        return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"
+
     def _groups(self, model: Model, ess: float) -> list[dict[str, Any]]:
         """Groups by kind, with norms' scales and what has a prior of its own apart, each with its prior and Hessian."""
         scales = {id(module.weight) for module in model.modules() if type(module) in _NORMS and _has_scale(module)}
@@ -183,9 +183,9 @@ class IVON(GradientOptions):
         }
         flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
         special_cases = ("own", priors), ("flat", flat), ("scale", scales)
-        groups = []
+        groups, rates = [], self.steps
         for group in parameter_groups(
-            model, self.learning_rate, self.weight_decay, self.factor_rate, divide=True, have_prior=named
+            model, rates.learning_rate, self.weight_decay, rates.factor_rate, divide=True, have_prior=named
         ):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]

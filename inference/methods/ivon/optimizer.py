@@ -173,6 +173,10 @@ class IVONOptimizer(torch.optim.Optimizer):
         self._count = 0
         return sum(losses) / len(losses) if losses else None
 
+    def sums(self) -> list[Tensor]:
+        """What the next `step` follows, for each parameter: sums over draws of gradients, and of Hessian estimates."""
+        return [part for pair in self._sums.values() for part in pair]
+
     def sd(self, p: Tensor) -> Tensor:
         """The posterior's standard deviation of a parameter, in its shape and at least in float32."""
         group = next(group for group in self.param_groups if any(p is other for other in group["params"]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, Part
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Part
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
@@ -26,6 +26,8 @@ from bayes_share.inference.methods.laplace.last_layer import LastLayer, find_las
 from bayes_share.inference.methods.laplace.prior import named_scales
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.model import Model
+from bayes_share.records import Flat
 from bayes_share.seeding import generator
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
@@ -34,34 +36,46 @@ _ROWS = 4096  # Hessians that are in memory at a time
 
 
 @dataclass
-class LaplaceState(MAPState):
-    """As of `MAP`, with the posterior of each member's last layer.
+class LaplaceState:
+    """The training of a point, with the posterior of each member's last layer.
 
     Args:
+        point: the network and what moves it.
         layer: name of the last layer in the network of a member.
         sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
         vectors: of each member, the eigenvectors, as `rotate` takes them.
     """
 
+    point: MAPState
     layer: str = ""
     sds: list[Tensor] = field(default_factory=list)
     vectors: list[list[Tensor]] = field(default_factory=list)
 
+    @property
+    def model(self) -> Model:
+        """The model at the point."""
+        return self.point.model
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the point has; shared ones count once."""
+        return self.point.num_parameters
+
     def state_dict(self) -> dict[str, Any]:
-        """That of `MAP`, and the posterior."""
-        return {**super().state_dict(), "layer": self.layer, "sds": self.sds, "vectors": self.vectors}
+        """That of the point, and the posterior."""
+        return {**self.point.state_dict(), "layer": self.layer, "sds": self.sds, "vectors": self.vectors}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        super().load_state_dict(state_dict)
+        self.point.load_state_dict(state_dict)
         device = next(self.model.parameters()).device
         self.layer = state_dict["layer"]
         self.sds = [sd.to(device) for sd in state_dict["sds"]]
         self.vectors = [[part.to(device) for part in parts] for parts in state_dict["vectors"]]
 
 
-@dataclass(frozen=True)
-class LastLayerLaplace(MAP):
+@dataclass(frozen=True, init=False)
+class LastLayerLaplace(Flat, Composed[LaplaceState]):
     """Last-layer Laplace: after training as `MAP`, a Gaussian over the last layer (arXiv 2106.14806, section 3).
 
     Its mean is what was trained, its precision the Gauss-Newton matrix of the training data plus the prior's. The last
@@ -77,6 +91,7 @@ class LastLayerLaplace(MAP):
     the standard deviation ``σ |s_o r_i|``.
 
     Args:
+        point: how the network is trained; each option may be given by its own name.
         structure: of the covariance: "full", "kron" (a Kronecker product), "diag", or "auto": full up to 2000 numbers,
             else kron.
         prior_precision: of the last layer's prior around 0, where it has none of the user's; null:
@@ -88,12 +103,12 @@ class LastLayerLaplace(MAP):
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
+    point: MAP = MAP()  # noqa: RUF009 (frozen)
     structure: Structure = "auto"
     prior_precision: float | None = 100.0
     tune_prior: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.structure not in get_args(Structure):
             raise unknown("structure", self.structure, get_args(Structure))
         if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
@@ -101,8 +116,11 @@ class LastLayerLaplace(MAP):
 
     def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
-        state = super().init(build, num_data, num_steps)
-        return LaplaceState(state.model, state.optimizer, num_data, state.clock, state.rates)
+        return LaplaceState(self.point.init(build, num_data, num_steps))
+
+    def trainings(self, state: LaplaceState) -> list[tuple[MAP, MAPState]]:
+        """That of the point."""
+        return [(self.point, state.point)]
 
     def check(self, state: LaplaceState, batch: Batch) -> None:
         """Find the last layer, its prior and its curvature for a few examples.
@@ -110,13 +128,12 @@ class LastLayerLaplace(MAP):
         Raises:
             InputError: as of `finish`.
         """
-        x, y = batch
-        for member, last in enumerate(find_last_layers(state.model, x)):
+        for member, last in enumerate(find_last_layers(state.model, batch.inputs)):
             self._prior_sd(state, member, last)
-            for _ in _terms(last, state.model.likelihood, [(x, y)]):
+            for _ in _terms(last, state.model.likelihood, [batch]):
                 pass
 
-    def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:  # type: ignore[override]  # of its own init
+    def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:
         """Sum the curvature over the training data.
 
         Raises:
@@ -127,7 +144,7 @@ class LastLayerLaplace(MAP):
         if first is None:
             raise InputError("the curvature is summed over training data, and there is no batch of it")
         layer, sds, vectors = "", [], []
-        for member, last in enumerate(find_last_layers(state.model, first[0])):
+        for member, last in enumerate(find_last_layers(state.model, first.inputs)):
             layer = last.name
             prior_sd = self._prior_sd(state, member, last)
             curvature = self._curvature(prior_sd.numel())
@@ -141,7 +158,7 @@ class LastLayerLaplace(MAP):
             vectors.append([part.to(dtype) for part in parts])
         state.layer, state.sds, state.vectors = layer, sds, vectors
 
-    def draw(self, state: LaplaceState, sample: int) -> Forward:  # type: ignore[override]
+    def draw(self, state: LaplaceState, sample: int) -> Forward:
         """The network with its last layer drawn, for each member."""
         if not state.sds:
             return drawn(state.model)
@@ -174,7 +191,7 @@ class LastLayerLaplace(MAP):
     def _prior_sd(self, state: LaplaceState, member: int, last: LastLayer) -> Tensor:
         """The standard deviation of the prior of each unknown number of a member's last layer, ``[output, input]``."""
         given = self.prior_precision
-        precision = self.weight_decay * state.num_data if given is None else given
+        precision = self.point.descent.weight_decay * state.point.num_data if given is None else given
         named = named_scales(state.model, member, last.name)
         if named and self.tune_prior:
             raise InputError(
@@ -207,9 +224,9 @@ def _terms(last: LastLayer, likelihood: Likelihood, batches: Iterable[Batch]) ->
     """
     device = next(last.network.parameters()).device
     is_first = True
-    for x, y in batches:
-        inputs, outputs, axes = last.rows(x.to(device))
-        y = y.to(device)
+    for batch in batches:
+        inputs, outputs, axes = last.rows(batch.inputs.to(device))
+        y = batch.targets.to(device)
         if axes > 1 and is_first:
             _check_positions(likelihood, outputs[:_FEW], y[:_FEW], axes)
         is_first = False

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, Part
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Part
 from bayes_share.inference.draws.forward import evaluating
+from bayes_share.inference.draws.masks import masked, place_dropout, places_of
 from bayes_share.inference.methods.map import MAP, MAPState
-from bayes_share.inference.methods.mc_dropout.masks import masked, place_dropout, places_of
 from bayes_share.inference.methods.mc_dropout.trial import check_draws
 from bayes_share.models.model import Model
+from bayes_share.records import Flat
 
 
-@dataclass(frozen=True)
-class MCDropout(MAP):
+@dataclass(frozen=True, init=False)
+class MCDropout(Flat, Composed[MAPState]):
     """MC dropout: dropout that stays on in prediction, as a posterior over weights (arXiv 1506.02142).
 
     Trains as `MAP` with ordinary dropout, a mask for each example. A draw is the network under one mask, the same for
@@ -29,15 +30,16 @@ class MCDropout(MAP):
     and what would make them equal, or other ones than training's, is refused. Stochastic depth is no part of them.
 
     Args:
+        point: how the network is trained; each option may be given by its own name.
         dropout_rate: probability of dropping, where the network has no dropout of its own.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
 
+    point: MAP = MAP()  # noqa: RUF009 (frozen)
     dropout_rate: float = 0.1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 < self.dropout_rate < 1:
             raise InputError(f"the dropout rate is a probability above 0 and below 1, and is {self.dropout_rate}")
 
@@ -54,7 +56,11 @@ class MCDropout(MAP):
             place_dropout(model, self.dropout_rate)
             return model
 
-        return super().init(build_with_dropout, num_data, num_steps)
+        return self.point.init(build_with_dropout, num_data, num_steps)
+
+    def trainings(self, state: MAPState) -> list[tuple[MAP, MAPState]]:
+        """That of the network."""
+        return [(self.point, state)]
 
     def check(self, state: MAPState, batch: Batch) -> None:
         """Try a few draws, on a copy of the network.
@@ -63,8 +69,7 @@ class MCDropout(MAP):
             InputError: draws that would all be the same, masks that would differ between examples, or dropout that is
                 no module of its own, such as `torch.nn.functional.dropout` or dropout inside an attention.
         """
-        super().check(state, batch)
-        check_draws(state.model, batch[0])
+        check_draws(state.model, batch.inputs)
 
     def draw(self, state: MAPState, sample: int) -> Forward:
         """The network under the masks of this number.
@@ -84,3 +89,7 @@ class MCDropout(MAP):
                 return state.model(x.to(device))
 
         return Forward(forward, (Part(state.model),))
+
+    def not_drawn(self) -> str | None:
+        """Masks are none."""
+        return "dropout masks are no draws of a posterior of the parameters"

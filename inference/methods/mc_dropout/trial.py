@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from bayes_share.errors import InputError
-from bayes_share.inference.methods.mc_dropout.masks import Place, is_maskable, masked, places_of
+from bayes_share.inference.draws.masks import Place, is_maskable, masked, places_of
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.folded import without_autocast
 from bayes_share.models.model import Model

@@ -93,11 +93,10 @@ class Chain:
         """
         import pyro
 
-        x = batch[0]
         with (
             pyro.validation_enabled(False),
             evaluating(self.model),
-            torch.autocast(x.device.type, enabled=False),
+            torch.autocast(batch.targets.device.type, enabled=False),
         ):
             potential, transforms = self._potential(batch)
             if self._kernel is None:
@@ -142,7 +141,7 @@ class Chain:
         values = {latent.site.name: _copy(parameters[latent.parameter]) for latent in self._program.latents}
         _, potential, transforms, trace = initialize_model(
             self._program,
-            batch,
+            (batch.inputs, batch.targets),
             max_plate_nesting=_PLATES,
             init_strategy=init_to_value(values=values, fallback=init_to_median),
             initial_params={},  # without any, Pyro takes a gradient in its own way to see whether they are valid

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo, Transition
 from bayes_share.inference.draws.forward import evaluating, side_by_side
 from bayes_share.inference.draws.thinning import Thinning, check_thinning
 from bayes_share.inference.methods.nuts.chain import Chain
-from bayes_share.inference.step.objective import check_trainable
 from bayes_share.inference.step.prior_density import check_start
+from bayes_share.inference.step.starts import check_trainable
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
@@ -60,7 +60,7 @@ class NUTSState:
 
 
 @dataclass(frozen=True)
-class NUTS:
+class NUTS(Transition[NUTSState]):
     """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: minutes for a small network.
 
     Draws all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
@@ -116,19 +116,16 @@ class NUTS:
                 chains.append(Chain(member, warmup_steps, self.max_tree_depth, self.target_accept))
         return NUTSState(chains, num_data, num_steps)
 
-    def check(self, state: NUTSState, batch: Batch) -> None:
-        """See `Inference`; what a chain needs was looked at in `init`."""
-
-    def step(self, state: NUTSState, batch: Batch) -> StepInfo:
+    def transition(self, state: NUTSState, batch: Batch) -> StepInfo:
         """One transition of each chain.
 
         Raises:
             InputError: a batch that is not all the data, or a network that is too large.
         """
-        x, y = batch
-        if len(x) != state.num_data:
+        x, y = batch.inputs, batch.targets
+        if len(y) != state.num_data:
             raise InputError(
-                f"nuts needs all {state.num_data} examples in every step, and the batch has {len(x)}: "
+                f"nuts needs all {state.num_data} examples in every step, and the batch has {len(y)}: "
                 f"set batch_size to null"
             )
         if state.chains[0].num_latents > self.max_parameters:
@@ -164,14 +161,24 @@ class NUTS:
         """A kept draw of each chain, the latest first and then far apart; its position where none was kept yet."""
         return side_by_side([chain.draw(sample) for chain in state.chains])
 
+    @property
+    def is_chain(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def is_under_priors(self) -> bool:
+        """It is."""
+        return True
+
     def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
         """What to say of a network that is too large: how large it is, and how long a step would take."""
         chain = state.chains[0]
-        x, y = batch[0][:_TIMED], batch[1][:_TIMED]
+        x, y = batch.inputs[:_TIMED], batch.targets[:_TIMED]
         seconds = []
         for _ in range(2):  # the first has to warm up
             started = time.perf_counter()
-            chain.gradient((x, y))
+            chain.gradient(Batch(x, y))
             seconds.append(time.perf_counter() - started)
         gradients = 2**self.max_tree_depth - 1
         whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)

@@ -1,7 +1,8 @@
 """The evidence lower bound and its gradient: a plain function where a program's structure allows it, else by Pyro."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,8 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.svi.divergence import Divergence
 from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField
 from bayes_share.inference.methods.svi.local_reparametrization import Layers, drawing_outputs
-from bayes_share.inference.step.objective import GradientOptions
-from bayes_share.inference.step.updates import micro_batches
+from bayes_share.inference.step.objective import NegativeLogLikelihood, known_mean, micro_batches
+from bayes_share.inference.step.steps import Steps
 from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
@@ -26,11 +27,13 @@ class Terms:
     """What a bound is made of.
 
     Args:
+        loss: what is minimised beside the divergence: the negative expected log-likelihood, or another objective.
         log_lik: the expected log-likelihood, per example and member, in nats.
         accuracy: of the draw.
         kl: the divergence from the priors, in nats, over the whole data.
     """
 
+    loss: Tensor
     log_lik: Tensor
     accuracy: Tensor
     kl: Tensor
@@ -60,7 +63,7 @@ class PlainBound(Bound):
         program: of the model.
         guides: `MeanField` or `Delta`.
         divergences: one for each guide.
-        options: how gradients are taken.
+        steps: how gradients are taken.
         rows: whether the factors are drawn for each example.
         layers: those whose outputs are drawn instead of their weights; none where draws are of weights.
     """
@@ -68,15 +71,15 @@ class PlainBound(Bound):
     program: Program
     guides: Sequence[MeanField | Delta]
     divergences: Sequence[Divergence]
-    options: GradientOptions
+    steps: Steps
     rows: bool
     layers: Layers
 
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
         """See `Bound`."""
-        model, feed = self.program.model, self.options.feed
+        model, feed = self.program.model, self.steps.feed
         if self.rows:
-            _check_one_pass(model, batch[0])
+            _check_one_pass(model, batch.inputs)
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
         draws = [guide() for guide in self.guides]
         fixed = [draw.detach().requires_grad_() for draw in draws]
@@ -92,14 +95,14 @@ class PlainBound(Bound):
             return drawing.forward_with(values, scales, x, feed), likelihood
 
         with drawing_outputs(model, self.layers) as drawing:
-            log_lik, accuracy = self.options.accumulate_gradient(model, batch, evaluate)
-        with torch.autocast(log_lik.device.type, enabled=False):
+            found = self.steps.add_gradient(model, batch, evaluate)
+        with torch.autocast(found.loss.device.type, enabled=False):
             pairs = zip(self.divergences, self.guides, draws, strict=True)
             kl = torch.stack([divergence(guide, draw) for divergence, guide, draw in pairs]).sum()
             penalty = kl * (kl_weight / self._num_data)
             followed = [(draw, leaf.grad) for draw, leaf in zip(draws, fixed, strict=True) if leaf.grad is not None]
             torch.autograd.backward([penalty, *(draw for draw, _ in followed)], [None, *(grad for _, grad in followed)])
-        return Terms(log_lik, accuracy, kl.detach())
+        return Terms(found.loss, found.log_lik, found.accuracy, kl.detach())
 
     @property
     def _num_data(self) -> int:
@@ -116,7 +119,7 @@ class PlainBound(Bound):
     def _drawn_anew(self, x: Tensor) -> list[Tensor]:
         """Draws whose gradient goes straight to the guides; factors with a row for each example."""
         members = self.program.model.ensemble_size
-        rows = len(x) // members if self.options.feed == "split" else len(x)
+        rows = len(x) // members if self.steps.feed == "split" else len(x)
         return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
 
 
@@ -127,26 +130,26 @@ class PyroBound(Bound):
     Args:
         program: of the model.
         guides: of any family.
-        options: how gradients are taken.
+        steps: how gradients are taken.
         reason: why the bound is not plain, in words.
     """
 
     program: Program
     guides: Sequence[Guide]
-    options: GradientOptions
+    steps: Steps
     reason: str
 
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
         """See `Bound`."""
         from pyro import poutine
 
-        model, num_data, feed = self.program.model, self.program.num_data, self.options.feed
+        model, num_data, feed = self.program.model, self.program.num_data, self.steps.feed
         assert num_data is not None
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
 
-        def log_probs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def log_probs(part: Batch) -> tuple[Tensor, Tensor, Tensor]:
             """Of the targets, per example; the divergence on the draw; what is correct."""
-            device = x.device.type
+            device = part.targets.device.type
             is_autocast = torch.is_autocast_enabled(device)
             with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
                 drawn = poutine.trace(lambda: pyro_guide(self.guides)).get_trace()
@@ -154,21 +157,38 @@ class PyroBound(Bound):
                 sites: dict[str, Any] = {name: site["value"] for name, site in prior.iter_stochastic_nodes()}
                 values = buffers | self.program.by_parameter(sites)
                 with torch.autocast(device, enabled=is_autocast):
-                    outputs = model.forward_with(values, x, feed)
-                likelihood, targets = model.likelihood_with(values), model.targets(y, feed)
-                target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
+                    outputs = model.forward_with(values, part.inputs, feed)
+                likelihood, targets = model.likelihood_with(values), model.targets(part.targets, feed)
+                weights = None if part.weights is None else model.targets(part.weights, feed)
+                with _counted(weights):
+                    target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
+                    log_prob = torch.as_tensor(target.log_prob_sum())
                 kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
-                correct = likelihood.correct(outputs.detach(), targets).nanmean()
-                return torch.as_tensor(target.log_prob_sum()) / num_data, kl, correct
+                return log_prob / num_data, kl, known_mean(likelihood.correct(outputs.detach(), targets), weights)
 
         sums = []
         members = model.ensemble_size if feed == "split" else 1
-        for (x, y), share in micro_batches(batch, self.options.accumulate, members):
-            log_lik, kl, correct = log_probs(x, y)
-            with torch.autocast(x.device.type, enabled=False):
+        for part, share in micro_batches(batch, self.steps.accumulate, members):
+            log_lik, kl, correct = log_probs(part)
+            with torch.autocast(part.targets.device.type, enabled=False):
                 ((kl * (kl_weight / num_data) - log_lik) * share).backward()
-            sums.append(share * torch.stack([log_lik.detach(), correct.to(log_lik.dtype), kl.detach()]))
+            found = torch.stack([-log_lik.detach(), log_lik.detach(), correct.to(log_lik.dtype), kl.detach()])
+            sums.append(share * found)
         return Terms(*torch.stack(sums).sum(0))
+
+
+@contextmanager
+def _counted(weights: Tensor | None) -> Iterator[None]:
+    """Have Pyro count examples ``[member, part]`` by their weights, the mean of which stands for one example."""
+    from pyro import poutine
+
+    if weights is None:
+        yield
+        return
+    is_counted: Any = weights > 0
+    scale = torch.where(is_counted, weights * (weights.numel() / weights.sum()), 1.0)  # Pyro takes no scale of 0
+    with poutine.mask(mask=is_counted), poutine.scale(scale=scale):
+        yield
 
 
 def pyro_guide(guides: Sequence[Guide]) -> None:
@@ -199,7 +219,7 @@ def make_bound(
     program: Program,
     guides: Sequence[Guide],
     structure: Structure | None,
-    options: GradientOptions,
+    steps: Steps,
     rows: bool,
     layers: Layers,
 ) -> Bound:
@@ -217,10 +237,15 @@ def make_bound(
                 "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
                 "do not depend on one another"
             )
+        if steps.objective != NegativeLogLikelihood():
+            raise InputError(
+                f"{type(steps.objective).__name__} needs independent guides (normal, delta, cauchy) and priors that do "
+                f"not depend on one another: Pyro's own bound is of the likelihood"
+            )
         reason = "priors depend on one another" if structure is None else "a guide is not normal, cauchy or delta"
-        return PyroBound(program, guides, options, reason)
+        return PyroBound(program, guides, steps, reason)
     divergences = [Divergence(guide, structure.priors, structure.scales) for guide in plain]
-    return PlainBound(program, plain, divergences, options, rows, layers)
+    return PlainBound(program, plain, divergences, steps, rows, layers)
 
 
 def _check_one_pass(model: Model, x: Tensor) -> None:

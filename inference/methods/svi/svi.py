@@ -10,33 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.svi.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.methods.svi.guide_choice import GuideFactory, GuideName, check_guide, make_guide
 from bayes_share.inference.methods.svi.guides import Delta, Guide, Piece, support_of
 from bayes_share.inference.methods.svi.local_reparametrization import layers_of
-from bayes_share.inference.step.clock import Clock
-from bayes_share.inference.step.objective import GradientOptions, check_members_will_differ
-from bayes_share.inference.step.updates import (
-    OptimizerName,
-    load_optimizer,
-    make_optimizer,
-    parameter_groups,
-    rate_on,
-    set_rates,
-)
+from bayes_share.inference.step.starts import check_members_will_differ
+from bayes_share.inference.step.steps import check_not_negative
+from bayes_share.inference.step.updates import Descent, Stepper, rate_on
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model, read_structure
 from bayes_share.priors import Hierarchical
+from bayes_share.records import Flat
 from bayes_share.seeding import generator
+
+Draws = Literal["batch", "example"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class SVIState:
-    """A model, the guides over what is latent in it, their optimizer, the clock, and what depends on it.
+    """A model, the guides over what is latent in it, what moves them, and the weight of the divergence in each step.
 
     The model's own parameters are the points among them; those of latent parameters are set to the guides' centres when
     the training ends.
@@ -45,10 +41,8 @@ class SVIState:
     program: Program
     guides: nn.ModuleList
     make_bound: Callable[[Program], Bound]
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
     num_data: int
-    clock: Clock
-    rates: Tensor
     kl_weights: Tensor
     bound: Bound = field(init=False)
 
@@ -83,8 +77,7 @@ class SVIState:
         return {
             "model": self.model.state_dict(),
             "guides": self.guides.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.clock.steps,
+            **self.stepper.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -93,8 +86,7 @@ class SVIState:
         self.program = self._program_as_loaded()
         self.bound = self.make_bound(self.program)
         self.guides.load_state_dict(state_dict["guides"])
-        load_optimizer(self.optimizer, state_dict["optimizer"])
-        self.clock.set(state_dict["step"])
+        self.stepper.load_state_dict(state_dict)
 
     def _program_as_loaded(self) -> Program:
         """With priors around the signs that were read back."""
@@ -107,8 +99,8 @@ class SVIState:
         return replace(self.program, latents=tuple(latents[name] for name in trained))
 
 
-@dataclass(frozen=True)
-class SVI(GradientOptions):
+@dataclass(frozen=True, init=False)
+class SVI(Flat, GradientMethod[SVIState]):
     """Stochastic variational inference under the model's priors; of an ensemble's factors, a Rank-1 Bayesian network.
 
     Maximises, per example, the mean over members of the expected log-likelihood less ``kl_weight / num_data`` times the
@@ -120,9 +112,8 @@ class SVI(GradientOptions):
     which is logged.
 
     Args:
-        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
-        momentum: of "sgd".
-        weight_decay: of parameters without a prior, which are points; divided by the members where it is their own.
+        descent: the optimizer of guides and points, its rates and the decay of points; each option may be given by its
+            own name.
         guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
             "low-rank" or "full-rank" (correlated). From Python also one of your own: see `bayes_share.inference.Guide`.
         factor_guide: the same, of the rank-1 factors; each member has its own.
@@ -138,11 +129,7 @@ class SVI(GradientOptions):
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "latent": "auto"})
 
-    learning_rate: float = 3e-3
-    factor_rate: float = 1.0
-    optimizer: OptimizerName = "adam"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    descent: Descent = Descent(optimizer="adam", weight_decay=0.0, learning_rate=3e-3, factor_rate=1.0)  # noqa: RUF009
     guide: GuideName | GuideFactory = "normal"
     factor_guide: GuideName | GuideFactory = "normal"
     initial_scale: float = 0.02
@@ -150,23 +137,15 @@ class SVI(GradientOptions):
     kl_weight: float = 1.0
     kl_warmup: float = 0.0
     num_particles: int = 1
-    draws: Literal["batch", "example"] = "batch"
+    draws: Draws = "batch"
     local_reparametrization: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        choices = (
-            ("optimizer", self.optimizer, OptimizerName),
-            ("kind of draws", self.draws, Literal["batch", "example"]),
-        )
-        for what, option, known in choices:
-            if option not in get_args(known):
-                raise unknown(what, option, get_args(known))
+        if self.draws not in get_args(Draws):
+            raise unknown("kind of draws", self.draws, get_args(Draws))
         for guide in (self.guide, self.factor_guide):
             check_guide(guide)
-        self.check_not_negative("weight_decay", "kl_weight")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"the momentum must be from 0 to below 1, and is {self.momentum}")
+        check_not_negative(self, "kl_weight")
         if not self.initial_scale > 0:
             raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
         if not 0 <= self.kl_warmup <= 1:
@@ -188,51 +167,47 @@ class SVI(GradientOptions):
             for (kind, _), pieces in _by_kind(_pieces(program)).items()
         ]
         if all(guide.members == 1 or isinstance(guide, Delta) for guide in guides):
-            check_members_will_differ(model, self.feed)  # no noise of their own moves them apart
+            check_members_will_differ(model, self.descent.steps.feed)  # no noise of their own moves them apart
         layers = self._layers(program)
         rows = self.draws == "example"
 
         def bound(program: Program) -> Bound:
-            return make_bound(program, guides, read_structure(program), self, rows, layers)
+            return make_bound(program, guides, read_structure(program), self.descent.steps, rows, layers)
 
         for latent in program.latents:
             model.get_parameter(latent.parameter).requires_grad_(False)
-        optimizer = make_optimizer(self.optimizer, self._groups(model, guides), self.momentum)
-        clock = Clock.start(num_steps, next(model.parameters()).device)
-        tables = clock.table(self.rate_at), clock.table(self.kl_weight_at)
-        state = SVIState(program, nn.ModuleList(guides), bound, optimizer, num_data, clock, *tables)
+        stepper = self.descent.start(self._groups(model, guides), num_steps)
+        kl_weights = stepper.clock.table(self.kl_weight_at)
+        state = SVIState(program, nn.ModuleList(guides), bound, stepper, num_data, kl_weights)
         if isinstance(state.bound, PyroBound):
             _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
         return state
 
-    def step(self, state: SVIState, batch: Batch) -> StepInfo:
-        """One step of the optimizer on a draw, or the mean of several."""
-        info = self.gradient(state, batch)
-        self.update(state)
-        return info
-
     def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
         """The gradient of the negative bound, with the divergence's, the mean over draws."""
-        rate = state.clock.read(state.rates)
-        set_rates(state.optimizer, rate)
-        state.optimizer.zero_grad()
-        kl_weight = state.clock.read(state.kl_weights)
+        rate = state.stepper.begin()
+        kl_weight = state.stepper.clock.read(state.kl_weights)
         draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
         if self.num_particles > 1:
-            gradients = [p.grad for p in _trained(state) if p.grad is not None]
-            torch._foreach_div_(gradients, float(self.num_particles))
-        log_lik, accuracy, kl = (
-            torch.stack([getattr(terms, name) for terms in draws]).mean(0) for name in ("log_lik", "accuracy", "kl")
+            torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
+        loss, log_lik, accuracy, kl = (
+            torch.stack([getattr(terms, name) for terms in draws]).mean(0)
+            for name in ("loss", "log_lik", "accuracy", "kl")
         )
-        loss = kl_weight / state.num_data * kl - log_lik
-        return StepInfo(loss, log_lik, kl, accuracy, self.learning_rate * rate)
+        return StepInfo(kl_weight / state.num_data * kl + loss, log_lik, kl, accuracy, rate)
+
+    def gradients(self, state: SVIState) -> list[Tensor]:
+        """Those of the guides' parameters and of points."""
+        return state.stepper.gradients
 
     def update(self, state: SVIState) -> None:
         """Clip, and take a step of the optimizer."""
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(_trained(state), self.clip_norm)
-        state.optimizer.step()
-        state.clock.advance()
+        state.stepper.clip()
+        state.stepper.follow()
+
+    def why_eager(self, state: SVIState) -> str | None:
+        """Pyro traces guide and program anew in every step."""
+        return f"svi goes through Pyro: {state.bound.reason}" if isinstance(state.bound, PyroBound) else None
 
     def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
         """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
@@ -250,6 +225,15 @@ class SVI(GradientOptions):
         scales = {name: value for name, value in values.items() if name not in sites}
         return drawn(state.model, state.program.by_parameter(values), scales)
 
+    @property
+    def is_under_priors(self) -> bool:
+        """It is."""
+        return True
+
+    def tempering(self, num_data: int) -> str | None:
+        """The weight of the divergence."""
+        return None if self.kl_weight == 1 else f"kl_weight of {self.kl_weight:g}"
+
     def kl_weight_at(self, step: int, num_steps: int) -> float:
         """What the divergence is multiplied by in a step, which counts from 0."""
         warmup_steps = self.kl_warmup * num_steps
@@ -257,13 +241,12 @@ class SVI(GradientOptions):
 
     def _groups(self, model: Model, guides: Sequence[Guide]) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer: points, and each guide."""
-        divide = self.optimizer != "adamw"
-        points = parameter_groups(model, self.learning_rate, self.weight_decay, self.factor_rate, divide)
-        return points + [
+        steps = self.descent.steps
+        return self.descent.groups(model) + [
             {
                 "params": list(guide.parameters()),
                 "kind": "guide",
-                "base_rate": self.learning_rate * (self.factor_rate if guide.of_factors else 1.0),
+                "base_rate": steps.learning_rate * (steps.factor_rate if guide.of_factors else 1.0),
                 "lr": rate_on(next(model.parameters()).device),
                 "weight_decay": 0.0,
             }
@@ -280,10 +263,6 @@ class SVI(GradientOptions):
                 "the guide 'normal', and there are none"
             )
         return layers
-
-
-def _trained(state: SVIState) -> list[Tensor]:
-    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
 def _pieces(program: Program) -> list[Piece]:

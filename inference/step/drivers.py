@@ -1,0 +1,80 @@
+"""Who takes the steps: one after the other, eagerly."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo, Transition
+
+
+def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor], steps: int) -> StepInfo:
+    """Take a step, and do what is done now and then.
+
+    Args:
+        algorithm: takes it.
+        state: is changed.
+        batch: some of the training data; all of it for a `Transition`.
+        steps: taken so far.
+
+    Returns:
+        What the step reports; of several trainings, the means over them.
+    """
+    info = step(algorithm, state, batch)
+    after_step(algorithm, state, steps + 1)
+    return info
+
+
+def step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor]) -> StepInfo:
+    """Take a step, and leave what is done now and then to the caller; see `take_step`."""
+    batch = Batch(*batch)
+    match algorithm:
+        case GradientMethod():
+            info = algorithm.gradient(state, batch)
+            algorithm.update(state)
+            return info
+        case Composed():
+            return _mean([step(method, own, batch) for method, own in algorithm.trainings(state)])
+        case Transition():
+            return algorithm.transition(state, batch)
+    raise TypeError(f"{type(algorithm).__name__} takes no steps: it is no GradientMethod, Transition or Composed")
+
+
+def trainings(algorithm: Inference[Any], state: Any) -> Iterator[tuple[Inference[Any], Any]]:
+    """The trainings that an algorithm is composed of, each with its state: itself where it is none of others."""
+    if isinstance(algorithm, Composed):
+        for method, own in algorithm.trainings(state):
+            yield from trainings(method, own)
+    else:
+        yield algorithm, state
+
+
+def why_eager(algorithm: Inference[Any], state: Any) -> str | None:
+    """Why a step of an algorithm cannot be recorded and replayed, in a sentence; None where it can."""
+    return next((reason for method, own in trainings(algorithm, state) if (reason := _why_eager(method, own))), None)
+
+
+def after_step(algorithm: Inference[Any], state: Any, steps: int) -> None:
+    """Do what is done now and then, first of the trainings that an algorithm is composed of, then its own."""
+    if isinstance(algorithm, Composed):
+        for method, own in algorithm.trainings(state):
+            after_step(method, own, steps)
+    algorithm.after_step(state, steps)
+
+
+def _why_eager(method: Inference[Any], state: Any) -> str | None:
+    if isinstance(method, GradientMethod):
+        return method.why_eager(state)
+    return f"a step of {type(method).__name__} is a transition of its chain"
+
+
+def _mean(infos: Sequence[StepInfo]) -> StepInfo:
+    """Over trainings, which have the learning rate in common."""
+    if len(infos) == 1:
+        return infos[0]
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(info, name) for info in infos]).mean(0)
+
+    return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)

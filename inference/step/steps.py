@@ -1,0 +1,77 @@
+"""How gradients of batches are taken and followed: the options that all methods with gradients have."""
+
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.objective import (
+    Evaluate,
+    NegativeLogLikelihood,
+    Objective,
+    Terms,
+    accumulate_gradient,
+)
+from bayes_share.inference.step.schedules import Schedule, ScheduleName
+from bayes_share.models.model import Model
+from bayes_share.records import NOT_AN_OPTION
+from bayes_share.sharing.members import Feed
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How gradients of batches are taken and followed.
+
+    Args:
+        learning_rate: of base weights, biases and norms, at its highest.
+        factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
+        schedule: of the learning rate: "cosine", "step" or "constant".
+        warmup: part of all steps in which the learning rate climbs from near 0.
+        milestones: of the "step" schedule, as parts of all steps.
+        gamma: what the learning rate is multiplied by at each milestone.
+        clip_norm: largest norm of the gradient; longer ones are scaled down to it. None: no clipping.
+        accumulate: parts that each batch is cut into, so that only one has to fit into memory at a time.
+        feed: "tile": every member sees every image; "split": each member sees its own part of the batch.
+        objective: what is minimised, beside priors and divergences.
+    """
+
+    learning_rate: float = 0.1
+    factor_rate: float = 0.5
+    schedule: ScheduleName = "cosine"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    clip_norm: float | None = None
+    accumulate: int = 1
+    feed: Feed = "tile"
+    objective: Objective = field(default=NegativeLogLikelihood(), metadata=NOT_AN_OPTION)
+
+    def __post_init__(self) -> None:
+        self._schedule()
+        if self.feed not in get_args(Feed):
+            raise unknown("feed", self.feed, get_args(Feed))
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
+        check_not_negative(self, "factor_rate")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
+        if self.accumulate < 1:
+            raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
+
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """The multiple of the learning rate at a step, which counts from 0."""
+        return self._schedule().at(step, num_steps)
+
+    def add_gradient(self, model: Model, batch: Batch, evaluate: Evaluate | None = None) -> Terms:
+        """Add the gradient of the objective to what it depends on; see `accumulate_gradient`."""
+        return accumulate_gradient(self.objective, model, batch, self.feed, self.accumulate, evaluate)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self.schedule, self.warmup, self.milestones, self.gamma)
+
+
+def check_not_negative(record: Any, *names: str) -> None:
+    """Raise an InputError where one of these options of a record is negative."""
+    for name in names:
+        if not getattr(record, name) >= 0:
+            raise InputError(f"{name} must not be negative, and is {getattr(record, name)}")
