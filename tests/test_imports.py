@@ -16,7 +16,19 @@ FOLDERS = ("models", "inference", "evaluation")
 
 # docs/architecture.md, "Folders": a part may import what is in its own line and above.
 ORDER = (
-    ("errors", "terminal", "reading", "arrays", "seeding", "files", "csv_file", "functional", "version"),
+    (
+        "errors",
+        "terminal",
+        "reading",
+        "arrays",
+        "seeding",
+        "files",
+        "csv_file",
+        "functional",
+        "lock",
+        "trees",
+        "version",
+    ),
     ("layers",),
     ("sharing", "data"),
     ("sites",),
@@ -26,7 +38,7 @@ ORDER = (
     ("evaluation",),
     ("values", "algorithms"),
     ("config", "presets"),
-    ("identity", "interrupt", "lock", "outputs", "run_folder", "summary"),
+    ("identity", "interrupt", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

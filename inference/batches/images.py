@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Images:
         held_out = self.data.validation
         return Images(replace(self.data, train=held_out), min(_AT_A_TIME, len(held_out))) if len(held_out) else None
 
-    def on(self, execution: Execution, dtype: torch.dtype) -> Self:
+    def on(self, execution: Execution, dtype: torch.dtype) -> "Images":
         """All images on the device, normalised in float32 and then cast."""
         other = copy(self)
         other.data = self.data.to(execution.torch_device)
@@ -73,7 +73,7 @@ class Images:
         """The first training images."""
         return Batch(self.inputs(self.data.train.images[:count]), self._targets[:count])
 
-    def checked(self, check: TargetCheck) -> Self:
+    def checked(self, check: TargetCheck) -> "Images":
         """The same images, with all labels as the likelihood takes them."""
         other = copy(self)
         other._targets = check.whole(self._targets)

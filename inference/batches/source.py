@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -68,13 +68,13 @@ class Source(Protocol):
     def validation(self) -> "Source | None":
         """The examples to validate on that the data themselves hold, as another source."""
 
-    def on(self, execution: Execution, dtype: torch.dtype) -> Self:
+    def on(self, execution: Execution, dtype: torch.dtype) -> "Source":
         """The same examples for a device, and for a model of a precision."""
 
     def first(self, count: int) -> Batch:
         """The first examples, at most a batch, not augmented, to be looked at before the first step."""
 
-    def checked(self, check: TargetCheck) -> Self:
+    def checked(self, check: TargetCheck) -> "Source":
         """The same examples with targets that are checked and cast: at once, or batch by batch as they come."""
 
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:

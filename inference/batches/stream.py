@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -123,7 +123,7 @@ class Stream:
         """As the reader says."""
         return self._reader.goes_on_within_epochs
 
-    def on(self, execution: Execution, dtype: torch.dtype) -> Self:
+    def on(self, execution: Execution, dtype: torch.dtype) -> "Stream":
         """Batches that are moved to the device as they come; their precision stays what it is."""
         other = copy(self)
         other._execution = execution
@@ -134,7 +134,7 @@ class Stream:
         few = slice(count)
         return self._moved("the first batch", Batch(rows(self._first.inputs, few), self._first.targets[few]))
 
-    def checked(self, check: TargetCheck) -> Self:
+    def checked(self, check: TargetCheck) -> "Stream":
         """The same batches, with targets as the likelihood takes them."""
         other = copy(self)
         other._check = check

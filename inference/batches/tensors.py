@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Tensors:
         """Batches in an epoch."""
         return self._rows.steps_per_epoch
 
-    def on(self, execution: Execution, dtype: torch.dtype) -> Self:
+    def on(self, execution: Execution, dtype: torch.dtype) -> "Tensors":
         """All of them on the device; their precision stays what it is."""
         other = copy(self)
         other._x = to_device(self._x, execution.torch_device)
@@ -78,7 +78,7 @@ class Tensors:
         """The first examples."""
         return Batch(self.inputs(rows(self._x, slice(count))), self._targets[:count])
 
-    def checked(self, check: TargetCheck) -> Self:
+    def checked(self, check: TargetCheck) -> "Tensors":
         """The same inputs, with all targets as the likelihood takes them."""
         other = copy(self)
         other._targets = check.whole(self._targets)
