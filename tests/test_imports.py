@@ -16,19 +16,8 @@ FOLDERS = ("models", "inference", "evaluation")
 
 # docs/architecture.md, "Folders": a part may import what is in its own line and above.
 ORDER = (
-    (
-        "errors",
-        "terminal",
-        "reading",
-        "arrays",
-        "seeding",
-        "files",
-        "csv_file",
-        "functional",
-        "lock",
-        "trees",
-        "version",
-    ),
+    ("errors", "terminal", "reading", "arrays", "seeding", "files", "csv_file", "functional", "version"),
+    ("lock", "trees"),
     ("layers",),
     ("sharing", "data"),
     ("sites",),

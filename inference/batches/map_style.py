@@ -1,5 +1,6 @@
 """A `torch.utils.data.DataLoader` over a map-style dataset, whose sampler the training drives."""
 
+import warnings
 from collections.abc import Hashable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -144,19 +145,21 @@ class _Loading:
 
     def __init__(self, loader: DataLoader, is_batched: bool) -> None:
         self._requests: list[Request] = []
-        self._loader = DataLoader(
-            _Requests(loader.dataset, is_batched),
-            batch_size=None,
-            sampler=self,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-            prefetch_factor=loader.prefetch_factor,
-            persistent_workers=loader.persistent_workers,
-        )
+        with warnings.catch_warnings():  # of too many workers, which the user's loader gave already
+            warnings.simplefilter("ignore")
+            self._loader = DataLoader(
+                _Requests(loader.dataset, is_batched),
+                batch_size=None,
+                sampler=self,
+                collate_fn=loader.collate_fn,
+                num_workers=loader.num_workers,
+                pin_memory=loader.pin_memory and torch.cuda.is_available(),
+                timeout=loader.timeout,
+                worker_init_fn=loader.worker_init_fn,
+                multiprocessing_context=loader.multiprocessing_context,
+                prefetch_factor=loader.prefetch_factor,
+                persistent_workers=loader.persistent_workers,
+            )
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self._requests)
