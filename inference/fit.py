@@ -1,6 +1,7 @@
 """Training with any algorithm, in one call."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def fit(
     steps_per_epoch: int | None = None,
     checkpoints: str | Path | None = None,
     resume: bool = False,
+    checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
 ) -> Any:
     """Run an algorithm on a model and give its state.
@@ -67,10 +69,11 @@ def fit(
             with examples of weight 0, so that every example counts once in an epoch).
         num_data: training examples, of an iterable that does not tell them.
         steps_per_epoch: batches in an epoch, the last one included, of an iterable without ``len()``.
-        checkpoints: a folder, in which the training is saved on its way.
+        checkpoints: a folder, in which the training is saved on its way, after epochs and now and then.
         resume: whether to go on with the checkpoints that are there. On the CPU, a training that was killed and goes on
             ends with the same bits as one that was not: with images, tensors, loaders of datasets by index, and
             iterables that have a state, from wherever it was; with other iterables from the end of the last epoch.
+        checkpoint_minutes: a checkpoint is saved at least this often.
         report: is called after each epoch with its line of the history, a dict of loss, scores, rate and seconds:
             ``history = []; fit(..., report=history.append)``.
 
@@ -97,7 +100,7 @@ def fit(
     training = Training(
         _checked(algorithm), _builder(model), source, epochs, seed, execution, validation=validated, patience=patience
     )
-    return _trained(training, progress, checkpoints, resume, report)
+    return _trained(training, progress, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
 
 def fit_tensors(
@@ -114,6 +117,7 @@ def fit_tensors(
     last_batch: LastBatch = "drop",
     checkpoints: str | Path | None = None,
     resume: bool = False,
+    checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
 ) -> Any:
     """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
@@ -133,6 +137,7 @@ def fit_tensors(
         last_batch: as in `fit`.
         checkpoints: as in `fit`.
         resume: as in `fit`.
+        checkpoint_minutes: as in `fit`.
         report: as in `fit`.
 
     Returns:
@@ -162,18 +167,17 @@ def fit_tensors(
         validation=None if validation is None else _validation(validation),
         patience=patience,
     )
-    return _trained(training, False, checkpoints, resume, report)
+    return _trained(training, False, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
 
 def _trained(
     training: Training,
     progress: bool,
-    checkpoints: str | Path | None,
-    resume: bool,
+    keeping: AbstractContextManager[Callable[[], object]],
     report: Callable[[Line], object] | None,
 ) -> Any:
     """The state at the end of a training."""
-    with kept_in(checkpoints, training, resume) as save:
+    with keeping as save:
         bar = tqdm(total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step")
         with bar:
             for _ in training.steps():

@@ -13,17 +13,18 @@ from bayes_share.inference.train import Training
 from bayes_share.lock import alone_in
 from bayes_share.terminal import say
 
-_MINUTES = 10.0  # at most, without a checkpoint
-
 
 @contextmanager
-def kept_in(folder: str | Path | None, training: Training, resume: bool) -> Iterator[Callable[[], object]]:
+def kept_in(
+    folder: str | Path | None, training: Training, resume: bool, minutes: float
+) -> Iterator[Callable[[], object]]:
     """Go on with a training from its latest checkpoint, and save it on its way; no other process does meanwhile.
 
     Args:
         folder: of the checkpoints; None: none are saved.
         training: at its beginning; goes on from where the latest checkpoint is, if it is to `resume`.
         resume: whether checkpoints may be there already.
+        minutes: at most, without a checkpoint.
 
     Yields:
         A function to be called after each step.
@@ -49,7 +50,7 @@ def kept_in(folder: str | Path | None, training: Training, resume: bool) -> Iter
                 training.load_state_dict(saved)
             except InputError as error:
                 raise InputError(f"the latest checkpoint in {folder} is none of this training: {error}") from error
-        saver = Saver(checkpoints, _MINUTES, {"training": noted})
+        saver = Saver(checkpoints, minutes, {"training": noted})
         was_finished = training.is_finished
         yield lambda: saver.after_step(training)
         if not was_finished:

@@ -97,7 +97,7 @@ def test_workers_that_stay_give_the_same(workers: int) -> None:
 def test_what_was_drawn_in_one_batch_is_of_no_matter_to_the_next() -> None:
     class Greedy(Noisy):
         def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-            if len(self.asked) == 5:
+            if len(self.asked) == 3 * SIZE:  # with the batch that is looked at first
                 torch.rand(7), np.random.rand(3)
             return super().__getitem__(index)
 
