@@ -29,6 +29,7 @@ from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
+from bayes_share.trees import Tree, to_device
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
 _FEW = 4  # examples that a likelihood is tried on
@@ -175,9 +176,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         }
         device = next(state.model.parameters()).device
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tree) -> Tensor:
             with torch.no_grad():
-                return torch.stack([network(x.to(device)) for network in networks])
+                return torch.stack([network(to_device(x, device)) for network in networks])
 
         return Forward(forward, (Part(state.model, used=used),))
 
@@ -225,7 +226,7 @@ def _terms(last: LastLayer, likelihood: Likelihood, batches: Iterable[Batch]) ->
     device = next(last.network.parameters()).device
     is_first = True
     for batch in batches:
-        inputs, outputs, axes = last.rows(batch.inputs.to(device))
+        inputs, outputs, axes = last.rows(to_device(batch.inputs, device))
         y = batch.targets.to(device)
         if axes > 1 and is_first:
             _check_positions(likelihood, outputs[:_FEW], y[:_FEW], axes)
