@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bayes_share.data import Data
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Build, Inference
 from bayes_share.inference.batches.choice import batches_of
-from bayes_share.inference.batches.source import LastBatch
+from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
 from bayes_share.inference.history import Line
@@ -96,7 +96,7 @@ def fit(
     True
     """
     source = batches_of(data, batch_size, last_batch, num_data, steps_per_epoch)
-    validated = None if validation is None else _validation(validation)
+    validated = _validation(validation)
     training = Training(
         _checked(algorithm), _builder(model), source, epochs, seed, execution, validation=validated, patience=patience
     )
@@ -164,7 +164,7 @@ def fit_tensors(
         seed=seed,
         execution=WhereTensorsAre(tensors_device=device_of(x)),
         num_steps=num_steps,
-        validation=None if validation is None else _validation(validation),
+        validation=_validation(validation),
         patience=patience,
     )
     return _trained(training, False, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
@@ -188,11 +188,13 @@ def _trained(
     return training.state
 
 
-def _validation(given: Any) -> Any:
+def _validation(given: Any) -> Source | None:
     """A source of validation data; all of a pair at a time would need more memory than training does."""
-    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Tensor):
-        return batches_of(given, min(_AT_A_TIME, max(1, len(given[1]))))
-    return batches_of(given)
+    if given is None:
+        return None
+    with named("validation data"):
+        is_pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Tensor)
+        return batches_of(given, min(_AT_A_TIME, max(1, len(given[1]))) if is_pair else None)
 
 
 def _checked(algorithm: Inference[Any]) -> Inference[Any]:

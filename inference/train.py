@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.data import Split
-from bayes_share.errors import InputError, RunError
+from bayes_share.errors import InputError, RunError, named
 from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
@@ -95,7 +95,8 @@ class Training:
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         with execution.autocast():
             self.source, check = looked_at(algorithm, self.state, source.on(execution, dtype), seed)
-        self.validation = None if validation is None else validation.on(execution, dtype).checked(check)
+        with named("validation data"):
+            self.validation = None if validation is None else validation.on(execution, dtype).checked(check)
         self.step = 0
         self.is_finished = False
         self._history = History()

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.finite import FiniteInputs
 from bayes_share.inference.batches.pairs import as_batch
@@ -194,10 +194,8 @@ class Stream:
         """A batch with targets that are checked, on the device."""
         inputs, targets, weights = batch
         if self._check is not None:
-            try:
+            with named(name):
                 targets = self._check.part(targets)
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from error
         device = self._execution.torch_device
         return Batch(
             self._execution.place_inputs(inputs),
