@@ -1,11 +1,12 @@
 """Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
 
 from bayes_share.errors import InputError
 
@@ -75,3 +76,13 @@ def is_finite(x: Tree) -> Tensor:
     """Whether all numbers are finite, as a tensor where they lie; numbers that are whole are."""
     flags = [leaf.isfinite().all() for leaf in tree_leaves(x) if leaf.is_floating_point() or leaf.is_complex()]
     return torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool, device=device_of(x))
+
+
+def digest(*trees: Tree) -> str:
+    """The same for the same numbers of the same shapes, dtypes and names only, on every device."""
+    found = sha256()
+    for path, leaf in tree_flatten_with_path(trees)[0]:
+        found.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
+        plain = leaf.detach().cpu().contiguous()
+        found.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
+    return found.hexdigest()

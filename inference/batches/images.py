@@ -13,6 +13,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
+from bayes_share.trees import digest
 
 _AT_A_TIME = 500  # images that are validated on
 
@@ -94,9 +95,9 @@ class Images:
         return self._placed(self.data.normalise(x.to(self._targets.device)))
 
     def identity(self) -> dict[str, Any]:
-        """The digest of the data, and how they are cut into batches."""
+        """A digest of the images and labels, and how they are cut into batches."""
         return {
-            "data": self.data.digest,
+            "data": digest(self.data.train.images, self.data.train.labels),
             "augment": self.data.augment,
             "num_data": self.num_data,
             "batch_size": self.batch_size,

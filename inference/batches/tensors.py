@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
+from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
@@ -16,7 +15,7 @@ from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
 from bayes_share.models.targets import check_finite_examples
-from bayes_share.trees import Tree, check_tree, device_of, num_examples, rows, split, to_device
+from bayes_share.trees import Tree, check_tree, device_of, digest, num_examples, rows, split, to_device
 
 
 class Tensors:
@@ -125,13 +124,3 @@ class _InOrder:
         parts = split(source._x, source.batch_size)
         for x, y in zip(parts, source._targets.split(source.batch_size), strict=True):
             yield Batch(source.inputs(x), y)
-
-
-def digest(*trees: Tree) -> str:
-    """The same for the same numbers of the same shapes, dtypes and names only, on every device."""
-    found = sha256()
-    for path, leaf in tree_flatten_with_path(trees)[0]:
-        found.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
-        plain = leaf.detach().cpu().contiguous()
-        found.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
-    return found.hexdigest()

@@ -133,7 +133,7 @@ def test_a_full_disk_is_a_line_and_leaves_what_was_there(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="cannot write .*No space left"):
+    with pytest.raises(RunError, match=r"cannot write .*No space left"):
         begun(tmp_path)
 
 

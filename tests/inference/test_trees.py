@@ -20,9 +20,9 @@ from bayes_share.inference import (
     predict,
     reestimate_norms,
 )
-from bayes_share.inference.batches.tensors import digest
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
+from bayes_share.trees import digest
 
 N = 48
 NUMBERS = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
