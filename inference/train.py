@@ -89,6 +89,9 @@ class Training:
         self._stopping = None if patience is None else EarlyStopping(patience)
         if patience is not None and validation is None:
             raise InputError("patience needs validation data, on which training stops early")
+        # First, so that the device is in use when its generator is to be seeded.
+        self._sums = torch.zeros(4, dtype=torch.float64, device=execution.torch_device)
+        self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), source.num_data, self.num_steps)
         parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
@@ -101,7 +104,6 @@ class Training:
         self.is_finished = False
         self._history = History()
         self._seconds = 0.0
-        self._sums = torch.zeros(4, dtype=torch.float64, device=execution.torch_device)
         self._losses = Losses(self.num_steps, execution.torch_device)
         self._is_loaded = False
         self._at_epoch_start: dict[str, Any] | None = None
@@ -269,10 +271,8 @@ class Training:
             batch = next(batches)
             with self._gone_on_from(), self.execution.autocast():
                 info = take_step(self.algorithm, self.state, batch, self.step)
-        figures = torch.stack([info.loss, info.log_lik, info.accuracy])
-        share: Tensor | float = 1.0 if batch.weights is None else batch.weights.mean()
-        self._sums[:3] += figures * share
-        self._sums[3] += share
+        figures = torch.stack([info.loss, info.log_lik, info.accuracy, self._one])
+        self._sums += figures if batch.weights is None else figures * batch.weights.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info

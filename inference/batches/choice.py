@@ -44,7 +44,8 @@ def batches_of(
     if isinstance(data, Data):
         return _counted(Images(data, batch_size, last_batch), num_data, steps_per_epoch)
     if _is_pair(data):
-        return _counted(Tensors(*data, batch_size, last_batch), num_data, steps_per_epoch)
+        x, y = data
+        return _counted(Tensors(x, y, batch_size, last_batch), num_data, steps_per_epoch)
     return Stream(_reader(data, num_data, steps_per_epoch), last_batch)
 
 

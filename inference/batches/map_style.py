@@ -82,7 +82,7 @@ class MapStyle:
         order = self._order(seed, epoch)
         if len(order) != self.num_batches:
             raise InputError(f"the sampler gives {len(order)} batches in epoch {epoch}, and not {self.num_batches}")
-        requests = [((seed, "batch", epoch, number), order[number]) for number in range(first, stop)]
+        requests: list[Request] = [((seed, "batch", epoch, number), order[number]) for number in range(first, stop)]
         if self._loading is None:
             self._loading = _Loading(self.given, self._is_batched)
         with seeded_everywhere(seed, "workers", epoch):
@@ -172,7 +172,7 @@ class _Loading:
 
 def _samplers(loader: DataLoader) -> Iterator[Any]:
     """What gives the indices of batches (or of examples, where the dataset makes batches), and the samplers in it."""
-    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     while sampler is not None:
         yield sampler
         sampler = getattr(sampler, "sampler", None)
