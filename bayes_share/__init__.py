@@ -42,6 +42,7 @@ _PUBLIC = {
     "LastLayerLaplace": "bayes_share.inference.methods.laplace.laplace",
     "reestimate_norms": "bayes_share.inference.draws.norms",
     "SGHMC": "bayes_share.inference.methods.sghmc",
+    "SGLD": "bayes_share.inference.methods.sgld",
     "NUTS": "bayes_share.inference.methods.nuts.nuts",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",

@@ -68,9 +68,9 @@ class RunConfig:
         share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.
         share_groups: parts that the channels of each layer are cut into; the blocks of its weight share one, with
             factors of their own. 1: it is whole, as it is wherever channels do not divide.
-        latent: what has a prior, for svi, sghmc and nuts: "all", "factors" (r and s), "base" (what members share),
+        latent: what has a prior, for svi and the samplers: "all", "factors" (r and s), "base" (what members share),
             "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: for svi, sghmc and nuts: of weights and biases, around 0, and of norms, around 1; "normal", "laplace" or
+        prior: for svi and the samplers: of weights and biases, around 0, and of norms, around 1; "normal", "laplace" or
             "cauchy".
         prior_scale: of the weights' prior, divided by the root of their fan-in.
         factor_prior: the same for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
@@ -139,8 +139,9 @@ class RunConfig:
             value = getattr(self, option)
             if value != getattr(RunConfig, option):
                 name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
+                under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
-                    f"{option} {value} is for algorithms under priors (svi, sghmc, nuts), and {name} has penalties "
+                    f"{option} {value} is for algorithms under priors ({under_priors}), and {name} has penalties "
                     f"instead: leave it out"
                 )
         for draws in (self.num_samples, self.validation_samples):

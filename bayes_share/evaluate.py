@@ -62,7 +62,7 @@ def parser(words: Sequence[str]) -> OptionParser:
     add_option(shift, "corruption_images", int | None, None, many)
     draws = parser.add_argument_group("draws of a posterior")
     draws.add_argument(
-        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of sghmc and nuts"
+        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of samplers"
     )
     add_option(draws, "arviz", str, None, "one run's predictions and draws as arviz data, .nc or .zarr")
     return parser

@@ -10,6 +10,7 @@ from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.methods.mc_dropout.mc_dropout import MCDropout
 from bayes_share.inference.methods.nuts.nuts import NUTS
 from bayes_share.inference.methods.sghmc import SGHMC
+from bayes_share.inference.methods.sgld import SGLD
 from bayes_share.inference.methods.svi.svi import SVI
 from bayes_share.inference.methods.swag import SWAG
 
@@ -22,8 +23,21 @@ ALGORITHMS: dict[str, type[Inference[Any]]] = {
     "swag": SWAG,
     "laplace": LastLayerLaplace,
     "sghmc": SGHMC,
+    "sgld": SGLD,
     "nuts": NUTS,
 }
 """By their names on the command line."""
 
-__all__ = ["ALGORITHMS", "IVON", "MAP", "NUTS", "SGHMC", "SVI", "SWAG", "DeepEnsemble", "LastLayerLaplace", "MCDropout"]
+__all__ = [
+    "ALGORITHMS",
+    "IVON",
+    "MAP",
+    "NUTS",
+    "SGHMC",
+    "SGLD",
+    "SVI",
+    "SWAG",
+    "DeepEnsemble",
+    "LastLayerLaplace",
+    "MCDropout",
+]

@@ -13,6 +13,7 @@ from bayes_share.inference import (
     MAP,
     NUTS,
     SGHMC,
+    SGLD,
     SVI,
     SWAG,
     Build,
@@ -86,6 +87,7 @@ CASES = {
         LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
     ),  # nor this, until it is finished
     "sghmc": Case(_sghmc(), _sghmc(feed="split"), is_random=True, is_minimised=False),
+    "sgld": Case(SGLD(), SGLD(feed="split"), is_random=True, is_minimised=False),
     "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""

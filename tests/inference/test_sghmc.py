@@ -107,7 +107,7 @@ def test_a_bounded_prior_goes_on_after_a_stop() -> None:
             with seeded(step):
                 one_step(algorithm, state, (x, y))
     assert torch.equal(states[0].model.network.weight, states[1].model.network.weight)
-    assert torch.equal(states[0].positions["network.weight"], states[1].positions["network.weight"])
+    assert torch.equal(states[0].position.unbounded["network.weight"], states[1].position.unbounded["network.weight"])
 
 
 def test_what_has_no_prior_is_learned_and_what_is_frozen_is_known() -> None:

@@ -1,6 +1,5 @@
 """Every help names every option with what it is and its default."""
 
-import dataclasses
 import re
 from itertools import combinations
 
@@ -10,7 +9,7 @@ from bayes_share.algorithms import has_inner
 from bayes_share.cli import main
 from bayes_share.config import RunConfig
 from bayes_share.inference import ALGORITHMS, Execution
-from bayes_share.records import option_places
+from bayes_share.records import option_places, options_of
 
 
 def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -45,7 +44,7 @@ def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytes
     text = shown(["fit", name, "--help"], capsys)
     options = explained(text)
     for record in records(name):
-        defaults = {field.name: field.default for field in dataclasses.fields(record)}
+        defaults = options_of(record())
         if record is RunConfig:
             defaults |= getattr(ALGORITHMS[name], "run_defaults", {})
         for field in option_places(record):

@@ -140,6 +140,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
         """
         rate = state.stepper.begin()
+        state.optimizer.forget()  # a step that was begun and never ended
         found = []
         for _ in range(self.samples):
             with state.optimizer.sampled_params(train=True):

@@ -169,9 +169,13 @@ class IVONOptimizer(torch.optim.Optimizer):
                     step = self._count_step(group, part)
                     for alike in _alike(part, _kind):
                         self._update(group, alike, step)
+        self.forget()
+        return sum(losses) / len(losses) if losses else None
+
+    def forget(self) -> None:
+        """Have the next `step` follow the draws from now on alone."""
         self._sums.clear()
         self._count = 0
-        return sum(losses) / len(losses) if losses else None
 
     def sums(self) -> list[Tensor]:
         """What the next `step` follows, for each parameter: sums over draws of gradients, and of Hessian estimates."""

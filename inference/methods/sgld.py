@@ -1,0 +1,169 @@
+"""Stochastic-gradient Langevin dynamics: samples of all parameters, by steps that become smaller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.thinning import Thinning, check_thinning, spread
+from bayes_share.inference.step.clock import Clock
+from bayes_share.inference.step.position import Position, clip
+from bayes_share.inference.step.starts import check_trainable
+from bayes_share.inference.step.steps import Steps, check_not_negative
+from bayes_share.models.model import Model
+from bayes_share.records import Flat
+
+
+@dataclass
+class SGLDState:
+    """The position of the chain, and the samples that it left.
+
+    Args:
+        position: of the chain.
+        clock: how many of how many steps were taken.
+        rates: the learning rate in each step, as a multiple of its highest value.
+        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
+            step.
+        samples: kept parameters and buffers, each by its name in the model.
+    """
+
+    position: Position
+    clock: Clock
+    rates: Tensor
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    samples: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def model(self) -> Model:
+        """The model at the position of the chain."""
+        return self.position.model
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned; shared ones count once."""
+        return self.position.num_parameters
+
+    @property
+    def num_kept(self) -> int:
+        """How many samples there are to draw from."""
+        return len(self.samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The chain and its samples."""
+        return {**self.position.state_dict(), "step": self.clock.steps, "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.position.load_state_dict(state_dict)
+        device = next(self.model.parameters()).device
+        self.clock.set(state_dict["step"])
+        self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
+
+
+@dataclass(frozen=True, init=False)
+class SGLD(Flat, GradientMethod[SGLDState]):
+    """Stochastic-gradient Langevin dynamics (Welling and Teh 2011, "Bayesian learning via SGLD", equation 4).
+
+    Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
+    size ``ε = 2 learning_rate / num_data``, a step is
+
+        θ ← θ - ε/2 ∇U + √ε · N(0, 1),
+
+    which is SGD with the same learning rate on the loss per example, and noise. The step size falls as
+    ``(1 + t / settling)^-exponent``, for t the part of all steps that was taken, on top of the schedule: the bias of a
+    step, and the noise of batches, which goes uncorrected, become small. Members and parameters without a prior are
+    treated as by `SGHMC`.
+
+    Args:
+        steps: rates, clipping and the like; each option may be given by its own name.
+        exponent: how fast the step size falls; 0: it does not.
+        settling: part of all steps after which it has fallen by a factor of ``2^exponent``.
+        burn_in: part of all steps before the first sample that is kept.
+        keep: samples that are kept, evenly spaced over the steps after `burn_in`, each a copy of the network.
+    """
+
+    run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "epochs": 100})
+
+    steps: Steps = Steps(schedule="constant")  # noqa: RUF009 (frozen)
+    exponent: float = 0.33
+    settling: float = 0.1
+    burn_in: float = 0.5
+    keep: int = 16
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "exponent")
+        if not self.settling > 0:
+            raise InputError(f"settling is a part of all steps and must be positive, and is {self.settling}")
+        check_thinning("burn_in", self.burn_in, self.keep)
+
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """The multiple of the learning rate at a step, which counts from 0."""
+        fallen = (1 + step / (self.settling * max(1, num_steps))) ** -self.exponent
+        return self.steps.rate_at(step, num_steps) * fallen
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> SGLDState:
+        """A fresh model in training mode.
+
+        Raises:
+            InputError: no parameter with a prior, a hierarchical prior, or a start outside a prior's support.
+        """
+        model = build().train()
+        check_trainable(model)
+        position = Position.start(model, num_data, "sgld")
+        clock = Clock.start(num_steps, next(iter(position.trained.values())).device)
+        return SGLDState(position, clock, clock.table(self.rate_at))
+
+    def gradient(self, state: SGLDState, batch: Batch) -> StepInfo:
+        """The gradient of the potential, the prior's part with it."""
+        state.model.zero_grad()
+        found = self.steps.add_gradient(state.model, batch)
+        log_prior, state.gradients = state.position.gradients()
+        loss = found.loss - log_prior / state.position.num_data
+        return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self._rate(state))
+
+    def gradients(self, state: SGLDState) -> list[Tensor]:
+        """Those of the potential over num_data."""
+        return list(state.gradients.values())
+
+    @torch.no_grad()
+    def update(self, state: SGLDState) -> None:
+        """Move the chain, with noise."""
+        clip(state.gradients, self.steps.clip_norm)
+        position, changes = state.position, {}
+        for name, gradient in state.gradients.items():
+            rate = self._rate(state) * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
+            changes[name] = -rate * gradient
+            if name in position.sampled:
+                changes[name].add_(torch.randn_like(gradient) * (2 * rate / position.num_data).sqrt())
+        position.move(changes)
+        state.gradients = {}
+        state.clock.advance()
+
+    def after_step(self, state: SGLDState, steps: int) -> None:
+        """Keep a sample, where it is time for one."""
+        if Thinning(state.clock.num_steps, self.burn_in, self.keep).keeps(steps - 1):
+            state.samples.append(state.position.copy())
+
+    def draw(self, state: SGLDState, sample: int) -> Forward:
+        """A sample that was kept, the latest first; the chain's position where none was kept yet."""
+        return drawn(state.model, spread(state.samples, sample) if state.samples else {})
+
+    @property
+    def is_chain(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def is_under_priors(self) -> bool:
+        """It is."""
+        return True
+
+    def _rate(self, state: SGLDState) -> Tensor:
+        """The learning rate of the step that is being taken."""
+        return self.steps.learning_rate * state.clock.read(state.rates)

@@ -1,0 +1,91 @@
+"""Between the two halves of a step: gradients may be averaged there, and count with the prior as those of one batch."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from algorithms import CASES, FORMS, digits, form_builder
+from states import leaves
+from torch import Tensor
+
+from bayes_share.data import train_batch
+from bayes_share.inference import IVON, MAP, SVI, DeepEnsemble, Inference
+from bayes_share.inference.algorithm import Batch, GradientMethod
+from bayes_share.inference.step.drivers import step, trainings
+from bayes_share.seeding import seeded
+
+KINDS = ("single", "ensemble", "shared layers")
+METHODS = {
+    **{name: case.algorithm for name, case in CASES.items() if name not in ("map", "mc-dropout", "nuts")},
+    "map": MAP(factor_decay=0.1, weight_decay=0.1),
+    "adamw": MAP(optimizer="adamw", learning_rate=1e-3, factor_decay=0.1),
+    "particles": SVI(num_particles=2, learning_rate=1e-2),
+    "draws": IVON(samples=2, hess_init=5.0, beta2=0.9),
+}
+"""But NUTS, which has no halves, and dropout, whose masks are of each example."""
+
+
+def batch_of(rows: Tensor) -> Batch:
+    x, y = train_batch(digits(), rows)
+    return Batch(x.double(), y)
+
+
+def step_in_parts(algorithm: Inference[Any], state: Any, parts: list[Batch], key: int) -> None:
+    """A step by the mean of the gradients of some parts of a batch, under the same noise."""
+    for method, own in trainings(algorithm, state):
+        assert isinstance(method, GradientMethod)
+        found = []
+        for part in parts:
+            with seeded("step", key):
+                method.gradient(own, part)
+            found.append([gradient.clone() for gradient in method.gradients(own)])
+        for place, *those in zip(method.gradients(own), *found, strict=True):
+            place.copy_(torch.stack(those).mean(0))
+        with seeded("step", key):  # for what has its noise in the update
+            method.update(own)
+
+
+@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize("name", METHODS)
+def test_the_mean_of_the_gradients_of_two_halves_is_that_of_the_batch(name: str, form: str) -> None:
+    """Nothing else lies between the halves of a step: momentum, Hessians and velocities agree too."""
+    case = CASES.get(name, CASES["map"])
+    algorithm = METHODS[name]
+    if not isinstance(algorithm, DeepEnsemble | IVON):  # IVON clips each draw
+        algorithm = replace(algorithm, clip_norm=0.5)
+    build = form_builder(case, FORMS[form], norm="none", dtype=torch.float64)
+    states = []
+    for _ in range(2):
+        with seeded("init"):
+            states.append(algorithm.init(build, 240, 10))
+    whole, halved = states
+    for number in range(3):
+        batch = batch_of(torch.arange(48) + 48 * number)
+        with seeded("step", number):
+            step(algorithm, whole, batch)
+        halves = [Batch(batch.inputs[half], batch.targets[half]) for half in (slice(0, 24), slice(24, 48))]
+        step_in_parts(algorithm, halved, halves, number)
+    expected, found = (dict(leaves(state.state_dict())) for state in states)
+    for path, value in expected.items():
+        if isinstance(value, Tensor):
+            torch.testing.assert_close(found[path], value, rtol=1e-8, atol=1e-10)
+        else:
+            assert found[path] == value, path
+
+
+def test_a_step_that_was_begun_and_not_ended_leaves_nothing_behind() -> None:
+    """As after an exception between the halves."""
+    for name, algorithm in METHODS.items():
+        case = CASES.get(name, CASES["map"])
+        with seeded("init"):
+            state = algorithm.init(form_builder(case, FORMS["single"], norm="none", dtype=torch.float64), 240, 10)
+        for method, own in trainings(algorithm, state):
+            assert isinstance(method, GradientMethod)
+            with seeded("step"):
+                method.gradient(own, batch_of(torch.arange(48)))
+            expected = [gradient.clone() for gradient in method.gradients(own)]
+            method.gradient(own, batch_of(torch.arange(48, 96)))
+            with seeded("step"):
+                method.gradient(own, batch_of(torch.arange(48)))
+            torch.testing.assert_close(list(method.gradients(own)), expected, rtol=0, atol=0)
