@@ -72,6 +72,11 @@ def device_of(x: Tree) -> torch.device:
     return device
 
 
+def copied(content: Any) -> Any:
+    """A copy of nested tensors and plain values, on the host."""
+    return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf, content)
+
+
 def is_finite(x: Tree) -> Tensor:
     """Whether all numbers are finite, as a tensor where they lie; numbers that are whole are."""
     flags = [leaf.isfinite().all() for leaf in tree_leaves(x) if leaf.is_floating_point() or leaf.is_complex()]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bayes_share.data import Data
 from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Build, Inference
-from bayes_share.inference.batches.choice import batches_of
+from bayes_share.inference.batches.choice import BatchSize, batches_of
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
@@ -22,15 +22,13 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
 from bayes_share.trees import Tree, device_of
 
-_AT_A_TIME = 500  # examples that are validated on
-
 
 def fit(
     algorithm: Inference[Any],
     model: Model | Build,
     data: Data | Any,
     epochs: int = 10,
-    batch_size: int | None = 128,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     execution: Execution = Execution(),  # noqa: B008 (frozen)
     progress: bool = True,
@@ -57,7 +55,8 @@ def fit(
             its own sampler, workers and `collate_fn`; its order and what its dataset draws from global generators
             are seeded by the seed, the epoch and the place of the batch.
         epochs: passes over the training data.
-        batch_size: examples in a step of images or of a pair; None: all of them. Others come in batches.
+        batch_size: examples in a step of images or of a pair; "auto": 128, or all where there are fewer; None: all.
+            Loaders and iterables come in batches of their own.
         seed: of initialisation (where a function builds the model), order, augmentation and noise.
         execution: device, precision and the like.
         progress: whether a bar is shown.
@@ -189,12 +188,8 @@ def _trained(
 
 
 def _validation(given: Any) -> Source | None:
-    """A source of validation data; all of a pair at a time would need more memory than training does."""
-    if given is None:
-        return None
     with named("validation data"):
-        is_pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Tensor)
-        return batches_of(given, min(_AT_A_TIME, max(1, len(given[1]))) if is_pair else None)
+        return None if given is None else batches_of(given)
 
 
 def _checked(algorithm: Inference[Any]) -> Inference[Any]:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 from bayes_share.errors import InputError
+from bayes_share.trees import copied
 
 
 class EarlyStopping:
@@ -36,11 +36,11 @@ class EarlyStopping:
 
         Args:
             nll: of the state after it.
-            state: gives that state, of which a copy is kept where it is the best so far.
+            state: gives that state, of which a copy is kept, on the host, where it is the best so far.
         """
         if nll < self._lowest or self.best is None:
             self._lowest, self._epochs_since = nll, 0
-            self.best = deepcopy(state())
+            self.best = copied(state())
         else:
             self._epochs_since += 1
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from bayes_share.inference.stopping import EarlyStopping
 from bayes_share.inference.validation import validation_scores
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
-from bayes_share.trees import Tree
+from bayes_share.trees import Tree, copied
 
 
 class Training:
@@ -106,6 +105,7 @@ class Training:
         self._seconds = 0.0
         self._losses = Losses(self.num_steps, execution.torch_device)
         self._is_loaded = False
+        self._batches: Iterator[Batch] | None = None
         self._at_epoch_start: dict[str, Any] | None = None
 
     @property
@@ -131,20 +131,21 @@ class Training:
             InputError: a batch that is none, or more or fewer of them than the source said.
         """
         while not self.is_over:
-            epoch, first = divmod(self.step, self.steps_per_epoch)
-            if not self.source.goes_on_within_epochs:
-                self._at_epoch_start = deepcopy(self._content())
-            batches = self.source.epoch(self.seed, epoch, first)
-            for position in range(first, min(self.steps_per_epoch, first + self.num_steps - self.step)):
-                started = time.perf_counter()
-                info = self._take_step(batches)
-                if position == self.steps_per_epoch - 1:
-                    for _ in batches:  # there is none: it is seen, and the source knows that the epoch is over
-                        pass
-                    self._close_epoch(epoch, info, started)
-                else:
-                    self._seconds += time.perf_counter() - started
-                yield info
+            epoch, position = divmod(self.step, self.steps_per_epoch)
+            if self._batches is None:
+                if not self.source.goes_on_within_epochs:
+                    self._at_epoch_start = copied(self._content())
+                self._batches = self.source.epoch(self.seed, epoch, position)
+            started = time.perf_counter()
+            info = self._take_step(self._batches)
+            if position == self.steps_per_epoch - 1:
+                for _ in self._batches:  # there is none: it is seen, and the source knows that the epoch is over
+                    pass
+                self._batches = None
+                self._close_epoch(epoch, info, started)
+            else:
+                self._seconds += time.perf_counter() - started
+            yield info
         if not self.is_finished:
             self._finish()
 
@@ -210,6 +211,7 @@ class Training:
         self._seconds = state_dict["seconds"]
         self._sums = state_dict["sums"].to(self._sums.device)
         self._is_loaded = True
+        self._batches = None
 
     def _content(self) -> dict[str, Any]:
         self._losses.check()
@@ -310,7 +312,7 @@ class Training:
         self._losses.check()
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:
-                self.state.load_state_dict(deepcopy(self._stopping.best))
+                self.state.load_state_dict(copied(self._stopping.best))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
         self.is_finished = True

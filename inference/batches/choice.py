@@ -1,7 +1,7 @@
 """The source of batches for what a user hands in."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -17,10 +17,15 @@ from bayes_share.inference.batches.stateful import HasState, Stateful
 from bayes_share.inference.batches.stream import Reader, Stream
 from bayes_share.inference.batches.tensors import Tensors
 
+BatchSize = int | Literal["auto"] | None
+"""Examples in a batch; "auto": as many as is usual, or all; None: all."""
+
+_USUAL = 128
+
 
 def batches_of(
     data: Any,
-    batch_size: int | None = None,
+    batch_size: BatchSize = "auto",
     last_batch: LastBatch = "drop",
     num_data: int | None = None,
     steps_per_epoch: int | None = None,
@@ -31,7 +36,8 @@ def batches_of(
         data: `Data` of images; a pair ``(x, y)`` of all inputs, a tensor or a dict, tuple or list of tensors, and all
             targets; a `DataLoader`, or another iterable of pairs ``(inputs, targets)``, which begins anew whenever it
             is iterated over, or has ``state_dict`` and ``load_state_dict``. Or a `Source`, which is left as it is.
-        batch_size: of images and tensors, None: all of them; others come in batches.
+        batch_size: examples in a batch of images or tensors. "auto": 128, or all where there are fewer; None: all.
+            Others come in batches of their own.
         last_batch: "drop" or "pad": what becomes of a last batch of an epoch with fewer examples.
         num_data: training examples, of an iterable that does not tell them.
         steps_per_epoch: its batches in an epoch, the last one included, where it has no ``len()``.
@@ -42,11 +48,18 @@ def batches_of(
     if isinstance(data, Source):
         return data
     if isinstance(data, Data):
-        return _counted(Images(data, batch_size, last_batch), num_data, steps_per_epoch)
+        return _counted(Images(data, _size(batch_size, len(data.train)), last_batch), num_data, steps_per_epoch)
     if _is_pair(data):
         x, y = data
-        return _counted(Tensors(x, y, batch_size, last_batch), num_data, steps_per_epoch)
+        size = _size(batch_size, len(y) if isinstance(y, Tensor) and y.ndim else 0)
+        return _counted(Tensors(x, y, size, last_batch), num_data, steps_per_epoch)
+    if batch_size not in ("auto", None):
+        raise InputError(f"a {type(data).__name__} comes in batches of its own: leave batch_size {batch_size} out")
     return Stream(_reader(data, num_data, steps_per_epoch), last_batch)
+
+
+def _size(given: BatchSize, num_data: int) -> int | None:
+    return (min(_USUAL, num_data) or None) if given == "auto" else given
 
 
 def _reader(data: Any, num_data: int | None, steps_per_epoch: int | None) -> Reader:

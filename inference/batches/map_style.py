@@ -58,12 +58,12 @@ class MapStyle:
         order = self._order(0, 0)
         if not order:
             raise InputError("the loader gives no batch: its dataset or its sampler is empty")
+        self._check_number(order, 0)
         if not _is_torchs(self._samplers) and order != self._order(0, 0):
             raise InputError(
                 "the sampler gives another order each time, so that no training could be resumed: let it draw from the "
                 "global generators of torch, numpy or Python, or from a torch.Generator that is its attribute generator"
             )
-        self.num_batches = len(order) if num_batches is None else num_batches
         self.batch_size: int | None = None
         if self._is_batched:
             size = getattr(loader.batch_sampler, "batch_size", None) if loader.batch_size is None else loader.batch_size
@@ -80,8 +80,7 @@ class MapStyle:
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """The batches that the sampler has from number `first` on."""
         order = self._order(seed, epoch)
-        if len(order) != self.num_batches:
-            raise InputError(f"the sampler gives {len(order)} batches in epoch {epoch}, and not {self.num_batches}")
+        self._check_number(order, epoch)
         requests: list[Request] = [((seed, "batch", epoch, number), order[number]) for number in range(first, stop)]
         if self._loading is None:
             self._loading = _Loading(self.given, self._is_batched)
@@ -116,6 +115,11 @@ class MapStyle:
         with seeded_everywhere(seed, "epoch", epoch), _own_generators_seeded(self.given, *self._samplers):
             order = list(islice(self._samplers[0], self.num_batches + 1))
         return [list(which) for which in order] if self._is_batched else order
+
+    def _check_number(self, order: list[Any], epoch: int) -> None:
+        if len(order) != self.num_batches:
+            found = "more batches" if len(order) > self.num_batches else f"{len(order)} batches"
+            raise InputError(f"the sampler gives {found} in epoch {epoch}, and not {self.num_batches}, as it said")
 
     def _fixed_order(self) -> list[Any]:
         inner, size = self._samplers[-1], getattr(self.given.batch_sampler, "batch_size", None)

@@ -160,6 +160,17 @@ class ByChance(Sampler):
         return COUNT
 
 
+class Lying(Sampler):
+    def __init__(self, indices: range) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Any:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return 2 * len(self.indices)
+
+
 class Unpicklable(Stateful):
     def state_dict(self) -> Any:
         return {"place": Noisy()}
@@ -181,6 +192,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another length of a loader": (lambda: batches_of(loader(), steps_per_epoch=5), "gives 6 batches .* is 5"),
     "half a number": (lambda: batches_of(Again(), num_data=2.5), "num_data is a whole number of at least 1, not 2.5"),
     "numbers of tensors": (lambda: batches_of((X, Y), num_data=3), "num_data is 22 for these data, and not 3"),
+    "a batch size of a loader": (lambda: batches_of(loader(), 8), "a DataLoader comes in batches of its own: leave"),
+    "a batch size of a list": (
+        lambda: batches_of([(X, Y)], 8),
+        "a list comes in batches of its own",
+    ),
+    "a sampler that lies": (
+        lambda: batches_of(loader(shuffle=False, sampler=Lying(range(9)))),
+        "the sampler gives 3 batches in epoch 0, and not 5, as it said",
+    ),
     "any order": (lambda: batches_of(loader(num_workers=2, in_order=False)), "in_order=False gives another order"),
     "chance": (
         lambda: batches_of(loader(sampler=ByChance(), shuffle=False)),
@@ -277,6 +297,13 @@ def test_where_a_look_is_dear_inputs_are_looked_at_now_and_then() -> None:
         looks.add(f"batch {number}", {"a": X, "b": X.log() if number == 30 else X})
     with pytest.raises(InputError, match="the inputs of batch 30 hold NaN or infinity"):
         looks.add("batch 49", X)
+
+
+@pytest.mark.parametrize(("count", "size"), [(22, 22), (300, 128)])
+def test_the_usual_batch_is_no_larger_than_the_data(count: int, size: int) -> None:
+    x = torch.randn(count, 2)
+    assert batches_of((x, x[:, 0])).batch_size == size
+    assert batches_of((x, x[:, 0]), None).batch_size == count
 
 
 def test_what_is_given_is_counted_where_it_can_be() -> None:

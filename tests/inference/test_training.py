@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from algorithms import builder, digits, trained
+from examples import KINDS, line
 from states import differences
 
 from bayes_share.data import load_data
@@ -177,6 +178,20 @@ def test_a_draw_is_computed_when_it_is_asked_for() -> None:
     assert asked == []
     next(draws)
     assert asked == [len(images)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_can_be_taken_a_few_at_a_time(kind: str) -> None:
+    def training() -> Training:
+        make, told = KINDS[kind]
+        torch.manual_seed(2)
+        return Training(MAP(learning_rate=1e-4), lambda: line(0.2), batches_of(make(), **told), 3)
+
+    run = training()
+    for stop in (2, 4, 5, 11):
+        trained(run, stop)
+        assert run.step == stop
+    assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
 
 
 def after(steps: int) -> Training:
