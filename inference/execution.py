@@ -1,6 +1,6 @@
 """How a network is computed: on which device, in which precision and memory format, compiled or not."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -83,6 +83,10 @@ class WhereTensorsAre(Execution):
     def torch_device(self) -> torch.device:
         """The tensors' own."""
         return self.tensors_device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision is the caller's."""
+        return nullcontext()
 
 
 def _channels_last(x: Tensor) -> Tensor:

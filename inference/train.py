@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -323,12 +324,12 @@ def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) 
     if epochs is not None and num_steps is not None:
         raise InputError("a training has so many epochs or so many steps, and not both")
     if num_steps is not None:
-        if num_steps < 0:
+        if not isinstance(num_steps, Integral) or num_steps < 0:
             raise InputError(f"training takes 0 steps or more, not {num_steps}")
-        return num_steps
-    if epochs is None or epochs < 1:
+        return int(num_steps)
+    if not isinstance(epochs, Integral) or epochs < 1:
         raise InputError(f"training takes at least 1 epoch, not {epochs}")
-    return epochs * steps_per_epoch
+    return int(epochs) * steps_per_epoch
 
 
 def _inputs_of(x: Split | Tree) -> Tree:

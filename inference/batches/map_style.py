@@ -1,8 +1,9 @@
 """A `torch.utils.data.DataLoader` over a map-style dataset, whose sampler the training drives."""
 
 import warnings
-from collections.abc import Hashable, Iterator, Sized
+from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
+    get_worker_info,
 )
 
 from bayes_share.errors import InputError
@@ -72,10 +74,9 @@ class MapStyle:
         self.num_data = _num_data(loader, self._samplers, order) if num_data is None else num_data
 
     def first(self) -> Any:
-        """The first batch of `in_order`, made in this process."""
-        requests = _Requests(self.given.dataset, self._is_batched)
+        """The first batch of `in_order`, made where the others are: a dataset may open its files in its workers."""
         with seeded_everywhere("first batch"):
-            return self.given.collate_fn(requests[("first batch",), self._fixed_order()[0]])
+            return next(_Loading(self.given, self._is_batched, 1).of([(("first batch",), self._fixed_order()[0])]))
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """The batches that the sampler has from number `first` on."""
@@ -145,10 +146,17 @@ class _Requests(Dataset):
 
 
 class _Loading:
-    """A loader like the user's, for lists of requests; workers that are to stay do, from one list to the next."""
+    """A loader like the user's, for lists of requests; workers that are to stay do, from one list to the next.
 
-    def __init__(self, loader: DataLoader, is_batched: bool) -> None:
+    Args:
+        loader: the user's.
+        is_batched: as of `_Requests`.
+        num_workers: at most.
+    """
+
+    def __init__(self, loader: DataLoader, is_batched: bool, num_workers: int | None = None) -> None:
         self._requests: list[Request] = []
+        num_workers = loader.num_workers if num_workers is None else min(num_workers, loader.num_workers)
         with warnings.catch_warnings():  # of too many workers, which the user's loader gave already
             warnings.simplefilter("ignore")
             self._loader = DataLoader(
@@ -156,10 +164,10 @@ class _Loading:
                 batch_size=None,
                 sampler=self,
                 collate_fn=loader.collate_fn,
-                num_workers=loader.num_workers,
+                num_workers=num_workers,
                 pin_memory=loader.pin_memory and torch.cuda.is_available(),
                 timeout=loader.timeout,
-                worker_init_fn=loader.worker_init_fn,
+                worker_init_fn=_WorkerStart(loader.worker_init_fn),
                 multiprocessing_context=loader.multiprocessing_context,
                 prefetch_factor=loader.prefetch_factor,
                 persistent_workers=loader.persistent_workers,
@@ -172,6 +180,24 @@ class _Loading:
         """The batches that are asked for; workers draw their seed from torch's global generator now."""
         self._requests = requests
         return iter(self._loader)
+
+
+@dataclass(frozen=True)
+class _WorkerStart:
+    """What a worker does first: it shows the user's dataset as its own, and starts as the user says.
+
+    Args:
+        start: the user's ``worker_init_fn``, which may open files in ``get_worker_info().dataset``.
+    """
+
+    start: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        info = get_worker_info()
+        if info is not None and isinstance(info.dataset, _Requests):
+            vars(info)["dataset"] = info.dataset.dataset  # torch lets nobody set it
+        if self.start is not None:
+            self.start(worker)
 
 
 def _samplers(loader: DataLoader) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int64
@@ -33,7 +34,7 @@ class Rows:
         check_last_batch(self.last_batch)
         if self.num_data < 1:
             raise InputError("there are no examples to train on")
-        if type(self.batch_size) is not int or not 1 <= self.batch_size <= self.num_data:
+        if not isinstance(self.batch_size, Integral) or not 1 <= self.batch_size <= self.num_data:
             raise InputError(
                 f"a batch has from 1 to {self.num_data} examples (all training data), not {self.batch_size}"
             )

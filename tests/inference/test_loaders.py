@@ -2,6 +2,7 @@
 
 # ruff: noqa: NPY002 (the global generator, which people's datasets draw from)
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
     default_collate,
+    get_worker_info,
 )
 
 from bayes_share.errors import InputError
@@ -140,6 +142,26 @@ def test_its_own_drop_last_collate_and_start_of_workers_are_kept(tmp_path: Any) 
     assert all(batch.weights.min() == 1 and batch.inputs["x"].shape == (SIZE, 2) for batch in batches)
     epoch(loader(num_workers=2, worker_init_fn=start))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+class Opened(Noisy):
+    """A dataset whose files are opened in its workers, and cannot be read elsewhere."""
+
+    where = 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.where != os.getpid():
+            raise OSError("the file of another process")
+        return super().__getitem__(index)
+
+
+def opens(worker: int) -> None:
+    get_worker_info().dataset.where = os.getpid()
+
+
+def test_a_dataset_may_be_opened_in_its_workers() -> None:
+    batches = epoch(loader(Opened(), num_workers=2, worker_init_fn=opens), 1)
+    assert torch.equal(inputs(batches), inputs(epoch(loader(), 1)))
 
 
 class InBatches(Dataset):
