@@ -1,83 +1,81 @@
-"""Time of a step of `fit_tensors` on a large table, over that of a plain loop of torch.
+"""Time of a step on a table of a million rows, over that of the loop of plain torch that one would write by hand.
 
 Run as ``python -m benchmarks.table``, from the root of a clone.
 """
 
 import argparse
-import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from bayes_share.inference import MAP, fit_tensors
+from bayes_share.inference import MAP, Training, batches_of
+from bayes_share.inference.execution import Execution
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
+from benchmarks.measure import time_ratios
 
-MAP_OF_TABLE = MAP(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
+ALGORITHM = MAP(optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
+NUM_STEPS = 1_000_000
 
 
 def network(columns: int, width: int) -> nn.Module:
     """A perceptron of one hidden layer."""
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(columns, width), nn.ReLU(), nn.Linear(width, 1))
 
 
-def plain(net: nn.Module, x: Tensor, y: Tensor, num_steps: int, batch_size: int) -> None:
-    """The loop that one would write by hand: the same loss, optimizer and order drawn once an epoch."""
+def ours(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Iterator[object]:
+    """The steps of the product, one for each item, as `fit_tensors` takes them."""
+    source = batches_of((x, y), batch_size)
+    model = Model(net, Gaussian())
+    return Training(ALGORITHM, lambda: model, source, execution=Execution("cpu"), num_steps=NUM_STEPS).steps()
+
+
+def plain(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Iterator[object]:
+    """The same network, loss and optimizer by hand, in an order that is drawn once an epoch; looks at the loss too."""
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-    per_epoch = len(x) // batch_size
-    order = torch.randperm(len(x))
-    for step in range(num_steps):
-        position = step % per_epoch
-        if step and not position:
-            order = torch.randperm(len(x))
-        rows = order[position * batch_size : (position + 1) * batch_size]
-        optimizer.zero_grad()
-        loss = nn.functional.gaussian_nll_loss(net(x[rows]).squeeze(1), y[rows], torch.ones(()), full=True)
-        loss.backward()
-        optimizer.step()
+    variance = torch.ones(())
+    while True:
+        order = torch.randperm(len(x))
+        for position in range(len(x) // batch_size):
+            rows = order[position * batch_size : (position + 1) * batch_size]
+            optimizer.zero_grad()
+            loss = nn.functional.gaussian_nll_loss(net(x[rows]).squeeze(1), y[rows], variance, full=True)
+            loss.backward()
+            optimizer.step()
+            if not loss.isfinite():
+                raise RuntimeError("the loss is no finite number")
+            yield loss
 
 
-def milliseconds(run: Callable[[int], object], few: int, many: int) -> float:
-    """Of one step: what many steps take over few, so that what is done once for all is left out."""
-    times = []
-    for steps in (few, many):
-        started = time.perf_counter()
-        run(steps)
-        times.append(time.perf_counter() - started)
-    return 1e3 * (times[1] - times[0]) / (many - few)
+def _take(steps: Iterator[object], count: int) -> None:
+    for _ in islice(steps, count):
+        pass
 
 
 def main() -> None:
-    """Print the median of each and their ratio."""
+    """Print the ratio of each batch size, with its quartiles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[256, 4096, 1_000_000])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 1024, 8192, 1_000_000])
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-
-    source = torch.Generator().manual_seed(0)
-    x = torch.randn(arguments.rows, arguments.columns, generator=source)
+    columns, width = arguments.columns, arguments.width
+    x = torch.randn(arguments.rows, columns, generator=torch.Generator().manual_seed(0))
     y = x.sin().sum(1)
     for batch_size in arguments.batch_sizes:
-        many = max(4, min(400, 4_000_000 // batch_size))
-        ours, theirs = [], []
-        for _ in range(arguments.repeats):
-            net = network(arguments.columns, arguments.width)
-            model = Model(net, Gaussian())
-            ours.append(milliseconds(lambda n: fit_tensors(MAP_OF_TABLE, model, x, y, n, batch_size), 1, many))  # noqa: B023
-            theirs.append(milliseconds(lambda n: plain(net, x, y, n, batch_size), 1, many))  # noqa: B023
-        ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
-        print(
-            f"batch {batch_size:>9,}: {median(ours):8.3f} ms a step, plain {median(theirs):8.3f} ms, "
-            f"ratio {median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})",
-            flush=True,
-        )
+        count = max(1, min(100, 400_000 // batch_size))
+        steps = {make.__name__: make(network(columns, width), x, y, batch_size) for make in (ours, plain)}
+        runs = {name: partial(_take, each, count) for name, each in steps.items()}
+        ratios, seconds = time_ratios(runs, "plain", arguments.repeats, torch.device("cpu"))
+        print(f"batch {batch_size:>9,}: {ratios['ours']} of {1e3 * seconds / count:.3f} ms a step", flush=True)
 
 
 if __name__ == "__main__":
