@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from operator import index
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Training:
         patience: int | None = None,
     ) -> None:
         self.algorithm = algorithm
-        self.seed = seed
+        self.seed = index(seed)
         self.execution = execution
         self.validation_samples = validation_samples
         self.patience = patience
@@ -90,7 +91,7 @@ class Training:
         if patience is not None and validation is None:
             raise InputError("patience needs validation data, on which training stops early")
         # First, so that the device is in use when its generator is to be seeded.
-        self._sums = torch.zeros(4, dtype=torch.float64, device=execution.torch_device)
+        self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
         self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), source.num_data, self.num_steps)
@@ -111,7 +112,7 @@ class Training:
 
     @property
     def data(self) -> Any:
-        """What the examples are taken from: `Data`, tensors, a loader; images and tensors on the device."""
+        """What the examples are taken from: `Data`, on the device, a pair of tensors, or the user's loader."""
         return self.source.data
 
     @property
@@ -138,7 +139,11 @@ class Training:
                     self._at_epoch_start = copied(self._content())
                 self._batches = self.source.epoch(self.seed, epoch, position)
             started = time.perf_counter()
-            info = self._take_step(self._batches)
+            try:
+                info = self._take_step(self._batches)
+            except BaseException:
+                self._batches = None  # whose next batch would be that of the step after
+                raise
             if position == self.steps_per_epoch - 1:
                 for _ in self._batches:  # there is none: it is seen, and the source knows that the epoch is over
                     pass
@@ -265,7 +270,7 @@ class Training:
         check_history(state_dict["history"], ALWAYS)
         sums = state_dict["sums"]
         is_alike = sums.shape == self._sums.shape and sums.dtype == self._sums.dtype
-        if not is_alike or not bool(sums[[0, 1, 3]].isfinite().all()):  # there may be no accuracy
+        if not is_alike or not bool(sums.isfinite().all()):
             raise ValueError("its sums over the unfinished epoch are not finite numbers")
         check_finite(state_dict["state"], step, self.num_steps)
 
@@ -274,14 +279,16 @@ class Training:
             batch = next(batches)
             with self._gone_on_from(), self.execution.autocast():
                 info = take_step(self.algorithm, self.state, batch, self.step)
-        figures = torch.stack([info.loss, info.log_lik, info.accuracy, self._one])
+        accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
+        figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
         self._sums += figures if batch.weights is None else figures * batch.weights.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
-        figures = torch.cat([self._sums[:3] / self._sums[3], info.learning_rate.double().view(1)])
+        sums = self._sums
+        figures = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4], info.learning_rate.double().view(1)])
         self._sums.zero_()
         scores: dict[str, float] = {}
         if self.validation is not None:

@@ -59,7 +59,7 @@ class Likelihood(nn.Module, ABC):
         """1 where the most probable class is the target, else 0; of several targets the mean; NaN without classes."""
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
-        """All training targets as `log_lik` takes them, before the first step.
+        """Targets as `log_lik` takes them: all of them before the first step, or those of each batch of a loader.
 
         Args:
             targets: ``[example, ...]``.

@@ -38,6 +38,7 @@ class Rows:
             raise InputError(
                 f"a batch has from 1 to {self.num_data} examples (all training data), not {self.batch_size}"
             )
+        object.__setattr__(self, "batch_size", int(self.batch_size))
 
     @property
     def steps_per_epoch(self) -> int:

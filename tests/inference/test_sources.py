@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from examples import COUNT, GOES_ON, KINDS, SIZE, Again, Noisy, Stateful, WithLength, X, Y, loader, names, on_cpu
+from examples import COUNT, GOES_ON, KINDS, SIZE, Again, Noisy, Stateful, WithLength, X, Y, line, loader, names, on_cpu
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, TensorDataset
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
-from bayes_share.inference import batches_of
+from bayes_share.inference import MAP, batches_of, fit
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.source import Source
+from bayes_share.models.likelihood import Categorical
+from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
 KIND = pytest.mark.parametrize("kind", KINDS)
@@ -286,6 +289,32 @@ def test_nan_in_a_batch_names_the_batch(kind: str) -> None:
     source = on_cpu(batches_of(batches[kind]))
     with pytest.raises(InputError, match=r"1 of 4 inputs of batch 1 of epoch 0 hold NaN or infinity.* number 3"):
         epoch(source, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "message"),
+    [
+        (line(), Y.where(torch.arange(COUNT) != 9, torch.nan), "1 of 4 targets hold NaN or infinity, .* number 1"),
+        (Model(nn.Linear(2, 2)), torch.arange(COUNT) // 9, r"from 0 to 1, and 2 of 4 are not, such as 2"),
+    ],
+)
+def test_targets_of_a_batch_are_checked_as_they_come(model: Model, targets: Tensor, message: str) -> None:
+    given = DataLoader(TensorDataset(X, targets), batch_size=4)
+    with pytest.raises(InputError, match=rf"^batch [24] of epoch 0: .*{message}"):
+        fit(MAP(learning_rate=1e-5), model, given, 1, progress=False)
+
+
+def test_a_batch_of_which_nothing_is_known_is_no_error() -> None:
+    labels = (X[:, 0] > 9).long()
+    labels[8:12] = -100
+    given = DataLoader(TensorDataset(X, labels), batch_size=4)
+    model = Model(nn.Linear(2, 2), Categorical(ignore_index=-100))
+    history: list[Any] = []
+    fit(MAP(learning_rate=1e-5), model, given, 1, progress=False, report=history.append)
+    assert 0 <= history[0]["train_accuracy"] <= 1
+    assert history[0]["train_nll"] > 0
+    with pytest.raises(InputError, match="every target is -100"):
+        fit(MAP(), model, (X, torch.full((COUNT,), -100)), 1, progress=False)
 
 
 def test_where_a_look_is_dear_inputs_are_looked_at_now_and_then() -> None:
