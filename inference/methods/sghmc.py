@@ -1,7 +1,7 @@
 """Stochastic-gradient Hamiltonian Monte Carlo: samples of all parameters, by gradients of batches and noise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -10,68 +10,16 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
-from bayes_share.inference.draws.forward import drawn
-from bayes_share.inference.draws.thinning import Thinning, check_thinning, spread
-from bayes_share.inference.step.clock import Clock
-from bayes_share.inference.step.position import Position, clip
+from bayes_share.inference.draws.thinning import check_thinning
+from bayes_share.inference.step.chain import GradientChain
+from bayes_share.inference.step.position import clip
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
 from bayes_share.inference.step.steps import Steps
-from bayes_share.models.model import Model
 from bayes_share.records import Flat
 
 
-@dataclass
-class SGHMCState:
-    """The position and velocity of the chain, and the samples that it left.
-
-    Args:
-        position: of the chain.
-        velocity: of each trained parameter, by name.
-        clock: how many of how many steps were taken.
-        rates: the learning rate in each step, as a multiple of its highest value.
-        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
-            step.
-        samples: kept parameters and buffers, each by its name in the model.
-    """
-
-    position: Position
-    velocity: dict[str, Tensor]
-    clock: Clock
-    rates: Tensor
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    samples: list[dict[str, Tensor]] = field(default_factory=list)
-
-    @property
-    def model(self) -> Model:
-        """The model at the position of the chain."""
-        return self.position.model
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers were learned; shared ones count once."""
-        return self.position.num_parameters
-
-    @property
-    def num_kept(self) -> int:
-        """How many samples there are to draw from."""
-        return len(self.samples)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The chain and its samples."""
-        own = {"velocity": self.velocity, "step": self.clock.steps, "samples": self.samples}
-        return {**self.position.state_dict(), **own}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.position.load_state_dict(state_dict)
-        device = next(self.model.parameters()).device
-        self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
-        self.clock.set(state_dict["step"])
-        self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
-
-
 @dataclass(frozen=True, init=False)
-class SGHMC(Flat, GradientMethod[SGHMCState]):
+class SGHMC(Flat, GradientMethod[GradientChain]):
     """Stochastic-gradient Hamiltonian Monte Carlo (Chen, Fox and Guestrin 2014, arXiv 1402.4102).
 
     Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)``, the step size
@@ -113,7 +61,7 @@ class SGHMC(Flat, GradientMethod[SGHMCState]):
             raise InputError(f"the temperature must not be negative, and is {self.temperature}")
         check_thinning("burn_in", self.burn_in, self.keep)
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> SGHMCState:
+    def init(self, build: Build, num_data: int, num_steps: int) -> GradientChain:
         """A fresh model in training mode, at rest.
 
         Raises:
@@ -124,28 +72,23 @@ class SGHMC(Flat, GradientMethod[SGHMCState]):
         check_trainable(model)
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
-        position = Position.start(model, num_data, "sghmc")
-        velocity = {name: torch.zeros_like(value) for name, value in position.trained.items()}
-        clock = Clock.start(num_steps, next(iter(velocity.values())).device)
-        return SGHMCState(position, velocity, clock, clock.table(self.steps.rate_at))
+        chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, "sghmc")
+        chain.velocity = {name: torch.zeros_like(value) for name, value in chain.position.trained.items()}
+        return chain
 
-    def gradient(self, state: SGHMCState, batch: Batch) -> StepInfo:
+    def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""
-        state.model.zero_grad()
-        found = self.steps.add_gradient(state.model, batch)
-        log_prior, state.gradients = state.position.gradients()
-        loss = found.loss - log_prior / state.position.num_data
-        return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self._rate(state))
+        return state.find_gradients(self.steps, batch)
 
-    def gradients(self, state: SGHMCState) -> list[Tensor]:
+    def gradients(self, state: GradientChain) -> list[Tensor]:
         """Those of the potential over num_data."""
         return list(state.gradients.values())
 
     @torch.no_grad()
-    def update(self, state: SGHMCState) -> None:
+    def update(self, state: GradientChain) -> None:
         """Move the chain, with noise."""
         clip(state.gradients, self.steps.clip_norm)
-        rate, position = self._rate(state), state.position
+        rate, position = state.rate(self.steps), state.position
         rates = {"base": rate, "member": rate, "factor": rate * self.steps.factor_rate}
         noise = 2 * self.friction * self.temperature / position.num_data
         scales = {kind: (rate * noise).sqrt() for kind, rate in rates.items()}
@@ -155,18 +98,15 @@ class SGHMC(Flat, GradientMethod[SGHMCState]):
             velocity.mul_(1 - self.friction).sub_(gradient * rates[kind])
             if name in sampled:
                 velocity.add_(torch.randn_like(velocity) * scales[kind])
-        position.move(state.velocity)
-        state.gradients = {}
-        state.clock.advance()
+        state.move(state.velocity)
 
-    def after_step(self, state: SGHMCState, steps: int) -> None:
+    def after_step(self, state: GradientChain, steps: int) -> None:
         """Keep a sample, where it is time for one."""
-        if Thinning(state.clock.num_steps, self.burn_in, self.keep).keeps(steps - 1):
-            state.samples.append(state.position.copy())
+        state.keep(self.burn_in, self.keep, steps)
 
-    def draw(self, state: SGHMCState, sample: int) -> Forward:
+    def draw(self, state: GradientChain, sample: int) -> Forward:
         """A sample that was kept, the latest first; the chain's position where none was kept yet."""
-        return drawn(state.model, spread(state.samples, sample) if state.samples else {})
+        return state.draw(sample)
 
     @property
     def is_chain(self) -> bool:
@@ -181,7 +121,3 @@ class SGHMC(Flat, GradientMethod[SGHMCState]):
     def tempering(self, num_data: int) -> str | None:
         """The temperature."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"
-
-    def _rate(self, state: SGHMCState) -> Tensor:
-        """The learning rate of the step that is being taken."""
-        return self.steps.learning_rate * state.clock.read(state.rates)

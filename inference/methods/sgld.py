@@ -1,7 +1,7 @@
 """Stochastic-gradient Langevin dynamics: samples of all parameters, by steps that become smaller."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -10,64 +10,16 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
-from bayes_share.inference.draws.forward import drawn
-from bayes_share.inference.draws.thinning import Thinning, check_thinning, spread
-from bayes_share.inference.step.clock import Clock
-from bayes_share.inference.step.position import Position, clip
+from bayes_share.inference.draws.thinning import check_thinning
+from bayes_share.inference.step.chain import GradientChain
+from bayes_share.inference.step.position import clip
 from bayes_share.inference.step.starts import check_trainable
 from bayes_share.inference.step.steps import Steps, check_not_negative
-from bayes_share.models.model import Model
 from bayes_share.records import Flat
 
 
-@dataclass
-class SGLDState:
-    """The position of the chain, and the samples that it left.
-
-    Args:
-        position: of the chain.
-        clock: how many of how many steps were taken.
-        rates: the learning rate in each step, as a multiple of its highest value.
-        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
-            step.
-        samples: kept parameters and buffers, each by its name in the model.
-    """
-
-    position: Position
-    clock: Clock
-    rates: Tensor
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    samples: list[dict[str, Tensor]] = field(default_factory=list)
-
-    @property
-    def model(self) -> Model:
-        """The model at the position of the chain."""
-        return self.position.model
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers were learned; shared ones count once."""
-        return self.position.num_parameters
-
-    @property
-    def num_kept(self) -> int:
-        """How many samples there are to draw from."""
-        return len(self.samples)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The chain and its samples."""
-        return {**self.position.state_dict(), "step": self.clock.steps, "samples": self.samples}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        self.position.load_state_dict(state_dict)
-        device = next(self.model.parameters()).device
-        self.clock.set(state_dict["step"])
-        self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
-
-
 @dataclass(frozen=True, init=False)
-class SGLD(Flat, GradientMethod[SGLDState]):
+class SGLD(Flat, GradientMethod[GradientChain]):
     """Stochastic-gradient Langevin dynamics (Welling and Teh 2011, "Bayesian learning via SGLD", equation 4).
 
     Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
@@ -107,7 +59,7 @@ class SGLD(Flat, GradientMethod[SGLDState]):
         fallen = (1 + step / (self.settling * max(1, num_steps))) ** -self.exponent
         return self.steps.rate_at(step, num_steps) * fallen
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> SGLDState:
+    def init(self, build: Build, num_data: int, num_steps: int) -> GradientChain:
         """A fresh model in training mode.
 
         Raises:
@@ -115,44 +67,35 @@ class SGLD(Flat, GradientMethod[SGLDState]):
         """
         model = build().train()
         check_trainable(model)
-        position = Position.start(model, num_data, "sgld")
-        clock = Clock.start(num_steps, next(iter(position.trained.values())).device)
-        return SGLDState(position, clock, clock.table(self.rate_at))
+        return GradientChain.start(model, num_data, num_steps, self.rate_at, "sgld")
 
-    def gradient(self, state: SGLDState, batch: Batch) -> StepInfo:
+    def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""
-        state.model.zero_grad()
-        found = self.steps.add_gradient(state.model, batch)
-        log_prior, state.gradients = state.position.gradients()
-        loss = found.loss - log_prior / state.position.num_data
-        return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self._rate(state))
+        return state.find_gradients(self.steps, batch)
 
-    def gradients(self, state: SGLDState) -> list[Tensor]:
+    def gradients(self, state: GradientChain) -> list[Tensor]:
         """Those of the potential over num_data."""
         return list(state.gradients.values())
 
     @torch.no_grad()
-    def update(self, state: SGLDState) -> None:
+    def update(self, state: GradientChain) -> None:
         """Move the chain, with noise."""
         clip(state.gradients, self.steps.clip_norm)
         position, changes = state.position, {}
         for name, gradient in state.gradients.items():
-            rate = self._rate(state) * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
+            rate = state.rate(self.steps) * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
             changes[name] = -rate * gradient
             if name in position.sampled:
                 changes[name].add_(torch.randn_like(gradient) * (2 * rate / position.num_data).sqrt())
-        position.move(changes)
-        state.gradients = {}
-        state.clock.advance()
+        state.move(changes)
 
-    def after_step(self, state: SGLDState, steps: int) -> None:
+    def after_step(self, state: GradientChain, steps: int) -> None:
         """Keep a sample, where it is time for one."""
-        if Thinning(state.clock.num_steps, self.burn_in, self.keep).keeps(steps - 1):
-            state.samples.append(state.position.copy())
+        state.keep(self.burn_in, self.keep, steps)
 
-    def draw(self, state: SGLDState, sample: int) -> Forward:
+    def draw(self, state: GradientChain, sample: int) -> Forward:
         """A sample that was kept, the latest first; the chain's position where none was kept yet."""
-        return drawn(state.model, spread(state.samples, sample) if state.samples else {})
+        return state.draw(sample)
 
     @property
     def is_chain(self) -> bool:
@@ -163,7 +106,3 @@ class SGLD(Flat, GradientMethod[SGLDState]):
     def is_under_priors(self) -> bool:
         """It is."""
         return True
-
-    def _rate(self, state: SGLDState) -> Tensor:
-        """The learning rate of the step that is being taken."""
-        return self.steps.learning_rate * state.clock.read(state.rates)

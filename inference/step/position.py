@@ -63,11 +63,6 @@ class Position:
         return cls(model, num_data, latents, unbounded, parameter_kinds(model))
 
     @property
-    def num_parameters(self) -> int:
-        """How many numbers the model has; shared ones count once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
     def trained(self) -> dict[str, Tensor]:
         """The parameters that move, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}

@@ -1,0 +1,102 @@
+"""A Markov chain that moves by gradients of batches: where it is, how far, and the samples that it left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.inference.algorithm import Batch, Forward, StepInfo
+from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.thinning import Thinning, spread
+from bayes_share.inference.step.clock import Clock
+from bayes_share.inference.step.position import Position
+from bayes_share.inference.step.steps import Steps
+from bayes_share.models.model import Model
+
+
+@dataclass
+class GradientChain:
+    """The position and velocity of a chain, and the samples that it left.
+
+    Args:
+        position: of the chain.
+        clock: how many of how many steps were taken.
+        rates: the learning rate in each step, as a multiple of its highest value.
+        velocity: of each trained parameter, by name; none where a chain has no momentum.
+        gradients: of the potential over num_data, in the coordinates of the chain, by name; between the two halves of a
+            step.
+        samples: kept parameters and buffers, each by its name in the model.
+    """
+
+    position: Position
+    clock: Clock
+    rates: Tensor
+    velocity: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    samples: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls, model: Model, num_data: int, num_steps: int, rate_at: Callable[[int, int], float], algorithm: str
+    ) -> "GradientChain":
+        """At the parameters of a model, before the first of so many steps; raises what `Position.start` does."""
+        position = Position.start(model, num_data, algorithm)
+        clock = Clock.start(num_steps, next(iter(position.trained.values())).device)
+        return cls(position, clock, clock.table(rate_at))
+
+    @property
+    def model(self) -> Model:
+        """The model at the position."""
+        return self.position.model
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers were learned; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def num_kept(self) -> int:
+        """How many samples there are to draw from."""
+        return len(self.samples)
+
+    def find_gradients(self, steps: Steps, batch: Batch) -> StepInfo:
+        """Compute the gradients of the potential, the prior's part with them, at a batch that stands for all data."""
+        self.model.zero_grad()
+        found = steps.add_gradient(self.model, batch)
+        log_prior, self.gradients = self.position.gradients()
+        loss = found.loss - log_prior / self.position.num_data
+        return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self.rate(steps))
+
+    def rate(self, steps: Steps) -> Tensor:
+        """The learning rate of the step that is being taken."""
+        return steps.learning_rate * self.clock.read(self.rates)
+
+    def move(self, changes: dict[str, Tensor]) -> None:
+        """Add to the coordinates, by the parameters' names, and count the step."""
+        self.position.move(changes)
+        self.gradients = {}
+        self.clock.advance()
+
+    def keep(self, burn_in: float, keep: int, steps: int) -> None:
+        """Keep a sample, where it is time for one after so many steps; see `Thinning`."""
+        if Thinning(self.clock.num_steps, burn_in, keep).keeps(steps - 1):
+            self.samples.append(self.position.copy())
+
+    def draw(self, sample: int) -> Forward:
+        """A sample that was kept, the latest first; the position where none was kept yet."""
+        return drawn(self.model, spread(self.samples, sample) if self.samples else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The chain and its samples."""
+        own = {"velocity": self.velocity, "step": self.clock.steps, "samples": self.samples}
+        return {**self.position.state_dict(), **own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.position.load_state_dict(state_dict)
+        device = next(self.model.parameters()).device
+        self.velocity = {name: value.to(device).clone() for name, value in state_dict["velocity"].items()}
+        self.clock.set(state_dict["step"])
+        self.samples = [{name: value.to(device) for name, value in sample.items()} for sample in state_dict["samples"]]
