@@ -133,10 +133,12 @@ class Training:
             InputError: a batch that is none, or more or fewer of them than the source said.
         """
         while not self.is_over:
+            if self._batches is None and not self.source.goes_on_within_epochs:
+                if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # where a step failed
+                    self.load_state_dict(self._at_epoch_start)
+                self._at_epoch_start = copied(self._content())
             epoch, position = divmod(self.step, self.steps_per_epoch)
             if self._batches is None:
-                if not self.source.goes_on_within_epochs:
-                    self._at_epoch_start = copied(self._content())
                 self._batches = self.source.epoch(self.seed, epoch, position)
             started = time.perf_counter()
             try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.data import Data, Split, eval_batches, train_batch
+from bayes_share.data import Data, eval_batches, train_batch
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
@@ -124,7 +124,6 @@ class _InOrder:
 
     def __iter__(self) -> Iterator[Batch]:
         source = self.source
-        images = Split(source.data.train.images, source.data.train.labels)
-        batches = eval_batches(source.data, images, source.batch_size)
+        batches = eval_batches(source.data, source.data.train, source.batch_size)
         for (x, _), y in zip(batches, source._targets.split(source.batch_size), strict=True):
             yield Batch(source._placed(x), y)

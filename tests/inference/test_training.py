@@ -194,6 +194,24 @@ def test_steps_can_be_taken_a_few_at_a_time(kind: str) -> None:
     assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stateful"])
+def test_after_a_step_that_was_broken_off_steps_are_taken_as_before(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training() -> Training:
+        make, told = KINDS[kind]
+        torch.manual_seed(2)
+        return Training(MAP(learning_rate=1e-4), lambda: line(0.2), batches_of(make(), **told), 3)
+
+    run = trained(training(), 7)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MAP, "gradient", broken_off)
+        trained(run)
+    assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
+
+
+def broken_off(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def after(steps: int) -> Training:
     return trained(Training(MAP(), builder(1), batches_of(digits(), 48), 2), steps)
 
