@@ -22,6 +22,7 @@ _PUBLIC = {
     "sharing_error": "bayes_share.sharing.describe",
     "fold": "bayes_share.sharing.fold",
     "ledger": "bayes_share.sharing.ledger",
+    "set_way": "bayes_share.layers.factored",
     "FactorInit": "bayes_share.layers.factors",
     "Rank1Linear": "bayes_share.layers.linear",
     "Rank1Conv2d": "bayes_share.layers.conv",

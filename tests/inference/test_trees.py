@@ -18,6 +18,7 @@ from bayes_share.inference import (
     fit_tensors,
     pointwise_log_lik,
     predict,
+    predict_with_features,
     reestimate_norms,
 )
 from bayes_share.models.model import Model
@@ -73,12 +74,15 @@ def test_a_tree_gives_what_one_tensor_gives(name: str, members: int) -> None:
     state = fit_tensors(algorithm, build(Plain, members), whole, LABELS, 6, batch_size)
     expected = predict(algorithm, state, whole, 2, batch_size=20)
     log_liks = pointwise_log_lik(algorithm, state, whole, LABELS, 2, batch_size=20)
+    features = predict_with_features(algorithm, state, whole, 2, batch_size=20)[1]
     for form in FORMS.values():
         tree = form(NUMBERS, KINDS)
         state = fit_tensors(algorithm, build(OfTree, members), tree, LABELS, 6, batch_size)
         torch.testing.assert_close(predict(algorithm, state, tree, 2, batch_size=20), expected, rtol=1e-4, atol=1e-5)
         found = pointwise_log_lik(algorithm, state, tree, LABELS, 2, batch_size=20)
         torch.testing.assert_close(found, log_liks, rtol=1e-4, atol=1e-5)
+        found = predict_with_features(algorithm, state, tree, 2, batch_size=20)[1]
+        torch.testing.assert_close(found, features, rtol=1e-4, atol=1e-4)
 
 
 class Nested(Dataset):
