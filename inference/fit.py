@@ -34,6 +34,7 @@ def fit(
     progress: bool = True,
     *,
     validation: Any = None,
+    validation_samples: int = 1,
     patience: int | None = None,
     last_batch: LastBatch = "drop",
     num_data: int | None = None,
@@ -61,6 +62,7 @@ def fit(
         execution: device, precision and the like.
         progress: whether a bar is shown.
         validation: what is scored after each epoch, as `data` are given; None: the images that the data have for it.
+        validation_samples: draws in these scores.
         patience: epochs without a lower validation NLL after which training stops; the state is then, as it is after
             all epochs, that of the best one. Schedules of the learning rate are laid out for all epochs and are cut
             off where it stops: a constant rate suits it best. None: all epochs are trained.
@@ -94,10 +96,16 @@ def fit(
     >>> history[-1]["loss"] < history[0]["loss"]
     True
     """
-    source = batches_of(data, batch_size, last_batch, num_data, steps_per_epoch)
-    validated = _validation(validation)
     training = Training(
-        _checked(algorithm), _builder(model), source, epochs, seed, execution, validation=validated, patience=patience
+        _checked(algorithm),
+        _builder(model),
+        batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
+        epochs,
+        seed,
+        execution,
+        validation_samples,
+        validation=_validation(validation),
+        patience=patience,
     )
     return _trained(training, progress, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
