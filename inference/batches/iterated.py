@@ -35,23 +35,18 @@ class Iterated:
         if num_data is None and isinstance(given, DataLoader) and isinstance(given.dataset, Sized):
             num_data = len(given.dataset)
         with seeded_everywhere("first batch"):
-            if num_data is None:
-                sizes = self._sizes()
-                num_data, self.is_last_short = sum(sizes), sizes[-1] < sizes[0]
-                self.batch_size: int | None = sizes[0]
-            else:
-                self.batch_size = len(as_batch(self.first(), "the first batch").targets)
-                room = self.batch_size * self.num_batches - num_data
-                self.is_last_short = 0 < room < self.batch_size
-        self.num_data = num_data
+            few = islice(iter(given), 1 if num_data is not None else self.num_batches + 1)
+            first, *others = self._sizes(few)
+        self.batch_size: int | None = first
+        if num_data is None:
+            self._check_counted(1 + len(others))
+            self.num_data, self.is_last_short = first + sum(others), [first, *others][-1] < first
+        else:
+            self.num_data, self.is_last_short = num_data, 0 < first * self.num_batches - num_data < first
 
     def first(self) -> Any:
-        """The first batch of a pass that is not gone on with."""
-        with seeded_everywhere("first batch"):
-            found = next(iter(self.given), None)
-        if found is None:
-            raise InputError(f"this {self._name} gives no batch")
-        return found
+        """The first batch of a pass that was not gone on with."""
+        return self._first
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """What the iterable gives when it begins, which is to be batch number `first`."""
@@ -61,6 +56,8 @@ class Iterated:
         for batch in islice(batches, self.num_batches + 1 - first):
             if number < stop:
                 yield batch
+            elif number < self.num_batches and len(as_batch(batch, "the last batch").targets) == self.batch_size:
+                raise InputError(f"the last batch is as large as the first, and short by num_data {self.num_data}")
             number += 1
         if number != self.num_batches:
             found = "more batches" if number > self.num_batches else f"{number} batches"
@@ -83,14 +80,21 @@ class Iterated:
     def _name(self) -> str:
         return type(self.given).__name__
 
-    def _sizes(self) -> list[int]:
-        """The examples of each batch."""
-        found = islice(iter(self.given), self.num_batches + 1)
-        sizes = [len(as_batch(batch, f"batch {number}").targets) for number, batch in enumerate(found)]
-        if not sizes or len(sizes) != self.num_batches:
-            more = "more" if len(sizes) > self.num_batches else len(sizes) or "no"
-            raise InputError(f"this {self._name} gives {more} batches, and its len() is {self.num_batches}")
+    def _sizes(self, batches: Iterator[Any]) -> list[int]:
+        """The examples of each batch, of which the first is kept."""
+        sizes = []
+        for number, batch in enumerate(batches):
+            sizes.append(len(as_batch(batch, "the first batch" if number == 0 else f"batch {number}").targets))
+            if number == 0:
+                self._first = batch
+        if not sizes:
+            raise InputError(f"this {self._name} gives no batch")
         return sizes
+
+    def _check_counted(self, count: int) -> None:
+        if count != self.num_batches:
+            found = "more" if count > self.num_batches else count
+            raise InputError(f"this {self._name} gives {found} batches, and its len() is {self.num_batches}")
 
 
 def _promised(given: Iterable[Any], num_data: int | None, num_batches: int | None) -> int:

@@ -54,9 +54,8 @@ class Stateful:
         self.batch_size, self.is_last_short = self._batches.batch_size, self._batches.is_last_short
 
     def first(self) -> Any:
-        """The first batch, after which the iterable is put back to where it was."""
-        with _left_as_it_is(self.given):
-            return self._batches.first()
+        """The first batch from the state that the iterable was handed in with."""
+        return self._batches.first()
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """What the iterable gives from its state on."""

@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an iterator": (lambda: batches_of(iter([(X, Y)])), "a list_iterator can be gone through only once"),
     "an iterator of a loader": (lambda: batches_of(iter(loader())), "can be gone through only once"),
     "the same iterator": (lambda: batches_of(Shared()), "this Shared gives the same iterator each time"),
-    "no batches": (lambda: batches_of([]), "gives no batches"),
+    "no batches": (lambda: batches_of([]), "this list gives no batch"),
     "a dataset": (lambda: batches_of(TensorDataset(X, Y)), "a TensorDataset has examples, .* hand in a DataLoader"),
     "a number": (lambda: batches_of(3), "a DataLoader or another iterable of batches, not a int"),
     "an array": (lambda: batches_of(X.numpy()), "another iterable of batches, not a ndarray"),
@@ -217,8 +217,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a batch of three": (lambda: batches_of([(X, X, Y)]), "a pair of inputs and targets, and .* is a tuple of 3"),
     "a batch that is a dict": (lambda: batches_of([{"x": X}]), "a pair of inputs and targets, and .* is a dict"),
-    "unequal": (lambda: batches_of([(X, Y[:3])]), "22 inputs and 3 targets of batch 0 do not go together"),
-    "arrays in batches": (lambda: batches_of([(X.numpy(), Y)]), "the input of batch 0 must be a tensor, not ndarray"),
+    "unequal": (lambda: batches_of([(X, Y[:3])]), "22 inputs and 3 targets of the first batch do not go together"),
+    "arrays in batches": (
+        lambda: batches_of([(X.numpy(), Y)]),
+        "the input of the first batch must be a tensor",
+    ),
     "a state of objects": (lambda: batches_of(Unpicklable()), "the state of this Unpicklable must be of tensors"),
     "an unknown last batch": (lambda: batches_of((X, Y), 4, "keep"), "unknown last_batch 'keep'"),
     "trees apart": (lambda: batches_of(({"a": X, "b": X[:3]}, Y)), "have the examples first, and 3 and 22 of them"),
@@ -257,6 +260,10 @@ class Liar(Again):
         (lambda: batches_of(Liar(3)), r"gives more batches, and its len\(\) is 3"),
         (lambda: epoch(on_cpu(batches_of(Liar(9), num_data=34)), 2), "gave 6 batches in epoch 2, and not 9"),
         (lambda: epoch(on_cpu(batches_of(Liar(3), num_data=12)), 2), "gave more batches in epoch 2, and not 3"),
+        (
+            lambda: epoch(on_cpu(batches_of([(X[:4], Y[:4]), (X[:2], Y[:2]), (X[:4], Y[:4])], num_data=10)), 0),
+            "the last batch is as large as the first, and short by num_data 10",
+        ),
         (
             lambda: epoch(on_cpu(batches_of(Again(), num_data=22, steps_per_epoch=7)), 0),
             "gave 6 batches in epoch 0, and not 7",
@@ -342,5 +349,7 @@ def test_what_is_given_is_counted_where_it_can_be() -> None:
         batches_of(loader(sampler=[1, 3, 5, 7], shuffle=False, batch_size=2)),
         batches_of(DataLoader(Noisy(), batch_sampler=[[0, 1, 2], [3, 4], [5]])),
         batches_of(WithLength()),
+        batches_of([(X[:4], Y[:4]), (X[:2], Y[:2]), (X[:4], Y[:4])]),
     ]
-    assert [(source.num_data, source.steps_per_epoch) for source in sources] == [(22, 2), (4, 2), (6, 3), (22, 5)]
+    counts = [(source.num_data, source.steps_per_epoch) for source in sources]
+    assert counts == [(22, 2), (4, 2), (6, 3), (22, 5), (10, 3)]
