@@ -47,6 +47,8 @@ _PUBLIC = {
     "NUTS": "bayes_share.inference.methods.nuts.nuts",
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
+    "Training": "bayes_share.inference.train",
+    "batches_of": "bayes_share.inference.batches.choice",
     "predict": "bayes_share.inference.predict",
     "pointwise_log_lik": "bayes_share.inference.draws.pointwise",
     "posterior_samples": "bayes_share.inference.draws.posterior",

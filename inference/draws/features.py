@@ -4,22 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_share.inference.algorithm import Forward, Inference
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.inference.predict import check_asked
+from bayes_share.trees import Tree, num_examples, rows, split
 
 
 def predict_with_features(
     algorithm: Inference[Any],
     state: Any,
-    x: Shaped[Tensor, "batch ..."],
+    x: Tree,
     num_samples: int = 1,
     batch_size: int = 500,
-    transform: Callable[[Tensor], Tensor] = lambda x: x,
+    transform: Callable[[Tree], Tree] = lambda x: x,
 ) -> tuple[Float[Tensor, "draw member batch class"], Float[Tensor, "member batch feature"] | None]:
     """The logits of every draw and member, as `predict` gives them, and the features of every member.
 
@@ -31,7 +32,7 @@ def predict_with_features(
     Args:
         algorithm: that made the state.
         state: after as many steps as you like.
-        x: inputs.
+        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
         num_samples: draws.
         batch_size: inputs at a time.
         transform: applied to each part of `x` before the network.
@@ -48,8 +49,8 @@ def predict_with_features(
         for sample in range(num_samples):
             forward = algorithm.draw(state, sample)
             if sample == 0:
-                last = _last_layer(forward, transform(x[:batch_size]))
-            parts = [_run(forward, transform(part), last) for part in x.split(batch_size)]
+                last = _last_layer(forward, transform(rows(x, slice(batch_size))))
+            parts = [_run(forward, transform(part), last) for part in split(x, batch_size)]
             logits = torch.cat([logits for logits, _ in parts], dim=1)
             draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
             found = [features for _, features in parts if features is not None]
@@ -61,18 +62,18 @@ def predict_with_features(
     return torch.stack(draws), None if last is None or total is None else total / num_samples
 
 
-def _last_layer(forward: Forward, x: Tensor, examples: int = FEW) -> OutputLayer | None:
+def _last_layer(forward: Forward, x: Tree, examples: int = FEW) -> OutputLayer | None:
     """The layer whose inputs are the features; None where an input's outputs are not those of one row of a layer."""
     try:
-        last = find_output_layer(forward, x[:examples], batch_axis=1)
+        last = find_output_layer(forward, rows(x, slice(examples)), batch_axis=1)
     except NoOutputLayer:
         return None
     except Exception:  # whatever a network raises that takes batches of one size alone
-        return _last_layer(forward, x, len(x)) if examples < len(x) else None
+        return _last_layer(forward, x, num_examples(x)) if examples < num_examples(x) else None
     return last if last.row_axes == (0, 1) else None
 
 
-def _run(forward: Forward, x: Tensor, last: OutputLayer | None) -> tuple[Tensor, Tensor | None]:
+def _run(forward: Forward, x: Tree, last: OutputLayer | None) -> tuple[Tensor, Tensor | None]:
     """Logits, and the features where there are any."""
     if last is not None:
         try:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-Run = Callable[[Tensor], Tensor]
+from bayes_share.trees import Tree
+
+Run = Callable[[Tree], Tensor]
 """Runs networks, one or several, on a batch."""
 
 Note = Callable[[nn.Linear, Tensor, Tensor], Tensor | None]
@@ -60,7 +62,7 @@ class Caught:
     calls: int
 
 
-def list_calls(run: Run, x: Tensor) -> tuple[Tensor, list[LinearCall]]:
+def list_calls(run: Run, x: Tree) -> tuple[Tensor, list[LinearCall]]:
     """The outputs of a run, and all calls of linear layers in their order."""
     calls: list[LinearCall] = []
     running: list[tuple[nn.Module, int]] = []
@@ -93,7 +95,7 @@ def list_calls(run: Run, x: Tensor) -> tuple[Tensor, list[LinearCall]]:
         entering.remove()
 
 
-def catch(run: Run, x: Tensor, numbers: Sequence[int], added: Sequence[Tensor] = ()) -> Caught:
+def catch(run: Run, x: Tree, numbers: Sequence[int], added: Sequence[Tensor] = ()) -> Caught:
     """Run, and copy what calls of linear layers are given and compute: a network may change either in place afterwards.
 
     Args:

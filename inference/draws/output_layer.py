@@ -15,6 +15,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.linear_calls import Caught, LinearCall, Run, catch, list_calls
 from bayes_share.seeding import generator, seeded
+from bayes_share.trees import Tree, num_examples
 
 FEW = 2
 """Examples that are enough for a trial."""
@@ -65,7 +66,7 @@ class OutputLayer:
         """Whether a row of outputs is all that a layer of some width computes, in its order."""
         return self._columns == list(range(width))
 
-    def inputs(self, run: Run, x: Tensor) -> tuple[Tensor, Tensor]:
+    def inputs(self, run: Run, x: Tree) -> tuple[Tensor, Tensor]:
         """What the layer is given for each row of the outputs, ``[row, feature]``, and the outputs.
 
         Args:
@@ -116,7 +117,7 @@ class OutputLayer:
         return _joined(caught.inputs)[first::every] if tells_order and agrees else None
 
 
-def find_output_layer(run: Run, x: Tensor, batch_axis: int) -> OutputLayer:
+def find_output_layer(run: Run, x: Tree, batch_axis: int) -> OutputLayer:
     """The linear layer whose outputs a network gives, or each of several networks that run on the same batch.
 
     They may be cast, rearranged and picked, and have a constant added. Where several layers could be the one, as where
@@ -134,7 +135,7 @@ def find_output_layer(run: Run, x: Tensor, batch_axis: int) -> OutputLayer:
         outputs, calls = list_calls(run, x)
     if not calls:
         raise NoOutputLayer("the network has no linear layer that the data reach")
-    has_batch = outputs.ndim > batch_axis and outputs.shape[batch_axis] == len(x) and outputs.numel() > 0
+    has_batch = outputs.ndim > batch_axis and outputs.shape[batch_axis] == num_examples(x) and outputs.numel() > 0
     if not has_batch or not outputs.is_floating_point():
         raise _not_those(calls[-1].name)
     for name in dict.fromkeys(call.name for call in reversed(calls)):
@@ -164,7 +165,7 @@ class _Trial:
         calls: what is known of them.
     """
 
-    def __init__(self, run: Run, x: Tensor, outputs: Tensor, numbers: tuple[int, ...], calls: list[LinearCall]) -> None:
+    def __init__(self, run: Run, x: Tree, outputs: Tensor, numbers: tuple[int, ...], calls: list[LinearCall]) -> None:
         self.run, self.x, self.numbers, self.calls = run, x, numbers, calls
         self.outputs = outputs.double().cpu()
         self.dtype = max((outputs.dtype, *(call.dtype for call in calls)), key=lambda dtype: torch.finfo(dtype).eps)

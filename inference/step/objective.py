@@ -65,14 +65,16 @@ class NegativeLogLikelihood:
 
 def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
     """The mean over members and examples, each counted with its weight."""
-    return values.mean() if weights is None else (values * weights).sum() / weights.sum()
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / (weights.sum() + ~weights.any())  # 0 where a part only fills its batch up
 
 
 def known_mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
     """The same without what is NaN."""
     if weights is None:
         return values.nanmean()
-    return (values * weights).nansum() / (weights * ~values.isnan()).sum()
+    return (values * weights).nansum() / ((weights * ~values.isnan()).sum() + ~weights.any())
 
 
 def accumulate_gradient(

@@ -10,7 +10,7 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.data import train_batch
-from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
+from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, batches_of, predict
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.seeding import seeded
 
@@ -204,7 +204,7 @@ def test_members_with_equal_factors_are_equal(case: Case) -> None:
 @SPLIT
 def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batch(case: Case) -> None:
     assert case.split is not None
-    run = Training(case.split, builder(3, init="ones"), digits(), 2, 48)
+    run = Training(case.split, builder(3, init="ones"), batches_of(digits(), 48), 2)
     logits = predict(case.split, trained(run).state, images())[0].unflatten(0, (case.networks, 3))
     assert (logits[:, 0] - logits[:, 1]).abs().max() > 0.01
 

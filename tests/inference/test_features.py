@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
-from bayes_share.inference import MAP, Training, predict, predict_with_features
+from bayes_share.inference import MAP, Training, batches_of, predict, predict_with_features
 from bayes_share.inference.draws.linear_calls import catch
 from bayes_share.inference.draws.output_layer import find_output_layer
 from bayes_share.models.model import Model
@@ -118,7 +118,7 @@ def test_without_a_last_linear_layer_there_are_none(kind: type[nn.Module], size:
 
 def test_of_a_run_they_are_of_normalised_images() -> None:
     data = digits()
-    run = Training(MAP(), partial(Model, network()), data, 1, 48)
+    run = Training(MAP(), partial(Model, network()), batches_of(data, 48), 1)
     logits, features = run.predict_with_features(data.test.images, 2)
     assert torch.equal(logits, run.predict(data.test, 2))
     assert features is not None
@@ -128,8 +128,10 @@ def test_of_a_run_they_are_of_normalised_images() -> None:
 
 
 def test_a_compiled_network_and_autocast_give_them_too() -> None:
-    execution = replace(Training(MAP(), partial(Model, network()), digits(), 1, 48).execution, precision="bfloat16")
-    run = Training(MAP(), partial(Model, network()), digits(), 1, 48, execution=execution)
+    execution = replace(
+        Training(MAP(), partial(Model, network()), batches_of(digits(), 48), 1).execution, precision="bfloat16"
+    )
+    run = Training(MAP(), partial(Model, network()), batches_of(digits(), 48), 1, execution=execution)
     plain = run.predict_with_features(digits().test.images)[1]
     run.state.model.network.compile(backend="eager")
     compiled = run.predict_with_features(digits().test.images)[1]

@@ -30,6 +30,7 @@ from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
+from bayes_share.trees import Tree, to_device
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
 _FEW = 4  # examples that a likelihood is tried on
@@ -176,9 +177,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         }
         device = next(state.model.parameters()).device
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tree) -> Tensor:
             with torch.no_grad():
-                return torch.stack([network(x.to(device)) for network in networks])
+                return torch.stack([network(to_device(x, device)) for network in networks])
 
         return Forward(forward, (Part(state.model, used=used),))
 
@@ -232,7 +233,7 @@ def _terms(
         picks = (source.columns[:, None] == torch.arange(width)).to(example)
     is_first = True
     for batch in batches:
-        inputs, outputs = last.rows(source, batch.inputs.to(example.device))
+        inputs, outputs = last.rows(source, to_device(batch.inputs, example.device))
         y = batch.targets.to(example.device)
         if is_first and len(source.row_axes) > 1:
             _check_positions(likelihood, source, outputs[:_FEW], y[:_FEW])

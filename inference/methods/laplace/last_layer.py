@@ -14,6 +14,7 @@ from bayes_share.models.model import Model
 from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
+from bayes_share.trees import Tree, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
 _LEAST_ROUNDING = 1e-3  # of any other dtype, also where products are taken in TensorFloat-32
@@ -56,7 +57,7 @@ class LastLayer:
         torch.clear_autocast_cache()  # which keeps weights in low precision, and does not see that they change
 
     @torch.no_grad()
-    def rows(self, source: OutputLayer, x: Tensor) -> tuple[Float[Tensor, "row input"], Tensor]:
+    def rows(self, source: OutputLayer, x: Tree) -> tuple[Float[Tensor, "row input"], Tensor]:
         """Run the network.
 
         Args:
@@ -76,7 +77,7 @@ def last_layers(model: Model, name: str) -> list[LastLayer]:
     return _with_layer(model, _members(model), name)
 
 
-def find_last_layers(model: Model, x: Tensor) -> list[tuple[LastLayer, OutputLayer]]:
+def find_last_layers(model: Model, x: Tree) -> list[tuple[LastLayer, OutputLayer]]:
     """The last layer of each member, shown by a few examples to be one, and how the outputs come from it.
 
     What is added to the outputs of the layer, and nothing else, must be added to the network's, wherever it is there
@@ -90,9 +91,9 @@ def find_last_layers(model: Model, x: Tensor) -> list[tuple[LastLayer, OutputLay
     Raises:
         InputError: there is no such layer, it is frozen, or the outputs do not follow it.
     """
-    x = x.to(next(model.parameters()).device)
+    x = to_device(x, next(model.parameters()).device)
     networks = _members(model)
-    sources = [_source(network, x[:FEW]) for network in networks]
+    sources = [_source(network, rows(x, slice(FEW))) for network in networks]
     name = sources[0].name
     layers = _with_layer(model, networks, name)
     called = _called(name)
@@ -119,7 +120,7 @@ def is_of_bias(parameter: str) -> bool:
 
 
 @torch.no_grad()
-def _follows(last: LastLayer, source: OutputLayer, x: Tensor) -> bool:
+def _follows(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
     """Whether a change of the layer changes the outputs as it must, to rounding; leaves the layer as it is."""
     kept = {part: value.clone() for part, value in last.unknown.items()}
     inputs, outputs = last.rows(source, x)
@@ -140,7 +141,7 @@ def _follows(last: LastLayer, source: OutputLayer, x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _source(network: nn.Module, x: Tensor) -> OutputLayer:
+def _source(network: nn.Module, x: Tree) -> OutputLayer:
     try:
         source = find_output_layer(network, x, batch_axis=0)
     except NoOutputLayer as error:
