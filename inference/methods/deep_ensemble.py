@@ -1,6 +1,6 @@
 """Deep ensembles: several networks, each trained from an initialisation of its own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,12 @@ class DeepEnsembleState:
     def num_parameters(self) -> int:
         """How many numbers were learned, over all networks."""
         return sum(state.num_parameters for state in self.networks)
+
+    @property
+    def num_kept(self) -> int:
+        """How many draws each network's chain has kept, where they are chains."""
+        kept: int = self.networks[0].num_kept  # type: ignore[attr-defined]
+        return kept
 
     def state_dict(self) -> dict[str, Any]:
         """The networks' states."""
@@ -65,11 +71,6 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         """Each network's."""
         return [(self.of, network) for network in state.networks]
 
-    def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
-        """The inner algorithm's last pass, for each network."""
-        for network in state.networks:
-            self.of.finish(network, batches)
-
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""
         for network in state.networks:
@@ -81,6 +82,15 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         """Where the inner algorithm is."""
         return self.of.is_under_priors
 
+    @property
+    def is_chain(self) -> bool:
+        """Where the inner algorithm is: each network is a chain."""
+        return self.of.is_chain
+
     def not_drawn(self) -> str | None:
         """Networks apart are none."""
         return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"
+
+    def tempering(self, num_data: int) -> str | None:
+        """That of the inner algorithm."""
+        return self.of.tempering(num_data)
