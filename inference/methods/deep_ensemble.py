@@ -8,6 +8,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
 
 _MOST_NETWORKS = 10_000
@@ -60,7 +61,12 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
             raise InputError(f"a deep ensemble has from 1 to {_MOST_NETWORKS:,} networks, not {self.networks:,}")
 
     def init(self, build: Build, num_data: int, num_steps: int) -> DeepEnsembleState:
-        """A state of the inner algorithm for each network."""
+        """A state of the inner algorithm for each network.
+
+        Raises:
+            InputError: a function that builds the same network again, or what the inner algorithm says.
+        """
+        build = building_anew(build)
         return DeepEnsembleState([self.of.init(build, num_data, num_steps) for _ in range(self.networks)])
 
     def check(self, state: DeepEnsembleState, batch: Batch) -> None:

@@ -111,6 +111,23 @@ def test_predictions_of_nothing_are_refused(take: Any, options: dict[str, int], 
         take(MAP(), state, x.numpy())
 
 
+@pytest.mark.parametrize("algorithm", [DeepEnsemble(), DeepEnsemble(of=SVI()), NUTS(chains=2)])
+@pytest.mark.parametrize("what", ["model", "network", "layer"])
+def test_networks_that_would_be_one_are_refused(algorithm: Inference[Any], what: str) -> None:
+    layer = nn.Linear(4, 10)
+    network = nn.Sequential(layer)
+    model = Model(network)
+    build = {"model": lambda: model, "network": lambda: Model(network), "layer": lambda: Model(nn.Sequential(layer))}
+    with pytest.raises(InputError, match="it must build a new network each time"):
+        algorithm.init(build[what], 8, 3)
+
+
+def test_networks_may_have_a_frozen_part_in_common() -> None:
+    backbone = nn.Linear(4, 9).requires_grad_(False)
+    state = DeepEnsemble(networks=2).init(lambda: Model(nn.Sequential(backbone, nn.Linear(9, 10))), 8, 3)
+    assert state.networks[0].model.network[0] is state.networks[1].model.network[0]
+
+
 @pytest.mark.parametrize(("of", "tempering"), [(SGHMC(keep=6, temperature=0.5), "temperature 0.5"), (NUTS(), None)])
 def test_of_chains_it_is_chains(of: Inference[Any], tempering: str | None) -> None:
     algorithm = DeepEnsemble(of=of, networks=2)
