@@ -147,7 +147,7 @@ class Inference(ABC, Generic[S]):
 
         Args:
             state: after the last step; is changed.
-            batches: the training data in order and not augmented; may be iterated over several times.
+            batches: the training data in order, not augmented and without weights; may be iterated over several times.
         """
 
     @abstractmethod

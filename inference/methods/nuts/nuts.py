@@ -120,9 +120,11 @@ class NUTS(Transition[NUTSState]):
         """One transition of each chain.
 
         Raises:
-            InputError: a batch that is not all the data, or a network that is too large.
+            InputError: a batch that is not all the data or has weights, or a network that is too large.
         """
         x, y = batch.inputs, batch.targets
+        if batch.weights is not None:
+            raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
         if len(y) != state.num_data:
             raise InputError(
                 f"nuts needs all {state.num_data} examples in every step, and the batch has {len(y)}: "
