@@ -73,8 +73,8 @@ class Flat:
             value = given[field.name] if field.name in given else _default(field)
             if value is MISSING:
                 raise TypeError(f"{kind.__name__} must be given {field.name}")
-            record = _type_at(kind, (field.name,))
-            if is_dataclass(record) and not isinstance(value, record):
+            record = _record(kind, field.name)
+            if record is not None and not isinstance(value, record):
                 raise TypeError(f"{field.name} of {kind.__name__} is a {record.__name__}, not {value!r:.60}")
             if field.name in of_values:
                 value = replace(value, **of_values[field.name])
@@ -117,8 +117,8 @@ def _places(kind: Any) -> dict[str, tuple[str, ...]]:
     """By name, the fields that lead to each field of a record, and to those of the records among its values."""
     places: dict[str, tuple[str, ...]] = {}
     for field in fields(kind):
-        record = _type_at(kind, (field.name,))
-        inner = _places(record) if is_dataclass(record) else {}
+        record = _record(kind, field.name)
+        inner = {} if record is None else _places(record)
         for name, place in ((field.name, ()), *inner.items()):
             if name in places:
                 both = f"{'.'.join(places[name])} and {'.'.join((field.name, *place))}"
@@ -132,14 +132,20 @@ def _leaves(kind: type) -> dict[str, tuple[str, ...]]:
     return {name: place for name, place in _places(kind).items() if not is_dataclass(_type_at(kind, place))}
 
 
-def _is_option(kind: type, place: tuple[str, ...]) -> bool:
+def _is_option(kind: Any, place: tuple[str, ...]) -> bool:
     """Whether no field on the way is marked with `NOT_AN_OPTION`."""
     for name in place:
-        field = next(field for field in fields(kind) if field.name == name)  # type: ignore[arg-type]
+        field = next(field for field in fields(kind) if field.name == name)
         if not field.metadata.get("is_option", True):
             return False
         kind = _type_at(kind, (name,))
     return True
+
+
+def _record(kind: type, name: str) -> Any:
+    """The type of a field that holds a record; None of another."""
+    hint = _hints(kind)[name]
+    return hint if is_dataclass(hint) else None
 
 
 def _type_at(kind: Any, place: tuple[str, ...]) -> Any:
