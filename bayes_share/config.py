@@ -138,7 +138,7 @@ class RunConfig:
         for option in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, option)
             if value != getattr(RunConfig, option):
-                name = _flat_algorithm("algorithm", self.algorithm)["algorithm"]
+                name = _name_of(self.algorithm)
                 under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
                     f"{option} {value} is for algorithms under priors ({under_priors}), and {name} has penalties "
@@ -298,7 +298,26 @@ def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
 
 
 def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
-    name = next(name for name, kind in ALGORITHMS.items() if kind is type(algorithm))
-    own = options_of(algorithm)
-    inner = _flat_algorithm("of", algorithm.of) if has_inner(type(algorithm)) else {}  # type: ignore[attr-defined]
-    return {key: name, **own, **inner}
+    """An algorithm as options.
+
+    Raises:
+        InputError: one that options do not make again.
+    """
+    kind, name, own = type(algorithm), _name_of(algorithm), options_of(algorithm)
+    of: dict[str, Any] = {"of": algorithm.of} if has_inner(kind) else {}  # type: ignore[attr-defined]
+    if kind(**own, **of) != algorithm:
+        raise InputError(
+            f"{name} holds a record of Python's, such as an objective, which no file can hold: train it with fit"
+        )
+    if of:
+        inner_name(name, _name_of(of["of"]))
+    return {key: name, **own, **(_flat_algorithm("of", of["of"]) if of else {})}
+
+
+def _name_of(algorithm: Inference[Any]) -> str:
+    for name, kind in ALGORITHMS.items():
+        if kind is type(algorithm):
+            return name
+    raise InputError(
+        f"a run's algorithm is one of {', '.join(ALGORITHMS)}, not {type(algorithm).__name__}: train it with fit"
+    )

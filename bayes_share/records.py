@@ -12,12 +12,18 @@ NOT_AN_OPTION: Mapping[str, bool] = {"is_option": False}
 
 
 class _FlatSignature:
-    """What `help` and notebooks show: all options, those of values too, with their defaults."""
+    """What `help` and notebooks show: all that can be given, by the names that are shortest, with their defaults."""
 
     def __get__(self, instance: object, kind: type) -> Signature:
-        shown = {field.name: _default(field) for field in fields(kind) if not _is_nested(kind, field.name)}
-        shown |= {name: value for name, value in options_of(kind()).items() if name not in shown}
-        return Signature([Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in shown.items()])
+        if not is_dataclass(kind):
+            raise AttributeError("__signature__")  # of `Flat` itself, which `help` looks at too
+        defaults = {field.name: _default(field) for field in fields(kind)}
+        shown = []
+        for name, (first, *rest) in _leaves(kind).items():
+            default = defaults[first] if defaults[first] is MISSING else _at(defaults[first], rest)
+            default = Parameter.empty if default is MISSING else default
+            shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default))
+        return Signature(shown)
 
 
 class Flat:
@@ -27,7 +33,8 @@ class Flat:
     given changes the value that is given, or the default one.
 
     Raises:
-        TypeError: an option that there is not; names the nearest.
+        TypeError: an option that there is not; names the nearest. One that is given twice or not at all, a value that
+            is not the record that it is to be, or a name that two values have.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -48,25 +55,27 @@ class Flat:
 
     def __init__(self, *values: Any, **options: Any) -> None:
         kind: Any = type(self)
-        names = [field.name for field in fields(kind)]
-        if len(values) > len(names):
-            raise TypeError(f"{kind.__name__} takes at most {len(names)} values, not {len(values)}")
-        given = dict(zip(names, values, strict=False))
+        own, places = [field.name for field in fields(kind)], _places(kind)
+        if len(values) > len(own):
+            raise TypeError(f"{kind.__name__} takes at most {len(own)} values, not {len(values)}")
+        given = dict(zip(own, values, strict=False))
         of_values: dict[str, dict[str, Any]] = {}
         for name, value in options.items():
-            place = name if name in names else _place(kind, name)
-            if place is None:
-                near = get_close_matches(name, [*names, *option_places(kind)], n=1)
+            if name not in places:
+                near = get_close_matches(name, places, n=1)
                 hint = f": did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{kind.__name__} has no option {name!r}{hint}")
-            if place != name:
-                of_values.setdefault(place, {})[name] = value
-            elif name in given:
+            if name in given:
                 raise TypeError(f"{kind.__name__} is given {name} twice")
-            else:
-                given[name] = value
+            chosen = given if name in own else of_values.setdefault(places[name][0], {})
+            chosen[name] = value
         for field in fields(kind):
             value = given[field.name] if field.name in given else _default(field)
+            if value is MISSING:
+                raise TypeError(f"{kind.__name__} must be given {field.name}")
+            record = _record(kind, field.name)
+            if record is not None and not isinstance(value, record):
+                raise TypeError(f"{field.name} of {kind.__name__} is a {record.__name__}, not {value!r:.60}")
             if field.name in of_values:
                 value = replace(value, **of_values[field.name])
             object.__setattr__(self, field.name, value)
@@ -78,9 +87,10 @@ class Flat:
     if not TYPE_CHECKING:  # a type checker would take every name for an option
 
         def __getattr__(self, name: str) -> Any:
-            if name not in (places := _option_places(type(self))):
+            place = _places(type(self)).get(name, ())
+            if len(place) < 2:  # of its own, it would have been found
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-            return _at(self, places[name])
+            return _at(self, place)
 
 
 def option_places(kind: type) -> dict[str, tuple[str, ...]]:
@@ -89,7 +99,7 @@ def option_places(kind: type) -> dict[str, tuple[str, ...]]:
     Args:
         kind: a dataclass.
     """
-    return dict(_option_places(kind))
+    return {name: place for name, place in _leaves(kind).items() if _is_option(kind, place)}
 
 
 def options_of(record: Any) -> dict[str, Any]:
@@ -99,49 +109,63 @@ def options_of(record: Any) -> dict[str, Any]:
 
 def owner(kind: type, option: str) -> type:
     """The record, a type itself or that of a value in it, that has an option as a field of its own."""
-    for name in option_places(kind)[option][:-1]:
-        kind = get_type_hints(kind)[name]
+    return _type_at(kind, option_places(kind)[option][:-1])
+
+
+@cache
+def _places(kind: Any) -> dict[str, tuple[str, ...]]:
+    """By name, the fields that lead to each field of a record, and to those of the records among its values."""
+    places: dict[str, tuple[str, ...]] = {}
+    for field in fields(kind):
+        record = _record(kind, field.name)
+        inner = {} if record is None else _places(record)
+        for name, place in ((field.name, ()), *inner.items()):
+            if name in places:
+                both = f"{'.'.join(places[name])} and {'.'.join((field.name, *place))}"
+                raise TypeError(f"{kind.__name__} has two options of one name: {both}")
+            places[name] = (field.name, *place)
+    return places
+
+
+def _leaves(kind: type) -> dict[str, tuple[str, ...]]:
+    """The places of what is no record itself."""
+    return {name: place for name, place in _places(kind).items() if not is_dataclass(_type_at(kind, place))}
+
+
+def _is_option(kind: Any, place: tuple[str, ...]) -> bool:
+    """Whether no field on the way is marked with `NOT_AN_OPTION`."""
+    for name in place:
+        field = next(field for field in fields(kind) if field.name == name)
+        if not field.metadata.get("is_option", True):
+            return False
+        kind = _type_at(kind, (name,))
+    return True
+
+
+def _record(kind: type, name: str) -> Any:
+    """The type of a field that holds a record; None of another."""
+    hint = _hints(kind)[name]
+    return hint if is_dataclass(hint) else None
+
+
+def _type_at(kind: Any, place: tuple[str, ...]) -> Any:
+    """The type that a record's fields, one in another, are annotated with."""
+    for name in place:
+        kind = _hints(kind)[name]
     return kind
 
 
 @cache
-def _option_places(kind: Any) -> dict[str, tuple[str, ...]]:
-    places: dict[str, tuple[str, ...]] = {}
-    for field in fields(kind):
-        if not field.metadata.get("is_option", True):
-            continue
-        if _is_nested(kind, field.name):
-            inner = option_places(get_type_hints(kind)[field.name])
-            places |= {name: (field.name, *place) for name, place in inner.items()}
-        else:
-            places[field.name] = (field.name,)
-    return places
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
-def _at(record: Any, place: tuple[str, ...]) -> Any:
+def _at(record: Any, place: Any) -> Any:
     for name in place:
         record = getattr(record, name)
     return record
 
 
-def _place(kind: type, option: str) -> str | None:
-    """The field whose value has an option, or a field that is none; None where there is no such."""
-    for field in fields(kind):
-        if _is_nested(kind, field.name):
-            inner = get_type_hints(kind)[field.name]
-            if option in {own.name for own in fields(inner)} or _place(inner, option) is not None:
-                return field.name
-    return None
-
-
-@cache
-def _is_nested(kind: type, name: str) -> bool:
-    return is_dataclass(get_type_hints(kind)[name])
-
-
 def _default(field: Any) -> Any:
-    if field.default is not MISSING:
-        return field.default
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    raise TypeError(f"{field.name} must be given")
+    """What a field has where it is not given; MISSING where it must be."""
+    return field.default if field.default_factory is MISSING else field.default_factory()

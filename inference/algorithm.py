@@ -147,7 +147,7 @@ class Inference(ABC, Generic[S]):
 
         Args:
             state: after the last step; is changed.
-            batches: the training data in order and not augmented; may be iterated over several times.
+            batches: the training data in order, not augmented and without weights; may be iterated over several times.
         """
 
     @abstractmethod
@@ -228,9 +228,20 @@ class Transition(Inference[S]):
 class Composed(Inference[S]):
     """An algorithm whose steps are those of other trainings: of one, around which it keeps and draws, or of several.
 
-    Several know nothing of each other, and see the same batches. What `after_step` does comes after theirs.
+    Several know nothing of each other, and see the same batches. What `after_step` does comes after theirs. `check` and
+    `finish` do theirs, and so should those of an algorithm that has its own.
     """
 
     @abstractmethod
     def trainings(self, state: S) -> Sequence[tuple[Inference[Any], Any]]:
         """The algorithm and the state of each."""
+
+    def check(self, state: S, batch: Batch) -> None:
+        """What each training looks at."""
+        for method, own in self.trainings(state):
+            method.check(own, batch)
+
+    def finish(self, state: S, batches: Iterable[Batch]) -> None:
+        """The last pass of each training."""
+        for method, own in self.trainings(state):
+            method.finish(own, batches)

@@ -1,6 +1,6 @@
 """Deep ensembles: several networks, each trained from an initialisation of its own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
 
 _MOST_NETWORKS = 10_000
@@ -23,6 +24,12 @@ class DeepEnsembleState:
     def num_parameters(self) -> int:
         """How many numbers were learned, over all networks."""
         return sum(state.num_parameters for state in self.networks)
+
+    @property
+    def num_kept(self) -> int:
+        """How many draws each network's chain has kept, where they are chains."""
+        kept: int = self.networks[0].num_kept  # type: ignore[attr-defined]
+        return kept
 
     def state_dict(self) -> dict[str, Any]:
         """The networks' states."""
@@ -54,7 +61,12 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
             raise InputError(f"a deep ensemble has from 1 to {_MOST_NETWORKS:,} networks, not {self.networks:,}")
 
     def init(self, build: Build, num_data: int, num_steps: int) -> DeepEnsembleState:
-        """A state of the inner algorithm for each network."""
+        """A state of the inner algorithm for each network.
+
+        Raises:
+            InputError: a function that builds the same network again, or what the inner algorithm says.
+        """
+        build = building_anew(build)
         return DeepEnsembleState([self.of.init(build, num_data, num_steps) for _ in range(self.networks)])
 
     def check(self, state: DeepEnsembleState, batch: Batch) -> None:
@@ -64,11 +76,6 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
     def trainings(self, state: DeepEnsembleState) -> list[tuple[Inference[Any], State]]:
         """Each network's."""
         return [(self.of, network) for network in state.networks]
-
-    def finish(self, state: DeepEnsembleState, batches: Iterable[Batch]) -> None:
-        """The inner algorithm's last pass, for each network."""
-        for network in state.networks:
-            self.of.finish(network, batches)
 
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""
@@ -81,6 +88,15 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         """Where the inner algorithm is."""
         return self.of.is_under_priors
 
+    @property
+    def is_chain(self) -> bool:
+        """Where the inner algorithm is: each network is a chain."""
+        return self.of.is_chain
+
     def not_drawn(self) -> str | None:
         """Networks apart are none."""
         return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"
+
+    def tempering(self, num_data: int) -> str | None:
+        """That of the inner algorithm."""
+        return self.of.tempering(num_data)

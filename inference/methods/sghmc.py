@@ -13,7 +13,7 @@ from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMetho
 from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
-from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
+from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import Steps
 from bayes_share.records import Flat
 
@@ -69,10 +69,9 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
                 that are equal and would stay so.
         """
         model = build().train()
-        check_trainable(model)
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
-        chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, "sghmc")
+        chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc")
         chain.velocity = {name: torch.zeros_like(value) for name, value in chain.position.trained.items()}
         return chain
 

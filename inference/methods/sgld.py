@@ -13,7 +13,6 @@ from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMetho
 from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
-from bayes_share.inference.step.starts import check_trainable
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.records import Flat
 
@@ -63,11 +62,10 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         """A fresh model in training mode.
 
         Raises:
-            InputError: no parameter with a prior, a hierarchical prior, or a start outside a prior's support.
+            InputError: no parameter with a prior, a hierarchical prior, a start outside a prior's support, or members
+                that are equal and would stay so.
         """
-        model = build().train()
-        check_trainable(model)
-        return GradientChain.start(model, num_data, num_steps, self.rate_at, "sgld")
+        return GradientChain.start(build().train(), num_data, num_steps, self.rate_at, self.steps.feed, "sgld")
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""

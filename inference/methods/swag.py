@@ -174,6 +174,7 @@ class SWAG(Flat, Composed[SWAGState]):
 
     def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:
         """Estimate the statistics of norms, for the mean and for each of the first draws."""
+        super().finish(state, batches)
         if state.moments.count == 0:
             return
         found = [reestimate_norms(state.model, _mean(state), batches)]

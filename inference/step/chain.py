@@ -12,8 +12,10 @@ from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.draws.thinning import Thinning, spread
 from bayes_share.inference.step.clock import Clock
 from bayes_share.inference.step.position import Position
+from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
 from bayes_share.inference.step.steps import Steps
 from bayes_share.models.model import Model
+from bayes_share.sharing.members import Feed
 
 
 @dataclass
@@ -39,10 +41,26 @@ class GradientChain:
 
     @classmethod
     def start(
-        cls, model: Model, num_data: int, num_steps: int, rate_at: Callable[[int, int], float], algorithm: str
+        cls, model: Model, num_data: int, num_steps: int, rate_at: Callable[[int, int], float], feed: Feed, name: str
     ) -> "GradientChain":
-        """At the parameters of a model, before the first of so many steps; raises what `Position.start` does."""
-        position = Position.start(model, num_data, algorithm)
+        """At the parameters of a model, before the first of so many steps.
+
+        Args:
+            model: in training mode; is moved.
+            num_data: training examples.
+            num_steps: how many there will be.
+            rate_at: the multiple of the learning rate at a step, of so many.
+            feed: how members are fed.
+            name: of the algorithm, for messages.
+
+        Raises:
+            InputError: what `Position.start` says; or members that are equal and would stay so, because what is sampled
+                is shared.
+        """
+        check_trainable(model)
+        position = Position.start(model, num_data, name)
+        if all(position.kinds[sampled] == "base" for sampled in position.sampled):
+            check_members_will_differ(model, feed)
         clock = Clock.start(num_steps, next(iter(position.trained.values())).device)
         return cls(position, clock, clock.table(rate_at))
 

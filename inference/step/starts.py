@@ -1,10 +1,34 @@
 """Models that no step could move, or could move apart: refused before the first one."""
 
+from torch import nn
+
 from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Build
 from bayes_share.inference.draws.masks import dropout_rate
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import members_equal
 from bayes_share.sharing.members import Feed
+
+
+def building_anew(build: Build) -> Build:
+    """The same function, for an algorithm that needs several models, none of which may train what another does.
+
+    Raises:
+        InputError: by the function, where it gives a model with parameters of one before.
+    """
+    trained: set[nn.Parameter] = set()
+
+    def build_anew() -> Model:
+        model = build()
+        if not trained.isdisjoint(model.parameters()):
+            raise InputError(
+                "the function that builds the model gave the same parameters twice, and the networks would be one: it "
+                "must build a new network each time"
+            )
+        trained.update(parameter for parameter in model.parameters() if parameter.requires_grad)
+        return model
+
+    return build_anew
 
 
 def check_trainable(model: Model) -> None:

@@ -1,17 +1,25 @@
 """A deep ensemble is its networks, each trained as if it were alone."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from algorithms import SIZES, builder, digits, trained
 from states import differences
+from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import (
     MAP,
+    NUTS,
+    SGHMC,
     SVI,
+    SWAG,
     DeepEnsemble,
+    Inference,
+    LastLayerLaplace,
+    MCDropout,
     Training,
     batches_of,
     fit,
@@ -20,6 +28,7 @@ from bayes_share.inference import (
     predict,
     predict_with_features,
 )
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 
@@ -103,3 +112,81 @@ def test_predictions_of_nothing_are_refused(take: Any, options: dict[str, int], 
         take(MAP(), state, x, **options)
     with pytest.raises(InputError, match="inputs must be a tensor, not ndarray"):
         take(MAP(), state, x.numpy())
+
+
+@pytest.mark.parametrize("algorithm", [DeepEnsemble(), DeepEnsemble(of=SVI()), NUTS(chains=2)])
+@pytest.mark.parametrize("what", ["model", "network", "layer"])
+def test_networks_that_would_be_one_are_refused(algorithm: Inference[Any], what: str) -> None:
+    layer = nn.Linear(4, 10)
+    network = nn.Sequential(layer)
+    model = Model(network)
+    build = {"model": lambda: model, "network": lambda: Model(network), "layer": lambda: Model(nn.Sequential(layer))}
+    with pytest.raises(InputError, match="it must build a new network each time"):
+        algorithm.init(build[what], 8, 3)
+
+
+def test_networks_may_have_a_frozen_part_in_common() -> None:
+    backbone = nn.Linear(4, 9).requires_grad_(False)
+    state = DeepEnsemble(networks=2).init(lambda: Model(nn.Sequential(backbone, nn.Linear(9, 10))), 8, 3)
+    assert state.networks[0].model.network[0] is state.networks[1].model.network[0]
+
+
+@pytest.mark.parametrize(("of", "tempering"), [(SGHMC(keep=6, temperature=0.5), "temperature 0.5"), (NUTS(), None)])
+def test_of_chains_it_is_chains(of: Inference[Any], tempering: str | None) -> None:
+    algorithm = DeepEnsemble(of=of, networks=2)
+    assert algorithm.is_chain
+    assert algorithm.tempering(240) == tempering
+    assert algorithm.not_drawn() is not None
+    x, y = digits().train.images.float().flatten(1)[:8, :4], digits().train.labels[:8]
+    state = fit_tensors(algorithm, lambda: Model(torch.nn.Linear(4, 10)), x / 255, y, 9)
+    assert state.num_kept == state.networks[1].num_kept > 3
+
+
+@dataclass(frozen=True, init=False)
+class Watched(MAP):
+    """Says what it is asked to do."""
+
+    calls: Any = field(default_factory=list)
+
+    def check(self, state: Any, batch: Batch) -> None:
+        self.calls.append("check")
+
+    def after_step(self, state: Any, steps: int) -> None:
+        self.calls.append(steps)
+
+    def finish(self, state: Any, batches: Any) -> None:
+        self.calls.append("finish")
+
+
+@dataclass(frozen=True)
+class Around(Composed[Any]):
+    """Nothing but a training."""
+
+    of: Watched
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> Any:
+        return self.of.init(build, num_data, num_steps)
+
+    def trainings(self, state: Any) -> list[Any]:
+        return [(self.of, state)]
+
+    def draw(self, state: Any, sample: int) -> Forward:
+        return self.of.draw(state, sample)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        Around,
+        lambda of: DeepEnsemble(of=of, networks=1),
+        lambda of: SWAG(point=of),
+        lambda of: MCDropout(point=of),
+        lambda of: LastLayerLaplace(point=of),
+        lambda of: DeepEnsemble(of=SWAG(point=of), networks=1),
+    ],
+)
+def test_what_is_composed_has_its_trainings_do_all_that_they_do(around: Any) -> None:
+    watched = Watched()
+    x, y = torch.randn(8, 4), torch.arange(8)
+    fit_tensors(around(watched), lambda: Model(torch.nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 10))), x, y, 2)
+    assert watched.calls == ["check", 1, 2, "finish"]

@@ -14,6 +14,7 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import NUTS, fit_tensors
+from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.draws.thinning import Thinning, spread
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.drivers import take_step
@@ -154,6 +155,12 @@ def test_a_chain_that_never_moved_is_said(caplog: pytest.LogCaptureFixture) -> N
     stuck.kept = [stuck.kept[0]] * 3
     algorithm.finish(state, [])
     assert "are the same in chain 1 of 2" in caplog.messages[0]
+
+
+def test_weights_of_examples_are_refused() -> None:
+    algorithm, (x, y) = NUTS(), data()
+    with pytest.raises(InputError, match="nuts counts all examples alike, and the batch has weights"):
+        one_step(algorithm, algorithm.init(network, len(x), 3), Batch(x, y, torch.ones(len(x))))
 
 
 def test_a_batch_that_is_not_all_the_data_is_refused() -> None:

@@ -22,6 +22,7 @@ METHODS = {
     "adamw": MAP(optimizer="adamw", learning_rate=1e-3, factor_decay=0.1),
     "particles": SVI(num_particles=2, learning_rate=1e-2),
     "draws": IVON(samples=2, hess_init=5.0, beta2=0.9),
+    "squares": IVON(samples=2, hess_init=5.0, beta2=0.9, hess_approx="gradsq"),
 }
 """But NUTS, which has no halves, and dropout, whose masks are of each example."""
 

@@ -12,12 +12,12 @@ from regression import PROBLEMS, Posterior, Problem, chain_order, data, draws, m
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import SGHMC, fit_tensors
+from bayes_share.inference import SGHMC, SGLD, fit_tensors
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
-from bayes_share.priors import Hierarchical
+from bayes_share.priors import Hierarchical, standard_rules
 from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
 
@@ -154,6 +154,18 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SGHMC(**options)
+
+
+@pytest.mark.parametrize("algorithm", [SGHMC(), SGLD()])
+def test_noise_of_what_members_share_alone_does_not_move_them_apart(algorithm: SGHMC | SGLD) -> None:
+    def model(latent: str) -> Model:
+        network = ensemble(nn.Linear(3, 1), 2, "ones")
+        return Model(network, Gaussian(1.0), standard_rules(network, latent, "normal", 1.0, "normal", 0.1, "one"))
+
+    with pytest.raises(InputError, match="they would stay equal"):
+        algorithm.init(lambda: model("base"), 4, 10)
+    algorithm.init(lambda: model("factors"), 4, 10)
+    replace(algorithm, feed="split").init(lambda: model("base"), 4, 10)
 
 
 def test_models_that_cannot_be_sampled() -> None:

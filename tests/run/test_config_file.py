@@ -1,6 +1,7 @@
 """A run's config.yaml starts the same run again; what is wrong in one is said in one line."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
 from states import differences
 
 from bayes_share.config import RunConfig
-from bayes_share.inference import MAP, DeepEnsemble, Execution
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Execution, Inference
+from bayes_share.inference.step.objective import NegativeLogLikelihood
 
 Untouched = Callable[[str], Path]
 
@@ -98,3 +101,31 @@ def test_a_config_that_cannot_be_read_is_one_line(make: Callable[[Path], None], 
     config = tmp_path / "mine.yaml"
     make(config)
     assert f"bayes-share: {config} " in one_line(restart(config, tmp_path / "run"), 2)
+
+
+@dataclass(frozen=True)
+class Half(NegativeLogLikelihood):
+    """An objective of somebody's own."""
+
+
+@dataclass(frozen=True, init=False)
+class MyMAP(MAP):
+    """An algorithm of somebody's own."""
+
+    mine: float = 2.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "message"),
+    [
+        (MAP(objective=Half()), "map holds a record of Python's"),
+        (DeepEnsemble(of=SWAG(objective=Half())), "swag holds a record of Python's"),
+        (SWAG(point=MyMAP(mine=3.0)), "swag holds a record of Python's"),
+        (MyMAP(), "one of map, svi, .*, not MyMAP"),
+        (DeepEnsemble(of=MyMAP()), "one of map, svi, .*, not MyMAP"),
+        (DeepEnsemble(of=DeepEnsemble(of=SGHMC())), "deep-ensemble cannot run deep-ensemble"),
+    ],
+)
+def test_a_run_that_a_file_would_change_is_refused(algorithm: Inference[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RunConfig(algorithm=algorithm).to_flat()

@@ -136,7 +136,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
     def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
-        """The sums over draws that the optimizer's update takes, each clipped.
+        """The gradients at the draws, each clipped, as the optimizer's update takes them.
 
         The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
         """
@@ -152,8 +152,8 @@ class IVON(Flat, GradientMethod[IVONState]):
         return StepInfo(mean.loss, mean.log_lik, self._kl(state, mean.loss), mean.accuracy, rate)
 
     def gradients(self, state: IVONState) -> list[Tensor]:
-        """The sums over draws of gradients, and of what the Hessian is estimated from."""
-        return state.optimizer.sums()
+        """The sums over draws of gradients and of their products with the noise; for "gradsq" those of each draw."""
+        return state.optimizer.gradients()
 
     def update(self, state: IVONState) -> None:
         """The optimizer's step."""

@@ -74,7 +74,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         self.hess_approx = hess_approx
         self._is_sampling = False
         self._count = 0
-        self._sums: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self._found: dict[Tensor, list[Tensor]] = {}
         options = (lr, ess, hess_init, beta1, beta2, weight_decay, centre, clip_radius)
         names = ("lr", "ess", "hess_init", "beta1", "beta2", "weight_decay", "centre", "clip_radius")
         super().__init__(params, dict(zip(names, options, strict=True)))
@@ -164,7 +164,7 @@ class IVONOptimizer(torch.optim.Optimizer):
             raise InputError("no gradient to step with: call backward inside 'with sampled_params(train=True)'")
         with torch.no_grad():
             for group in self.param_groups:
-                used = [p for p in group["params"] if p in self._sums]
+                used = [p for p in group["params"] if p in self._found]
                 for part in _alike(used, lambda p: id(self.state[p]["step"])):
                     step = self._count_step(group, part)
                     for alike in _alike(part, _kind):
@@ -174,12 +174,16 @@ class IVONOptimizer(torch.optim.Optimizer):
 
     def forget(self) -> None:
         """Have the next `step` follow the draws from now on alone."""
-        self._sums.clear()
+        self._found.clear()
         self._count = 0
 
-    def sums(self) -> list[Tensor]:
-        """What the next `step` follows, for each parameter: sums over draws of gradients, and of Hessian estimates."""
-        return [part for pair in self._sums.values() for part in pair]
+    def gradients(self) -> list[Tensor]:
+        """What the next `step` follows, linear in the gradient of the loss.
+
+        Of each parameter the sums over draws of the gradient and of what it is times the noise, or, for "gradsq", whose
+        squares are taken in the step, the gradient at each draw.
+        """
+        return [tensor for tensors in self._found.values() for tensor in tensors]
 
     def sd(self, p: Tensor) -> Tensor:
         """The posterior's standard deviation of a parameter, in its shape and at least in float32."""
@@ -228,12 +232,24 @@ class IVONOptimizer(torch.optim.Optimizer):
         if any(p.grad.layout != torch.strided for p, _ in used if p.grad is not None):
             raise InputError("IVON takes dense gradients, not sparse ones: use Embedding(sparse=False)")
         grads = [p.grad.to(noise.dtype) for p, noise in used if p.grad is not None]
-        others = [noise for _, noise in used] if self.hess_approx == "price" else grads
-        for (p, _), grad, product in zip(used, grads, torch._foreach_mul(grads, others), strict=True):
-            before = self._sums.get(p)
-            self._sums[p] = (grad, product) if before is None else (before[0] + grad, before[1] + product)
+        if self.hess_approx == "price":
+            products = torch._foreach_mul(grads, [noise for _, noise in used])
+            for (p, _), *now in zip(used, grads, products, strict=True):
+                before = self._found.get(p)
+                self._found[p] = now if before is None else list(torch._foreach_add(before, now))
+        else:
+            for (p, _), grad in zip(used, grads, strict=True):
+                self._found.setdefault(p, []).append(grad)
+        for p, _ in used:
             p.grad = None
         self._count += 1
+
+    def _sums(self, p: Tensor) -> list[Tensor]:
+        """Over draws, of a parameter's gradient and of what its Hessian is estimated from."""
+        found = self._found[p]
+        if self.hess_approx == "price":
+            return found
+        return [torch.stack(found).sum(0), torch.stack(found).square().sum(0)]
 
     def _count_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor:
         """Count a step of parameters that have their number of steps in common, and leave that of others alone."""
@@ -247,7 +263,7 @@ class IVONOptimizer(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: Sequence[Tensor], step: Tensor) -> None:
         """Update parameters of one device and dtype, with the rules of the package."""
         decay, centre = self._decay(group, params), self._centre(group, params)
-        grad, product = [_join(self._sums[p][i] for p in params) for i in (0, 1)]
+        grad, product = [_join(sums) for sums in zip(*map(self._sums, params), strict=True)]
         if self._count > 1:
             grad, product = grad / self._count, product / self._count
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])

@@ -130,6 +130,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         Raises:
             InputError: as of `finish`.
         """
+        super().check(state, batch)
         for member, (last, source) in enumerate(find_last_layers(state.model, batch.inputs)):
             self._prior_sd(state, member, last)
             for _ in _terms(last, source, state.model.likelihood, [batch]):
@@ -142,6 +143,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             InputError: no training data; a last layer that is frozen or pruned, or that does not alone make the
                 outputs; a prior of it that cannot be used.
         """
+        super().finish(state, batches)
         first = next(iter(batches), None)
         if first is None:
             raise InputError("the curvature is summed over training data, and there is no batch of it")

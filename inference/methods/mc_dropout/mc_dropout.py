@@ -70,6 +70,7 @@ class MCDropout(Flat, Composed[MAPState]):
             InputError: draws that would all be the same, masks that would differ between examples, or dropout that is
                 no module of its own, such as `torch.nn.functional.dropout` or dropout inside an attention.
         """
+        super().check(state, batch)
         check_draws(state.model, batch.inputs)
 
     def draw(self, state: MAPState, sample: int) -> Forward:

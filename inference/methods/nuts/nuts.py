@@ -18,7 +18,7 @@ from bayes_share.inference.draws.forward import evaluating, side_by_side
 from bayes_share.inference.draws.thinning import Thinning, check_thinning
 from bayes_share.inference.methods.nuts.chain import Chain
 from bayes_share.inference.step.prior_density import check_start
-from bayes_share.inference.step.starts import check_trainable
+from bayes_share.inference.step.starts import building_anew, check_trainable
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
@@ -106,7 +106,7 @@ class NUTS(Transition[NUTSState]):
             InputError: a trained parameter without a prior, a start outside a prior's support, or a network in which
                 examples see one another.
         """
-        warmup_steps = Thinning(num_steps, self.warmup, self.keep).first
+        warmup_steps, build = Thinning(num_steps, self.warmup, self.keep).first, building_anew(build)
         chains = []
         for _ in range(self.chains):
             model = build()
@@ -121,9 +121,11 @@ class NUTS(Transition[NUTSState]):
         """One transition of each chain.
 
         Raises:
-            InputError: a batch that is not all the data, or a network that is too large.
+            InputError: a batch that is not all the data or has weights, or a network that is too large.
         """
         x, y = batch.inputs, batch.targets
+        if batch.weights is not None:
+            raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
         if len(y) != state.num_data:
             raise InputError(
                 f"nuts needs all {state.num_data} examples in every step, and the batch has {len(y)}: "
