@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bayes_share.data import train_batch
 from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, batches_of, predict
 from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.position import Position
 from bayes_share.seeding import seeded
 
 ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -35,7 +36,7 @@ def modules(state: Any) -> list[nn.Module]:
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, nn.Module):
                 found.append(part)
-            elif isinstance(part, State):
+            elif isinstance(part, State | Position):
                 found.extend(modules(part))
     return found
 
