@@ -374,7 +374,7 @@ def test_pyros_bound_reports_the_divergence_whatever_its_weight(weight: float) -
 def test_pyros_bound_is_the_plain_one_where_both_can_be_taken(size: int) -> None:
     state = state_of(SVI(), size)
     (_, plain), _, _ = ascended(state)
-    bound = PyroBound(state.program, state.each_guide, SVI(), "to compare")
+    bound = PyroBound(state.program, state.each_guide, SVI().descent.steps, "to compare")
     found = []
     for seed in range(200):
         torch.manual_seed(seed)
