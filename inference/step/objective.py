@@ -1,7 +1,7 @@
 """What is minimised: the objective as a value, and its gradient over a batch, part by part."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -27,11 +27,13 @@ class Terms:
         loss: what is minimised, beside priors and the divergence from them; has a gradient.
         log_lik: the log-likelihood, in nats.
         accuracy: the part of the examples whose most probable class is the target; NaN where there are no classes.
+        known: the part of the examples that the accuracy is of; None: all.
     """
 
     loss: Float[Tensor, ""]
     log_lik: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
+    known: Float[Tensor, ""] | None = None
 
 
 @runtime_checkable
@@ -59,8 +61,8 @@ class NegativeLogLikelihood:
         targets = model.targets(batch.targets, feed)
         weights = None if batch.weights is None else model.targets(batch.weights, feed)
         log_lik = mean(likelihood.log_lik(outputs, targets), weights)
-        accuracy = known_mean(likelihood.correct(outputs.detach(), targets), weights)
-        return Terms(-log_lik, log_lik.detach(), accuracy.to(log_lik.dtype))
+        accuracy, known = known_mean(likelihood.correct(outputs.detach(), targets).to(log_lik.dtype), weights)
+        return Terms(-log_lik, log_lik.detach(), accuracy, known)
 
 
 def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
@@ -70,11 +72,32 @@ def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member pa
     return (values * weights).sum() / (weights.sum() + ~weights.any())  # 0 where a part only fills its batch up
 
 
-def known_mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
-    """The same without what is NaN."""
-    if weights is None:
-        return values.nanmean()
-    return (values * weights).nansum() / ((weights * ~values.isnan()).sum() + ~weights.any())
+def known_mean(
+    values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The same without what is NaN, and the part of all that is left."""
+    known = mean((~values.isnan()).to(values.dtype), weights)
+    return mean(values.nan_to_num(), weights) / known, known
+
+
+def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
+    """The terms of a batch from those of its parts, each with its share of the batch."""
+    if len(parts) == 1:
+        return parts[0][0]
+    sums = []
+    for terms, share in parts:
+        known = torch.ones_like(terms.accuracy) if terms.known is None else terms.known
+        right = (terms.accuracy * known).nan_to_num()  # of no known example there is no accuracy
+        sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
+    loss, log_lik, right, known = torch.stack(sums).sum(0)
+    return Terms(loss, log_lik, right / known, known)
+
+
+def mean_of(draws: Sequence[Terms]) -> Terms:
+    """The means over the draws of a step."""
+    if len(draws) == 1:
+        return draws[0]
+    return Terms(*torch.stack([torch.stack([each.loss, each.log_lik, each.accuracy]) for each in draws]).mean(0))
 
 
 def accumulate_gradient(
@@ -103,21 +126,10 @@ def accumulate_gradient(
     found = []
     for part, share in micro_batches(batch, parts, model.ensemble_size if feed == "split" else 1):
         terms = objective.terms(evaluate, model, part, feed)
-        if parts > 1:
-            terms = Terms(terms.loss * share, terms.log_lik * share, terms.accuracy * share)
         with torch.autocast(terms.loss.device.type, enabled=False):  # gradients in the dtype of their parameters
-            terms.loss.backward()
-        found.append(Terms(terms.loss.detach(), terms.log_lik, terms.accuracy))
-    return found[0] if parts == 1 else _together(found, torch.sum)
-
-
-def mean_of(draws: Sequence[Terms]) -> Terms:
-    """Over the draws of a step."""
-    return draws[0] if len(draws) == 1 else _together(draws, torch.mean)
-
-
-def _together(found: Sequence[Terms], reduce: Callable[[Tensor, int], Tensor]) -> Terms:
-    return Terms(*reduce(torch.stack([torch.stack([each.loss, each.log_lik, each.accuracy]) for each in found]), 0))
+            (terms.loss * share).backward()
+        found.append((replace(terms, loss=terms.loss.detach()), share))
+    return joined(found)
 
 
 def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[Batch, float | Tensor]]:

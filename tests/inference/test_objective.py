@@ -8,13 +8,14 @@ import torch
 from algorithms import CASES, FORMS, form_builder
 from states import leaves
 from test_seam import METHODS, batch_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SVI, DeepEnsemble, Inference
+from bayes_share.inference import IVON, MAP, SVI, DeepEnsemble, Inference
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.drivers import step
 from bayes_share.inference.step.objective import Evaluate, NegativeLogLikelihood, Terms
+from bayes_share.models.likelihood import Categorical
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing.members import Feed
@@ -56,6 +57,23 @@ def test_an_example_counts_as_its_weight_says(name: str, parts: int) -> None:
             rounding = 1e-6 if term == "accuracy" else 1e-9  # which is a mean in float32
             torch.testing.assert_close(getattr(one, term), getattr(other, term), rtol=rounding, atol=1e-12)
     assert_same(repeated, weighted)
+
+
+@pytest.mark.parametrize("algorithm", [MAP(), IVON(), SVI(), SVI(guide="low-rank", rank=2, initial_scale=1e-9)])
+def test_the_accuracy_is_of_what_is_known_in_however_many_parts(algorithm: Inference[Any]) -> None:
+    """Of 6 known examples of 12, none is in the last third."""
+    targets = torch.tensor([0, 1, 2, 0, 1, -1, -1, 2, -1, -1, -1, -1])
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    found = []
+    for parts in (1, 2, 3):
+        with seeded("init"):
+            model = Model(nn.Linear(4, 3), Categorical(ignore_index=-1))
+            cut = replace(algorithm, accumulate=parts)
+            state = cut.init(lambda model=model: model, 12, 3)
+        with seeded("step"):
+            found.append(float(step(cut, state, Batch(x, targets)).accuracy))
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
+    assert found[0] * 6 == pytest.approx(round(found[0] * 6), abs=1e-5)
 
 
 def test_members_that_split_a_batch_take_the_weights_along() -> None:

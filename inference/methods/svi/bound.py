@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.svi.divergence import Divergence
 from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField
 from bayes_share.inference.methods.svi.local_reparametrization import Layers, drawing_outputs
-from bayes_share.inference.step.objective import NegativeLogLikelihood, known_mean, micro_batches
+from bayes_share.inference.step.objective import NegativeLogLikelihood, Terms, joined, known_mean, micro_batches
 from bayes_share.inference.step.steps import Steps
 from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
@@ -23,34 +23,20 @@ from bayes_share.sharing.members import Ensemble
 from bayes_share.trees import Tree, num_examples
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a bound is made of.
-
-    Args:
-        loss: what is minimised beside the divergence: the negative expected log-likelihood, or another objective.
-        log_lik: the expected log-likelihood, per example and member, in nats.
-        accuracy: of the draw.
-        kl: the divergence from the priors, in nats, over the whole data.
-    """
-
-    loss: Tensor
-    log_lik: Tensor
-    accuracy: Tensor
-    kl: Tensor
-
-
 class Bound(ABC):
     """A way to estimate the bound per example, ``log_lik - kl_weight * kl / num_data``, and its gradient, on a draw."""
 
     @abstractmethod
-    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
         """Add the gradient of the negative bound to the guides' and the model's parameters.
 
         Args:
             batch: of the training data.
             kl_weight: of the divergence.
             is_first: whether it is the first draw of a step; the others leave the model's buffers alone.
+
+        Returns:
+            The terms of the batch, and the divergence from the priors, in nats, over the whole data.
         """
 
 
@@ -76,7 +62,7 @@ class PlainBound(Bound):
     rows: bool
     layers: Layers
 
-    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
         """See `Bound`."""
         model, feed = self.program.model, self.steps.feed
         if self.rows:
@@ -103,7 +89,7 @@ class PlainBound(Bound):
             penalty = kl * (kl_weight / self._num_data)
             followed = [(draw, leaf.grad) for draw, leaf in zip(draws, fixed, strict=True) if leaf.grad is not None]
             torch.autograd.backward([penalty, *(draw for draw, _ in followed)], [None, *(grad for _, grad in followed)])
-        return Terms(found.loss, found.log_lik, found.accuracy, kl.detach())
+        return found, kl.detach()
 
     @property
     def _num_data(self) -> int:
@@ -140,7 +126,7 @@ class PyroBound(Bound):
     steps: Steps
     reason: str
 
-    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> Terms:
+    def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
         """See `Bound`."""
         from pyro import poutine
 
@@ -148,8 +134,8 @@ class PyroBound(Bound):
         assert num_data is not None
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
 
-        def log_probs(part: Batch) -> tuple[Tensor, Tensor, Tensor]:
-            """Of the targets, per example; the divergence on the draw; what is correct."""
+        def terms_of(part: Batch) -> tuple[Terms, Tensor]:
+            """With the divergence on the draw."""
             device = part.targets.device.type
             is_autocast = torch.is_autocast_enabled(device)
             with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
@@ -165,17 +151,18 @@ class PyroBound(Bound):
                     target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
                     log_prob = torch.as_tensor(target.log_prob_sum())
                 kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
-                return log_prob / num_data, kl, known_mean(likelihood.correct(outputs.detach(), targets), weights)
+                log_lik, correct = log_prob / num_data, likelihood.correct(outputs.detach(), targets)
+                return Terms(-log_lik, log_lik.detach(), *known_mean(correct.to(log_lik.dtype), weights)), kl
 
-        sums = []
+        found, divergences = [], []
         members = model.ensemble_size if feed == "split" else 1
         for part, share in micro_batches(batch, self.steps.accumulate, members):
-            log_lik, kl, correct = log_probs(part)
+            terms, kl = terms_of(part)
             with torch.autocast(part.targets.device.type, enabled=False):
-                ((kl * (kl_weight / num_data) - log_lik) * share).backward()
-            found = torch.stack([-log_lik.detach(), log_lik.detach(), correct.to(log_lik.dtype), kl.detach()])
-            sums.append(share * found)
-        return Terms(*torch.stack(sums).sum(0))
+                ((kl * (kl_weight / num_data) + terms.loss) * share).backward()
+            found.append((replace(terms, loss=terms.loss.detach()), share))
+            divergences.append(kl.detach() * share)
+        return joined(found), torch.stack(divergences).sum()
 
 
 @contextmanager

@@ -187,13 +187,11 @@ class SVI(Flat, GradientMethod[SVIState]):
         """The gradient of the negative bound, with the divergence's, the mean over draws."""
         rate = state.stepper.begin()
         kl_weight = state.stepper.clock.read(state.kl_weights)
-        draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
+        found = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
-        loss, log_lik, accuracy, kl = (
-            torch.stack([getattr(terms, name) for terms in draws]).mean(0)
-            for name in ("loss", "log_lik", "accuracy", "kl")
-        )
+        draws = [(terms.loss, terms.log_lik, terms.accuracy, kl) for terms, kl in found]
+        loss, log_lik, accuracy, kl = (torch.stack(values).mean(0) for values in zip(*draws, strict=True))
         return StepInfo(kl_weight / state.num_data * kl + loss, log_lik, kl, accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
