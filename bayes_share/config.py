@@ -12,6 +12,7 @@ from bayes_share.algorithms import algorithm_type, has_inner, inner_name, run_de
 from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
+from bayes_share.inference.batches.source import LastBatch
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
@@ -77,6 +78,10 @@ class RunConfig:
         factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
         epochs: passes over the training images.
         batch_size: images in a step; null: all training images.
+        last_batch: what becomes of the images that remain at the end of an epoch: "drop", or "pad" (a batch that is
+            filled up with images that do not count).
+        patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,
+            with the best epoch's state. The schedule is laid out for all epochs. null: all epochs are trained.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
         validation_samples: draws in each epoch's scores on the validation images.
@@ -111,6 +116,8 @@ class RunConfig:
     factor_prior_centre: Centre = "sign"
     epochs: int = 50
     batch_size: int | None = 64
+    last_batch: LastBatch = "drop"
+    patience: int | None = None
     seed: int = 0
     num_samples: int = 1
     validation_samples: int = 1

@@ -1,6 +1,7 @@
 """What can go wrong in a way that its user can mend, each in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -10,6 +11,22 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run had to stop (a loss that is no number, a full disk); what was written before stays good."""
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Begin the line of an `InputError` with what it is about.
+
+    >>> with named("batch 3"):
+    ...     raise InputError("no targets")
+    Traceback (most recent call last):
+    ...
+    bayes_share.errors.InputError: batch 3: no targets
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def unknown(kind: str, name: object, known: Iterable[str], place: str | None = None) -> InputError:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import platform
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import sha256
@@ -19,11 +18,14 @@ from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
 from bayes_share.config import RunConfig, read_run_config
+from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
 from bayes_share.identity import Identity, check_data, check_options, say_version
-from bayes_share.inference import Training, factor_draws
+from bayes_share.inference import Execution, Training, factor_draws
+from bayes_share.inference.batches.images import Images
+from bayes_share.inference.saving import Saver
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.reading import check_path
@@ -32,8 +34,6 @@ from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.terminal import say
 from bayes_share.version import __version__
-
-_SAVING_PAYS = 20  # at the end of an epoch, when this many times as long as the last saving took has gone by since
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
@@ -105,6 +105,26 @@ def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
     return True
 
 
+def training_of(config: RunConfig, data: Data, execution: Execution | None = None) -> Training:
+    """The training of a run, at its beginning.
+
+    Args:
+        config: of the run.
+        data: that the config names.
+        execution: None: the config's.
+    """
+    return Training(
+        config.algorithm,
+        config.build(data),
+        Images(data, config.batch_size, config.last_batch),
+        config.epochs,
+        config.seed,
+        config.execution if execution is None else execution,
+        config.validation_samples,
+        patience=config.patience,
+    )
+
+
 def _taken_up(folder: RunFolder, config: RunConfig) -> tuple[Training, Identity]:
     """The training of a run as its latest checkpoint has it, or at its beginning; nothing is written."""
     data = config.load_data()
@@ -116,26 +136,13 @@ def _taken_up(folder: RunFolder, config: RunConfig) -> tuple[Training, Identity]
         check_options(noted, config, place)
         check_data(noted, data, folder.path)
         say_version(noted, folder.path)
-    training = Training(
-        config.algorithm,
-        config.build(data),
-        data,
-        config.epochs,
-        config.batch_size,
-        config.seed,
-        config.execution,
-        config.validation_samples,
-    )
+    training = training_of(config, data)
     if saved is not None:
         try:
             training.load_state_dict(saved)
         except InputError as error:
             raise InputError(f"the latest checkpoint in {place} is none of this run: {error}") from error
     return training, identity
-
-
-def _save(training: Training, identity: Identity, folder: RunFolder) -> None:
-    folder.checkpoints.save(training.step, {"run": identity.to_plain(), **training.state_dict()})
 
 
 def _train(
@@ -146,7 +153,8 @@ def _train(
     is_interrupted: Callable[[], bool],
     progress: bool,
 ) -> None:
-    was_finished, saved_at, saving = training.is_finished, time.monotonic(), 0.0
+    was_finished = training.is_finished
+    saver = Saver(folder.checkpoints, config.checkpoint_minutes, {"run": identity.to_plain()})
     bar = tqdm(
         total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
     )
@@ -154,24 +162,16 @@ def _train(
         for _ in training.steps():
             if not folder.config.exists():
                 write_atomically(folder.config, config.to_yaml().encode())
-            is_epoch_end = training.step % training.steps_per_epoch == 0
             is_last = is_interrupted()
-            since = time.monotonic() - saved_at
-            is_worth = is_epoch_end and since >= _SAVING_PAYS * saving
-            if is_worth or is_last or since > 60 * config.checkpoint_minutes:
-                started = time.monotonic()
-                _save(training, identity, folder)
-                saved_at = time.monotonic()
-                saving = saved_at - started
-            if is_worth:
+            if saver.after_step(training, is_last):
                 write_atomically(folder.metrics, _csv(training.history))
-            if is_epoch_end:
+            if training.step % training.steps_per_epoch == 0:
                 bar.set_postfix_str(_latest(training.history))
             if is_last:
                 raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")
             bar.update()
     if not was_finished:
-        _save(training, identity, folder)
+        saver.save(training)
     if is_interrupted():
         raise InterruptedRun("stopped after training: go on to the predictions by --resume")
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bayes_share import MAP, FactorInit, Model, ensemble, fold, ledger, load_run
 from bayes_share.evaluation import Predictions, format_table, score
-from bayes_share.inference import Training
+from bayes_share.inference import Training, batches_of
 from bayes_share.sharing import Start
 
 
@@ -52,9 +52,8 @@ def main() -> None:
         return Training(
             algorithm,
             lambda: Model(deepcopy(network)),
-            data,
+            batches_of(data, trained.source.batch_size),
             arguments.epochs,
-            trained.batch_size,
             arguments.seed,
             execution,
         )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import peak_bytes, saved_bytes, time_ratios
-from benchmarks.networks import MODES, Case, Subject, subjects
+from benchmarks.networks import MODES, Case, Subject, folding_above, subjects
 from benchmarks.report import Results, about, tables
 
 DTYPES = ("float32", "bfloat16")
@@ -68,8 +68,10 @@ def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
 def measure_thresholds(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
     """Times of a training step, as ratios to the plain network's, for each threshold of the rule."""
     found = _prepared(case, device)
+    ours = found["auto"]
     runs: dict[str, Callable[[], object]] = {"plain": found["plain"].train}
-    runs |= {str(threshold): replace(found["auto"], fold_above=threshold).train for threshold in THRESHOLDS}
+    for threshold in THRESHOLDS:
+        runs[str(threshold)] = replace(ours, network=folding_above(ours.network, threshold)).train
     ratios, seconds = time_ratios(runs, "plain", repeats, device)
     return {"rounds": repeats, "thresholds": ratios, "plain_seconds": {"training": seconds}}
 

@@ -2,22 +2,20 @@
 
 import importlib.util
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.errors import RunError
-from bayes_share.layers import way as way_of_computing
+from bayes_share.layers.factored import Factored, set_way
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.layers.way import Way, computing
+from bayes_share.layers.way import Way
 from bayes_share.models.resnet import ResNet
 from bayes_share.sharing.members import Ensemble, ensemble
 
@@ -49,27 +47,23 @@ class Case:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with what it is fed, and the way its rank-1 layers compute.
+    """A network with what it is fed.
 
     Args:
         network: maps the images to logits, whose last axis is the classes.
         images: a batch for an `Ensemble`, which tiles it itself; all rows for any other network.
         labels: one for each row of logits.
         autocast: whether to compute in bfloat16.
-        way: as in `computing`.
-        fold_above: a threshold for the rule that ``"auto"`` follows, instead of its own.
     """
 
     network: nn.Module
     images: Tensor
     labels: Tensor
     autocast: bool = False
-    way: Way = "auto"
-    fold_above: float | None = None
 
     def loss(self) -> Tensor:
         """Cross-entropy, as in training."""
-        with self._context(), computing(self.way), _folding_above(self.fold_above):
+        with self._context():
             logits = self.network(self.images)
         return F.cross_entropy(logits.float().flatten(0, -2), self.labels)
 
@@ -81,7 +75,7 @@ class Subject:
     @torch.no_grad()
     def predict(self) -> Tensor:
         """All logits, ``[row, class]``."""
-        with self._context(), computing(self.way), _folding_above(self.fold_above):
+        with self._context():
             return self.network(self.images).float().flatten(0, -2)
 
     def _context(self) -> torch.autocast:
@@ -102,7 +96,10 @@ def subjects(case: Case, device: torch.device) -> dict[str, Subject]:
     peers = peer_layers()
     if peers is None:
         print("  no column for torch-uncertainty: it is not installed", flush=True)
-    networks = {"plain": plain, "ours": ours} | ({} if peers is None else {"peer": peer_of(ours, peers)})
+    ways: tuple[Way, ...] = ("activations", "weights")
+    networks = {"plain": plain, "auto": ours} | {way: computing(ours, way) for way in ways}
+    if peers is not None:
+        networks["peer"] = peer_of(ours, peers)
     check(networks, images[:2])
     memory_format = torch.channels_last if case.mode == "channels_last" else torch.contiguous_format
     batch = images.to(device, memory_format=memory_format)
@@ -112,12 +109,26 @@ def subjects(case: Case, device: torch.device) -> dict[str, Subject]:
         if case.mode == "compiled":
             (network.network if isinstance(network, Ensemble) else network).compile()
     autocast = case.dtype == "bfloat16"
-    ways: tuple[Way, ...] = ("auto", "activations", "weights")
-    found = {"plain": Subject(plain, rows, labels, autocast)}
-    found |= {way: Subject(ours, batch, labels, autocast, way) for way in ways}
-    if "peer" in networks:
-        found["peer"] = Subject(networks["peer"], rows, labels, autocast)
-    return found
+    return {
+        name: Subject(network, batch if isinstance(network, Ensemble) else rows, labels, autocast)
+        for name, network in networks.items()
+    }
+
+
+def computing(ours: Ensemble, way: Way) -> Ensemble:
+    """A copy of an ensemble whose layers compute in one way."""
+    copy = deepcopy(ours)
+    set_way(copy, way)
+    return copy
+
+
+def folding_above(ours: nn.Module, threshold: float) -> nn.Module:
+    """A copy of an ensemble whose layers have another threshold of the way "auto"."""
+    copy = deepcopy(ours)
+    for layer in copy.modules():
+        if isinstance(layer, Factored):
+            layer.fold_above = threshold
+    return copy
 
 
 def check(networks: dict[str, nn.Module], images: Tensor) -> None:
@@ -125,14 +136,14 @@ def check(networks: dict[str, nn.Module], images: Tensor) -> None:
 
     An ensemble that starts with factors of 1 computes what the plain network does, and the peer's what ours does.
     """
-    plain, ours = networks["plain"].eval(), networks["ours"].eval()
+    plain, ours = networks["plain"].eval(), networks["auto"].eval()
     assert isinstance(ours, Ensemble)
     ones = ensemble(plain, ours.ensemble_size, init="ones")
     expected = plain(images).repeat(ours.ensemble_size, 1)
     ways: tuple[Way, ...] = ("activations", "weights")
     for way in ways:
-        with computing(way):  # and with gradients, as without them the members may be folded for good
-            _same(f"the ensemble by its {way} and the plain network", ones(images).flatten(0, 1), expected)
+        found = computing(ones, way)(images)  # with gradients, as without them the members may be folded for good
+        _same(f"the ensemble by its {way} and the plain network", found.flatten(0, 1), expected)
     with torch.no_grad():
         _same("the ensemble that predicts and the plain network", ones(images).flatten(0, 1), expected)
     if "peer" in networks:
@@ -185,7 +196,3 @@ def peer_of(ours: Ensemble, peers: ModuleType) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, replacement)
     return network
-
-
-def _folding_above(threshold: float | None) -> AbstractContextManager[object]:
-    return nullcontext() if threshold is None else patch.object(way_of_computing, "_FOLD_ABOVE", threshold)

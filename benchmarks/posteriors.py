@@ -29,6 +29,7 @@ from bayes_share.inference import (
     LastLayerLaplace,
     MCDropout,
     Training,
+    batches_of,
 )
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.mlp import mlp
@@ -62,7 +63,7 @@ def predictions(name: str, data: Data, seed: int) -> tuple[Tensor, float]:
         return Model(mlp(WIDTHS, num_classes=10, in_channels=1, image_size=(8, 8)))
 
     started = time.perf_counter()
-    training = Training(algorithm, build, data, epochs, batch_size, seed)
+    training = Training(algorithm, build, batches_of(data, batch_size), epochs, seed)
     for _ in training.steps():
         pass
     log_probs = mixture_log_probs(training.predict(data.test, DRAWS))

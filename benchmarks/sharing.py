@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.files import write_atomically
-from bayes_share.layers.way import computing
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ledger, share_groups, share_layers
 from benchmarks.measure import Spread, peak_bytes, time_ratios
@@ -61,12 +60,7 @@ def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> 
     plain = build_network(model, num_classes=10, in_channels=3, image_size=(32, 32))
     networks = {"plain": plain} | {name: share(plain) for name, share in SHARED.items()}
     runs: dict[str, Callable[[], object]] = {name: Training(network, x, y) for name, network in networks.items()}
-
-    def by_activations() -> None:
-        with computing("activations"):
-            runs["layers, rank-1"]()
-
-    timed = {**runs, "layers, rank-1, by activations": by_activations}
+    timed = {**runs, "layers, rank-1, by activations": Training(share_layers(plain, way="activations"), x, y)}
     ratios, seconds = time_ratios(timed, "plain", repeats, device)
     peaks = {name: peak_bytes(run, device) for name, run in timed.items()}
     stored = {name: ledger(network).stored for name, network in networks.items()}

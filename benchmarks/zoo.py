@@ -28,8 +28,7 @@ from torchvision.models import get_model
 
 from bayes_share.files import write_atomically
 from bayes_share.layers import FactorInit
-from bayes_share.layers.factored import Factored
-from bayes_share.layers.way import computing
+from bayes_share.layers.factored import Factored, set_way
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble, ensemble
 from benchmarks.report import about
@@ -208,12 +207,12 @@ def check(name: str) -> Found:
 
     copies = ensemble(net, MEMBERS, init="ones", example=x)
     found = [copies(x)]
-    with computing("activations"):  # which are not folded for prediction
-        found.append(copies(x))
+    set_way(copies, "activations")  # which are not folded for prediction
+    found.append(copies(x))
     identity = max(_relative(outputs, expected.expand_as(outputs)) for outputs in found)
     del copies, found
 
-    members = ensemble(net, MEMBERS, FactorInit("normal", sd=0.1), example=x)
+    members = ensemble(net, MEMBERS, FactorInit("normal", sd=0.1), example=x, way="activations")
     parameters = sum(parameter.numel() for parameter in net.parameters())
     tolerance = _tolerance(net, x)
     del net
@@ -224,8 +223,7 @@ def check(name: str) -> Found:
         tolerance = max(tolerance, _tolerance(plain, x))
     plain = fold(members, 1)
     build(name).load_state_dict(plain.state_dict(), strict=True)
-    with computing("activations"):
-        fold_error = _relative(plain(x), members(x)[1])
+    fold_error = _relative(plain(x), members(x)[1])
     return Found(
         name,
         source.library,
@@ -246,8 +244,7 @@ def check(name: str) -> Found:
 
 def _one_pass(members: Ensemble, x: Tensor, looped: Tensor) -> float | None:
     try:
-        with computing("activations"):
-            tiled = members.tile(torch.cat([x] * MEMBERS))
+        tiled = members.tile(torch.cat([x] * MEMBERS))
     except Exception:  # whatever the network raises: the strategy's reason says what it was
         return None
     return _relative(tiled, looped) if tiled.shape == looped.shape else None

@@ -7,6 +7,7 @@ from bayes_share.inference.algorithm import Inference as Inference
 from bayes_share.inference.algorithm import Part as Part
 from bayes_share.inference.algorithm import State as State
 from bayes_share.inference.algorithm import StepInfo as StepInfo
+from bayes_share.inference.batches.choice import batches_of as batches_of
 from bayes_share.inference.draws.factors import factor_draws as factor_draws
 from bayes_share.inference.draws.features import predict_with_features as predict_with_features
 from bayes_share.inference.draws.norms import reestimate_norms as reestimate_norms

@@ -57,10 +57,10 @@ class Forward:
         parts: the models whose members it runs, in the order of the logits, each with what is drawn of it.
     """
 
-    call: Callable[[Tensor], Tensor]
+    call: Callable[[Any], Tensor]
     parts: tuple[Part, ...]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Any) -> Tensor:
         """The logits."""
         return self.call(x)
 

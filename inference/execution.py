@@ -1,14 +1,16 @@
 """How a network is computed: on which device, in which precision and memory format, compiled or not."""
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.models.model import Model
+from bayes_share.trees import Tree, to_device
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
@@ -57,11 +59,35 @@ class Execution:
             model.network.compile()
         return model
 
-    def place_inputs(self, x: Tensor) -> Tensor:
-        """Move a batch to the device and memory format."""
-        x = x.to(self.torch_device)
-        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.ndim == 4 else x
+    def place_inputs(self, x: Tree) -> Tree:
+        """Move the inputs of a batch to the device and memory format."""
+        x = to_device(x, self.torch_device)
+        return tree_map(_channels_last, x) if self.channels_last else x
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for computing in the precision."""
         return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+@dataclass(frozen=True)
+class WhereTensorsAre(Execution):
+    """Computing on the device that some tensors lie on, of whatever kind it is.
+
+    Args:
+        tensors_device: that device.
+    """
+
+    tensors_device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The tensors' own."""
+        return self.tensors_device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision is the caller's."""
+        return nullcontext()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

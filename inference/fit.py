@@ -1,33 +1,48 @@
 """Training with any algorithm, in one call."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bayes_share.data import Data, epoch_order
-from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Inference
-from bayes_share.inference.execution import Execution
-from bayes_share.inference.preflight import check_inputs, prepare
-from bayes_share.inference.step.drivers import take_step
-from bayes_share.inference.step.losses import Losses, check_finite
+from bayes_share.data import Data
+from bayes_share.errors import InputError, named
+from bayes_share.inference.algorithm import Build, Inference
+from bayes_share.inference.batches.choice import BatchSize, batches_of
+from bayes_share.inference.batches.source import LastBatch, Source
+from bayes_share.inference.batches.tensors import Tensors
+from bayes_share.inference.execution import Execution, WhereTensorsAre
+from bayes_share.inference.history import Line
+from bayes_share.inference.resumption import kept_in
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
+from bayes_share.trees import Tree, device_of
 
 
 def fit(
     algorithm: Inference[Any],
     model: Model | Build,
-    data: Data,
+    data: Data | Any,
     epochs: int = 10,
-    batch_size: int | None = 128,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     execution: Execution = Execution(),  # noqa: B008 (frozen)
     progress: bool = True,
+    *,
+    validation: Any = None,
+    validation_samples: int = 1,
+    patience: int | None = None,
+    last_batch: LastBatch = "drop",
+    num_data: int | None = None,
+    steps_per_epoch: int | None = None,
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_minutes: float = 10.0,
+    report: Callable[[Line], object] | None = None,
 ) -> Any:
     """Run an algorithm on a model and give its state.
 
@@ -35,49 +50,102 @@ def fit(
         algorithm: a frozen record of hyperparameters, such as `MAP()`.
         model: a model, of which a copy is trained; or a function that builds one, which algorithms that need several
             initialisations call several times.
-        data: as `load_data` gives it.
+        data: images, as `load_data` gives them; a pair ``(x, y)`` of all inputs, a tensor or a dict, tuple or list of
+            tensors, and all targets; a `torch.utils.data.DataLoader`; or another iterable of batches, pairs ``(inputs,
+            targets)``, that begins anew in every epoch or has ``state_dict`` and ``load_state_dict``. A loader keeps
+            its own sampler, workers and `collate_fn`; its order and what its dataset draws from global generators
+            are seeded by the seed, the epoch and the place of the batch.
         epochs: passes over the training data.
-        batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
+        batch_size: examples in a step of images or of a pair; "auto": 128, or all where there are fewer; None: all.
+            Loaders and iterables come in batches of their own.
         seed: of initialisation (where a function builds the model), order, augmentation and noise.
         execution: device, precision and the like.
         progress: whether a bar is shown.
+        validation: what is scored after each epoch, as `data` are given; None: the images that the data have for it.
+        validation_samples: draws in these scores.
+        patience: epochs without a lower validation NLL after which training stops; the state is then, as it is after
+            all epochs, that of the best one. Schedules of the learning rate are laid out for all epochs and are cut
+            off where it stops: a constant rate suits it best. None: all epochs are trained.
+        last_batch: what becomes of a last batch of an epoch with fewer examples: "drop", or "pad" (it is filled up
+            with examples of weight 0, so that every example counts once in an epoch).
+        num_data: training examples, of an iterable that does not tell them.
+        steps_per_epoch: batches in an epoch, the last one included, of an iterable without ``len()``.
+        checkpoints: a folder, in which the training is saved on its way, after epochs and now and then.
+        resume: whether to go on with the checkpoints that are there. On the CPU, a training that was killed and goes on
+            ends with the same bits as one that was not: with images, tensors, loaders of datasets by index, and
+            iterables that have a state, from wherever it was; with other iterables from the end of the last epoch.
+        checkpoint_minutes: a checkpoint is saved at least this often.
+        report: is called after each epoch with its line of the history, a dict of loss, scores, rate and seconds:
+            ``history = []; fit(..., report=history.append)``.
 
     Returns:
-        The algorithm's state, for `predict`.
+        The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same loop, step by step.
 
     Raises:
-        InputError: what the algorithm says of the model; a network that is no `Model`, tensors in place of data, or a
-            batch size or number of epochs that cannot be.
-        RunError: a loss, or a number in the state, that is not finite.
+        InputError: what the algorithm says of the model; a network that is no `Model`, data that are none, a batch size
+            or number of epochs that cannot be, or checkpoints of another training.
+        RunError: a loss, or a number in the state, that is not finite; or a full disk.
+
+    >>> import torch
+    >>> from torch.utils.data import DataLoader, TensorDataset
+    >>> from bayes_share.inference import MAP
+    >>> x = torch.randn(40, 3)
+    >>> loader = DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=8, shuffle=True)
+    >>> history = []
+    >>> state = fit(MAP(), Model(torch.nn.Linear(3, 2)), loader, epochs=20, progress=False, report=history.append)
+    >>> history[-1]["loss"] < history[0]["loss"]
+    True
     """
-    if not isinstance(data, Data):
-        raise InputError(f"data are what load_data gives, not a {type(data).__name__}; fit_tensors takes tensors")
-    build = _builder(model)
-    training = Training(_checked(algorithm), build, data, epochs, batch_size, seed, execution)
-    for _ in tqdm(training.steps(), total=training.num_steps, disable=None if progress else True, unit="step"):
-        pass
-    return training.state
+    training = Training(
+        _checked(algorithm),
+        _builder(model),
+        batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
+        epochs,
+        seed,
+        execution,
+        validation_samples,
+        validation=_validation(validation),
+        patience=patience,
+    )
+    return _trained(training, progress, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
 
 def fit_tensors(
     algorithm: Inference[Any],
     model: Model | Build,
-    x: Tensor,
+    x: Tree,
     y: Tensor,
     num_steps: int,
     batch_size: int | None = None,
     seed: int = 0,
+    *,
+    validation: tuple[Tree, Tensor] | None = None,
+    patience: int | None = None,
+    last_batch: LastBatch = "drop",
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_minutes: float = 10.0,
+    report: Callable[[Line], object] | None = None,
 ) -> Any:
-    """Run an algorithm on examples that are no images: tables, curves, whatever the network takes.
+    """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
+
+    It is the loop of `fit`, where the tensors lie.
 
     Args:
         algorithm: a frozen record of hyperparameters.
         model: as in `fit`.
-        x: all inputs ``[example, ...]``, as the network takes them, where the model is.
+        x: all inputs ``[example, ...]``, as the network takes them: a tensor, or a dict, tuple or list of tensors.
         y: all targets ``[example, ...]``.
         num_steps: how many steps to take; 0: the state is that before training.
         batch_size: examples in a step, in an order drawn anew for each pass over the data; None: all of them.
         seed: of initialisation (where a function builds the model), order and noise.
+        validation: inputs and targets that are scored after each pass over the data.
+        patience: as in `fit`.
+        last_batch: as in `fit`.
+        checkpoints: as in `fit`.
+        resume: as in `fit`.
+        checkpoint_minutes: as in `fit`.
+        report: as in `fit`.
 
     Returns:
         The algorithm's state, for `predict`.
@@ -95,35 +163,41 @@ def fit_tensors(
     >>> round(state.model.network.weight.item(), 1)
     2.0
     """
-    for what, given in (("x", x), ("y", y)):
-        if not isinstance(given, Tensor):
-            raise InputError(f"{what} is a tensor, not {type(given).__name__}: torch.as_tensor makes one of an array")
-        if given.ndim == 0:
-            raise InputError(f"{what} has an axis of examples first, and is one number")
-    if num_steps < 0:
-        raise InputError(f"training takes 0 steps or more, not {num_steps}")
-    batch_size = len(x) if batch_size is None else batch_size
-    if len(x) != len(y):
-        raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
-    if not isinstance(batch_size, int) or not 1 <= batch_size <= len(x):
-        raise InputError(f"a batch has from 1 to {len(x)} examples (all of them), not {batch_size}")
-    check_inputs(x)
-    with seeded(seed, "init"):
-        state = _checked(algorithm).init(_builder(model), len(x), num_steps)
-    y = prepare(algorithm, state, lambda count: x[:count], batch_size, y, seed)
-    per_epoch = len(x) // batch_size
-    losses = Losses(num_steps, x.device)
-    for step in range(num_steps):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0:
-            order = epoch_order(len(x), seed, epoch, x.device)
-        rows = order[position * batch_size : (position + 1) * batch_size]
-        with seeded(seed, "step", step):
-            losses.add(step, take_step(algorithm, state, (x[rows], y[rows]), step))
-    losses.check()
-    check_finite(state.state_dict(), num_steps, num_steps)
-    algorithm.finish(state, [Batch(*pair) for pair in zip(x.split(batch_size), y.split(batch_size), strict=True)])
-    return state
+    source = Tensors(x, y, batch_size, last_batch)
+    training = Training(
+        _checked(algorithm),
+        _builder(model),
+        source,
+        seed=seed,
+        execution=WhereTensorsAre(tensors_device=device_of(x)),
+        num_steps=num_steps,
+        validation=_validation(validation),
+        patience=patience,
+    )
+    return _trained(training, False, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
+
+
+def _trained(
+    training: Training,
+    progress: bool,
+    keeping: AbstractContextManager[Callable[[], object]],
+    report: Callable[[Line], object] | None,
+) -> Any:
+    """The state at the end of a training."""
+    with keeping as save:
+        bar = tqdm(total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step")
+        with bar:
+            for _ in training.steps():
+                if report is not None and training.step % training.steps_per_epoch == 0:
+                    report(dict(training.history[-1]))
+                save()
+                bar.update()
+    return training.state
+
+
+def _validation(given: Any) -> Source | None:
+    with named("validation data"):
+        return None if given is None else batches_of(given)
 
 
 def _checked(algorithm: Inference[Any]) -> Inference[Any]:

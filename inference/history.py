@@ -1,7 +1,11 @@
 """The history of a training: a record of figures for each epoch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 
 COLUMNS = (
     "epoch",
@@ -13,22 +17,57 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
-"""What is noted of each epoch."""
+"""What is noted of each epoch, where there is such a thing."""
+
+ALWAYS = tuple(name for name in COLUMNS if "accuracy" not in name and "validation" not in name)
+"""What is noted of every epoch, whatever the likelihood, and with or without validation data."""
+
+Line = dict[str, int | float]
 
 
-def check_history(history: Sequence[object]) -> None:
+class History:
+    """The lines of a training so far. Figures that are still on a device are read when somebody asks for a line."""
+
+    def __init__(self, lines: Sequence[Line] = ()) -> None:
+        self._lines = list(lines)
+        self._waiting: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        """How many epochs there were."""
+        return len(self._lines) + len(self._waiting)
+
+    def add(self, line: dict[str, int | float | Tensor]) -> None:
+        """Note the figures of an epoch; an accuracy that is NaN is none, and is left out."""
+        self._waiting.append(line)
+
+    def lines(self) -> list[Line]:
+        """A record for each epoch, of plain numbers."""
+        figures = [value.double() for line in self._waiting for value in line.values() if isinstance(value, Tensor)]
+        read = iter(torch.stack(figures).tolist() if figures else ())
+        for line in self._waiting:
+            plain = {name: next(read) if isinstance(value, Tensor) else value for name, value in line.items()}
+            self._lines.append({name: value for name, value in plain.items() if name in ALWAYS or value == value})
+        self._waiting.clear()
+        return self._lines
+
+
+def check_history(history: Sequence[object], required: Collection[str] = COLUMNS) -> None:
     """See whether something that was read is a history: of the epochs 0, 1, ... in order, of finite numbers.
+
+    Args:
+        history: a record for each epoch.
+        required: what each must have.
 
     Raises:
         ValueError: it is none; names the first fault.
     """
     for epoch, record in enumerate(history):
-        if not isinstance(record, dict) or not set(record) >= set(COLUMNS):
-            raise ValueError(f"record {epoch} must have {', '.join(COLUMNS)}")
+        if not isinstance(record, dict) or not set(record) >= set(required):
+            raise ValueError(f"record {epoch} must have {', '.join(required)}")
         for name, value in record.items():
             if type(value) not in (int, float) or not math.isfinite(value):
                 raise ValueError(f"{name} of epoch {epoch} must be a finite number")
         if record["epoch"] != epoch:
             raise ValueError(f"the epochs must be counted from 0, and record {epoch} is of {record['epoch']}")
-        if record["seconds"] < 0 or not 0 <= record["validation_accuracy"] <= 1:
+        if record["seconds"] < 0 or not 0 <= record.get("validation_accuracy", 0) <= 1:
             raise ValueError(f"seconds of epoch {epoch} must be at least 0, and accuracies from 0 to 1")

@@ -2,141 +2,226 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from numbers import Integral
+from operator import index
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from bayes_share.data import Data, Split, epoch_order, eval_batches, train_batch
-from bayes_share.errors import InputError, RunError
+from bayes_share.data import Split
+from bayes_share.errors import InputError, RunError, named
 from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
+from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.history import check_history
+from bayes_share.inference.history import ALWAYS, History, Line, check_history
 from bayes_share.inference.predict import predict, predict_draws
-from bayes_share.inference.preflight import prepare
+from bayes_share.inference.preflight import looked_at
 from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.models.mixture import mixture_log_probs
+from bayes_share.inference.stopping import EarlyStopping
+from bayes_share.inference.validation import validation_scores
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
+from bayes_share.trees import Tree, copied
 
 
 class Training:
     """An algorithm on its way through the data, which can be stopped after any step and taken up again.
 
     The numbers of step t depend on the seed, on t and on the state alone, so that a training that was stopped, saved
-    and loaded computes what one that was not would have.
+    and loaded computes what one that was not would have. `fit` is this class with a loop around `steps`; here there
+    are the history and the state after any step too.
 
     Args:
         algorithm: what to run.
         build: gives a freshly initialised model.
-        data: is moved to the device as a whole.
-        epochs: passes over the training data.
-        batch_size: examples in a step, where what remains of an epoch is dropped; None: all of them.
+        source: of the training examples; `batches_of` makes one of tensors, a loader or images.
+        epochs: passes over the training data; None: as `num_steps` says.
         seed: of initialisation, order, augmentation and noise.
         execution: device, precision and the like.
         validation_samples: draws in each epoch's scores on the validation data.
+        num_steps: how many steps to take, where it is not whole epochs.
+        validation: the examples that are scored after each epoch; None: those that the data have for it, if any.
+        patience: epochs without a lower validation NLL after which training stops early; it then ends, as it does
+            when all epochs are over, with the state of the best one. Schedules are laid out for all epochs, and are
+            cut off where it stops: a constant rate suits it best. None: no early stopping.
 
     Raises:
-        InputError: no epoch, a batch larger than the training data, or what the algorithm says of the model.
+        InputError: no epoch, patience without validation data, or what the algorithm says of the model.
+
+    >>> from bayes_share.inference import MAP
+    >>> from bayes_share.inference.batches.choice import batches_of
+    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.model import Model
+    >>> x = torch.linspace(-1, 1, 20)[:, None]
+    >>> build = lambda: Model(torch.nn.Linear(1, 1), Gaussian(0.1))
+    >>> training = Training(MAP(learning_rate=1e-3), build, batches_of((x, 2 * x), batch_size=10), epochs=3)
+    >>> for info in training.steps():
+    ...     pass
+    >>> [line["epoch"] for line in training.history]
+    [0, 1, 2]
     """
 
     def __init__(
         self,
         algorithm: Inference[Any],
         build: Build,
-        data: Data,
-        epochs: int,
-        batch_size: int | None,
+        source: Source,
+        epochs: int | None = None,
         seed: int = 0,
         execution: Execution = Execution(),  # noqa: B008 (frozen)
         validation_samples: int = 1,
+        num_steps: int | None = None,
+        validation: Source | None = None,
+        patience: int | None = None,
     ) -> None:
-        if epochs < 1:
-            raise InputError(f"training takes at least 1 epoch, not {epochs}")
-        batch_size = len(data.train) if batch_size is None else batch_size
-        if not 1 <= batch_size <= len(data.train):
-            raise InputError(f"a batch has from 1 to {len(data.train)} examples (all training data), not {batch_size}")
         self.algorithm = algorithm
-        self.data = data.to(execution.torch_device)
-        self.batch_size = batch_size
-        self.seed = seed
+        self.seed = index(seed)
         self.execution = execution
         self.validation_samples = validation_samples
-        self.steps_per_epoch = len(data.train) // batch_size
-        self.num_steps = epochs * self.steps_per_epoch
+        self.patience = patience
+        self.steps_per_epoch = source.steps_per_epoch
+        self.num_steps = _num_steps(epochs, num_steps, source.steps_per_epoch)
+        validation = source.validation if validation is None else validation
+        self._stopping = None if patience is None else EarlyStopping(patience)
+        if patience is not None and validation is None:
+            raise InputError("patience needs validation data, on which training stops early")
+        # First, so that the device is in use when its generator is to be seeded.
+        self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
+        self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
-            self.state = algorithm.init(lambda: execution.place(build()), len(data.train), self.num_steps)
+            self.state = algorithm.init(lambda: execution.place(build()), source.num_data, self.num_steps)
         parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
-        self._dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
-        self._targets = self._prepare()
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+        with execution.autocast():
+            self.source, check = looked_at(algorithm, self.state, source.on(execution, dtype), seed)
+        with named("validation data"):
+            self.validation = None if validation is None else validation.on(execution, dtype).checked(check)
         self.step = 0
         self.is_finished = False
-        self.history: list[dict[str, int | float]] = []
+        self._history = History()
         self._seconds = 0.0
-        self._sums = torch.zeros(3, dtype=torch.float64, device=execution.torch_device)
         self._losses = Losses(self.num_steps, execution.torch_device)
         self._is_loaded = False
+        self._batches: Iterator[Batch] | None = None
+        self._at_epoch_start: dict[str, Any] | None = None
+
+    @property
+    def data(self) -> Any:
+        """What the examples are taken from: `Data`, on the device, a pair of tensors, or the user's loader."""
+        return self.source.data
+
+    @property
+    def history(self) -> list[Line]:
+        """A line for each epoch; accuracies and validation scores where there are such."""
+        return self._history.lines()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are taken, or training has stopped early."""
+        return self.step == self.num_steps or (self._stopping is not None and self._stopping.is_over)
 
     def steps(self) -> Iterator[StepInfo]:
         """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
 
         Raises:
             RunError: a loss that is no finite number; names the step and the learning rate. Or numbers in the state.
+            InputError: a batch that is none, or more or fewer of them than the source said.
         """
-        while self.step < self.num_steps:
-            epoch, first = divmod(self.step, self.steps_per_epoch)
-            order = epoch_order(len(self.data.train), self.seed, epoch, self.data.train.images.device)
-            for position in range(first, self.steps_per_epoch):
-                started = time.perf_counter()
-                with self._gone_on_from():
-                    info = self._take_step(order[position * self.batch_size : (position + 1) * self.batch_size])
-                if position == self.steps_per_epoch - 1:
-                    self._close_epoch(epoch, info, started)
-                else:
-                    self._seconds += time.perf_counter() - started
-                yield info
+        while not self.is_over:
+            if self._batches is None and not self.source.goes_on_within_epochs:
+                if self.step % self.steps_per_epoch and self._at_epoch_start is not None:  # where a step failed
+                    self.load_state_dict(self._at_epoch_start)
+                self._at_epoch_start = copied(self._content())
+            epoch, position = divmod(self.step, self.steps_per_epoch)
+            if self._batches is None:
+                self._batches = self.source.epoch(self.seed, epoch, position)
+            started = time.perf_counter()
+            try:
+                info = self._take_step(self._batches)
+            except BaseException:
+                self._batches = None  # whose next batch would be that of the step after
+                raise
+            if position == self.steps_per_epoch - 1:
+                for _ in self._batches:  # there is none: it is seen, and the source knows that the epoch is over
+                    pass
+                self._batches = None
+                self._close_epoch(epoch, info, started)
+            else:
+                self._seconds += time.perf_counter() - started
+            yield info
         if not self.is_finished:
-            check_finite(self.state.state_dict(), self.step, self.num_steps)
-            with self._gone_on_from():
-                self.algorithm.finish(self.state, _InOrder(self.data, self._targets, self._placed, self.batch_size))
-            self.is_finished = True
+            self._finish()
 
-    def predict(self, split: Split, num_samples: int = 1) -> Tensor:
-        """Logits ``[draw, member, image, class]`` for a split of the data."""
-        with self._gone_on_from(), self.execution.autocast():
-            return predict(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
-
-    def predict_with_features(self, images: Tensor, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Logits ``[draw, member, image, class]`` and features ``[member, image, feature]``, on the CPU.
+    def predict(self, x: Split | Tree, num_samples: int = 1) -> Tensor:
+        """Logits ``[draw, member, example, class]``.
 
         Args:
-            images: ``[image, channel, height, width]``, uint8, from wherever; they are normalised as the data are.
+            x: a split of the images, or inputs as the data have them: uint8 images, or tensors as they are.
             num_samples: draws.
         """
-        images = images.to(self.execution.torch_device)
         with self._gone_on_from(), self.execution.autocast():
-            return predict_with_features(self.algorithm, self.state, images, num_samples, transform=self._inputs)
+            return predict(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
 
-    def predict_draws(self, split: Split, num_samples: int = 1) -> Iterator[Tensor]:
-        """The same, one draw ``[member, image, class]`` after the other, each computed when it is asked for."""
-        draws = predict_draws(self.algorithm, self.state, split.images, num_samples, transform=self._inputs)
+    def predict_with_features(self, x: Split | Tree, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
+        """Logits ``[draw, member, example, class]`` and features ``[member, example, feature]``, on the CPU.
+
+        Args:
+            x: as of `predict`.
+            num_samples: draws.
+        """
+        with self._gone_on_from(), self.execution.autocast():
+            return predict_with_features(
+                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
+            )
+
+    def predict_draws(self, x: Split | Tree, num_samples: int = 1) -> Iterator[Tensor]:
+        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for."""
+        draws = predict_draws(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
         for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
             with self._gone_on_from(), self.execution.autocast():
                 draw = next(draws)
             yield draw
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on from here, as tensors and plain values.
+        """All that is needed to go on, as tensors and plain values: from here, or from the end of the last epoch.
+
+        It is the latter where the source does not go on within epochs; ``step`` says from where.
 
         Raises:
             RunError: the latest losses, or numbers in the state, are not finite: that is nothing to go on from.
         """
+        is_within_epoch = self.step % self.steps_per_epoch and not self.is_finished
+        if is_within_epoch and self._at_epoch_start is not None:
+            self._losses.check()
+            return self._at_epoch_start
+        return self._content()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            InputError: something else, or what was given by another training; this one is then of no more use.
+        """
+        with reading("the state", "one of this training", "; it takes one of the same options and version"):
+            if self._stopping is not None:
+                self._stopping.load_state_dict(state_dict["stopping"])
+            self._check_progress(state_dict)
+            self.state.load_state_dict(state_dict["state"])
+            self.source.load_state_dict(state_dict["source"])
+        self.step = state_dict["step"]
+        self.is_finished = state_dict["is_finished"]
+        self._history = History(state_dict["history"])
+        self._seconds = state_dict["seconds"]
+        self._sums = state_dict["sums"].to(self._sums.device)
+        self._is_loaded = True
+        self._batches = None
+
+    def _content(self) -> dict[str, Any]:
         self._losses.check()
         state = self.state.state_dict()
         check_finite(state, self.step, self.num_steps)
@@ -147,23 +232,9 @@ class Training:
             "history": self.history,
             "seconds": self._seconds,
             "sums": self._sums,
+            "source": self.source.state_dict(),
+            **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
         }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
-
-        Raises:
-            InputError: something else, or what was given by another training; this one is then of no more use.
-        """
-        with reading("the state", "one of this training", "; it takes one of the same options and version"):
-            self._check_progress(state_dict)
-            self.state.load_state_dict(state_dict["state"])
-        self.step = state_dict["step"]
-        self.is_finished = state_dict["is_finished"]
-        self.history = state_dict["history"]
-        self._seconds = state_dict["seconds"]
-        self._sums = state_dict["sums"].to(self._sums.device)
-        self._is_loaded = True
 
     @contextmanager
     def _gone_on_from(self) -> Iterator[None]:
@@ -189,85 +260,86 @@ class Training:
         step, is_finished, seconds = (state_dict[name] for name in ("step", "is_finished", "seconds"))
         if type(step) is not int or not 0 <= step <= self.num_steps:
             raise ValueError(f"its step is {step!r}, and there are {self.num_steps}")
-        if type(is_finished) is not bool or (is_finished and step < self.num_steps):
+        is_stopped = self._stopping is not None and self._stopping.is_over
+        if type(is_finished) is not bool or (is_finished and step < self.num_steps and not is_stopped):
             raise ValueError(f"it is said to be finished at step {step} of {self.num_steps}")
+        if step % self.steps_per_epoch and step < self.num_steps and not self.source.goes_on_within_epochs:
+            raise ValueError(f"its step is {step}, within an epoch, where these data cannot be gone on with")
         if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
             raise ValueError(f"its seconds are {seconds!r}")
         if len(state_dict["history"]) != step // self.steps_per_epoch:
             raise ValueError(f"it has a history of {len(state_dict['history'])} epochs after step {step}")
-        check_history(state_dict["history"])
+        check_history(state_dict["history"], ALWAYS)
         sums = state_dict["sums"]
-        if sums.shape != self._sums.shape or sums.dtype != self._sums.dtype or not bool(sums.isfinite().all()):
-            raise ValueError("its sums over the unfinished epoch are not three finite numbers")
+        is_alike = sums.shape == self._sums.shape and sums.dtype == self._sums.dtype
+        if not is_alike or not bool(sums.isfinite().all()):
+            raise ValueError("its sums over the unfinished epoch are not finite numbers")
         check_finite(state_dict["state"], step, self.num_steps)
 
-    def _prepare(self) -> Tensor:
-        """The training targets as the likelihood takes them, after a look at a few examples."""
-        train = self.data.train
-        with self.execution.autocast():
-            return prepare(
-                self.algorithm,
-                self.state,
-                lambda count: self._inputs(train.images[:count]),
-                self.batch_size,
-                train.labels,
-                self.seed,
-                is_of_classes=True,
-            )
-
-    def _take_step(self, indices: Tensor) -> StepInfo:
+    def _take_step(self, batches: Iterator[Batch]) -> StepInfo:
         with seeded(self.seed, "step", self.step):
-            x, _ = train_batch(self.data, indices)
-            y = self._targets[indices]
-            with self.execution.autocast():
-                info = take_step(self.algorithm, self.state, (self._placed(x), y), self.step)
-        self._sums += torch.stack([info.loss, info.log_lik, info.accuracy])
+            batch = next(batches)
+            with self._gone_on_from(), self.execution.autocast():
+                info = take_step(self.algorithm, self.state, batch, self.step)
+        accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
+        figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
+        self._sums += figures if batch.weights is None else figures * batch.weights.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
-        self._losses.check()
-        loss, log_lik, train_accuracy = (self._sums / self.steps_per_epoch).tolist()
+        sums = self._sums
+        figures = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4], info.learning_rate.double().view(1)])
         self._sums.zero_()
+        scores: dict[str, float] = {}
+        if self.validation is not None:
+            self._losses.check()
+            figures = figures.cpu()  # a device has then done all its steps, and the time is theirs
         self._seconds += time.perf_counter() - started  # without validation, whose draws are no part of training
-        log_probs = mixture_log_probs(self._class_logits(self.data.validation, self.validation_samples))
-        labels = self.data.validation.labels.cpu()
-        self.history.append(
+        if self.validation is not None:
+            with self._gone_on_from(), self.execution.autocast():
+                scores = validation_scores(
+                    self.algorithm, self.state, self.validation.in_order(), self.validation_samples
+                )
+        loss, log_lik, accuracy, rate = figures
+        self._history.add(
             {
                 "epoch": epoch,
                 "loss": loss,
-                "train_accuracy": train_accuracy,
+                "train_accuracy": accuracy,
                 "train_nll": -log_lik,
-                "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
-                "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
-                "learning_rate": float(info.learning_rate),
+                **scores,
+                "learning_rate": rate,
                 "seconds": self._seconds,
             }
         )
+        if self._stopping is not None:
+            self._stopping.add(scores["validation_nll"], self.state.state_dict)
 
-    def _class_logits(self, split: Split, num_samples: int) -> Float[Tensor, "draw member image class"]:
-        likelihood = self.algorithm.draw(self.state, 0).parts[0].model.likelihood
-        logits = [likelihood.class_logits(draw) for draw in self.predict_draws(split, num_samples)]
-        return torch.stack([draw for draw in logits if draw is not None])
+    def _finish(self) -> None:
+        """The last pass of the algorithm, from the best state where training may stop early."""
+        self._losses.check()
+        with self._gone_on_from():
+            if self._stopping is not None and self._stopping.best is not None:
+                self.state.load_state_dict(copied(self._stopping.best))
+            check_finite(self.state.state_dict(), self.step, self.num_steps)
+            self.algorithm.finish(self.state, self.source.in_order())
+        self.is_finished = True
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        return self._placed(self.data.normalise(images))
 
-    def _placed(self, x: Tensor) -> Tensor:
-        return self.execution.place_inputs(x.to(self._dtype))
+def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:
+    """How many steps there are, in whole epochs or not."""
+    if epochs is not None and num_steps is not None:
+        raise InputError("a training has so many epochs or so many steps, and not both")
+    if num_steps is not None:
+        if not isinstance(num_steps, Integral) or num_steps < 0:
+            raise InputError(f"training takes 0 steps or more, not {num_steps}")
+        return int(num_steps)
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise InputError(f"training takes at least 1 epoch, not {epochs}")
+    return int(epochs) * steps_per_epoch
 
 
-@dataclass(frozen=True)
-class _InOrder:
-    """The training data in batches, in order and not augmented, as often as it is iterated over."""
-
-    data: Data
-    targets: Tensor
-    place: Callable[[Tensor], Tensor]
-    batch_size: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        batches = eval_batches(self.data, self.data.train, self.batch_size)
-        for (x, _), y in zip(batches, self.targets.split(self.batch_size), strict=True):
-            yield Batch(self.place(x), y)
+def _inputs_of(x: Split | Tree) -> Tree:
+    return x.images if isinstance(x, Split) else x

@@ -59,7 +59,7 @@ class Likelihood(nn.Module, ABC):
         """1 where the most probable class is the target, else 0; of several targets the mean; NaN without classes."""
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
-        """All training targets as `log_lik` takes them, before the first step.
+        """Targets as `log_lik` takes them: all of them before the first step, or those of each batch of a loader.
 
         Args:
             targets: ``[example, ...]``.
@@ -72,6 +72,16 @@ class Likelihood(nn.Module, ABC):
             InputError: targets that have no probability under any outputs; says which and what would be right.
         """
         return finite(targets)
+
+    def check_known(self, targets: Tensor) -> None:
+        """See whether all training targets together say anything; those of one batch need not.
+
+        Args:
+            targets: ``[example, *target]``, as `prepare` gave them.
+
+        Raises:
+            InputError: they do not.
+        """
 
     def class_logits(
         self, outputs: Float[Tensor, "member batch *output"]
@@ -160,11 +170,16 @@ class Categorical(Likelihood):
             raise InputError(f"{error}{hint}") from None
         known = targets if self.ignore_index is None else targets[targets != self.ignore_index]
         if not known.numel():
-            raise InputError(f"every target is {self.ignore_index}, the ignore_index: there is nothing to learn from")
+            return targets
         leaves_out = int(known.min()) < 0
         hint = "; Categorical(ignore_index=...) leaves positions with one such value out" if leaves_out else ""
         check_among(known, 0, classes - 1, f"the network has {classes} outputs, one for each class{hint}")
         return targets
+
+    def check_known(self, targets: Tensor) -> None:
+        """There is a target that is not `ignore_index`."""
+        if self.ignore_index is not None and bool((targets == self.ignore_index).all()):
+            raise InputError(f"every target is {self.ignore_index}, the ignore_index: there is nothing to learn from")
 
     def extra_repr(self) -> str:
         """The options, for printing."""

@@ -19,6 +19,7 @@ from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
 from bayes_share.sites import Site, prefix_of, sites_of
+from bayes_share.trees import Tree
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
@@ -86,8 +87,8 @@ class Model(nn.Module):
         """The number of members: 1 where the network is no ensemble."""
         return self.network.ensemble_size if isinstance(self.network, Ensemble) else 1
 
-    def forward(self, x: Tensor, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
-        """Each member's outputs for a batch ``[batch, ...]``; how members are fed as in `Ensemble`.
+    def forward(self, x: Tree, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
+        """Each member's outputs for a batch ``[batch, ...]``, a tensor or a tree of them; fed as in `Ensemble`.
 
         Raises:
             InputError: a network that gives anything but one tensor.
@@ -98,7 +99,7 @@ class Model(nn.Module):
         return _as_tensor(self.network(x), self.network).unsqueeze(0)
 
     def forward_with(
-        self, values: Mapping[str, Tensor], x: Tensor, feed: Feed = "tile"
+        self, values: Mapping[str, Tensor], x: Tree, feed: Feed = "tile"
     ) -> Float[Tensor, "member part *output"]:
         """The outputs under other values of parameters and buffers, by their names; the model stays as it is.
 

@@ -12,6 +12,7 @@ from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, moved
 from bayes_share.seeding import seeded
+from bayes_share.trees import Tree
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
@@ -42,7 +43,7 @@ class Program:
     latents: tuple[Latent, ...]
     num_data: int | None = None
 
-    def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tree, y: Tensor | None = None) -> Tensor:
         """The outputs ``[member, batch, ...]`` under parameters drawn from the priors.
 
         Args:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bayes_share.errors import RunError
-from bayes_share.layers import way
+from bayes_share.layers import factored
 from bayes_share.sharing.members import ensemble
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,15 +136,12 @@ def test_a_file_is_written_and_printed_again(
 def test_thresholds_are_swept(
     layers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, seen = way._FOLD_ABOVE, set()
-    rule = way.folds_weights
-    monkeypatch.setattr(
-        "bayes_share.layers.rank1.folds_weights", lambda *sizes: seen.add(way._FOLD_ABOVE) or rule(*sizes)
-    )
+    seen = set()
+    rule = factored.folds_weights
+    monkeypatch.setattr(factored, "folds_weights", lambda *given: seen.add(given[-1]) or rule(*given))
     monkeypatch.setattr(layers, "threshold_cases", lambda pairs: [layers.Case(4, 2, 8)])
     layers.main(["--threshold", "--repeats", "1"])
     assert seen >= set(layers.THRESHOLDS)
-    assert before == way._FOLD_ABOVE
     assert "Best threshold overall: " in capsys.readouterr().out
 
 
@@ -170,3 +167,58 @@ def test_what_is_said_of_calibration_is_measured(capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| 0.6 | 1.5 | 100 |") for line in lines) == 1
     assert sum(line.startswith("| 0.98 | 20 |") for line in lines) == 1
+
+
+@pytest.fixture
+def steps() -> ModuleType:
+    return importlib.import_module("benchmarks.steps")
+
+
+def test_the_interval_of_a_median_is_by_order_statistics(steps: ModuleType) -> None:
+    """Of 20 numbers, 3 or fewer are below the median with a probability of 0.0013, and 4 or fewer with 0.0059."""
+    assert steps.Interval.of([float(number) for number in range(20, 0, -1)]) == (4.0, 10.5, 17.0)
+    assert steps.Interval.of([1.0] * 7) == (0.0, 1.0, float("inf"))
+    assert steps.Interval.of([1.0] * 8) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("ratio", "pairs"), [(1.0, 8), (1.2, 8), (1.05, 11)])
+def test_blocks_alternate_until_the_ratio_is_clear(steps: ModuleType, ratio: float, pairs: int) -> None:
+    order: list[str] = []
+
+    def block(name: str, seconds: float, count: int) -> float:
+        order.append(f"{name}{count}")
+        return seconds * count
+
+    found = steps.compare(
+        lambda count: block("old", 1.0, count), lambda count: block("new", ratio, count), steps.Budget(11, 100.0, 8.0)
+    )
+    assert found.pairs == pairs
+    assert order[:4] == ["old1", "new1"] * 2
+    assert [name.rstrip("0123456789") for name in order[4:]] == (["old", "new", "new", "old"] * pairs)[: 2 * pairs]
+    assert found.ratio == (ratio, ratio, ratio)
+    assert found.new == pytest.approx(1e3 * ratio)
+
+
+def test_a_tree_that_is_not_imported_from_is_not_timed(steps: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the package is to be that of"), steps.Worker(tmp_path, "cpu", 1):
+        pass
+
+
+@pytest.mark.slow
+def test_steps_and_predictions_are_compared_with_another_checkout(
+    steps: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "steps.md"
+    chosen = ["--networks", "mlp", "tiny", "--members", "1", "--algorithms", "map-sgd", "nuts"]
+    steps.main(["--against", str(ROOT), "--rounds", "2", "--block", "0.01", *chosen, "--out", str(out)])
+    printed = capfd.readouterr()
+    assert printed.err.count(str(ROOT / "bayes_share" / "__init__.py")) == 2
+    lines = out.read_text().splitlines()
+    assert printed.out.splitlines() == lines
+    assert [line.split(" | ")[2:4] for line in lines[4:]] == [
+        ["map-sgd", "step"],
+        ["map-sgd", "prediction"],
+        ["nuts", "step"],
+        ["nuts", "prediction"],
+    ]
+    assert all(line.endswith(" | 2 | not clear |") for line in lines[4:])

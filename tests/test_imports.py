@@ -17,6 +17,7 @@ FOLDERS = ("models", "inference", "evaluation")
 # docs/architecture.md, "Folders": a part may import what is in its own line and above.
 ORDER = (
     ("errors", "terminal", "reading", "arrays", "seeding", "files", "csv_file", "functional", "records", "version"),
+    ("lock", "trees"),
     ("layers",),
     ("sharing", "data"),
     ("sites",),
@@ -26,7 +27,7 @@ ORDER = (
     ("evaluation",),
     ("values", "algorithms"),
     ("config", "presets"),
-    ("identity", "interrupt", "lock", "outputs", "run_folder", "summary"),
+    ("identity", "interrupt", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

@@ -10,7 +10,7 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose3d,
 )
 from bayes_share.layers.embedding import Rank1Embedding
-from bayes_share.layers.factored import Factored
+from bayes_share.layers.factored import Factored, set_way
 from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
@@ -21,7 +21,7 @@ from bayes_share.layers.norm import (
     ThresholdedLinearUnit,
 )
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.layers.way import computing
+from bayes_share.layers.way import Way
 
 __all__ = [
     "FactorInit",
@@ -41,6 +41,7 @@ __all__ = [
     "Rank1Linear",
     "Rank1MultiheadAttention",
     "ThresholdedLinearUnit",
-    "computing",
+    "Way",
     "expand_weight",
+    "set_way",
 ]

@@ -164,7 +164,9 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
     def _project(self, *inputs: Tensor) -> list[Tensor]:
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3, dim=1)
         parts = zip(inputs, self._weights(), self._factors(), biases, strict=True)
-        return [apply_rank1(Product(), x, weight, *factors, bias) for x, weight, factors, bias in parts]
+        return [
+            apply_rank1(Product(), x, weight, *factors, bias, self.folds_weights) for x, weight, factors, bias in parts
+        ]
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         if query.is_nested or key.is_nested or value.is_nested:

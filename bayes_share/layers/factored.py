@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.factors import FactorInit
+from bayes_share.layers.way import FOLD_ABOVE, Way, check_way, folds_weights
 
 
 class Factored(nn.Module):
@@ -23,10 +24,11 @@ class Factored(nn.Module):
         args: what the torch module takes.
         ensemble_size: members.
         init: how the factors start.
+        way: how it computes: "auto", "activations" or "weights", see `Way`; `set_way` changes it.
         options: what the torch module takes.
 
     Raises:
-        InputError: an ensemble of fewer than one member.
+        InputError: an ensemble of fewer than one member, an unknown way.
     """
 
     factor_parameters: ClassVar[tuple[str, ...]]
@@ -35,20 +37,27 @@ class Factored(nn.Module):
     """What the plain module does not have."""
     shares_across: bool = False
     """Whether `share_layers` gave it a weight of other layers, which it does not have where nothing is shared."""
+    way: Way = "auto"
+    """How it computes; of what has to be expanded (blocks, templates, missing factors) there is one way only."""
+    fold_above: float = FOLD_ABOVE
+    """The threshold of the way "auto"."""
 
     def __init__(
         self,
         *args: Any,
         ensemble_size: int = 1,
         init: FactorInit = FactorInit(),  # noqa: B008 (frozen)
+        way: Way = "auto",
         **options: Any,
     ) -> None:
         check_ensemble_size(ensemble_size)
+        check_way(way)
         super().__init__(*args, **options)
         self.add_factors(ensemble_size, init)
         for module in self.modules():
             if isinstance(module, Factored):
                 module._own_member_parameters(ensemble_size)
+                module.way = way
 
     @abstractmethod
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
@@ -71,7 +80,8 @@ class Factored(nn.Module):
         trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
         for name in self.added_parameters:
             self._parameters.pop(name, None)
-        self.__dict__.pop("shares_across", None)
+        for name in ("shares_across", "way", "fold_above"):
+            self.__dict__.pop(name, None)
         self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, Factored))  # type: ignore[assignment]
         for name, tensor in tensors.items():
             setattr(self, name, nn.Parameter(tensor, trained[name]))
@@ -90,12 +100,41 @@ class Factored(nn.Module):
     def extra_repr(self) -> str:
         """What printing shows of it."""
         plain = super().extra_repr()
-        return f"{plain}{', ' if plain else ''}ensemble_size={self.ensemble_size}"
+        way = "" if self.way == "auto" else f", way={self.way!r}"
+        return f"{plain}{', ' if plain else ''}ensemble_size={self.ensemble_size}{way}"
+
+    def folds_weights(self, x: Tensor, weight: Tensor, uses: int) -> bool:
+        """Whether it folds factors into a base weight, for an input that is divided among so many uses."""
+        return folds_weights(self.way, x, weight, uses, self.fold_above)
 
     def _own_member_parameters(self, ensemble_size: int) -> None:
         for name in self.member_parameters:
             if (shared := getattr(self, name)) is not None:
                 setattr(self, name, own_parameter(shared, ensemble_size))
+
+
+def set_way(network: nn.Module, way: Way) -> None:
+    """Have all rank-1 layers of a network compute in one way, in place; predictions follow.
+
+    Args:
+        network: or a part of it, such as one layer.
+        way: "auto", "activations" or "weights", see `Way`.
+
+    Raises:
+        InputError: an unknown way, a network without rank-1 layers.
+
+    >>> from bayes_share.layers.linear import Rank1Linear
+    >>> layer = Rank1Linear(3, 2, ensemble_size=4)
+    >>> set_way(layer, "weights")
+    >>> layer
+    Rank1Linear(in_features=3, out_features=2, bias=True, ensemble_size=4, way='weights')
+    """
+    check_way(way)
+    layers = [module for module in network.modules() if isinstance(module, Factored)]
+    if not layers:
+        raise InputError(f"this {type(network).__name__} has no rank-1 layers, which compute in one way or another")
+    for layer in layers:
+        layer.way = way
 
 
 def factor_parameter(

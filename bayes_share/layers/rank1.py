@@ -14,14 +14,13 @@ from bayes_share.layers.factors import FactorInit, expand_weight
 from bayes_share.layers.folded import apply_folded, has_autocast, without_autocast
 from bayes_share.layers.operations import Operation
 from bayes_share.layers.rows import divide, scale, scale_shift
-from bayes_share.layers.way import folds_weights
 
 
 class Rank1Layer(Factored):
     """An operation whose base `weight` is shared by its uses, each with two rank-1 factors and a bias of its own.
 
     Use u computes what the plain operation would with the weight ``W ∘ (s_u r_uᵀ)`` (BatchEnsemble, arXiv 2002.06715,
-    eq. 1): either by forming it, or by multiplying the input by r and the output by s (eq. 5), as `way` decides.
+    eq. 1): either by forming it, or by multiplying the input by r and the output by s (eq. 5), as its `way` says.
 
     The uses are the members of an ensemble; the layers of a network, where several hold the same `weight`; and the
     blocks that a weight is cut into, all of which are one base block, each with factors of its own. In place of one
@@ -34,6 +33,7 @@ class Rank1Layer(Factored):
         args: what the torch module takes.
         ensemble_size: members.
         init: how the factors start.
+        way: how it computes: "auto", "activations" or "weights", see `Way`; `set_way` changes it.
         options: what the torch module takes.
 
     Shapes: `weight` as in torch; `r` ``[member, in]``; `s` and `bias` ``[member, out]``. Cut into blocks, `weight` is
@@ -46,7 +46,7 @@ class Rank1Layer(Factored):
     members, up to one for each row of the input) may be handed in through `torch.func.functional_call`.
 
     Raises:
-        InputError: an ensemble of fewer than one member.
+        InputError: an ensemble of fewer than one member, an unknown way.
     """
 
     factor_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
@@ -80,7 +80,7 @@ class Rank1Layer(Factored):
         """Apply each row's own weight to it: input and output ``[member * batch, ...]``."""
         operation = self.operation(x, *args)
         if self.mix is None and self.r is not None and self.s is not None and self.r.ndim == 2:
-            return apply_rank1(operation, x, self.weight, self.r, self.s, self.bias, self.padded)
+            return apply_rank1(operation, x, self.weight, self.r, self.s, self.bias, self.folds_weights, self.padded)
         return apply_expanded(operation, x, self.weight, self.expanded_weight, self.bias, self.padded)
 
     def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
@@ -180,9 +180,10 @@ def apply_rank1(
     r: Tensor,
     s: Tensor,
     bias: Tensor | None,
+    folds: Callable[[Tensor, Tensor, int], bool],
     pad: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
-    """Apply each row's own weight ``W ∘ (s rᵀ)`` to it, in the way that `way` decides and in autocast's dtype.
+    """Apply each row's own weight ``W ∘ (s rᵀ)`` to it, in autocast's dtype.
 
     Args:
         operation: what the weight does.
@@ -191,6 +192,7 @@ def apply_rank1(
         r: ``[use, in]``.
         s: ``[use, out]``; it and the bias may have another number of uses.
         bias: ``[use, out]`` or None.
+        folds: whether the factors are folded into the weight, of an input, the weight and the number of uses.
         pad: what is done to the input before the operation.
 
     Returns:
@@ -200,7 +202,7 @@ def apply_rank1(
     x = _in_compute_dtype(x, weight)
     are_alike = len(s) == uses and (bias is None or len(bias) == uses)
     with without_autocast(x.device):
-        if are_alike and folds_weights(x, weight, uses):
+        if are_alike and folds(x, weight, uses):
             if uses == 1:  # saves one weight more, and spares a function of our own
                 expanded = expand_weight(weight, r, s, operation.groups, operation.transposed)
                 return _of_uses(operation, pad(x), expanded, bias)

@@ -10,9 +10,10 @@ from torch import nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
 from bayes_share.layers.copying import copy_of
-from bayes_share.layers.factored import Factored, factor_parameter
+from bayes_share.layers.factored import Factored, factor_parameter, set_way
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
+from bayes_share.layers.way import Way, check_way
 from bayes_share.sharing.conversion import FACTORED, NORMS, Owner, check_network
 from bayes_share.sharing.fit import fit_to, weights_to_fit
 from bayes_share.sharing.members import Ensemble
@@ -31,6 +32,7 @@ def share_layers(
     templates: int = 1,
     init: FactorInitKind | FactorInit = "ones",
     fit_to_weights: bool = False,
+    way: Way = "auto",
 ) -> nn.Module:
     """Have layers of one shape share one base weight, each with rank-1 factors and a bias of its own.
 
@@ -65,6 +67,7 @@ def share_layers(
         init: how factors that are new start. Layers differ by where they are, so all may start from ones.
         fit_to_weights: fit base weight, mixtures and factors to the weights that are there, by alternating least
             squares, so that a trained network is compressed; `sharing_error` says how well. Attention stays as it is.
+        way: how the layers with r and s compute; see `ensemble`. "auto" leaves the way that a layer has.
 
     Returns:
         A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
@@ -82,6 +85,7 @@ def share_layers(
     for what, option, known in (("factors", factors, LayerFactors), ("norm of layers", norm, NormOfLayers)):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
+    check_way(way)
     if not isinstance(templates, Integral) or templates < 1:
         raise InputError(f"there is at least 1 template, a whole number, not {templates!r}")
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
@@ -101,6 +105,8 @@ def share_layers(
         for group in groups:
             for layer in group:
                 give_factors(layer, factors, factor_init, own)
+                if way != "auto":
+                    set_way(layer, way)
             of_rank1 = [layer for layer in group if isinstance(layer, Rank1Layer)]
             weights = weights_to_fit(network, of_rank1) if fit_to_weights else []
             _tie(group, templates)

@@ -18,7 +18,7 @@ from bayes_share.layers.conv import (
 )
 from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.embedding import Rank1Embedding
-from bayes_share.layers.factored import Factored
+from bayes_share.layers.factored import Factored, set_way
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
@@ -28,6 +28,7 @@ from bayes_share.layers.norm import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
+from bayes_share.layers.way import Way
 
 NormSharing = Literal["shared", "member"]
 
@@ -107,6 +108,7 @@ def convert(
     init: FactorInit,
     norm: NormSharing,
     why_shared: Callable[[Sequence[str]], str | None],
+    way: Way = "auto",
 ) -> dict[str, str]:
     """Give the layers of a network factors, and its norms parameters for each member, in place.
 
@@ -119,6 +121,7 @@ def convert(
         init: how the factors start.
         norm: whether norms stay shared.
         why_shared: the reason why a module of these names is to stay as it is; None where it is not.
+        way: how what gets factors computes; "auto" leaves the way that it has.
 
     Returns:
         The modules with parameters that stay shared, by name, each with the reason.
@@ -135,6 +138,8 @@ def convert(
         if (has_factors or kind in FACTORED) and reason is None:
             module.__class__ = FACTORED.get(kind, kind)
             module.add_factors(ensemble_size, init)  # type: ignore[operator]
+            if way != "auto":
+                set_way(module, way)
             for part in module.modules():
                 if isinstance(part, Factored):
                     own(part, *part.member_parameters, have_rows=has_factors)

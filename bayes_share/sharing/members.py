@@ -15,7 +15,7 @@ from bayes_share.layers.factored import Factored, check_ensemble_size
 from bayes_share.layers.factors import FactorInit, FactorInitKind, keeping
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rows import divide
-from bayes_share.layers.way import predicts_folded
+from bayes_share.layers.way import Way, check_way, predicts_folded
 from bayes_share.sharing.conversion import (
     FACTORED,
     NORMS,
@@ -51,7 +51,8 @@ class Ensemble(nn.Module):
     The members compute in one of two ways. ``"tile"``: the batch goes through the converted network once, with a part
     of its rows for each member. ``"loop"``: the plain network runs once for each member, with that member's expanded
     weights; slower in training, but right for any network. ``"auto"`` takes the first one where the two agree on the
-    first batch that comes. In eval mode and without gradients the members may be folded and kept, as `way` decides.
+    first batch that comes. In eval mode and without gradients the members may be folded and kept, as the `way` of the
+    layers says.
 
     Args:
         network: the converted network; its first axis is member-major.
@@ -217,7 +218,8 @@ class Ensemble(nn.Module):
         first = next(self.network.parameters(), None)
         if first is None or not self._is_as_converted():
             return False
-        if not predicts_folded(first.device):
+        ways = {module.way for module in self.network.modules() if isinstance(module, Factored)}
+        if not predicts_folded(ways, first.device):
             return False
         # A module that trains writes to its buffers, and a hook is to be called with all rows.
         return not any(
@@ -256,6 +258,7 @@ def ensemble(
     exclude: Sequence[str] = (),
     example: Any = None,
     strategy: Strategy = "auto",
+    way: Way = "auto",
 ) -> Ensemble:
     """Turn a network into an ensemble that shares its weights (BatchEnsemble, arXiv 2002.06715).
 
@@ -280,6 +283,9 @@ def ensemble(
         example: a batch ``[batch, ...]``, two images are enough: shows which layers the batch reaches, so that
             constants computed on the way stay shared, and settles the strategy at once.
         strategy: how the members compute: "auto", "tile" or "loop"; see `Ensemble`.
+        way: how each layer does: ``"activations"``: it multiplies inputs and outputs by its factors; ``"weights"``: it
+            folds them into a weight for each member; ``"auto"``: the faster one for the sizes and the device, or the
+            way that the layer has from `share_layers`. The results are the same but for rounding. `set_way` changes it.
 
     Returns:
         A module that maps ``x [batch, ...]`` to outputs ``[member, batch, ...]``; its `summary` says what was done.
@@ -297,6 +303,7 @@ def ensemble(
     for what, option, known in (("norm sharing", norm, NormSharing), ("strategy", strategy, Strategy)):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
+    check_way(way)
     if any(isinstance(module, Ensemble) or _has_members(module) for module in net.modules()):
         raise InputError("this network is an ensemble already")
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
@@ -309,7 +316,7 @@ def ensemble(
 
     network = copy_of(net)
     factor_init = _factor_init(init, count_converted(network, why_shared))
-    shared = convert(network, ensemble_size, factor_init, norm, why_shared)
+    shared = convert(network, ensemble_size, factor_init, norm, why_shared, way)
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
         raise InputError(

@@ -155,6 +155,7 @@ class KeptMembers:
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _OPTION_TYPES = (bool, int, float, str, tuple, type(None))
+_OF_NO_MEMBER = ("training", "ensemble_size", "way", "fold_above")
 
 
 def options_of(module: nn.Module) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def options_of(module: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and name not in ("training", "ensemble_size") and isinstance(value, _OPTION_TYPES)
+        if not name.startswith("_") and name not in _OF_NO_MEMBER and isinstance(value, _OPTION_TYPES)
     }
 
 

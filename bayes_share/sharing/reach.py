@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError
@@ -74,7 +75,7 @@ def constant_modules(net: nn.Module, kinds: Iterable[type[nn.Module]], example: 
 
 @contextmanager
 def without_hooks(network: nn.Module) -> Iterator[None]:
-    """Call no forward hooks: what they are there for is to see the batches, not a trial.
+    """Call no forward hooks, nor those of all modules: what they are there for is to see the batches, not a trial.
 
     Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning).
     """
@@ -82,12 +83,17 @@ def without_hooks(network: nn.Module) -> Iterator[None]:
     def needed(hooks: dict[int, Any]) -> OrderedDict[int, Any]:
         return OrderedDict((key, hook) for key, hook in hooks.items() if type(hook).__module__.startswith(_COMPUTING))
 
+    of_all = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks)]
+    for hooks, _ in of_all:
+        hooks.clear()
     kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in network.modules()]
     for module, hooks, pre_hooks in kept:
         module._forward_hooks, module._forward_pre_hooks = needed(hooks), needed(pre_hooks)
     try:
         yield
     finally:
+        for hooks, before in of_all:
+            hooks.update(before)
         for module, hooks, pre_hooks in kept:
             module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
 

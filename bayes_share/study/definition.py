@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
-from bayes_share.inference import Execution, Training
+from bayes_share.inference import Execution
 from bayes_share.records import option_places
+from bayes_share.run import training_of
 from bayes_share.run_folder import RunFolder
 
 _MOST_SEEDS = 10_000
@@ -157,7 +158,7 @@ def check_settings(configs: Mapping[Any, RunConfig]) -> Data:
     for trial, config in configs.items():
         if trial.seed == 0:
             try:
-                Training(config.algorithm, config.build(data), data, config.epochs, config.batch_size, 0, on_cpu)
+                training_of(config, data, on_cpu)
             except InputError as error:
                 raise InputError(f"{trial.name}: {error}") from error
     return data

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Forward, Inference, Part, State
 from bayes_share.models.model import Model
+from bayes_share.trees import Tree, to_device
 
 
 def drawn(
@@ -29,9 +30,10 @@ def drawn(
     """
     device = next(model.parameters()).device
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tree) -> Tensor:
         with evaluating(model), torch.no_grad():
-            return model.forward_with(values, x.to(device)) if values else model(x.to(device))
+            x = to_device(x, device)
+            return model.forward_with(values, x) if values else model(x)
 
     return Forward(forward, (Part(model, values, scales),))
 

@@ -12,6 +12,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
+from bayes_share.trees import num_examples, to_device
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _BatchNorm = nn.modules.batchnorm._BatchNorm | MemberBatchNorm
@@ -57,13 +58,13 @@ def reestimate_norms(
         size = None
         with _averaging([*norms.values(), *_plain_norms(model, norms)]), torch.no_grad():
             for x, *_ in batches:
-                size = len(x) if size is None else size
+                size = num_examples(x) if size is None else size
                 if size == 1 and needs_several:
                     raise InputError(
                         "norm statistics cannot be estimated from batches of 1 example: take larger batches"
                     )
-                if len(x) >= size:
-                    model.forward_with({**values, **buffers}, x.to(device))
+                if num_examples(x) >= size:
+                    model.forward_with({**values, **buffers}, to_device(x, device))
     if size is None:
         raise InputError("norm statistics are estimated from training data, and there is no batch of them")
     return buffers

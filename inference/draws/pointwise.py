@@ -3,17 +3,18 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.algorithm import Forward, Inference
+from bayes_share.trees import Tree, check_tree, num_examples, rows, split
 
 
 def pointwise_log_lik(
     algorithm: Inference[Any],
     state: Any,
-    x: Shaped[Tensor, "batch ..."],
+    x: Tree,
     y: Num[Tensor, "batch *target"],
     num_samples: int = 1,
     batch_size: int = 500,
@@ -26,7 +27,7 @@ def pointwise_log_lik(
     Args:
         algorithm: that made the state.
         state: after training.
-        x: inputs.
+        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
         y: their targets.
         num_samples: draws.
         batch_size: inputs at a time.
@@ -48,23 +49,37 @@ def pointwise_log_lik(
     """
     if num_samples < 1:
         raise InputError(f"at least 1 draw is taken, not {num_samples}")
-    if len(x) != len(y):
-        raise InputError(f"{len(x)} inputs and {len(y)} targets do not go together")
+    check_tree("x", x)
+    if num_examples(x) != len(y):
+        raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
     first = algorithm.draw(state, 0)
-    few = first(x[:batch_size])
+    few = first(rows(x, slice(batch_size)))
     prepared = first.parts[0].model.likelihood.prepare(y.to(few.device), few)
     draws = []
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
-        sizes = [part.model.ensemble_size for part in forward.parts]
-        likelihoods = [part.model.likelihood_with(part.values) for part in forward.parts]
-        parts = []
-        for inputs, targets in zip(x.split(batch_size), prepared.split(batch_size), strict=True):
-            outputs = forward(inputs)
-            of_networks = [
-                likelihood.log_lik(own, targets.expand(len(own), *targets.shape))
-                for likelihood, own in zip(likelihoods, outputs.split(sizes), strict=True)
-            ]
-            parts.append(torch.cat(of_networks).detach().cpu())
+        parts = [
+            log_lik_under(forward, forward(inputs), targets).cpu()
+            for inputs, targets in zip(split(x, batch_size), prepared.split(batch_size), strict=True)
+        ]
         draws.append(torch.cat(parts, 1))
     return torch.stack(draws)
+
+
+def log_lik_under(
+    forward: Forward, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "batch *target"]
+) -> Float[Tensor, "member batch"]:
+    """The log-likelihood of each example and member under a draw.
+
+    Args:
+        forward: the draw, which has what the likelihood learns too.
+        outputs: of the draw.
+        targets: as the likelihood takes them, where the outputs are.
+    """
+    sizes = [part.model.ensemble_size for part in forward.parts]
+    likelihoods = [part.model.likelihood_with(part.values) for part in forward.parts]
+    of_networks = [
+        likelihood.log_lik(own, targets.expand(len(own), *targets.shape))
+        for likelihood, own in zip(likelihoods, outputs.split(sizes), strict=True)
+    ]
+    return torch.cat(of_networks).detach()

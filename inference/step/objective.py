@@ -67,13 +67,15 @@ class NegativeLogLikelihood:
 
 def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
     """The mean over members and examples, each counted with its weight."""
-    return values.mean() if weights is None else (values * weights).sum() / weights.sum()
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / (weights.sum() + ~weights.any())  # 0 where a part only fills its batch up
 
 
 def known_mean(
     values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The same without what is NaN, and the part of all that is left."""
+    """The mean without what is NaN, and the part of all that is left."""
     known = mean((~values.isnan()).to(values.dtype), weights)
     return mean(values.nan_to_num(), weights) / known, known
 
@@ -117,10 +119,16 @@ def accumulate_gradient(
     found = []
     for part, share in micro_batches(batch, parts, model.ensemble_size if feed == "split" else 1):
         terms = objective.terms(evaluate, model, part, feed)
-        with torch.autocast(terms.loss.device.type, enabled=False):  # gradients in the dtype of their parameters
-            (terms.loss * share).backward()
+        loss = terms.loss if parts == 1 else terms.loss * share
+        with torch.autocast(loss.device.type, enabled=False):  # gradients in the dtype of their parameters
+            loss.backward()
         found.append((replace(terms, loss=terms.loss.detach()), share))
     return joined(found)
+
+
+def mean_of(draws: Sequence[Terms]) -> Terms:
+    """Over the draws of a step."""
+    return joined([(terms, 1 / len(draws)) for terms in draws])
 
 
 def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[Batch, float | Tensor]]:

@@ -89,10 +89,15 @@ class Stepper:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def begin(self) -> Tensor:
-        """Set the rates of the step that begins, and forget the gradients of the one before; gives the rate."""
-        multiple = self.clock.read(self.rates)
-        set_rates(self.optimizer, multiple)
+        """Forget the gradients of the step before, and set the rates of the one that begins; gives the rate."""
         self.optimizer.zero_grad()
+        return self.set_rates()
+
+    def set_rates(self) -> Tensor:
+        """Set the rates of the step that begins; gives the rate."""
+        multiple = self.clock.read(self.rates)
+        for group in self.optimizer.param_groups:
+            torch.mul(multiple, group["base_rate"], out=group["lr"])
         return self.steps.learning_rate * multiple
 
     def follow(self) -> None:
@@ -181,9 +186,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any])
                 raise ValueError(f"the optimizer's {name} has shape {shapes}")
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate.fill_(group["lr"])
-
-
-def set_rates(optimizer: torch.optim.Optimizer, multiple: Tensor) -> None:
-    """Set the learning rate of every group to this multiple of its base rate, on the device."""
-    for group in optimizer.param_groups:
-        torch.mul(multiple, group["base_rate"], out=group["lr"])

@@ -22,6 +22,7 @@ from bayes_share.inference import (
     LastLayerLaplace,
     MCDropout,
     Training,
+    batches_of,
 )
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
@@ -164,7 +165,7 @@ def form_builder(case: Case, form: Form, **options: Any) -> Build:
 def case_training(case: Case, build: Build, data: Data, epochs: int, seed: int = 0) -> Training:
     """A training of ``epochs * STEPS_PER_EPOCH`` steps."""
     epochs = epochs * STEPS_PER_EPOCH * case.batch_size // len(data.train)
-    return Training(case.algorithm, build, data, epochs, case.batch_size, seed)
+    return Training(case.algorithm, build, batches_of(data, case.batch_size), epochs, seed)
 
 
 def trained(training: Training, steps: int | None = None) -> Training:

@@ -10,8 +10,9 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.data import train_batch
-from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, predict
+from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, batches_of, predict
 from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.position import Position
 from bayes_share.seeding import seeded
 
 ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -35,7 +36,7 @@ def modules(state: Any) -> list[nn.Module]:
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, nn.Module):
                 found.append(part)
-            elif isinstance(part, State):
+            elif isinstance(part, State | Position):
                 found.extend(modules(part))
     return found
 
@@ -204,7 +205,7 @@ def test_members_with_equal_factors_are_equal(case: Case) -> None:
 @SPLIT
 def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batch(case: Case) -> None:
     assert case.split is not None
-    run = Training(case.split, builder(3, init="ones"), digits(), 2, 48)
+    run = Training(case.split, builder(3, init="ones"), batches_of(digits(), 48), 2)
     logits = predict(case.split, trained(run).state, images())[0].unflatten(0, (case.networks, 3))
     assert (logits[:, 0] - logits[:, 1]).abs().max() > 0.01
 

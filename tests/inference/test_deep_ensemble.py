@@ -21,6 +21,7 @@ from bayes_share.inference import (
     LastLayerLaplace,
     MCDropout,
     Training,
+    batches_of,
     fit,
     fit_tensors,
     posterior_samples,
@@ -43,10 +44,12 @@ def initial(size: int) -> list[Model]:
 @pytest.mark.parametrize("size", SIZES)
 def test_its_networks_are_what_they_would_be_alone(size: int) -> None:
     data = digits("crop")
-    together = trained(Training(DeepEnsemble(of=MAP(), networks=NETWORKS), builder(size), data, 2, 48, seed=5))
+    together = trained(
+        Training(DeepEnsemble(of=MAP(), networks=NETWORKS), builder(size), batches_of(data, 48), 2, seed=5)
+    )
     logits = together.predict(data.test)
     assert logits.shape == (1, NETWORKS * size, 50, 10)
-    alone = [trained(Training(MAP(), lambda m=m: m, data, 2, 48, seed=5)) for m in initial(size)]
+    alone = [trained(Training(MAP(), lambda m=m: m, batches_of(data, 48), 2, seed=5)) for m in initial(size)]
     for number, run in enumerate(alone):
         assert differences(together.state.networks[number].state_dict(), run.state.state_dict()) == []
         members = logits[:, number * size : (number + 1) * size]

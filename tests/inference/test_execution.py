@@ -7,13 +7,15 @@ import torch
 from algorithms import SIZES, builder, digits, trained
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, Execution, Training
+from bayes_share.inference import MAP, Execution, Training, batches_of
 
 CPU = {"device": "cpu"}
 
 
 def training(size: int, execution: Execution, name: str = "lenet") -> Training:
-    return trained(Training(MAP(learning_rate=0.02), builder(size, name=name), digits(), 2, 48, execution=execution))
+    return trained(
+        Training(MAP(learning_rate=0.02), builder(size, name=name), batches_of(digits(), 48), 2, execution=execution)
+    )
 
 
 @pytest.mark.usefixtures("unchecked")

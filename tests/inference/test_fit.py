@@ -54,8 +54,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fit_tensors(ADAM, curve().network, X, X, 5),
         "Model(network), not a Sequential alone",
     ),
-    "an array": (lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5), "x is a tensor, not ndarray: torch.as_tensor"),
-    "one number": (lambda: fit_tensors(ADAM, curve(), X, torch.tensor(3.0), 5), "y has an axis of examples first"),
+    "an array": (
+        lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5),
+        "x must be a tensor, not ndarray",
+    ),
+    "one number": (
+        lambda: fit_tensors(ADAM, curve(), X, torch.tensor(3.0), 5),
+        "y must have an axis of examples",
+    ),
     "half an example": (lambda: fit_tensors(ADAM, curve(), X, X, 5, batch_size=2.5), "from 1 to 40 examples"),
     "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),
     "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "a record such as MAP(), not the class"),
@@ -64,7 +70,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fit(ADAM, classes(7), load_data("digits"), epochs=1),
         "the targets must be from 0 to 6, and 373 of 1260 are not, such as 7: the network has 7 outputs",
     ),
-    "tensors": (lambda: fit(ADAM, classes(10), (X, X)), "not a tuple; fit_tensors takes tensors"),
+    "a tensor": (lambda: fit(ADAM, classes(10), X), "a pair of tensors (x, y), a DataLoader or another iterable"),
     "no draw": (lambda: predict(ADAM, fit_tensors(ADAM, curve(), X, X, 1), X, num_samples=0), "at least 1 draw, not 0"),
 }
 

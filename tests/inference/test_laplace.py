@@ -13,7 +13,7 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, LastLayerLaplace, Training, fit_tensors, predict
+from bayes_share.inference import MAP, LastLayerLaplace, Training, batches_of, fit_tensors, predict
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
@@ -248,13 +248,13 @@ def test_what_tells_auto_is_the_size() -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_until_it_is_finished_a_draw_is_the_network_and_a_finished_state_is_read_back(size: int) -> None:
     algorithm = LastLayerLaplace()
-    run = Training(algorithm, builder(size, norm="batch"), digits(), 1, 48)
+    run = Training(algorithm, builder(size, norm="batch"), batches_of(digits(), 48), 1)
     trained(run, 4)
     x = digits().normalise(digits().test.images)
     assert torch.equal(predict(algorithm, run.state, x, 2)[1], predict(MAP(), run.state.point, x)[0])
     trained(run)
     saved = through_bytes(run.state_dict())
-    other = Training(algorithm, builder(size, norm="batch"), digits(), 1, 48, seed=8)
+    other = Training(algorithm, builder(size, norm="batch"), batches_of(digits(), 48), 1, seed=8)
     other.load_state_dict(saved)
     assert differences(saved, other.state_dict()) == []
     assert torch.equal(predict(algorithm, other.state, x, 3), predict(algorithm, run.state, x, 3))

@@ -99,7 +99,7 @@ def pruned() -> Net:
 REFUSED = {
     "an output changed in place": (lambda: Net(scaled_in_place), "not those of the network"),
     "a weight used elsewhere": (lambda: Net(weight_read), "do not change in proportion"),
-    "a hook on the output": (hooked, "do not change in proportion"),
+    "a hook on the output": (hooked, "not those of the network"),
     "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "do not change in proportion"),
     "a weight tied to an embedding": (Tied, "do not change in proportion"),
     "a pruned weight": (pruned, "pruned"),
@@ -299,3 +299,81 @@ def test_products_of_low_precision_are_no_reason_to_refuse(use: Any) -> None:
     bad = ALGORITHM.init(lambda: Model(Net(weight_read)), 12, 1)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="in proportion"):
         ALGORITHM.check(bad, Batch(x[:4], labels()[:4]))
+
+
+def sorted_inside(net: Net, h: Tensor) -> Tensor:
+    order = h[:, 0].argsort()
+    return net.head(h[order])[order.argsort()]
+
+
+CONSTANT = torch.tensor([1.5, 0.0, -2.0])
+
+
+def shifted_in_place(net: Net, h: Tensor) -> Tensor:
+    z = net.head(h)
+    z += CONSTANT
+    return z
+
+
+REARRANGED: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "cast": lambda net, h: net.head(h).float(),
+    "with a constant": lambda net, h: net.head(h) + CONSTANT,
+    "with a constant in place": shifted_in_place,
+    "permuted": lambda net, h: net.head(h)[:, [2, 0, 1]],
+    "rows in the reverse order": lambda net, h: net.head(h.flip(0)).flip(0),
+    "rows sorted inside": sorted_inside,
+    "the first of several positions": lambda net, h: net.head(torch.stack([h, 2 * h.flip(0)], 1))[:, 0],
+}
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("name", REARRANGED)
+def test_outputs_may_be_rearranged_and_have_a_constant(name: str, zero: bool) -> None:
+    def net(use: Callable[[Net, Tensor], Tensor]) -> Net:
+        made = Net(use)
+        if zero:
+            nn.init.zeros_(made.head.weight)
+            nn.init.zeros_(made.head.bias)
+        return made
+
+    expected = net(plainly).double()
+    if "constant" in name:
+        expected.head.bias.data += CONSTANT
+    found, plain = finished(net(REARRANGED[name])), finished(expected)
+    close(covariance(found), covariance(plain), 1e-6 if name == "cast" else 1e-12)
+
+
+def test_of_outputs_that_are_left_out_only_the_prior_is_known() -> None:
+    wide = Net(lambda net, h: net.head(h)[:, 1:], nn.Linear(5, 4))
+    narrow = Net(plainly, nn.Linear(5, 3))
+    narrow.body.load_state_dict(wide.body.state_dict())
+    with torch.no_grad():
+        narrow.head.weight.copy_(wide.head.weight[1:])
+        narrow.head.bias.copy_(wide.head.bias[1:])
+    found = covariance(finished(wide))
+    close(found[6:, 6:], covariance(finished(narrow)), 1e-12)
+    close(found[:6, :6], torch.eye(6).double() / 0.7, 1e-12)
+
+
+def test_a_head_whose_outputs_are_not_returned_is_no_last_layer() -> None:
+    net: Any = Net(lambda net, h: (net.head(h), net.other(h))[0])
+    net.other = nn.Linear(5, 3)
+    net.other.load_state_dict(net.head.state_dict())
+    close(covariance(finished(net)), covariance(finished(Net(plainly))), 1e-12)
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(0.5), PerPosition()], ids=lambda likelihood: type(likelihood).__name__)
+def test_positions_may_come_last(likelihood: Likelihood) -> None:
+    x = inputs(10, 6, 4)
+    y = inputs(10, 6, 3) if isinstance(likelihood, Gaussian) else torch.arange(60).view(10, 6) % 4 - 1
+    expected = finished(Net(plainly), likelihood, x, y)
+    last = y.mT if isinstance(likelihood, Gaussian) else y
+    found = finished(Net(lambda net, h: net.head(h).mT), likelihood if y is not last else ClassFirst(), x, last)
+    close(covariance(found), covariance(expected), 1e-12)
+
+
+class ClassFirst(PerPosition):
+    """The same, with the classes before the positions where there are any."""
+
+    def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return super().log_lik(outputs.movedim(2, -1) if outputs.ndim > 3 else outputs, targets)

@@ -10,7 +10,7 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import SWAG, Training, predict, reestimate_norms
+from bayes_share.inference import SWAG, Training, batches_of, predict, reestimate_norms
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.swag import Moments, SWAGState
 from bayes_share.inference.step.drivers import step as one_step
@@ -148,7 +148,7 @@ def test_frozen_parameters_are_known() -> None:
 @pytest.mark.parametrize(("size", "sharing"), [(1, "shared"), (3, "shared"), (3, "member")])
 def test_norms_have_the_statistics_of_the_draw(size: int, sharing: str) -> None:
     algorithm = SWAG(num_snapshots=5, norm_draws=2)
-    training = trained(Training(algorithm, builder(size, norm="batch", sharing=sharing), digits(), 2, 48))
+    training = trained(Training(algorithm, builder(size, norm="batch", sharing=sharing), batches_of(digits(), 48), 2))
     state = training.state
     assert len(state.norms) == 3
     batches = [(digits().normalise(part), torch.zeros(48)) for part in digits().train.images.split(48)]
@@ -160,7 +160,7 @@ def test_norms_have_the_statistics_of_the_draw(size: int, sharing: str) -> None:
         close(algorithm.draw(state, sample)(x), expected, 1e-5)
         assert (drawn(state.model, values)(x) - expected).abs().max() > 1e-3
     saved = through_bytes(training.state_dict())
-    other = Training(algorithm, builder(size, norm="batch", sharing=sharing), digits(), 2, 48, seed=9)
+    other = Training(algorithm, builder(size, norm="batch", sharing=sharing), batches_of(digits(), 48), 2, seed=9)
     other.load_state_dict(saved)
     assert differences(saved, other.state_dict()) == []
     found, expected = [predict(algorithm, run.state, x, 4) for run in (other, training)]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from algorithms import builder, digits, trained
+from examples import KINDS, line
 from states import differences
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
-from bayes_share.inference import MAP, SVI, DeepEnsemble, Execution, Training, fit, predict, predict_draws
+from bayes_share.inference import MAP, SVI, DeepEnsemble, Execution, Training, batches_of, fit, predict, predict_draws
 from bayes_share.inference.step.losses import Losses
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
@@ -24,7 +25,7 @@ def accuracy(training: Training) -> float:
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_digits_are_learned(size: int) -> None:
-    training = Training(MAP(), builder(size), load_data("digits"), 12, 64)
+    training = Training(MAP(), builder(size), batches_of(load_data("digits"), 64), 12)
     assert accuracy(training) < 0.5
     assert accuracy(trained(training)) > 0.9
     assert training.history[-1]["validation_accuracy"] == accuracy(training)
@@ -32,7 +33,7 @@ def test_digits_are_learned(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_history_has_the_scores_of_the_mixture(size: int) -> None:
-    training = trained(Training(MAP(), builder(size), digits(), 2, 48))
+    training = trained(Training(MAP(), builder(size), batches_of(digits(), 48), 2))
     split = training.data.validation
     probs = training.predict(split).double().softmax(-1).mean((0, 1))
     of_labels = probs[torch.arange(len(split)), split.labels]
@@ -41,7 +42,7 @@ def test_the_history_has_the_scores_of_the_mixture(size: int) -> None:
 
 
 def equal_members(algorithm: Any, **options: Any) -> Training:
-    return Training(algorithm, builder(3, **{"init": "ones", **options}), digits(), 1, 48)
+    return Training(algorithm, builder(3, **{"init": "ones", **options}), batches_of(digits(), 48), 1)
 
 
 @pytest.mark.parametrize("algorithm", [MAP(), DeepEnsemble(of=MAP(), networks=2)])
@@ -58,7 +59,9 @@ def test_members_that_come_apart_are_not(feed: str, options: dict[str, Any]) -> 
 
 
 def failing(size: int = 1, algorithm: Any = None) -> Training:
-    return Training(algorithm or MAP(learning_rate=1e30, schedule="constant"), builder(size), digits(), 2, 48)
+    return Training(
+        algorithm or MAP(learning_rate=1e30, schedule="constant"), builder(size), batches_of(digits(), 48), 2
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -88,28 +91,16 @@ def test_where_a_look_is_dear_the_loss_is_looked_at_before_it_is_saved() -> None
 )
 def test_what_cannot_be_is_refused(epochs: int, batch_size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Training(MAP(), builder(), digits(), epochs, batch_size)
+        Training(MAP(), builder(), batches_of(digits(), batch_size), epochs)
 
 
 def test_a_batch_that_does_not_split_or_divide_is_refused() -> None:
     with pytest.raises(InputError, match=r"\b50\b.* among 3 members"):
-        trained(Training(MAP(feed="split"), builder(3), digits(), 1, 50))
+        trained(Training(MAP(feed="split"), builder(3), batches_of(digits(), 50), 1))
     with pytest.raises(InputError, match="batch of 50 does not divide into 4 parts"):
-        trained(Training(MAP(accumulate=4), builder(3), digits(), 1, 50))
+        trained(Training(MAP(accumulate=4), builder(3), batches_of(digits(), 50), 1))
     with pytest.raises(InputError, match=r"batch of 48 does not divide into 12 parts .* for each of 3 members"):
-        trained(Training(MAP(accumulate=12, feed="split"), builder(3), digits(), 1, 48))
-
-
-def test_every_image_is_seen_once_in_an_epoch_and_what_remains_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.Tensor] = []
-    training = Training(MAP(), builder(), digits(), 2, 100)
-    take = training._take_step
-    monkeypatch.setattr(training, "_take_step", lambda indices: (seen.append(indices), take(indices))[1])
-    trained(training)
-    assert [len(indices) for indices in seen] == [100] * 4
-    for epoch in (torch.cat(seen[:2]), torch.cat(seen[2:])):
-        assert len(epoch.unique()) == 200
-    assert not torch.equal(seen[0], seen[2])
+        trained(Training(MAP(accumulate=12, feed="split"), builder(3), batches_of(digits(), 48), 1))
 
 
 def test_fit_trains_a_copy_of_a_model() -> None:
@@ -124,7 +115,7 @@ def test_fit_trains_a_copy_of_a_model() -> None:
 
 def test_fit_is_training() -> None:
     state = fit(MAP(), builder(3), digits(), epochs=2, batch_size=48, seed=4, progress=False)
-    training = trained(Training(MAP(), builder(3), digits(), 2, 48, seed=4))
+    training = trained(Training(MAP(), builder(3), batches_of(digits(), 48), 2, seed=4))
     assert differences(state.state_dict(), training.state.state_dict()) == []
     x = training.data.normalise(training.data.test.images)
     assert torch.equal(predict(MAP(), state, x), training.predict(training.data.test))
@@ -134,7 +125,7 @@ def test_training_draws_nothing_from_the_callers_generator() -> None:
     torch.manual_seed(7)
     expected = torch.randn(3)
     torch.manual_seed(7)
-    trained(Training(MAP(), builder(3, dropout=0.2), replace(digits("crop")), 1, 48))
+    trained(Training(MAP(), builder(3, dropout=0.2), batches_of(replace(digits("crop")), 48), 1))
     assert torch.equal(torch.randn(3), expected)
 
 
@@ -142,7 +133,7 @@ def test_a_model_of_ones_own_is_trained() -> None:
     def build() -> Model:
         return Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)))
 
-    training = trained(Training(MAP(), build, digits(), 5, 48))
+    training = trained(Training(MAP(), build, batches_of(digits(), 48), 5))
     assert training.history[-1]["validation_accuracy"] > 0.7
 
 
@@ -150,9 +141,8 @@ def test_parameters_that_are_no_numbers_are_not_saved() -> None:
     training = Training(
         MAP(),
         lambda: Model(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))),
-        load_data("digits"),
+        batches_of(load_data("digits"), 64),
         1,
-        64,
     )
     training.state_dict()
     with torch.no_grad():
@@ -163,7 +153,7 @@ def test_parameters_that_are_no_numbers_are_not_saved() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_draws_come_one_at_a_time_and_are_those_of_predict(precision: Any) -> None:
-    training = trained(Training(SVI(), builder(3), digits(), 1, 48, execution=Execution("cpu", precision)))
+    training = trained(Training(SVI(), builder(3), batches_of(digits(), 48), 1, execution=Execution("cpu", precision)))
     together = training.predict(training.data.test, 3)
     drawn = []
     draws = training.predict_draws(training.data.test, 3)
@@ -176,7 +166,7 @@ def test_draws_come_one_at_a_time_and_are_those_of_predict(precision: Any) -> No
 
 
 def test_a_draw_is_computed_when_it_is_asked_for() -> None:
-    training = trained(Training(SVI(), builder(1), digits(), 1, 48))
+    training = trained(Training(SVI(), builder(1), batches_of(digits(), 48), 1))
     asked = []
 
     def seen(x: torch.Tensor) -> torch.Tensor:
@@ -190,8 +180,41 @@ def test_a_draw_is_computed_when_it_is_asked_for() -> None:
     assert asked == [len(images)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_can_be_taken_a_few_at_a_time(kind: str) -> None:
+    def training() -> Training:
+        make, told = KINDS[kind]
+        torch.manual_seed(2)
+        return Training(MAP(learning_rate=1e-4), lambda: line(0.2), batches_of(make(), **told), 3)
+
+    run = training()
+    for stop in (2, 4, 5, 11):
+        trained(run, stop)
+        assert run.step == stop
+    assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stateful"])
+def test_after_a_step_that_was_broken_off_steps_are_taken_as_before(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training() -> Training:
+        make, told = KINDS[kind]
+        torch.manual_seed(2)
+        return Training(MAP(learning_rate=1e-4), lambda: line(0.2), batches_of(make(), **told), 3)
+
+    run = trained(training(), 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(MAP, "gradient", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            trained(run)
+    assert differences(trained(run).state_dict(), trained(training()).state_dict()) == []
+
+
+def broken_off(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def after(steps: int) -> Training:
-    return trained(Training(MAP(), builder(1), digits(), 2, 48), steps)
+    return trained(Training(MAP(), builder(1), batches_of(digits(), 48), 2), steps)
 
 
 @pytest.mark.parametrize("odd", [None, [1.0], torch.zeros(3)])
@@ -203,16 +226,16 @@ def test_a_state_that_no_step_can_go_on_from_is_one_line(odd: Any) -> None:
 
 
 def gone_on(saved: dict[str, Any]) -> Training:
-    training = Training(MAP(), builder(1), digits(), 2, 48)
+    training = Training(MAP(), builder(1), batches_of(digits(), 48), 2)
     training.load_state_dict(saved)
     return trained(training)
 
 
 def test_a_fault_of_the_program_is_not_taken_for_the_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = Training(MAP(), builder(1), digits(), 2, 48)
+    training = Training(MAP(), builder(1), batches_of(digits(), 48), 2)
     training.load_state_dict(after(3).state_dict())
     steps = training.steps()
     next(steps)
-    monkeypatch.setattr(MAP, "step", lambda *_: 1 / 0)
+    monkeypatch.setattr(MAP, "gradient", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         next(steps)

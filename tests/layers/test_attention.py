@@ -1,7 +1,6 @@
 """Rank-1 attention against an attention of torch's for each member, with its weights written out."""
 
 import pickle
-from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayes_share.errors import InputError
-from bayes_share.layers import FactorInit, MemberLayerNorm, Rank1Linear, Rank1MultiheadAttention
+from bayes_share.layers import FactorInit, MemberLayerNorm, Rank1Linear, Rank1MultiheadAttention, factored
 from bayes_share.layers.attention import without_fast_paths
 from bayes_share.layers.factored import own_parameter
-from bayes_share.layers.way import computing
 
 MEMBERS, BATCH, TARGETS, SOURCES, SIZE, HEADS = 3, 2, 4, 5, 6, 2
 ROWS = MEMBERS * BATCH
@@ -49,10 +47,13 @@ OUTPUTS = {
 
 
 @pytest.fixture(autouse=True, params=["activations", "weights"])
-def _way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test runs in both ways in which a layer can compute."""
-    with computing(request.param):
-        yield
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in both ways in which a layer can compute: one of them is in place of "auto"."""
+
+    def decide(way: str, *sizes: object) -> bool:
+        return (request.param if way == "auto" else way) == "weights"
+
+    monkeypatch.setattr(factored, "folds_weights", decide)
 
 
 def attention(members: int = MEMBERS, **options: object) -> Rank1MultiheadAttention:

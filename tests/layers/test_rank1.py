@@ -1,6 +1,6 @@
 """Rank-1 layers against the weight of every member, written out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ from bayes_share.layers import (
     Rank1ConvTranspose3d,
     Rank1Layer,
     Rank1Linear,
+    factored,
 )
-from bayes_share.layers.way import computing
 
 MEMBERS, BATCH = 3, 4
 ROWS = MEMBERS * BATCH
@@ -86,10 +86,13 @@ OTHER_CONVOLUTIONS = {
 
 
 @pytest.fixture(autouse=True, params=["activations", "weights"])
-def _way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test runs in both ways in which a layer can compute."""
-    with computing(request.param):
-        yield
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in both ways in which a layer can compute: one of them is in place of "auto"."""
+
+    def decide(way: str, *sizes: object) -> bool:
+        return (request.param if way == "auto" else way) == "weights"
+
+    monkeypatch.setattr(factored, "folds_weights", decide)
 
 
 def conv(kernel_size: int | tuple[int, int] = 3, **options: object) -> Rank1Conv2d:
@@ -354,16 +357,14 @@ def test_an_input_of_another_dtype_is_an_error() -> None:
 
 def test_gradients_of_factors_are_not_rounded_under_autocast() -> None:
     torch.manual_seed(0)
-    layer = Rank1Linear(16, 8, ensemble_size=2)
-    with torch.autocast("cpu", torch.bfloat16), computing("weights"):
+    layer = Rank1Linear(16, 8, ensemble_size=2, way="weights")
+    with torch.autocast("cpu", torch.bfloat16):
         layer(torch.randn(64, 16)).square().sum().backward()
     assert not torch.equal(layer.r.grad, layer.r.grad.bfloat16().float())
 
 
-@pytest.mark.parametrize("way", ["activations", "weights"])
-def test_a_batch_may_be_empty(way: str) -> None:
-    with computing(way):
-        assert Rank1Linear(3, 2, ensemble_size=2)(torch.zeros(0, 3)).shape == (0, 2)
+def test_a_batch_may_be_empty() -> None:
+    assert Rank1Linear(3, 2, ensemble_size=2)(torch.zeros(0, 3)).shape == (0, 2)
 
 
 def test_a_transposed_convolution_takes_its_output_size_by_name() -> None:

@@ -144,14 +144,13 @@ def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY), number)
     torch.set_num_threads(1)
-    from bayes_share import run
     from bayes_share.cli import main
-    from bayes_share.inference import Training
+    from bayes_share.inference import Training, saving
     from bayes_share.inference.methods.map import MAPState
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
     if setting.saves_each_epoch:
-        run._SAVING_PAYS = 0
+        saving.SAVING_PAYS = 0
     if setting.slow:
         take = Training._take_step
         Training._take_step = lambda *args: (time.sleep(setting.slow), take(*args))[1]  # type: ignore[method-assign]

@@ -7,10 +7,9 @@ import pytest
 import yaml
 from driver import Setting, command, ended_well, one_line
 
-from bayes_share import run as runs
 from bayes_share.algorithms import run_defaults
 from bayes_share.config import RunConfig
-from bayes_share.inference import NUTS, SGHMC
+from bayes_share.inference import NUTS, SGHMC, saving
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.run import run
 
@@ -56,9 +55,9 @@ def test_an_epoch_that_is_short_beside_saving_is_not_saved(
 ) -> None:
     steps: list[int] = []
     save = Checkpoints.save
-    monkeypatch.setattr(runs, "_SAVING_PAYS", pays)
-    saving = lambda self, step, content: (steps.append(step), save(self, step, content))  # noqa: E731
-    monkeypatch.setattr(Checkpoints, "save", saving)
+    monkeypatch.setattr(saving, "SAVING_PAYS", pays)
+    noting = lambda self, step, content: (steps.append(step), save(self, step, content))  # noqa: E731
+    monkeypatch.setattr(Checkpoints, "save", noting)
     run(RunConfig(epochs=3, batch_size=420), tmp_path / "run", progress=False)
     assert steps == saved
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4

@@ -8,7 +8,6 @@ from odd_nets import ReadsWeight, Two, vectors
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers import computing
 from bayes_share.sharing import Ledger, ensemble, ledger, share_layers
 
 MEMBERS = 3
@@ -81,19 +80,17 @@ def test_tied_parameters_are_stored_once_and_used_as_often_as_they_differ() -> N
 @pytest.mark.parametrize("training", [True, False])
 def test_flops_are_of_one_example_and_all_members(count: int, training: bool) -> None:
     assert ledger(net().train(training), images(count)).flops == FLOPS
-    members = ensemble(net(), MEMBERS).train(training)
-    modes = [module.training for module in members.modules()]
     for way in ("auto", "activations", "weights"):
-        with computing(way):
-            assert ledger(members, images(count)).flops == MEMBERS * FLOPS
-    assert [module.training for module in members.modules()] == modes
+        members = ensemble(net(), MEMBERS, way=way).train(training)
+        modes = [module.training for module in members.modules()]
+        assert ledger(members, images(count)).flops == MEMBERS * FLOPS
+        assert [module.training for module in members.modules()] == modes
 
 
 def test_flops_of_a_loop() -> None:
-    loop = ensemble(ReadsWeight().double(), MEMBERS, example=vectors())
+    loop = ensemble(ReadsWeight().double(), MEMBERS, example=vectors(), way="activations")
     assert loop.strategy == "loop"
-    with computing("activations"):
-        assert ledger(loop, vectors()).flops == MEMBERS * 2 * (16 + 12)
+    assert ledger(loop, vectors()).flops == MEMBERS * 2 * (16 + 12)
 
 
 def test_a_convolution_with_groups_and_strides() -> None:

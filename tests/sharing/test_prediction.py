@@ -12,7 +12,7 @@ from nets import NETWORKS, images, network
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers import computing
+from bayes_share.layers import set_way
 from bayes_share.sharing import Ensemble, ensemble, plain
 
 MEMBERS = 3
@@ -33,8 +33,11 @@ def ready(name: str = "batch norm 2d", norm: Any = "shared") -> Ensemble:
 
 
 def layer_by_layer(members: Ensemble) -> Tensor:
-    with torch.no_grad(), computing("activations"):
-        return members(images())
+    set_way(members, "activations")
+    with torch.no_grad():
+        outputs = members(images())
+    set_way(members, "auto")
+    return outputs
 
 
 @pytest.mark.parametrize("norm", ["shared", "member"])
@@ -48,6 +51,7 @@ def test_predictions_are_those_of_the_layers(name: str, norm: Any, folded: list[
         with torch.no_grad():
             close(members(images()), expected, 1e-12)
         assert len(folded) == MEMBERS
+    set_way(members, "weights")  # of the layers, and not of the members that are kept
     with torch.inference_mode():
         close(members(images()), expected, 1e-12)
     assert len(folded) == MEMBERS

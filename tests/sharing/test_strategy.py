@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from bayes_share.errors import InputError
-from bayes_share.layers import FactorInit, computing
+from bayes_share.layers import FactorInit, set_way
 from bayes_share.sharing import Ensemble, ensemble, fold, members_equal
 
 MEMBERS = 3
@@ -53,8 +53,8 @@ def test_auto_is_right_for_any_network_and_says_why(name: str, shown: bool) -> N
     assert ODD[name].reason in first
     with torch.no_grad():
         close_trees(members(x), expected)
-        with computing("activations"):
-            close_trees(members(x), expected)
+        set_way(members, "activations")
+        close_trees(members(x), expected)
     copies = ensemble(net, MEMBERS, "ones", example=x)
     close_trees(copies(x), stacked([net(x)] * MEMBERS))
 

@@ -13,6 +13,7 @@ from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMetho
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.step.named_priors import normal_prior
+from bayes_share.inference.step.objective import mean_of
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.inference.step.updates import Stepper, parameter_groups
@@ -139,16 +140,16 @@ class IVON(Flat, GradientMethod[IVONState]):
 
         The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
         """
-        rate = state.stepper.begin()
+        rate = state.stepper.set_rates()
         state.optimizer.forget()  # a step that was begun and never ended
         found = []
         for _ in range(self.samples):
             with state.optimizer.sampled_params(train=True):
                 terms = self.steps.add_gradient(state.model, batch)
                 state.stepper.clip()
-            found.append(torch.stack([terms.loss, terms.log_lik, terms.accuracy]))
-        loss, log_lik, accuracy = torch.stack(found).mean(0)
-        return StepInfo(loss, log_lik, self._kl(state, log_lik), accuracy, rate)
+            found.append(terms)
+        mean = mean_of(found)
+        return StepInfo(mean.loss, mean.log_lik, self._kl(state, mean.loss), mean.accuracy, rate)
 
     def gradients(self, state: IVONState) -> list[Tensor]:
         """The sums over draws of gradients and of their products with the noise; for "gradsq" those of each draw."""

@@ -263,7 +263,9 @@ class IVONOptimizer(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: Sequence[Tensor], step: Tensor) -> None:
         """Update parameters of one device and dtype, with the rules of the package."""
         decay, centre = self._decay(group, params), self._centre(group, params)
-        grad, product = [_join(sums) / self._count for sums in zip(*map(self._sums, params), strict=True)]
+        grad, product = [_join(sums) for sums in zip(*map(self._sums, params), strict=True)]
+        if self._count > 1:
+            grad, product = grad / self._count, product / self._count
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
         hess = PackageIVON._new_hess(
             self.hess_approx,
@@ -277,8 +279,8 @@ class IVONOptimizer(torch.optim.Optimizer):
         )
         hess = hess.clamp(min=_smallest(hess.dtype, group["hess_init"] + decay) - decay)
         # The prior's centre is moved to 0, where the package's rule has it, and back.
-        means = centre + PackageIVON._new_param_averages(
-            _join(params).to(hess.dtype) - centre,
+        means = PackageIVON._new_param_averages(
+            _distance(_join(params).to(hess.dtype), centre),
             hess,
             momentum,
             group["lr"] * (group["hess_init"] + decay),
@@ -287,6 +289,7 @@ class IVONOptimizer(torch.optim.Optimizer):
             1 - torch.pow(group["beta1"], step),
             group["hess_init"],
         )
+        means = means if _is_zero(centre) else centre + means
         torch._foreach_copy_(list(params), _like(means, params))
         for name, flat in (("momentum", momentum), ("hess", hess)):
             torch._foreach_copy_([self.state[p][name] for p in params], _like(flat, params))
@@ -300,7 +303,7 @@ class IVONOptimizer(torch.optim.Optimizer):
                 continue
             hess = self._flat(part, "hess")
             excess = -hess / (hess + decay)  # the ratio of the variances, less 1
-            distance = _join(part).to(hess.dtype) - self._centre(group, part)
+            distance = _distance(_join(part).to(hess.dtype), self._centre(group, part))
             terms = excess - excess.log1p() + group["ess"] * decay * distance.square()
             total = total + 0.5 * terms.sum().clamp(min=0).to(total.device)
         return total
@@ -356,6 +359,14 @@ def _smallest(dtype: torch.dtype, initial: Tensor | float) -> Tensor | float:
     if isinstance(initial, Tensor):
         return (numbers.eps * initial).clamp(min=least)
     return max(numbers.eps * initial, least)
+
+
+def _is_zero(centre: Tensor | float) -> bool:
+    return not isinstance(centre, Tensor) and centre == 0
+
+
+def _distance(values: Tensor, centre: Tensor | float) -> Tensor:
+    return values if _is_zero(centre) else values - centre
 
 
 def _join(tensors: Iterable[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Part
 from bayes_share.inference.draws.forward import drawn
+from bayes_share.inference.draws.output_layer import OutputLayer
 from bayes_share.inference.methods.laplace.curvature import (
     Curvature,
     Diag,
@@ -29,6 +30,7 @@ from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
+from bayes_share.trees import Tree, to_device
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
 _FEW = 4  # examples that a likelihood is tried on
@@ -79,12 +81,12 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
     """Last-layer Laplace: after training as `MAP`, a Gaussian over the last layer (arXiv 2106.14806, section 3).
 
     Its mean is what was trained, its precision the Gauss-Newton matrix of the training data plus the prior's. The last
-    layer is the linear layer whose outputs are the network's: ``[batch, output]``, or ``[batch, *positions, output]``
-    where the log-likelihood is a sum over positions. The Gaussian is over its weight as it is used, whatever that is
-    computed from, and its bias; before the training a trial on a few examples shows that the outputs follow it. In an
-    ensemble each member has its own Gaussian, over the weight that it uses, ``W ∘ (s rᵀ)``, and its bias, given all
-    else; the curvature is that of all data for it, as if it were alone, and members are drawn independently. Until
-    training is finished a draw is the network.
+    layer is the linear layer whose outputs the network gives, cast, rearranged or with a constant added as may be:
+    ``[batch, output]``, or with axes of positions where the log-likelihood is a sum over them. The Gaussian is over its
+    weight as it is used, whatever that is computed from, and its bias; before the training a trial on a few examples
+    shows that the outputs follow it. In an ensemble each member has its own Gaussian, over the weight that it uses,
+    ``W ∘ (s rᵀ)``, and its bias, given all else; the curvature is that of all data for it, as if it were alone, and
+    members are drawn independently. Until training is finished a draw is the network.
 
     A normal prior that a rule of ``Model(priors=...)`` gives the layer's weight or bias is in place of
     `prior_precision`. That of an ensemble's base weight, ``N(0, σ²)``, is given the factors one of ``W ∘ (s rᵀ)``, with
@@ -129,9 +131,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             InputError: as of `finish`.
         """
         super().check(state, batch)
-        for member, last in enumerate(find_last_layers(state.model, batch.inputs)):
+        for member, (last, source) in enumerate(find_last_layers(state.model, batch.inputs)):
             self._prior_sd(state, member, last)
-            for _ in _terms(last, state.model.likelihood, [batch]):
+            for _ in _terms(last, source, state.model.likelihood, [batch]):
                 pass
 
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:
@@ -146,11 +148,11 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         if first is None:
             raise InputError("the curvature is summed over training data, and there is no batch of it")
         layer, sds, vectors = "", [], []
-        for member, last in enumerate(find_last_layers(state.model, first.inputs)):
+        for member, (last, source) in enumerate(find_last_layers(state.model, first.inputs)):
             layer = last.name
             prior_sd = self._prior_sd(state, member, last)
             curvature = self._curvature(prior_sd.numel())
-            for inputs, hessians in _terms(last, state.model.likelihood, batches):
+            for inputs, hessians in _terms(last, source, state.model.likelihood, batches):
                 curvature.add(inputs, hessians)
             if self.tune_prior:
                 prior_sd = torch.full_like(prior_sd, self._tuned(last, curvature, float(prior_sd[0, 0]) ** -2) ** -0.5)
@@ -177,9 +179,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         }
         device = next(state.model.parameters()).device
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tree) -> Tensor:
             with torch.no_grad():
-                return torch.stack([network(x.to(device)) for network in networks])
+                return torch.stack([network(to_device(x, device)) for network in networks])
 
         return Forward(forward, (Part(state.model, used=used),))
 
@@ -218,32 +220,47 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         return evidence_precision(curvature.eigenvalues(), squared_norm, start)
 
 
-def _terms(last: LastLayer, likelihood: Likelihood, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-    """What multiplies the last layer's unknown numbers, and the Hessians in its outputs, some rows at a time.
+def _terms(
+    last: LastLayer, source: OutputLayer, likelihood: Likelihood, batches: Iterable[Batch]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What multiplies the last layer's unknown numbers, and the Hessians in what it computes, some rows at a time.
 
     Raises:
         InputError: a likelihood of several positions that is not the sum over them.
     """
-    device = next(last.network.parameters()).device
+    example = next(last.network.parameters())
+    width = len(last.unknown[last.parts[0]])
+    picks = None
+    if not source.has_columns_of_layer(width):
+        picks = (source.columns[:, None] == torch.arange(width)).to(example)
     is_first = True
     for batch in batches:
-        inputs, outputs, axes = last.rows(batch.inputs.to(device))
-        y = batch.targets.to(device)
-        if axes > 1 and is_first:
-            _check_positions(likelihood, outputs[:_FEW], y[:_FEW], axes)
+        inputs, outputs = last.rows(source, to_device(batch.inputs, example.device))
+        y = batch.targets.to(example.device)
+        if is_first and len(source.row_axes) > 1:
+            _check_positions(likelihood, source, outputs[:_FEW], y[:_FEW])
         is_first = False
-        rows = outputs.flatten(0, axes - 1), y.flatten(0, axes - 1) if axes > 1 else y
+        rows = source.arranged(outputs), _target_rows(source, outputs, y)
         for part, of_outputs, of_targets in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
-            yield part, output_hessians(likelihood, of_outputs, of_targets)
+            hessians = output_hessians(likelihood, of_outputs, of_targets)
+            yield part, hessians if picks is None else picks.T.to(hessians) @ hessians @ picks.to(hessians)
+
+
+def _target_rows(source: OutputLayer, outputs: Tensor, y: Tensor) -> Tensor:
+    """The targets of the rows of outputs."""
+    if y.shape == outputs.shape:
+        return source.arranged(y)
+    return y.flatten(0, len(source.row_axes) - 1)
 
 
 @torch.no_grad()
-def _check_positions(likelihood: Likelihood, outputs: Tensor, y: Tensor, axes: int) -> None:
+def _check_positions(likelihood: Likelihood, source: OutputLayer, outputs: Tensor, y: Tensor) -> None:
     """Raise an InputError unless the log-likelihood of an example is the sum of its positions'."""
-    are_alike = y.shape[:axes] == outputs.shape[:axes]
+    positions = tuple(outputs.shape[axis] for axis in source.row_axes)
+    are_alike = y.shape == outputs.shape or y.shape[: len(positions)] == positions
     if are_alike:
         whole = likelihood.log_lik(outputs[None], y[None])
-        each = likelihood.log_lik(outputs.flatten(0, axes - 1)[None], y.flatten(0, axes - 1)[None])
+        each = likelihood.log_lik(source.arranged(outputs)[None], _target_rows(source, outputs, y)[None])
         are_alike = torch.allclose(whole[0], each.view(len(y), -1).sum(1), rtol=1e-3, atol=1e-3)
     if not are_alike:
         raise InputError(

@@ -1,9 +1,6 @@
 """The last layer of a network: which one it is, and a proof by trial that the outputs follow its weight and no more."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +9,17 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from bayes_share.errors import InputError
+from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.models.model import Model
 from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
+from bayes_share.trees import Tree, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
 _LEAST_ROUNDING = 1e-3  # of any other dtype, also where products are taken in TensorFloat-32
+
+_NEEDED = "a last-layer Laplace approximation needs a network that ends with a linear layer of its own"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +57,19 @@ class LastLayer:
         torch.clear_autocast_cache()  # which keeps weights in low precision, and does not see that they change
 
     @torch.no_grad()
-    def rows(self, x: Tensor) -> tuple[Float[Tensor, "row input"], Tensor, int]:
+    def rows(self, source: OutputLayer, x: Tree) -> tuple[Float[Tensor, "row input"], Tensor]:
         """Run the network.
 
+        Args:
+            source: that the outputs come from this layer, and how they are arranged.
+            x: a batch.
+
         Returns:
-            What multiplies the unknown numbers in each row (a 1 for the bias); the outputs; and how many of their first
-            axes count the rows: 1, or more where an example has an output for each of several positions.
+            What multiplies the unknown numbers in each row of the outputs (a 1 for the bias); and the outputs.
         """
-        with _last_call(self.network) as call:
-            outputs = self.network(x)
-        inputs = call.inputs.flatten(0, -2)
+        inputs, outputs = source.inputs(self.network, x)
         columns = {"weight": inputs, "bias": inputs.new_ones(len(inputs), 1)}
-        return torch.cat([columns[part] for part in self.parts], 1), outputs, _row_axes(outputs, len(inputs))
+        return torch.cat([columns[part] for part in self.parts], 1), outputs
 
 
 def last_layers(model: Model, name: str) -> list[LastLayer]:
@@ -75,11 +77,12 @@ def last_layers(model: Model, name: str) -> list[LastLayer]:
     return _with_layer(model, _members(model), name)
 
 
-def find_last_layers(model: Model, x: Tensor) -> list[LastLayer]:
-    """The last layer of each member, shown by a few examples to be one.
+def find_last_layers(model: Model, x: Tree) -> list[tuple[LastLayer, OutputLayer]]:
+    """The last layer of each member, shown by a few examples to be one, and how the outputs come from it.
 
-    The layer is the linear layer whose outputs are the network's. A change of its weight and bias, as the member uses
-    them, must change the network's outputs by that change times the layer's inputs, and by nothing else.
+    What is added to the outputs of the layer, and nothing else, must be added to the network's, wherever it is there
+    (`find_output_layer`); and a change of its weight and bias, as the member uses them, must change the network's
+    outputs by that change times the layer's inputs.
 
     Args:
         model: stays as it is.
@@ -88,22 +91,21 @@ def find_last_layers(model: Model, x: Tensor) -> list[LastLayer]:
     Raises:
         InputError: there is no such layer, it is frozen, or the outputs do not follow it.
     """
-    x = x.to(next(model.parameters()).device)
+    x = to_device(x, next(model.parameters()).device)
     networks = _members(model)
-    found = [_find(network, x) for network in networks]
-    name = found[0][0]
+    sources = [_source(network, rows(x, slice(FEW))) for network in networks]
+    name = sources[0].name
     layers = _with_layer(model, networks, name)
     called = _called(name)
     if not layers[0].parts:
         raise InputError(f"the last layer, {called}, is frozen: there is nothing to approximate")
-    for (other, outputs), layer in zip(found, layers, strict=True):
-        if other != name or not _follows(layer, x, outputs):
+    for source, layer in zip(sources, layers, strict=True):
+        if source.name != name or not _follows(layer, source, x):
             raise InputError(
                 f"the outputs do not change in proportion to the weight of the last layer, {called}: something changes "
-                f"them afterwards or uses the weight elsewhere; a last-layer Laplace approximation needs a network "
-                f"that ends with a linear layer of its own"
+                f"them afterwards or uses the weight elsewhere; {_NEEDED}"
             )
-    return layers
+    return list(zip(layers, sources, strict=True))
 
 
 def layer_of(model: Model, name: str) -> nn.Module:
@@ -117,99 +119,38 @@ def is_of_bias(parameter: str) -> bool:
     return parameter.removeprefix("parametrizations.").startswith("bias")
 
 
-@dataclass
-class _Call:
-    """The last call of a linear layer: its name, copies of its inputs and outputs, and how often each layer was called.
-
-    Copies, since a network may change either in place afterwards.
-    """
-
-    counts: Counter[str]
-    name: str | None = None
-    inputs: Tensor = field(default_factory=lambda: torch.empty(0))
-    outputs: Tensor = field(default_factory=lambda: torch.empty(0))
-
-
-@contextmanager
-def _last_call(network: nn.Module) -> Iterator[_Call]:
-    call = _Call(Counter())
-
-    def before(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        call.counts[name] += 1
-        call.name, call.inputs = name, (args[0] if args else kwargs["input"]).detach().clone()
-
-    def after(name: str, output: Tensor) -> None:
-        call.outputs = output.detach().clone()
-
-    handles = []
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Linear):
-            handles += [
-                module.register_forward_pre_hook(
-                    lambda module, args, kwargs, name=name: before(name, args, kwargs), with_kwargs=True
-                ),
-                module.register_forward_hook(lambda module, args, output, name=name: after(name, output)),
-            ]
-    try:
-        yield call
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _find(network: nn.Module, x: Tensor) -> tuple[str, Tensor]:
-    """The name of the linear layer whose outputs are the network's, and these."""
-    with _last_call(network) as call, torch.no_grad():
-        outputs = network(x)
-    if call.name is None:
-        raise InputError("the network has no linear layer that the data reach, so no last layer to approximate")
-    are_its = outputs.numel() == call.outputs.numel() and torch.equal(
-        outputs.flatten().double(), call.outputs.flatten().double()
-    )
-    if not are_its or len(outputs) != len(x):
-        raise InputError(
-            f"the outputs of the last linear layer, {_called(call.name)}, are not those of the network: a last-layer "
-            f"Laplace approximation needs a network that ends with one"
-        )
-    _row_axes(outputs, call.inputs.shape[:-1].numel())
-    if call.counts[call.name] > 1:
-        raise InputError(
-            f"the last layer, {_called(call.name)}, is called more than once for a batch, so it is not only the last"
-        )
-    return call.name, outputs
-
-
-def _row_axes(outputs: Tensor, rows: int) -> int:
-    """How many of the first axes of the outputs count so many rows of the last layer."""
-    for axes in range(1, outputs.ndim + 1):
-        if outputs.shape[:axes].numel() == rows:
-            return axes
-    raise InputError(
-        f"outputs of shape {list(outputs.shape)} mix the {rows} rows of the last layer: a last-layer Laplace "
-        f"approximation takes outputs [batch, *positions, output]"
-    )
-
-
 @torch.no_grad()
-def _follows(last: LastLayer, x: Tensor, outputs: Tensor) -> bool:
+def _follows(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
     """Whether a change of the layer changes the outputs as it must, to rounding; leaves the layer as it is."""
     kept = {part: value.clone() for part, value in last.unknown.items()}
-    inputs, _, _ = last.rows(x)
-    source = torch.Generator().manual_seed(0)
+    inputs, outputs = last.rows(source, x)
+    noise = torch.Generator().manual_seed(0)
     scale = max(1.0, *(float(value.abs().max()) for value in kept.values()))
-    noise = torch.randn(len(next(iter(kept.values()))), inputs.shape[1], generator=source, dtype=torch.float64)
-    change = (scale * noise).to(inputs)
+    numbers = torch.randn(len(next(iter(kept.values()))), inputs.shape[1], generator=noise, dtype=torch.float64)
+    change = (scale * numbers).to(inputs)
     last.shift(change)
-    with _last_call(last.network) as call:
-        found = last.network(x)
+    found = last.network(x)
     for part, value in last.unknown.items():
         value.copy_(kept[part])
     torch.clear_autocast_cache()
-    expected = outputs.double().flatten() + (inputs.double() @ change.double().T).flatten()
-    size = outputs.double().abs().flatten() + (inputs.double().abs() @ change.double().abs().T).flatten()
-    dtype = call.outputs.dtype  # not the outputs', which may be converted
-    rounding = _ROUNDING.get(dtype, max(_LEAST_ROUNDING, 8 * torch.finfo(dtype).eps))
-    return bool(((found.double().flatten() - expected).abs() <= rounding * size + 1e-30).all())
+    before, after = (source.table(each).double() for each in (outputs, found))
+    inputs, change = inputs.double(), change.double()[source.columns.to(inputs.device)]
+    size = before.abs() + inputs.abs() @ change.abs().T
+    rounding = _ROUNDING.get(source.dtype, max(_LEAST_ROUNDING, 8 * torch.finfo(source.dtype).eps))
+    return bool(((after - before - inputs @ change.T).abs() <= rounding * size + 1e-30).all())
+
+
+@torch.no_grad()
+def _source(network: nn.Module, x: Tree) -> OutputLayer:
+    try:
+        source = find_output_layer(network, x, batch_axis=0)
+    except NoOutputLayer as error:
+        raise InputError(f"{error}: {_NEEDED}") from error
+    if source.is_called_again:
+        raise InputError(
+            f"the last layer, {_called(source.name)}, is called more than once for a batch, so it is not only the last"
+        )
+    return source
 
 
 def _members(model: Model) -> list[nn.Module]:

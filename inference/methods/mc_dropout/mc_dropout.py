@@ -16,6 +16,7 @@ from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.inference.methods.mc_dropout.trial import check_draws
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
+from bayes_share.trees import Tree, num_examples, to_device
 
 
 @dataclass(frozen=True, init=False)
@@ -85,9 +86,9 @@ class MCDropout(Flat, Composed[MAPState]):
             )
         device = next(state.model.parameters()).device
 
-        def forward(x: Tensor) -> Tensor:
-            with evaluating(state.model), masked(state.model, sample, len(x)), torch.no_grad():
-                return state.model(x.to(device))
+        def forward(x: Tree) -> Tensor:
+            with evaluating(state.model), masked(state.model, sample, num_examples(x)), torch.no_grad():
+                return state.model(to_device(x, device))
 
         return Forward(forward, (Part(state.model),))
 

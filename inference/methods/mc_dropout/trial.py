@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.masks import Place, is_maskable, masked, places_of
@@ -19,6 +20,7 @@ from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.strategy import largest_difference, rounding, trial_values
+from bayes_share.trees import Tree, device_of, num_examples, rows
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _DRAWS = 16  # that may be the same by chance; under masks of probability 1/2 tw
 _EQUAL = 1e-5  # of the largest output: what two runs of the same computation may differ by
 
 
-def check_draws(model: Model, x: Tensor) -> None:
+def check_draws(model: Model, x: Tree) -> None:
     """See whether draws of a network with dropout differ, and drop for all examples alike all that training drops.
 
     The trial is on a copy of the model. Parameters near 0 get other values in it: a head that starts at 0 would hide
@@ -43,9 +45,8 @@ def check_draws(model: Model, x: Tensor) -> None:
             would not be the same for all examples, or draws that are all the same.
     """
     parameter = next(model.parameters())
-    x = (x if len(x) > 1 else x.repeat_interleave(_EXAMPLES, 0)).to(
-        parameter if x.is_floating_point() else parameter.device
-    )
+    x = x if num_examples(x) > 1 else rows(x, torch.zeros(_EXAMPLES, dtype=torch.int64, device=device_of(x)))
+    x = tree_map(lambda leaf: leaf.to(parameter if leaf.is_floating_point() else parameter.device), x)
     trial = copy_of(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):
@@ -59,7 +60,7 @@ def check_draws(model: Model, x: Tensor) -> None:
         _check_masks(trial, x, [replace(place, rate=0.5) if place.rate < 1 else place for place in places])
 
 
-def _check_all_is_masked(model: Model, x: Tensor) -> None:
+def _check_all_is_masked(model: Model, x: Tree) -> None:
     """Raise an InputError where training drops by a function of torch, and not by a module that a mask stands for."""
     with _Calls() as calls, _Dropping(calls) as dropping, seeded("dropout trial"):
         model(x)
@@ -72,7 +73,7 @@ def _check_all_is_masked(model: Model, x: Tensor) -> None:
         )
 
 
-def _random_module(model: Model, x: Tensor, places: Sequence[Place]) -> str | None:
+def _random_module(model: Model, x: Tree, places: Sequence[Place]) -> str | None:
     """The first module whose output is random in training mode though its inputs are not, with dropout switched off."""
     for place in places:
         for module in (place.module, *place.twins):
@@ -91,16 +92,16 @@ def _random_module(model: Model, x: Tensor, places: Sequence[Place]) -> str | No
     return None
 
 
-def _check_masks(model: Model, x: Tensor, places: Sequence[Place]) -> None:
+def _check_masks(model: Model, x: Tree, places: Sequence[Place]) -> None:
     """Raise an InputError where masks are not the same for all examples, or make no difference."""
-    order = torch.arange(len(x), device=x.device).roll(1)
+    order = torch.arange(num_examples(x), device=device_of(x)).roll(1)
 
-    def draw(sample: int, of: Sequence[Place], x: Tensor = x) -> Tensor:
-        with masked(model, sample, len(x), of), seeded("dropout trial"):
+    def draw(sample: int, of: Sequence[Place], x: Tree = x) -> Tensor:
+        with masked(model, sample, num_examples(x), of), seeded("dropout trial"):
             return model(x)
 
     def mixes(of: Sequence[Place]) -> bool:
-        outputs, moved = draw(0, of), draw(0, of, x[order])  # each example in another's place
+        outputs, moved = draw(0, of), draw(0, of, rows(x, order))  # each example in another's place
         difference = largest_difference(outputs[:, order], moved)
         return difference is None or not difference < rounding(outputs)
 

@@ -23,6 +23,7 @@ from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.take import take_member
+from bayes_share.trees import Tree, rows
 
 _log = logging.getLogger(__name__)
 
@@ -176,14 +177,14 @@ class NUTS(Transition[NUTSState]):
     def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
         """What to say of a network that is too large: how large it is, and how long a step would take."""
         chain = state.chains[0]
-        x, y = batch.inputs[:_TIMED], batch.targets[:_TIMED]
+        x, y = rows(batch.inputs, slice(_TIMED)), batch.targets[:_TIMED]
         seconds = []
         for _ in range(2):  # the first has to warm up
             started = time.perf_counter()
             chain.gradient(Batch(x, y))
             seconds.append(time.perf_counter() - started)
         gradients = 2**self.max_tree_depth - 1
-        whole = min(seconds) * state.num_data / len(x) * gradients * len(state.chains)
+        whole = min(seconds) * state.num_data / len(y) * gradients * len(state.chains)
         return InputError(
             f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
             f"has {chain.num_latents:,}: a step, with up to {gradients:,} gradients in every chain, would "
@@ -217,7 +218,7 @@ def _check_priors(model: Model) -> None:
             raise InputError(f"{name} has no prior, and nuts learns no points: give it a prior, or freeze it")
 
 
-def _fit_of(model: Model, x: Tensor, y: Tensor) -> Tensor:
+def _fit_of(model: Model, x: Tree, y: Tensor) -> Tensor:
     """The mean log-likelihood of a model and its accuracy, ``[2]``."""
     with evaluating(model), torch.no_grad():
         outputs, targets = model(x), model.targets(y)

@@ -20,6 +20,7 @@ from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
 from bayes_share.sharing.members import Ensemble
+from bayes_share.trees import Tree, num_examples
 
 
 class Bound(ABC):
@@ -70,7 +71,7 @@ class PlainBound(Bound):
         draws = [guide() for guide in self.guides]
         fixed = [draw.detach().requires_grad_() for draw in draws]
 
-        def evaluate(x: Tensor) -> tuple[Tensor, Likelihood]:
+        def evaluate(x: Tree) -> tuple[Tensor, Likelihood]:
             numbers = self._drawn_anew(x) if self.rows or self.layers else fixed
             values = buffers | self.program.by_parameter(_values(self.guides, numbers))
             likelihood = model.likelihood_with(values)
@@ -102,10 +103,10 @@ class PlainBound(Bound):
         latents = [latent for latent in self.program.latents if latent.parameter in self.layers]
         return {latent.parameter: values[latent.site.name] for latent in latents}
 
-    def _drawn_anew(self, x: Tensor) -> list[Tensor]:
+    def _drawn_anew(self, x: Tree) -> list[Tensor]:
         """Draws whose gradient goes straight to the guides; factors with a row for each example."""
         members = self.program.model.ensemble_size
-        rows = len(x) // members if self.steps.feed == "split" else len(x)
+        rows = num_examples(x) // members if self.steps.feed == "split" else num_examples(x)
         return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
 
 
@@ -235,7 +236,7 @@ def make_bound(
     return PlainBound(program, plain, divergences, steps, rows, layers)
 
 
-def _check_one_pass(model: Model, x: Tensor) -> None:
+def _check_one_pass(model: Model, x: Tree) -> None:
     """Raise an InputError where members run one by one, each with a factor for all of its examples."""
     network = model.network
     if isinstance(network, Ensemble) and network.strategy == "auto":

@@ -14,6 +14,7 @@ from bayes_share.models.model import Model
 from bayes_share.models.program import Program
 from bayes_share.sharing.members import Feed
 from bayes_share.sharing.plain import under_all_names
+from bayes_share.trees import Tree
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Those whose outputs are linear in their weight, by exact type."""
@@ -48,13 +49,13 @@ class Drawing(nn.Module):
         self.model = model
         self.scales: Mapping[str, Tensor] = {}
 
-    def forward(self, scales: Mapping[str, Tensor], x: Tensor, feed: Feed) -> Tensor:
+    def forward(self, scales: Mapping[str, Tensor], x: Tree, feed: Feed) -> Tensor:
         """The model's outputs; from now on, a recomputation in backward included, layers draw with these scales."""
         self.scales = scales
         return self.model(x, feed)
 
     def forward_with(
-        self, values: Mapping[str, Tensor], scales: Mapping[str, Tensor], x: Tensor, feed: Feed
+        self, values: Mapping[str, Tensor], scales: Mapping[str, Tensor], x: Tree, feed: Feed
     ) -> Float[Tensor, "member part *output"]:
         """The outputs as `Model.forward_with` gives them.
 

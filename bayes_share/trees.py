@@ -1,0 +1,93 @@
+"""Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
+
+from bayes_share.errors import InputError
+
+Tree = Any
+"""A tensor ``[example, ...]``, or a dict, tuple or list of such, which may be nested."""
+
+
+def check_tree(what: str, x: Tree) -> None:
+    """See whether something can be the inputs of a network: tensors of as many examples.
+
+    Args:
+        what: its name, for messages.
+        x: anything.
+
+    Raises:
+        InputError: something else than tensors, a tensor without an axis of examples, or of another number of them.
+    """
+    leaves = tree_leaves(x)
+    if not leaves:
+        raise InputError(f"{what} must be a tensor, or a dict, tuple or list of tensors, and not an empty one")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            one = "be a tensor" if leaf is x else "hold tensors"
+            raise InputError(f"{what} must {one}, not {type(leaf).__name__}: torch.as_tensor makes one of an array")
+        if leaf.ndim == 0:
+            raise InputError(f"{what} must have an axis of examples first, and is one number")
+    if len(sizes := sorted({len(leaf) for leaf in leaves})) > 1:
+        raise InputError(f"the tensors of {what} have the examples first, and {sizes[0]} and {sizes[1]} of them")
+
+
+def num_examples(x: Tree) -> int:
+    """The number of examples.
+
+    >>> num_examples({"image": torch.zeros(3, 8, 8), "age": torch.zeros(3)})
+    3
+    """
+    return len(tree_leaves(x)[0])
+
+
+def rows(x: Tree, which: Tensor | slice) -> Tree:
+    """Some of the examples, by their numbers or a slice."""
+    return x[which] if isinstance(x, Tensor) else tree_map(lambda leaf: leaf[which], x)
+
+
+def split(x: Tree, size: int) -> Iterator[Tree]:
+    """All examples in order, so many at a time; the last part may have fewer."""
+    if isinstance(x, Tensor):
+        yield from x.split(size)
+        return
+    for first in range(0, max(1, num_examples(x)), size):
+        yield rows(x, slice(first, first + size))
+
+
+def to_device(x: Tree, device: torch.device) -> Tree:
+    """The same on a device; from pinned memory the copy is not waited for."""
+    # To the host it must be: the numbers would be read before they are there.
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=device.type != "cpu"), x)
+
+
+def device_of(x: Tree) -> torch.device:
+    """Where the first of the tensors lies."""
+    device: torch.device = tree_leaves(x)[0].device
+    return device
+
+
+def copied(content: Any) -> Any:
+    """A copy of nested tensors and plain values, on the host."""
+    return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf, content)
+
+
+def is_finite(x: Tree) -> Tensor:
+    """Whether all numbers are finite, as a tensor where they lie; numbers that are whole are."""
+    flags = [leaf.isfinite().all() for leaf in tree_leaves(x) if leaf.is_floating_point() or leaf.is_complex()]
+    return torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool, device=device_of(x))
+
+
+def digest(*trees: Tree) -> str:
+    """The same for the same numbers of the same shapes, dtypes and names only, on every device."""
+    found = sha256()
+    for path, leaf in tree_flatten_with_path(trees)[0]:
+        found.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
+        plain = leaf.detach().cpu().contiguous()
+        found.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
+    return found.hexdigest()

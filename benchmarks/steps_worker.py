@@ -1,0 +1,170 @@
+"""Takes steps and predictions when told to, with the package that is found: one of the two trees of `benchmarks.steps`.
+
+A script of its own that imports nothing of the benchmarks, since an older tree has others, and that knows each way in
+which a training loop of some tree took a step.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, get_origin
+
+import torch
+from torch import Tensor
+
+import bayes_share
+from bayes_share import inference
+from bayes_share.config import RunConfig
+from bayes_share.inference import predict
+from bayes_share.models.mlp import mlp
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+from bayes_share.seeding import seeded
+from bayes_share.sharing import ensemble
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "map-sgd": {"algorithm": "map"},
+    "map-adam": {"algorithm": "map", "optimizer": "adam", "learning_rate": 1e-3},
+    "map-adamw": {"algorithm": "map", "optimizer": "adamw", "learning_rate": 1e-3},
+    "svi": {"algorithm": "svi"},
+    "svi-low-rank": {"algorithm": "svi", "guide": "low-rank"},
+    "ivon": {"algorithm": "ivon"},
+    "deep-ensemble": {"algorithm": "deep-ensemble", "of": "map", "networks": 2},
+    "mc-dropout": {"algorithm": "mc-dropout"},
+    "swag": {"algorithm": "swag", "swa_start": 0.0},
+    "laplace": {"algorithm": "laplace"},
+    "sghmc": {"algorithm": "sghmc"},
+    "nuts": {"algorithm": "nuts", "max_tree_depth": 2},
+}
+"""The options of each algorithm, as on the command line, which all trees read."""
+
+NUM_STEPS = 200_000  # more than are taken, so that schedules hardly move
+BATCHES, TEST, DRAWS = 8, 256, 8
+
+
+class Subject:
+    """An algorithm with its state, and data to train it on and to predict.
+
+    Args:
+        algorithm: a name of `OPTIONS`.
+        network: "resnet", "mlp" or "tiny".
+        members: of the ensemble; 1: a single network.
+        device: of all tensors.
+    """
+
+    def __init__(self, algorithm: str, network: str, members: int, device: str) -> None:
+        shape, batch_size = {"resnet": ((3, 32, 32), 32), "mlp": ((1, 8, 8), 128), "tiny": ((1, 8, 8), 64)}[network]
+        source = torch.Generator().manual_seed(0)
+
+        def images(count: int) -> Tensor:
+            return torch.randn(count, *shape, generator=source).to(device)
+
+        self.batches = [
+            batch_of_this_tree(images(batch_size), torch.randint(10, (batch_size,), generator=source).to(device))
+            for _ in range(BATCHES)
+        ]
+        self.test = images(TEST)
+        self.algorithm: Any = RunConfig.from_flat(OPTIONS[algorithm]).algorithm
+        if algorithm == "nuts":
+            self.batches = self.batches[:1]  # all the data
+        num_data = batch_size if algorithm == "nuts" else 50_000
+        with seeded(0, "init"):
+            self.state = self.algorithm.init(lambda: build(network, members).to(device), num_data, NUM_STEPS)
+        self.taken = 0
+        self.take = step_of_this_tree()
+
+    def steps(self, count: int) -> None:
+        """Take so many, each with its own random numbers, as a training loop does.
+
+        Raises:
+            ArithmeticError: the last loss is not finite.
+        """
+        for _ in range(count):
+            with seeded(0, "step", self.taken):
+                info = self.take(self.algorithm, self.state, self.batches[self.taken % len(self.batches)], self.taken)
+            self.taken += 1
+        if not math.isfinite(float(info.loss)):
+            raise ArithmeticError(f"the loss is {float(info.loss)} after {self.taken} steps")
+
+    def finish(self) -> None:
+        """What is done after the last step."""
+        with seeded(0, "finish"):
+            self.algorithm.finish(self.state, self.batches)
+
+    def predictions(self, count: int) -> None:
+        """Predict the test images so many times."""
+        for _ in range(count):
+            predict(self.algorithm, self.state, self.test, num_samples=DRAWS)
+
+
+def build(network: str, members: int) -> Model:
+    """A freshly initialised network, or an ensemble of it."""
+    if network == "resnet":
+        net = build_network("resnet20", num_classes=10, in_channels=3, image_size=(32, 32), norm="frn")
+    else:
+        net = mlp((128, 128) if network == "mlp" else (16,), num_classes=10, in_channels=1, image_size=(8, 8))
+    return Model(net if members == 1 else ensemble(net, members, init="normal", strategy="tile"))
+
+
+def batch_of_this_tree(x: Tensor, y: Tensor) -> Any:
+    """Inputs and targets: a record, where a batch is one."""
+    batch: Any = inference.Batch
+    return (x, y) if get_origin(batch) is tuple else batch(x, y)
+
+
+def step_of_this_tree() -> Callable[[Any, Any, Any, int], Any]:
+    """The function that takes a step for a training loop."""
+    try:
+        from bayes_share.inference.step.drivers import take_step
+    except ImportError:
+        pass
+    else:
+        return take_step
+    try:
+        from bayes_share.inference.algorithm import advance
+    except ImportError:
+        return lambda algorithm, state, batch, steps: algorithm.step(state, batch)
+    return advance
+
+
+def answers(device: str) -> Iterator[dict[str, Any]]:
+    """An answer to each line of the input: what was asked for, timed."""
+    subject: Subject | None = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        what = asked.pop("do")
+        if device == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        try:
+            if what == "open":
+                subject = None  # first, so that no two are held
+                subject = Subject(**asked, device=device)
+            else:
+                getattr(subject, what)(**asked)
+        except Exception as error:  # whatever this tree cannot do is said in the table
+            yield {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            continue
+        if device == "cuda":
+            torch.cuda.synchronize()
+        yield {"seconds": time.perf_counter() - started}
+
+
+def main() -> None:
+    """Answer on what was the standard output; what libraries print goes to the standard error."""
+    device, threads = sys.argv[1:]
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(int(threads))
+    files = [bayes_share.__file__, inference.__file__]
+    print(*files, sep=", ", file=sys.stderr, flush=True)
+    print(json.dumps({"files": files}), file=told, flush=True)
+    for answer in answers(device):
+        print(json.dumps(answer), file=told, flush=True)
+
+
+if __name__ == "__main__":
+    main()

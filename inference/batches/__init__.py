@@ -1,0 +1,1 @@
+"""Where a training's batches come from: images and tensors in memory, loaders, and other iterables."""

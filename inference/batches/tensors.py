@@ -1,0 +1,126 @@
+"""Tensors in memory, of any shape."""
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.batches.rows import Rows
+from bayes_share.inference.batches.source import LastBatch, TargetCheck
+from bayes_share.inference.execution import Execution
+from bayes_share.models.targets import check_finite_examples
+from bayes_share.trees import Tree, check_tree, device_of, digest, num_examples, rows, split, to_device
+
+
+class Tensors:
+    """Inputs and targets as tensors: a batch is a gather. A `Source`.
+
+    Args:
+        x: all inputs, a tensor ``[example, ...]`` or a dict, tuple or list of such.
+        y: all targets ``[example, ...]``.
+        batch_size: examples in a step; None: all of them.
+        last_batch: what becomes of what remains of an epoch.
+
+    Raises:
+        InputError: inputs and targets that are not tensors, hold NaN or do not go together; a batch larger than the
+            data.
+    """
+
+    goes_on_within_epochs = True
+    validation = None
+
+    def __init__(self, x: Tree, y: Tensor, batch_size: int | None = None, last_batch: LastBatch = "drop") -> None:
+        check_tree("x", x)
+        if not isinstance(y, Tensor):
+            raise InputError(f"y must be a tensor, not {type(y).__name__}: torch.as_tensor makes one of an array")
+        check_tree("y", y)
+        if num_examples(x) != len(y):
+            raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
+        for leaf in tree_leaves(x):
+            if leaf.is_floating_point() or leaf.is_complex():
+                check_finite_examples("inputs", leaf)
+        self.data = (x, y)
+        self._rows = Rows(len(y), len(y) if batch_size is None else batch_size, last_batch)
+        self._x, self._targets = x, y
+        self._execution = Execution()
+
+    @property
+    def num_data(self) -> int:
+        """All examples."""
+        return self._rows.num_data
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step."""
+        return self._rows.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self._rows.steps_per_epoch
+
+    def on(self, execution: Execution, dtype: torch.dtype) -> "Tensors":
+        """All of them on the device; their precision stays what it is."""
+        other = copy(self)
+        other._x = to_device(self._x, execution.torch_device)
+        other._targets = self._targets.to(execution.torch_device)
+        other._execution = execution
+        return other
+
+    def first(self, count: int) -> Batch:
+        """The first examples."""
+        return Batch(self.inputs(rows(self._x, slice(count))), self._targets[:count])
+
+    def checked(self, check: TargetCheck) -> "Tensors":
+        """The same inputs, with all targets as the likelihood takes them."""
+        other = copy(self)
+        other._targets = check.whole(self._targets)
+        return other
+
+    def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
+        """Batches in the order of the epoch."""
+        for which, weights in self._rows.epoch(seed, epoch, first, device_of(self._x)):
+            yield Batch(self._execution.place_inputs(rows(self._x, which)), self._targets[which], weights)
+
+    def in_order(self) -> Iterable[Batch]:
+        """All examples as they are."""
+        return _InOrder(self)
+
+    def inputs(self, x: Tree) -> Tree:
+        """The same inputs, on the device."""
+        return self._execution.place_inputs(x)
+
+    def identity(self) -> dict[str, Any]:
+        """A digest of all numbers, and how they are cut into batches."""
+        return {
+            "data": digest(*self.data),
+            "num_data": self.num_data,
+            "batch_size": self.batch_size,
+            "last_batch": self._rows.last_batch,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is taken over."""
+
+
+@dataclass(frozen=True)
+class _InOrder:
+    """The batches of `Tensors.in_order`, each made when it is asked for."""
+
+    source: Tensors
+
+    def __iter__(self) -> Iterator[Batch]:
+        source = self.source
+        parts = split(source._x, source.batch_size)
+        for x, y in zip(parts, source._targets.split(source.batch_size), strict=True):
+            yield Batch(source.inputs(x), y)

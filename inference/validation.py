@@ -1,0 +1,55 @@
+"""Scores on validation data, after an epoch."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayes_share.inference.algorithm import Batch, Forward, Inference
+from bayes_share.inference.draws.pointwise import log_lik_under
+from bayes_share.models.mixture import mixture_log_probs
+
+
+def validation_scores(
+    algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int
+) -> dict[str, float]:
+    """The NLL of the mixture of draws and members and, where the target of an example is one class, its accuracy.
+
+    Args:
+        algorithm: that made the state.
+        state: is looked at.
+        batches: of the validation data, with targets as the likelihood takes them; gone through once for each draw.
+        num_samples: draws.
+
+    Returns:
+        ``validation_accuracy``, where there is one, and ``validation_nll``, in nats for an example.
+    """
+    draws = [_under(algorithm.draw(state, sample), batches) for sample in range(num_samples)]
+    targets = draws[0][1]
+    found = torch.stack([of_draw for of_draw, _ in draws])
+    if found.ndim == 3:
+        mixture = found.flatten(0, 1).double().logsumexp(0) - math.log(found.shape[0] * found.shape[1])
+        return {"validation_nll": -mixture.mean().item()}
+    log_probs, labels = mixture_log_probs(found), targets.long()
+    return {
+        "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
+        "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
+    }
+
+
+def _under(
+    forward: Forward, batches: Iterable[Batch]
+) -> tuple[Float[Tensor, "member batch class"] | Float[Tensor, "member batch"], Tensor]:
+    """The logits of the classes under a draw, or where there are none the log-likelihoods; and all targets."""
+    likelihood = forward.parts[0].model.likelihood
+    parts, targets = [], []
+    for x, y, _ in batches:
+        outputs = forward(x)
+        logits = likelihood.class_logits(outputs)
+        found = log_lik_under(forward, outputs, y) if logits is None else logits
+        parts.append(found.cpu().to(torch.promote_types(found.dtype, torch.float32)))
+        targets.append(y.cpu())
+    return torch.cat(parts, 1), torch.cat(targets)

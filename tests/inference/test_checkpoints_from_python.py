@@ -1,0 +1,144 @@
+"""`fit` and `fit_tensors` with a folder of checkpoints: what is gone on with, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from examples import SIZE, Again, X, Y, line, loader
+from states import differences
+from torch import nn
+
+from bayes_share.data import load_data
+from bayes_share.errors import InputError, RunError
+from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
+from bayes_share.lock import alone_in
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+
+ALGORITHM = MAP(learning_rate=1e-4)
+
+
+def begun(folder: Path, **options: Any) -> Any:
+    """A training of tensors, of which all but the algorithm, the model and the data may be told."""
+    told = {"algorithm": ALGORITHM, "model": line, "x": X, "y": Y, "num_steps": 12, "batch_size": SIZE}
+    return fit_tensors(**{**told, "checkpoints": folder, **options})
+
+
+def test_what_is_finished_is_given_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = begun(tmp_path).state_dict()
+    monkeypatch.setattr(Training, "_take_step", lambda *_: 1 / 0)
+    assert differences(begun(tmp_path, resume=True).state_dict(), expected) == []
+
+
+def test_where_nothing_is_there_it_starts(tmp_path: Path) -> None:
+    expected = begun(tmp_path / "one").state_dict()
+    assert differences(begun(tmp_path / "two", resume=True).state_dict(), expected) == []
+    assert differences(begun(None).state_dict(), expected) == []  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = begun(tmp_path, checkpoint_minutes=0.0).state_dict()
+    latest = max(tmp_path.glob("*.pt"))
+    latest.write_bytes(latest.read_bytes()[:100])
+    assert differences(begun(tmp_path, resume=True).state_dict(), expected) == []
+    assert "is damaged" in capsys.readouterr().err
+
+
+def renamed() -> Model:
+    network = nn.Sequential()
+    network.add_module("other", nn.Linear(2, 1))
+    return Model(network, Gaussian(10.0))
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "algorithm": ({"algorithm": SVI()}, "another algorithm MAP, which is SVI here"),
+    "rate": ({"algorithm": MAP(learning_rate=0.5)}, r"another algorithm\.\S*learning_rate 0.0001, which is 0.5 here"),
+    "seed": ({"seed": 3}, "another seed 0, which is 3 here"),
+    "steps": ({"num_steps": 15}, "another num_steps 12, which is 15 here"),
+    "batch": ({"batch_size": 5}, "another batch_size 4, which is 5 here"),
+    "last batch": ({"last_batch": "pad"}, "another last_batch drop, which is pad here"),
+    "numbers": ({"x": X + 1}, "another data: give another folder"),
+    "targets": ({"y": Y + 1}, "another data: give another folder"),
+    "patience": ({"patience": 2, "validation": (X, Y)}, "another .*validation"),
+    "network": ({"model": renamed}, "another parameters: give another folder"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_checkpoints_of_another_training_are_refused(what: str, tmp_path: Path) -> None:
+    options, message = OTHERS[what]
+    begun(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=message) as caught:
+        begun(tmp_path, resume=True, **options)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_loader_and_other_images_are_refused_as_far_as_is_known(tmp_path: Path) -> None:
+    common: dict[str, Any] = {"epochs": 1, "progress": False, "resume": True}
+    fit(ALGORITHM, line, loader(), checkpoints=tmp_path / "loader", **common)
+    with pytest.raises(InputError, match="another batch_size 4, which is 5 here"):
+        fit(ALGORITHM, line, loader(batch_size=5), checkpoints=tmp_path / "loader", **common)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    fit(ALGORITHM, Model(network), load_data("digits"), checkpoints=tmp_path / "images", **common)
+    with pytest.raises(InputError, match="another data"):
+        fit(ALGORITHM, Model(network), load_data("digits", split_seed=1), checkpoints=tmp_path / "images", **common)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "not asked to go on": (begun, "has checkpoints: go on with them by resume=True"),
+    "no folder": (lambda _: begun(None, resume=True), "resume=True goes on from checkpoints: name their folder"),  # type: ignore[arg-type]
+    "a file": (lambda folder: begun(next(folder.glob("*.pt"))), "no folder to work in"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_is_one_line(what: str, tmp_path: Path) -> None:
+    begun(tmp_path)
+    refused, message = REFUSED[what]
+    with pytest.raises(InputError, match=message):
+        refused(tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process is at work"):
+        begun(tmp_path)
+
+
+def test_nothing_is_claimed_of_an_iterable_within_an_epoch(tmp_path: Path) -> None:
+    taken = 0
+
+    class Failing(Again):
+        def __iter__(self) -> Any:
+            nonlocal taken
+            for batch in super().__iter__():
+                taken += 1
+                if taken == 12:  # with the one that is looked at, in the middle of the second epoch
+                    raise OSError("gone")
+                yield batch
+
+    common: dict[str, Any] = {"num_data": 22, "steps_per_epoch": 6, "checkpoint_minutes": 0.0, "progress": False}
+    with pytest.raises(OSError, match="gone"):
+        fit(ALGORITHM, line, Failing(), 3, checkpoints=tmp_path, last_batch="pad", **common)
+    assert max(tmp_path.glob("*.pt")).name.startswith("step-000000006-")
+
+
+def test_a_full_disk_is_a_line_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write .*No space left"):
+        begun(tmp_path)
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the loss is"):
+        begun(tmp_path, algorithm=MAP(learning_rate=1e30, schedule="constant"), checkpoint_minutes=0.0)
+    for path in tmp_path.glob("*.pt"):
+        assert torch.load(path, weights_only=True)["step"] < 3
