@@ -13,6 +13,7 @@ from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMetho
 from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
+from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.records import Flat
 
@@ -24,7 +25,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
     size ``ε = 2 learning_rate / num_data``, a step is
 
-        θ ← θ - ε/2 ∇U + √ε · N(0, 1),
+        θ ← θ - ε/2 ∇U + √(ε temperature) · N(0, 1),
 
     which is SGD with the same learning rate on the loss per example, and noise. The step size falls as
     ``(1 + t / settling)^-exponent``, for t the part of all steps that was taken, on top of the schedule: the bias of a
@@ -35,6 +36,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         steps: rates, clipping and the like; each option may be given by its own name.
         exponent: how fast the step size falls; 0: it does not.
         settling: part of all steps after which it has fallen by a factor of ``2^exponent``.
+        temperature: of the posterior that is drawn from, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
         burn_in: part of all steps before the first sample that is kept.
         keep: samples that are kept, evenly spaced over the steps after `burn_in`, each a copy of the network.
     """
@@ -44,11 +46,14 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     steps: Steps = Steps(schedule="constant")  # noqa: RUF009 (frozen)
     exponent: float = 0.33
     settling: float = 0.1
+    temperature: float = 1.0
     burn_in: float = 0.5
     keep: int = 16
 
     def __post_init__(self) -> None:
         check_not_negative(self, "exponent")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"the temperature must not be negative, and is {self.temperature}")
         if not self.settling > 0:
             raise InputError(f"settling is a part of all steps and must be positive, and is {self.settling}")
         check_thinning("burn_in", self.burn_in, self.keep)
@@ -65,7 +70,10 @@ class SGLD(Flat, GradientMethod[GradientChain]):
             InputError: no parameter with a prior, a hierarchical prior, a start outside a prior's support, or members
                 that are equal and would stay so.
         """
-        return GradientChain.start(build().train(), num_data, num_steps, self.rate_at, self.steps.feed, "sgld")
+        model = build().train()
+        if self.temperature == 0:
+            check_members_will_differ(model, self.steps.feed)
+        return GradientChain.start(model, num_data, num_steps, self.rate_at, self.steps.feed, "sgld")
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""
@@ -84,7 +92,9 @@ class SGLD(Flat, GradientMethod[GradientChain]):
             rate = state.rate(self.steps) * (self.steps.factor_rate if position.kinds[name] == "factor" else 1)
             changes[name] = -rate * gradient
             if name in position.sampled:
-                changes[name].add_(torch.randn_like(gradient) * (2 * rate / position.num_data).sqrt())
+                changes[name].add_(
+                    torch.randn_like(gradient) * (2 * rate * self.temperature / position.num_data).sqrt()
+                )
         state.move(changes)
 
     def after_step(self, state: GradientChain, steps: int) -> None:
@@ -94,6 +104,10 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     def draw(self, state: GradientChain, sample: int) -> Forward:
         """A sample that was kept, the latest first; the chain's position where none was kept yet."""
         return state.draw(sample)
+
+    def tempering(self, num_data: int) -> str | None:
+        """The temperature."""
+        return None if self.temperature == 1 else f"temperature {self.temperature:g}"
 
     @property
     def is_chain(self) -> bool:

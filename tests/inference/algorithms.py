@@ -70,6 +70,10 @@ def _sghmc(**options: Any) -> SGHMC:
     return SGHMC(friction=0.3, temperature=0.01, **options)  # 240 images alone say little against the prior
 
 
+def _sgld(**options: Any) -> SGLD:
+    return SGLD(learning_rate=0.5, temperature=0.01, **options)  # without momentum, in a few dozen steps
+
+
 def _ivon(hess_init: float, feed: Feed = "tile") -> IVON:
     return IVON(hess_init=hess_init, factor_hess_init=hess_init, feed=feed)
 
@@ -87,7 +91,7 @@ CASES = {
         LastLayerLaplace(structure="kron"), LastLayerLaplace(feed="split"), is_random=True
     ),  # nor this, until it is finished
     "sghmc": Case(_sghmc(), _sghmc(feed="split"), is_random=True, is_minimised=False),
-    "sgld": Case(SGLD(), SGLD(feed="split"), is_random=True, is_minimised=False),
+    "sgld": Case(_sgld(), _sgld(feed="split"), is_random=True, is_minimised=False),
     "nuts": Case(NUTS(max_tree_depth=2), is_random=True, norm="none", batch_size=240, is_minimised=False, widths=(16,)),
 }
 """By the names in `bayes_share.inference.ALGORITHMS`."""

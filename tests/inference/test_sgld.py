@@ -47,7 +47,7 @@ def test_smaller_steps_at_the_end_have_less_of_a_bias(unchecked: None) -> None:
 
 @PROBLEM
 def test_it_is_sghmc_whose_velocity_is_lost_in_each_step(problem: Problem) -> None:
-    options = {"learning_rate": 0.05, "factor_rate": 0.7, "clip_norm": 0.5, "accumulate": 2}
+    options = {"temperature": 0.3, "learning_rate": 0.05, "factor_rate": 0.7, "clip_norm": 0.5, "accumulate": 2}
     build = problem.build(problem.priors())
     states = [
         fit_tensors(algorithm, build, *data(), 9)

@@ -14,7 +14,7 @@ from bayes_share.models.model import Model
 from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
-from bayes_share.trees import Tree, rows, to_device
+from bayes_share.trees import Tree, num_examples, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
 _LEAST_ROUNDING = 1e-3  # of any other dtype, also where products are taken in TensorFloat-32
@@ -93,7 +93,7 @@ def find_last_layers(model: Model, x: Tree) -> list[tuple[LastLayer, OutputLayer
     """
     x = to_device(x, next(model.parameters()).device)
     networks = _members(model)
-    sources = [_source(network, rows(x, slice(FEW))) for network in networks]
+    sources = [_source(network, x) for network in networks]
     name = sources[0].name
     layers = _with_layer(model, networks, name)
     called = _called(name)
@@ -141,11 +141,15 @@ def _follows(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
 
 
 @torch.no_grad()
-def _source(network: nn.Module, x: Tree) -> OutputLayer:
+def _source(network: nn.Module, x: Tree, examples: int = FEW) -> OutputLayer:
     try:
-        source = find_output_layer(network, x, batch_axis=0)
+        source = find_output_layer(network, rows(x, slice(examples)), batch_axis=0)
     except NoOutputLayer as error:
         raise InputError(f"{error}: {_NEEDED}") from error
+    except Exception:  # whatever a network raises that takes batches of one size alone
+        if examples >= num_examples(x):
+            raise
+        return _source(network, x, num_examples(x))
     if source.is_called_again:
         raise InputError(
             f"the last layer, {_called(source.name)}, is called more than once for a batch, so it is not only the last"
