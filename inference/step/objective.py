@@ -75,7 +75,7 @@ def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member pa
 def known_mean(
     values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The same without what is NaN, and the part of all that is left."""
+    """The mean without what is NaN, and the part of all that is left."""
     known = mean((~values.isnan()).to(values.dtype), weights)
     return mean(values.nan_to_num(), weights) / known, known
 
@@ -91,13 +91,6 @@ def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
         sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
     loss, log_lik, right, known = torch.stack(sums).sum(0)
     return Terms(loss, log_lik, right / known, known)
-
-
-def mean_of(draws: Sequence[Terms]) -> Terms:
-    """The means over the draws of a step."""
-    if len(draws) == 1:
-        return draws[0]
-    return Terms(*torch.stack([torch.stack([each.loss, each.log_lik, each.accuracy]) for each in draws]).mean(0))
 
 
 def accumulate_gradient(
@@ -126,10 +119,16 @@ def accumulate_gradient(
     found = []
     for part, share in micro_batches(batch, parts, model.ensemble_size if feed == "split" else 1):
         terms = objective.terms(evaluate, model, part, feed)
-        with torch.autocast(terms.loss.device.type, enabled=False):  # gradients in the dtype of their parameters
-            (terms.loss * share).backward()
+        loss = terms.loss if parts == 1 else terms.loss * share
+        with torch.autocast(loss.device.type, enabled=False):  # gradients in the dtype of their parameters
+            loss.backward()
         found.append((replace(terms, loss=terms.loss.detach()), share))
     return joined(found)
+
+
+def mean_of(draws: Sequence[Terms]) -> Terms:
+    """Over the draws of a step."""
+    return joined([(terms, 1 / len(draws)) for terms in draws])
 
 
 def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[Batch, float | Tensor]]:

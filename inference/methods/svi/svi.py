@@ -16,6 +16,7 @@ from bayes_share.inference.methods.svi.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.methods.svi.guide_choice import GuideFactory, GuideName, check_guide, make_guide
 from bayes_share.inference.methods.svi.guides import Delta, Guide, Piece, support_of
 from bayes_share.inference.methods.svi.local_reparametrization import layers_of
+from bayes_share.inference.step.objective import mean_of
 from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.inference.step.updates import Descent, Stepper, rate_on
@@ -190,9 +191,8 @@ class SVI(Flat, GradientMethod[SVIState]):
         found = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
-        draws = [(terms.loss, terms.log_lik, terms.accuracy, kl) for terms, kl in found]
-        loss, log_lik, accuracy, kl = (torch.stack(values).mean(0) for values in zip(*draws, strict=True))
-        return StepInfo(kl_weight / state.num_data * kl + loss, log_lik, kl, accuracy, rate)
+        terms, kl = mean_of([terms for terms, _ in found]), torch.stack([kl for _, kl in found]).mean(0)
+        return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
         """Those of the guides' parameters and of points."""
