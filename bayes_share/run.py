@@ -25,7 +25,7 @@ from bayes_share.files import replacing, write_atomically
 from bayes_share.identity import Identity, check_data, check_options, say_version
 from bayes_share.inference import Execution, Training, factor_draws
 from bayes_share.inference.batches.images import Images
-from bayes_share.inference.saving import Saver
+from bayes_share.inference.loop.saving import Saver
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.reading import check_path

@@ -18,7 +18,7 @@ from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import left_beside, real_path, remove_left_beside
 from bayes_share.identity import Identity, check_options, difference, lasting_options
 from bayes_share.inference.checkpoint import Checkpoints
-from bayes_share.inference.history import check_history
+from bayes_share.inference.loop.history import check_history
 from bayes_share.lock import LOCK
 from bayes_share.reading import check_path, read_text, reading
 from bayes_share.summary import parse_summary

@@ -15,8 +15,8 @@ from bayes_share.inference.batches.choice import BatchSize, batches_of
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
-from bayes_share.inference.history import Line
-from bayes_share.inference.resumption import kept_in
+from bayes_share.inference.loop.history import Line
+from bayes_share.inference.loop.resumption import kept_in
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model

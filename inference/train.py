@@ -17,13 +17,13 @@ from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.history import ALWAYS, History, Line, check_history
+from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
+from bayes_share.inference.loop.preflight import looked_at
+from bayes_share.inference.loop.stopping import EarlyStopping
+from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
-from bayes_share.inference.preflight import looked_at
 from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.stopping import EarlyStopping
-from bayes_share.inference.validation import validation_scores
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
 from bayes_share.trees import Tree, copied

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SVI, DeepEnsemble, Training, batches_of, fit, fit_tensors, pointwise_log_lik
-from bayes_share.inference.stopping import EarlyStopping
+from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.models.model import Model
 
 FAST = MAP(learning_rate=0.5, momentum=0.0, schedule="constant")

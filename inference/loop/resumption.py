@@ -8,7 +8,7 @@ from typing import Any
 
 from bayes_share.errors import InputError
 from bayes_share.inference.checkpoint import Checkpoints
-from bayes_share.inference.saving import Saver
+from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.train import Training
 from bayes_share.lock import alone_in
 from bayes_share.terminal import say
