@@ -63,6 +63,7 @@ def run(kind: str, folder: Path, rows: int = 2000) -> tuple[Any, list[Any]]:
 
 def child(kind: str, folder: Path, step: int, rows: int) -> None:
     """The same, killed before a step; it saves after every step, though to save as often does not pay."""
+    multiprocessing.set_start_method("fork", force=True)  # workers of a loader then end with their parent
     saving.SAVING_PAYS = 0
     take = Training._take_step
 
