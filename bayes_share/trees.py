@@ -43,7 +43,7 @@ def num_examples(x: Tree) -> int:
     >>> num_examples({"image": torch.zeros(3, 8, 8), "age": torch.zeros(3)})
     3
     """
-    return len(tree_leaves(x)[0])
+    return len(x) if isinstance(x, Tensor) else len(tree_leaves(x)[0])
 
 
 def rows(x: Tree, which: Tensor | slice) -> Tree:
@@ -63,7 +63,10 @@ def split(x: Tree, size: int) -> Iterator[Tree]:
 def to_device(x: Tree, device: torch.device) -> Tree:
     """The same on a device; from pinned memory the copy is not waited for."""
     # To the host it must be: the numbers would be read before they are there.
-    return tree_map(lambda leaf: leaf.to(device, non_blocking=device.type != "cpu"), x)
+    is_waited_for = device.type == "cpu"
+    if isinstance(x, Tensor):
+        return x.to(device, non_blocking=not is_waited_for)
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=not is_waited_for), x)
 
 
 def device_of(x: Tree) -> torch.device:

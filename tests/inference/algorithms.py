@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -123,6 +124,24 @@ FORMS = {
     "shared layers": Form(1, "shared layers"),
     "shared groups": Form(1, "shared groups"),
 }
+
+
+EVERY_FORM = ("map", "svi", "ivon")
+"""The algorithms that are always tested with networks that share within themselves; the others in the slow tests."""
+
+
+def each_form() -> list[Any]:
+    """Every algorithm with every form, as parameters "case" and "form" of a test."""
+    return [
+        pytest.param(case, form, id=f"{name}-{kind}", marks=pytest.mark.slow if _is_slow(name, kind) else ())
+        for name, case in CASES.items()
+        for kind, form in FORMS.items()
+    ]
+
+
+def _is_slow(name: str, kind: str) -> bool:
+    shares = kind.startswith("shared")
+    return (shares and name not in EVERY_FORM) or (name == "nuts" and kind != "single")
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, FORMS, Case, Form, builder, case_training, digits, form_builder, trained
+from algorithms import CASES, FORMS, Case, Form, builder, case_training, digits, each_form, form_builder, trained
 from states import differences, through_bytes
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from bayes_share.inference.step.position import Position
 from bayes_share.seeding import seeded
 
 ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+EACH = pytest.mark.parametrize(("case", "form"), each_form())
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 SPLIT = pytest.mark.parametrize("case", [case for case in CASES.values() if case.split is not None])
 
@@ -51,8 +52,7 @@ def test_every_algorithm_is_tested() -> None:
     assert {name: type(case.algorithm) for name, case in CASES.items()} == ALGORITHMS
 
 
-@CASE
-@ALL
+@EACH
 def test_it_has_the_form_of_the_contract(case: Case, form: Form) -> None:
     assert isinstance(case.algorithm, Inference)
     assert hash(case.algorithm) == hash(case.algorithm)
@@ -63,8 +63,7 @@ def test_it_has_the_form_of_the_contract(case: Case, form: Form) -> None:
     )
 
 
-@CASE
-@ALL
+@EACH
 def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, form: Form) -> None:
     run = training(case, form)
     infos = list(run.steps())
@@ -86,8 +85,7 @@ def test_every_step_reports_finite_numbers_and_the_loss_falls(case: Case, form: 
     assert run.history[-1]["validation_nll"] < less * run.history[0]["validation_nll"]
 
 
-@CASE
-@ALL
+@EACH
 def test_the_history_is_the_mean_of_the_steps(case: Case, form: Form) -> None:
     run = training(case, form, epochs=2)
     infos = list(run.steps())
@@ -101,8 +99,7 @@ def test_the_history_is_the_mean_of_the_steps(case: Case, form: Form) -> None:
             assert line[name] == pytest.approx(float(torch.stack(values).double().mean()), rel=1e-6)
 
 
-@CASE
-@ALL
+@EACH
 def test_the_same_draw_has_the_same_answer(case: Case, form: Form) -> None:
     run = trained(training(case, form, dropout=0.3), 7)
     for sample in (0, 3):
@@ -112,16 +109,14 @@ def test_the_same_draw_has_the_same_answer(case: Case, form: Form) -> None:
         assert torch.equal(first, case.algorithm.draw(run.state, sample)(images()))
 
 
-@CASE
-@ALL
+@EACH
 def test_two_draws_differ_where_there_is_something_to_draw(case: Case, form: Form) -> None:
     run = trained(training(case, form))
     one, other = [case.algorithm.draw(run.state, sample)(images()) for sample in (0, 1)]
     assert torch.equal(one, other) != case.is_random
 
 
-@CASE
-@ALL
+@EACH
 @pytest.mark.parametrize("is_training", [True, False])
 def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -> None:
     run = trained(training(case, form, dropout=0.3, norm=case.norm, sharing="member"), 3)
@@ -140,8 +135,7 @@ def test_predicting_changes_nothing(case: Case, form: Form, is_training: bool) -
     assert torch.is_grad_enabled()
 
 
-@CASE
-@ALL
+@EACH
 @pytest.mark.parametrize("batch_size", [1, 39, 1000])
 def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, batch_size: int) -> None:
     # Not a training, whose images are of float32.
@@ -157,8 +151,7 @@ def test_the_batch_size_of_prediction_changes_nothing(case: Case, form: Form, ba
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@CASE
-@ALL
+@EACH
 def test_a_state_read_back_goes_on_bit_for_bit(case: Case, form: Form) -> None:
     run = training(case, form, norm=case.norm)
     batch = train_batch(digits(), torch.arange(case.batch_size))
@@ -210,8 +203,7 @@ def test_members_that_begin_equal_differ_where_each_has_its_own_part_of_the_batc
     assert (logits[:, 0] - logits[:, 1]).abs().max() > 0.01
 
 
-@CASE
-@ALL
+@EACH
 def test_the_seed_decides_every_number(case: Case, form: Form) -> None:
     runs = [trained(training(case, form, seed=seed, dropout=0.2), 4).state.state_dict() for seed in (1, 1, 2)]
     assert differences(runs[0], runs[1]) == []

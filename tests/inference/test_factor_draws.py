@@ -9,7 +9,7 @@ from bayes_share.inference import DeepEnsemble, factor_draws, predict
 from bayes_share.inference.draws.thinning import chain_order, spread
 
 CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-DRAWN = {"svi", "ivon", "swag", "sghmc", "nuts"}
+DRAWN = {"svi", "ivon", "swag", "sghmc", "sgld", "nuts"}
 
 
 def images() -> Tensor:

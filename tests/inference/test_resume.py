@@ -5,21 +5,24 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import CASES, FORMS, STEPS_PER_EPOCH, Case, Form, case_training, digits, form_builder, trained
+from algorithms import (
+    FORMS,
+    STEPS_PER_EPOCH,
+    Case,
+    Form,
+    case_training,
+    digits,
+    each_form,
+    form_builder,
+    trained,
+)
 from states import differences, leaves, through_bytes
 
 from bayes_share.inference import MAP, Training
 
 EPOCHS = 3
 FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-EACH = pytest.mark.parametrize(
-    ("case", "form"),
-    [
-        pytest.param(case, form, id=f"{name}-{kind}", marks=pytest.mark.slow if name == "nuts" and i > 1 else ())
-        for name, case in CASES.items()
-        for i, (kind, form) in enumerate(FORMS.items())
-    ],
-)
+EACH = pytest.mark.parametrize(("case", "form"), each_form())
 
 
 def training(case: Case, form: Form) -> Training:

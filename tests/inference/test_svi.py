@@ -59,7 +59,7 @@ def test_another_weight_of_the_divergence_gives_another_posterior(problem: Probl
     ("guide", "problem"),
     [
         pytest.param("full-rank", PROBLEMS[0], id="full-rank-layer"),
-        pytest.param("low-rank", PROBLEMS[3], id="low-rank-ensemble"),
+        pytest.param("low-rank", PROBLEMS[3], id="low-rank-ensemble", marks=pytest.mark.slow),
         pytest.param("full-rank", PROBLEMS[3], id="full-rank-ensemble", marks=pytest.mark.slow),
         pytest.param("low-rank", PROBLEMS[0], id="low-rank-layer", marks=pytest.mark.slow),
     ],
@@ -277,7 +277,14 @@ def test_factors_are_drawn_for_each_example() -> None:
 
 
 @QUICK
-@pytest.mark.parametrize("option", ["draws", "local_reparametrization", "num_particles", "accumulate"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "draws",
+        "local_reparametrization",
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ("num_particles", "accumulate")),
+    ],
+)
 def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
     size = 3 if option == "draws" else 1
     value = {"draws": "example", "local_reparametrization": True, "num_particles": 4, "accumulate": 3}[option]
