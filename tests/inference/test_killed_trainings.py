@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bayes_share.data import load_data
-from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors, saving
+from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
+from bayes_share.inference.loop import saving
 from bayes_share.models.model import Model
 
 EPOCHS, STEPS = 4, 20

@@ -145,7 +145,8 @@ def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
         os.dup2(os.open(folder / name, os.O_WRONLY), number)
     torch.set_num_threads(1)
     from bayes_share.cli import main
-    from bayes_share.inference import Training, saving
+    from bayes_share.inference import Training
+    from bayes_share.inference.loop import saving
     from bayes_share.inference.methods.map import MAPState
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background

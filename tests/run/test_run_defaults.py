@@ -9,8 +9,9 @@ from driver import Setting, command, ended_well, one_line
 
 from bayes_share.algorithms import run_defaults
 from bayes_share.config import RunConfig
-from bayes_share.inference import NUTS, SGHMC, saving
+from bayes_share.inference import NUTS, SGHMC
 from bayes_share.inference.checkpoint import Checkpoints
+from bayes_share.inference.loop import saving
 from bayes_share.run import run
 
 
