@@ -68,4 +68,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module in was_training:
-            module.training = True
+            if "training" in vars(module):  # past `Module.__setattr__`, which takes as long as a small layer
+                vars(module)["training"] = True
+            else:
+                module.training = True
