@@ -218,13 +218,11 @@ class Ensemble(nn.Module):
         first = next(self.network.parameters(), None)
         if first is None or not self._is_as_converted():
             return False
-        ways = {module.way for module in self.network.modules() if isinstance(module, Factored)}
-        if not predicts_folded(ways, first.device):
+        modules = list(self.network.modules())
+        if not predicts_folded({module.way for module in modules if isinstance(module, Factored)}, first.device):
             return False
         # A module that trains writes to its buffers, and a hook is to be called with all rows.
-        return not any(
-            module.training or module._forward_hooks or module._forward_pre_hooks for module in self.network.modules()
-        )
+        return not any(module.training or module._forward_hooks or module._forward_pre_hooks for module in modules)
 
     def _is_as_converted(self) -> bool:
         return _structure(self.network) == self._converted
