@@ -20,7 +20,7 @@ from bayes_share.records import Flat
 
 @dataclass(frozen=True, init=False)
 class SGLD(Flat, GradientMethod[GradientChain]):
-    """Stochastic-gradient Langevin dynamics (Welling and Teh 2011, "Bayesian learning via SGLD", equation 4).
+    """Stochastic-gradient Langevin dynamics (Welling and Teh 2011, ICML, equation 4).
 
     Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
     size ``ε = 2 learning_rate / num_data``, a step is
