@@ -81,10 +81,6 @@ def identity_of(training: Training) -> dict[str, Any]:
     }
 
 
-def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {prefix + name: value for name, value in values.items()}
-
-
 def _check_same(here: Mapping[str, Any], there: Any, folder: str | Path) -> None:
     """Raise an InputError where a checkpoint is of another training; names the first thing that differs."""
     if not isinstance(there, dict):
