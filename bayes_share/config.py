@@ -13,7 +13,7 @@ from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.factors import FactorForm, FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.priors import (
@@ -56,10 +56,17 @@ class RunConfig:
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
-        init: start of the rank-1 factors: "normal", "random_sign" or "ones".
+        init: start of the factors: "random_sign" or "normal" (members that start at random signs stay different in long
+            trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
+            own); or "ones".
         init_sd: standard deviation of "normal".
-        init_probability: probability of +1 in "random_sign".
-        norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
+        init_probability: probability of +1 in "random_sign" and "fixed_sign".
+        factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.
+        factor_form: "multiplied" (the weight times the terms, a BatchEnsemble) or "additive" (the weight plus the
+            terms, LoRA-Ensemble).
+        own: what is each member's own and not shared: patterns of modules' names, and the words "norms" (all of them)
+            and "head" (the last layer), for example [norms, head, stages.2.*].
+        norm_sharing: the old name of own: "member" is [norms], "shared" nothing.
         share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
             (the first or second half of those that have a partner; one in the middle is in both), "all", or patterns
             of their names, with commas between: "stages.0.*,stages.1.*".
@@ -102,6 +109,9 @@ class RunConfig:
     init: FactorInitKind = "normal"
     init_sd: float = 0.5
     init_probability: float = 0.5
+    factor_rank: int = 1
+    factor_form: FactorForm = "multiplied"
+    own: tuple[str, ...] = ()
     norm_sharing: NormSharing = "shared"
     share_layers: str = "none"
     share_factors: LayerFactors = "rank1"
@@ -130,6 +140,10 @@ class RunConfig:
         for option in ("share_templates", "share_groups"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
+        if self.ensemble_size == 1:
+            for option in ("factor_rank", "factor_form", "own"):
+                if getattr(self, option) != getattr(RunConfig, option):
+                    raise InputError(f"{option} is of an ensemble's members: give ensemble_size too")
         if self.share_layers == "none":
             for option in ("share_factors", "share_norm", "share_templates"):
                 value = getattr(self, option)
@@ -172,7 +186,15 @@ class RunConfig:
                 network = share_groups(network, self.share_groups, indivisible="skip")
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
-                network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
+                network = ensemble(
+                    network,
+                    self.ensemble_size,
+                    init,
+                    self.norm_sharing,
+                    factor_rank=self.factor_rank,
+                    factor_form=self.factor_form,
+                    own=self.own,
+                )
             return Model(network, priors=self.priors(network))
 
         return build

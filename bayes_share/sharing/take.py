@@ -32,7 +32,7 @@ def take_member(net: Ensemble, member: int) -> Ensemble:
     rows: dict[int, tuple[Tensor, Tensor]] = {}
     for module in taken.network.modules():
         for name in _own_names(module):
-            whole = getattr(module, name)
+            whole = getattr(module, name, None)
             if whole is None:
                 continue
             if id(whole) not in rows:
@@ -47,7 +47,7 @@ def take_member(net: Ensemble, member: int) -> Ensemble:
 def _own_names(module: nn.Module) -> tuple[str, ...]:
     """The names of a module's parameters and buffers with a row for each member."""
     if isinstance(module, Factored):
-        return (*module.factor_parameters, *module.member_parameters)
+        return module.owned
     if not _has_own_size(module):
         return ()
     return (*getattr(module, "member_parameters", ()), *getattr(module, "member_buffers", ()))

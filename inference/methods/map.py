@@ -65,8 +65,8 @@ class MAP(Flat, GradientMethod[MAPState]):
 
     Args:
         descent: the optimizer, its rates and its decay; each option may be given by its own name.
-        factor_decay: pull of r and s toward their signs (+1 or -1), where they have no prior of their own; divided as
-            the decay of a member's own parameters.
+        factor_decay: pull of r and s toward their signs (+1 or -1), and of further terms toward 0, where they have no
+            prior of their own; divided as the decay of a member's own parameters.
     """
 
     descent: Descent = Descent()  # noqa: RUF009 (frozen)
@@ -117,19 +117,23 @@ class MAP(Flat, GradientMethod[MAPState]):
         return "a point estimate has no draws of a posterior"
 
     def _pull_factors_by_gradient(self, state: MAPState) -> None:
-        for factor, _ in self._pulled_factors(state):
-            pull = factor.detach() - factor.detach().sign()
+        for factor, centre, _ in self._pulled_factors(state):
+            pull = factor.detach() - centre
             factor.grad = torch.add(factor.grad, pull, alpha=self.factor_decay / len(factor))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _pull_factors_decoupled(self, state: MAPState) -> None:
-        for factor, rate in self._pulled_factors(state):
-            factor.sub_((factor - factor.sign()) * (rate * self.factor_decay))
+        for factor, centre, rate in self._pulled_factors(state):
+            factor.sub_((factor - centre) * (rate * self.factor_decay))
 
-    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor]]:
-        """The factors that are pulled to their signs, each with its learning rate."""
+    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The factors that are pulled, each with what it is pulled to and its learning rate."""
         if not self.factor_decay:
             return []
         groups = [group for group in state.stepper.optimizer.param_groups if group["kind"] == "factor"]
-        factors = [(factor, group["lr"]) for group in groups for factor in group["params"]]
-        return [(factor, rate) for factor, rate in factors if factor.grad is not None and factor not in state.priors]
+        return [
+            (factor, torch.zeros_like(factor) if group["is_further"] else factor.detach().sign(), group["lr"])
+            for group in groups
+            for factor in group["params"]
+            if factor.grad is not None and factor not in state.priors
+        ]

@@ -11,7 +11,7 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.records import Flat
-from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.sharing.kinds import further_terms, parameter_kinds
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
@@ -131,24 +131,28 @@ def parameter_groups(
     """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
     A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
-    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Those
-    that have a prior, by name, are in groups of their own without decay. Frozen parameters are left out.
+    where it is to `divide`. Factors are not pulled to 0, and have `factor_rate` times the learning rate; those of
+    further terms, which start around 0, are in groups of their own. So are parameters that have a prior, by name, which
+    have no decay. Frozen parameters are left out.
     """
     parameters = dict(network.named_parameters())
-    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, bool, bool], list[nn.Parameter]] = {}
+    further = further_terms(network)
     for name, kind in parameter_kinds(network).items():
         if parameters[name].requires_grad:
             members = 1 if kind == "base" else parameters[name].shape[0]
-            groups.setdefault((kind, members, name in have_prior), []).append(parameters[name])
+            group = kind, members, name in have_prior, name in further
+            groups.setdefault(group, []).append(parameters[name])
     return [
         {
             "params": members_parameters,
             "kind": kind,
+            "is_further": is_further,
             "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
             "lr": rate_on(members_parameters[0].device),
             "weight_decay": 0.0 if kind == "factor" or has_prior else weight_decay / (members if divide else 1),
         }
-        for (kind, members, has_prior), members_parameters in groups.items()
+        for (kind, members, has_prior, is_further), members_parameters in groups.items()
     ]
 
 

@@ -71,7 +71,8 @@ class IVON(Flat, GradientMethod[IVONState]):
         steps: rates, their schedule, clipping and the like; each option may be given by its own name.
         weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
             follows on priors, of what has none of its own.
-        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
+        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), and of further terms around
+            0, divided by `ess`.
         norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
         hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer. The
             loss of an example is the sum over its positions (tokens, pixels), so scale it with their number.
@@ -192,7 +193,7 @@ class IVON(Flat, GradientMethod[IVONState]):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
             decay = self.factor_decay / members if is_factor else group["weight_decay"]
-            centre = "sign" if is_factor else 0.0
+            centre = "sign" if is_factor and not group["is_further"] else 0.0
             by_prior: dict[str, dict[str, Any]] = {
                 "kind": {"weight_decay": decay, "centre": centre, "params": []},
                 "scale": {"weight_decay": decay, "centre": self.norm_centre, "params": []},

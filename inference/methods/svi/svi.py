@@ -271,7 +271,7 @@ def _pieces(program: Program) -> list[Piece]:
         if isinstance(prior, Hierarchical):
             name = program.scale_name(prior)
             if name not in (piece.name for piece in pieces):
-                one = site.signs.new_ones(())
+                one = site.centre.new_ones(())
                 pieces.append(Piece(name, one, support_of(prior.hyperprior), "base"))
             prior = prior.given(one, site)
         value = program.model.get_parameter(latent.parameter).detach().clone()
