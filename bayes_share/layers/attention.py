@@ -119,7 +119,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         """
         if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear, Rank1Linear):
             raise InputError(f"an attention whose out_proj is a {type(self.out_proj).__name__} cannot be converted")
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, weight in zip("qkv", self._weights(), strict=True):
             outputs, inputs = weight.shape
             of_weight = {f"{name}_r": (inputs,), f"{name}_s": (outputs,)}
@@ -172,9 +172,8 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         return [self._projected(name, *part) for name, *part in parts]
 
     def _projected(self, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.has_one_term(f"{name}_"):
-            r, s = self.factor(f"{name}_r"), self.factor(f"{name}_s")
-            return apply_rank1(Product(), x, weight, r, s, bias, self.folds_weights)
+        if (pair := self.one_term(f"{name}_")) is not None:
+            return apply_rank1(Product(), x, weight, *pair, bias, self.folds_weights)
         return apply_expanded(Product(), x, weight, lambda: self.expand(weight, prefix=f"{name}_"), bias)
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -66,6 +66,8 @@ class Factored(nn.Module):
     only."""
     fold_above: float = FOLD_ABOVE
     """The threshold of the way "auto"."""
+    sign_seeds: Tensor
+    sign_probability: float
 
     def __init__(
         self,
@@ -154,15 +156,16 @@ class Factored(nn.Module):
         uses = max(len(learned), len(signs))
         return spread(learned, uses) * spread(signs, uses)
 
-    def has_one_term(self, prefix: str = "") -> bool:
-        """Whether the weight of each use is ``W ∘ (s rᵀ)``, and no more has to be expanded.
+    def one_term(self, prefix: str = "") -> Pair | None:
+        """r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more has to be expanded; otherwise None.
 
         Args:
             prefix: of the names of its factors, where it has those of several weights.
         """
-        r = self.factor(f"{prefix}r")
-        has_pair = r is not None and r.ndim == 2 and self.factor(f"{prefix}s") is not None
-        return has_pair and not self.has_further_terms(prefix)
+        r, s = self.factor(f"{prefix}r"), self.factor(f"{prefix}s")
+        if r is None or s is None or r.ndim > 2 or self.has_further_terms(prefix):
+            return None
+        return r, s
 
     def has_further_terms(self, prefix: str = "") -> bool:
         """Whether there are terms beside r and s."""

@@ -85,9 +85,8 @@ class Rank1Layer(Factored):
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         """Apply each row's own weight to it: input and output ``[member * batch, ...]``."""
         operation = self.operation(x, *args)
-        if self.mix is None and self.has_one_term():
-            r, s = self.factor("r"), self.factor("s")
-            return apply_rank1(operation, x, self.weight, r, s, self.bias, self.folds_weights, self.padded)
+        if self.mix is None and (pair := self.one_term()) is not None:
+            return apply_rank1(operation, x, self.weight, *pair, self.bias, self.folds_weights, self.padded)
         return apply_expanded(operation, x, self.weight, self.expanded_weight, self.bias, self.padded)
 
     def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:

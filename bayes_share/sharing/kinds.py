@@ -43,7 +43,7 @@ def members_equal(network: nn.Module) -> bool:
     """
     parameters = dict(network.named_parameters())
     owned = [parameters[name] for name, kind in parameter_kinds(network).items() if kind != "base"]
-    seeds = [module.sign_seeds for module in network.modules() if hasattr(module, "sign_seeds")]
+    seeds = [buffer for name, buffer in network.named_buffers() if name.rpartition(".")[2] == "sign_seeds"]
     return all(bool((rows == rows[:1]).all()) for rows in (*owned, *seeds))
 
 

@@ -373,9 +373,10 @@ def _described(init: Start | FactorInit, factor_init: FactorInit, terms: FactorT
 def _stop_before_own_norms(network: nn.Module) -> None:
     """Freeze the factors s that batch norms of the members' own undo."""
     for layer, norm in norms_that_follow(network).items():
-        is_undone = isinstance(norm, MemberBatchNorm) and isinstance(layer, Rank1Layer) and layer.has_one_term()
-        if is_undone and layer.s is not None:
-            layer.s.requires_grad_(False)  # type: ignore[union-attr]
+        if not isinstance(norm, MemberBatchNorm) or not isinstance(layer, Rank1Layer) or layer.s is None:
+            continue
+        if layer.one_term() is not None:
+            layer.s.requires_grad_(False)
 
 
 def _has_members(module: nn.Module) -> bool:
