@@ -12,6 +12,7 @@ from bayes_share.data import Data, Split, load_ood
 from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar10c
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.data.ood import OODName
+from bayes_share.data.smaller import in_form_of
 from bayes_share.data.source import stratified
 from bayes_share.data.stamp import source_stamp
 from bayes_share.errors import InputError, unknown
@@ -244,6 +245,7 @@ def _predict_corruptions(
 def _corrupted(data: Data, kind: str, severity: int, source: str, chosen: Tensor) -> Split:
     if source:
         where = source.removeprefix(f"{CIFAR10C}:")
-        return read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
+        stored = read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
+        return Split(in_form_of(data, stored.images, source), stored.labels)
     test = data.test.at(chosen).to("cpu")
     return Split(corrupt(test.images, kind, severity), test.labels)
