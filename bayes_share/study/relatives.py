@@ -19,7 +19,7 @@ def of_width(model: str, factor: float) -> str:
     Raises:
         InputError: a network whose width is no part of its name, or one whose width would be no whole number.
 
-    >>> of_width("resnet20", 0.5), of_width("mlp2_64", 2), of_width("wide_resnet28_10", 0.5)
+    >>> of_width("resnet20", 0.5), of_width("mlp2_64", 2.0), of_width("wide_resnet28_10", 0.5)
     ('resnet20_8', 'mlp2_128', 'wide_resnet28_5')
     """
     kind, depth, width = _parts(model)
