@@ -104,7 +104,7 @@ def _run(
         failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs)
     finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
-        summary = kind.summary(finished)
+        summary = kind.summary(finished, asked)
         summary.write(out, f"{asked['model']} on {short_name(asked['data'])}")
         show(summary.tables())
         show(f"tables and pictures: {printable(out)}; each run: {printable(runs)}")

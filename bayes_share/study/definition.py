@@ -110,7 +110,7 @@ class Study:
         groups: the options of all runs.
         configs: the runs, from the preset's name, the values of the grid, the seeds, the options of all runs, and the
             folder of the runs.
-        summary: what finished runs say, from their folders.
+        summary: what finished runs say, from their folders and the values of the grid.
         needs: the names of the runs that have to be finished before one begins.
     """
 
@@ -121,7 +121,7 @@ class Study:
     grid: Callable[[str], Sequence[GridOption]]
     groups: Sequence[Group]
     configs: Callable[[str, Mapping[str, Any], int, Mapping[str, Any], Path], Mapping[Any, RunConfig]]
-    summary: Callable[[Mapping[Any, RunFolder]], Summary]
+    summary: Callable[[Mapping[Any, RunFolder], Mapping[str, Any]], Summary]
     needs: Callable[[Any], Sequence[str]] = _nothing
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from bayes_share.errors import unknown
 from bayes_share.study.definition import check_once
@@ -11,6 +11,8 @@ from bayes_share.study.relatives import of_width, twice_as_deep
 
 MEMBERS = 4
 """Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""
+
+Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students"]
 
 _DRAWS = 16
 _DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks": MEMBERS}
@@ -38,6 +40,7 @@ class Row:
 
     Args:
         label: in words.
+        family: what it is an example of.
         options: of its runs, by their names on the command line; what they leave out is as in all runs. Without an
             algorithm they are for `MAP`.
         teacher: the row whose run of the same seed it is distilled from.
@@ -46,6 +49,7 @@ class Row:
     """
 
     label: str
+    family: Family
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     teacher: str | None = None
     network: Callable[[str], str] = _itself
@@ -53,32 +57,46 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    "single": Row("one network"),
-    "deep-ensemble": Row("deep ensemble of 4", _DEEP),
-    "half-width": Row("4 networks of half the width", _DEEP, network=_half),
+    "single": Row("one network", "networks apart"),
+    "deep-ensemble": Row("deep ensemble of 4", "networks apart", _DEEP),
+    "half-width": Row("four networks of half the width", "networks apart", _DEEP, network=_half),
     # Two members, as factors weigh twice as much beside a network of half the width: 1.05 times one network in all.
     "half-width-signs": Row(
-        "4 of half the width, each a BatchEnsemble of 2 (signs)", {**_DEEP, **_SIGNS, "ensemble_size": 2}, network=_half
+        "four of half the width, each a BatchEnsemble of 2 (signs)",
+        "BatchEnsembles",
+        {**_DEEP, **_SIGNS, "ensemble_size": 2},
+        network=_half,
     ),
-    "normal": Row("BatchEnsemble, N(1, .5²)", {"ensemble_size": MEMBERS, "init": "normal", "init_sd": 0.5}),
-    "signs": Row("BatchEnsemble, signs", _SIGNS),
-    "fixed-signs": Row("BatchEnsemble, fixed signs", _FIXED),
-    "fixed-signs-8": Row("fixed signs, 8 members", {**_FIXED, "ensemble_size": 8}),
-    "fixed-signs-16": Row("fixed signs, 16 members", {**_FIXED, "ensemble_size": 16}),
-    "signs-rank-4": Row("signs, rank 4", {**_SIGNS, "factor_rank": 4}),
-    "additive-rank-4": Row("additive, rank 4", {"ensemble_size": MEMBERS, "factor_form": "additive", "factor_rank": 4}),
-    "signs-own": Row("signs, own norms and head", {**_SIGNS, "own": ("norms", "head")}),
-    "kept-4-of-16": Row("4 kept of 16 (fixed signs)", {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS}),
-    "ivon": Row("IVON, 16 draws", _IVON),
-    "ivon-signs": Row("IVON over signs, 16 draws", {**_IVON, **_SIGNS}),
+    "normal": Row(
+        "BatchEnsemble, N(1, .5²)", "BatchEnsembles", {"ensemble_size": MEMBERS, "init": "normal", "init_sd": 0.5}
+    ),
+    "signs": Row("BatchEnsemble, signs", "BatchEnsembles", _SIGNS),
+    "fixed-signs": Row("BatchEnsemble, fixed signs", "BatchEnsembles", _FIXED),
+    "fixed-signs-8": Row("fixed signs, 8 members", "BatchEnsembles", {**_FIXED, "ensemble_size": 8}),
+    "fixed-signs-16": Row("fixed signs, 16 members", "BatchEnsembles", {**_FIXED, "ensemble_size": 16}),
+    "signs-rank-4": Row("signs, rank 4", "BatchEnsembles", {**_SIGNS, "factor_rank": 4}),
+    "additive-rank-4": Row(
+        "additive, rank 4", "BatchEnsembles", {"ensemble_size": MEMBERS, "factor_form": "additive", "factor_rank": 4}
+    ),
+    "signs-own": Row("signs, own norms and head", "BatchEnsembles", {**_SIGNS, "own": ("norms", "head")}),
+    "kept-4-of-16": Row(
+        "four kept of 16 (fixed signs)", "BatchEnsembles", {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS}
+    ),
+    "ivon": Row("IVON, 16 draws", "draws of a posterior", _IVON),
+    "ivon-signs": Row("IVON over signs, 16 draws", "draws of a posterior", {**_IVON, **_SIGNS}),
     "mc-dropout": Row(
-        "MC dropout .1, 16 draws", {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS}
+        "MC dropout .1, 16 draws",
+        "draws of a posterior",
+        {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS},
     ),
-    "distilled-single": Row("one network, distilled", _DISTILLED, teacher="deep-ensemble"),
-    "distilled-signs": Row("BatchEnsemble (signs), distilled", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"),
+    "distilled-single": Row("one network, distilled", "students", _DISTILLED, teacher="deep-ensemble"),
+    "distilled-signs": Row(
+        "BatchEnsemble (signs), distilled", "students", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"
+    ),
     # Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, as the preset rank1-cifar10 has them.
     "rank-1": Row(
         "Rank-1 (SVI over factors), 4 draws",
+        "draws of a posterior",
         {
             **_SIGNS,
             "algorithm": "svi",
@@ -93,19 +111,23 @@ ROWS: dict[str, Row] = {
         },
         is_core=False,
     ),
-    "swag": Row("SWAG, 16 draws", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
-    "signs-split": Row("signs, batches split among members", {**_SIGNS, "feed": "split"}, is_core=False),
-    "signs-own-data": Row("signs, data of a member's own", {**_SIGNS, "feed": "own"}, is_core=False),
-    "deep-ensemble-2": Row("deep ensemble of 2", {**_DEEP, "networks": 2}, is_core=False),
+    "swag": Row("SWAG, 16 draws", "draws of a posterior", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
+    "signs-split": Row(
+        "signs, batches split among members", "BatchEnsembles", {**_SIGNS, "feed": "split"}, is_core=False
+    ),
+    "signs-own-data": Row("signs, data of a member's own", "BatchEnsembles", {**_SIGNS, "feed": "own"}, is_core=False),
+    "deep-ensemble-2": Row("deep ensemble of 2", "networks apart", {**_DEEP, "networks": 2}, is_core=False),
     "half-width-fixed-signs": Row(
-        "4 of half the width, each a BatchEnsemble of 4 (fixed signs)",
+        "four of half the width, each a BatchEnsemble of 4 (fixed signs)",
+        "BatchEnsembles",
         {**_DEEP, **_FIXED},
         network=_half,
         is_core=False,
     ),
-    "wider": Row("one network of twice the width", network=_twice, is_core=False),
+    "wider": Row("one network of twice the width", "networks apart", network=_twice, is_core=False),
     "deeper-shared": Row(
         "signs, twice as deep, layers share weights",
+        "BatchEnsembles",
         {**_SIGNS, "share_layers": "all"},
         network=twice_as_deep,
         is_core=False,

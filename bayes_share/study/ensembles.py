@@ -55,6 +55,8 @@ class EnsemblePreset:
         algorithms: options of the runs of an algorithm, in place of those.
         rows: names, "core" or "all".
         seeds: how many.
+        ood: out-of-distribution sets that runs are tried on.
+        corruptions: of test images that they are tried on.
     """
 
     summary: str
@@ -62,6 +64,8 @@ class EnsemblePreset:
     algorithms: Mapping[str, Mapping[str, Any]]
     rows: Sequence[str] = ("core",)
     seeds: int = 3
+    ood: Sequence[str] = ()
+    corruptions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class EnsembleStudy:
 # Rates of IVON and SVI as in the published recipes for CIFAR-10 (presets ivon-cifar10 and rank1-cifar10).
 _CIFAR_ALGORITHMS: Mapping[str, Mapping[str, Any]] = {"ivon": {"learning_rate": 0.2, "hess_init": 0.5}}
 
+_SHIFT: Mapping[str, Sequence[str]] = {"ood": ("svhn",), "corruptions": ("all",)}
+
 _CIFAR: Mapping[str, Any] = {
     "data": "cifar10",
     "augment": "flip-crop",
@@ -138,19 +144,20 @@ def _cifar8(images: int, epochs: int, steps: str, what: str, rows: Sequence[str]
         _CIFAR_ALGORITHMS,
         rows,
         seeds,
+        **_SHIFT,
     )
 
 
 ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
     "digits": EnsemblePreset(
-        "a perceptron on 300 of scikit-learn's digits, 60 epochs: minutes on two cores",
+        "a perceptron on 100 of scikit-learn's digits, 300 steps: minutes on two cores",
         {
             "data": "digits",
-            "train_images": 300,
+            "train_images": 100,
             "model": "mlp2_64",
             "norm": "batch",
             "epochs": 60,
-            "batch_size": 60,
+            "batch_size": 20,
             "learning_rate": 0.1,
             "weight_decay": 5e-4,
         },
@@ -177,6 +184,7 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
         "ResNet-20 on CIFAR-10, 160 epochs, bfloat16; days on a GPU for all core rows",
         {**_CIFAR, "model": "resnet20", "epochs": 160, "precision": "bfloat16"},
         _CIFAR_ALGORITHMS,
+        **_SHIFT,
     ),
 }
 """By name."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, Execution
+from bayes_share.probe import Probes
 from bayes_share.study.definition import GridOption, Group, Preset, Study
 from bayes_share.study.ensemble_rows import ROWS
 from bayes_share.study.ensemble_summary import summarise_ensembles
@@ -33,7 +34,23 @@ def _sharing(
 def _ensembles(
     preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any], runs: Path
 ) -> Mapping[EnsembleTrial, RunConfig]:
+    _probes(grid)
     return EnsembleStudy(tuple(grid["rows"]), seeds, preset, options).configs(runs)
+
+
+def _probes(grid: Mapping[str, Any]) -> Probes:
+    """What all runs of a study of ensembles predict besides, of a fixed size."""
+    return Probes(tuple(grid["ood"]), tuple(grid["corruptions"]), ood_images=1000, corruption_images=500)
+
+
+def _grid_of_ensembles(preset: str) -> Sequence[GridOption]:
+    chosen = ENSEMBLE_PRESETS[preset]
+    ood = "out-of-distribution sets, as for evaluate; 1,000 images of each; what cannot be read is left out"
+    return [
+        GridOption("rows", str, chosen.rows, f"core, all, or any of: {', '.join(ROWS)}"),
+        GridOption("ood", str, chosen.ood, ood),
+        GridOption("corruptions", str, chosen.corruptions, "of 500 test images, as for evaluate"),
+    ]
 
 
 def _grid_of_sharing(preset: str) -> Sequence[GridOption]:
@@ -63,7 +80,7 @@ STUDIES: dict[str, Study] = {
             ],
             (Group("data, network and training", RunConfig, COMMON_OPTIONS), Group("execution", Execution)),
             _optimizers,
-            summarise_optimizers,
+            lambda runs, grid: summarise_optimizers(runs),
         ),
         Study(
             "sharing",
@@ -80,7 +97,7 @@ STUDIES: dict[str, Study] = {
                 Group("execution", Execution),
             ),
             _sharing,
-            summarise_sharing,
+            lambda runs, grid: summarise_sharing(runs),
         ),
         Study(
             "ensembles",
@@ -90,16 +107,14 @@ STUDIES: dict[str, Study] = {
             "beside the numbers that it stores and the passes that it takes. As many gradient steps for all; "
             "temperatures are fitted on validation images, and test images choose nothing.",
             {name: Preset(one.summary, one.options, one.seeds) for name, one in ENSEMBLE_PRESETS.items()},
-            lambda preset: [
-                GridOption("rows", str, ENSEMBLE_PRESETS[preset].rows, f"core, all, or any of: {', '.join(ROWS)}")
-            ],
+            _grid_of_ensembles,
             (
                 Group("data, network and training", RunConfig, ENSEMBLE_RUN_OPTIONS),
                 Group("optimization", MAP, TRAINING_OPTIONS),
                 Group("execution", Execution),
             ),
             _ensembles,
-            summarise_ensembles,
+            lambda runs, grid: summarise_ensembles(runs, _probes(grid)),
             lambda trial: trial.needs,
         ),
     )
