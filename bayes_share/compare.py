@@ -89,5 +89,5 @@ def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
 def _data(folder: RunFolder) -> str:
     """The data of a run, with what decides which of its images are in which part."""
     config = read_run_config(folder.config).to_flat()
-    more = [f"{name} {config[name]}" for name in ("split_seed", "hold_out") if config.get(name)]
+    more = [f"{name} {config[name]}" for name in ("split_seed", "hold_out", "image_size") if config.get(name)]
     return ", ".join([str(config.get("data")), *more])

@@ -50,6 +50,9 @@ class RunConfig:
         augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
         hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
             the out-of-distribution set "held-out".
+        train_images: a random part of so many training images, by class, drawn by split_seed once validation images
+            are set aside; validation and test images stay whole. null: all.
+        image_size: height and width in pixels that images are averaged down to; null: as they are stored.
         model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of any depth D
             and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W channels in the
             first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W" (28_10).
@@ -102,6 +105,8 @@ class RunConfig:
     split_seed: int = 0
     augment: Literal["auto", "none", "crop", "flip-crop"] = "auto"
     hold_out: tuple[int, ...] = ()
+    train_images: int | None = None
+    image_size: int | None = None
     model: str = "mlp"
     norm: Literal["batch", "frn", "group", "none"] | None = None
     dropout: float = 0.0
@@ -164,7 +169,16 @@ class RunConfig:
 
     def load_data(self, download: bool = True) -> Data:
         """Read the data set, and download it where it is not there and may be downloaded."""
-        return load_data(self.data, self.data_dir, self.split_seed, self.augment, self.hold_out, download)
+        return load_data(
+            self.data,
+            self.data_dir,
+            self.split_seed,
+            self.augment,
+            self.hold_out,
+            download,
+            self.train_images,
+            self.image_size,
+        )
 
     def build(self, data: Data) -> Build:
         """A function that gives a freshly initialised model for the data."""

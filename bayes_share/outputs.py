@@ -21,6 +21,10 @@ STUDY_FILES = (
     "nll.png",
     "sharing.png",
     "sharing.svg",
+    "share-numbers.png",
+    "share-numbers.svg",
+    "share-passes.png",
+    "share-passes.svg",
 )
 """What a study writes into its folder, besides its runs."""
 

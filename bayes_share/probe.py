@@ -1,6 +1,6 @@
 """A finished run's predictions for images that it was not trained on: other data, and corrupted test images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +12,7 @@ from bayes_share.data import Data, Split, load_ood
 from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar10c
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.data.ood import OODName
+from bayes_share.data.smaller import in_form_of
 from bayes_share.data.source import stratified
 from bayes_share.data.stamp import source_stamp
 from bayes_share.errors import InputError, unknown
@@ -84,7 +85,7 @@ class Probes:
         return found
 
 
-def probe(folder: RunFolder, probes: Probes) -> None:
+def probe(folder: RunFolder, probes: Probes, tell: Callable[[str], None] = say) -> None:
     """Predict what is not there yet, and leave it in the run's folder.
 
     An out-of-distribution set is in ``predictions/ood/NAME.npz``, with all components and, where the network ends in a
@@ -96,6 +97,7 @@ def probe(folder: RunFolder, probes: Probes) -> None:
     Args:
         folder: of a finished run.
         probes: what to predict.
+        tell: is told each set that is predicted, in a line.
 
     Raises:
         InputError: a set that cannot be read, or brought to the network's input, or one that is called as another one
@@ -106,36 +108,36 @@ def probe(folder: RunFolder, probes: Probes) -> None:
     with terminable(), in_turn(folder.path):
         remove_leftovers(folder)
         try:
-            _predict(folder, probes)
+            _predict(folder, probes, tell)
         except KeyboardInterrupt as error:
             raise InterruptedRun(f"{folder.path}: stopped; the same command goes on with the set it was at") from error
 
 
-def _predict(folder: RunFolder, probes: Probes) -> None:
+def _predict(folder: RunFolder, probes: Probes, tell: Callable[[str], None]) -> None:
     """Predict what is missing now: another process may have come first."""
     ood, corruptions = _missing_ood(folder, probes), _missing_corruptions(folder, probes)
     if not ood and not corruptions:
         return
     for source in _changed(folder, probes):
-        say(f"{folder.path}: {source} has changed since it was predicted, and is predicted anew")
+        tell(f"{folder.path}: {source} has changed since it was predicted, and is predicted anew")
     config = read_run_config(folder.config)
     training = load_run(folder.path)
     if ood:
         likelihood = read_outputs(folder.predictions("test")).likelihood
         stamps = [source_stamp(OODName.parse(text).source) for text in ood]
         sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
-        _add_features(folder, training, config)
+        _add_features(folder, training, config, tell)
         run = _stamp(folder)
         for found, stamp in zip(sets, stamps, strict=True):
             info = SetInfo(found.source, len(found.images), found.available, stamp)
-            say(f"{folder.path}: {found.name}, {info}")
+            tell(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
             remove(path)  # what is noted of it must not come to be said of others
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
             note_set(path.parent, found.name, info)
     if corruptions:
-        _predict_corruptions(folder, training, config, corruptions, probes.corruption_images)
+        _predict_corruptions(folder, training, config, corruptions, probes.corruption_images, tell)
 
 
 def _stamp(folder: RunFolder) -> str:
@@ -171,22 +173,22 @@ def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
     return missing
 
 
-def _add_features(folder: RunFolder, training: Training, config: RunConfig) -> None:
+def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell: Callable[[str], None]) -> None:
     """Features of test and training images; without them, where there is no last linear layer, the training file."""
     if folder.predictions("train").is_file():
         return
     data = training.data
     test = read_predictions(folder.predictions("test"))
-    say(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
+    tell(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
     _, features = training.predict_with_features(data.test.images, config.num_samples)
     if features is None:
-        say(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
+        tell(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
     write_predictions(folder.predictions("test"), replace(test, features=features, stamp=_stamp(folder)))
     train = data.train.to("cpu")
     if len(train) > _TRAIN_IMAGES:
         shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
-    say(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
+    tell(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
     trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood, stamp=_stamp(folder))
     write_predictions(folder.predictions("train"), trained)
@@ -218,7 +220,12 @@ def _is_there(info: SetInfo, source: str, limit: int) -> bool:
 
 
 def _predict_corruptions(
-    folder: RunFolder, training: Training, config: RunConfig, missing: list[tuple[str, int, str]], limit: int
+    folder: RunFolder,
+    training: Training,
+    config: RunConfig,
+    missing: list[tuple[str, int, str]],
+    limit: int,
+    tell: Callable[[str], None],
 ) -> None:
     data = training.data
     stamps = {source: source_stamp(source) for _, _, source in missing}
@@ -230,7 +237,7 @@ def _predict_corruptions(
     said = None
     for kind, severity, source in missing:
         if kind != said:
-            say(f"{folder.path}: {kind}, {info} in each severity")
+            tell(f"{folder.path}: {kind}, {info} in each severity")
             said = kind
         split = _corrupted(data, kind, severity, source, chosen).to(training.execution.torch_device)
         predicted = Outputs(training.predict(split, config.num_samples), likelihood=likelihood)
@@ -244,6 +251,7 @@ def _predict_corruptions(
 def _corrupted(data: Data, kind: str, severity: int, source: str, chosen: Tensor) -> Split:
     if source:
         where = source.removeprefix(f"{CIFAR10C}:")
-        return read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
+        stored = read_cifar10c(where, kind.removeprefix(f"{CIFAR10C}-"), severity, chosen)
+        return Split(in_form_of(data, stored.images, source), stored.labels)
     test = data.test.at(chosen).to("cpu")
     return Split(corrupt(test.images, kind, severity), test.labels)

@@ -85,7 +85,7 @@ def check_cifar10c(folder: str | Path, data: Data) -> None:
     for corruption in CIFAR10C_TYPES:
         _opened(Path(folder) / f"{corruption}.npy", (32, 32, 3), "u1")
     labels = torch.from_numpy(_opened(Path(folder) / "labels.npy", (), "iu")[:_IMAGES].astype(np.int64))
-    if (data.in_channels, *data.image_size) != (3, 32, 32) or not torch.equal(labels, data.test.labels.cpu()):
+    if (data.in_channels, *data.stored_size) != (3, 32, 32) or not torch.equal(labels, data.test.labels.cpu()):
         raise InputError(
             f"cifar-10-c:{folder} goes with the test images of CIFAR-10, and the labels of {data.name} are other ones"
         )

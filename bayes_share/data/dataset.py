@@ -51,7 +51,9 @@ class Data:
         std: ``[channel]``, their standard deviation on the same scale; 1 where a channel is constant.
         augment: a key of `AUGMENTATIONS`, what happens to training batches.
         held_out: test images of classes that were left out of all parts; None where none was.
-        digest: the same for the same images, labels and class names only; empty where `load_data` did not read them.
+        averaged_from: height and width of the stored images, where `load_data` averaged them down; else None.
+        digest: the same for the same stored images, labels and class names only; empty where `load_data` did not read
+            them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Data:
     augment: str
     held_out: UInt8[Tensor, "image channel height width"] | None = None
     digest: str = ""
+    averaged_from: tuple[int, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -80,6 +83,11 @@ class Data:
         """Height and width of an image, in pixels."""
         height, width = self.train.images.shape[2:]
         return height, width
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of an image as it is stored, in pixels."""
+        return self.image_size if self.averaged_from is None else self.averaged_from
 
     def normalise(
         self, images: UInt8[Tensor, "batch channel height width"]

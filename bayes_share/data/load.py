@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from bayes_share.data.augmentation import AUGMENTATIONS
-from bayes_share.data.dataset import Data, pixel_moments
+from bayes_share.data.dataset import Data, Split, pixel_moments
 from bayes_share.data.digest import digest_of
 from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
+from bayes_share.data.smaller import averaged, some_of
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
 from bayes_share.reading import reading
+from bayes_share.seeding import generator
 from bayes_share.terminal import printable
 
 DOWNLOADED = {
@@ -35,6 +37,8 @@ def load_data(
     augment: str = "auto",
     hold_out: tuple[int, ...] = (),
     download: bool = True,
+    train_images: int | None = None,
+    image_size: int | None = None,
 ) -> Data:
     """Read a data set into memory, as uint8 on the CPU, in three parts.
 
@@ -54,13 +58,16 @@ def load_data(
         hold_out: classes that are left out of all three parts; the other ones are numbered anew, in their order. Test
             images of the classes that are left out are kept as ``held_out``.
         download: whether a set of torchvision's is downloaded where it is not there.
+        train_images: a random part of so many training images, by class, drawn by `split_seed` after validation images
+            were set aside; validation and test stay whole. None: all.
+        image_size: height and width that images are averaged down to. None: as they are stored.
 
     Returns:
         the data, with the moments of its training pixels.
 
     Raises:
         InputError: if the name is unknown, what it names is missing, damaged or of another form, a class to leave out
-            does not exist, or fewer than two would be left.
+            does not exist, fewer than two would be left, or images cannot be so many or so large.
     """
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
@@ -72,6 +79,15 @@ def load_data(
         (train, validation, test), class_names, held_out = hold_out_classes(
             (train, validation, test), class_names, hold_out, where
         )
+    if train_images is not None:
+        train = some_of(train, train_images, generator(split_seed, "training images"), where)
+    stored_size = train.images.shape[2:]
+    if image_size is not None:
+        train, validation, test = (
+            Split(averaged(part.images, image_size, where), part.labels) for part in (train, validation, test)
+        )
+        held_out = None if held_out is None else averaged(held_out, image_size, where)
+    is_smaller = train.images.shape[2:] != stored_size
     mean, std = pixel_moments(train.images)
     return Data(
         name=name,
@@ -84,6 +100,7 @@ def load_data(
         augment=DOWNLOADED.get(name, "none") if augment == "auto" else augment,
         held_out=held_out,
         digest=digest_of(source),
+        averaged_from=(stored_size[0], stored_size[1]) if is_smaller else None,
     )
 
 

@@ -9,10 +9,10 @@ from jaxtyping import UInt8
 from torch import Generator, Tensor
 
 from bayes_share.data.dataset import Data
-from bayes_share.data.form import in_form
 from bayes_share.data.load import KNOWN, read_source
 from bayes_share.data.npz import read_unlabelled
 from bayes_share.data.photographs import photograph_patches
+from bayes_share.data.smaller import averaged, in_form_of
 from bayes_share.errors import InputError, unknown
 from bayes_share.reading import reading
 from bayes_share.seeding import generator
@@ -84,7 +84,8 @@ class OODSet:
 def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 10_000, seed: int = 0) -> OODSet:
     """Read images that are not of a data set, and bring them to its form.
 
-    How sizes and colours change is said in `in_form`.
+    How sizes and colours change is said in `in_form`. Where the data's own images were averaged down, these are brought
+    to the size of the stored ones, and averaged down likewise.
 
     Args:
         text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided
@@ -111,7 +112,7 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
         return OODSet(wanted.name, wanted.source, noise, _NUM_NOISE)
     images = _images(wanted.source, data, data_dir, rng)
     chosen = images[torch.randperm(len(images), generator=rng)[:limit].sort().values]
-    formed = in_form(chosen, data.in_channels, data.image_size, printable(wanted.source))
+    formed = chosen if wanted.source == "held-out" else in_form_of(data, chosen, printable(wanted.source))
     return OODSet(wanted.name, wanted.source, formed, len(images))
 
 
@@ -123,7 +124,7 @@ def _images(source: str, data: Data, data_dir: str | Path, rng: Generator) -> Te
             )
         return data.held_out.cpu()
     if source == "photographs":
-        return photograph_patches(data.image_size, rng)
+        return photograph_patches(data.stored_size, rng)
     if source not in KNOWN and source.partition(":")[0] not in ("npz", "folder"):
         raise _unknown(source)
     images = None if source == data.name else _of_source(source, data_dir)
@@ -150,6 +151,8 @@ def _share_of(data: Data, images: Tensor) -> float:
     """The share of images that are images of a data set, pixel by pixel."""
     parts = (data.train, data.validation, data.test)
     own = {digest for part in parts for digest in _digests(part.images)}
+    if images.shape[2:] == data.averaged_from:
+        images = averaged(images, data.image_size[0], "these images")
     return sum(digest in own for digest in _digests(images)) / len(images)
 
 

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from bayes_share.interrupt import InterruptedRun, interruptible
 from bayes_share.run import run
 from bayes_share.run_folder import RunFolder
 from bayes_share.study.cluster_address import check_answers, no_answer
+from bayes_share.study.order import Line
 from bayes_share.study.runner import check_runs, reason
 from bayes_share.terminal import printable
 
@@ -27,7 +29,11 @@ _PATIENCE = 60.0  # seconds that runs have to save a checkpoint after it
 
 
 def run_all_on_ray(
-    configs: Mapping[str, RunConfig], folder: Path, address: str, progress: bool = True
+    configs: Mapping[str, RunConfig],
+    folder: Path,
+    address: str,
+    progress: bool = True,
+    needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Finish every run, as `runner.run_all` does, on the nodes of a cluster.
 
@@ -39,22 +45,22 @@ def run_all_on_ray(
         folder: of all of them; all nodes must see it under the same path, and data sets too.
         address: of the cluster, as ``ray.init`` takes it; "auto": the one that this machine belongs to.
         progress: whether a bar is shown.
+        needs: by the name of a run, those that have to be finished before it begins.
 
     Returns:
         Why runs failed, in a line each, by their names; empty where all are finished.
 
     Raises:
-        InputError: Ray is not installed, no cluster answers, or a folder that is no run or one with other options;
-            before any run begins.
+        InputError: Ray is not installed, no cluster answers, a folder that is no run or one with other options, or
+            what `Line` refuses; before any run begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has had time to save a checkpoint.
     """
     check_runs(configs, folder, jobs=1)
     where = folder.resolve()
-    waiting = [name for name in configs if not RunFolder(folder / name).summary.is_file()]
-    failed: dict[str, str] = {}
+    line = Line(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     bar = tqdm(
         total=len(configs),
-        initial=len(configs) - len(waiting),
+        initial=len(configs) - line.num_waiting,
         disable=None if progress else True,
         unit="run",
         leave=False,
@@ -63,17 +69,16 @@ def run_all_on_ray(
         gpus = ray.cluster_resources().get("GPU", 0)
         task = ray.remote(max_retries=_RETRIES)(_make)
         running: dict[Any, str] = {}
-        for name in waiting:
-            config = replace(configs[name], data_dir=str(Path(configs[name].data_dir).resolve()))
-            needs = task.options(num_cpus=1, num_gpus=int(gpus > 0 and config.execution.device != "cpu"))
-            running[needs.remote(config, where / name)] = name
-        while running and not is_interrupted():
+        while (running or line.num_waiting) and not is_interrupted():
+            while (name := line.next()) is not None:
+                config = replace(configs[name], data_dir=str(Path(configs[name].data_dir).resolve()))
+                of_node = task.options(num_cpus=1, num_gpus=int(gpus > 0 and config.execution.device != "cpu"))
+                running[of_node.remote(config, where / name)] = name
             for ended in ray.wait(list(running), timeout=_LOOK_EVERY)[0]:
                 name = running.pop(ended)
-                if (why := _result(ray, ended)) is not None:
-                    failed[name] = why
+                settled = line.ended(name, _result(ray, ended))
                 bar.set_postfix_str(printable(name, 40))
-                bar.update()
+                bar.update(settled)
         if is_interrupted():
             for one in running:
                 ray.cancel(one)  # which is Ctrl-C for the task
@@ -81,7 +86,7 @@ def run_all_on_ray(
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
-    return failed
+    return line.failed
 
 
 def _make(config: RunConfig, path: Path) -> str | None:

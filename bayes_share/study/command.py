@@ -70,8 +70,9 @@ def run(options: Namespace) -> None:
     out = Path(options.out)
     check_folder_of_runs(out, options.resume)
     of_runs = {name: given[name] for name in kind.run_options}
-    configs = kind.configs(options.preset, {name: given[name] for name in grid}, options.seeds, of_runs)
-    data = check_settings(configs)
+    values = {name: given[name] for name in grid}
+    configs = kind.configs(options.preset, values, options.seeds, of_runs, out / "runs")
+    data = check_settings(configs, kind.needs)
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
         remove_left_beside(out, lambda name: name in STUDY_FILES)
@@ -96,13 +97,14 @@ def _run(
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
     write_atomically(out / _FILE, dump_yaml(plain).encode())
     runs, by_name = out / "runs", {trial.name: config for trial, config in configs.items()}
+    needs = {trial.name: kind.needs(trial) for trial in configs}
     if options["ray"] is None:
-        failed = run_all(by_name, runs, options["jobs"], options["progress"])
+        failed = run_all(by_name, runs, options["jobs"], options["progress"], needs)
     else:
-        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"])
+        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs)
     finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
-        summary = kind.summary(finished)
+        summary = kind.summary(finished, asked)
         summary.write(out, f"{asked['model']} on {short_name(asked['data'])}")
         show(summary.tables())
         show(f"tables and pictures: {printable(out)}; each run: {printable(runs)}")
@@ -147,7 +149,7 @@ def _parser(kind: Study, preset: str) -> OptionParser:
     own.add_argument("--resume", action="store_true", help="go on with the study in --out, or add to it")
     for option in kind.grid(preset):
         add_option(own, option.name, option.kind, list(option.default), option.help, nargs="*")
-    add_option(own, "seeds", int, 5, "how many seeds; they count from 0")
+    add_option(own, "seeds", int, kind.presets[preset].seeds, "how many seeds; they count from 0")
     summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
     add_option(own, "preset", str, preset, f"settings of all runs. {summaries}")
     add_option(own, "jobs", int, 2, "runs at a time, which share the machine's cores")

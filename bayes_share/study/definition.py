@@ -84,10 +84,17 @@ class Preset:
     Args:
         summary: in one line.
         options: of all runs, by their names on the command line, in place of the usual defaults.
+        seeds: how many there are where no number is given.
     """
 
     summary: str
     options: Mapping[str, Any]
+    seeds: int = 5
+
+
+def _nothing(trial: Trial) -> Sequence[str]:
+    """Of a study whose runs do not need each other."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,10 @@ class Study:
         presets: by name; "digits" is the one that is taken where none is named.
         grid: the options that say which runs there are, for the name of a preset.
         groups: the options of all runs.
-        configs: the runs, from the preset's name, the values of the grid, the seeds, and the options of all runs.
-        summary: what finished runs say, from their folders.
+        configs: the runs, from the preset's name, the values of the grid, the seeds, the options of all runs, and the
+            folder of the runs.
+        summary: what finished runs say, from their folders and the values of the grid.
+        needs: the names of the runs that have to be finished before one begins.
     """
 
     name: str
@@ -111,8 +120,9 @@ class Study:
     presets: Mapping[str, Preset]
     grid: Callable[[str], Sequence[GridOption]]
     groups: Sequence[Group]
-    configs: Callable[[str, Mapping[str, Any], int, Mapping[str, Any]], Mapping[Any, RunConfig]]
-    summary: Callable[[Mapping[Any, RunFolder]], Summary]
+    configs: Callable[[str, Mapping[str, Any], int, Mapping[str, Any], Path], Mapping[Any, RunConfig]]
+    summary: Callable[[Mapping[Any, RunFolder], Mapping[str, Any]], Summary]
+    needs: Callable[[Any], Sequence[str]] = _nothing
 
     @property
     def run_options(self) -> list[str]:
@@ -142,11 +152,12 @@ def check_once(what: str, values: Sequence[Any]) -> None:
         raise InputError(f"the study has {what} {twice[0]} more than once")
 
 
-def check_settings(configs: Mapping[Any, RunConfig]) -> Data:
+def check_settings(configs: Mapping[Any, RunConfig], needs: Callable[[Any], Sequence[str]] = _nothing) -> Data:
     """Set the runs of the first seed up, without a step, so that what cannot be is known before any run begins.
 
     Args:
         configs: by trial, all of the same data.
+        needs: the runs that a trial needs: one that needs any cannot be set up before these are finished.
 
     Returns:
         The data.
@@ -156,7 +167,7 @@ def check_settings(configs: Mapping[Any, RunConfig]) -> Data:
     """
     data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
     for trial, config in configs.items():
-        if trial.seed == 0:
+        if trial.seed == 0 and not needs(trial):
             try:
                 training_of(config, data, on_cpu)
             except InputError as error:

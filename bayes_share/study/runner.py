@@ -3,8 +3,7 @@
 import signal
 import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from tqdm import tqdm
@@ -21,63 +21,70 @@ from bayes_share.errors import InputError, RunError
 from bayes_share.interrupt import InterruptedRun, interruptible
 from bayes_share.run import run
 from bayes_share.run_folder import RunFolder, check_folder, finished_run
+from bayes_share.study.order import Line
 from bayes_share.terminal import printable
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
 
 
-def run_all(configs: Mapping[str, RunConfig], folder: Path, jobs: int = 1, progress: bool = True) -> dict[str, str]:
+def run_all(
+    configs: Mapping[str, RunConfig],
+    folder: Path,
+    jobs: int = 1,
+    progress: bool = True,
+    needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, str]:
     """Finish every run, those that have begun from where they are.
 
-    Each run is an ordinary one, in ``folder / name``, and does not depend on the others: one that fails takes nothing
-    from them. The processes are spawned, so a script that calls this needs ``if __name__ == "__main__":``.
+    Each run is an ordinary one, in ``folder / name``: one that fails takes nothing from the others, but from those that
+    need it, which fail too. The processes are spawned, so a script that calls this needs
+    ``if __name__ == "__main__":``.
 
     Args:
         configs: the runs by name, in the order in which they are to begin.
         folder: of all of them.
         jobs: processes; they share the threads that torch has in this one.
         progress: whether a bar is shown.
+        needs: by the name of a run, those that have to be finished before it begins.
 
     Returns:
         Why runs failed, in a line each, by their names; empty where all are finished.
 
     Raises:
-        InputError: no jobs, or a folder that is no run or one with other options; before any run begins.
+        InputError: no jobs, a folder that is no run or one with other options, or what `Line` refuses; before any run
+            begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has its checkpoint.
     """
     check_runs(configs, folder, jobs)
-    waiting = deque(name for name in configs if not RunFolder(folder / name).summary.is_file())
-    failed: dict[str, str] = {}
+    line = Line(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     threads = max(1, torch.get_num_threads() // jobs)
     bar = tqdm(
         total=len(configs),
-        initial=len(configs) - len(waiting),
+        initial=len(configs) - line.num_waiting,
         disable=None if progress else True,
         unit="run",
         leave=False,
     )
     with interruptible() as is_interrupted, _stopped_at_the_end() as workers, bar:
-        workers += [_Worker(threads) for _ in range(min(jobs, len(waiting)))]
-        while waiting or any(worker.name for worker in workers):
+        workers += [_Worker(threads) for _ in range(min(jobs, line.num_waiting))]
+        while line.num_waiting or any(worker.name for worker in workers):
             for worker in workers:
-                if worker.name is None and waiting:
-                    name = waiting.popleft()
+                if worker.name is None and (name := line.next()) is not None:
                     worker.begin(name, configs[name], folder / name)
             ready = connection.wait([worker.connection for worker in workers if worker.name], _LOOK_EVERY)
             if is_interrupted():
                 break
             for worker in [worker for worker in workers if worker.connection in ready]:
                 name = str(worker.name)
-                if (reason := worker.result()) is not None:
-                    failed[name] = reason
+                settled = line.ended(name, worker.result())
                 if worker.is_dead:
                     workers[workers.index(worker)] = _Worker(threads)
                 bar.set_postfix_str(printable(name, 40))
-                bar.update()
+                bar.update(settled)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
-    return failed
+    return line.failed
 
 
 def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> None:

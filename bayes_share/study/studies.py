@@ -1,11 +1,17 @@
 """The studies by name."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, Execution
+from bayes_share.probe import Probes
 from bayes_share.study.definition import GridOption, Group, Preset, Study
+from bayes_share.study.ensemble_rows import ROWS
+from bayes_share.study.ensemble_summary import summarise_ensembles
+from bayes_share.study.ensembles import ENSEMBLE_PRESETS, TRAINING_OPTIONS, EnsembleStudy, EnsembleTrial
+from bayes_share.study.ensembles import RUN_OPTIONS as ENSEMBLE_RUN_OPTIONS
 from bayes_share.study.optimizer_summary import summarise_optimizers
 from bayes_share.study.optimizers import COMMON_OPTIONS, METHODS, RECIPES, OptimizerStudy, Trial
 from bayes_share.study.sharing import FACTORS, RUN_OPTIONS, SHARING_PRESETS, SharingStudy, SharingTrial
@@ -13,16 +19,38 @@ from bayes_share.study.sharing_summary import summarise_sharing
 
 
 def _optimizers(
-    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any]
+    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any], runs: Path
 ) -> Mapping[Trial, RunConfig]:
     return OptimizerStudy(tuple(grid["methods"]), tuple(grid["sizes"]), seeds, preset, options).configs()
 
 
 def _sharing(
-    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any]
+    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any], runs: Path
 ) -> Mapping[SharingTrial, RunConfig]:
     levels = {name: tuple(grid[name]) for name in FACTORS}
     return SharingStudy(levels, tuple(grid["crossed"]), tuple(grid["plain"]), seeds, options).configs()
+
+
+def _ensembles(
+    preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any], runs: Path
+) -> Mapping[EnsembleTrial, RunConfig]:
+    _probes(grid)
+    return EnsembleStudy(tuple(grid["rows"]), seeds, preset, options).configs(runs)
+
+
+def _probes(grid: Mapping[str, Any]) -> Probes:
+    """What all runs of a study of ensembles predict besides, of a fixed size."""
+    return Probes(tuple(grid["ood"]), tuple(grid["corruptions"]), ood_images=1000, corruption_images=500)
+
+
+def _grid_of_ensembles(preset: str) -> Sequence[GridOption]:
+    chosen = ENSEMBLE_PRESETS[preset]
+    ood = "out-of-distribution sets, as for evaluate; 1,000 images of each; what cannot be read is left out"
+    return [
+        GridOption("rows", str, chosen.rows, f"core, all, or any of: {', '.join(ROWS)}"),
+        GridOption("ood", str, chosen.ood, ood),
+        GridOption("corruptions", str, chosen.corruptions, "of 500 test images, as for evaluate"),
+    ]
 
 
 def _grid_of_sharing(preset: str) -> Sequence[GridOption]:
@@ -52,7 +80,7 @@ STUDIES: dict[str, Study] = {
             ],
             (Group("data, network and training", RunConfig, COMMON_OPTIONS), Group("execution", Execution)),
             _optimizers,
-            summarise_optimizers,
+            lambda runs, grid: summarise_optimizers(runs),
         ),
         Study(
             "sharing",
@@ -69,7 +97,25 @@ STUDIES: dict[str, Study] = {
                 Group("execution", Execution),
             ),
             _sharing,
-            summarise_sharing,
+            lambda runs, grid: summarise_sharing(runs),
+        ),
+        Study(
+            "ensembles",
+            "how much of the gap between one network and a deep ensemble each way of being several closes",
+            "Ways to predict with several networks for the price of less: each by the share of the gap between one "
+            "network's test NLL and that of a deep ensemble of 4 that it closes, before and after temperature scaling, "
+            "beside the numbers that it stores and the passes that it takes. As many gradient steps for all; "
+            "temperatures are fitted on validation images, and test images choose nothing.",
+            {name: Preset(one.summary, one.options, one.seeds) for name, one in ENSEMBLE_PRESETS.items()},
+            _grid_of_ensembles,
+            (
+                Group("data, network and training", RunConfig, ENSEMBLE_RUN_OPTIONS),
+                Group("optimization", MAP, TRAINING_OPTIONS),
+                Group("execution", Execution),
+            ),
+            _ensembles,
+            lambda runs, grid: summarise_ensembles(runs, _probes(grid)),
+            lambda trial: trial.needs,
         ),
     )
 }

@@ -1,0 +1,128 @@
+"""What the runs of the study of ensembles came to: scores before and after temperature scaling, members, costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from bayes_share.config import read_run_config
+from bayes_share.evaluation.diversity import diversity
+from bayes_share.evaluation.posthoc import calibrate
+from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.scores import score
+from bayes_share.run_folder import RunFolder, read_history, read_summary
+from bayes_share.shift import averaged, corruption_scores, detections
+from bayes_share.study.ensemble_costs import Costs, costs
+from bayes_share.study.ensemble_rows import MEMBERS
+from bayes_share.study.ensembles import EnsembleTrial
+
+SCORES = ("accuracy", "nll", "scaled_nll")
+"""Of all components together, on test images; the last one under a temperature fitted to validation images."""
+
+OF_MEMBERS = ("member_accuracy", "member_nll", "disagreement", "kl")
+"""Means over members alone, and over pairs of them."""
+
+CORRUPTED = "corrupted_nll"
+"""The mean over all corruptions and severities."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one finished run came to.
+
+    Args:
+        trial: which one.
+        scores: by name: those in `SCORES`; those in `OF_MEMBERS` where there are several components; `CORRUPTED`, and
+            "auroc_SET" by entropy, where they were predicted; and "seconds" of training.
+        costs: what it took.
+    """
+
+    trial: EnsembleTrial
+    scores: Mapping[str, float]
+    costs: Costs
+
+
+def read_outcomes(runs: Mapping[EnsembleTrial, RunFolder]) -> list[Outcome]:
+    """Score finished runs.
+
+    Args:
+        runs: by trial; a teacher comes before its students, and a student without one is left out.
+
+    Raises:
+        InputError: files that are missing or damaged.
+    """
+    found: dict[EnsembleTrial, Outcome] = {}
+    for trial, folder in runs.items():
+        if trial.teacher is None or trial.teacher in found:
+            teacher = None if trial.teacher is None else found[trial.teacher].costs
+            found[trial] = _outcome(trial, folder, teacher)
+    return list(found.values())
+
+
+def pooled_scores(deep: Mapping[int, RunFolder], size: int) -> dict[int, dict[str, float]]:
+    """The scores of deep ensembles of another size, made of the networks of those of 4, without further training.
+
+    The ensemble of a seed has the networks of its own run first, then those of the run of the next seed, and so on
+    around. So those of several seeds have networks in common, and differ less than as many trained apart would.
+
+    Args:
+        deep: the deep ensemble's runs by seed.
+        size: networks that are wanted.
+
+    Returns:
+        ``nll`` and ``scaled_nll`` by seed; nothing where there are too few networks.
+    """
+    if not 2 <= size <= MEMBERS * len(deep):
+        return {}
+    test, validation = (
+        {seed: read_predictions(folder.predictions(split)) for seed, folder in deep.items()}
+        for split in ("test", "validation")
+    )
+    seeds = list(deep)
+    turned = {seed: [*seeds[place:], *seeds[:place]] for place, seed in enumerate(seeds)}
+    return {
+        seed: _scores(_first([validation[one] for one in order], size), _first([test[one] for one in order], size))
+        for seed, order in turned.items()
+    }
+
+
+def _first(parts: list[Predictions], size: int) -> Predictions:
+    """The first members of predictions for the same images."""
+    return Predictions(torch.cat([part.logits for part in parts], 1)[:, :size].clone(), parts[0].labels)
+
+
+def _scores(validation: Predictions, test: Predictions) -> dict[str, float]:
+    scaled = calibrate("temperature", validation, test)
+    raw = score(test)
+    return {"accuracy": raw.accuracy, "nll": raw.nll, "scaled_nll": score(scaled).nll}
+
+
+def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> Outcome:
+    test = read_predictions(folder.predictions("test"))
+    components = test.logits.shape[0] * test.logits.shape[1]
+    scores = _scores(read_predictions(folder.predictions("validation")), test)
+    if components > 1:
+        scores |= _of_members(test)
+    if types := averaged(list(folder.corruption_sets())):
+        scores[CORRUPTED] = _corrupted_nll(folder, types)
+    scores |= {f"auroc_{name}": detections(folder, name)["entropy"].auroc for name in folder.ood_sets()}
+    scores["seconds"] = read_history(folder)[-1]["seconds"]
+    cost = costs(read_run_config(folder.config).to_flat(), read_summary(folder), components, teacher)
+    return Outcome(trial, scores, cost)
+
+
+def _of_members(test: Predictions) -> dict[str, float]:
+    found = diversity(test)
+    pairs = ~torch.eye(len(found.nll), dtype=torch.bool)
+    return {
+        "member_accuracy": found.accuracy.mean().item(),
+        "member_nll": found.nll.mean().item(),
+        "disagreement": found.disagreement[pairs].mean().item(),
+        "kl": found.kl[pairs].mean().item(),
+    }
+
+
+def _corrupted_nll(folder: RunFolder, types: tuple[str, ...]) -> float:
+    by_severity = corruption_scores(folder, types)
+    return fmean(found.nll for severity, by_type in by_severity.items() if severity for found in by_type.values())

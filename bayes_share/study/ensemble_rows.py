@@ -1,0 +1,162 @@
+"""The rows of the study of ensembles: ways to a better prediction than one network's, each as options of a run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from bayes_share.errors import unknown
+from bayes_share.study.definition import check_once
+from bayes_share.study.relatives import of_width, twice_as_deep
+
+MEMBERS = 4
+"""Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""
+
+Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students"]
+
+_DRAWS = 16
+_DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks": MEMBERS}
+_IVON: Mapping[str, Any] = {"algorithm": "ivon", "num_samples": _DRAWS}
+_SIGNS: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "random_sign"}
+_FIXED: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "fixed_sign"}
+_DISTILLED: Mapping[str, Any] = {"algorithm": "distill", "of": "map", "temperature": 4.0}
+
+
+def _itself(model: str) -> str:
+    return model
+
+
+def _half(model: str) -> str:
+    return of_width(model, 0.5)
+
+
+def _twice(model: str) -> str:
+    return of_width(model, MEMBERS**0.5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Args:
+        label: in words.
+        family: what it is an example of.
+        options: of its runs, by their names on the command line; what they leave out is as in all runs. Without an
+            algorithm they are for `MAP`.
+        teacher: the row whose run of the same seed it is distilled from.
+        network: from the name of the study's network to that of the row's.
+        is_core: whether it is run where no rows are named.
+    """
+
+    label: str
+    family: Family
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    teacher: str | None = None
+    network: Callable[[str], str] = _itself
+    is_core: bool = True
+
+
+ROWS: dict[str, Row] = {
+    "single": Row("one network", "networks apart"),
+    "deep-ensemble": Row("deep ensemble of 4", "networks apart", _DEEP),
+    "half-width": Row("four networks of half the width", "networks apart", _DEEP, network=_half),
+    # Two members, as factors weigh twice as much beside a network of half the width: 1.05 times one network in all.
+    "half-width-signs": Row(
+        "four of half the width, each a BatchEnsemble of 2 (signs)",
+        "BatchEnsembles",
+        {**_DEEP, **_SIGNS, "ensemble_size": 2},
+        network=_half,
+    ),
+    "normal": Row(
+        "BatchEnsemble, N(1, .5²)", "BatchEnsembles", {"ensemble_size": MEMBERS, "init": "normal", "init_sd": 0.5}
+    ),
+    "signs": Row("BatchEnsemble, signs", "BatchEnsembles", _SIGNS),
+    "fixed-signs": Row("BatchEnsemble, fixed signs", "BatchEnsembles", _FIXED),
+    "fixed-signs-8": Row("fixed signs, 8 members", "BatchEnsembles", {**_FIXED, "ensemble_size": 8}),
+    "fixed-signs-16": Row("fixed signs, 16 members", "BatchEnsembles", {**_FIXED, "ensemble_size": 16}),
+    "signs-rank-4": Row("signs, rank 4", "BatchEnsembles", {**_SIGNS, "factor_rank": 4}),
+    "additive-rank-4": Row(
+        "additive, rank 4", "BatchEnsembles", {"ensemble_size": MEMBERS, "factor_form": "additive", "factor_rank": 4}
+    ),
+    "signs-own": Row("signs, own norms and head", "BatchEnsembles", {**_SIGNS, "own": ("norms", "head")}),
+    "kept-4-of-16": Row(
+        "four kept of 16 (fixed signs)", "BatchEnsembles", {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS}
+    ),
+    "ivon": Row("IVON, 16 draws", "draws of a posterior", _IVON),
+    "ivon-signs": Row("IVON over signs, 16 draws", "draws of a posterior", {**_IVON, **_SIGNS}),
+    "mc-dropout": Row(
+        "MC dropout .1, 16 draws",
+        "draws of a posterior",
+        {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS},
+    ),
+    "distilled-single": Row("one network, distilled", "students", _DISTILLED, teacher="deep-ensemble"),
+    "distilled-signs": Row(
+        "BatchEnsemble (signs), distilled", "students", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"
+    ),
+    # Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, as the preset rank1-cifar10 has them.
+    "rank-1": Row(
+        "Rank-1 (SVI over factors), 4 draws",
+        "draws of a posterior",
+        {
+            **_SIGNS,
+            "algorithm": "svi",
+            "latent": "factors",
+            "factor_prior": "normal",
+            "factor_prior_scale": 0.1,
+            "factor_prior_centre": "one",
+            "initial_scale": 0.032,
+            "factor_rate": 1.0,
+            "kl_warmup": 0.8,
+            "num_samples": 4,
+        },
+        is_core=False,
+    ),
+    "swag": Row("SWAG, 16 draws", "draws of a posterior", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
+    "signs-split": Row(
+        "signs, batches split among members", "BatchEnsembles", {**_SIGNS, "feed": "split"}, is_core=False
+    ),
+    "signs-own-data": Row("signs, data of a member's own", "BatchEnsembles", {**_SIGNS, "feed": "own"}, is_core=False),
+    "deep-ensemble-2": Row("deep ensemble of 2", "networks apart", {**_DEEP, "networks": 2}, is_core=False),
+    "half-width-fixed-signs": Row(
+        "four of half the width, each a BatchEnsemble of 4 (fixed signs)",
+        "BatchEnsembles",
+        {**_DEEP, **_FIXED},
+        network=_half,
+        is_core=False,
+    ),
+    "wider": Row("one network of twice the width", "networks apart", network=_twice, is_core=False),
+    "deeper-shared": Row(
+        "signs, twice as deep, layers share weights",
+        "BatchEnsembles",
+        {**_SIGNS, "share_layers": "all"},
+        network=twice_as_deep,
+        is_core=False,
+    ),
+}
+"""By name, in the order of the table."""
+
+_GROUPS: Mapping[str, Sequence[str]] = {
+    "core": [name for name, row in ROWS.items() if row.is_core],
+    "all": list(ROWS),
+}
+
+
+def chosen_rows(names: Sequence[str]) -> list[str]:
+    """The rows that are meant, with those that they need, in the order of the table.
+
+    Args:
+        names: of rows; "core" or "all" stand for several.
+
+    Raises:
+        InputError: none, an unknown one, or one twice.
+
+    >>> chosen_rows(["distilled-single", "single"])
+    ['single', 'deep-ensemble', 'distilled-single']
+    """
+    check_once("row", names)
+    for name in names:
+        if name not in ROWS and name not in _GROUPS:
+            raise unknown("row", name, (*_GROUPS, *ROWS))
+    asked = [row for name in names for row in _GROUPS.get(name, [name])]
+    teachers = [teacher for name in asked if (teacher := ROWS[name].teacher) is not None]
+    return [name for name in ROWS if name in asked or name in teachers]
