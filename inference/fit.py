@@ -101,7 +101,7 @@ def fit(
     True
     """
     training = Training(
-        taught(_checked(algorithm), teacher, data, execution),
+        taught(_checked(algorithm), teacher, data),
         _builder(model),
         batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
         epochs,
@@ -170,13 +170,12 @@ def fit_tensors(
     2.0
     """
     source = Tensors(x, y, batch_size, last_batch)
-    execution = WhereTensorsAre(tensors_device=device_of(x))
     training = Training(
-        taught(_checked(algorithm), teacher, (x, y), execution),
+        taught(_checked(algorithm), teacher, (x, y)),
         _builder(model),
         source,
         seed=seed,
-        execution=execution,
+        execution=WhereTensorsAre(tensors_device=device_of(x)),
         num_steps=num_steps,
         validation=_validation(validation),
         patience=patience,

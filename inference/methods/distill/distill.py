@@ -13,11 +13,11 @@ from bayes_share.data import Data
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, evaluating
-from bayes_share.inference.execution import Execution
 from bayes_share.inference.methods.distill.objective import Distillation
 from bayes_share.inference.methods.distill.perturbation import Perturbation, Pixels
 from bayes_share.inference.methods.distill.teachers import Teachers, check_teacher, teachers_of
 from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.models.model import Model
 from bayes_share.records import NOT_AN_OPTION
 
@@ -124,7 +124,7 @@ class Distill(Composed[DistillState]):
         if not 1 <= self.teacher_draws <= _MOST_DRAWS:
             raise InputError(f"a teacher has from 1 to {_MOST_DRAWS:,} draws, not {self.teacher_draws:,}")
 
-    def taught_by(self, teacher: Any, data: Any = None, execution: Execution = Execution()) -> "Distill":  # noqa: B008
+    def taught_by(self, teacher: Any, data: Any = None) -> "Distill":
         """The same distillation with its teacher at hand, as `Training` takes it.
 
         Args:
@@ -133,7 +133,6 @@ class Distill(Composed[DistillState]):
                 member of an ensemble is a teacher.
             data: that the student learns from. Of `Data` it is known what pixels are, and a run must have been trained
                 on the same; anything else, or None: inputs are perturbed in units of their own.
-            execution: device and the like that a run is read with.
 
         Raises:
             InputError: something else; a run that is not finished or damaged, or of other data.
@@ -141,7 +140,7 @@ class Distill(Composed[DistillState]):
         images = data if isinstance(data, Data) else None
         if isinstance(teacher, str | Path):
             # What opens runs is built on what is here, and so is looked up when it is asked for.
-            teacher = import_module("bayes_share.run").load_teacher(teacher, images, execution)
+            teacher = import_module("bayes_share.run").load_teacher(teacher, images)
         teachers = teachers_of(teacher, self.teacher_draws)
         pixels = None if images is None else Pixels.of(images)
         return replace(self, lesson=Lesson(teachers, pixels, teachers.origin), teacher="")
@@ -223,14 +222,13 @@ class Distill(Composed[DistillState]):
         return own if inner is None else f"{own}, and {inner}"
 
 
-def taught(algorithm: Inference[Any], teacher: Any, data: Any, execution: Execution) -> Inference[Any]:
+def taught(algorithm: Inference[Any], teacher: Any, data: Any) -> Inference[Any]:
     """An algorithm with its teacher at hand, where it has one.
 
     Args:
         algorithm: any.
         teacher: as `Distill.taught_by` takes it; None: the one that a distillation has already, or names.
         data: as of `Distill.taught_by`.
-        execution: as of `Distill.taught_by`.
 
     Raises:
         InputError: a teacher for another algorithm, a distillation without one, or what `Distill.taught_by` refuses.
@@ -245,7 +243,7 @@ def taught(algorithm: Inference[Any], teacher: Any, data: Any, execution: Execut
         teacher = algorithm.teacher
         if not teacher:
             raise no_teacher()
-    return algorithm.taught_by(teacher, data, execution)
+    return algorithm.taught_by(teacher, data)
 
 
 def no_teacher() -> InputError:
@@ -262,3 +260,5 @@ def _check_student(of: Inference[Any]) -> None:
         raise InputError(f"Distill cannot run {name}, which runs an algorithm itself")
     if of.is_chain or not hasattr(of, "objective"):
         raise InputError(f"Distill cannot run {name}: a chain samples the posterior of the labels, without a teacher")
+    if of.objective != NegativeLogLikelihood():
+        raise InputError(f"Distill has an objective of its own: leave that of {name} as it is")

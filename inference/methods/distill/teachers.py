@@ -57,6 +57,7 @@ class Teachers(nn.Module):
         super().__init__()
         self.each = nn.ModuleList(each)
         self.origin = origin
+        self.eval()
 
     def __len__(self) -> int:
         """How many there are."""
