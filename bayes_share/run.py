@@ -26,7 +26,7 @@ from bayes_share.identity import Identity, check_data, check_options, check_same
 from bayes_share.inference import Execution, Inference, Training, factor_draws
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.loop.saving import Saver
-from bayes_share.inference.methods.distill.distill import taught
+from bayes_share.inference.methods.distill.distill import Distill, no_teacher
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.reading import check_path
@@ -188,10 +188,13 @@ def _taken_up(
 
 def _taught(config: RunConfig, data: Data) -> tuple[Inference[Any], str]:
     """The algorithm of a run with its teacher at hand, and the teacher's digest; empty where it has none."""
-    path = getattr(config.algorithm, "teacher", "")
-    algorithm = taught(config.algorithm, load_teacher(path, data, config.data_dir) if path else None, data)
-    lesson = getattr(algorithm, "lesson", None)
-    return algorithm, "" if lesson is None else lesson.digest
+    distill = config.algorithm
+    if not isinstance(distill, Distill):
+        return distill, ""
+    if not distill.teacher:
+        raise no_teacher()
+    distill = distill.taught_by(load_teacher(distill.teacher, data, config.data_dir), data)
+    return distill, distill.teacher_digest
 
 
 def _train(

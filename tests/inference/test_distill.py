@@ -345,6 +345,13 @@ def test_a_point_teaches_once(algorithm: Inference[Any]) -> None:
     torch.testing.assert_close(found, state.model.eval()(x).detach(), rtol=1e-4, atol=1e-4)
 
 
+class Sure(nn.Module):
+    """Says the class of the largest number, and nothing of how it comes to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x.flatten(1)[:, :10].argmax(1), 10).to(x.dtype)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("teacher", "message"),
@@ -354,6 +361,7 @@ def test_a_point_teaches_once(algorithm: Inference[Any]) -> None:
         ([nn.Linear(2, 2), "deep"], "one of them is a str"),
         ((MAP(), nn.Linear(2, 2)), "from the state that fit returns, not from a Linear"),
         ("no such run", "the teacher: no such run is not a run"),
+        (Sure(), 'outputs have no gradient with respect to its inputs, .*: take perturbation="none"'),
         (nn.Linear(64, 10), "the teacher: it cannot be run on the inputs of the student"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"have shape \[9\], and those of the student \[10\]"),
         (Model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Bernoulli()), "has the likelihood Bernoulli, and the"),

@@ -15,7 +15,7 @@ from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inf
 from bayes_share.inference.draws.forward import check_state, evaluating
 from bayes_share.inference.methods.distill.objective import Distillation
 from bayes_share.inference.methods.distill.perturbation import Perturbation, Pixels
-from bayes_share.inference.methods.distill.teachers import Teachers, check_teacher, teachers_of
+from bayes_share.inference.methods.distill.teachers import Teachers, teachers_of
 from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.models.model import Model
@@ -87,7 +87,8 @@ class Distill(Composed[DistillState]):
     there. One teacher perturbs each part of a batch. Inputs of whole numbers, such as tokens, stay as they are.
 
     Teachers are frozen copies in eval mode, and no part of the state. Their outputs are computed in the step, from the
-    images as augmented. Bring a teacher by `fit(..., teacher=...)` or `taught_by`; draws need none.
+    images as augmented; the student runs on clean images and on perturbed ones, which norms see too. Bring a teacher by
+    `fit(..., teacher=...)` or `taught_by`; draws need none.
 
     Args:
         of: the algorithm that trains the student: any but chains, and those that run an algorithm themselves.
@@ -187,13 +188,8 @@ class Distill(Composed[DistillState]):
         if state.of is None:
             return
         model = self.of.draw(state.student, 0).parts[0].model
-        objective = state.of.objective  # type: ignore[attr-defined]
-        with evaluating(model), torch.no_grad():
-            outputs = model(batch.inputs)
-            for teacher in objective.teachers:
-                check_teacher(teacher, batch.inputs, outputs, model.likelihood)
-            targets = model.targets(batch.targets)
-            objective.divergences(batch.inputs, outputs, model.likelihood, targets, "tile")
+        with evaluating(model):
+            state.of.objective.check(model, batch)  # type: ignore[attr-defined]
 
     def finish(self, state: DistillState, batches: Iterable[Batch]) -> None:
         """The last pass of the inner algorithm."""
@@ -203,6 +199,11 @@ class Distill(Composed[DistillState]):
         """That of the inner algorithm."""
         check_state(self.of, state.student)
         return self.of.draw(state.student, sample)
+
+    @property
+    def teacher_digest(self) -> str:
+        """What tells the teachers at hand from others; empty where there are none."""
+        return "" if self.lesson is None else self.lesson.digest
 
     @property
     def is_under_priors(self) -> bool:

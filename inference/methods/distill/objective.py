@@ -11,11 +11,11 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.distill.perturbation import (
     Perturbation,
     Pixels,
-    is_perturbed,
+    can_move,
     output_diversified,
     pieces,
 )
-from bayes_share.inference.methods.distill.teachers import Teachers
+from bayes_share.inference.methods.distill.teachers import Teacher, Teachers, check_teacher
 from bayes_share.inference.step.objective import Evaluate, Terms, mean, usual_terms
 from bayes_share.models.likelihood import Likelihood
 from bayes_share.models.model import Model
@@ -52,7 +52,7 @@ class Distillation:
         if self.alpha == 0:
             return usual
         inputs = batch.inputs
-        if self.perturbation != "none" and is_perturbed(inputs):
+        if self._moves(inputs):
             inputs = self.perturbed(inputs, likelihood)
             outputs, likelihood = evaluate(inputs)
         targets = model.targets(batch.targets, feed)
@@ -60,22 +60,27 @@ class Distillation:
         divergence = mean(self.divergences(inputs, outputs, likelihood, targets, feed), weights)
         return replace(usual, loss=(1 - self.alpha) * usual.loss + self.alpha * divergence)
 
+    def check(self, model: Model, batch: Batch) -> None:
+        """See, on a few examples, whether a student in eval mode can learn from each of the teachers.
+
+        Raises:
+            InputError: what `check_teacher` refuses, inputs that cannot be perturbed, or a likelihood without a
+                divergence.
+        """
+        x, likelihood = batch.inputs, model.likelihood
+        with torch.no_grad():
+            outputs = model(x)
+        for teacher in self.teachers:
+            check_teacher(teacher, x, outputs, likelihood)
+            if self._moves(x):
+                self._moved(teacher, x, likelihood)
+        self.divergences(x, outputs, likelihood, model.targets(batch.targets), "tile")
+
     def perturbed(self, x: Tree, likelihood: Likelihood) -> Tree:
         """A part of the inputs for each teacher, moved to where its outputs change."""
+        parts = zip(self.teachers, pieces(num_examples(x), len(self.teachers)), strict=True)
         return joined(
-            [
-                output_diversified(
-                    teacher,
-                    rows(x, part),
-                    likelihood,
-                    self.temperature,
-                    self.step_size,
-                    self.perturbation == "confident_ods",
-                    self.pixels,
-                )
-                for teacher, part in zip(self.teachers, pieces(num_examples(x), len(self.teachers)), strict=True)
-                if part.stop > part.start
-            ]
+            [self._moved(teacher, rows(x, part), likelihood) for teacher, part in parts if part.stop > part.start]
         )
 
     def divergences(self, x: Tree, outputs: Tensor, likelihood: Likelihood, targets: Tensor, feed: Feed) -> Tensor:
@@ -111,6 +116,13 @@ class Distillation:
             if part.stop > part.start
         ]
         return torch.cat(columns, 1)
+
+    def _moves(self, x: Tree) -> bool:
+        return self.perturbation != "none" and can_move(x)
+
+    def _moved(self, teacher: Teacher, x: Tree, likelihood: Likelihood) -> Tree:
+        is_confident = self.perturbation == "confident_ods"
+        return output_diversified(teacher, x, likelihood, self.temperature, self.step_size, is_confident, self.pixels)
 
 
 def turns(members: int, teachers: int) -> Sequence[Sequence[Sequence[int]]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bayes_share.data import Data
+from bayes_share.errors import InputError
 from bayes_share.inference.methods.distill.teachers import Teacher
 from bayes_share.models.likelihood import Likelihood
 from bayes_share.trees import Tree
@@ -49,7 +50,7 @@ class Pixels(nn.Module):
         return gradient / self.std
 
 
-def is_perturbed(x: Tree) -> bool:
+def can_move(x: Tree) -> bool:
     """Whether there is anything in some inputs that can be moved a little: tokens cannot."""
     return any(leaf.is_floating_point() for leaf in tree_flatten(x)[0])
 
@@ -78,6 +79,9 @@ def output_diversified(
         step_size: the root mean square of the step, for c = 1.
         is_confident: whether the step is as long as the teacher is sure.
         pixels: of images; None: the inputs are in units of their own.
+
+    Raises:
+        InputError: the teacher's outputs have no gradient with respect to its inputs.
     """
     leaves, spec = tree_flatten(x)
     places = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
@@ -87,6 +91,11 @@ def output_diversified(
         for place, leaf in zip(places, moving, strict=True):
             given[place] = leaf
         softened = likelihood.softened(teacher(tree_unflatten(given, spec)), temperature)
+        if not softened.values.requires_grad:
+            raise InputError(
+                "the teacher's outputs have no gradient with respect to its inputs, along which these would be "
+                'perturbed: take perturbation="none"'
+            )
         weights = 2 * torch.rand_like(softened.values) - 1
         with torch.autocast(weights.device.type, enabled=False):
             gradients = torch.autograd.grad((weights * softened.values).sum(), moving, materialize_grads=True)

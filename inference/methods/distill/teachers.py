@@ -92,7 +92,7 @@ def teachers_of(given: Any, draws: int = 1) -> Teachers:
         if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Inference):
             algorithm, state = given
             check_state(algorithm, state)
-            models = [_under(part) for part in _parts(algorithm, state, draws)]
+            models: list[nn.Module] = [_under(part) for part in _parts(algorithm, state, draws)]
             origin = digest(state.state_dict())
         elif isinstance(given, nn.Module) or (isinstance(given, list | tuple) and given):
             networks = [given] if isinstance(given, nn.Module) else list(given)
