@@ -38,6 +38,7 @@ _PUBLIC = {
     "pyro_model": "bayes_share.models.program",
     "IVON": "bayes_share.inference.methods.ivon.ivon",
     "DeepEnsemble": "bayes_share.inference.methods.deep_ensemble",
+    "Distill": "bayes_share.inference.methods.distill.distill",
     "MCDropout": "bayes_share.inference.methods.mc_dropout.mc_dropout",
     "SWAG": "bayes_share.inference.methods.swag",
     "LastLayerLaplace": "bayes_share.inference.methods.laplace.laplace",

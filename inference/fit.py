@@ -17,6 +17,7 @@ from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
 from bayes_share.inference.loop.history import Line
 from bayes_share.inference.loop.resumption import kept_in
+from bayes_share.inference.methods.distill.distill import taught
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
@@ -43,6 +44,7 @@ def fit(
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
+    teacher: Any = None,
 ) -> Any:
     """Run an algorithm on a model and give its state.
 
@@ -77,6 +79,8 @@ def fit(
         checkpoint_minutes: a checkpoint is saved at least this often.
         report: is called after each epoch with its line of the history, a dict of loss, scores, rate and seconds:
             ``history = []; fit(..., report=history.append)``.
+        teacher: of `Distill`: a pair ``(algorithm, state)``, a network, an ensemble or a list of those, or the folder
+            of a run; see `Distill.taught_by`.
 
     Returns:
         The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same loop, step by step.
@@ -97,7 +101,7 @@ def fit(
     True
     """
     training = Training(
-        _checked(algorithm),
+        taught(_checked(algorithm), teacher, data),
         _builder(model),
         batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
         epochs,
@@ -126,6 +130,7 @@ def fit_tensors(
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
+    teacher: Any = None,
 ) -> Any:
     """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
 
@@ -146,6 +151,7 @@ def fit_tensors(
         resume: as in `fit`.
         checkpoint_minutes: as in `fit`.
         report: as in `fit`.
+        teacher: as in `fit`.
 
     Returns:
         The algorithm's state, for `predict`.
@@ -165,7 +171,7 @@ def fit_tensors(
     """
     source = Tensors(x, y, batch_size, last_batch)
     training = Training(
-        _checked(algorithm),
+        taught(_checked(algorithm), teacher, (x, y)),
         _builder(model),
         source,
         seed=seed,
