@@ -26,6 +26,20 @@ class Batch(NamedTuple):
     weights: Float[Tensor, "batch"] | None = None
 
 
+@dataclass(frozen=True)
+class Feeding:
+    """For whom the examples of a batch are.
+
+    Args:
+        members: 1: a batch is for all members alike. More: it holds a batch for each of so many, one after the other's,
+            each from an order of its own.
+        is_bootstrap: whether the examples have weights of each member's own, as a bootstrap gives them.
+    """
+
+    members: int = 1
+    is_bootstrap: bool = False
+
+
 Build = Callable[[], Model]
 """Gives a freshly initialised model; each call another, from torch's global generator."""
 
@@ -134,6 +148,10 @@ class Inference(ABC, Generic[S]):
             InputError: the algorithm could not do its work with this network, now or at the end.
         """
 
+    def feeding(self, state: S) -> Feeding:
+        """For whom the examples of a batch are that a step takes: for all members alike, unless it says otherwise."""
+        return Feeding()
+
     def after_step(self, state: S, steps: int) -> None:
         """Do what is done now and then, such as keeping a sample: called by whoever takes the steps, after each.
 
@@ -235,6 +253,11 @@ class Composed(Inference[S]):
     @abstractmethod
     def trainings(self, state: S) -> Sequence[tuple[Inference[Any], Any]]:
         """The algorithm and the state of each."""
+
+    def feeding(self, state: S) -> Feeding:
+        """That of its trainings, which are fed alike."""
+        (found,) = {method.feeding(own) for method, own in self.trainings(state)}
+        return found
 
     def check(self, state: S, batch: Batch) -> None:
         """What each training looks at."""

@@ -98,7 +98,8 @@ class Training:
         parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         with execution.autocast():
-            self.source, check = looked_at(algorithm, self.state, source.on(execution, dtype), seed)
+            source = source.on(execution, dtype).fed(algorithm.feeding(self.state))
+            self.source, check = looked_at(algorithm, self.state, source, seed)
         with named("validation data"):
             self.validation = None if validation is None else validation.on(execution, dtype).checked(check)
         self.step = 0

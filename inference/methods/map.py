@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.step.named_priors import NamedPriors
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
@@ -87,6 +87,10 @@ class MAP(Flat, GradientMethod[MAPState]):
         check_trainable(model)
         groups = self.descent.groups(model, model.named_in_priors())
         return MAPState(model, self.descent.start(groups, num_steps), num_data)
+
+    def feeding(self, state: MAPState) -> Feeding:
+        """As `feed` says."""
+        return self.descent.steps.feeding(state.model)
 
     def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
         """The gradient of the objective, without the decays, which the optimizer adds; so is the loss."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.step.named_priors import normal_prior
@@ -134,6 +134,10 @@ class IVON(Flat, GradientMethod[IVONState]):
             check_members_will_differ(model, self.steps.feed)
         optimizer = IVONOptimizer(groups, self.steps.learning_rate, ess, hess_approx=self.hess_approx)
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
+
+    def feeding(self, state: IVONState) -> Feeding:
+        """As `feed` says."""
+        return self.steps.feeding(state.model)
 
     def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
         """The gradients at the draws, each clipped, as the optimizer's update takes them.
