@@ -5,7 +5,7 @@ import io
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.data import Data
+from bayes_share.data import Data, Split
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
@@ -32,6 +32,7 @@ from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
+from bayes_share.sharing.members import Ensemble
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
@@ -121,8 +122,28 @@ def training_of(config: RunConfig, data: Data, execution: Execution | None = Non
         config.seed,
         config.execution if execution is None else execution,
         config.validation_samples,
+        validation=Images(replace(data, validation=validation_parts(config, data)[0])).validation,
         patience=config.patience,
+        keep=config.keep_members,
     )
+
+
+def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
+    """The validation images on which a run chooses, epochs and members, and those of which it leaves predictions.
+
+    They are the same, all of them, unless members are chosen: then the halves, every second image, since calibration
+    maps are fitted on the latter, and members look better than they are where they were chosen.
+
+    Raises:
+        InputError: a single image, which has no halves.
+    """
+    images = data.validation
+    if config.keep_members is None:
+        return images, images
+    if len(images) < 2:
+        raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
+    even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))
+    return images.at(even), images.at(odd)
 
 
 def _taken_up(folder: RunFolder, config: RunConfig) -> tuple[Training, Identity]:
@@ -174,12 +195,15 @@ def _train(
         saver.save(training)
     if is_interrupted():
         raise InterruptedRun("stopped after training: go on to the predictions by --resume")
+    if training.kept is not None and not was_finished:
+        say(f"members kept: {', '.join(map(str, training.kept))}, chosen on half of the validation images")
 
 
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
     metrics = _csv(training.history)
     write_atomically(folder.metrics, metrics)
-    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+    _, validation = validation_parts(config, training.data)
+    for name, split in (("validation", validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
         labels = split.labels.cpu()
         write_draws(folder.predictions(name), draws, config.num_samples, labels, stamp=identity.stamp)
@@ -190,6 +214,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     summary = {
         "run": identity.to_plain(),
         "metrics": sha256(metrics).hexdigest(),
+        **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),
@@ -212,6 +237,8 @@ def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
     """The ledger of one network of the run, with FLOPs for one image."""
     with seeded(config.seed, "ledger"):
         network = config.build(training.data)().network
+    if training.kept is not None and isinstance(network, Ensemble):
+        network = network.keep(training.kept)
     example = training.data.normalise(training.data.validation.images[:2]).cpu()
     return asdict(ledger(network, example))
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtim
 from jaxtyping import Float
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.models.model import Model
 
 
@@ -167,6 +168,18 @@ class Inference(ABC, Generic[S]):
             state: after the last step; is changed.
             batches: the training data in order, not augmented and without weights; may be iterated over several times.
         """
+
+    def keep_members(self, state: S, members: Sequence[int]) -> S:
+        """The state of some of the members alone, for prediction: each as it is among all.
+
+        Args:
+            state: after the last step; is left as it is.
+            members: which ones, as they stand in the logits, in ascending order.
+
+        Raises:
+            InputError: members are not kept apart, or there is only one.
+        """
+        raise InputError(f"{type(self).__name__} draws all members together, and cannot keep some: leave keep out")
 
     @abstractmethod
     def draw(self, state: S, sample: int) -> Forward:

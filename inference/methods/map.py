@@ -116,6 +116,11 @@ class MAP(Flat, GradientMethod[MAPState]):
         """The network itself, whatever the sample: a point has one draw."""
         return drawn(state.model)
 
+    def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
+        """The model of these members, and the optimizer's memory of them."""
+        model = state.model.keep(members)
+        return MAPState(model, state.stepper.kept(state.model, model, members), state.num_data)
+
     def not_drawn(self) -> str | None:
         """A point is none."""
         return "a point estimate has no draws of a posterior"

@@ -1,6 +1,6 @@
 """IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
@@ -173,6 +173,11 @@ class IVON(Flat, GradientMethod[IVONState]):
                 noise = torch.randn(mean.shape, generator=random, dtype=sd.dtype).to(sd.device)
                 values[name] = (mean.detach() + noise * sd).to(mean.dtype)
         return drawn(state.model, values)
+
+    def keep_members(self, state: IVONState, members: Sequence[int]) -> IVONState:
+        """The model of these members, and their Hessians, each as it was learned among all."""
+        model = state.model.keep(members)
+        return IVONState(model, state.stepper.kept(state.model, model, members))
 
     def tempering(self, num_data: int) -> str | None:
         """The effective sample size, where it is not that of the data."""
