@@ -195,8 +195,6 @@ def _train(
         saver.save(training)
     if is_interrupted():
         raise InterruptedRun("stopped after training: go on to the predictions by --resume")
-    if training.kept is not None and not was_finished:
-        say(f"members kept: {', '.join(map(str, training.kept))}, chosen on half of the validation images")
 
 
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
@@ -245,7 +243,9 @@ def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
 
 def _csv(history: list[dict[str, int | float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    # Epochs of an older version may lack what is younger.
+    names = [name for name in history[-1] if all(name in line for line in history)]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
@@ -256,6 +256,7 @@ def _latest(history: list[dict[str, int | float]]) -> str:
     return (
         f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
         f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
+        + (f", members disagree on {apart:.1%}" if (apart := last.get("validation_disagreement")) is not None else "")
     )
 
 

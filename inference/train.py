@@ -1,5 +1,6 @@
 """A training: an algorithm on its way through the data."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
+from bayes_share.inference.loop.near_copies import near_copies
 from bayes_share.inference.loop.preflight import looked_at
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
@@ -28,6 +30,8 @@ from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
 from bayes_share.trees import Tree, copied
+
+_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -353,12 +357,24 @@ class Training:
                 self.state.load_state_dict(copied(self._stopping.best))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
+            self._judge_members()
             if self.keep is not None and self.validation is not None:
                 batches, draws = self.validation.in_order(), self.validation_samples
                 with self.execution.autocast():
                     chosen = chosen_members(self.algorithm, self.state, batches, draws, self.keep)
+                _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
+
+    def _judge_members(self) -> None:
+        """Say in the log where members that share weights are near copies."""
+        parts = self.algorithm.draw(self.state, 0).parts
+        if self.validation is None or not self.history or len(parts) > 1:
+            return
+        is_best = self._stopping is not None  # otherwise the state is that of the last epoch
+        line = min(self.history, key=lambda line: line["validation_nll"]) if is_best else self.history[-1]
+        if (said := near_copies(line, self.validation.num_data, parts[0].model.ensemble_size)) is not None:
+            _log.warning(said)
 
 
 def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:
