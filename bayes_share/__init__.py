@@ -58,6 +58,7 @@ _PUBLIC = {
     "two_class_logits": "bayes_share.evaluation.binary",
     "read_predictions": "bayes_share.evaluation.predictions",
     "score": "bayes_share.evaluation.scores",
+    "select": "bayes_share.evaluation.selection",
     "uncertainty": "bayes_share.evaluation.uncertainty",
     "calibrate": "bayes_share.evaluation.posthoc",
     "ood_scores": "bayes_share.evaluation.ood",

@@ -92,6 +92,8 @@ class RunConfig:
             filled up with images that do not count).
         patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,
             with the best epoch's state. The schedule is laid out for all epochs. null: all epochs are trained.
+        keep_members: members, or networks of a deep ensemble, that are kept after training: chosen one by one, on half
+            of the validation images, by the NLL of their mixture; the run's predictions are of these alone. null: all.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
         validation_samples: draws in each epoch's scores on the validation images.
@@ -133,6 +135,7 @@ class RunConfig:
     batch_size: int | None = 64
     last_batch: LastBatch = "drop"
     patience: int | None = None
+    keep_members: int | None = None
     seed: int = 0
     num_samples: int = 1
     validation_samples: int = 1

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.data import Data
+from bayes_share.data import Data, Split
 from bayes_share.errors import InputError, named
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
@@ -33,6 +33,7 @@ from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
+from bayes_share.sharing.members import Ensemble
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
@@ -150,8 +151,28 @@ def training_of(
         config.seed,
         config.execution if execution is None else execution,
         config.validation_samples,
+        validation=Images(replace(data, validation=validation_parts(config, data)[0])).validation,
         patience=config.patience,
+        keep=config.keep_members,
     )
+
+
+def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
+    """The validation images on which a run chooses, epochs and members, and those of which it leaves predictions.
+
+    They are the same, all of them, unless members are chosen: then the halves, every second image, since calibration
+    maps are fitted on the latter, and members look better than they are where they were chosen.
+
+    Raises:
+        InputError: a single image, which has no halves.
+    """
+    images = data.validation
+    if config.keep_members is None:
+        return images, images
+    if len(images) < 2:
+        raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
+    even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))
+    return images.at(even), images.at(odd)
 
 
 def _taken_up(
@@ -231,7 +252,8 @@ def _train(
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
     metrics = _csv(training.history)
     write_atomically(folder.metrics, metrics)
-    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+    _, validation = validation_parts(config, training.data)
+    for name, split in (("validation", validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
         labels = split.labels.cpu()
         write_draws(folder.predictions(name), draws, config.num_samples, labels, stamp=identity.stamp)
@@ -242,6 +264,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     summary = {
         "run": identity.to_plain(),
         "metrics": sha256(metrics).hexdigest(),
+        **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),
@@ -264,13 +287,17 @@ def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
     """The ledger of one network of the run, with FLOPs for one image."""
     with seeded(config.seed, "ledger"):
         network = config.build(training.data)().network
+    if training.kept is not None and isinstance(network, Ensemble):
+        network = network.keep(training.kept)
     example = training.data.normalise(training.data.validation.images[:2]).cpu()
     return asdict(ledger(network, example))
 
 
 def _csv(history: list[dict[str, int | float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    # Epochs of an older version may lack what is younger.
+    names = [name for name in history[-1] if all(name in line for line in history)]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
@@ -281,6 +308,7 @@ def _latest(history: list[dict[str, int | float]]) -> str:
     return (
         f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
         f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
+        + (f", members disagree on {apart:.1%}" if (apart := last.get("validation_disagreement")) is not None else "")
     )
 
 

@@ -37,6 +37,7 @@ def fit(
     validation: Any = None,
     validation_samples: int = 1,
     patience: int | None = None,
+    keep: int | None = None,
     last_batch: LastBatch = "drop",
     num_data: int | None = None,
     steps_per_epoch: int | None = None,
@@ -68,6 +69,9 @@ def fit(
         patience: epochs without a lower validation NLL after which training stops; the state is then, as it is after
             all epochs, that of the best one. Schedules of the learning rate are laid out for all epochs and are cut
             off where it stops: a constant rate suits it best. None: all epochs are trained.
+        keep: how many members of an ensemble are kept after training: those that `select` chooses on the validation
+            data, one by one, by the NLL of their mixture. The state is of these alone. Calibrate on other data: on
+            those that they were chosen on, they look better than they are. None: all.
         last_batch: what becomes of a last batch of an epoch with fewer examples: "drop", or "pad" (it is filled up
             with examples of weight 0, so that every example counts once in an epoch).
         num_data: training examples, of an iterable that does not tell them.
@@ -110,6 +114,7 @@ def fit(
         validation_samples,
         validation=_validation(validation),
         patience=patience,
+        keep=keep,
     )
     return _trained(training, progress, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
@@ -125,6 +130,7 @@ def fit_tensors(
     *,
     validation: tuple[Tree, Tensor] | None = None,
     patience: int | None = None,
+    keep: int | None = None,
     last_batch: LastBatch = "drop",
     checkpoints: str | Path | None = None,
     resume: bool = False,
@@ -146,6 +152,7 @@ def fit_tensors(
         seed: of initialisation (where a function builds the model), order and noise.
         validation: inputs and targets that are scored after each pass over the data.
         patience: as in `fit`.
+        keep: as in `fit`.
         last_batch: as in `fit`.
         checkpoints: as in `fit`.
         resume: as in `fit`.
@@ -179,6 +186,7 @@ def fit_tensors(
         num_steps=num_steps,
         validation=_validation(validation),
         patience=patience,
+        keep=keep,
     )
     return _trained(training, False, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 

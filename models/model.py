@@ -1,6 +1,6 @@
 """A model: a network, a likelihood and priors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
+from bayes_share.layers.copying import copy_of
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.conversion import check_network
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
+from bayes_share.sharing.take import checked_members, own_tensors
 from bayes_share.sites import Site, prefix_of, sites_of
 from bayes_share.trees import Tree
 
@@ -124,6 +126,27 @@ class Model(nn.Module):
             return self.likelihood
         # What a deep copy finds in its memo it does not copy.
         return deepcopy(self.likelihood, {id(tensor): everywhere.get(name, tensor) for name, tensor in own.items()})
+
+    def keep(self, members: Sequence[int]) -> "Model":
+        """A copy with some of the members alone; see `Ensemble.keep`.
+
+        Raises:
+            InputError: what `Ensemble.keep` says, or a network that is no ensemble.
+        """
+        if not isinstance(self.network, Ensemble):
+            raise InputError("one network has no members of which some could be kept")
+        members = checked_members(members, self.ensemble_size)
+        kept = copy_of(self)
+        for name in set(own_tensors(self.network, self.ensemble_size)):
+            if (buffer := _buffer_name(name)) in dict(self.signs.named_buffers()):
+                kept.signs.register_buffer(buffer, self.signs.get_buffer(buffer)[list(members)])
+        kept.network.leave_only(members)  # in the copy, where what the likelihood has of the network is one with it
+        return kept
+
+    def kept_values(self, values: Mapping[str, Tensor], members: Sequence[int]) -> dict[str, Tensor]:
+        """Values of parameters and buffers, by name: of what members have their own of, the rows of some of them."""
+        own = set(own_tensors(self, self.ensemble_size))
+        return {name: value[list(members)].clone() if name in own else value.clone() for name, value in values.items()}
 
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.

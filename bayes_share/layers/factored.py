@@ -157,7 +157,7 @@ class Factored(nn.Module):
         return spread(learned, uses) * spread(signs, uses)
 
     def one_term(self, prefix: str = "") -> Pair | None:
-        """r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more has to be expanded; otherwise None.
+        """The pair r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more has to be expanded; otherwise None.
 
         Args:
             prefix: of the names of its factors, where it has those of several weights.

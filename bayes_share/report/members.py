@@ -10,6 +10,7 @@ from torch import Tensor
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest import forest_drawing
 from bayes_share.evaluation.scores import score
+from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.results import RunResults
 
@@ -33,6 +34,13 @@ _HEALTH = (
         ".2f",
         100,
         about="images on which two vote differently, the mean over pairs",
+    ),
+    Column(
+        "of_deep",
+        "of the deep ensemble's [%]",
+        ".0f",
+        100,
+        about="the disagreement as a part of that of the deep ensemble among the runs",
     ),
     Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
     Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
@@ -62,7 +70,10 @@ def members(runs: Sequence[RunResults]) -> Section | None:
         *(warnings or ["No two are identical."]),
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
-    health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
+    measure = next((one for run, one in zip(several, found, strict=True) if _is_yardstick(run)), None)
+    columns = [column for column in _HEALTH if measure is not None or column.key != "of_deep"]
+    rows = [_row(run, one, measure) for run, one in zip(several, found, strict=True)]
+    health = Table("members", "How much they differ", columns, rows, note)
     each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
     blocks: list[Block] = [health, *each, *_factors(several)]
     return Section("members", "Member health", lead, blocks)
@@ -78,12 +89,20 @@ def _repetition(run: RunResults, found: Diversity) -> str:
     return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
 
 
-def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
+def _is_yardstick(run: RunResults) -> bool:
+    """Whether a run is a deep ensemble of single networks, whose members share nothing."""
+    return run.config["algorithm"] == "deep-ensemble" and run.config.get("ensemble_size", 1) == 1
+
+
+def _row(run: RunResults, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:
+    disagreement = mean_of_pairs(found.disagreement)
+    whole = None if measure is None or found.axis == "draw" else mean_of_pairs(measure.disagreement)
     values = {
         "count": len(found.accuracy),
         "effective": found.effective,
-        "disagreement": _mean_of_pairs(found.disagreement),
-        "kl": _mean_of_pairs(found.kl),
+        "disagreement": disagreement,
+        "of_deep": disagreement / whole if whole else None,
+        "kl": mean_of_pairs(found.kl),
         "lowest": found.accuracy.min().item(),
         "highest": found.accuracy.max().item(),
         "together": score(run.test).accuracy,
@@ -93,11 +112,6 @@ def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
         "what": Cell(f"{found.axis}s"),
         **{key: Cell(value) for key, value in values.items()},
     }
-
-
-def _mean_of_pairs(matrix: Tensor) -> float:
-    count = len(matrix)
-    return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
 
 
 def _each(run: RunResults, found: Diversity) -> Table:

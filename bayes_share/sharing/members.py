@@ -37,6 +37,7 @@ from bayes_share.sharing.outputs import has_rows, of_rows, stacked
 from bayes_share.sharing.plain import KeptMembers, empty_copy, follow_options, member_tensors
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
+from bayes_share.sharing.take import checked_members, keep_rows
 
 Feed = Literal["tile", "split"]
 Start = Literal["keep", FactorInitKind]
@@ -171,9 +172,34 @@ class Ensemble(nn.Module):
         copy._converted = _structure(copy.network)
         return copy
 
+    def keep(self, members: Sequence[int]) -> "Ensemble":
+        """The ensemble of some of the members alone: the same outputs, and its own copy of all.
+
+        Other than `fold`, which multiplies the factors into the weights, it keeps base weights, r and s as they are.
+
+        Args:
+            members: their numbers, from 0, in the order that they are to have.
+
+        Raises:
+            InputError: no member, one that there is not, or one twice.
+
+        >>> ensemble(nn.Linear(3, 2), ensemble_size=8).keep([0, 5, 7])(torch.zeros(4, 3)).shape
+        torch.Size([3, 4, 2])
+        """
+        kept = copy_of(self)
+        kept.leave_only(members)
+        return kept
+
     def choose_strategy(self, x: Any) -> None:
         """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
         self.strategy, self.strategy_reason = decide(self, x)
+
+    def leave_only(self, members: Sequence[int]) -> None:
+        """As `keep`, in place: parameters that members have their own of are new ones."""
+        members = checked_members(members, self.ensemble_size)
+        keep_rows(self.network, members, self.ensemble_size)
+        self.ensemble_size = len(members)
+        self._kept.forget()
 
     def _settle(self, x: Any) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.step.named_priors import NamedPriors
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
@@ -88,6 +88,10 @@ class MAP(Flat, GradientMethod[MAPState]):
         groups = self.descent.groups(model, model.named_in_priors())
         return MAPState(model, self.descent.start(groups, num_steps), num_data)
 
+    def feeding(self, state: MAPState) -> Feeding:
+        """As `feed` says."""
+        return self.descent.steps.feeding(state.model)
+
     def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
         """The gradient of the objective, without the decays, which the optimizer adds; so is the loss."""
         rate = state.stepper.begin()
@@ -111,6 +115,11 @@ class MAP(Flat, GradientMethod[MAPState]):
     def draw(self, state: MAPState, sample: int) -> Forward:
         """The network itself, whatever the sample: a point has one draw."""
         return drawn(state.model)
+
+    def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
+        """The model of these members, and the optimizer's memory of them."""
+        model = state.model.keep(members)
+        return MAPState(model, state.stepper.kept(state.model, model, members), state.num_data)
 
     def not_drawn(self) -> str | None:
         """A point is none."""

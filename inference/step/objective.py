@@ -157,4 +157,4 @@ def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[
         if batch.weights is None or part.weights is None:
             yield part, 1 / parts
         else:
-            yield part, part.weights.sum() / batch.weights.sum()
+            yield part, part.weights.sum() / (batch.weights.sum() + ~batch.weights.any())

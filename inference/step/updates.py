@@ -1,6 +1,7 @@
 """How a gradient is followed: torch optimizers over the kinds of parameters, their rates and their clock."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
 from bayes_share.inference.step.steps import Steps, check_not_negative
+from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
 
@@ -109,6 +111,25 @@ class Stepper:
         """Scale the gradients down to the largest norm that they may have."""
         if self.steps.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.steps.clip_norm)
+
+    def kept(self, before: Model, after: Model, members: Sequence[int]) -> "Stepper":
+        """The same for the model of some of the members, with the memory of these; its options are those of all.
+
+        Args:
+            before: the model that the optimizer moves.
+            after: that of the members, as `Model.keep` gives it.
+            members: which ones.
+        """
+        names = {parameter: name for name, parameter in before.named_parameters()}
+        parameters = dict(after.named_parameters())
+        # What a deep copy finds in its memo it does not copy.
+        optimizer = deepcopy(self.optimizer, {id(old): parameters[name] for old, name in names.items()})
+        for old, memory in self.optimizer.state.items():
+            name = names[old]
+            for key, value in memory.items():
+                if isinstance(value, Tensor) and value.ndim:
+                    optimizer.state[parameters[name]][key] = before.kept_values({name: value}, members)[name]
+        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's memory and the step."""

@@ -55,9 +55,6 @@ def test_several_terms_are_the_sum_of_as_many_layers(name: str) -> None:
     """W ∘ Σ s rᵀ: what the layer computes is Σ s (W (r x)), written out by torch's own module, term by term."""
     layer, x = built(name, factor_rank=3)
     found = layer(x)
-    kind = next(
-        base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn") and base is not nn.Module
-    )
     rows = []
     for member, part in enumerate(x.unflatten(0, (MEMBERS, BATCH))):
         pairs = [(layer.r[member], layer.s[member]), *zip(layer.more_r[member], layer.more_s[member], strict=True)]  # type: ignore[index]
@@ -82,9 +79,6 @@ def _plain(layer: Rank1Layer) -> nn.Module:
 @pytest.mark.parametrize("name", LAYERS)
 def test_added_terms_are_added_to_the_weight(name: str) -> None:
     layer, x = built(name, factor_rank=2, factor_form="additive")
-    kind = next(
-        base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn") and base is not nn.Module
-    )
     rows = []
     for member, part in enumerate(x.unflatten(0, (MEMBERS, BATCH))):
         weight = layer.weight

@@ -1,6 +1,6 @@
 """IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.step.named_priors import normal_prior
@@ -136,6 +136,10 @@ class IVON(Flat, GradientMethod[IVONState]):
         optimizer = IVONOptimizer(groups, self.steps.learning_rate, ess, hess_approx=self.hess_approx)
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
+    def feeding(self, state: IVONState) -> Feeding:
+        """As `feed` says."""
+        return self.steps.feeding(state.model)
+
     def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
         """The gradients at the draws, each clipped, as the optimizer's update takes them.
 
@@ -170,6 +174,11 @@ class IVON(Flat, GradientMethod[IVONState]):
                 noise = torch.randn(mean.shape, generator=random, dtype=sd.dtype).to(sd.device)
                 values[name] = (mean.detach() + noise * sd).to(mean.dtype)
         return drawn(state.model, values)
+
+    def keep_members(self, state: IVONState, members: Sequence[int]) -> IVONState:
+        """The model of these members, and their Hessians, each as it was learned among all."""
+        model = state.model.keep(members)
+        return IVONState(model, state.stepper.kept(state.model, model, members))
 
     def tempering(self, num_data: int) -> str | None:
         """The effective sample size, where it is not that of the data."""

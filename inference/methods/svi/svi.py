@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.svi.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.methods.svi.guide_choice import GuideFactory, GuideName, check_guide, make_guide
@@ -183,6 +183,10 @@ class SVI(Flat, GradientMethod[SVIState]):
         if isinstance(state.bound, PyroBound):
             _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
         return state
+
+    def feeding(self, state: SVIState) -> Feeding:
+        """As `feed` says."""
+        return self.descent.steps.feeding(state.model)
 
     def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
         """The gradient of the negative bound, with the divergence's, the mean over draws."""
