@@ -134,14 +134,14 @@ class Factored(nn.Module):
     @property
     def ensemble_size(self) -> int:
         """The number of members whose factors and parameters this module holds."""
-        owned = (getattr(self, name, None) for name in self.owned)
-        return max((len(rows) for rows in owned if rows is not None), default=1)
+        return max((len(getattr(self, name)) for name in self.owned), default=1)
 
     @property
     def owned(self) -> tuple[str, ...]:
-        """The names of all parameters and buffers that it may have with a row for each member."""
-        signs = tuple(name for name in self._buffers if name.endswith("_sign"))
-        return (*self.factor_parameters, *self.member_parameters, "sign_seeds", *signs)
+        """The names of the parameters and buffers with a row for each member."""
+        signs = (name for name in self._buffers if name.endswith("_sign"))
+        names = (*self.factor_parameters, *self.member_parameters, "sign_seeds", *signs)
+        return tuple(name for name in names if getattr(self, name, None) is not None)
 
     @property
     def owns_weights(self) -> bool:
@@ -157,7 +157,7 @@ class Factored(nn.Module):
         return spread(learned, uses) * spread(signs, uses)
 
     def one_term(self, prefix: str = "") -> Pair | None:
-        """The pair r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more has to be expanded; otherwise None.
+        """The pair r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more; otherwise None.
 
         Args:
             prefix: of the names of its factors, where it has those of several weights.

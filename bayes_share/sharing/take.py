@@ -60,7 +60,7 @@ def keep_rows(network: nn.Module, members: Sequence[int], ensemble_size: int) ->
     rows: dict[int, tuple[Tensor, Tensor]] = {}
     for module in network.modules():
         for name in _own_names(module):
-            whole = getattr(module, name, None)
+            whole = getattr(module, name)
             if whole is None:
                 continue
             if id(whole) not in rows:
