@@ -10,6 +10,7 @@ from torch import Tensor
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest import forest_drawing
 from bayes_share.evaluation.scores import score
+from bayes_share.layers.factored import is_further
 from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.results import RunResults
@@ -132,13 +133,13 @@ def _each(run: RunResults, found: Diversity) -> Table:
 
 def _factors(runs: Sequence[RunResults]) -> list[Block]:
     """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
-    factored = [run for run in runs if run.factors]
+    factored = [run for run in runs if _first_terms(run)]
     if not factored:
         return []
     rows = []
     for run in factored:
         for kind in ("r", "s"):
-            found = [values.double() for name, values in run.factors.items() if name.endswith(kind)]
+            found = [values.double() for name, values in _first_terms(run).items() if name.endswith(kind)]
             if not found:  # a layer that is scaled by one number has no r
                 continue
             num_draws, num_members = found[0].shape[:2]
@@ -165,8 +166,13 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
     return [spread, Figure("Rank-1 factors", panels, caption)]
 
 
+def _first_terms(run: RunResults) -> dict[str, Tensor]:
+    """The factors r and s by name, without those of further terms, which start around 0 and mean something else."""
+    return {name: values for name, values in run.factors.items() if not is_further(name.rpartition(".")[2])}
+
+
 def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
-    names = list(run.factors)
+    names = list(_first_terms(run))
     last = [name for name in names if name.endswith("r")][-1:]
     for name in dict.fromkeys([*names[:2], *last]):
         yield name, partial(_draw_forest, f"{run.name}: {name}", run.factors[name])
