@@ -97,6 +97,8 @@ class RunConfig:
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
         validation_samples: draws in each epoch's scores on the validation images.
+        validation_images: how many of the validation images are scored after each epoch, where scoring all would take
+            long beside the training; null: all. What is chosen at the end, and predictions, are of all.
         checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """
@@ -139,6 +141,7 @@ class RunConfig:
     seed: int = 0
     num_samples: int = 1
     validation_samples: int = 1
+    validation_images: int | None = None
     checkpoint_minutes: float = 10.0
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
@@ -166,6 +169,10 @@ class RunConfig:
                     f"{option} {value} is for algorithms under priors ({under_priors}), and {name} has penalties "
                     f"instead: leave it out"
                 )
+        if self.validation_images is not None and self.validation_images < 1:
+            raise InputError(f"validation_images must be at least 1, and is {self.validation_images}")
+        if self.validation_images is not None and self.keep_members is not None:
+            raise InputError("keep_members chooses on half of the validation images: leave validation_images out")
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
                 raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")

@@ -160,15 +160,17 @@ def training_of(
 def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
     """The validation images on which a run chooses, epochs and members, and those of which it leaves predictions.
 
-    They are the same, all of them, unless members are chosen: then the halves, every second image, since calibration
-    maps are fitted on the latter, and members look better than they are where they were chosen.
+    The latter are all of them, and the former as many as are to be scored after each epoch, evenly spaced. Where
+    members are chosen, they are the halves, every second image, since calibration maps are fitted on the latter, and
+    members look better than they are where they were chosen.
 
     Raises:
         InputError: a single image, which has no halves.
     """
     images = data.validation
     if config.keep_members is None:
-        return images, images
+        scored = min(len(images), config.validation_images or len(images))
+        return images.at(torch.arange(scored) * len(images) // max(1, scored)), images
     if len(images) < 2:
         raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
     even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))
