@@ -101,7 +101,7 @@ class MapStyle:
         for order in orders:
             self._check_number(order, epoch)
         requests: list[Request] = [
-            ((seed, "batch", epoch, number, *_own_key(member)), order[number])
+            ((seed, "batch", epoch, number, *([member] if member else [])), order[number])
             for number in range(first, stop)
             for member, order in enumerate(orders)
         ]
@@ -132,13 +132,11 @@ class MapStyle:
 
     def _order(self, seed: int, epoch: int, member: int = 0) -> list[Any]:
         """The indices of each batch of an epoch, or of a member's own."""
+        key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
         for sampler in self._samplers:
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
-        with (
-            seeded_everywhere(seed, "epoch", epoch, *_own_key(member)),
-            _own_generators_seeded(self.given, *self._samplers),
-        ):
+        with seeded_everywhere(*key), _own_generators_seeded(self.given, *self._samplers):
             order = list(islice(self._samplers[0], self.num_batches + 1))
         return [list(which) for which in order] if self._is_batched else order
 
@@ -223,11 +221,6 @@ class _WorkerStart:
             vars(info)["dataset"] = info.dataset.dataset  # torch lets nobody set it
         if self.start is not None:
             self.start(worker)
-
-
-def _own_key(member: int) -> tuple[int, ...]:
-    """What the key of a member's own has besides; that of the first is the usual one."""
-    return (member,) if member else ()
 
 
 def _samplers(loader: DataLoader) -> Iterator[Any]:

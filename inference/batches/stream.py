@@ -176,7 +176,8 @@ class Stream:
             if not of_members:
                 break
             name = f"batch {number} of epoch {epoch}"
-            batch = _side_by_side(name, [self._ready(name, as_batch(pair, name)) for pair in of_members])
+            parts = [self._ready(name, as_batch(pair, name)) for pair in of_members]
+            batch = parts[0] if len(parts) == 1 else _side_by_side(name, parts)
             looks.add(name, batch.inputs)
             yield batch
         looks.check()
@@ -232,8 +233,6 @@ class Stream:
 
 def _side_by_side(name: str, batches: Sequence[Batch]) -> Batch:
     """One batch of those of all members, one after the other."""
-    if len(batches) == 1:
-        return batches[0]
     sizes = {len(batch.targets) for batch in batches}
     if len(sizes) > 1:
         raise InputError(f"the members' batches must be of one size, and those of {name} have {sorted(sizes)} examples")
