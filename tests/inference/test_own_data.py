@@ -196,6 +196,7 @@ def test_a_loader_has_an_order_for_each_member(workers: int, last_batch: Any) ->
 @pytest.mark.parametrize(
     ("data", "feed", "message"),
     [
+        ((X, Y), "own", "a batch of all examples is the same for all members"),
         (loader(shuffle=False), "own", "the sampler has one order"),
         (loader(), "bootstrap", "a bootstrap counts each"),
         (Again(), "own", "a Again has one order, and not one for each of 2 members"),
