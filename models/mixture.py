@@ -49,7 +49,7 @@ def best_members(log_probs: Float[Tensor, "draw member image"], count: int) -> l
         InputError: what `check_count` says.
 
     >>> best_members(torch.tensor([[[0.5, 0.5], [0.9, 0.1], [0.1, 0.8]]]).log(), 2)
-    [0, 2]
+    [0, 1]
     """
     check_count(count, log_probs.shape[1])
     each = log_probs.double().logsumexp(0)  # times the number of draws, which all have

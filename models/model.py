@@ -140,6 +140,7 @@ class Model(nn.Module):
         for name in set(own_tensors(self.network, self.ensemble_size)):
             if (buffer := _buffer_name(name)) in dict(self.signs.named_buffers()):
                 kept.signs.register_buffer(buffer, self.signs.get_buffer(buffer)[list(members)])
+        assert isinstance(kept.network, Ensemble)
         kept.network.leave_only(members)  # in the copy, where what the likelihood has of the network is one with it
         return kept
 

@@ -71,7 +71,11 @@ def members(runs: Sequence[RunResults]) -> Section | None:
         *(warnings or ["No two are identical."]),
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
-    measure = next((one for run, one in zip(several, found, strict=True) if _is_yardstick(run)), None)
+    name, measure = next(
+        ((run.name, one) for run, one in zip(several, found, strict=True) if _is_deep(run)), (None, None)
+    )
+    if measure is not None:
+        note += f" The deep ensemble is {name}: its members share nothing."
     columns = [column for column in _HEALTH if measure is not None or column.key != "of_deep"]
     rows = [_row(run, one, measure) for run, one in zip(several, found, strict=True)]
     health = Table("members", "How much they differ", columns, rows, note)
@@ -90,7 +94,7 @@ def _repetition(run: RunResults, found: Diversity) -> str:
     return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
 
 
-def _is_yardstick(run: RunResults) -> bool:
+def _is_deep(run: RunResults) -> bool:
     """Whether a run is a deep ensemble of single networks, whose members share nothing."""
     return run.config["algorithm"] == "deep-ensemble" and run.config.get("ensemble_size", 1) == 1
 

@@ -73,7 +73,7 @@ class Images:
     def fed(self, feeding: Feeding) -> "Images":
         """The same images, in an order for each that `feeding` says."""
         other = copy(self)
-        other._rows = replace(self._rows, feeding=feeding)
+        other._rows = self._rows.fed(feeding, self.data.augment != "none")
         return other
 
     def first(self, count: int) -> Batch:

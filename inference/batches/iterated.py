@@ -44,6 +44,17 @@ class Iterated:
         else:
             self.num_data, self.is_last_short = num_data, 0 < first * self.num_batches - num_data < first
 
+    def fed(self, members: int) -> "Iterated":
+        """There is one order.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f'a {type(self.given).__name__} has one order, and not one for each of {members} members: for feed="own" '
+            f"hand in a DataLoader over a dataset by index, or examples in memory"
+        )
+
     def first(self) -> Any:
         """The first batch of a pass that was not gone on with."""
         return self._first

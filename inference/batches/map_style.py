@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -56,6 +57,7 @@ class MapStyle:
         self.given = loader
         self._samplers = list(_samplers(loader))
         self._loading: _Loading | None = None
+        self._members = 1  # that have an order of their own
         self.num_batches = _promised(self._samplers[0], num_batches)
         order = self._order(0, 0)
         if not order:
@@ -73,6 +75,21 @@ class MapStyle:
         self.is_last_short = self.batch_size is not None and len(order[-1]) < self.batch_size
         self.num_data = _num_data(loader, self._samplers, order) if num_data is None else num_data
 
+    def fed(self, members: int) -> "MapStyle":
+        """The same loader, whose sampler gives an order for each member.
+
+        Raises:
+            InputError: it gives the same one to all.
+        """
+        other = copy(self)
+        other._members = members
+        if other._order(0, 0) == other._order(0, 0, 1):
+            raise InputError(
+                'the sampler has one order whatever it draws, and with feed="own" each member has an order of its own: '
+                "hand in a DataLoader with shuffle=True"
+            )
+        return other
+
     def first(self) -> Any:
         """The first batch of `in_order`, made where the others are: a dataset may open its files in its workers."""
         with seeded_everywhere("first batch"):
@@ -80,9 +97,14 @@ class MapStyle:
 
     def epoch(self, seed: int, epoch: int, first: int, stop: int) -> Iterator[Any]:
         """The batches that the sampler has from number `first` on."""
-        order = self._order(seed, epoch)
-        self._check_number(order, epoch)
-        requests: list[Request] = [((seed, "batch", epoch, number), order[number]) for number in range(first, stop)]
+        orders = [self._order(seed, epoch, member) for member in range(self._members)]
+        for order in orders:
+            self._check_number(order, epoch)
+        requests: list[Request] = [
+            ((seed, "batch", epoch, number, *([member] if member else [])), order[number])
+            for number in range(first, stop)
+            for member, order in enumerate(orders)
+        ]
         if self._loading is None:
             self._loading = _Loading(self.given, self._is_batched)
         with seeded_everywhere(seed, "workers", epoch):
@@ -108,12 +130,13 @@ class MapStyle:
         """Whether the sampler gives the indices of batches; otherwise the dataset itself gives batches, by index."""
         return self.given.batch_sampler is not None
 
-    def _order(self, seed: int, epoch: int) -> list[Any]:
-        """The indices of each batch of an epoch."""
+    def _order(self, seed: int, epoch: int, member: int = 0) -> list[Any]:
+        """The indices of each batch of an epoch, or of a member's own."""
+        key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
         for sampler in self._samplers:
             if callable(set_epoch := getattr(sampler, "set_epoch", None)):
                 set_epoch(epoch)
-        with seeded_everywhere(seed, "epoch", epoch), _own_generators_seeded(self.given, *self._samplers):
+        with seeded_everywhere(*key), _own_generators_seeded(self.given, *self._samplers):
             order = list(islice(self._samplers[0], self.num_batches + 1))
         return [list(which) for which in order] if self._is_batched else order
 

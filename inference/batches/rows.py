@@ -1,7 +1,7 @@
 """Which examples in memory make up each batch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import torch
@@ -67,6 +67,24 @@ class Rows:
                 counted = counts.gather(1, rows)
                 weights = counted if weights is None else counted * weights
             yield rows.flatten(), None if weights is None else weights.flatten()
+
+    def fed(self, feeding: Feeding, are_augmented: bool) -> "Rows":
+        """The same examples for those that `feeding` says.
+
+        Args:
+            feeding: for whom the examples of a batch are.
+            are_augmented: whether an example differs each time.
+
+        Raises:
+            InputError: members are to see batches of their own, and would all see the same.
+        """
+        is_own = feeding.members > 1 and not feeding.is_bootstrap
+        if is_own and self.batch_size == self.num_data and not are_augmented:
+            raise InputError(
+                'a batch of all examples is the same for all members: for feed="own" give a smaller batch_size, or '
+                'feed with "bootstrap"'
+            )
+        return replace(self, feeding=feeding)
 
     @property
     def _pads(self) -> bool:

@@ -53,6 +53,17 @@ class Stateful:
         self.num_data, self.num_batches = self._batches.num_data, self._batches.num_batches
         self.batch_size, self.is_last_short = self._batches.batch_size, self._batches.is_last_short
 
+    def fed(self, members: int) -> "Stateful":
+        """There is one order.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f'a {type(self.given).__name__} has one order, and not one for each of {members} members: for feed="own" '
+            f"hand in a DataLoader over a dataset by index, or examples in memory"
+        )
+
     def first(self) -> Any:
         """The first batch from the state that the iterable was handed in with."""
         return self._batches.first()

@@ -1,12 +1,13 @@
 """Batches that come one by one from the host, such as a loader's."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Batch, Feeding
@@ -46,6 +47,13 @@ class Reader(Protocol):
     @property
     def goes_on_within_epochs(self) -> bool:
         """As of `Source`."""
+
+    def fed(self, members: int) -> "Reader":
+        """The same examples, from an order for each of so many members: an epoch has their batches one after the other.
+
+        Raises:
+            InputError: there is one order.
+        """
 
     def first(self) -> Any:
         """The first batch, which is still to come afterwards."""
@@ -90,6 +98,7 @@ class Stream:
         self._first = as_batch(reader.first(), "the first batch")
         self._execution = Execution()
         self._check: TargetCheck | None = None
+        self._members = 1  # that have batches of their own
         if last_batch == "pad" and reader.batch_size is None:
             raise InputError("batches of various sizes are taken as they are: leave last_batch='pad' out")
         if not self.steps_per_epoch:
@@ -130,17 +139,21 @@ class Stream:
         return other
 
     def fed(self, feeding: Feeding) -> "Stream":
-        """The same batches, which are for all members alike.
+        """The same examples, from an order for each member where the reader has such.
 
         Raises:
-            InputError: members are to have batches of their own.
+            InputError: members are to have weights of their own, or orders where there is one.
         """
-        if feeding != Feeding():
+        if feeding.is_bootstrap:
             raise InputError(
-                f'a {type(self.data).__name__} gives one batch after the other, the same for all members: feed="own" '
-                f'and "bootstrap" take images or tensors in memory, load_data(...) or a pair (x, y)'
+                f"a {type(self.data).__name__} does not say which examples a batch has, and a bootstrap counts each: "
+                f'feed="bootstrap" takes examples in memory, load_data(...) or a pair (x, y)'
             )
-        return self
+        if feeding.members == 1:
+            return self
+        other = copy(self)
+        other._reader, other._members = self._reader.fed(feeding.members), feeding.members
+        return other
 
     def first(self, count: int) -> Batch:
         """The first examples of the first batch."""
@@ -159,11 +172,12 @@ class Stream:
         pairs = self._reader.epoch(seed, epoch, first, self.steps_per_epoch)
         for number in itertools.count(first):
             with seeded_everywhere(seed, "batch", epoch, number):
-                pair = next(pairs, None)
-            if pair is None:
+                of_members = list(itertools.islice(pairs, self._members))
+            if not of_members:
                 break
             name = f"batch {number} of epoch {epoch}"
-            batch = self._ready(name, as_batch(pair, name))
+            parts = [self._ready(name, as_batch(pair, name)) for pair in of_members]
+            batch = parts[0] if len(parts) == 1 else _side_by_side(name, parts)
             looks.add(name, batch.inputs)
             yield batch
         looks.check()
@@ -215,6 +229,15 @@ class Stream:
             to_device(targets, device),
             None if weights is None else to_device(weights, device),
         )
+
+
+def _side_by_side(name: str, batches: Sequence[Batch]) -> Batch:
+    """One batch of those of all members, one after the other."""
+    sizes = {len(batch.targets) for batch in batches}
+    if len(sizes) > 1:
+        raise InputError(f"the members' batches must be of one size, and those of {name} have {sorted(sizes)} examples")
+    joined: Batch = tree_map(lambda *parts: None if parts[0] is None else torch.cat(parts), *batches)
+    return joined
 
 
 @dataclass(frozen=True)

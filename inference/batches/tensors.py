@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class Tensors:
     def fed(self, feeding: Feeding) -> "Tensors":
         """The same examples, in an order for each that `feeding` says."""
         other = copy(self)
-        other._rows = replace(self._rows, feeding=feeding)
+        other._rows = self._rows.fed(feeding, are_augmented=False)
         return other
 
     def first(self, count: int) -> Batch:

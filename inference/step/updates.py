@@ -120,7 +120,7 @@ class Stepper:
             after: that of the members, as `Model.keep` gives it.
             members: which ones.
         """
-        names = {parameter: name for name, parameter in before.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in before.named_parameters()}
         parameters = dict(after.named_parameters())
         # What a deep copy finds in its memo it does not copy.
         optimizer = deepcopy(self.optimizer, {id(old): parameters[name] for old, name in names.items()})

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES, builder, digits, trained
-from examples import X, Y
+from examples import COUNT, SIZE, Again, X, Y, loader, names, on_cpu
 from states import differences, through_bytes
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of, fit_tensors
@@ -166,10 +165,45 @@ def test_own_data_move_equal_members_apart() -> None:
     assert not torch.equal(s[0], s[1])
 
 
-def test_tensors_and_loaders() -> None:
+def test_tensors() -> None:
     model = Model(ensemble(nn.Linear(2, 1), 2, "normal"), Gaussian(10.0))
     algorithm = MAP(feed="bootstrap", learning_rate=1e-4)
     state = fit_tensors(algorithm, model, X, Y, 3, 4)
     assert bool(next(state.model.parameters()).isfinite().all())
-    with pytest.raises(InputError, match="a DataLoader gives one batch after the other"):
-        Training(algorithm, lambda: model, batches_of(DataLoader(TensorDataset(X, Y), 4)), 1)
+
+
+@pytest.mark.parametrize("last_batch", ["drop", "pad"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_has_an_order_for_each_member(workers: int, last_batch: Any) -> None:
+    source = on_cpu(batches_of(loader(num_workers=workers), last_batch=last_batch)).fed(Feeding(3))
+    usual = epoch(on_cpu(batches_of(loader(), last_batch=last_batch)))
+    batches = epoch(source)
+    assert len(batches) == len(usual) == source.steps_per_epoch
+    seen: list[list[int]] = [[], [], []]
+    for batch, one in zip(batches, usual, strict=True):
+        assert torch.equal(batch.inputs[:SIZE], one.inputs)
+        weights = torch.ones(3 * SIZE) if batch.weights is None else batch.weights
+        for member in range(3):
+            rows = slice(member * SIZE, (member + 1) * SIZE)
+            seen[member] += names(batch.inputs[rows][weights[rows] > 0])
+    count = COUNT if last_batch == "pad" else COUNT // SIZE * SIZE
+    assert all(len(set(order)) == len(order) == count for order in seen)
+    assert len(set(map(tuple, seen))) == 3
+    later = list(source.epoch(0, 0, 3))
+    assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(later, batches[3:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "feed", "message"),
+    [
+        ((X, Y), "own", "a batch of all examples is the same for all members"),
+        (loader(shuffle=False), "own", "the sampler has one order"),
+        (loader(), "bootstrap", "a bootstrap counts each"),
+        (Again(), "own", "a Again has one order, and not one for each of 2 members"),
+    ],
+)
+def test_what_has_one_order_refuses(data: Any, feed: str, message: str) -> None:
+    model = Model(ensemble(nn.Linear(2, 1), 2, "normal"), Gaussian(10.0))
+    options = {"num_data": COUNT, "steps_per_epoch": 6} if isinstance(data, Again) else {}
+    with pytest.raises(InputError, match=message):
+        Training(fed(MAP(), feed), lambda: model, batches_of(data, **options), 1)

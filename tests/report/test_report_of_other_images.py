@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation import predictions
-from bayes_share.evaluation.predictions import log_probs, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Predictions, log_probs, read_outputs, read_predictions, write_predictions
 from bayes_share.report.document import Figure, Report, Table
 from bayes_share.report.gallery import gallery
 from bayes_share.report.members import members
@@ -135,6 +135,33 @@ def test_members_are_compared_in_pairs(report: Report, runs: list[RunResults]) -
     spread = {row["factor"].value: row["members"].value for row in table(report, "factors").rows}
     found = torch.cat([values[0].std(0) for name, values in ensemble.factors.items() if name[-1] == "r"])
     assert spread["r"] == pytest.approx(found.double().mean().item(), rel=1e-5)
+
+
+def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[RunResults], tmp_path: Path) -> None:
+    ensemble = runs[1]
+    folder = RunFolder(tmp_path / "deep")
+    logits = ensemble.test.logits + 3 * torch.randn(
+        ensemble.test.logits.shape, generator=torch.Generator().manual_seed(0)
+    )
+    write_predictions(folder.predictions("test"), Predictions(logits, labels=ensemble.test.labels))
+    config = {**ensemble.config, "algorithm": "deep-ensemble", "of": "map", "networks": 3, "ensemble_size": 1}
+    deep = replace(ensemble, name="deep", folder=folder, config=config)
+    section = members([ensemble, runs[2], deep])
+    assert section is not None
+    health = section.blocks[0]
+    assert isinstance(health, Table)
+    of = {row["run"].value: row for row in health.rows}
+    part = of["ensemble"]["disagreement"].value / of["deep"]["disagreement"].value
+    assert of["ensemble"]["of_deep"].value == pytest.approx(part)
+    assert 0 < part < 1
+    assert of["deep"]["of_deep"].value == 1
+    assert of["dropout"]["of_deep"].value is None
+    assert "of the deep ensemble's [%]" in [column.title for column in health.columns]
+    assert "The deep ensemble is deep" in health.note
+    without = members([ensemble])
+    assert without is not None
+    assert isinstance(without.blocks[0], Table)
+    assert "of_deep" not in [column.key for column in without.blocks[0].columns]
 
 
 @pytest.mark.parametrize("names", [["0.s", "2.s"], ["0.s"], ["0.r", "0.s", "2.r", "2.s"]])

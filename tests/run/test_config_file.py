@@ -84,7 +84,7 @@ def test_flat_values_and_back(config: RunConfig) -> None:
         ("algorithm: map\nepochs: 2020-01-01\n", "--epochs takes a whole number"),
         ("algorithm: map\nepochs: {a: 1}\n", "--epochs takes a whole number"),
         ("algorithm: map\ncompile: perhaps\n", "--compile"),
-        ("algorithm: map\nfeed: both\n", "--feed takes 'tile' or 'split', not 'both'"),
+        ("algorithm: map\nfeed: both\n", "--feed takes 'tile', 'split', 'own' or 'bootstrap', not 'both'"),
         ("algorithm: map\nmilestones: 0.5\n", "--milestones takes a list"),
         ("algorithm: map\nensemble_size: 0\n", "at least 1 member, not 0"),
     ],

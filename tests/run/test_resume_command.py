@@ -10,6 +10,9 @@ import pytest
 from driver import KINDS, SMALL, Fault, Setting, command, ended_well, fit, left, one_line, snapshot
 from states import differences
 
+from bayes_share.inference.loop.history import COLUMNS
+from bayes_share.run_folder import RunFolder, read_history
+
 Expected = Callable[[str], dict[str, Any]]
 Untouched = Callable[[str], Path]
 
@@ -140,3 +143,19 @@ def test_damaged_checkpoints_are_reported_and_the_run_ends_with_the_same_bits(
     assert all(path.name in outcome.err for path in damaged)
     assert differences(left(half), expected("single network")) == []
     assert len(list((half / "checkpoints").iterdir())) == 2
+
+
+def test_a_run_whose_first_epochs_have_fewer_figures_goes_on(tmp_path: Path) -> None:
+    """As an older version left them, which did not note how far members differ."""
+    out = tmp_path / "older"
+    fit("ensemble of 4", out, setting=Setting(fault=Fault("step", 20, what="interrupt")))
+    checkpoints = RunFolder(out).checkpoints
+    content = checkpoints.load(print)
+    assert content is not None
+    assert "validation_kl" in content["history"][0]
+    content["history"] = [{name: value for name, value in content["history"][0].items() if name in COLUMNS}]
+    shutil.rmtree(checkpoints.folder)
+    checkpoints.save(content["step"], content)
+    ended_well(command("fit", "--resume", "--out", out, "--no-progress"))
+    history = read_history(RunFolder(out))
+    assert [set(line) for line in history] == [set(COLUMNS)] * 3

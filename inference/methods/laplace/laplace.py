@@ -165,8 +165,8 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
     def keep_members(self, state: LaplaceState, members: Sequence[int]) -> LaplaceState:
         """The point of these members, and the posterior of each one's last layer."""
         point = self.point.keep_members(state.point, members)
-        sds, vectors = ([each[member] for member in members] if each else [] for each in (state.sds, state.vectors))
-        return LaplaceState(point, state.layer, sds, vectors)
+        rows = members if state.sds else ()  # there is none before `finish`
+        return LaplaceState(point, state.layer, [state.sds[m] for m in rows], [state.vectors[m] for m in rows])
 
     def draw(self, state: LaplaceState, sample: int) -> Forward:
         """The network with its last layer drawn, for each member."""
