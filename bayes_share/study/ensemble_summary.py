@@ -244,7 +244,7 @@ def _have_predicted(folders: Sequence[RunFolder], probes: Probes) -> None:
         say(f"left out of the tables: {error}")
 
 
-def _ratio(cost: float, single: float | None) -> float | None:
+def _ratio(cost: int | float, single: int | float | None) -> float | None:
     return cost / single if single else None
 
 
