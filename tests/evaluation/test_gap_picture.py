@@ -45,8 +45,9 @@ def test_no_disc_covers_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return places
 
     monkeypatch.setattr(module, "_apart", watched)
-    gap_picture(CROWD, "numbers", "share", "a title", tmp_path / "gap.png")
-    assert len(found) == len(CROWD)
+    crowd = [mark(f"row {i}", 1.0, 0.7 + 0.01 * i, half=0.05 if i % 3 else None) for i in range(12)]
+    gap_picture(crowd, "numbers", "share", "a title", tmp_path / "gap.png")
+    assert len(found) == len(crowd)
     assert min(math.dist(one, other) for one, other in combinations(found, 2)) > 2 * module._RADIUS - 0.01
 
 
