@@ -27,13 +27,14 @@ def inner_name(name: str, given: str | None) -> str | None:
     """The algorithm that another one runs: the one that is given, or MAP; None where it runs none.
 
     Raises:
-        InputError: there is no such algorithm, or it runs one itself.
+        InputError: there is no such algorithm, it runs one itself, or it is none that the other can run.
     """
     if not has_inner(algorithm_type(name)):
         return None
     inner = "map" if given is None else given
     if has_inner(algorithm_type(inner)):
         raise InputError(f"{name} cannot run {inner}, which runs an algorithm itself")
+    algorithm_type(name)(of=algorithm_type(inner)())
     return inner
 
 

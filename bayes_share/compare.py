@@ -13,6 +13,7 @@ from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.models.pairs import mean_differences
 from bayes_share.run_folder import RunFolder, finished_run, read_summary, written_again
 
 
@@ -37,20 +38,33 @@ def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str
     costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     reliability_picture(predictions, picture)
     columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
-    return "\n\n".join([format_table(list(rows[0]), rows), "One network of each run:", format_table(columns, costs)])
+    figures = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    return "\n\n".join([format_table(figures, rows), "One network of each run:", format_table(columns, costs)])
 
 
 def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dict[str, Cell]:
     scores = score(predictions)
+    disagreement, kl = _of_members(predictions)
     return {
         "run": name,
         "accuracy": scores.accuracy,
         "nll": scores.nll,
         "brier": scores.brier,
         "ece": scores.ece,
+        "disagreement": disagreement,
+        "kl": kl,
         "parameters": summary["parameters"],
         "seconds": summary["seconds"],
     }
+
+
+def _of_members(predictions: Predictions) -> tuple[float | None, float | None]:
+    """The disagreement and the KL of two members, the means over pairs; None of one network."""
+    if predictions.logits.shape[1] == 1:
+        return None, None
+    each = [mean_differences(problem.logits) for problem in predictions.problems()]
+    disagreement, kl = (sum(values) / len(each) for values in zip(*each, strict=True))
+    return disagreement, kl
 
 
 def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, RunFolder]:

@@ -13,7 +13,7 @@ from bayes_share.data import Data, load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.factors import FactorForm, FactorInit, FactorInitKind
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.priors import (
@@ -59,10 +59,17 @@ class RunConfig:
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
-        init: start of the rank-1 factors: "normal", "random_sign" or "ones".
+        init: start of the factors: "random_sign" or "normal" (members that start at random signs stay different in long
+            trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
+            own); or "ones".
         init_sd: standard deviation of "normal".
-        init_probability: probability of +1 in "random_sign".
-        norm_sharing: "shared": all members use the same norm layers; "member": each has its own.
+        init_probability: probability of +1 in "random_sign" and "fixed_sign".
+        factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.
+        factor_form: "multiplied" (the weight times the terms, a BatchEnsemble) or "additive" (the weight plus the
+            terms, LoRA-Ensemble).
+        own: what is each member's own and not shared: patterns of modules' names, and the words "norms" (all of them)
+            and "head" (the last layer), for example [norms, head, stages.2.*].
+        norm_sharing: the old name of own: "member" is [norms], "shared" nothing.
         share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
             (the first or second half of those that have a partner; one in the middle is in both), "all", or patterns
             of their names, with commas between: "stages.0.*,stages.1.*".
@@ -85,9 +92,13 @@ class RunConfig:
             filled up with images that do not count).
         patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,
             with the best epoch's state. The schedule is laid out for all epochs. null: all epochs are trained.
+        keep_members: members, or networks of a deep ensemble, that are kept after training: chosen one by one, on half
+            of the validation images, by the NLL of their mixture; the run's predictions are of these alone. null: all.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
         validation_samples: draws in each epoch's scores on the validation images.
+        validation_images: how many of the validation images are scored after each epoch, where scoring all would take
+            long beside the training; null: all. What is chosen at the end, and predictions, are of all.
         checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """
@@ -107,6 +118,9 @@ class RunConfig:
     init: FactorInitKind = "normal"
     init_sd: float = 0.5
     init_probability: float = 0.5
+    factor_rank: int = 1
+    factor_form: FactorForm = "multiplied"
+    own: tuple[str, ...] = ()
     norm_sharing: NormSharing = "shared"
     share_layers: str = "none"
     share_factors: LayerFactors = "rank1"
@@ -123,9 +137,11 @@ class RunConfig:
     batch_size: int | None = 64
     last_batch: LastBatch = "drop"
     patience: int | None = None
+    keep_members: int | None = None
     seed: int = 0
     num_samples: int = 1
     validation_samples: int = 1
+    validation_images: int | None = None
     checkpoint_minutes: float = 10.0
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
@@ -135,6 +151,10 @@ class RunConfig:
         for option in ("share_templates", "share_groups"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
+        if self.ensemble_size == 1:
+            for option in ("factor_rank", "factor_form", "own"):
+                if getattr(self, option) != getattr(RunConfig, option):
+                    raise InputError(f"{option} is of an ensemble's members: give ensemble_size too")
         if self.share_layers == "none":
             for option in ("share_factors", "share_norm", "share_templates"):
                 value = getattr(self, option)
@@ -149,6 +169,10 @@ class RunConfig:
                     f"{option} {value} is for algorithms under priors ({under_priors}), and {name} has penalties "
                     f"instead: leave it out"
                 )
+        if self.validation_images is not None and self.validation_images < 1:
+            raise InputError(f"validation_images must be at least 1, and is {self.validation_images}")
+        if self.validation_images is not None and self.keep_members is not None:
+            raise InputError("keep_members chooses on half of the validation images: leave validation_images out")
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
                 raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
@@ -186,7 +210,15 @@ class RunConfig:
                 network = share_groups(network, self.share_groups, indivisible="skip")
             if self.ensemble_size > 1:
                 init = FactorInit(self.init, self.init_sd, self.init_probability)
-                network = ensemble(network, self.ensemble_size, init, self.norm_sharing)
+                network = ensemble(
+                    network,
+                    self.ensemble_size,
+                    init,
+                    self.norm_sharing,
+                    factor_rank=self.factor_rank,
+                    factor_form=self.factor_form,
+                    own=self.own,
+                )
             return Model(network, priors=self.priors(network))
 
         return build

@@ -33,7 +33,8 @@ presets, which options override:
 examples:
   bayes-share fit map --out runs/digits
   bayes-share fit map --data cifar10 --model resnet20 --ensemble-size 4 --out runs/batch-ensemble
-  bayes-share fit deep-ensemble --of map --networks 4 --data cifar10 --model resnet20 --out runs/deep-ensemble
+  bayes-share fit deep-ensemble --of map --networks 4 --data cifar10 --model resnet20 --out runs/deep
+  bayes-share fit distill --teacher runs/deep --data cifar10 --model resnet20 --ensemble-size 4 --out runs/student
 
 'bayes-share fit ALGORITHM --help' explains the options of an algorithm, with their defaults."""
 

@@ -7,13 +7,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
-_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes"}  # between a run and its resumption
+_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes", "teacher"}  # between a run and its resumption
+_WHICH_IMAGES = ("split_seed", "hold_out", "train_images", "image_size")  # of the data, are in which part and how
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,18 @@ class Identity:
         options: all of its config but those that may change without changing a number.
         data: the digest of its data.
         version: of bayes-share, that it was made with.
+        teacher: the digest of the one that it learns from; empty where it has none.
     """
 
     options: Mapping[str, Any]
     data: str
     version: str = __version__
+    teacher: str = ""
 
     @classmethod
-    def of(cls, config: RunConfig, data: Data) -> "Identity":
+    def of(cls, config: RunConfig, data: Data, teacher: str = "") -> "Identity":
         """The identity of a run that is made here and now."""
-        return cls(lasting_options(config), data.digest)
+        return cls(lasting_options(config), data.digest, teacher=teacher)
 
     @classmethod
     def read(cls, plain: object, path: Path) -> "Identity | None":
@@ -48,20 +53,20 @@ class Identity:
         """
         if plain is None:
             return None
-        kinds = {"options": dict, "data": str, "version": str}
-        if not isinstance(plain, dict) or {name: type(value) for name, value in plain.items()} != kinds:
+        kinds = {"options": dict, "data": str, "version": str, "teacher": str}
+        if not isinstance(plain, dict) or {n: type(v) for n, v in {"teacher": "", **plain}.items()} != kinds:
             raise InputError(f"{path} does not say of which run it is: put back the one that the run wrote")
         return cls(**plain)
 
     @property
     def stamp(self) -> str:
-        """A short text for files of the run that have no place for more: the same for the same options and data."""
-        known = json.dumps([self.options, self.data], sort_keys=True)
+        """A short text for files of the run that have no place for more: the same for the same run only."""
+        known = json.dumps([self.options, self.data, *([self.teacher] if self.teacher else [])], sort_keys=True)
         return sha256(known.encode()).hexdigest()[:32]
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
+        """The same as plain values; of what is not there, nothing is noted."""
+        return {name: value for name, value in asdict(self).items() if name != "teacher" or value}
 
 
 def lasting_options(config: RunConfig) -> dict[str, Any]:
@@ -114,6 +119,53 @@ def check_data(noted: Identity | None, data: Data, path: Path) -> None:
             f"the data {data.name} are not those that the run in {path} was trained on: put those back, or begin "
             f"another run"
         )
+
+
+def check_teacher(noted: Identity | None, here: Identity, path: Path) -> None:
+    """See whether a run goes on with the teacher that it began with, wherever that lies now.
+
+    Args:
+        noted: what a file of the run says; None where it says nothing.
+        here: of the run with the teacher of now.
+        path: the run's folder.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if noted is not None and noted.teacher != here.teacher:
+        raise InputError(
+            f"the run in {path} was begun with another teacher: name the folder where that one is now by --teacher"
+        )
+
+
+def check_same_images(theirs: Data, ours: Data, config: RunConfig, path: Path) -> None:
+    """See whether a teacher was trained, and chosen, on the same images as its student is to be.
+
+    Otherwise it may have been trained on those that the student is validated and tested on.
+
+    Args:
+        theirs: the data of the teacher.
+        ours: of the student.
+        config: of the teacher.
+        path: the teacher's folder.
+
+    Raises:
+        InputError: they are others.
+    """
+    parts = ("train", "validation", "test")
+    if ours.class_names == theirs.class_names and all(
+        torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+        for one, other in ((getattr(theirs, part).to("cpu"), getattr(ours, part).to("cpu")) for part in parts)
+    ):
+        return
+    if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
+        raise InputError(f"{path} was trained on other data, {theirs.name}, and its student is to learn {ours.name}")
+    options = config.to_flat()
+    chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_IMAGES if name in options)
+    raise InputError(
+        f"{path} was trained on other images of {theirs.name} ({chosen}), and its student must not be validated on "
+        f"those: give both the same"
+    )
 
 
 def say_version(noted: Identity | None, path: Path) -> None:

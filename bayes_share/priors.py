@@ -65,7 +65,9 @@ def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = WEIGH
 
 
 def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] | None = None) -> PriorOfSite:
-    """A family around 1, or around the sign (+1 or -1) that each number starts with: for rank-1 factors.
+    """A family around 1, or around the sign (+1 or -1) that each number starts with: for factors.
+
+    Those of further terms, which start small, have it around 0.
 
     Args:
         centre: "one" or "sign".
@@ -76,7 +78,7 @@ def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] |
     def prior(site: Site) -> "Distribution":
         from pyro import distributions
 
-        loc = site.signs if centre == "sign" else torch.ones_like(site.signs)
+        loc = site.centre if centre == "sign" else site.centre.abs()
         return (family or distributions.Normal)(loc, torch.tensor(scale).to(loc))
 
     return prior
@@ -84,6 +86,8 @@ def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] |
 
 def default_prior(site: Site) -> "Distribution | None":
     """Weights around 0 with scale 4 / √fan_in, biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
+
+    Factors of further terms N(0, 0.1²).
 
     Mixtures of k templates N(0, 1 / k), so that a mixture has the variance of a template. What a likelihood learns has
     none.
@@ -98,6 +102,7 @@ def default_prior(site: Site) -> "Distribution | None":
         "weight": scaled_by_fan_in(distributions.Normal),
         "norm": around("one", 1.0),
         "factor": around("sign", 0.1),
+        "term": around("sign", 0.1),
         "mix": scaled_by_fan_in(distributions.Normal, 1.0),
     }[site.role]
     return chosen(site)
@@ -157,6 +162,8 @@ def standard_rules(
     rules |= {role: prior for role, prior in of_roles.items() if role in roles}
     if has_factors:
         is_log = factors == "log-normal"
+        if is_log and any(site.role == "term" for site in sites):
+            raise InputError("factor_prior log-normal is of positive factors: those of further terms start around 0")
         around_one = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
         rules["factor"] = around_one if is_log else around(centre, factor_scale, families[factors])
     if latent == "auto":
@@ -247,7 +254,7 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
     """
     from pyro.distributions import Delta
 
-    shape = site.signs.shape
+    shape = site.centre.shape
     if not hasattr(prior, "to_event"):
         raise InputError(f"the prior of {site.name} must be a distribution of pyro.distributions, not {prior!r}")
     if isinstance(prior, Delta):
@@ -258,7 +265,7 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
             f"which broadcasts to the parameter"
         )
     try:
-        return moved(prior, site.signs).expand(shape).to_event(len(shape))
+        return moved(prior, site.centre).expand(shape).to_event(len(shape))
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the prior of {site.name} has shape {list(prior.batch_shape)}, which does not broadcast to {list(shape)}"

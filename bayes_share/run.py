@@ -5,7 +5,7 @@ import io
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.data import Data
-from bayes_share.errors import InputError
+from bayes_share.data import Data, Split
+from bayes_share.errors import InputError, named
 from bayes_share.evaluation.predictions import write_draws
 from bayes_share.files import replacing, write_atomically
-from bayes_share.identity import Identity, check_data, check_options, say_version
-from bayes_share.inference import Execution, Training, factor_draws
+from bayes_share.identity import Identity, check_data, check_options, check_same_images, check_teacher, say_version
+from bayes_share.inference import Execution, Inference, Training, factor_draws
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.loop.saving import Saver
+from bayes_share.inference.methods.distill.distill import Distill, no_teacher
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
+from bayes_share.sharing.members import Ensemble
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
@@ -58,7 +60,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
     with terminable(), alone_in(path):
         if _is_finished(folder, config, resume):  # by another process, while this one waited
             return folder
-        training, identity = _taken_up(folder, config)
+        training, identity = _taken_up(folder, config, learns=True)
         remove_leftovers(folder)
         with interruptible() as is_interrupted:
             _train(training, identity, folder, config, is_interrupted, progress)
@@ -73,7 +75,7 @@ def load_run(path: str | Path) -> Training:
     """A run as it is now, finished or not: its data, and its state after the latest checkpoint.
 
     ``load_run(path).state`` is what the algorithm learned (for `MAP`, ``.state.model.network`` is the network), and
-    ``load_run(path).predict(split)`` predicts with it.
+    ``load_run(path).predict(split)`` predicts with it. A student is loaded without its teacher, and takes no step.
 
     Args:
         path: the run's folder.
@@ -96,6 +98,31 @@ def load_run(path: str | Path) -> Training:
     return training
 
 
+def load_teacher(path: str | Path, data: Data | None = None, data_dir: str | None = None) -> Training:
+    """A finished run that others are to learn from, on the CPU.
+
+    Args:
+        path: the run's folder.
+        data: that the student learns; None: nothing is known of it.
+        data_dir: where data sets are looked for; None: where the run found them.
+
+    Raises:
+        InputError: a folder that is no run, a run that is not finished or damaged, or one that was trained on other
+            images than the student is.
+    """
+    with named("the teacher"):
+        folder = finished_run(Path(path))
+        config = read_run_config(folder.config)
+        if data_dir is not None:
+            config = replace(config, data_dir=data_dir)
+        training, _ = _taken_up(folder, config, Execution("cpu"))
+        if not training.is_finished:
+            raise InputError(f"{path} has no checkpoint of its last step: put that back, or train it anew")
+        if data is not None:
+            check_same_images(training.data, data, config, folder.path)
+    return training
+
+
 def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
     check_folder(folder, config, resume)
     if not folder.summary.is_file():
@@ -105,44 +132,92 @@ def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
     return True
 
 
-def training_of(config: RunConfig, data: Data, execution: Execution | None = None) -> Training:
+def training_of(
+    config: RunConfig, data: Data, execution: Execution | None = None, algorithm: Inference[Any] | None = None
+) -> Training:
     """The training of a run, at its beginning.
 
     Args:
         config: of the run.
         data: that the config names.
         execution: None: the config's.
+        algorithm: the config's with its teacher at hand; None: the config's, which takes no step where it needs one.
     """
     return Training(
-        config.algorithm,
+        config.algorithm if algorithm is None else algorithm,
         config.build(data),
         Images(data, config.batch_size, config.last_batch),
         config.epochs,
         config.seed,
         config.execution if execution is None else execution,
         config.validation_samples,
+        validation=Images(replace(data, validation=validation_parts(config, data)[0])).validation,
         patience=config.patience,
+        keep=config.keep_members,
     )
 
 
-def _taken_up(folder: RunFolder, config: RunConfig) -> tuple[Training, Identity]:
-    """The training of a run as its latest checkpoint has it, or at its beginning; nothing is written."""
+def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
+    """The validation images on which a run chooses, epochs and members, and those of which it leaves predictions.
+
+    The latter are all of them, and the former as many as are to be scored after each epoch, evenly spaced. Where
+    members are chosen, they are the halves, every second image, since calibration maps are fitted on the latter, and
+    members look better than they are where they were chosen.
+
+    Raises:
+        InputError: a single image, which has no halves.
+    """
+    images = data.validation
+    if config.keep_members is None:
+        scored = min(len(images), config.validation_images or len(images))
+        return images.at(torch.arange(scored) * len(images) // max(1, scored)), images
+    if len(images) < 2:
+        raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
+    even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))
+    return images.at(even), images.at(odd)
+
+
+def _taken_up(
+    folder: RunFolder, config: RunConfig, execution: Execution | None = None, learns: bool = False
+) -> tuple[Training, Identity]:
+    """The training of a run as its latest checkpoint has it, or at its beginning; nothing is written.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        execution: None: the config's.
+        learns: whether it is to go on, and needs its teacher where it has one.
+    """
     data = config.load_data()
-    identity = Identity.of(config, data)
+    algorithm, teacher = _taught(config, data) if learns else (config.algorithm, "")
+    identity = Identity.of(config, data, teacher)
     saved = folder.checkpoints.load(say)
     place = folder.checkpoints.folder
     if saved is not None:
         noted = Identity.read(saved.get("run"), place)
         check_options(noted, config, place)
         check_data(noted, data, folder.path)
+        if learns:
+            check_teacher(noted, identity, folder.path)
         say_version(noted, folder.path)
-    training = training_of(config, data)
+    training = training_of(config, data, execution, algorithm)
     if saved is not None:
         try:
             training.load_state_dict(saved)
         except InputError as error:
             raise InputError(f"the latest checkpoint in {place} is none of this run: {error}") from error
     return training, identity
+
+
+def _taught(config: RunConfig, data: Data) -> tuple[Inference[Any], str]:
+    """The algorithm of a run with its teacher at hand, and the teacher's digest; empty where it has none."""
+    distill = config.algorithm
+    if not isinstance(distill, Distill):
+        return distill, ""
+    if not distill.teacher:
+        raise no_teacher()
+    distill = distill.taught_by(load_teacher(distill.teacher, data, config.data_dir), data)
+    return distill, distill.teacher_digest
 
 
 def _train(
@@ -179,7 +254,8 @@ def _train(
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
     metrics = _csv(training.history)
     write_atomically(folder.metrics, metrics)
-    for name, split in (("validation", training.data.validation), ("test", training.data.test)):
+    _, validation = validation_parts(config, training.data)
+    for name, split in (("validation", validation), ("test", training.data.test)):
         draws = training.predict_draws(split, config.num_samples)
         labels = split.labels.cpu()
         write_draws(folder.predictions(name), draws, config.num_samples, labels, stamp=identity.stamp)
@@ -190,6 +266,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     summary = {
         "run": identity.to_plain(),
         "metrics": sha256(metrics).hexdigest(),
+        **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(training, config),
@@ -212,13 +289,17 @@ def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
     """The ledger of one network of the run, with FLOPs for one image."""
     with seeded(config.seed, "ledger"):
         network = config.build(training.data)().network
+    if training.kept is not None and isinstance(network, Ensemble):
+        network = network.keep(training.kept)
     example = training.data.normalise(training.data.validation.images[:2]).cpu()
     return asdict(ledger(network, example))
 
 
 def _csv(history: list[dict[str, int | float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    # Epochs of an older version may lack what is younger.
+    names = [name for name in history[-1] if all(name in line for line in history)]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
@@ -229,6 +310,7 @@ def _latest(history: list[dict[str, int | float]]) -> str:
     return (
         f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
         f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
+        + (f", members disagree on {apart:.1%}" if (apart := last.get("validation_disagreement")) is not None else "")
     )
 
 

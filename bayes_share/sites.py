@@ -6,12 +6,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from bayes_share.layers.factored import Factored, is_further
 from bayes_share.layers.norm import MemberLayerNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
 from bayes_share.sharing.members import Ensemble
 
-Role = Literal["weight", "bias", "norm", "factor", "mix", "likelihood"]
+Role = Literal["weight", "bias", "norm", "factor", "term", "mix", "likelihood"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +22,13 @@ class Site:
     Args:
         name: in the user's network, as in ``layers.1.weight``.
         kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
-        role: "weight", "bias", "norm" (the scale of a norm), "factor", "mix" (how much of each template a layer takes),
-            or "likelihood" (what a likelihood learns).
+        role: "weight", "bias", "norm" (the scale of a norm), "factor" (r or s), "term" (a factor of a further term),
+            "mix" (how much of each template a layer takes), or "likelihood" (what a likelihood learns).
         fan_in: of a weight, how many inputs each output of its layer sums over, whatever the weight is made of; of a
             mixture, how many templates; 1 where it is no sum.
-        signs: +1 or -1, as its numbers were when the model was made, for rank-1 factors; 1 for anything else. Of its
-            shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and with its dtype and device.
+        centre: where its numbers started: of factors +1 or -1, as they were when the model was made, and 0 in further
+            terms; 1 for anything else. Of its shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and
+            with its dtype and device.
         names: all that it has in the user's network, the first one included: a tied parameter has several.
     """
 
@@ -34,23 +36,23 @@ class Site:
     kind: ParameterKind
     role: Role
     fan_in: int
-    signs: Tensor
+    centre: Tensor
     names: tuple[str, ...]
 
     @property
     def members(self) -> int:
         """How many members have a part of it each; 1 where they share it."""
-        return 1 if self.kind == "base" else len(self.signs)
+        return 1 if self.kind == "base" else len(self.centre)
 
 
 def sites_of(
-    network: nn.Module, signs: Mapping[str, Tensor], prefix: str = "", role: Role | None = None
+    network: nn.Module, centres: Mapping[str, Tensor], prefix: str = "", role: Role | None = None
 ) -> Iterator[tuple[str, Site]]:
     """Every parameter that is learned: its name in the module, and the site.
 
     Args:
         network: frozen parameters are known, and no sites.
-        signs: of the rank-1 factors, by their name in the module.
+        centres: of the factors, by their name in the module.
         prefix: left out of the sites' names.
         role: of all; None: by what each is.
     """
@@ -73,7 +75,7 @@ def sites_of(
                     kind,
                     of_module := role or _role(module, own, kind),
                     _fan_in(module, own) if of_module in ("weight", "mix") else 1,
-                    signs[name].to(parameter) if name in signs else parameter.new_ones(()).expand(parameter.shape),
+                    centres[name].to(parameter) if name in centres else parameter.new_ones(()).expand(parameter.shape),
                     tuple(names[parameter]),
                 ),
             )
@@ -86,7 +88,7 @@ def prefix_of(network: nn.Module) -> str:
 
 def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
     if kind == "factor":
-        return "factor"
+        return "term" if is_further(own) else "factor"
     if isinstance(module, Rank1Layer) and own == "mix":
         return "mix"
     if "bias" in own or own == "threshold":
@@ -106,4 +108,5 @@ def _fan_in(module: nn.Module, own: str) -> int:
         return 1
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return max(1, weight[:, 0].numel() // module.groups)
-    return weight[0].numel()
+    is_own = isinstance(module, Factored) and own in module.member_parameters
+    return weight[(0,) * (1 + is_own)].numel()

@@ -1,12 +1,19 @@
 """Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten_with_path,
+    tree_leaves,
+    tree_map,
+    tree_structure,
+    tree_unflatten,
+)
 
 from bayes_share.errors import InputError
 
@@ -60,6 +67,14 @@ def split(x: Tree, size: int) -> Iterator[Tree]:
         yield rows(x, slice(first, first + size))
 
 
+def joined(parts: Sequence[Tree]) -> Tree:
+    """Parts of the examples, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    leaves = zip(*map(tree_leaves, parts), strict=True)
+    return tree_unflatten([torch.cat(each) for each in leaves], tree_structure(parts[0]))
+
+
 def to_device(x: Tree, device: torch.device) -> Tree:
     """The same on a device; from pinned memory the copy is not waited for."""
     # To the host it must be: the numbers would be read before they are there.
@@ -87,9 +102,16 @@ def is_finite(x: Tree) -> Tensor:
 
 
 def digest(*trees: Tree) -> str:
-    """The same for the same numbers of the same shapes, dtypes and names only, on every device."""
+    """The same for the same numbers of the same shapes, dtypes and names only, on every device.
+
+    Args:
+        trees: of tensors, and of plain values as a state has them.
+    """
     found = sha256()
     for path, leaf in tree_flatten_with_path(trees)[0]:
+        if not isinstance(leaf, Tensor):
+            found.update(repr((keystr(path), leaf)).encode())
+            continue
         found.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
         plain = leaf.detach().cpu().contiguous()
         found.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")

@@ -259,7 +259,7 @@ def _tolerance(net: nn.Module, x: Tensor) -> float:
 
 def _left(members: Ensemble) -> dict[str, int]:
     modules = dict(members.network.named_modules())
-    reasons = ((name, reason) for name, reason in members.shared.items() if reason != 'norm="shared"')
+    reasons = ((name, reason) for name, reason in members.shared.items() if not reason.startswith("norms"))
     return dict(
         Counter(
             f"{type(modules[name]).__name__}: constant" if "constant" in reason else type(modules[name]).__name__

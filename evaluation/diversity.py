@@ -1,6 +1,5 @@
 """How far the members of an ensemble, or the draws of a posterior, differ: near copies are one network."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -13,6 +12,7 @@ from torch import Tensor
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.models.mixture import image_parts
+from bayes_share.models.pairs import differences, opinions
 
 _MOST_DRAWS = 16
 
@@ -71,24 +71,21 @@ def _of_classes(predictions: Predictions) -> Diversity:
     is_one_network = members_of_a_draw == 1 and num_draws > 1
     num_members = min(num_draws, _MOST_DRAWS) if is_one_network else members_of_a_draw
     right, lost = torch.zeros(2, num_members, dtype=torch.float64)
-    apart, crossed, alike = torch.zeros(3, num_members, num_members, dtype=torch.float64)
+    apart, kl, alike = torch.zeros(3, num_members, num_members, dtype=torch.float64)
     for part, images in _parts(logits, is_one_network):
-        opinions = part.double().log_softmax(-1).logsumexp(0) - math.log(len(part))
-        part_labels = labels[images]
-        votes = opinions.argmax(-1)
-        right += (votes == part_labels).sum(1)
-        lost -= opinions.gather(-1, part_labels.expand(num_members, -1)[..., None]).sum((1, 2))
-        apart += (votes[:, None] != votes).sum(-1)
-        rows = opinions.flatten(1)
-        crossed -= rows.exp() @ rows.T
-        roots = (rows / 2).exp()
+        found, part_labels = opinions(part), labels[images]
+        right += (found.argmax(-1) == part_labels).sum(1)
+        lost -= found.gather(-1, part_labels.expand(num_members, -1)[..., None]).sum((1, 2))
+        more_apart, more_kl = differences(found)
+        apart += more_apart
+        kl += more_kl
+        roots = (found.flatten(1) / 2).exp()
         alike += roots @ roots.T
-    kl = (crossed - crossed.diag()[:, None]) / num_images
     return Diversity(
         accuracy=right / num_images,
         nll=lost / num_images,
         disagreement=apart / num_images,
-        kl=kl.clamp(min=0),  # below 0 by rounding alone
+        kl=(kl / num_images).clamp(min=0),  # below 0 by rounding alone
         effective=_vendi_score(alike / num_images),
         identical=_identical(_parts(logits, is_one_network), num_members),
         axis="draw" if is_one_network else "member",

@@ -15,6 +15,8 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "member_nll": ("member NLL [nat]", ".4f", 1),
     "brier": ("Brier", ".4f", 1),
     "ece": ("ECE", ".4f", 1),
+    "disagreement": ("disagreement [%]", ".2f", 100),
+    "kl": ("KL [nat]", ".4f", 1),
     "squared_calibration_error": ("squared CE", ".5f", 1),
     "auroc": ("AUROC", ".4f", 1),
     "aupr_in": ("AUPR in", ".4f", 1),

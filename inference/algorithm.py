@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtim
 from jaxtyping import Float
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.models.model import Model
 
 
@@ -24,6 +25,20 @@ class Batch(NamedTuple):
     inputs: Any
     targets: Tensor
     weights: Float[Tensor, "batch"] | None = None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """For whom the examples of a batch are.
+
+    Args:
+        members: 1: a batch is for all members alike. More: it holds a batch for each of so many, one after the other's,
+            each from an order of its own.
+        is_bootstrap: whether the examples have weights of each member's own, as a bootstrap gives them.
+    """
+
+    members: int = 1
+    is_bootstrap: bool = False
 
 
 Build = Callable[[], Model]
@@ -134,6 +149,10 @@ class Inference(ABC, Generic[S]):
             InputError: the algorithm could not do its work with this network, now or at the end.
         """
 
+    def feeding(self, state: S) -> Feeding:
+        """For whom the examples of a batch are that a step takes: for all members alike, unless it says otherwise."""
+        return Feeding()
+
     def after_step(self, state: S, steps: int) -> None:
         """Do what is done now and then, such as keeping a sample: called by whoever takes the steps, after each.
 
@@ -149,6 +168,18 @@ class Inference(ABC, Generic[S]):
             state: after the last step; is changed.
             batches: the training data in order, not augmented and without weights; may be iterated over several times.
         """
+
+    def keep_members(self, state: S, members: Sequence[int]) -> S:
+        """The state of some of the members alone, for prediction: each as it is among all.
+
+        Args:
+            state: after the last step; is left as it is.
+            members: which ones, as they stand in the logits, in ascending order.
+
+        Raises:
+            InputError: members are not kept apart, or there is only one.
+        """
+        raise InputError(f"{type(self).__name__} draws all members together, and cannot keep some: leave keep out")
 
     @abstractmethod
     def draw(self, state: S, sample: int) -> Forward:
@@ -235,6 +266,11 @@ class Composed(Inference[S]):
     @abstractmethod
     def trainings(self, state: S) -> Sequence[tuple[Inference[Any], Any]]:
         """The algorithm and the state of each."""
+
+    def feeding(self, state: S) -> Feeding:
+        """That of its trainings, which are fed alike."""
+        (found,) = {method.feeding(own) for method, own in self.trainings(state)}
+        return found
 
     def check(self, state: S, batch: Batch) -> None:
         """What each training looks at."""

@@ -17,6 +17,7 @@ from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.inference.execution import Execution, WhereTensorsAre
 from bayes_share.inference.loop.history import Line
 from bayes_share.inference.loop.resumption import kept_in
+from bayes_share.inference.methods.distill.distill import taught
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
@@ -36,6 +37,7 @@ def fit(
     validation: Any = None,
     validation_samples: int = 1,
     patience: int | None = None,
+    keep: int | None = None,
     last_batch: LastBatch = "drop",
     num_data: int | None = None,
     steps_per_epoch: int | None = None,
@@ -43,6 +45,7 @@ def fit(
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
+    teacher: Any = None,
 ) -> Any:
     """Run an algorithm on a model and give its state.
 
@@ -66,6 +69,9 @@ def fit(
         patience: epochs without a lower validation NLL after which training stops; the state is then, as it is after
             all epochs, that of the best one. Schedules of the learning rate are laid out for all epochs and are cut
             off where it stops: a constant rate suits it best. None: all epochs are trained.
+        keep: how many members of an ensemble are kept after training: those that `select` chooses on the validation
+            data, one by one, by the NLL of their mixture. The state is of these alone. Calibrate on other data: on
+            those that they were chosen on, they look better than they are. None: all.
         last_batch: what becomes of a last batch of an epoch with fewer examples: "drop", or "pad" (it is filled up
             with examples of weight 0, so that every example counts once in an epoch).
         num_data: training examples, of an iterable that does not tell them.
@@ -77,6 +83,8 @@ def fit(
         checkpoint_minutes: a checkpoint is saved at least this often.
         report: is called after each epoch with its line of the history, a dict of loss, scores, rate and seconds:
             ``history = []; fit(..., report=history.append)``.
+        teacher: of `Distill`: a pair ``(algorithm, state)``, a network, an ensemble or a list of those, or the folder
+            of a run; see `Distill.taught_by`.
 
     Returns:
         The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same loop, step by step.
@@ -97,7 +105,7 @@ def fit(
     True
     """
     training = Training(
-        _checked(algorithm),
+        taught(_checked(algorithm), teacher, data),
         _builder(model),
         batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
         epochs,
@@ -106,6 +114,7 @@ def fit(
         validation_samples,
         validation=_validation(validation),
         patience=patience,
+        keep=keep,
     )
     return _trained(training, progress, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 
@@ -121,11 +130,13 @@ def fit_tensors(
     *,
     validation: tuple[Tree, Tensor] | None = None,
     patience: int | None = None,
+    keep: int | None = None,
     last_batch: LastBatch = "drop",
     checkpoints: str | Path | None = None,
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
+    teacher: Any = None,
 ) -> Any:
     """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
 
@@ -141,11 +152,13 @@ def fit_tensors(
         seed: of initialisation (where a function builds the model), order and noise.
         validation: inputs and targets that are scored after each pass over the data.
         patience: as in `fit`.
+        keep: as in `fit`.
         last_batch: as in `fit`.
         checkpoints: as in `fit`.
         resume: as in `fit`.
         checkpoint_minutes: as in `fit`.
         report: as in `fit`.
+        teacher: as in `fit`.
 
     Returns:
         The algorithm's state, for `predict`.
@@ -165,7 +178,7 @@ def fit_tensors(
     """
     source = Tensors(x, y, batch_size, last_batch)
     training = Training(
-        _checked(algorithm),
+        taught(_checked(algorithm), teacher, (x, y)),
         _builder(model),
         source,
         seed=seed,
@@ -173,6 +186,7 @@ def fit_tensors(
         num_steps=num_steps,
         validation=_validation(validation),
         patience=patience,
+        keep=keep,
     )
     return _trained(training, False, kept_in(checkpoints, training, resume, checkpoint_minutes), report)
 

@@ -1,5 +1,6 @@
 """A training: an algorithm on its way through the data."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
+from bayes_share.inference.loop.near_copies import near_copies
 from bayes_share.inference.loop.preflight import looked_at
+from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
@@ -27,6 +30,8 @@ from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
 from bayes_share.trees import Tree, copied
+
+_log = logging.getLogger(__name__)
 
 
 class Training:
@@ -49,9 +54,11 @@ class Training:
         patience: epochs without a lower validation NLL after which training stops early; it then ends, as it does
             when all epochs are over, with the state of the best one. Schedules are laid out for all epochs, and are
             cut off where it stops: a constant rate suits it best. None: no early stopping.
+        keep: how many members are kept after the last step, chosen one by one by the validation NLL of their mixture;
+            the state is then that of these alone. None: all.
 
     Raises:
-        InputError: no epoch, patience without validation data, or what the algorithm says of the model.
+        InputError: no epoch, patience or `keep` without validation data, or what the algorithm says of the model.
 
     >>> from bayes_share.inference import MAP
     >>> from bayes_share.inference.batches.choice import batches_of
@@ -78,31 +85,38 @@ class Training:
         num_steps: int | None = None,
         validation: Source | None = None,
         patience: int | None = None,
+        keep: int | None = None,
     ) -> None:
         self.algorithm = algorithm
         self.seed = index(seed)
         self.execution = execution
         self.validation_samples = validation_samples
-        self.patience = patience
+        self.patience, self.keep = patience, keep
         self.steps_per_epoch = source.steps_per_epoch
         self.num_steps = _num_steps(epochs, num_steps, source.steps_per_epoch)
         validation = source.validation if validation is None else validation
         self._stopping = None if patience is None else EarlyStopping(patience)
         if patience is not None and validation is None:
             raise InputError("patience needs validation data, on which training stops early")
+        if keep is not None and validation is None:
+            raise InputError("keep needs validation data, on which members are chosen")
         # First, so that the device is in use when its generator is to be seeded.
         self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
         self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
             self.state = algorithm.init(lambda: execution.place(build()), source.num_data, self.num_steps)
+        if keep is not None:
+            check_keeps(algorithm, self.state, keep)
         parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
         with execution.autocast():
-            self.source, check = looked_at(algorithm, self.state, source.on(execution, dtype), seed)
+            source = source.on(execution, dtype).fed(algorithm.feeding(self.state))
+            self.source, check = looked_at(algorithm, self.state, source, seed)
         with named("validation data"):
             self.validation = None if validation is None else validation.on(execution, dtype).checked(check)
         self.step = 0
         self.is_finished = False
+        self._kept: list[int] | None = None
         self._history = History()
         self._seconds = 0.0
         self._losses = Losses(self.num_steps, execution.torch_device)
@@ -119,6 +133,11 @@ class Training:
     def history(self) -> list[Line]:
         """A line for each epoch; accuracies and validation scores where there are such."""
         return self._history.lines()
+
+    @property
+    def kept(self) -> list[int] | None:
+        """Which members were kept, where only some were, once training is finished."""
+        return None if self._kept is None else list(self._kept)
 
     @property
     def is_over(self) -> bool:
@@ -211,6 +230,7 @@ class Training:
             if self._stopping is not None:
                 self._stopping.load_state_dict(state_dict["stopping"])
             self._check_progress(state_dict)
+            self._leave(state_dict.get("kept"))
             self.state.load_state_dict(state_dict["state"])
             self.source.load_state_dict(state_dict["source"])
         self.step = state_dict["step"]
@@ -234,6 +254,7 @@ class Training:
             "sums": self._sums,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
+            **({} if self._kept is None else {"kept": self.kept}),
         }
 
     @contextmanager
@@ -270,6 +291,11 @@ class Training:
         if len(state_dict["history"]) != step // self.steps_per_epoch:
             raise ValueError(f"it has a history of {len(state_dict['history'])} epochs after step {step}")
         check_history(state_dict["history"], ALWAYS)
+        kept = state_dict.get("kept")
+        if (kept is None) != (self.keep is None or not is_finished) or (kept is not None and len(kept) != self.keep):
+            raise ValueError(f"the members that it kept are {kept!r}")
+        if self._kept not in (None, kept):
+            raise ValueError(f"it is of other members than the {len(self._kept)} that were kept")
         sums = state_dict["sums"]
         is_alike = sums.shape == self._sums.shape and sums.dtype == self._sums.dtype
         if not is_alike or not bool(sums.isfinite().all()):
@@ -287,6 +313,12 @@ class Training:
         self._losses.add(self.step, info)
         self.step += 1
         return info
+
+    def _leave(self, members: list[int] | None) -> None:
+        """Go on with the state of some members alone."""
+        if members is not None and self._kept is None:
+            self.state = self.algorithm.keep_members(self.state, members)
+            self._kept = members
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
         sums = self._sums
@@ -325,7 +357,24 @@ class Training:
                 self.state.load_state_dict(copied(self._stopping.best))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
+            self._judge_members()
+            if self.keep is not None and self.validation is not None:
+                batches, draws = self.validation.in_order(), self.validation_samples
+                with self.execution.autocast():
+                    chosen = chosen_members(self.algorithm, self.state, batches, draws, self.keep)
+                _log.info("members kept: %s", ", ".join(map(str, chosen)))
+                self._leave(chosen)
         self.is_finished = True
+
+    def _judge_members(self) -> None:
+        """Say in the log where members that share weights are near copies."""
+        parts = self.algorithm.draw(self.state, 0).parts
+        if self.validation is None or not self.history or len(parts) > 1:
+            return
+        is_best = self._stopping is not None  # otherwise the state is that of the last epoch
+        line = min(self.history, key=lambda line: line["validation_nll"]) if is_best else self.history[-1]
+        if (said := near_copies(line, self.validation.num_data, parts[0].model.ensemble_size)) is not None:
+            _log.warning(said)
 
 
 def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:

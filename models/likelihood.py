@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 _NEVER = torch.iinfo(torch.int64).min  # a target that nothing has
+
+
+class Softened(NamedTuple):
+    """What outputs say, softened by a temperature.
+
+    Args:
+        values: ``[member, batch, ...]``: probabilities of classes or labels, or the outputs where there are none.
+        confidence: ``[member, batch]``: the largest probability, the mean over positions or labels; 1 without classes.
+    """
+
+    values: Tensor
+    confidence: Tensor
 
 
 class Likelihood(nn.Module, ABC):
@@ -88,6 +100,38 @@ class Likelihood(nn.Module, ABC):
     ) -> Float[Tensor, "member batch class"] | None:
         """The outputs as logits of classes, where the target of an example is one class; None where it is not."""
         return None
+
+    def softened(self, outputs: Float[Tensor, "member batch *output"], temperature: float) -> Softened:
+        """What some outputs say, with the logits over a temperature where there are any."""
+        return Softened(outputs, outputs.new_ones(outputs.shape[:2]))
+
+    def divergence(
+        self,
+        outputs: Float[Tensor, "member batch *output"],
+        teacher: "Likelihood",
+        teacher_outputs: Float[Tensor, "member batch *output"],
+        targets: Num[Tensor, "member batch *target"],
+        temperature: float,
+    ) -> Float[Tensor, "member batch"]:
+        """What a student minimises to say what a teacher does (distillation, arXiv 1503.02531, section 2).
+
+        That is ``temperature² · KL(teacher ‖ student)``, in nats and at least in float32, of the classes or labels
+        whose logits are divided by the temperature, summed as in `log_lik`; the square keeps gradients about as large
+        at any temperature. Without classes there is nothing to soften, and it is the divergence itself.
+
+        Args:
+            outputs: the student's.
+            teacher: the likelihood of the teacher, of the same class as this one.
+            teacher_outputs: for the same inputs.
+            targets: say which positions are left out.
+            temperature: above 0.
+
+        Raises:
+            InputError: a likelihood of one's own that does not define it.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not say how far a student is from its teacher: define its divergence()"
+        )
 
 
 class Categorical(Likelihood):
@@ -191,6 +235,28 @@ class Categorical(Likelihood):
         """The outputs themselves, unless an example has several positions."""
         return outputs if outputs.ndim == 3 else None
 
+    def softened(self, outputs: Float[Tensor, "member batch *output"], temperature: float) -> Softened:
+        """The probabilities of the classes."""
+        axis = self._axis(outputs)
+        probabilities = (_precise(outputs) / temperature).softmax(axis)
+        return Softened(probabilities, _each(probabilities.amax(axis)).mean(2))
+
+    def divergence(
+        self,
+        outputs: Float[Tensor, "member batch *output"],
+        teacher: Likelihood,
+        teacher_outputs: Float[Tensor, "member batch *output"],
+        targets: Int[Tensor, "member batch *position"],
+        temperature: float,
+    ) -> Float[Tensor, "member batch"]:
+        """Of the classes, summed over the positions whose target is not `ignore_index`."""
+        axis = self._axis(outputs)
+        ours, theirs = ((_precise(each) / temperature).log_softmax(axis) for each in (outputs, teacher_outputs))
+        found = (theirs.exp() * (theirs - ours)).sum(axis)
+        if self.ignore_index is not None:
+            found = found.masked_fill(targets == self.ignore_index, 0.0)
+        return temperature**2 * _each(found).sum(2)
+
     def _axis(self, outputs: Tensor) -> int:
         """The axis of the classes in outputs ``[member, batch, ...]``."""
         axis = outputs.ndim + self.class_axis if self.class_axis < 0 else self.class_axis + 1
@@ -242,6 +308,26 @@ class Bernoulli(Likelihood):
             return None
         yes = outputs.reshape(*outputs.shape[:2], 1)
         return torch.cat([torch.zeros_like(yes), yes], -1)
+
+    def softened(self, outputs: Float[Tensor, "member batch *label"], temperature: float) -> Softened:
+        """The probabilities of yes; one is sure of a label where either answer is probable."""
+        probabilities = (_precise(outputs) / temperature).sigmoid()
+        return Softened(probabilities, _each(torch.maximum(probabilities, 1 - probabilities)).mean(2))
+
+    def divergence(
+        self,
+        outputs: Float[Tensor, "member batch *label"],
+        teacher: Likelihood,
+        teacher_outputs: Float[Tensor, "member batch *label"],
+        targets: Num[Tensor, "member batch *target"],
+        temperature: float,
+    ) -> Float[Tensor, "member batch"]:
+        """Of the labels, summed over them."""
+        ours, theirs = _precise(outputs) / temperature, _precise(teacher_outputs) / temperature
+        log_sigmoid = nn.functional.logsigmoid
+        yes = theirs.sigmoid() * (log_sigmoid(theirs) - log_sigmoid(ours))
+        no = (-theirs).sigmoid() * (log_sigmoid(-theirs) - log_sigmoid(-ours))
+        return temperature**2 * _each(yes + no).sum(2)
 
 
 class Gaussian(Likelihood):
@@ -300,6 +386,21 @@ class Gaussian(Likelihood):
         targets = finite(_one_to_one(targets, outputs))
         return targets if targets.is_floating_point() else targets.to(_precise(outputs).dtype)
 
+    def divergence(
+        self,
+        outputs: Float[Tensor, "member batch *output"],
+        teacher: Likelihood,
+        teacher_outputs: Float[Tensor, "member batch *output"],
+        targets: Num[Tensor, "member batch *target"],
+        temperature: float,
+    ) -> Float[Tensor, "member batch"]:
+        """Of the normal distributions, each with its own noise, summed over the outputs; whatever the temperature."""
+        assert isinstance(teacher, Gaussian)
+        log_ratio = self.log_noise - teacher.log_noise.detach()
+        errors = (_precise(outputs) - _precise(teacher_outputs)) / self.log_noise.exp()
+        found = log_ratio + 0.5 * ((-2 * log_ratio).exp() + errors.square() - 1)
+        return _each(found).sum(2)
+
 
 def _one_to_one(targets: Tensor, outputs: Tensor) -> Tensor:
     """Targets with a number for each output; without axes where an example has one, as `_check_one_to_one` takes it."""
@@ -319,6 +420,11 @@ def _check_shapes(expected: torch.Size, outputs: Tensor, targets: Tensor) -> Non
             f"targets of shape {list(targets.shape[1:])} do not go with outputs of shape {list(outputs.shape[1:])}: "
             f"they must be of shape {list(expected[1:])}"
         )
+
+
+def _each(values: Tensor) -> Tensor:
+    """What there is of each example, on one axis: ``[member, batch, number]``."""
+    return values.reshape(*values.shape[:2], -1)
 
 
 def _precise(outputs: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A model: a network, a likelihood and priors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
+from bayes_share.layers.copying import copy_of
 from bayes_share.models.likelihood import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.conversion import check_network
-from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.sharing.kinds import further_terms, parameter_kinds
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.plain import under_all_names
+from bayes_share.sharing.take import checked_members, own_tensors
 from bayes_share.sites import Site, prefix_of, sites_of
 from bayes_share.trees import Tree
 
@@ -48,11 +50,11 @@ class Model(nn.Module):
             network.
         likelihood: of the targets given the outputs; `Categorical` unless given.
         priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
-            "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied parameter is
-            chosen by any of its names), or a predicate of a `Site`; of those that choose a parameter the last one
-            holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a point. Point
-            estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named here has a
-            prior, and None is a flat one.
+            "term", "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied
+            parameter is chosen by any of its names), or a predicate of a `Site`; of those that choose a parameter the
+            last one holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a
+            point. Point estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named
+            here has a prior, and None is a flat one.
 
     Raises:
         InputError: a network that is not a module, a likelihood that is not a `Likelihood`, or priors that are no dict.
@@ -77,10 +79,12 @@ class Model(nn.Module):
         self.priors = dict(priors)
         # What priors are centred at, kept with the parameters: these change, and the priors must not.
         self.signs = nn.Module()
+        further = further_terms(network)
         for name, kind in parameter_kinds(network).items():
             if kind == "factor":
                 is_negative = network.get_parameter(name).detach() < 0
-                self.signs.register_buffer(_buffer_name(name), 1 - 2 * is_negative.to(torch.int8))
+                signs = 1 - 2 * is_negative.to(torch.int8)
+                self.signs.register_buffer(_buffer_name(name), signs * (name not in further))
 
     @property
     def ensemble_size(self) -> int:
@@ -123,6 +127,27 @@ class Model(nn.Module):
         # What a deep copy finds in its memo it does not copy.
         return deepcopy(self.likelihood, {id(tensor): everywhere.get(name, tensor) for name, tensor in own.items()})
 
+    def keep(self, members: Sequence[int]) -> "Model":
+        """A copy with some of the members alone; see `Ensemble.keep`.
+
+        Raises:
+            InputError: what `Ensemble.keep` says, or a network that is no ensemble.
+        """
+        if not isinstance(self.network, Ensemble):
+            raise InputError("one network has no members of which some could be kept")
+        members = checked_members(members, self.ensemble_size)
+        kept = copy_of(self)
+        for name in set(own_tensors(self.network, self.ensemble_size)):
+            if (buffer := _buffer_name(name)) in dict(self.signs.named_buffers()):
+                kept.signs.register_buffer(buffer, self.signs.get_buffer(buffer)[list(members)])
+        kept.network.leave_only(members)  # in the copy, where what the likelihood has of the network is one with it
+        return kept
+
+    def kept_values(self, values: Mapping[str, Tensor], members: Sequence[int]) -> dict[str, Tensor]:
+        """Values of parameters and buffers, by name: of what members have their own of, the rows of some of them."""
+        own = set(own_tensors(self, self.ensemble_size))
+        return {name: value[list(members)].clone() if name in own else value.clone() for name, value in values.items()}
+
     def latents(self) -> list[Latent]:
         """The parameters that have a prior, with the prior on their device and in their dtype.
 
@@ -152,8 +177,8 @@ class Model(nn.Module):
     def _sites(self) -> dict[str, Site]:
         """What is learned, by the parameters' names in the model."""
         kinds = parameter_kinds(self.network)
-        signs = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
-        in_network = sites_of(self.network, signs, prefix_of(self.network))
+        centres = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
+        in_network = sites_of(self.network, centres, prefix_of(self.network))
         in_likelihood = sites_of(self.likelihood, {}, role="likelihood")
         sites = {f"network.{name}": site for name, site in in_network}
         of_network = set(self.network.parameters())

@@ -70,8 +70,8 @@ class Program:
             if isinstance(prior, Hierarchical):
                 name = self.scale_name(prior)
                 if name not in values:
-                    values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.signs))
-                shape = latent.site.signs.shape
+                    values[name] = pyro.sample(name, moved(prior.hyperprior, latent.site.centre))
+                shape = latent.site.centre.shape
                 prior = prior.given(values[name], latent.site).expand(shape).to_event(len(shape))
             with pyro.poutine.scale(scale=1 / latent.site.members):
                 values[latent.site.name] = pyro.sample(latent.site.name, prior)

@@ -169,6 +169,17 @@ def test_what_is_said_of_calibration_is_measured(capsys: pytest.CaptureFixture[s
     assert sum(line.startswith("| 0.98 | 20 |") for line in lines) == 1
 
 
+def test_what_makes_members_differ_is_measured_over_the_plain_ensemble() -> None:
+    members = importlib.import_module("benchmarks.members")
+    found = members.measure(members.Setting("resnet8", 2, 8), 4, 2, CPU)
+    base, *others = members.ROWS
+    assert list(found["time"]) == list(found["peak"]) == others
+    assert found["peak"]["distilled"] > 1.5 > found["peak"]["distilled, not perturbed"] > 0.9
+    lines = members.as_table(found).splitlines()
+    assert f"a step of the {base} takes" in lines[0]
+    assert [line.split(" | ")[0] for line in lines[4:]] == [f"| {name}" for name in others]
+
+
 @pytest.fixture
 def steps() -> ModuleType:
     return importlib.import_module("benchmarks.steps")

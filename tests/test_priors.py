@@ -86,7 +86,7 @@ def test_members_change_neither_role_nor_fan_in(
     others = [site for name, site in found.items() if name.startswith("0.") and name not in plain]
     assert all((site.kind, site.role, site.fan_in, site.members) == ("factor", "factor", 1, 3) for site in others)
     for name, site in found.items():
-        assert site.signs.shape == net.get_parameter(f"network.{name}").shape
+        assert site.centre.shape == net.get_parameter(f"network.{name}").shape
         assert (site.members == 3) == (site.kind != "base")
 
 
@@ -129,7 +129,7 @@ def test_the_default_priors() -> None:
         assert 0 < int((start < 0).sum()) < start.numel()
         assert torch.equal(loc_of(found[name]), start.sign())
     for latent in found.values():
-        shape = latent.site.signs.shape
+        shape = latent.site.centre.shape
         assert latent.prior.event_shape == shape  # type: ignore[union-attr]
         assert latent.prior.batch_shape == ()  # type: ignore[union-attr]
 
@@ -234,22 +234,22 @@ def test_a_prior_is_a_copy_of_what_was_handed_in() -> None:
 def test_signs_are_kept_and_priors_do_not_move_with_the_factors() -> None:
     torch.manual_seed(0)
     model = Model(ensemble(net_of_two(), 3, "random_sign"))
-    before = {latent.site.name: latent.prior.log_prob(latent.site.signs) for latent in model.latents()}  # type: ignore[union-attr]
+    before = {latent.site.name: latent.prior.log_prob(latent.site.centre) for latent in model.latents()}  # type: ignore[union-attr]
     saved = deepcopy(model.state_dict())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.neg_()
-    after = {latent.site.name: latent.prior.log_prob(latent.site.signs) for latent in model.latents()}  # type: ignore[union-attr]
+    after = {latent.site.name: latent.prior.log_prob(latent.site.centre) for latent in model.latents()}  # type: ignore[union-attr]
     assert before == after
     torch.manual_seed(1)
     other = Model(ensemble(net_of_two(), 3, "random_sign"))
     differ = [
-        not torch.equal(a.site.signs, b.site.signs) for a, b in zip(model.latents(), other.latents(), strict=True)
+        not torch.equal(a.site.centre, b.site.centre) for a, b in zip(model.latents(), other.latents(), strict=True)
     ]
     assert any(differ)
     other.load_state_dict(saved)
     for mine, read in zip(model.latents(), other.latents(), strict=True):
-        assert torch.equal(mine.site.signs, read.site.signs)
+        assert torch.equal(mine.site.centre, read.site.centre)
 
 
 def test_signs_of_names_that_differ_by_a_dot_are_kept_apart() -> None:
@@ -266,7 +266,7 @@ def test_signs_of_names_that_differ_by_a_dot_are_kept_apart() -> None:
     with torch.no_grad():
         net.get_parameter("network.block.0.r").fill_(-1.0)
         net.get_parameter("network.block_0.r").fill_(1.0)
-    found = {latent.site.name: latent.site.signs for latent in Model(net).latents()}
+    found = {latent.site.name: latent.site.centre for latent in Model(net).latents()}
     assert bool((found["block.0.r"] == -1).all())
     assert bool((found["block_0.r"] == 1).all())
 
@@ -310,7 +310,7 @@ def test_families_and_scales_by_name() -> None:
     assert isinstance(found["weight"].prior.base_dist, dist.Laplace)  # type: ignore[union-attr]
     assert scale_of(found["weight"]).unique().tolist() == [1.5]
     assert isinstance(found["r"].prior.base_dist, dist.Cauchy)  # type: ignore[union-attr]
-    assert torch.equal(loc_of(found["r"]), found["r"].site.signs)
+    assert torch.equal(loc_of(found["r"]), found["r"].site.centre)
     log_normal = latents(net, standard_rules(net, "all", "normal", 3.0, "log-normal", 0.2, "sign"))["s"].prior
     assert bool((log_normal.sample() > 0).all())  # type: ignore[union-attr]
 
@@ -351,8 +351,8 @@ def test_a_prior_around_one_or_the_sign() -> None:
     net = ensemble(nn.Linear(6, 6), 2, "random_sign")
     found = latents(net, {"factor": around("one", 0.3), "s": around("sign", 0.3, dist.Laplace)})
     assert bool((loc_of(found["r"]) == 1).all())
-    assert torch.equal(loc_of(found["s"]), found["s"].site.signs)
-    assert int((found["s"].site.signs < 0).sum()) > 0
+    assert torch.equal(loc_of(found["s"]), found["s"].site.centre)
+    assert int((found["s"].site.centre < 0).sum()) > 0
 
 
 @pytest.mark.parametrize("members", [1, 3])

@@ -14,7 +14,9 @@ from bayes_share.seeding import generator
 Batch = tuple[Float32[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
 
 
-def epoch_order(num_data: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Int64[Tensor, "num_data"]:
+def epoch_order(
+    num_data: int, seed: int, epoch: int, device: torch.device | str = "cpu", member: int = 0
+) -> Int64[Tensor, "num_data"]:
     """The order in which an epoch visits the training data, from the key ``(seed, "epoch", epoch)``.
 
     Args:
@@ -22,11 +24,13 @@ def epoch_order(num_data: int, seed: int, epoch: int, device: torch.device | str
         seed: the seed of the run.
         epoch: counted from 0.
         device: where it is drawn; another kind of device has another order.
+        member: whose order it is, where each has one: those after the first have their number in the key.
 
     Returns:
         ``[num_data]``, each index once, on the device.
     """
-    return torch.randperm(num_data, generator=generator(seed, "epoch", epoch, device=device), device=device)
+    key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
+    return torch.randperm(num_data, generator=generator(*key, device=device), device=device)
 
 
 def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:

@@ -10,8 +10,9 @@ from bayes_share.layers.conv import (
     Rank1ConvTranspose3d,
 )
 from bayes_share.layers.embedding import Rank1Embedding
+from bayes_share.layers.expansion import expand_weight
 from bayes_share.layers.factored import Factored, set_way
-from bayes_share.layers.factors import FactorInit, expand_weight
+from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
     FilterResponseNorm2d,

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from bayes_share.errors import InputError
-from bayes_share.layers.factored import Factored, factor_parameter
-from bayes_share.layers.factors import FactorInit, expand_weight
+from bayes_share.layers.factored import Factored, factor_parameter, row_of, with_terms
+from bayes_share.layers.factors import ONE_TERM, FactorInit, FactorTerms
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.operations import Product
-from bayes_share.layers.rank1 import apply_rank1
+from bayes_share.layers.rank1 import apply_expanded, apply_rank1
+from bayes_share.layers.rows import spread
 
 Size: TypeAlias = int | torch.SymInt  # as `torch.export` has it
 
@@ -38,8 +39,8 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
     torch.Size([20, 7, 6])
     """
 
-    factor_parameters: ClassVar[tuple[str, ...]] = ("q_r", "q_s", "k_r", "k_s", "v_r", "v_s")
-    member_parameters: ClassVar[tuple[str, ...]] = ("in_proj_bias",)
+    factor_parameters: ClassVar[tuple[str, ...]] = with_terms("q_r", "q_s", "k_r", "k_s", "v_r", "v_s")
+    member_parameters = ("in_proj_bias",)
     added_parameters: ClassVar[tuple[str, ...]] = factor_parameters
 
     # Attributes of torch's own, of which some are not declared there as they are.
@@ -91,7 +92,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             raise InputError("is_causal is a hint about attn_mask, which has to be handed in too")
         q, k, v = self._project(query, key, value)
         if self.bias_k is not None:
-            k, v = (torch.cat([x, own.expand(x.shape[0], 1, -1)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
+            k, v = (torch.cat([x, _for_rows(own, x)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
         # torch's own reading of the hint.
@@ -110,7 +111,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         y = self.out_proj(y.transpose(1, 2).flatten(2))
         return y if self.batch_first else y.transpose(0, 1), weights
 
-    def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
+    def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
         """Give all projections factors for so many members; they are trained where the weights are.
 
         Raises:
@@ -118,31 +119,38 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         """
         if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear, Rank1Linear):
             raise InputError(f"an attention whose out_proj is a {type(self.out_proj).__name__} cannot be converted")
+        shapes: dict[str, tuple[int, ...]] = {}
         for name, weight in zip("qkv", self._weights(), strict=True):
             outputs, inputs = weight.shape
-            for factor, size in ((f"{name}_r", inputs), (f"{name}_s", outputs)):
+            of_weight = {f"{name}_r": (inputs,), f"{name}_s": (outputs,)}
+            shapes |= of_weight
+            self.set_terms(ensemble_size, of_weight, init, terms, weight)
+            for factor, shape in of_weight.items():
                 before = getattr(self, factor, None)
-                setattr(self, factor, factor_parameter(weight, ensemble_size, (size,), init, before))
+                if not (init.is_fixed or terms.is_additive):
+                    before = factor_parameter(weight, ensemble_size, shape, init, before)
+                self.register_parameter(factor, before)
+        if init.is_fixed and not terms.is_additive:
+            self.fix_signs(ensemble_size, shapes, init, self._weights()[0])
         self.out_proj.__class__ = Rank1Linear
-        self.out_proj.add_factors(ensemble_size, init)
+        self.out_proj.add_factors(ensemble_size, init, terms)
         # torch's encoder layer would otherwise read the weights, in eval mode, and never call this layer.
         self._qkv_same_embed_dim = False
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain attention that one member is, but for those of `out_proj`."""
-        use = self._row_of(member)
         weights = [
-            expand_weight(weight, r[use], s[use])[0]
-            for weight, (r, s) in zip(self._weights(), self._factors(), strict=True)
+            self.expand(weight, member, f"{name}_")[0] for name, weight in zip("qkv", self._weights(), strict=True)
         ]
         if self.in_proj_weight is None:
             tensors = {f"{name}_proj_weight": weight for name, weight in zip("qkv", weights, strict=True)}
         else:
             tensors = {"in_proj_weight": torch.cat(weights)}
         if self.in_proj_bias is not None:
-            tensors["in_proj_bias"] = self.in_proj_bias[use][0]
+            tensors["in_proj_bias"] = row_of(self.in_proj_bias, member)[0]
         if self.bias_k is not None:
-            tensors |= {"bias_k": self.bias_k, "bias_v": self.bias_v}
+            extra = {"bias_k": self.bias_k, "bias_v": self.bias_v}
+            tensors |= {name: row_of(rows, member)[0] if rows.ndim == 4 else rows for name, rows in extra.items()}
         return tensors
 
     def remove_factors(self) -> None:
@@ -153,20 +161,20 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         self._qkv_same_embed_dim = self.in_proj_weight is not None
 
     def _weights(self) -> tuple[Tensor, ...]:
-        """The base weights of queries, keys and values."""
+        """The weights of queries, keys and values: base weights, or the members' own."""
         if self.in_proj_weight is None:
             return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-        return self.in_proj_weight.chunk(3)
-
-    def _factors(self) -> list[tuple[Tensor, Tensor]]:
-        return [(getattr(self, f"{name}_r"), getattr(self, f"{name}_s")) for name in "qkv"]
+        return self.in_proj_weight.chunk(3, dim=-2)
 
     def _project(self, *inputs: Tensor) -> list[Tensor]:
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3, dim=1)
-        parts = zip(inputs, self._weights(), self._factors(), biases, strict=True)
-        return [
-            apply_rank1(Product(), x, weight, *factors, bias, self.folds_weights) for x, weight, factors, bias in parts
-        ]
+        parts = zip("qkv", inputs, self._weights(), biases, strict=True)
+        return [self._projected(name, *part) for name, *part in parts]
+
+    def _projected(self, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if (pair := self.one_term(f"{name}_")) is not None:
+            return apply_rank1(Product(), x, weight, *pair, bias, self.folds_weights)
+        return apply_expanded(Product(), x, weight, lambda: self.expand(weight, prefix=f"{name}_"), bias)
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         if query.is_nested or key.is_nested or value.is_nested:
@@ -231,3 +239,8 @@ def _merged(masks: list[Tensor], sources: int, like: Tensor) -> Tensor | None:
         added = F.pad(added.to(like.dtype), (0, sources - mask.shape[-1]))
         merged = added if merged is None else merged + added
     return merged
+
+
+def _for_rows(own: Tensor, like: Tensor) -> Tensor:
+    """An additional key or value ``[1, 1, channel]``, or one for each member, for all rows: ``[row, 1, channel]``."""
+    return spread(own.view(-1, 1, own.shape[-1]), like.shape[0])

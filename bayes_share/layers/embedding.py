@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.layers.factored import Factored, factor_parameter
-from bayes_share.layers.factors import FactorInit, expand_weight
+from bayes_share.errors import InputError
+from bayes_share.layers.factored import Factored, factor_parameter, row_of, with_terms
+from bayes_share.layers.factors import ONE_TERM, FactorInit, FactorTerms
 from bayes_share.layers.rows import divide, scale
 
 
@@ -33,13 +34,13 @@ class Rank1Embedding(Factored, nn.Embedding):
     torch.Size([20, 7, 3])
     """
 
-    factor_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
-    member_parameters: ClassVar[tuple[str, ...]] = ()
-    added_parameters: ClassVar[tuple[str, ...]] = ("r", "s")
+    factor_parameters: ClassVar[tuple[str, ...]] = with_terms("r", "s")
+    member_parameters = ()
+    added_parameters: ClassVar[tuple[str, ...]] = factor_parameters
 
     token_factors: bool = False
     r: nn.Parameter | None
-    s: nn.Parameter
+    s: nn.Parameter | None
 
     def __init__(self, *args: Any, token_factors: bool = False, **options: Any) -> None:
         self.token_factors = token_factors
@@ -47,21 +48,39 @@ class Rank1Embedding(Factored, nn.Embedding):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Look each row's tokens up in its member's embedding."""
-        if self.scale_grad_by_freq:
+        r, s = self.factor("r"), self.factor("s")
+        if self.scale_grad_by_freq or s is None or self.has_further_terms():
             return self._look_up_expanded(indices)
         y = F.embedding(indices, self.weight, self.padding_idx, self.max_norm, self.norm_type, sparse=self.sparse)
-        y = scale(y, self.s, axis=-1)
-        if self.r is not None:
-            parts = divide(indices, len(self.r))
-            y = y * self.r.gather(1, parts.flatten(1).long()).view(indices.shape).unsqueeze(-1)
+        y = scale(y, s, axis=-1)
+        if r is not None:
+            parts = divide(indices, len(r))
+            y = y * r.gather(1, parts.flatten(1).long()).view(indices.shape).unsqueeze(-1)
         if self.padding_idx is not None:
             # torch passes no gradient through the padding's vector, which may have been set to other than zero.
             y = torch.where((indices == self.padding_idx).unsqueeze(-1), y.detach(), y)
         return y
 
-    def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
-        """Give the layer factors for so many members; they are trained where the weight is."""
-        r, s = (getattr(self, name, None) for name in self.added_parameters)
+    def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
+        """Give the layer factors for so many members; they are trained where the weight is.
+
+        Further terms go with factors of tokens alone: without these, they would come to one.
+
+        Raises:
+            InputError: added terms, which would take factors of every token.
+        """
+        if terms.is_additive:
+            raise InputError("an embedding takes no additive factors: every token would need its own")
+        r, s = (getattr(self, name, None) for name in ("r", "s"))
+        shapes = {"r": (self.num_embeddings,)} if self.token_factors else {}
+        shapes["s"] = (self.embedding_dim,)
+        if self.token_factors:
+            self.set_terms(ensemble_size, shapes, init, terms, self.weight)
+        if init.is_fixed:
+            self.register_parameter("r", r)
+            self.register_parameter("s", s)
+            self.fix_signs(ensemble_size, shapes, init, self.weight)
+            return
         of_tokens = None
         if self.token_factors:
             of_tokens = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init, r)
@@ -70,16 +89,17 @@ class Rank1Embedding(Factored, nn.Embedding):
 
     def expanded_weight(self) -> Tensor:
         """The weight of each member, ``[member, *weight.shape]``."""
-        return self._expanded(slice(None))
+        return self._expanded(None)
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain embedding that one member is."""
-        return {"weight": self._expanded(self._row_of(member))[0]}
+        return {"weight": self._expanded(member)[0]}
 
-    def _expanded(self, members: slice) -> Tensor:
-        if self.r is None:
-            return self.weight * self.s[members].unsqueeze(1)
-        return expand_weight(self.weight, self.r[members], self.s[members], transposed=True)
+    def _expanded(self, member: int | None) -> Tensor:
+        s = self.factor("s")
+        if self.owns_weights or s is None or self.factor("r") is not None:
+            return self.expand(self.weight, member, transposed=True)
+        return self.weight * (s if member is None else row_of(s, member)).unsqueeze(1)
 
     def _look_up_expanded(self, indices: Tensor) -> Tensor:
         if self.max_norm is not None:

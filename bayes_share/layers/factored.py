@@ -1,7 +1,7 @@
 """What modules with rank-1 factors have in common, and how factors and members' parameters are made."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -9,38 +9,65 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.layers.factors import FactorInit
+from bayes_share.layers.expansion import Pair, expand_weight
+from bayes_share.layers.factors import ONE_TERM, FactorForm, FactorInit, FactorTerms
+from bayes_share.layers.rows import spread
+from bayes_share.layers.signs import draw_seeds, signs_from
 from bayes_share.layers.way import FOLD_ABOVE, Way, check_way, folds_weights
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of one member's factors, by their names."""
+
+_TERMS = ("more_", "add_")
+
+
+def with_terms(*names: str) -> tuple[str, ...]:
+    """The names of factors, and those of their further terms, multiplied ("more_r") and added ("add_r")."""
+    return (*names, *(f"{terms}{name}" for terms in _TERMS for name in names))
+
+
+def is_further(name: str) -> bool:
+    """Whether a factor of this name is of a term beyond the first, which starts small and not at 1 or -1."""
+    return name.startswith(_TERMS)
 
 
 class Factored(nn.Module):
-    """A module of torch whose base weights are shared by the members of an ensemble, each with rank-1 factors.
+    """A module of torch whose base weights are shared by the members of an ensemble, each with factors of its own.
 
     A final class derives from this one and from the torch module, whose options and names of parameters it keeps. A
     module that exists becomes one in three steps: its class is set, `add_factors` is called, and the
-    `member_parameters`, of it and of what is then factored inside it, are replaced by a copy for each member.
+    `member_parameters`, of it and of what is then factored inside it, are replaced by a copy for each member. A fourth
+    step, `own_weights`, makes a weight of each member's own of what the factors give.
+
+    Factors that are fixed signs are no parameters: `sign_seeds` ``[member]`` are kept in their place.
 
     Args:
         args: what the torch module takes.
         ensemble_size: members.
         init: how the factors start.
         way: how it computes: "auto", "activations" or "weights", see `Way`; `set_way` changes it.
+        factor_rank: terms of each member's part of a weight, see `FactorTerms`.
+        factor_form: "multiplied" or "additive", see `FactorTerms`.
         options: what the torch module takes.
 
     Raises:
-        InputError: an ensemble of fewer than one member, an unknown way.
+        InputError: an ensemble of fewer than one member, fewer than one term, an unknown way or form.
     """
 
     factor_parameters: ClassVar[tuple[str, ...]]
-    member_parameters: ClassVar[tuple[str, ...]]
+    member_parameters: tuple[str, ...]
+    """What each member has a row of, beside the factors; of a layer whose weights are the members' own, these too."""
     added_parameters: ClassVar[tuple[str, ...]]
     """What the plain module does not have."""
     shares_across: bool = False
     """Whether `share_layers` gave it a weight of other layers, which it does not have where nothing is shared."""
     way: Way = "auto"
-    """How it computes; of what has to be expanded (blocks, templates, missing factors) there is one way only."""
+    """How it computes; of what has to be expanded (blocks, templates, missing factors, further terms) there is one way
+    only."""
     fold_above: float = FOLD_ABOVE
     """The threshold of the way "auto"."""
+    sign_seeds: Tensor
+    sign_probability: float
 
     def __init__(
         self,
@@ -48,19 +75,22 @@ class Factored(nn.Module):
         ensemble_size: int = 1,
         init: FactorInit = FactorInit(),  # noqa: B008 (frozen)
         way: Way = "auto",
+        factor_rank: int = 1,
+        factor_form: FactorForm = "multiplied",
         **options: Any,
     ) -> None:
         check_ensemble_size(ensemble_size)
         check_way(way)
+        terms = FactorTerms(factor_rank, factor_form)
         super().__init__(*args, **options)
-        self.add_factors(ensemble_size, init)
+        self.add_factors(ensemble_size, init, terms)
         for module in self.modules():
             if isinstance(module, Factored):
-                module._own_member_parameters(ensemble_size)
+                module._own_member_parameters(1 if init.is_fixed else ensemble_size)
                 module.way = way
 
     @abstractmethod
-    def add_factors(self, ensemble_size: int, init: FactorInit) -> None:
+    def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
         """Give the module factors for so many members; they are trained where their weight is.
 
         They multiply into those of a module that has some, for one member.
@@ -70,17 +100,32 @@ class Factored(nn.Module):
     def member_tensors(self, member: int) -> dict[str, Tensor]:
         """The parameters of the plain module that one member is, without those of the modules inside.
 
-        One that holds factors for one member serves all of them.
+        What there is one row of serves all members.
         """
+
+    def own_weights(self) -> None:
+        """Make the weights that the factors give each member's own, in place; the factors are then gone."""
+        members = self.ensemble_size
+        with torch.no_grad():
+            tensors = [self.member_tensors(member) for member in range(members)]
+        trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
+        own = [name for name in tensors[0] if name not in self.member_parameters]
+        for name in own:
+            rows = torch.stack([of_member[name].detach() for of_member in tensors])
+            setattr(self, name, nn.Parameter(rows, trained[name]))
+        kept = [name for name in self.member_parameters if name not in self.added_parameters]
+        self._forget_factors()
+        for name in self.added_parameters:
+            self.register_parameter(name, None)
+        self.member_parameters = (*own, *kept)
 
     def remove_factors(self) -> None:
         """Become the plain module that the first member is, in place."""
         with torch.no_grad():
             tensors = self.member_tensors(0)
         trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
-        for name in self.added_parameters:
-            self._parameters.pop(name, None)
-        for name in ("shares_across", "way", "fold_above"):
+        self._forget_factors()
+        for name in ("way", "fold_above"):
             self.__dict__.pop(name, None)
         self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, Factored))  # type: ignore[assignment]
         for name, tensor in tensors.items():
@@ -89,28 +134,156 @@ class Factored(nn.Module):
     @property
     def ensemble_size(self) -> int:
         """The number of members whose factors and parameters this module holds."""
-        owned = (getattr(self, name) for name in (*self.added_parameters, *self.member_parameters))
-        return next((len(rows) for rows in owned if rows is not None), 1)
+        return max((len(getattr(self, name)) for name in self.owned), default=1)
 
-    def _row_of(self, member: int) -> slice:
-        """Where what a member has of its own is."""
-        first = member if self.ensemble_size > 1 else 0
-        return slice(first, first + 1)
+    @property
+    def owned(self) -> tuple[str, ...]:
+        """The names of the parameters and buffers with a row for each member."""
+        signs = (name for name in self._buffers if name.endswith("_sign"))
+        names = (*self.factor_parameters, *self.member_parameters, "sign_seeds", *signs)
+        return tuple(name for name in names if getattr(self, name, None) is not None)
+
+    @property
+    def owns_weights(self) -> bool:
+        """Whether its weights are the members' own, and not shared."""
+        return any(name.endswith("weight") for name in self.member_parameters)
+
+    def factor(self, name: str) -> Tensor | None:
+        """A factor as it is used: what is learned of it, times the signs that are made from seeds."""
+        learned, signs = getattr(self, name, None), getattr(self, f"{name}_sign", None)
+        if signs is None or learned is None:
+            return learned if signs is None else signs
+        uses = max(len(learned), len(signs))
+        return spread(learned, uses) * spread(signs, uses)
+
+    def one_term(self, prefix: str = "") -> Pair | None:
+        """The pair r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more; otherwise None.
+
+        Args:
+            prefix: of the names of its factors, where it has those of several weights.
+        """
+        r, s = self.factor(f"{prefix}r"), self.factor(f"{prefix}s")
+        if r is None or s is None or r.ndim > 2 or self.has_further_terms(prefix):
+            return None
+        return r, s
+
+    def has_further_terms(self, prefix: str = "") -> bool:
+        """Whether there are terms beside r and s."""
+        return any(self._pair(terms, prefix) is not None for terms in _TERMS)
 
     def extra_repr(self) -> str:
         """What printing shows of it."""
         plain = super().extra_repr()
         way = "" if self.way == "auto" else f", way={self.way!r}"
-        return f"{plain}{', ' if plain else ''}ensemble_size={self.ensemble_size}{way}"
+        own = ", own weights" * self.owns_weights
+        return f"{plain}{', ' if plain else ''}ensemble_size={self.ensemble_size}{own}{way}"
 
     def folds_weights(self, x: Tensor, weight: Tensor, uses: int) -> bool:
         """Whether it folds factors into a base weight, for an input that is divided among so many uses."""
         return folds_weights(self.way, x, weight, uses, self.fold_above)
 
+    def expand(
+        self,
+        weight: Tensor,
+        member: int | None = None,
+        prefix: str = "",
+        groups: int = 1,
+        transposed: bool = False,
+        mix: Tensor | None = None,
+    ) -> Tensor:
+        """The weight of each use ``[use, *shape]``, or of one member ``[1, *shape]``.
+
+        Args:
+            weight: a base weight, or the members' own ``[member, *shape]``.
+            member: which one; None: of all uses, as many as there are rows of what has most.
+            prefix: of the names of the factors.
+            groups: of a grouped convolution.
+            transposed: as of `expand_weight`.
+            mix: of templates.
+        """
+        if self.owns_weights:
+            return weight if member is None else row_of(weight, member)
+        pairs = [self._pair(terms, prefix) for terms in _TERMS]
+        first = [self.factor(f"{prefix}{name}") for name in "rs"]
+        parts = [*first, mix, *(one for pair in pairs for one in pair or ())]
+        uses = max((len(part) for part in parts if part is not None), default=1)
+
+        def chosen(part: Tensor | None) -> Any:
+            if part is None:
+                return None
+            return spread(part, uses) if member is None else row_of(part, member)
+
+        r, s, mix = (chosen(part) for part in parts[:3])
+        more, added = (None if pair is None else (chosen(pair[0]), chosen(pair[1])) for pair in pairs)
+        return expand_weight(weight, r, s, groups, transposed, mix, more, added)
+
+    def fix_signs(self, ensemble_size: int, shapes: Shapes, init: FactorInit, like: Tensor) -> None:
+        """Have signs for factors, by their names, made from new seeds.
+
+        Args:
+            ensemble_size: members.
+            shapes: of one member's factors.
+            init: gives the probability of +1.
+            like: gives dtype and device.
+        """
+        self.register_buffer("sign_seeds", draw_seeds(ensemble_size, like.device))
+        self.sign_probability = init.probability
+        for name, shape in shapes.items():
+            signs = signs_from(self.sign_seeds, name, shape, init.probability, like)
+            self.register_buffer(f"{name}_sign", signs, persistent=False)
+
+    def set_terms(
+        self, ensemble_size: int, shapes: Shapes, init: FactorInit, terms: FactorTerms, weight: Tensor
+    ) -> None:
+        """Have the further terms of factors, by their names, before the first term is given.
+
+        Multiplied ones multiply into the factors of a module that has some, for one member.
+
+        Args:
+            ensemble_size: members.
+            shapes: of one member's factors; "r" or "..._r" is the one of the inputs.
+            init: how they start.
+            terms: how many there are, of which form.
+            weight: what they are factors of, as a use has it.
+        """
+        if not terms.further:
+            return
+        for name, shape in shapes.items():
+            is_s, whole = name.endswith("s"), (ensemble_size, terms.further, *shape)
+            if terms.is_additive:
+                drawn = init.draw_added(whole, weight, is_s)
+            else:
+                drawn = init.draw_further(whole, weight, is_s)
+                if (before := getattr(self, name, None)) is not None:
+                    drawn = drawn * before.detach().unsqueeze(1)
+            prefix = _TERMS[terms.is_additive]
+            self.register_parameter(f"{prefix}{name}", nn.Parameter(drawn, weight.requires_grad))
+
+    def _pair(self, terms: str, prefix: str) -> Pair | None:
+        r, s = (getattr(self, f"{terms}{prefix}{name}", None) for name in "rs")
+        return None if r is None or s is None else (r, s)
+
+    def _forget_factors(self) -> None:
+        for name in self.added_parameters:
+            self._parameters.pop(name, None)
+        for name in [name for name in self._buffers if name.endswith("_sign") or name == "sign_seeds"]:
+            delattr(self, name)
+        for name in ("shares_across", "member_parameters", "sign_probability"):
+            self.__dict__.pop(name, None)
+
     def _own_member_parameters(self, ensemble_size: int) -> None:
         for name in self.member_parameters:
             if (shared := getattr(self, name)) is not None:
                 setattr(self, name, own_parameter(shared, ensemble_size))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Load, and make the signs of the seeds that are now there."""
+        super()._load_from_state_dict(*args)
+        for name, signs in list(self._buffers.items()):
+            if name.endswith("_sign") and signs is not None:
+                factor = name.removesuffix("_sign")
+                made = signs_from(self.sign_seeds, factor, signs.shape[1:], self.sign_probability, signs)
+                self._buffers[name] = made
 
 
 def set_way(network: nn.Module, way: Way) -> None:
@@ -157,6 +330,12 @@ def check_ensemble_size(ensemble_size: int) -> None:
     """Raise an InputError unless there is at least one member."""
     if not isinstance(ensemble_size, Integral) or ensemble_size < 1:
         raise InputError(f"an ensemble has at least 1 member, a whole number, not {ensemble_size!r}")
+
+
+def row_of(rows: Tensor, member: int) -> Tensor:
+    """The row ``[1, ...]`` of a member; what there is one row of serves all."""
+    first = member if len(rows) > 1 else 0
+    return rows[first : first + 1]
 
 
 def own_parameter(shared: nn.Parameter, ensemble_size: int) -> nn.Parameter:

@@ -1,54 +1,116 @@
-"""Rank-1 factors: how they start, and the one function that expands a base weight and its factors."""
+"""What factors a member has, and how they start."""
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 
-FactorInitKind = Literal["normal", "random_sign", "ones"]
+FactorInitKind = Literal["normal", "random_sign", "fixed_sign", "ones"]
+FactorForm = Literal["multiplied", "additive"]
 
 # Noise on the factors that a trained network bears, over the root of its layers; docs/results.md has what it costs.
 _KEPT = 0.04
 _FEWEST = 4  # layers that a network counts as: one alone would bear all the noise
+_SMALL = 0.1  # of further terms: two of them multiplied are a hundredth of the first
+
+
+@dataclass(frozen=True)
+class FactorTerms:
+    """Of how many terms, and of which form, a member's part of a weight is.
+
+    Args:
+        rank: terms.
+        form: ``"multiplied"``: the weight of member m is ``W ∘ Σ_k s_mk r_mkᵀ``; one term is a BatchEnsemble (arXiv
+            2002.06715, eq. 1). ``"additive"``: it is ``W + Σ_k s_mk r_mkᵀ``, where r_mk has a number for each input
+            channel and place of the kernel (LoRA-Ensemble, arXiv 2405.14438, eq. 3).
+
+    Raises:
+        InputError: fewer than one term, an unknown form.
+    """
+
+    rank: int = 1
+    form: FactorForm = "multiplied"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, Integral) or self.rank < 1:
+            raise InputError(f"factor_rank must be at least 1, a whole number, and is {self.rank!r}")
+        if self.form not in get_args(FactorForm):
+            raise unknown("factor form", self.form, get_args(FactorForm))
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the terms are added to the weight."""
+        return self.form == "additive"
+
+    @property
+    def further(self) -> int:
+        """How many terms there are beside r and s."""
+        return self.rank if self.is_additive else self.rank - 1
+
+    def __str__(self) -> str:
+        if self.is_additive:
+            return f"W + Σ s rᵀ, rank {self.rank}"
+        return "W ∘ (s rᵀ)" if self.rank == 1 else f"W ∘ Σ s rᵀ, rank {self.rank}"
+
+
+ONE_TERM = FactorTerms()
+"""A BatchEnsemble."""
 
 
 @dataclass(frozen=True)
 class FactorInit:
-    """How rank-1 factors start.
+    """How factors start.
 
-    ``"normal"`` with its usual `sd` and ``"random_sign"`` are for training from scratch: they destroy what a trained
-    network has learned. `keeping` gives the start for a trained one.
+    ``"normal"`` with its usual `sd`, ``"random_sign"`` and ``"fixed_sign"`` are for training from scratch: they destroy
+    what a trained network has learned. `keeping` gives the start for a trained one.
+
+    Members that start at random signs stay as different as separate networks however long they are trained; those that
+    start at N(1, 0.5²) become near copies where the training is long (``docs/results.md``).
+
+    Terms beyond the first (`FactorTerms`) start small: r at N(0, 0.1²), and s at N(0, `term_sd`²). At 0 both would stay
+    there; with s at 0 a member starts as if it had the first term alone, and moves from the first step. Added terms
+    start with `sd` times the size of the weight, or, where the members are to start as the network is, with s at 0.
 
     Args:
-        kind: ``"normal"``: mean 1 and standard deviation `sd`, as in Rank-1 Bayesian networks and the BatchEnsembles of
-            their paper (arXiv 2005.07186); ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv 2002.06715); ``"ones"``:
-            the members begin as copies of the network.
+        kind: of the first term. ``"normal"``: mean 1 and standard deviation `sd`, as in Rank-1 Bayesian networks and
+            the BatchEnsembles of their paper (arXiv 2005.07186); ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv
+            2002.06715); ``"fixed_sign"``: +1 or -1 for good, made from a seed for each member and layer, so that the
+            members have no number to learn or to store; ``"ones"``: the members begin as copies of the network.
         sd: of ``"normal"``.
-        probability: of +1 in ``"random_sign"``.
+        probability: of +1 in ``"random_sign"`` and ``"fixed_sign"``.
+        term_sd: of s in further terms; 0 where a trained network is to be kept.
 
     Raises:
-        InputError: an unknown kind, an `sd` that is negative or not finite, or a `probability` outside [0, 1].
+        InputError: an unknown kind, a standard deviation that is negative or not finite, or a `probability` outside
+            [0, 1].
     """
 
     kind: FactorInitKind = "normal"
     sd: float = 0.5
     probability: float = 0.5
+    term_sd: float = _SMALL
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FactorInitKind):
             raise unknown("factor init", self.kind, get_args(FactorInitKind))
-        if not 0 <= self.sd < math.inf:
-            raise InputError(f"the factors' standard deviation must be finite and not negative, and is {self.sd}")
+        for sd in (self.sd, self.term_sd):
+            if not 0 <= sd < math.inf:
+                raise InputError(f"the factors' standard deviation must be finite and not negative, and is {sd}")
         if not 0 <= self.probability <= 1:
             raise InputError(f"the probability of a positive sign must be from 0 to 1, and is {self.probability}")
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the factors stay as they begin, and are made from seeds."""
+        return self.kind == "fixed_sign"
+
     def draw(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Factors of a shape, with the dtype and device of `like`, from torch's global generator on the CPU."""
+        """Factors of the first term, with the dtype and device of `like`, from torch's global generator on the CPU."""
         if self.kind == "ones":
             factors = torch.ones(shape)
         elif self.kind == "normal":
@@ -57,15 +119,33 @@ class FactorInit:
             factors = 2 * (torch.rand(shape) < self.probability).float() - 1
         return factors.to(device=like.device, dtype=like.dtype)
 
+    def draw_further(self, shape: tuple[int, ...], like: Tensor, is_s: bool) -> Tensor:
+        """Factors of further terms ``[member, term, ...]``; see `draw`."""
+        sd = _SMALL if not is_s else 0.0 if self.kind == "ones" else self.term_sd
+        return (sd * torch.randn(shape)).to(device=like.device, dtype=like.dtype)
+
+    def draw_added(self, shape: tuple[int, ...], weight: Tensor, is_s: bool) -> Tensor:
+        """Factors of added terms ``[member, term, ...]``; the product of the two has `sd` times the size of the weight.
+
+        Both have a part in that, so that a step moves the one as far as the other.
+        """
+        size = float(weight.detach().square().mean().sqrt()) if not weight.is_meta else 1.0
+        starts_at_0 = self.kind == "ones" or self.term_sd == 0
+        scale = math.sqrt((0.5 if starts_at_0 else self.sd) * size / math.sqrt(shape[1]))
+        drawn = torch.randn(shape) * (0.0 if is_s and starts_at_0 else scale)
+        return drawn.to(device=weight.device, dtype=weight.dtype)
+
     def __str__(self) -> str:
         if self.kind == "normal":
             return f"N(1, {self.sd:.2g}²)"
-        return "1" if self.kind == "ones" else f"±1, with probability {self.probability:g} of +1"
+        if self.kind == "ones":
+            return "1"
+        return f"±1, with probability {self.probability:g} of +1" + ", fixed" * self.is_fixed
 
     @property
     def makes_members_differ(self) -> bool:
         """Whether two members can start different from one another."""
-        return (self.kind == "normal" and self.sd > 0) or (self.kind == "random_sign" and 0 < self.probability < 1)
+        return (self.kind == "normal" and self.sd > 0) or (self.kind.endswith("sign") and 0 < self.probability < 1)
 
 
 def keeping(layers: int) -> FactorInit:
@@ -81,67 +161,4 @@ def keeping(layers: int) -> FactorInit:
     >>> str(keeping(16))
     'N(1, 0.01²)'
     """
-    return FactorInit("normal", sd=_KEPT / math.sqrt(max(_FEWEST, layers)))
-
-
-def expand_weight(
-    weight: Float[Tensor, "..."],
-    r: Float[Tensor, "use ..."] | None,
-    s: Float[Tensor, "use ..."] | None,
-    groups: int = 1,
-    transposed: bool = False,
-    mix: Float[Tensor, "use template"] | None = None,
-) -> Float[Tensor, "use ..."]:
-    """The weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), in all forms of sharing.
-
-    Args:
-        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` where `transposed`. The
-            block that all blocks of a weight share, where the factors are those of blocks. Several templates,
-            ``[template, ...]``, where they are mixed.
-        r: one number per use and input channel, ``[use, in]``; of blocks ``[use, out_block, in_block, in / in_block]``.
-        s: one number per use and output channel, ``[use, out]``; of blocks ``[use, out_block, in_block, out /
-            out_block]``. Without r, one number per use, ``[use, 1]``; or None.
-        groups: of a grouped convolution, which is not cut into blocks; each group takes its slice of `r`.
-        transposed: whether input and output channels are swapped in `weight`, as in transposed convolutions.
-        mix: how much of each template a use takes.
-
-    Returns:
-        One weight per use, ``[use, *shape of the whole weight]``; a single one where there are no factors at all.
-
-    >>> block, factors = torch.ones(2, 3), torch.ones(1, 2, 2, 1)
-    >>> expand_weight(block, factors.expand(-1, -1, -1, 3), factors.expand(-1, -1, -1, 2)).shape
-    torch.Size([1, 4, 6])
-    """
-    kernel_axes = weight.ndim - 2 - (mix is not None)
-    bases = weight if mix is None else torch.tensordot(mix, weight, 1)  # [...], or [use, ...]
-    if s is None:
-        return bases if mix is not None else weight.unsqueeze(0)
-    if r is None:
-        return bases * s.view(*s.shape, *[1] * (kernel_axes + 1))
-    if r.ndim == 2:
-        first, second = (r, s) if transposed else (s, r)
-        return bases * outer_factor(first, second, groups, kernel_axes)
-    first, second = (r.transpose(1, 2), s.transpose(1, 2)) if transposed else (s, r)
-    outer = first.unsqueeze(4) * second.unsqueeze(3)  # [use, first_block, second_block, first, second]
-    blocks = (bases if mix is None else bases[:, None, None]) * outer.view(*outer.shape, *[1] * kernel_axes)
-    return blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def outer_factor(
-    first: Float[Tensor, "use first_channel"],
-    second: Float[Tensor, "use second_channel"],
-    groups: int,
-    kernel_axes: int,
-) -> Float[Tensor, "use ..."]:
-    """What `expand_weight` multiplies a whole weight by: a number for each pair of channels.
-
-    Args:
-        first: the factor of the weight's first axis.
-        second: the factor of its second axis, of which each group sees its slice.
-        groups: of a grouped convolution.
-        kernel_axes: axes of the weight after these two, over which it is broadcast.
-    """
-    size = first.shape[1] // groups
-    rows = second.unflatten(1, (groups, 1, -1)).expand(-1, -1, size, -1).flatten(1, 2)
-    factor = first.unsqueeze(2) * rows
-    return factor.view(*factor.shape, *[1] * kernel_axes)
+    return FactorInit("normal", sd=_KEPT / math.sqrt(max(_FEWEST, layers)), term_sd=0.0)

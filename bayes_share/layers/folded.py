@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.layers.factors import expand_weight, outer_factor
+from bayes_share.layers.expansion import expand_weight, outer_factor
 from bayes_share.layers.operations import Operation
 from bayes_share.layers.rows import divide
 

@@ -75,3 +75,8 @@ def align(factor: Tensor, parts: Tensor, axis: int) -> Tensor:
     shape[0] = factor.shape[0]
     shape[axis if axis < 0 else axis + 1] = factor.shape[1]
     return factor.to(parts.dtype).view(shape)
+
+
+def spread(rows: Shaped[Tensor, "member ..."], uses: int) -> Shaped[Tensor, "use ..."]:
+    """Rows repeated in order for so many uses, a whole multiple of them."""
+    return rows if len(rows) == uses else rows.repeat_interleave(uses // len(rows), 0)

@@ -129,8 +129,10 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
             Column(method, "before" if method == "none" else method, column.form, column.factor, column.better)
             for method in ("none", *get_args(CalibrationMethod))
         ]
+        # Of runs whose members were chosen there are fewer: those that they were chosen on are left out.
+        counts = dict.fromkeys(f"{len(run.validation.labels):,}" for run in runs)
         note = (
-            f"Fitted on {len(runs[0].validation.labels):,} validation images, to the average over draws and members; "
+            f"Fitted on {' or '.join(counts)} validation images, to the average over draws and members; "
             "reported on the test images. Fitted to few images, a map can be worse than none."
         )
         note = " ".join([note, *reasons])

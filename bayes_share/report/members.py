@@ -10,6 +10,8 @@ from torch import Tensor
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest import forest_drawing
 from bayes_share.evaluation.scores import score
+from bayes_share.layers.factored import is_further
+from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.report.results import RunResults
 
@@ -33,6 +35,13 @@ _HEALTH = (
         ".2f",
         100,
         about="images on which two vote differently, the mean over pairs",
+    ),
+    Column(
+        "of_deep",
+        "of the deep ensemble's [%]",
+        ".0f",
+        100,
+        about="the disagreement as a part of that of the deep ensemble among the runs",
     ),
     Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
     Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
@@ -62,7 +71,10 @@ def members(runs: Sequence[RunResults]) -> Section | None:
         *(warnings or ["No two are identical."]),
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
-    health = Table("members", "How much they differ", _HEALTH, [*map(_row, several, found)], note)
+    measure = next((one for run, one in zip(several, found, strict=True) if _is_yardstick(run)), None)
+    columns = [column for column in _HEALTH if measure is not None or column.key != "of_deep"]
+    rows = [_row(run, one, measure) for run, one in zip(several, found, strict=True)]
+    health = Table("members", "How much they differ", columns, rows, note)
     each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
     blocks: list[Block] = [health, *each, *_factors(several)]
     return Section("members", "Member health", lead, blocks)
@@ -78,12 +90,20 @@ def _repetition(run: RunResults, found: Diversity) -> str:
     return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
 
 
-def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
+def _is_yardstick(run: RunResults) -> bool:
+    """Whether a run is a deep ensemble of single networks, whose members share nothing."""
+    return run.config["algorithm"] == "deep-ensemble" and run.config.get("ensemble_size", 1) == 1
+
+
+def _row(run: RunResults, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:
+    disagreement = mean_of_pairs(found.disagreement)
+    whole = None if measure is None or found.axis == "draw" else mean_of_pairs(measure.disagreement)
     values = {
         "count": len(found.accuracy),
         "effective": found.effective,
-        "disagreement": _mean_of_pairs(found.disagreement),
-        "kl": _mean_of_pairs(found.kl),
+        "disagreement": disagreement,
+        "of_deep": disagreement / whole if whole else None,
+        "kl": mean_of_pairs(found.kl),
         "lowest": found.accuracy.min().item(),
         "highest": found.accuracy.max().item(),
         "together": score(run.test).accuracy,
@@ -93,11 +113,6 @@ def _row(run: RunResults, found: Diversity) -> dict[str, Cell]:
         "what": Cell(f"{found.axis}s"),
         **{key: Cell(value) for key, value in values.items()},
     }
-
-
-def _mean_of_pairs(matrix: Tensor) -> float:
-    count = len(matrix)
-    return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
 
 
 def _each(run: RunResults, found: Diversity) -> Table:
@@ -118,13 +133,13 @@ def _each(run: RunResults, found: Diversity) -> Table:
 
 def _factors(runs: Sequence[RunResults]) -> list[Block]:
     """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
-    factored = [run for run in runs if run.factors]
+    factored = [run for run in runs if _first_terms(run)]
     if not factored:
         return []
     rows = []
     for run in factored:
         for kind in ("r", "s"):
-            found = [values.double() for name, values in run.factors.items() if name.endswith(kind)]
+            found = [values.double() for name, values in _first_terms(run).items() if name.endswith(kind)]
             if not found:  # a layer that is scaled by one number has no r
                 continue
             num_draws, num_members = found[0].shape[:2]
@@ -151,8 +166,13 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
     return [spread, Figure("Rank-1 factors", panels, caption)]
 
 
+def _first_terms(run: RunResults) -> dict[str, Tensor]:
+    """The factors r and s by name, without those of further terms, which start around 0 and mean something else."""
+    return {name: values for name, values in run.factors.items() if not is_further(name.rpartition(".")[2])}
+
+
 def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
-    names = list(run.factors)
+    names = list(_first_terms(run))
     last = [name for name in names if name.endswith("r")][-1:]
     for name in dict.fromkeys([*names[:2], *last]):
         yield name, partial(_draw_forest, f"{run.name}: {name}", run.factors[name])

@@ -103,7 +103,9 @@ class RunResults:
             words += f" of {self.config['networks']} × {self.config['of']}"
         if "optimizer" in self.config:
             words += f" by {self.config['optimizer']}"
-        return f"{words}, {members} members" if members > 1 else words
+        if members > 1:
+            words += f", {members} members"
+        return f"{words}, {len(self.summary['kept'])} kept" if "kept" in self.summary else words
 
     @property
     def data(self) -> str:

@@ -14,8 +14,9 @@ from bayes_share.layers.factored import Factored, factor_parameter, set_way
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way
-from bayes_share.sharing.conversion import FACTORED, NORMS, Owner, check_network
+from bayes_share.sharing.conversion import FACTORED, Owner, check_network
 from bayes_share.sharing.fit import fit_to, weights_to_fit
+from bayes_share.sharing.following import norms_that_follow
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.partners import Which, base_weights, described, layers_of, partners
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES
@@ -183,7 +184,7 @@ def _tie(layers: Sequence[nn.Module], templates: int) -> None:
 
 def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> None:
     """Put one norm in the place of those that follow the layers of a group and are like it."""
-    following = _norms_that_follow(network)
+    following = norms_that_follow(network)
     if not any(layer in following for group in groups for layer in group):
         raise InputError('norm="shared": no norm is known to follow the layers that share: leave it at "own"')
     for group in groups:
@@ -197,52 +198,6 @@ def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> Non
             if kept is not norm:
                 setattr(kept, IN_SEVERAL_PLACES, True)
                 _replace(network, norm, kept)
-
-
-def _norms_that_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:
-    """The norm that each layer is followed by in the module that holds both.
-
-    Norms in a row are those of the last layers before them with as many channels, in order.
-    """
-    following: dict[nn.Module, nn.Module] = {}
-    for parent in network.modules():
-        layers: list[nn.Module] = []
-        norms: list[nn.Module] = []
-        for child in parent.children():
-            if type(child) in (*FACTORED, *FACTORED.values()):
-                if norms:
-                    following |= _in_order(layers, norms)
-                    layers, norms = [], []
-                layers.append(child)
-            elif type(child) in (*NORMS, *NORMS.values()):
-                norms.append(child)
-        following |= _in_order(layers, norms)
-    return following
-
-
-def _in_order(layers: Sequence[nn.Module], norms: Sequence[nn.Module]) -> dict[nn.Module, nn.Module]:
-    found: dict[nn.Module, nn.Module] = {}
-    for channels in {_norm_channels(norm) for norm in norms} - {None}:
-        alike = [norm for norm in norms if _norm_channels(norm) == channels]
-        before = [layer for layer in layers if _out_channels(layer) == channels][-len(alike) :]
-        found |= dict(zip(before, alike, strict=False))
-    return found
-
-
-def _norm_channels(norm: nn.Module) -> int | None:
-    shape = getattr(norm, "normalized_shape", None)
-    if shape is not None:
-        return int(shape[-1])
-    if "threshold" in norm._parameters:
-        return None  # an activation
-    return getattr(norm, "num_features", None) or getattr(norm, "num_channels", None)
-
-
-def _out_channels(layer: nn.Module) -> int | None:
-    for name in ("out_features", "out_channels", "embed_dim"):
-        if hasattr(layer, name):
-            return int(getattr(layer, name))
-    return None
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:

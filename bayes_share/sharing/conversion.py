@@ -1,7 +1,9 @@
 """How modules of torch become layers that serve all members: in place, by exact type, once per object."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Literal
 
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from bayes_share.layers.conv import (
 from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.embedding import Rank1Embedding
 from bayes_share.layers.factored import Factored, set_way
-from bayes_share.layers.factors import FactorInit
+from bayes_share.layers.factors import ONE_TERM, FactorInit, FactorTerms
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.norm import (
     FilterResponseNorm2d,
@@ -102,55 +104,80 @@ def chosen(
     return is_chosen
 
 
-def convert(
-    network: nn.Module,
-    ensemble_size: int,
-    init: FactorInit,
-    norm: NormSharing,
-    why_shared: Callable[[Sequence[str]], str | None],
-    way: Way = "auto",
-) -> dict[str, str]:
-    """Give the layers of a network factors, and its norms parameters for each member, in place.
+@dataclass(frozen=True)
+class Parts:
+    """What members have of their own, and how it starts.
+
+    Args:
+        ensemble_size: members.
+        init: how the factors start, and with them the weights of the members' own.
+        terms: of the factors.
+        way: how what gets factors computes; "auto" leaves the way that it has.
+        why_shared: the reason why a module of these names is to stay as it is; None where it is not.
+        is_own: whether the parameters of a module of these names are to be the members' own.
+    """
+
+    ensemble_size: int
+    init: FactorInit
+    terms: FactorTerms
+    way: Way
+    why_shared: Callable[[Sequence[str]], str | None]
+    is_own: Callable[[Sequence[str]], bool]
+
+
+def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
+    """Give the layers of a network factors, and what is to be the members' own a row for each of them, in place.
 
     Layers that have factors already, because they share within the network, have them multiplied by each member's.
     Each object stays the same one: whatever refers to it, and whatever it holds, stays as it was.
 
     Args:
         network: to be changed.
-        ensemble_size: members.
-        init: how the factors start.
-        norm: whether norms stay shared.
-        why_shared: the reason why a module of these names is to stay as it is; None where it is not.
-        way: how what gets factors computes; "auto" leaves the way that it has.
+        parts: what members have of their own.
 
     Returns:
         The modules with parameters that stay shared, by name, each with the reason.
     """
-    own = Owner(ensemble_size)
+    own, of_one = Owner(parts.ensemble_size), Owner(1)
     shared: dict[str, str] = {}
-    parts: set[nn.Module] = set()
+    seen: set[nn.Module] = set()
     for module, names in names_by_module(network).items():
-        if module in parts:
+        if module in seen:
             continue  # became one with the module that it is a part of
-        kind = type(module)
-        reason = _why_unknown(module) or why_shared(names)
-        has_factors = isinstance(module, Factored)
+        kind, is_own, has_factors = type(module), parts.is_own(names), isinstance(module, Factored)
+        reason = _why_not(module, names, parts)
         if (has_factors or kind in FACTORED) and reason is None:
             module.__class__ = FACTORED.get(kind, kind)
-            module.add_factors(ensemble_size, init)  # type: ignore[operator]
-            if way != "auto":
-                set_way(module, way)
-            for part in module.modules():
-                if isinstance(part, Factored):
-                    own(part, *part.member_parameters, have_rows=has_factors)
-                    parts.add(part)
-        elif kind in NORMS and norm == "member" and reason is None:
+            terms = ONE_TERM if is_own else parts.terms
+            module.add_factors(parts.ensemble_size, parts.init, terms)  # type: ignore[operator]
+            if parts.way != "auto":
+                set_way(module, parts.way)
+            for part in [part for part in module.modules() if isinstance(part, Factored)]:
+                # What members that differ by fixed signs alone have of their own is asked for by name.
+                owner = of_one if parts.init.is_fixed and not is_own else own
+                owner(part, *part.member_parameters, have_rows=has_factors)
+                if is_own:
+                    part.own_weights()
+                seen.add(part)
+        elif kind in NORMS and reason is None:
             _own_norm(module, own)
         elif has_parameters(module):
-            parts.update(module.modules() if has_factors else ())
-            shared[names[0]] = reason or 'norm="shared"'
+            seen.update(module.modules() if has_factors else ())
+            shared[names[0]] = str(reason)
     without_fast_paths(network)
     return shared
+
+
+def _why_not(module: nn.Module, names: Sequence[str], parts: Parts) -> str | None:
+    """The reason why a module is not to be converted; None where it is."""
+    reason = _why_unknown(module) or parts.why_shared(names)
+    if reason is not None or parts.is_own(names):
+        return reason
+    if type(module) in NORMS:
+        return "norms that are not in `own`"
+    if parts.terms.is_additive and type(module) in (nn.Embedding, Rank1Embedding):
+        return "an Embedding takes no additive factors"
+    return None
 
 
 def count_converted(network: nn.Module, why_shared: Callable[[Sequence[str]], str | None]) -> int:
@@ -160,6 +187,42 @@ def count_converted(network: nn.Module, why_shared: Callable[[Sequence[str]], st
         and (_why_unknown(module) or why_shared(names)) is None
         for module, names in names_by_module(network).items()
     )
+
+
+def chosen_as_own(
+    network: nn.Module, own: Sequence[str], norm: NormSharing, is_chosen: Callable[[Sequence[str]], bool]
+) -> Callable[[Sequence[str]], bool]:
+    """Whether the parameters of a module of these names are to be the members' own.
+
+    Args:
+        network: whose names the patterns are for.
+        own: names or patterns as in `chosen`, or the words "norms" (all of them) and "head" (the layer that was defined
+            last, where no module has that name).
+        norm: the old name: with "member", the norms that are converted are among them.
+        is_chosen: whether a module of these names is to be converted.
+
+    Raises:
+        InputError: a pattern that matches nothing that could be the members' own, or no list of patterns.
+    """
+    if isinstance(own, str):
+        raise InputError(f'own is a list of names or patterns, such as own=("{own}",)')
+    modules = names_by_module(network)
+    norms = [names for module, names in modules.items() if type(module) in (*NORMS, *NORMS.values())]
+    layers = [names for module, names in modules.items() if type(module) in (*FACTORED, *FACTORED.values())]
+    patterns: list[str] = []
+    for pattern in own:
+        is_there = any(matches(name, pattern) for names in (*norms, *layers) for name in names)
+        if pattern == "norms" and not is_there:
+            if not norms:
+                raise InputError("own names norms, and this network has none that are known")
+            patterns += [escape(names[0]) for names in norms]
+        elif pattern == "head" and not is_there and layers:
+            patterns.append(escape(layers[-1][0]))
+        else:
+            patterns.append(pattern)
+    if norm == "member":
+        patterns += [escape(names[0]) for names in norms if is_chosen(names)]
+    return chosen(network, tuple(patterns), ()) if patterns else lambda names: False
 
 
 def _why_unknown(module: nn.Module) -> str | None:
@@ -249,7 +312,16 @@ def describe(shared: dict[str, str]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in shared.items():
         by_reason.setdefault(reason, []).append(name or "the network itself")
-    return [
-        f"{reason}: {', '.join(names[:_SHOWN])}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        for reason, names in by_reason.items()
-    ]
+    return [f"{reason}: {listed_names(names)}" for reason, names in by_reason.items()]
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Names in a line; of many, the first and their number."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def owns_parameters(module: nn.Module) -> bool:
+    """Whether all parameters of a module are the members' own."""
+    if isinstance(module, Factored):
+        return module.owns_weights
+    return type(module) in NORMS.values() and getattr(module, "ensemble_size", None) is not None

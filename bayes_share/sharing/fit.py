@@ -160,9 +160,15 @@ def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Ten
         layers: as they were made layers with factors, before anything is shared.
 
     Raises:
-        InputError: numbers that are NaN or infinite; names the layer.
+        InputError: numbers that are NaN or infinite, or factors of several terms or of fixed signs; names the layer.
     """
     names = {module: name for name, module in network.named_modules()}
+    for layer in layers:
+        if layer.has_further_terms() or hasattr(layer, "sign_seeds"):
+            raise InputError(
+                f"{names[layer] or 'the network itself'} has factors of several terms, or fixed signs, which are not "
+                f"fitted: share with fit_to_weights first, then make the ensemble"
+            )
     weights = [layer.expanded_weight().clone() for layer in layers]
     for layer, weight in zip(layers, weights, strict=True):
         if not bool(weight.isfinite().all()):

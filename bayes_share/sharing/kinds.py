@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from bayes_share.layers.factored import Factored
+from bayes_share.layers.factored import Factored, is_further
 
 ParameterKind = Literal["base", "member", "factor"]
 
@@ -12,9 +12,9 @@ ParameterKind = Literal["base", "member", "factor"]
 def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
     """The kind of each parameter, by its name in ``network.named_parameters()``.
 
-    ``"factor"``: r or s of a rank-1 layer; ``"member"``: anything else with a row for each member (biases, norms, and
-    how much of each template a layer takes), be it a single one, as in layers that share within one network;
-    ``"base"``: what has no such axis, and so is shared by all members.
+    ``"factor"``: r or s of a rank-1 layer, further terms included; ``"member"``: anything else with a row for each
+    member (biases, norms, weights of the members' own, and how much of each template a layer takes), be it a single
+    one, as in layers that share within one network; ``"base"``: what has no such axis, and so is shared by all members.
     """
     kinds: dict[str, ParameterKind] = {name: "base" for name, _ in network.named_parameters()}
     for prefix, module in network.named_modules():
@@ -30,11 +30,21 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
     return kinds
 
 
-def members_equal(network: nn.Module) -> bool:
-    """Whether all members of a network have the same parameters, so that they compute the same."""
-    parameters = dict(network.named_parameters())
+def further_terms(network: nn.Module) -> set[str]:
+    """The names of the factors that belong to terms beyond the first: they start around 0, not at 1 or -1."""
     kinds = parameter_kinds(network)
-    return all(bool((parameters[name] == parameters[name][:1]).all()) for name, kind in kinds.items() if kind != "base")
+    return {name for name, kind in kinds.items() if kind == "factor" and is_further(name.rpartition(".")[2])}
+
+
+def members_equal(network: nn.Module) -> bool:
+    """Whether all members of a network have the same parameters and signs, so that they compute, and learn, the same.
+
+    Members that compute the same and differ in a factor of what is 0 so far are not equal: their gradients differ.
+    """
+    parameters = dict(network.named_parameters())
+    owned = [parameters[name] for name, kind in parameter_kinds(network).items() if kind != "base"]
+    seeds = [buffer for name, buffer in network.named_buffers() if name.rpartition(".")[2] == "sign_seeds"]
+    return all(bool((rows == rows[:1]).all()) for rows in (*owned, *seeds))
 
 
 def _member_names(module: nn.Module) -> tuple[str, ...]:

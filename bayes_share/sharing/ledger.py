@@ -26,11 +26,13 @@ class Ledger:
         used: parameters that all members together compute with: what as many separate networks that share nothing would
             store.
         base: stored parameters that all members use.
-        member: stored parameters of one member each, but for the factors: biases, norms and mixtures of templates.
-        factor: stored rank-1 factors.
+        member: stored parameters of one member each, but for the factors: biases, norms, mixtures of templates, and
+            weights of the members' own.
+        factor: stored factors.
         weights: base weights of the layers that share; templates that are mixed count as one.
         uses: of these weights: each member, layer and block is one.
-        buffers: stored numbers that are not learned, such as running statistics.
+        buffers: stored numbers that are not learned, such as running statistics. Fixed signs are made from seeds, and
+            only these are stored: one for each member of a layer.
         bytes: of parameters and buffers.
         flops: floating-point operations for the prediction of one example by all members; None where not counted.
         not_shared: base weights that only one use has, so that nothing is shared, by name.
@@ -68,7 +70,7 @@ class Ledger:
         if self.members > 1:
             lines += [
                 ("shared by all members", f"{self.base:,}"),
-                ("own biases and norms", f"{self.member:,}; with its factors a member adds {self.overhead:.1%}"),
+                ("own weights and norms", f"{self.member:,}; with its factors a member adds {self.overhead:.1%}"),
             ]
         if self.weights:
             uses = f"{self.weights:,}, used {self.uses:,} times"
@@ -101,7 +103,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     parameters stored      11,200 (0.0 MiB with 0 buffers)
     parameters used        40,400, 3.61 times what is stored
     shared by all members  10,000
-    own biases and norms   400; with its factors a member adds 3.0%
+    own weights and norms  400; with its factors a member adds 3.0%
     base weights           1, used 4 times
     rank-1 factors         800; 200.0 for each use
     """
@@ -110,7 +112,8 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     counts = {"base": 0, "member": 0, "factor": 0}
     for name, kind in parameter_kinds(net).items():
         counts[kind] += parameters[name].numel()
-    buffers = list(net.buffers())
+    in_file = net.state_dict().keys()
+    buffers = [buffer for name, buffer in net.named_buffers() if name in in_file]
     members = net.ensemble_size if isinstance(net, Ensemble) else 1
     network = net.network if isinstance(net, Ensemble) else net
     uses = _uses(network)
@@ -147,7 +150,7 @@ def _uses(network: nn.Module) -> dict[nn.Parameter, int]:
     """How many uses each base weight has."""
     uses: dict[nn.Parameter, int] = {}
     for module in network.modules():
-        if isinstance(module, Factored):
+        if isinstance(module, Factored) and not module.owns_weights:
             for _, weight in _weights(module):
                 uses[weight] = uses.get(weight, 0) + weight_uses(module)
     return uses
@@ -157,7 +160,7 @@ def _used_once(net: nn.Module, uses: dict[nn.Parameter, int]) -> tuple[str, ...]
     return tuple(
         f"{name}.{own}" if name else own
         for name, module in net.named_modules()
-        if isinstance(module, Factored)
+        if isinstance(module, Factored) and not module.owns_weights
         for own, weight in _weights(module)
         if uses[weight] == 1
     )

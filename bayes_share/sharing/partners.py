@@ -21,7 +21,10 @@ _SHOWN = 6
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers, convolutions and attentions of a network, in its order, each once and by its first name."""
+    """The linear layers, convolutions and attentions of a network, in its order, each once and by its first name.
+
+    Those whose weights are the members' own are left out.
+    """
     layers: dict[str, nn.Module] = {}
     parts: set[nn.Module] = set()
     for module, names in names_by_module(network).items():
@@ -29,6 +32,8 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
         if module in parts or not issubclass(becomes, Rank1Layer | Rank1MultiheadAttention):
             continue
         parts.update(module.modules())
+        if isinstance(module, Factored) and module.owns_weights:
+            continue  # each member has one, and shares it with nobody
         if becomes is Rank1MultiheadAttention or not has_computed_weight(module):
             layers[names[0]] = module
     return layers

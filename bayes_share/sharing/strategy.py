@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.layers.folded import without_autocast
-from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.sharing.kinds import further_terms, parameter_kinds
 from bayes_share.sharing.reach import first_line, run_example, without_hooks
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def trial_values(network: nn.Module) -> dict[str, Tensor]:
 
     Heads and branches often start so (weights of 0, layer scales of 1e-6), and would hide what happens before them.
     """
-    kinds = parameter_kinds(network)
+    kinds, further = parameter_kinds(network), further_terms(network)
     generator = torch.Generator().manual_seed(0)
     drawn = {}
     for name, parameter in network.named_parameters():
@@ -68,10 +68,10 @@ def trial_values(network: nn.Module) -> dict[str, Tensor]:
         size = 1 / math.sqrt(max(1, parameter[0].numel())) if is_weight else 1.0
         if kinds[name] == "member":  # equal in all members at first, which would hide rows that mix
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
-            drawn[name] = parameter.detach() + 0.3 * noise
+            drawn[name] = parameter.detach() + 0.3 * noise / math.sqrt(max(1, parameter[0, 0].numel()))
         elif is_factor or (parameter.numel() and float(parameter.detach().abs().max()) < _ZERO * size):
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
-            drawn[name] = float(is_factor) + 0.3 * size * noise
+            drawn[name] = float(is_factor and name not in further) + 0.3 * size * noise
     return drawn
 
 

@@ -80,7 +80,9 @@ ROWS: dict[str, Row] = {
     ),
     "signs-own": Row("signs, own norms and head", "BatchEnsembles", {**_SIGNS, "own": ("norms", "head")}),
     "kept-4-of-16": Row(
-        "four kept of 16 (fixed signs)", "BatchEnsembles", {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS}
+        "four kept of 16 (fixed signs)",
+        "BatchEnsembles",
+        {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS, "validation_images": None},
     ),
     "ivon": Row("IVON, 16 draws", "draws of a posterior", _IVON),
     "ivon-signs": Row("IVON over signs, 16 draws", "draws of a posterior", {**_IVON, **_SIGNS}),

@@ -14,7 +14,7 @@ from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 
 RUN_OPTIONS = (
     *("data", "data_dir", "split_seed", "augment", "train_images", "image_size"),
-    *("model", "norm", "epochs", "batch_size", "checkpoint_minutes"),
+    *("model", "norm", "epochs", "batch_size", "checkpoint_minutes", "validation_images"),
 )
 """The options of a run that the study takes for all of its runs."""
 
@@ -135,10 +135,13 @@ _CIFAR: Mapping[str, Any] = {
 }
 
 
+_FEW_SCORED = {"validation_images": 500}  # 5,000 would take half as long as the epoch
+
+
 def _cifar8(images: int, epochs: int, steps: str, what: str, rows: Sequence[str], seeds: int) -> EnsemblePreset:
     return EnsemblePreset(
         f"ResNet-8 on {images:,} images of CIFAR-10 at 8 x 8 pixels, {steps} steps: {what}",
-        {**_CIFAR, "image_size": 8, "train_images": images, "model": "resnet8", "epochs": epochs},
+        {**_CIFAR, "image_size": 8, "train_images": images, "model": "resnet8", "epochs": epochs} | _FEW_SCORED,
         _CIFAR_ALGORITHMS,
         rows,
         seeds,

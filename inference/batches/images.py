@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.data import Data, eval_batches, train_batch
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
@@ -68,6 +68,12 @@ class Images:
         other.data = self.data.to(execution.torch_device)
         other._targets = self._targets.to(execution.torch_device)
         other._execution, other._dtype = execution, dtype
+        return other
+
+    def fed(self, feeding: Feeding) -> "Images":
+        """The same images, in an order for each that `feeding` says."""
+        other = copy(self)
+        other._rows = replace(self._rows, feeding=feeding)
         return other
 
     def first(self, count: int) -> Batch:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from bayes_share.data.batches import epoch_order
 from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Feeding
 from bayes_share.inference.batches.source import LastBatch, check_last_batch
+from bayes_share.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Rows:
 
     Args:
         num_data: how many examples there are.
-        batch_size: in a batch.
+        batch_size: in a batch, of those that it has for one member.
         last_batch: what becomes of what remains of an epoch.
+        feeding: for whom the examples of a batch are.
 
     Raises:
         InputError: no examples, or a batch that cannot be.
@@ -29,6 +32,7 @@ class Rows:
     num_data: int
     batch_size: int
     last_batch: LastBatch = "drop"
+    feeding: Feeding = Feeding()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         check_last_batch(self.last_batch)
@@ -47,27 +51,45 @@ class Rows:
 
     def epoch(
         self, seed: int, epoch: int, first: int, device: torch.device
-    ) -> Iterator[tuple[Int64[Tensor, "batch"], Float[Tensor, "batch"] | None]]:
-        """The numbers of each batch's examples and their weights, which are None where none is padded.
+    ) -> Iterator[tuple[Int64[Tensor, "row"], Float[Tensor, "row"] | None]]:
+        """The numbers of each batch's examples and their weights, which are None where all count alike.
 
-        Each example is in one batch of an epoch, but for those that are dropped.
+        Each member has each example in one batch of an epoch, but for those that are dropped.
         """
-        order = epoch_order(self.num_data, seed, epoch, device)  # once, of which each batch is a piece
-        ones = torch.ones(self.batch_size, device=device) if self._pads else None
+        members = range(self.feeding.members)
+        # Once, of which each batch is a piece.
+        orders = torch.stack([epoch_order(self.num_data, seed, epoch, device, member) for member in members])
+        counts = bootstrap_counts(self.num_data, seed, len(members), device) if self.feeding.is_bootstrap else None
         for position in range(first, self.steps_per_epoch):
-            rows = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield (rows, ones) if len(rows) == self.batch_size else padded(rows, self.batch_size)
+            rows = orders[:, position * self.batch_size : (position + 1) * self.batch_size]
+            rows, weights = padded(rows, self.batch_size) if self._pads else (rows, None)
+            if counts is not None:
+                counted = counts.gather(1, rows)
+                weights = counted if weights is None else counted * weights
+            yield rows.flatten(), None if weights is None else weights.flatten()
 
     @property
     def _pads(self) -> bool:
         return self.last_batch == "pad" and self.num_data % self.batch_size > 0
 
 
-def padded(rows: Int64[Tensor, "few"], size: int) -> tuple[Int64[Tensor, "batch"], Float[Tensor, "batch"]]:
+def bootstrap_counts(num_data: int, seed: int, members: int, device: torch.device) -> Float[Tensor, "member num_data"]:
+    """How often each member's bootstrap, `num_data` draws with replacement, drew each example.
+
+    They depend on the seed and the member alone: on no epoch, and on no device.
+    """
+    drawn = (torch.randint(num_data, (num_data,), generator=generator(seed, "bootstrap", m)) for m in range(members))
+    return torch.stack([torch.bincount(each, minlength=num_data) for each in drawn]).float().to(device)
+
+
+def padded(
+    rows: Int64[Tensor, "*member few"], size: int
+) -> tuple[Int64[Tensor, "*member batch"], Float[Tensor, "*member batch"]]:
     """A batch of this size of fewer examples, and its weights: they are repeated with weight 0.
 
     >>> padded(torch.tensor([7, 5]), 5)
     (tensor([7, 5, 7, 5, 7]), tensor([1., 1., 0., 0., 0.]))
     """
+    count = rows.shape[-1]
     places = torch.arange(size, device=rows.device)
-    return rows[places % len(rows)], (places < len(rows)).float()
+    return rows[..., places % count], (places < count).float().expand(*rows.shape[:-1], size)

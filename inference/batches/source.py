@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import unknown
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.execution import Execution
 from bayes_share.trees import Tree
 
@@ -41,7 +41,8 @@ class Source(Protocol):
       by ``(seed, "step", t)`` before. A source that draws from others seeds these by the batch's place.
     - An epoch has `steps_per_epoch` batches, no more and no fewer; whoever takes them asks until there are no more.
     - Batches are on the device of the execution, of one size: a short last one is dropped, or padded with weight 0.
-    - A source is not changed by `on` and `checked`, which give another one.
+    - Sizes, numbers of steps and of data are those for one member, whoever the examples are for.
+    - A source is not changed by `on`, `checked` and `fed`, which give another one.
     """
 
     @property
@@ -70,6 +71,13 @@ class Source(Protocol):
 
     def on(self, execution: Execution, dtype: torch.dtype) -> "Source":
         """The same examples for a device, and for a model of a precision."""
+
+    def fed(self, feeding: Feeding) -> "Source":
+        """The same examples, in batches for those that `feeding` says.
+
+        Raises:
+            InputError: members cannot each have an order, or weights, of their own.
+        """
 
     def first(self, count: int) -> Batch:
         """The first examples, at most a batch, not augmented, to be looked at before the first step."""

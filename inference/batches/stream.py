@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from bayes_share.errors import InputError, named
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.finite import FiniteInputs
 from bayes_share.inference.batches.pairs import as_batch
 from bayes_share.inference.batches.rows import padded
@@ -128,6 +128,19 @@ class Stream:
         other = copy(self)
         other._execution = execution
         return other
+
+    def fed(self, feeding: Feeding) -> "Stream":
+        """The same batches, which are for all members alike.
+
+        Raises:
+            InputError: members are to have batches of their own.
+        """
+        if feeding != Feeding():
+            raise InputError(
+                f'a {type(self.data).__name__} gives one batch after the other, the same for all members: feed="own" '
+                f'and "bootstrap" take images or tensors in memory, load_data(...) or a pair (x, y)'
+            )
+        return self
 
     def first(self, count: int) -> Batch:
         """The first examples of the first batch."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
@@ -71,6 +71,12 @@ class Tensors:
         other._x = to_device(self._x, execution.torch_device)
         other._targets = self._targets.to(execution.torch_device)
         other._execution = execution
+        return other
+
+    def fed(self, feeding: Feeding) -> "Tensors":
+        """The same examples, in an order for each that `feeding` says."""
+        other = copy(self)
+        other._rows = replace(self._rows, feeding=feeding)
         return other
 
     def first(self, count: int) -> Batch:

@@ -19,6 +19,9 @@ COLUMNS = (
 )
 """What is noted of each epoch, where there is such a thing."""
 
+OF_MEMBERS = ("validation_disagreement", "validation_kl")
+"""What is noted besides, where there are several members and the target of an example is one class."""
+
 ALWAYS = tuple(name for name in COLUMNS if "accuracy" not in name and "validation" not in name)
 """What is noted of every epoch, whatever the likelihood, and with or without validation data."""
 
@@ -69,5 +72,6 @@ def check_history(history: Sequence[object], required: Collection[str] = COLUMNS
                 raise ValueError(f"{name} of epoch {epoch} must be a finite number")
         if record["epoch"] != epoch:
             raise ValueError(f"the epochs must be counted from 0, and record {epoch} is of {record['epoch']}")
-        if record["seconds"] < 0 or not 0 <= record.get("validation_accuracy", 0) <= 1:
+        parts = [record.get(name, 0) for name in ("validation_accuracy", "validation_disagreement")]
+        if record["seconds"] < 0 or not all(0 <= part <= 1 for part in parts):
             raise ValueError(f"seconds of epoch {epoch} must be at least 0, and accuracies from 0 to 1")

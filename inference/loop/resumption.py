@@ -73,6 +73,7 @@ def identity_of(training: Training) -> dict[str, Any]:
         "num_steps": training.num_steps,
         "seed": training.seed,
         "patience": training.patience,
+        "keep": training.keep,
         "validation_samples": training.validation_samples,
         "precision": execution.precision,
         "channels_last": execution.channels_last,

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from bayes_share.inference.algorithm import Batch, Forward, Inference
 from bayes_share.inference.draws.pointwise import log_lik_under
+from bayes_share.inference.loop.history import OF_MEMBERS
 from bayes_share.models.mixture import mixture_log_probs
+from bayes_share.models.pairs import mean_differences
 
 
 def validation_scores(
     algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int
 ) -> dict[str, float]:
     """The NLL of the mixture of draws and members and, where the target of an example is one class, its accuracy.
+
+    And, where there are several members besides, how far two of them differ; see `mean_differences`.
 
     Args:
         algorithm: that made the state.
@@ -25,7 +29,8 @@ def validation_scores(
         num_samples: draws.
 
     Returns:
-        ``validation_accuracy``, where there is one, and ``validation_nll``, in nats for an example.
+        ``validation_accuracy``, where there is one, and ``validation_nll``, in nats for an example; of several members
+        ``validation_disagreement`` and ``validation_kl``.
     """
     draws = [_under(algorithm.draw(state, sample), batches) for sample in range(num_samples)]
     targets = draws[0][1]
@@ -34,9 +39,11 @@ def validation_scores(
         mixture = found.flatten(0, 1).double().logsumexp(0) - math.log(found.shape[0] * found.shape[1])
         return {"validation_nll": -mixture.mean().item()}
     log_probs, labels = mixture_log_probs(found), targets.long()
+    of_members = zip(OF_MEMBERS, mean_differences(found), strict=True) if found.shape[1] > 1 else ()
     return {
         "validation_accuracy": (log_probs.argmax(-1) == labels).double().mean().item(),
         "validation_nll": -log_probs[torch.arange(len(labels)), labels].mean().item(),
+        **dict(of_members),
     }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from bayes_share.inference.algorithm import Inference
 from bayes_share.inference.methods.deep_ensemble import DeepEnsemble
+from bayes_share.inference.methods.distill.distill import Distill
 from bayes_share.inference.methods.ivon.ivon import IVON
 from bayes_share.inference.methods.laplace.laplace import LastLayerLaplace
 from bayes_share.inference.methods.map import MAP
@@ -19,6 +20,7 @@ ALGORITHMS: dict[str, type[Inference[Any]]] = {
     "svi": SVI,
     "ivon": IVON,
     "deep-ensemble": DeepEnsemble,
+    "distill": Distill,
     "mc-dropout": MCDropout,
     "swag": SWAG,
     "laplace": LastLayerLaplace,
@@ -38,6 +40,7 @@ __all__ = [
     "SVI",
     "SWAG",
     "DeepEnsemble",
+    "Distill",
     "LastLayerLaplace",
     "MCDropout",
 ]

@@ -10,6 +10,7 @@ from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
+from bayes_share.sharing.take import checked_members
 
 _MOST_NETWORKS = 10_000
 
@@ -82,6 +83,16 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         for network in state.networks:
             check_state(self.of, network)
         return side_by_side([self.of.draw(network, sample) for network in state.networks])
+
+    def keep_members(self, state: DeepEnsembleState, members: Sequence[int]) -> DeepEnsembleState:
+        """These networks.
+
+        Raises:
+            InputError: the networks are ensembles themselves.
+        """
+        if any(part.model.ensemble_size > 1 for part in self.draw(state, 0).parts):
+            raise InputError("the networks of this deep ensemble are ensembles themselves: keep members of one of them")
+        return DeepEnsembleState([state.networks[member] for member in checked_members(members, len(state.networks))])
 
     @property
     def is_under_priors(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.step.named_priors import NamedPriors
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
@@ -65,8 +65,8 @@ class MAP(Flat, GradientMethod[MAPState]):
 
     Args:
         descent: the optimizer, its rates and its decay; each option may be given by its own name.
-        factor_decay: pull of r and s toward their signs (+1 or -1), where they have no prior of their own; divided as
-            the decay of a member's own parameters.
+        factor_decay: pull of r and s toward their signs (+1 or -1), and of further terms toward 0, where they have no
+            prior of their own; divided as the decay of a member's own parameters.
     """
 
     descent: Descent = Descent()  # noqa: RUF009 (frozen)
@@ -87,6 +87,10 @@ class MAP(Flat, GradientMethod[MAPState]):
         check_trainable(model)
         groups = self.descent.groups(model, model.named_in_priors())
         return MAPState(model, self.descent.start(groups, num_steps), num_data)
+
+    def feeding(self, state: MAPState) -> Feeding:
+        """As `feed` says."""
+        return self.descent.steps.feeding(state.model)
 
     def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
         """The gradient of the objective, without the decays, which the optimizer adds; so is the loss."""
@@ -112,24 +116,33 @@ class MAP(Flat, GradientMethod[MAPState]):
         """The network itself, whatever the sample: a point has one draw."""
         return drawn(state.model)
 
+    def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
+        """The model of these members, and the optimizer's memory of them."""
+        model = state.model.keep(members)
+        return MAPState(model, state.stepper.kept(state.model, model, members), state.num_data)
+
     def not_drawn(self) -> str | None:
         """A point is none."""
         return "a point estimate has no draws of a posterior"
 
     def _pull_factors_by_gradient(self, state: MAPState) -> None:
-        for factor, _ in self._pulled_factors(state):
-            pull = factor.detach() - factor.detach().sign()
+        for factor, centre, _ in self._pulled_factors(state):
+            pull = factor.detach() - centre
             factor.grad = torch.add(factor.grad, pull, alpha=self.factor_decay / len(factor))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _pull_factors_decoupled(self, state: MAPState) -> None:
-        for factor, rate in self._pulled_factors(state):
-            factor.sub_((factor - factor.sign()) * (rate * self.factor_decay))
+        for factor, centre, rate in self._pulled_factors(state):
+            factor.sub_((factor - centre) * (rate * self.factor_decay))
 
-    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor]]:
-        """The factors that are pulled to their signs, each with its learning rate."""
+    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The factors that are pulled, each with what it is pulled to and its learning rate."""
         if not self.factor_decay:
             return []
         groups = [group for group in state.stepper.optimizer.param_groups if group["kind"] == "factor"]
-        factors = [(factor, group["lr"]) for group in groups for factor in group["params"]]
-        return [(factor, rate) for factor, rate in factors if factor.grad is not None and factor not in state.priors]
+        return [
+            (factor, torch.zeros_like(factor) if group["is_further"] else factor.detach().sign(), group["lr"])
+            for group in groups
+            for factor in group["params"]
+            if factor.grad is not None and factor not in state.priors
+        ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
@@ -74,6 +74,10 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc")
         chain.velocity = {name: torch.zeros_like(value) for name, value in chain.position.trained.items()}
         return chain
+
+    def feeding(self, state: GradientChain) -> Feeding:
+        """As `feed` says."""
+        return self.steps.feeding(state.model)
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
@@ -74,6 +74,10 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
         return GradientChain.start(model, num_data, num_steps, self.rate_at, self.steps.feed, "sgld")
+
+    def feeding(self, state: GradientChain) -> Feeding:
+        """As `feed` says."""
+        return self.steps.feeding(state.model)
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
         """The gradient of the potential, the prior's part with it."""

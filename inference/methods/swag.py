@@ -1,6 +1,6 @@
 """SWAG: a Gaussian fitted to the parameters that SGD passes through at a learning rate that stays up."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -189,6 +189,16 @@ class SWAG(Flat, Composed[SWAGState]):
         has_own_norms = sample + 1 < len(state.norms)
         norms = state.norms[sample + 1 if has_own_norms else 0] if state.norms else {}
         return drawn(state.model, {**self._values(state, sample), **norms})
+
+    def keep_members(self, state: SWAGState, members: Sequence[int]) -> SWAGState:
+        """The point of these members, and the moments of their snapshots."""
+
+        def kept(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return state.model.kept_values(values, members)
+
+        found = state.moments
+        moments = Moments(found.count, kept(found.mean), kept(found.squares), [kept(each) for each in found.deviations])
+        return SWAGState(self.point.keep_members(state.point, members), moments, [kept(norms) for norms in state.norms])
 
     def tempering(self, num_data: int) -> str | None:
         """The scale of the deviations."""

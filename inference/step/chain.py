@@ -13,9 +13,8 @@ from bayes_share.inference.draws.thinning import Thinning, spread
 from bayes_share.inference.step.clock import Clock
 from bayes_share.inference.step.position import Position
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
-from bayes_share.inference.step.steps import Steps
+from bayes_share.inference.step.steps import DataFeed, Steps
 from bayes_share.models.model import Model
-from bayes_share.sharing.members import Feed
 
 
 @dataclass
@@ -41,7 +40,13 @@ class GradientChain:
 
     @classmethod
     def start(
-        cls, model: Model, num_data: int, num_steps: int, rate_at: Callable[[int, int], float], feed: Feed, name: str
+        cls,
+        model: Model,
+        num_data: int,
+        num_steps: int,
+        rate_at: Callable[[int, int], float],
+        feed: DataFeed,
+        name: str,
     ) -> "GradientChain":
         """At the parameters of a model, before the first of so many steps.
 

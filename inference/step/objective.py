@@ -58,11 +58,16 @@ class NegativeLogLikelihood:
     def terms(self, evaluate: Evaluate, model: Model, batch: Batch, feed: Feed) -> Terms:
         """See `Objective`."""
         outputs, likelihood = evaluate(batch.inputs)
-        targets = model.targets(batch.targets, feed)
-        weights = None if batch.weights is None else model.targets(batch.weights, feed)
-        log_lik = mean(likelihood.log_lik(outputs, targets), weights)
-        accuracy, known = known_mean(likelihood.correct(outputs.detach(), targets).to(log_lik.dtype), weights)
-        return Terms(-log_lik, log_lik.detach(), accuracy, known)
+        return usual_terms(outputs, likelihood, model, batch, feed)
+
+
+def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Batch, feed: Feed) -> Terms:
+    """The terms of `NegativeLogLikelihood` where the outputs for a part of a batch are there already."""
+    targets = model.targets(batch.targets, feed)
+    weights = None if batch.weights is None else model.targets(batch.weights, feed)
+    log_lik = mean(likelihood.log_lik(outputs, targets), weights)
+    accuracy, known = known_mean(likelihood.correct(outputs.detach(), targets).to(log_lik.dtype), weights)
+    return Terms(-log_lik, log_lik.detach(), accuracy, known)
 
 
 def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
@@ -152,4 +157,4 @@ def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[
         if batch.weights is None or part.weights is None:
             yield part, 1 / parts
         else:
-            yield part, part.weights.sum() / batch.weights.sum()
+            yield part, part.weights.sum() / (batch.weights.sum() + ~batch.weights.any())

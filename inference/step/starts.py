@@ -5,9 +5,9 @@ from torch import nn
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Build
 from bayes_share.inference.draws.masks import dropout_rate
+from bayes_share.inference.step.steps import DataFeed
 from bayes_share.models.model import Model
 from bayes_share.sharing.kinds import members_equal
-from bayes_share.sharing.members import Feed
 
 
 def building_anew(build: Build) -> Build:
@@ -37,11 +37,11 @@ def check_trainable(model: Model) -> None:
         raise InputError("every parameter of the model is frozen: there is nothing to train")
 
 
-def check_members_will_differ(model: Model, feed: Feed) -> None:
+def check_members_will_differ(model: Model, feed: DataFeed) -> None:
     """Raise an InputError where members are equal and would stay so, because all are fed alike and without noise."""
     has_dropout = any(dropout_rate(module) > 0 for module in model.modules())
     if model.ensemble_size > 1 and feed == "tile" and not has_dropout and members_equal(model):
         raise InputError(
             "all members are equal and see the same images, so they would stay equal: "
-            'start the factors with init="normal" or "random_sign", or feed with "split"'
+            'start the factors with init="normal" or "random_sign", or feed with "own" or "split"'
         )

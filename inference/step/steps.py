@@ -1,10 +1,10 @@
 """How gradients of batches are taken and followed: the options that all methods with gradients have."""
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.step.objective import (
     Evaluate,
     NegativeLogLikelihood,
@@ -16,6 +16,9 @@ from bayes_share.inference.step.schedules import Schedule, ScheduleName
 from bayes_share.models.model import Model
 from bayes_share.records import NOT_AN_OPTION
 from bayes_share.sharing.members import Feed
+
+DataFeed = Feed | Literal["own", "bootstrap"]
+"""What members are trained on: `Steps` says what each is."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class Steps:
         gamma: what the learning rate is multiplied by at each milestone.
         clip_norm: largest norm of the gradient; longer ones are scaled down to it. None: no clipping.
         accumulate: parts that each batch is cut into, so that only one has to fit into memory at a time.
-        feed: "tile": every member sees every image; "split": each member sees its own part of the batch.
+        feed: "tile": every member sees every image of a batch; "split": each sees its own part of the batch; "own":
+            each sees a batch of its own, from its own order and with its own augmentation, for the work of "tile";
+            "bootstrap": as "own", and each image counts for a member as often as a bootstrap of its own drew it.
         objective: what is minimised, beside priors and divergences.
     """
 
@@ -43,13 +48,13 @@ class Steps:
     gamma: float = 0.1
     clip_norm: float | None = None
     accumulate: int = 1
-    feed: Feed = "tile"
+    feed: DataFeed = "tile"
     objective: Objective = field(default=NegativeLogLikelihood(), metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
         self._schedule()
-        if self.feed not in get_args(Feed):
-            raise unknown("feed", self.feed, get_args(Feed))
+        if self.feed not in _FEEDS:
+            raise unknown("feed", self.feed, _FEEDS)
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
         check_not_negative(self, "factor_rate")
@@ -58,16 +63,29 @@ class Steps:
         if self.accumulate < 1:
             raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
 
+    @property
+    def model_feed(self) -> Feed:
+        """How the model takes a batch: one that holds a part for each member is split among them."""
+        return "tile" if self.feed == "tile" else "split"
+
+    def feeding(self, model: Model) -> Feeding:
+        """For whom the examples of a batch are that a model is trained on."""
+        is_own = self.feed in ("own", "bootstrap")
+        return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap")
+
     def rate_at(self, step: int, num_steps: int) -> float:
         """The multiple of the learning rate at a step, which counts from 0."""
         return self._schedule().at(step, num_steps)
 
     def add_gradient(self, model: Model, batch: Batch, evaluate: Evaluate | None = None) -> Terms:
         """Add the gradient of the objective to what it depends on; see `accumulate_gradient`."""
-        return accumulate_gradient(self.objective, model, batch, self.feed, self.accumulate, evaluate)
+        return accumulate_gradient(self.objective, model, batch, self.model_feed, self.accumulate, evaluate)
 
     def _schedule(self) -> Schedule:
         return Schedule(self.schedule, self.warmup, self.milestones, self.gamma)
+
+
+_FEEDS = tuple(name for part in get_args(DataFeed) for name in get_args(part))
 
 
 def check_not_negative(record: Any, *names: str) -> None:

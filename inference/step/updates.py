@@ -1,6 +1,7 @@
 """How a gradient is followed: torch optimizers over the kinds of parameters, their rates and their clock."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
 from bayes_share.inference.step.steps import Steps, check_not_negative
+from bayes_share.models.model import Model
 from bayes_share.records import Flat
-from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.sharing.kinds import further_terms, parameter_kinds
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
@@ -110,6 +112,25 @@ class Stepper:
         if self.steps.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.steps.clip_norm)
 
+    def kept(self, before: Model, after: Model, members: Sequence[int]) -> "Stepper":
+        """The same for the model of some of the members, with the memory of these; its options are those of all.
+
+        Args:
+            before: the model that the optimizer moves.
+            after: that of the members, as `Model.keep` gives it.
+            members: which ones.
+        """
+        names = {parameter: name for name, parameter in before.named_parameters()}
+        parameters = dict(after.named_parameters())
+        # What a deep copy finds in its memo it does not copy.
+        optimizer = deepcopy(self.optimizer, {id(old): parameters[name] for old, name in names.items()})
+        for old, memory in self.optimizer.state.items():
+            name = names[old]
+            for key, value in memory.items():
+                if isinstance(value, Tensor) and value.ndim:
+                    optimizer.state[parameters[name]][key] = before.kept_values({name: value}, members)[name]
+        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates)
+
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's memory and the step."""
         return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
@@ -131,24 +152,28 @@ def parameter_groups(
     """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
 
     A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
-    where it is to `divide`; rank-1 factors are not pulled to 0, and have `factor_rate` times the learning rate. Those
-    that have a prior, by name, are in groups of their own without decay. Frozen parameters are left out.
+    where it is to `divide`. Factors are not pulled to 0, and have `factor_rate` times the learning rate; those of
+    further terms, which start around 0, are in groups of their own. So are parameters that have a prior, by name, which
+    have no decay. Frozen parameters are left out.
     """
     parameters = dict(network.named_parameters())
-    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, bool, bool], list[nn.Parameter]] = {}
+    further = further_terms(network)
     for name, kind in parameter_kinds(network).items():
         if parameters[name].requires_grad:
             members = 1 if kind == "base" else parameters[name].shape[0]
-            groups.setdefault((kind, members, name in have_prior), []).append(parameters[name])
+            group = kind, members, name in have_prior, name in further
+            groups.setdefault(group, []).append(parameters[name])
     return [
         {
             "params": members_parameters,
             "kind": kind,
+            "is_further": is_further,
             "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
             "lr": rate_on(members_parameters[0].device),
             "weight_decay": 0.0 if kind == "factor" or has_prior else weight_decay / (members if divide else 1),
         }
-        for (kind, members, has_prior), members_parameters in groups.items()
+        for (kind, members, has_prior, is_further), members_parameters in groups.items()
     ]
 
 

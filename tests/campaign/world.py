@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_share.algorithms import algorithm_type, has_inner
+from bayes_share.algorithms import algorithm_type, has_inner, inner_name
 from bayes_share.data.cifar10c import CIFAR10C_TYPES
+from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS
 from tests.campaign.faults import Fault
 from tests.campaign.process import Outcome, run
@@ -20,6 +21,7 @@ _COMMON = ["--data", "npz:d.npz", "--model", "mlp1_4", "--epochs", "2", "--batch
 _OF_ALGORITHM = {
     "nuts": ["--batch-size", "null", "--augment", "none", "--norm", "none", "--max-tree-depth", "2"],
     "deep-ensemble": ["--networks", "2"],
+    "distill": ["--teacher", "teacher"],
     "mc-dropout": ["--dropout-rate", "0.2"],
     "swag": ["--epochs", "4"],
     "sghmc": ["--epochs", "4"],
@@ -33,11 +35,18 @@ def _subjects() -> Mapping[str, list[str]]:
         words = ["fit", name, *_COMMON, *([] if name == "nuts" else ["--norm", "batch"]), *_OF_ALGORITHM.get(name, [])]
         found[name] = words
         if has_inner(algorithm_type(name)):
-            inner = [other for other in ALGORITHMS if other not in ("map", "nuts", name)]
+            inner = [other for other in ALGORITHMS if other not in ("map", "nuts") and _runs(name, other)]
             found |= {f"{name}-of-{other}": [*words, "--of", other] for other in inner}
         else:
             found[f"{name}-2"] = [*words, *_ENSEMBLE]
     return found
+
+
+def _runs(name: str, inner: str) -> bool:
+    try:
+        return inner_name(name, inner) == inner
+    except InputError:
+        return False
 
 
 SUBJECTS = _subjects()
@@ -145,7 +154,7 @@ def copy(state: Path, folder: Path) -> Path:
 
 
 def _empty(world: World, subject: str, folder: Path) -> None:
-    """Data: `d` to train on, `e` that may be taken for it, and `x` and `y` from elsewhere."""
+    """Data: `d` to train on, `e` that may be taken for it, and `x` and `y` from elsewhere; a teacher for students."""
     rng = np.random.default_rng(0)
     for name in ("d", "e"):
         labels = rng.permutation(np.arange(90) % 3)
@@ -154,6 +163,8 @@ def _empty(world: World, subject: str, folder: Path) -> None:
     for name in ("x", "y"):
         np.savez(folder / f"{name}.npz", images=rng.integers(0, 255, (30, 6, 6), dtype=np.uint8))
     _images(folder / "images", rng)
+    if "teacher" in SUBJECTS[subject]:
+        _fitted(folder, [*SUBJECTS["map"], "--out", "teacher", "--no-progress"])
 
 
 def _images(folder: Path, rng: np.random.Generator) -> None:

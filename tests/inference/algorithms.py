@@ -19,6 +19,7 @@ from bayes_share.inference import (
     SWAG,
     Build,
     DeepEnsemble,
+    Distill,
     Inference,
     LastLayerLaplace,
     MCDropout,
@@ -28,6 +29,7 @@ from bayes_share.inference import (
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
+from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble, share_groups, share_layers
 from bayes_share.sharing.members import Feed
 
@@ -75,6 +77,13 @@ def _sgld(**options: Any) -> SGLD:
     return SGLD(learning_rate=0.5, temperature=0.01, **options)  # without momentum, in a few dozen steps
 
 
+def _distill(**options: Any) -> Distill:
+    """A student of two networks that are not trained, for the most part of the labels."""
+    with seeded("teachers"):
+        teachers = [mlp((32,), num_classes=10, in_channels=1, image_size=(8, 8)) for _ in range(2)]
+    return Distill(of=MAP(**options), alpha=0.1).taught_by(teachers, load_data("digits", augment="none"))
+
+
 def _ivon(hess_init: float, feed: Feed = "tile") -> IVON:
     return IVON(hess_init=hess_init, factor_hess_init=hess_init, feed=feed)
 
@@ -84,6 +93,7 @@ CASES = {
     "svi": Case(_svi(), _svi(feed="split"), quiet=_svi(initial_scale=1e-8), is_random=True),
     "ivon": Case(_ivon(5.0), _ivon(5.0, "split"), quiet=_ivon(1e12), is_random=True),
     "deep-ensemble": Case(_deep(MAP()), _deep(MAP(feed="split")), networks=2),
+    "distill": Case(_distill(), _distill(feed="split")),
     "mc-dropout": Case(
         MCDropout(), MCDropout(feed="split"), quiet=MCDropout(dropout_rate=1e-6, feed="split"), is_random=True
     ),

@@ -17,14 +17,14 @@ from bayes_share.seeding import seeded
 
 KINDS = ("single", "ensemble", "shared layers")
 METHODS = {
-    **{name: case.algorithm for name, case in CASES.items() if name not in ("map", "mc-dropout", "nuts")},
+    **{name: case.algorithm for name, case in CASES.items() if name not in ("map", "distill", "mc-dropout", "nuts")},
     "map": MAP(factor_decay=0.1, weight_decay=0.1),
     "adamw": MAP(optimizer="adamw", learning_rate=1e-3, factor_decay=0.1),
     "particles": SVI(num_particles=2, learning_rate=1e-2),
     "draws": IVON(samples=2, hess_init=5.0, beta2=0.9),
     "squares": IVON(samples=2, hess_init=5.0, beta2=0.9, hess_approx="gradsq"),
 }
-"""But NUTS, which has no halves, and dropout, whose masks are of each example."""
+"""But NUTS, which has no halves, and dropout and distillation, whose masks and perturbations are of each example."""
 
 
 def batch_of(rows: Tensor) -> Batch:

@@ -255,10 +255,10 @@ def test_pyros_store_stays_empty_and_models_do_not_touch_one_another() -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_prior_moves(size: int) -> None:
     state = state_of(SVI(), size)
-    before = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
+    before = [latent.prior.log_prob(torch.ones_like(latent.site.centre)).item() for latent in state.program.latents]  # type: ignore[union-attr]
     for _ in range(5):
         one_step(SVI(learning_rate=0.1), state, batch())
-    after = [latent.prior.log_prob(torch.ones_like(latent.site.signs)).item() for latent in state.program.latents]  # type: ignore[union-attr]
+    after = [latent.prior.log_prob(torch.ones_like(latent.site.centre)).item() for latent in state.program.latents]  # type: ignore[union-attr]
     assert before == after
 
 

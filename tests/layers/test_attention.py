@@ -13,6 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit, MemberLayerNorm, Rank1Linear, Rank1MultiheadAttention, factored
 from bayes_share.layers.attention import without_fast_paths
 from bayes_share.layers.factored import own_parameter
+from bayes_share.sharing import parameter_kinds
 
 MEMBERS, BATCH, TARGETS, SOURCES, SIZE, HEADS = 3, 2, 4, 5, 6, 2
 ROWS = MEMBERS * BATCH
@@ -213,7 +214,7 @@ def test_dropout_hides_the_keys_of_every_row() -> None:
 @pytest.mark.parametrize("uses", [ROWS, MEMBERS])
 def test_factors_of_each_row_can_be_handed_in(uses: int, options: dict, batch_first: bool) -> None:
     layer = attention(batch_first=batch_first, **options)
-    names = [*layer.factor_parameters, "out_proj.r", "out_proj.s"]
+    names = [name for name, kind in parameter_kinds(layer).items() if kind == "factor"]
     sizes = {name: layer.get_parameter(name).shape[1] for name in names}
     factors = {name: torch.randn(uses, size).double().requires_grad_() for name, size in sizes.items()}
     tensors = inputs(layer)

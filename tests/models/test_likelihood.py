@@ -126,3 +126,66 @@ def test_targets_that_do_not_fit_are_refused(
 def test_noise_that_cannot_be_is_refused(noise: float) -> None:
     with pytest.raises(InputError, match="the noise is a positive standard deviation"):
         Gaussian(noise)
+
+
+SOFTENED: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
+    "classes": (Categorical(), 3 * normal(*SHAPE, 4), 3 * normal(*SHAPE, 4, seed=2), labels(4)),
+    "positions": (
+        Categorical(class_axis=1),
+        3 * normal(*SHAPE, 4, 2),
+        3 * normal(*SHAPE, 4, 2, seed=2),
+        torch.stack([labels(4), labels(3)], 2),
+    ),
+    "yes or no": (Bernoulli(), 3 * normal(*SHAPE), 3 * normal(*SHAPE, seed=2), labels(2)),
+    "several": (
+        Bernoulli(),
+        3 * normal(*SHAPE, 3),
+        3 * normal(*SHAPE, 3, seed=2),
+        labels(2)[..., None].expand(3, 5, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SOFTENED.values(), ids=SOFTENED)
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_divergence_is_that_of_the_softened_distributions(
+    case: tuple[Likelihood, Tensor, Tensor, Tensor], temperature: float
+) -> None:
+    likelihood, ours, theirs, targets = case
+    found = likelihood.divergence(ours, likelihood, theirs, targets, temperature)
+    p, q = (likelihood.distribution(each / temperature) for each in (theirs, ours))
+    expected = temperature**2 * torch.distributions.kl_divergence(p, q)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_normal_distributions_diverge_by_their_noise_too() -> None:
+    ours, theirs, targets = normal(*SHAPE, 2), normal(*SHAPE, 2, seed=2), normal(*SHAPE, 2, seed=3)
+    student, teacher = Gaussian(0.7, learned=True).double(), Gaussian(0.3).double()
+    found = student.divergence(ours, teacher, theirs, targets, 4.0)
+    expected = torch.distributions.kl_divergence(teacher.distribution(theirs), student.distribution(ours))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    assert student.log_noise.grad_fn is None
+    found.sum().backward()
+    assert abs(float(student.log_noise.grad)) > 0.1
+
+
+def test_a_likelihood_of_ones_own_says_how_far_students_are() -> None:
+    class Own(Gaussian):
+        divergence = Likelihood.divergence
+
+    outputs = normal(*SHAPE)
+    with pytest.raises(InputError, match=r"Own does not say how far a student is .*: define its divergence\(\)"):
+        Own().divergence(outputs, Own(), outputs, outputs, 1.0)
+
+
+def test_what_outputs_say_is_softened() -> None:
+    logits = 3 * normal(*SHAPE, 4, 2)
+    values, confidence = Categorical(class_axis=1).softened(logits, 2.0)
+    torch.testing.assert_close(values, (logits / 2).softmax(2))
+    torch.testing.assert_close(confidence, (logits / 2).softmax(2).amax(2).mean(2))
+    values, confidence = Bernoulli().softened(logits[:, :, 0], 2.0)
+    torch.testing.assert_close(values, (logits[:, :, 0] / 2).sigmoid())
+    torch.testing.assert_close(confidence, (logits[:, :, 0].abs() / 2).sigmoid().mean(2))
+    values, confidence = Gaussian().softened(logits, 2.0)
+    assert torch.equal(values, logits)
+    assert torch.equal(confidence, torch.ones(SHAPE).double())

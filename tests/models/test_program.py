@@ -58,7 +58,7 @@ def default_scale(name: str) -> float:
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_log_joint_is_the_formula(size: int, num_data: int | None) -> None:
     model = Model(network(size)).double()
-    signs = {latent.site.name: latent.site.signs.clone() for latent in model.latents()}
+    signs = {latent.site.name: latent.site.centre.clone() for latent in model.latents()}
     perturb(model.network)
     x, y = batch()
     trace = poutine.trace(pyro_model(model, num_data)).get_trace(x, y)

@@ -1,5 +1,6 @@
 """`evaluate` shows the scores of the predictions on disk, and refuses what has none."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -27,11 +28,17 @@ def scores(run: Path, split: str) -> list[str]:
     bins = np.minimum(np.ceil(probs.max(-1) * 15).astype(int) - 1, 14)
     ece = sum(abs(right[bins == b].sum() - probs.max(-1)[bins == b].sum()) for b in range(15)) / count
     summary = json.loads((run / "summary.json").read_text())
+    each = (exponentials / exponentials.sum(-1, keepdims=True)).mean(0)
+    pairs = list(itertools.permutations(each, 2))
+    apart = [f"{100 * np.mean([(p.argmax(-1) != q.argmax(-1)).mean() for p, q in pairs]):.2f}"] if pairs else ["–"]
+    kl = [f"{np.mean([(p * np.log(p / q)).sum(-1).mean() for p, q in pairs]):.4f}"] if pairs else ["–"]
     return [
         f"{100 * right.mean():.2f}",
         f"{-np.log(of_labels).mean():.4f}",
         f"{brier:.4f}",
         f"{ece:.4f}",
+        *apart,
+        *kl,
         f"{summary['parameters']:,}",
         f"{summary['seconds']:,.1f}",
     ]
@@ -53,7 +60,8 @@ def test_the_table_has_the_scores_of_the_files(
     assert err == ""
     title, _, *lines = out.split("\n\n")[0].splitlines()
     last = out.splitlines()[-1]
-    assert title.split() == ["run", "accuracy", "[%]", "NLL", "[nat]", "Brier", "ECE", "parameters", "time", "[s]"]
+    words = "run accuracy [%] NLL [nat] Brier ECE disagreement [%] KL [nat] parameters time [s]"
+    assert title.split() == words.split()
     assert [line.split() for line in lines] == [[str(run), *scores(run, split)] for run in runs]
     assert last == f"reliability picture: {runs[0] / 'reliability.png'}"
     assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")

@@ -133,7 +133,7 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
     assert lines[1:] == [
         "own factors: 4 Rank1Linear, 2 Rank1MultiheadAttention",
         'factors started from N(1, 0.02²) ("keep"), for a trained network: the members know what it knows',
-        'shared, norm="shared": blocks.0.norm, blocks.1.norm',
+        "shared, norms that are not in `own`: blocks.0.norm, blocks.1.norm",
         "shared, left out by include or exclude: blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
     ]
     many = ensemble(nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)]), include=["3"])

@@ -10,6 +10,7 @@ from torch import nn
 
 from bayes_share.errors import InputError
 from bayes_share.sharing import Ensemble, ensemble, fold, parameter_kinds, take_member
+from bayes_share.sharing.ledger import ledger
 
 
 @pytest.mark.parametrize("norm", ["shared", "member"])
@@ -23,6 +24,35 @@ def test_it_computes_what_the_member_does(name: str, norm: Any) -> None:
         close(taken(images()), expected[member : member + 1])
         plain, folded = fold(taken, 0), fold(members, member)
         assert all(torch.equal(tensor, folded.state_dict()[key]) for key, tensor in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", ["shared", "member"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_those_that_are_kept_compute_what_they_did_among_all(name: str, norm: Any) -> None:
+    members = perturb(ensemble(network(name).eval(), 5, norm=norm), seed=1)
+    expected = members(images())
+    kept = members.keep([4, 0, 2])
+    close(kept(images()), expected[[4, 0, 2]])
+    with torch.no_grad():  # folded
+        close(kept(images()), expected[[4, 0, 2]])
+    assert kept.ensemble_size == 3
+    assert kept.summary().startswith("3 members")
+    assert parameter_kinds(kept) == parameter_kinds(members)
+    assert ledger(kept).members == 3
+    assert all(
+        torch.equal(tensor, fold(members, 2).state_dict()[key]) for key, tensor in fold(kept, 2).state_dict().items()
+    )
+    one = members.keep([1]).state_dict()
+    assert all(torch.equal(tensor, one[key]) for key, tensor in take_member(members, 1).state_dict().items())
+    mine, theirs = ({tensor.data_ptr() for tensor in net.state_dict().values()} for net in (kept, members))
+    assert mine.isdisjoint(theirs)
+    assert members(images()).shape[0] == 5
+
+
+@pytest.mark.parametrize("members", [[], [0, 0], [3], [-1], [True]])
+def test_members_that_cannot_be_kept_are_an_error(members: Any) -> None:
+    with pytest.raises(InputError, match="member"):
+        ensemble(nn.Linear(4, 4), 3).keep(members)
 
 
 @pytest.mark.parametrize("norm", ["shared", "member"])

@@ -1,6 +1,6 @@
 """IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
 from bayes_share.inference.step.named_priors import normal_prior
@@ -71,7 +71,8 @@ class IVON(Flat, GradientMethod[IVONState]):
         steps: rates, their schedule, clipping and the like; each option may be given by its own name.
         weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
             follows on priors, of what has none of its own.
-        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), divided by `ess`.
+        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), and of further terms around
+            0, divided by `ess`.
         norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
         hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer. The
             loss of an example is the sum over its positions (tokens, pixels), so scale it with their number.
@@ -135,6 +136,10 @@ class IVON(Flat, GradientMethod[IVONState]):
         optimizer = IVONOptimizer(groups, self.steps.learning_rate, ess, hess_approx=self.hess_approx)
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
+    def feeding(self, state: IVONState) -> Feeding:
+        """As `feed` says."""
+        return self.steps.feeding(state.model)
+
     def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
         """The gradients at the draws, each clipped, as the optimizer's update takes them.
 
@@ -170,6 +175,11 @@ class IVON(Flat, GradientMethod[IVONState]):
                 values[name] = (mean.detach() + noise * sd).to(mean.dtype)
         return drawn(state.model, values)
 
+    def keep_members(self, state: IVONState, members: Sequence[int]) -> IVONState:
+        """The model of these members, and their Hessians, each as it was learned among all."""
+        model = state.model.keep(members)
+        return IVONState(model, state.stepper.kept(state.model, model, members))
+
     def tempering(self, num_data: int) -> str | None:
         """The effective sample size, where it is not that of the data."""
         return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"
@@ -192,7 +202,7 @@ class IVON(Flat, GradientMethod[IVONState]):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
             decay = self.factor_decay / members if is_factor else group["weight_decay"]
-            centre = "sign" if is_factor else 0.0
+            centre = "sign" if is_factor and not group["is_further"] else 0.0
             by_prior: dict[str, dict[str, Any]] = {
                 "kind": {"weight_decay": decay, "centre": centre, "params": []},
                 "scale": {"weight_decay": decay, "centre": self.norm_centre, "params": []},

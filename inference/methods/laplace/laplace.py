@@ -1,6 +1,6 @@
 """Laplace's approximation of the last layer: a Gaussian around what was trained, with the curvature there."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, get_args
@@ -161,6 +161,12 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             sds.append(sd.to(dtype))
             vectors.append([part.to(dtype) for part in parts])
         state.layer, state.sds, state.vectors = layer, sds, vectors
+
+    def keep_members(self, state: LaplaceState, members: Sequence[int]) -> LaplaceState:
+        """The point of these members, and the posterior of each one's last layer."""
+        point = self.point.keep_members(state.point, members)
+        sds, vectors = ([each[member] for member in members] if each else [] for each in (state.sds, state.vectors))
+        return LaplaceState(point, state.layer, sds, vectors)
 
     def draw(self, state: LaplaceState, sample: int) -> Forward:
         """The network with its last layer drawn, for each member."""

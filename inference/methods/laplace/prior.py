@@ -46,6 +46,11 @@ def named_scales(model: Model, member: int, name: str) -> dict[str, Tensor]:
             "blocks of the last layer share its base weight, so a prior of that is none of independent numbers: leave "
             "it out of `priors`, and give a prior_precision"
         )
+    if "weight" in scales and layer.has_further_terms():
+        raise InputError(
+            "the last layer's weight is a sum of terms, and a prior of its base weight is none of it: leave it out of "
+            "`priors`, and give a prior_precision"
+        )
     return _of_member(layer, scales, member)
 
 
@@ -64,4 +69,7 @@ def _of_member(layer: nn.Module, scales: dict[str, Tensor], member: int) -> dict
     squared = copy_of(layer)
     for own, parameter in squared.named_parameters():
         parameter.copy_(scales[own].square() if own in scales else parameter.square())
+    for buffer in squared.buffers():  # signs that are made from seeds
+        if buffer.is_floating_point():
+            buffer.square_()
     return {part: values.sqrt() for part, values in squared.member_tensors(member).items() if part in scales}  # type: ignore[operator]

@@ -1,6 +1,6 @@
 """MC dropout: dropout that stays on in prediction, as an approximate posterior."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -72,6 +72,10 @@ class MCDropout(Flat, Composed[MAPState]):
         """
         super().check(state, batch)
         check_draws(state.model, batch.inputs)
+
+    def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
+        """As `MAP` does."""
+        return self.point.keep_members(state, members)
 
     def draw(self, state: MAPState, sample: int) -> Forward:
         """The network under the masks of this number.

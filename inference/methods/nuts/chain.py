@@ -53,7 +53,7 @@ class Chain:
     @property
     def num_latents(self) -> int:
         """How many of them are sampled."""
-        return sum(latent.site.signs.numel() for latent in self._program.latents)
+        return sum(latent.site.centre.numel() for latent in self._program.latents)
 
     @property
     def is_stuck(self) -> bool:

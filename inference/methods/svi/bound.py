@@ -64,7 +64,7 @@ class PlainBound(Bound):
 
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
         """See `Bound`."""
-        model, feed = self.program.model, self.steps.feed
+        model, feed = self.program.model, self.steps.model_feed
         if self.rows:
             _check_one_pass(model, batch.inputs)
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -106,7 +106,7 @@ class PlainBound(Bound):
     def _drawn_anew(self, x: Tree) -> list[Tensor]:
         """Draws whose gradient goes straight to the guides; factors with a row for each example."""
         members = self.program.model.ensemble_size
-        rows = num_examples(x) // members if self.steps.feed == "split" else num_examples(x)
+        rows = num_examples(x) // members if self.steps.model_feed == "split" else num_examples(x)
         return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
 
 
@@ -130,7 +130,7 @@ class PyroBound(Bound):
         """See `Bound`."""
         from pyro import poutine
 
-        model, num_data, feed = self.program.model, self.program.num_data, self.steps.feed
+        model, num_data, feed = self.program.model, self.program.num_data, self.steps.model_feed
         assert num_data is not None
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Forward, GradientMethod, StepInfo
+from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.svi.bound import Bound, PyroBound, make_bound
 from bayes_share.inference.methods.svi.guide_choice import GuideFactory, GuideName, check_guide, make_guide
@@ -184,6 +184,10 @@ class SVI(Flat, GradientMethod[SVIState]):
             _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
         return state
 
+    def feeding(self, state: SVIState) -> Feeding:
+        """As `feed` says."""
+        return self.descent.steps.feeding(state.model)
+
     def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
         """The gradient of the negative bound, with the divergence's, the mean over draws."""
         rate = state.stepper.begin()
@@ -271,7 +275,7 @@ def _pieces(program: Program) -> list[Piece]:
         if isinstance(prior, Hierarchical):
             name = program.scale_name(prior)
             if name not in (piece.name for piece in pieces):
-                one = site.signs.new_ones(())
+                one = site.centre.new_ones(())
                 pieces.append(Piece(name, one, support_of(prior.hyperprior), "base"))
             prior = prior.given(one, site)
         value = program.model.get_parameter(latent.parameter).detach().clone()

@@ -1,0 +1,140 @@
+"""Time and memory of a training step of what makes members differ, over the plain BatchEnsemble's.
+
+Run as ``python -m benchmarks.members``, from the root of a clone.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayes_share.files import write_atomically
+from bayes_share.inference import MAP, Build, Distill, Inference
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.drivers import take_step
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+from bayes_share.sharing import ensemble
+from benchmarks.measure import Spread, peak_bytes, time_ratios
+from benchmarks.report import about, table
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows have in common.
+
+    Args:
+        model: network.
+        members: of each ensemble.
+        size: height and width of the images, in pixels.
+    """
+
+    model: str
+    members: int
+    size: int
+
+    def network(self) -> nn.Module:
+        """The network that becomes an ensemble."""
+        return build_network(self.model, num_classes=CLASSES, in_channels=3, image_size=(self.size, self.size))
+
+    def ensemble(self, **options: Any) -> Build:
+        """Builds an ensemble of it, with options of `ensemble` of which a row may have others."""
+        return lambda: Model(ensemble(self.network(), self.members, **{"init": "random_sign", **options}))
+
+
+Row = Callable[[Setting], tuple[Inference[Any], Build]]
+"""An algorithm, and what builds the model that it trains."""
+
+
+def distilled(setting: Setting, perturbation: Any) -> tuple[Inference[Any], Build]:
+    """A student of a deep ensemble of as many networks."""
+    teachers = [setting.network() for _ in range(setting.members)]
+    return Distill(perturbation=perturbation).taught_by(teachers), setting.ensemble()
+
+
+ROWS: Mapping[str, Row] = {
+    "BatchEnsemble": lambda setting: (MAP(), setting.ensemble()),
+    "distilled": lambda setting: distilled(setting, "confident_ods"),
+    "distilled, not perturbed": lambda setting: distilled(setting, "none"),
+}
+"""All over the first one."""
+
+
+def measure(setting: Setting, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Times and peak memory of a step of each row, as ratios to the first one's."""
+    torch.manual_seed(0)
+    x = torch.randn(batch_size, 3, setting.size, setting.size, device=device)
+    batch = Batch(x, torch.randint(CLASSES, (batch_size,), device=device))
+    runs = {name: steps(*row(setting), batch) for name, row in ROWS.items()}
+    base = next(iter(ROWS))
+    ratios, seconds = time_ratios(runs, base, repeats, device)
+    peaks = {name: peak_bytes(run, device) for name, run in runs.items()}
+    return {
+        "model": setting.model,
+        "members": setting.members,
+        "size": setting.size,
+        "batch_size": batch_size,
+        "rounds": repeats,
+        "base_seconds": seconds,
+        "base_bytes": peaks[base],
+        "time": ratios,
+        "peak": {name: peaks[name] / peaks[base] for name in ratios},
+    }
+
+
+def steps(algorithm: Inference[Any], build: Build, batch: Batch) -> Callable[[], object]:
+    """Takes a step whenever it is called."""
+    state = algorithm.init(lambda: build().to(batch.targets.device), 50_000, 10_000)
+    return lambda: take_step(algorithm, state, batch, 0)
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """What was measured, a line for each row but the first."""
+    lines = [[name, str(Spread(*ratio)), f"{found['peak'][name]:.2f}"] for name, ratio in found["time"].items()]
+    title = (
+        f"{found['model']}, {found['members']} members, {found['size']} x {found['size']} pixels, batch "
+        f"{found['batch_size']}: a step of the {next(iter(ROWS))} takes {found['base_seconds'] * 1e3:.0f} ms and "
+        f"{found['base_bytes'] / 2**20:.0f} MiB ({found['rounds']} rounds)"
+    )
+    return f"{title}\n\n{table(['over it', 'time of a step', 'peak memory'], lines)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all rows on one network."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    origin = about(shlex.join(["python", "-m", "benchmarks.members", *arguments]), device)
+    setting = Setting(options.model, options.members, options.size)
+    found = measure(setting, options.batch_size, options.repeats, device)
+    if options.out is not None:
+        write_atomically(options.out, json.dumps({"about": origin, "found": found}, indent=1).encode())
+    print(f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`\n\n{as_table(found)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.members", description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--model", default="resnet20", help="network (default: resnet20)")
+    parser.add_argument("--members", type=int, default=4, help="of the ensemble (default: 4)")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images in a step (default: 128)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds (default: 15)")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

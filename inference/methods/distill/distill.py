@@ -1,0 +1,265 @@
+"""Distillation: an algorithm whose steps learn from the labels and from networks that are trained already."""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from bayes_share.data import Data
+from bayes_share.errors import InputError, unknown
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
+from bayes_share.inference.draws.forward import check_state, evaluating
+from bayes_share.inference.methods.distill.objective import Distillation
+from bayes_share.inference.methods.distill.perturbation import Perturbation, Pixels
+from bayes_share.inference.methods.distill.teachers import Teachers, teachers_of
+from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.step.objective import NegativeLogLikelihood
+from bayes_share.models.model import Model
+from bayes_share.records import NOT_AN_OPTION
+
+_MOST_DRAWS = 10_000
+
+
+@dataclass
+class DistillState:
+    """What the student's algorithm needs; its teachers are no part of what is saved.
+
+    Args:
+        student: the state of the inner algorithm.
+        of: that algorithm with the objective; None: there is no teacher, and no step can be taken.
+    """
+
+    student: State
+    of: Inference[Any] | None
+
+    @property
+    def model(self) -> Model:
+        """The student's model, where its state has one."""
+        model: Model = self.student.model  # type: ignore[attr-defined]
+        return model
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the student learned."""
+        return self.student.num_parameters
+
+    def state_dict(self) -> dict[str, Any]:
+        """The student's."""
+        return self.student.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.student.load_state_dict(state_dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a student learns from.
+
+    Args:
+        teachers: where they were copied; each training has a copy of its own on its device.
+        pixels: what inputs are in pixels; None: they are in units of their own.
+        digest: of the teachers.
+    """
+
+    teachers: Teachers
+    pixels: Pixels | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class Distill(Composed[DistillState]):
+    """Distillation: learns from labels and from networks that are trained already, with ODS (arXiv 2110.14149).
+
+    A step of the inner algorithm minimises, the mean over members, ``(1 - alpha)`` times the negative log-likelihood
+    of the labels, and ``alpha`` times ``temperature² · KL(teacher ‖ student)`` for the same inputs, perturbed. Member m
+    has teacher m: so an ensemble that shares its weights learns from a deep ensemble to be as different. Where there
+    are more teachers they take turns over the parts of a batch; where there are fewer, they have several students. One
+    network has all of them, as it has their mixture: the gradient is the same. The divergence is of the likelihoods
+    (`Likelihood.divergence`); of `Gaussian` outputs the temperature changes nothing.
+
+    Teachers that fit their data say little more of them than the labels do, and alike. The perturbation (ODS) moves
+    each image to where its teacher's outputs change in a random direction, and the members learn how teachers differ
+    there. One teacher perturbs each part of a batch. Inputs of whole numbers, such as tokens, stay as they are.
+
+    Teachers are frozen copies in eval mode, and no part of the state. Their outputs are computed in the step, from the
+    images as augmented; the student runs on clean images and on perturbed ones, which norms see too. Bring a teacher by
+    `fit(..., teacher=...)` or `taught_by`; draws need none.
+
+    Args:
+        of: the algorithm that trains the student: any but chains, and those that run an algorithm themselves.
+        alpha: part of the loss that is the teachers', from 0 to 1.
+        temperature: that the logits of teacher and student are divided by in the divergence.
+        perturbation: of the inputs that teacher and student are compared on: "confident_ods" (ODS, the step times the
+            teacher's largest probability), "ods" or "none".
+        step_size: of the perturbation, as the root mean square over the numbers of an input: in pixels from 0 to 1 for
+            images, else in the units of the inputs, which are then not clipped.
+        teacher: folder of the finished run that teaches, on the same data.
+        teacher_draws: draws of a teacher that draws parameters, each of which is a further teacher; a point has one.
+        lesson: of `taught_by`.
+    """
+
+    of: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)
+    alpha: float = 0.9
+    temperature: float = 4.0
+    perturbation: Perturbation = "confident_ods"
+    step_size: float = 1 / 255
+    teacher: str = ""
+    teacher_draws: int = 1
+    lesson: Lesson | None = field(default=None, metadata=NOT_AN_OPTION)
+
+    def __post_init__(self) -> None:
+        _check_student(self.of)
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha is a part of the loss, from 0 to 1, and is {self.alpha}")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"the temperature of a distillation must be positive, and is {self.temperature}")
+        if self.perturbation not in get_args(Perturbation):
+            raise unknown("perturbation", self.perturbation, get_args(Perturbation))
+        if not 0 <= self.step_size < float("inf"):
+            raise InputError(f"step_size must not be negative, and is {self.step_size}")
+        if not 1 <= self.teacher_draws <= _MOST_DRAWS:
+            raise InputError(f"a teacher has from 1 to {_MOST_DRAWS:,} draws, not {self.teacher_draws:,}")
+
+    def taught_by(self, teacher: Any, data: Any = None) -> "Distill":
+        """The same distillation with its teacher at hand, as `Training` takes it.
+
+        Args:
+            teacher: a pair ``(algorithm, state)``, or the `Training` that `load_run` gives; a network, an `Ensemble` or
+                a `Model`, or a list of those; or the folder of a finished run. It is copied, and stays as it is. Each
+                member of an ensemble is a teacher.
+            data: that the student learns from. Of `Data` it is known what pixels are, and a run must have been trained
+                on the same; anything else, or None: inputs are perturbed in units of their own.
+
+        Raises:
+            InputError: something else; a run that is not finished or damaged, or of other data.
+        """
+        images = data if isinstance(data, Data) else None
+        if isinstance(teacher, str | Path):
+            # What opens runs is built on what is here, and so is looked up when it is asked for.
+            teacher = import_module("bayes_share.run").load_teacher(teacher, images)
+        teachers = teachers_of(teacher, self.teacher_draws)
+        pixels = None if images is None else Pixels.of(images)
+        return replace(self, lesson=Lesson(teachers, pixels, teachers.origin), teacher="")
+
+    def init(self, build: Build, num_data: int, num_steps: int) -> DistillState:
+        """A state of the inner algorithm, and a copy of the teachers where its model is.
+
+        Raises:
+            InputError: what the inner algorithm says.
+        """
+        if self.lesson is None:
+            return DistillState(self.of.init(build, num_data, num_steps), None)
+        teachers, pixels = deepcopy((self.lesson.teachers, self.lesson.pixels))
+
+        def build_beside_teachers() -> Model:
+            model = build()
+            like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+            for frozen in (teachers, pixels):
+                if frozen is not None:
+                    frozen.to(like.device, like.dtype)
+            return model
+
+        objective = Distillation(teachers, pixels, self.alpha, self.temperature, self.perturbation, self.step_size)
+        of = replace(self.of, objective=objective)  # type: ignore[type-var]
+        return DistillState(of.init(build_beside_teachers, num_data, num_steps), of)
+
+    def trainings(self, state: DistillState) -> list[tuple[Inference[Any], State]]:
+        """The student's.
+
+        Raises:
+            InputError: there is no teacher.
+        """
+        if state.of is None:
+            raise no_teacher()
+        return [(state.of, state.student)]
+
+    def check(self, state: DistillState, batch: Batch) -> None:
+        """What the inner algorithm looks at, and whether the student can learn from each teacher.
+
+        Raises:
+            InputError: it cannot.
+        """
+        self.of.check(state.student, batch)
+        if state.of is None:
+            return
+        model = self.of.draw(state.student, 0).parts[0].model
+        with evaluating(model):
+            state.of.objective.check(model, batch)  # type: ignore[attr-defined]
+
+    def finish(self, state: DistillState, batches: Iterable[Batch]) -> None:
+        """The last pass of the inner algorithm."""
+        (self.of if state.of is None else state.of).finish(state.student, batches)
+
+    def draw(self, state: DistillState, sample: int) -> Forward:
+        """That of the inner algorithm."""
+        check_state(self.of, state.student)
+        return self.of.draw(state.student, sample)
+
+    @property
+    def teacher_digest(self) -> str:
+        """What tells the teachers at hand from others; empty where there are none."""
+        return "" if self.lesson is None else self.lesson.digest
+
+    @property
+    def is_under_priors(self) -> bool:
+        """Where the inner algorithm is."""
+        return self.of.is_under_priors
+
+    def not_drawn(self) -> str | None:
+        """That of the inner algorithm."""
+        return self.of.not_drawn()
+
+    def tempering(self, num_data: int) -> str | None:
+        """The teachers' part in place of the likelihood, and what the inner algorithm has."""
+        inner = self.of.tempering(num_data)
+        if self.alpha == 0:
+            return inner
+        own = f"distillation objective with alpha {self.alpha:g} and temperature {self.temperature:g}"
+        return own if inner is None else f"{own}, and {inner}"
+
+
+def taught(algorithm: Inference[Any], teacher: Any, data: Any) -> Inference[Any]:
+    """An algorithm with its teacher at hand, where it has one.
+
+    Args:
+        algorithm: any.
+        teacher: as `Distill.taught_by` takes it; None: the one that a distillation has already, or names.
+        data: as of `Distill.taught_by`.
+
+    Raises:
+        InputError: a teacher for another algorithm, a distillation without one, or what `Distill.taught_by` refuses.
+    """
+    if not isinstance(algorithm, Distill):
+        if teacher is not None:
+            raise InputError(f"a teacher is for Distill, and {type(algorithm).__name__} takes none")
+        return algorithm
+    if teacher is None:
+        if algorithm.lesson is not None:
+            return algorithm
+        teacher = algorithm.teacher
+        if not teacher:
+            raise no_teacher()
+    return algorithm.taught_by(teacher, data)
+
+
+def no_teacher() -> InputError:
+    """The error for a distillation that has no teacher."""
+    return InputError(
+        "a distillation needs a teacher: fit(..., teacher=...), taught_by(...), or on the command line --teacher RUN"
+    )
+
+
+def _check_student(of: Inference[Any]) -> None:
+    """Raise an InputError where steps of an algorithm cannot have the objective."""
+    name = type(of).__name__
+    if hasattr(of, "of"):
+        raise InputError(f"Distill cannot run {name}, which runs an algorithm itself")
+    if of.is_chain or not hasattr(of, "objective"):
+        raise InputError(f"Distill cannot run {name}: a chain samples the posterior of the labels, without a teacher")
+    if of.objective != NegativeLogLikelihood():
+        raise InputError(f"Distill has an objective of its own: leave that of {name} as it is")

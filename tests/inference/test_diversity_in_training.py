@@ -1,0 +1,104 @@
+"""How far members differ is in the history, and a training that ends with near copies says so."""
+
+import logging
+from dataclasses import replace
+from itertools import combinations, permutations
+from typing import Any
+
+import pytest
+import torch
+from algorithms import builder, digits, trained
+from examples import X, Y
+from torch import nn
+
+from bayes_share.data import Data
+from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of
+from bayes_share.inference.loop.near_copies import near_copies
+from bayes_share.layers.factors import FactorInit
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble
+
+
+def test_the_history_has_the_differences_of_the_members() -> None:
+    algorithm = DeepEnsemble(MAP(learning_rate=0.01), 3)
+    training = trained(Training(algorithm, builder(), batches_of(digits(), 48), 1))
+    probs = training.predict(training.data.validation)[0].double().softmax(-1)
+    votes = probs.argmax(-1)
+    apart = [float((votes[i] != votes[j]).double().mean()) for i, j in combinations(range(3), 2)]
+    kl = [float((probs[i] * (probs[i] / probs[j]).log()).sum(-1).mean()) for i, j in permutations(range(3), 2)]
+    (line,) = training.history
+    assert line["validation_disagreement"] == pytest.approx(sum(apart) / 3, rel=1e-9)
+    assert line["validation_kl"] == pytest.approx(sum(kl) / 6, rel=1e-6)
+    assert 0 < line["validation_disagreement"] < 1
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_network_and_outputs_that_are_no_classes_have_none(size: int) -> None:
+    net = nn.Linear(2, 1)
+    model = Model(ensemble(net, 2, "normal"), Gaussian(10.0)) if size == 2 else Model(net, Gaussian(10.0))
+    training = Training(
+        MAP(learning_rate=1e-4), lambda: model, batches_of((X, Y), 11), 1, validation=batches_of((X, Y))
+    )
+    assert not {name for name in trained(training).history[0] if "kl" in name or "disagreement" in name}
+    of_classes = trained(Training(MAP(), builder(1), batches_of(digits(), 48), 1))
+    assert "validation_kl" not in of_classes.history[0]
+
+
+def line(error: float, disagreement: float) -> dict[str, Any]:
+    return {"validation_accuracy": 1 - error, "validation_disagreement": disagreement}
+
+
+@pytest.mark.parametrize(
+    ("error", "disagreement", "is_said"),
+    [
+        (0.0717, 0.019, True),  # BatchEnsemble from N(1, .5²), ResNet-20 at full length
+        (0.522, 0.112, True),  # ResNet-8 that fits its data
+        (0.43, 0.089, True),  # 48,000 steps
+        (0.0539, 0.074, False),  # deep ensembles
+        (0.478, 0.467, False),
+        (0.43, 0.331, False),
+        (0.1206, 0.068, False),  # BatchEnsembles that close most of the gap
+        (0.498, 0.495, False),
+        (0.476, 0.395, False),
+    ],
+)
+def test_near_copies_are_told_from_what_was_measured(error: float, disagreement: float, is_said: bool) -> None:
+    assert (near_copies(line(error, disagreement), 5000, 4) is not None) is is_said
+
+
+def test_few_errors_say_nothing() -> None:
+    for examples, errors in ((20, 5), (143, 4), (5000, 0), (10, 10)):
+        assert near_copies(line(errors / examples, 0.0), examples, 4) is None
+    assert near_copies(line(0.5, 0.0), 100, 4) is not None
+    assert near_copies({"validation_nll": 1.0}, 100, 4) is None
+
+
+def noisy() -> Data:
+    """Digits of which half have a label at random, so that there are errors."""
+    data = digits()
+    random = torch.Generator().manual_seed(0)
+    labels = data.validation.labels.clone()
+    labels[::2] = torch.randint(10, labels[::2].shape, generator=random)
+    return replace(data, validation=replace(data.validation, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "is_said"),
+    [
+        (MAP(), {"size": 4, "init": FactorInit("normal", sd=1e-3)}, True),
+        (MAP(), {"size": 4, "init": "random_sign"}, False),
+        (MAP(), {"size": 1}, False),
+        (DeepEnsemble(MAP(), 2), {}, False),
+    ],
+)
+def test_a_training_that_ends_with_near_copies_says_so_once(
+    algorithm: Inference[Any], options: dict[str, Any], is_said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bayes_share")
+    training = Training(algorithm, builder(**options), batches_of(noisy(), 48), 1)
+    # Members that have learned little may agree on little: they are judged by what they came to.
+    trained(training)
+    said = [record.getMessage() for record in caplog.records if "near copies" in record.getMessage()]
+    assert len(said) == is_said
+    assert all("\n" not in text and "random_sign" in text and "of 2" not in text for text in said)

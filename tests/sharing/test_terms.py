@@ -1,0 +1,311 @@
+"""What members have of their own: several terms, added ones, fixed signs, weights; each against what it stands for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from explicit import close, perturb, same_with_gradients
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bayes_share.errors import InputError
+from bayes_share.inference import IVON, MAP, SVI, fit_tensors
+from bayes_share.layers import FactorInit, MemberBatchNorm, Rank1Conv2d, Rank1ConvTranspose2d, Rank1Layer, Rank1Linear
+from bayes_share.layers.signs import signs_from
+from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.sharing import (
+    Ensemble,
+    ensemble,
+    fold,
+    ledger,
+    members_equal,
+    parameter_kinds,
+    share_groups,
+    share_layers,
+    take_member,
+)
+
+MEMBERS, BATCH = 3, 4
+
+LAYERS: dict[str, tuple[Callable[..., Rank1Layer], tuple[int, ...]]] = {
+    "linear": (lambda **o: Rank1Linear(6, 4, **o), (6,)),
+    "convolution": (lambda **o: Rank1Conv2d(6, 4, 3, stride=2, groups=2, padding=1, **o), (6, 5, 5)),
+    "circular": (lambda **o: Rank1Conv2d(6, 4, 3, padding=1, padding_mode="circular", **o), (6, 5, 5)),
+    "transposed": (lambda **o: Rank1ConvTranspose2d(6, 4, 3, stride=2, groups=2, **o), (6, 5, 5)),
+}
+
+
+def built(name: str, **options: Any) -> tuple[Rank1Layer, Tensor]:
+    torch.manual_seed(0)
+    make, shape = LAYERS[name]
+    layer = perturb(make(ensemble_size=MEMBERS, **options).double())
+    assert isinstance(layer, Rank1Layer)
+    return layer, torch.randn(MEMBERS * BATCH, *shape, dtype=torch.float64, requires_grad=True)
+
+
+def channels(values: Tensor, like: Tensor) -> Tensor:
+    """One number for each channel, the last axis of a table and the first of a map."""
+    return values.view(-1, *[1] * (like.ndim - 2))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_several_terms_are_the_sum_of_as_many_layers(name: str) -> None:
+    """W ∘ Σ s rᵀ: what the layer computes is Σ s (W (r x)), written out by torch's own module, term by term."""
+    layer, x = built(name, factor_rank=3)
+    found = layer(x)
+    rows = []
+    for member, part in enumerate(x.unflatten(0, (MEMBERS, BATCH))):
+        pairs = [(layer.r[member], layer.s[member]), *zip(layer.more_r[member], layer.more_s[member], strict=True)]  # type: ignore[index]
+        total = 0.0
+        for r, s in pairs:
+            without_bias = functional_call(_plain(layer), {"weight": layer.weight}, (part * channels(r, part),))
+            total = total + without_bias * channels(s, part)
+        rows.append(total + channels(layer.bias[member], part))
+    same_with_gradients(found, torch.cat(rows), [x, *layer.parameters()])
+
+
+def _plain(layer: Rank1Layer) -> nn.Module:
+    """Torch's own layer without a bias."""
+    kind = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn.modules"))
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, layer.out_features, bias=False).double()
+    names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    options = {name: getattr(layer, name) for name in names}
+    return kind(layer.in_channels, layer.out_channels, bias=False, **options).double()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_added_terms_are_added_to_the_weight(name: str) -> None:
+    layer, x = built(name, factor_rank=2, factor_form="additive")
+    rows = []
+    for member, part in enumerate(x.unflatten(0, (MEMBERS, BATCH))):
+        weight = layer.weight
+        for r, s in zip(layer.add_r[member], layer.add_s[member], strict=True):
+            weight = weight + torch.tensordot(s, r, 0)
+        rows.append(functional_call(_plain(layer), {"weight": weight}, (part,)) + channels(layer.bias[member], part))
+    assert layer.r is None
+    assert layer.s is None
+    same_with_gradients(layer(x), torch.cat(rows), [x, *layer.parameters()])
+
+
+class Tokens(nn.Module):
+    """Looks tokens up, attends, and classifies."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **options)
+        self.norm = nn.LayerNorm(8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        return self.out(self.norm(x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def images() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.GroupNorm(2, 8),
+        nn.ConvTranspose2d(8, 4, 2, stride=2, groups=2),
+        nn.Flatten(),
+        nn.Linear(4 * 64, 3),
+    )
+
+
+def perceptron() -> nn.Module:
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.LayerNorm(8)]
+    return nn.Sequential(*layers, nn.Linear(8, 8), nn.Linear(8, 3))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "images": (images, torch.randn(BATCH, 3, 4, 4, dtype=torch.float64)),
+    "tokens": (Tokens, torch.randint(0, 7, (BATCH, 6))),
+    "tokens, apart": (lambda: Tokens(kdim=8, add_bias_kv=True), torch.randint(0, 7, (BATCH, 6))),
+    "layers that share": (lambda: share_layers(perceptron(), init="normal"), torch.randn(BATCH, 6).double()),
+    "scalars": (lambda: share_layers(perceptron(), factors="scalar", init="normal"), torch.randn(BATCH, 6).double()),
+    "templates": (lambda: share_layers(perceptron(), templates=2), torch.randn(BATCH, 6).double()),
+    "groups": (lambda: share_groups(perceptron(), 2, indivisible="skip"), torch.randn(BATCH, 6).double()),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rank 3": {"init": "normal", "factor_rank": 3},
+    "rank 3 from ones": {"init": "ones", "factor_rank": 3},
+    "added": {"init": "normal", "factor_form": "additive", "factor_rank": 2},
+    "fixed signs": {"init": "fixed_sign"},
+    "fixed signs and terms": {"init": "fixed_sign", "factor_rank": 2},
+    "own norms and head": {"init": "random_sign", "own": ("norms", "head")},
+    "all own": {"init": "normal", "own": ("*",)},
+    "fixed signs, own norms": {"init": "fixed_sign", "own": ("norms",)},
+}
+
+
+def made(network: str, options: str) -> tuple[Ensemble, Tensor]:
+    torch.manual_seed(0)
+    make, x = NETWORKS[network]
+    return ensemble(make().double(), MEMBERS, **OPTIONS[options]), x
+
+
+@pytest.mark.filterwarnings("ignore:.*are one weight in the original network")
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_member_is_a_plain_network_whatever_it_owns(network: str, options: str) -> None:
+    """One pass over tiled rows, member by member, folded, taken out, and read back: all are the same."""
+    members, x = made(network, options)
+    perturb(members)
+    members.eval()
+    found = members.tile(torch.cat([x] * MEMBERS))
+    close(members.loop([x] * MEMBERS), found)
+    close(torch.stack([fold(members, member)(x) for member in range(MEMBERS)]), found)
+    close(torch.stack([take_member(members, member)(x)[0] for member in range(MEMBERS)]), found)
+    torch.manual_seed(1)  # others than those of `made`
+    other = ensemble(NETWORKS[network][0]().double(), MEMBERS, **OPTIONS[options]).eval()
+    other.load_state_dict(members.state_dict())
+    close(other(x), found)
+    close(members.double()(x), found)
+    assert members(x).shape == found.shape
+    assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_member_sees_its_own_rows_alone(options: str) -> None:
+    """No row of another member moves what is a member's own, statistics of its norms included."""
+    members, x = made("images", options)
+    kinds = parameter_kinds(members)
+    for norm in members.network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eval()  # one that is shared sees all rows
+    rows = torch.cat([x + member for member in range(MEMBERS)]).requires_grad_()
+    (gradient,) = torch.autograd.grad(members.tile(rows)[1].square().sum(), rows)
+    is_seen = gradient.unflatten(0, (MEMBERS, BATCH)).flatten(1).abs().amax(1) > 0
+    assert is_seen.tolist() == [False, True, False]
+    members.tile(rows)[1].square().sum().backward()
+    for name, parameter in members.named_parameters():
+        if kinds[name] != "base" and len(parameter) == MEMBERS and parameter.grad is not None:
+            assert not parameter.grad[[0, 2]].any(), name
+
+
+def test_further_terms_move_from_the_first_step() -> None:
+    """Members that start as copies, and differ in what is multiplied by 0 so far, are not equal: they part."""
+    for options in ({"init": "ones", "factor_rank": 2}, {"init": "ones", "factor_form": "additive"}):
+        torch.manual_seed(0)
+        members = ensemble(nn.Linear(5, 2), MEMBERS, **options)
+        x, y = torch.randn(20, 5), torch.randn(20, 2)
+        close(members(x)[0], members(x)[1], 1e-6)
+        assert not members_equal(members)
+        state = fit_tensors(MAP(learning_rate=0.1, factor_rate=1.0), Model(members, Gaussian(1.0)), x, y, 10)
+        found = state.model.network(x)
+        assert (found[0] - found[1]).abs().max() > 1e-6
+
+
+def test_fixed_signs_are_no_numbers_more_than_the_network_has() -> None:
+    net = images()
+    members = ensemble(net, MEMBERS, "fixed_sign")
+    assert ledger(members).stored == ledger(net).stored
+    assert ledger(members).factor == 0
+    seeds = ledger(members).buffers - ledger(net).buffers
+    assert seeds == MEMBERS * 4  # one for each member of each of the four layers
+    assert sum(tensor.numel() for tensor in members.state_dict().values()) == seeds + sum(
+        tensor.numel() for tensor in net.state_dict().values()
+    )
+    assert not members_equal(members)
+
+
+def test_signs_are_the_same_for_ever() -> None:
+    """Written out once: another order of bytes or another generator would change what files stand for."""
+    seeds = torch.tensor([0, 2**62])
+    found = signs_from(seeds, "r", (2, 4), 0.5, torch.empty(1))
+    assert found.flatten(1).tolist() == GOLDEN
+    many = signs_from(torch.arange(100), "s", (400,), 0.3, torch.empty(1, dtype=torch.float64))
+    error = (0.3 * 0.7 / many.numel()) ** 0.5
+    assert abs((many > 0).double().mean().item() - 0.3) < 5 * error
+    assert many.dtype == torch.float64
+
+
+GOLDEN = [[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0]]
+
+
+def test_what_is_own_starts_as_the_factors_would_make_it() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(6, 4)
+    owned = ensemble(net, MEMBERS, "random_sign", own=("*",)).network
+    assert owned.weight.shape == (MEMBERS, 4, 6)
+    close(owned.weight.abs(), net.weight.abs().expand(MEMBERS, -1, -1), 1e-7)
+    assert (owned.weight[0] != owned.weight[1]).any()
+    assert parameter_kinds(owned) == {"weight": "member", "bias": "member"}
+
+
+def test_before_an_own_batch_norm_s_stays_where_it_began() -> None:
+    members = ensemble(images(), MEMBERS, "random_sign", own=("norms",)).network
+    assert isinstance(members[1], MemberBatchNorm)
+    assert not members[0].s.requires_grad
+    assert members[0].r.requires_grad
+    assert members[3].s.requires_grad  # before a group norm, which sees several channels
+    several = ensemble(images(), MEMBERS, "random_sign", own=("norms",), factor_rank=2).network
+    assert several[0].s.requires_grad
+
+
+def test_words_and_patterns_of_own() -> None:
+    by_name = ensemble(Tokens(), MEMBERS, "normal", own=("out", "norm"))
+    by_word = ensemble(Tokens(), MEMBERS, "normal", own=("head", "norms"))
+    assert parameter_kinds(by_name) == parameter_kinds(by_word)
+    old = ensemble(Tokens(), MEMBERS, "normal", norm="member")
+    assert parameter_kinds(old) == parameter_kinds(ensemble(Tokens(), MEMBERS, "normal", own=("norms",)))
+    assert "own parameters: norm, out" in by_word.summary()
+    assert "rank 2" in ensemble(Tokens(), MEMBERS, "normal", factor_rank=2).summary()
+    excluded = ensemble(Tokens(), MEMBERS, "normal", exclude=("*",), own=("head",))
+    assert {name for name, kind in parameter_kinds(excluded.network).items() if kind == "member"} == {
+        "out.weight",
+        "out.bias",
+    }
+
+
+def test_priors_and_pulls_are_centred_where_each_term_starts() -> None:
+    torch.manual_seed(0)
+    members = ensemble(nn.Linear(5, 2), MEMBERS, "random_sign", factor_rank=3)
+    model = Model(members, Gaussian(1.0))
+    x, y = torch.randn(20, 5), torch.randn(20, 2)
+    centres = {"r": members.network.r.sign(), "s": members.network.s.sign(), "more_r": 0.0, "more_s": 0.0}
+    for latent in model.latents():
+        if latent.site.name in centres:
+            expected = torch.as_tensor(centres[latent.site.name]).expand(latent.site.centre.shape)
+            close(latent.prior.mean, expected.to(latent.prior.mean))  # type: ignore[union-attr]
+    state = fit_tensors(MAP(learning_rate=0.02, factor_rate=1.0, factor_decay=60.0), model, x, y, 300)
+    for name, centre in centres.items():
+        found = state.model.network.network.get_parameter(name)
+        assert (found - torch.as_tensor(centre)).abs().max() < 0.05, name
+    state = fit_tensors(IVON(), model, x, y, 0)
+    of_ivon = {p: group["centre"] for group in state.optimizer.param_groups for p in group["params"]}
+    for name, centre in centres.items():
+        expected_centre = 0.0 if isinstance(centre, float) else "sign"
+        assert of_ivon[state.model.network.network.get_parameter(name)] == expected_centre
+    assert fit_tensors(SVI(learning_rate=0.01), model, x, y, 3).num_parameters > 0
+
+
+def test_they_go_with_sharing_in_either_order_or_say_why_not() -> None:
+    members = ensemble(perceptron(), MEMBERS, "normal", factor_rank=2)
+    shared = share_layers(members)
+    x = torch.randn(BATCH, 6)
+    close(shared.tile(torch.cat([x] * MEMBERS)), shared.loop([x] * MEMBERS), 1e-5)
+    apart = ensemble(perceptron(), MEMBERS, "normal", own=("0", "7"))
+    close(share_layers(apart)(x), share_layers(apart).loop([x] * MEMBERS), 1e-5)
+    for refused, message in (
+        (lambda: share_groups(members, 2, indivisible="skip"), "cut it into groups first"),
+        (lambda: share_layers(members, fit_to_weights=True), "fit_to_weights first"),
+        (lambda: ensemble(perceptron(), 2, "random_sign", factor_form="additive"), "additive factors start from"),
+        (lambda: ensemble(perceptron(), 2, factor_rank=0), "factor_rank must be at least 1"),
+        (lambda: ensemble(perceptron(), 2, own="head"), "own is a list"),
+        (lambda: ensemble(nn.Linear(2, 3), 2, own=("norms",)), "names norms, and"),
+        (lambda: ensemble(perceptron(), 2, own=("stem",)), "matches nothing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            refused()
+
+
+def test_a_start_is_named_in_its_text() -> None:
+    assert str(FactorInit("fixed_sign")) == "±1, with probability 0.5 of +1, fixed"
