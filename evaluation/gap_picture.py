@@ -141,7 +141,7 @@ def _draw(axes: "Axes", mark: Mark, number: int, place: float, colour: str) -> N
     value, interval = mark.share.value, mark.share.interval
     if interval is not None:
         axes.vlines(place, _shown(interval.low), _shown(interval.high), color=colour, linewidth=1.2, zorder=2)
-    axes.hlines(_shown(value), *sorted((mark.cost, place)), color=colour, linewidth=0.8, zorder=2)
+    axes.hlines(_shown(value), min(mark.cost, place), max(mark.cost, place), color=colour, linewidth=0.8, zorder=2)
     axes.plot(mark.cost, _shown(value), marker=".", markersize=3, color=colour, zorder=2)
     shape = "o" if _shown(value) == value else "v" if value < _LOWEST else "^"
     size = 2 * _RADIUS if shape == "o" else 2.9 * _RADIUS

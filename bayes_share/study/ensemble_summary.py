@@ -165,9 +165,9 @@ class EnsembleSummary:
             {score: estimate(self.by_seed(name, score).values()) for score in names},
             {score: self._share(name, score, yardstick) for score, yardstick in deep.items()},
             {score: self._share(name, score, yardstick) for score, yardstick in as_many.items()} if pool else {},
-            _ratio(cost.numbers, single and single.numbers),
-            _ratio(cost.training, single and single.training),
-            _ratio(cost.prediction, single and single.prediction),
+            None if single is None else cost.numbers / single.numbers,
+            None if single is None else cost.training / single.training,
+            None if single is None else cost.prediction / single.prediction,
             cost.components,
             cost.sign_seeds,
         )
@@ -242,10 +242,6 @@ def _have_predicted(folders: Sequence[RunFolder], probes: Probes) -> None:
             probe(folder, probes, lambda line: None)
     except InputError as error:
         say(f"left out of the tables: {error}")
-
-
-def _ratio(cost: float, single: float | None) -> float | None:
-    return cost / single if single else None
 
 
 def _share_cells(line: Line) -> dict[str, Cell]:

@@ -121,8 +121,6 @@ class EnsembleStudy:
 # Rates of IVON and SVI as in the published recipes for CIFAR-10 (presets ivon-cifar10 and rank1-cifar10).
 _CIFAR_ALGORITHMS: Mapping[str, Mapping[str, Any]] = {"ivon": {"learning_rate": 0.2, "hess_init": 0.5}}
 
-_SHIFT: Mapping[str, Sequence[str]] = {"ood": ("svhn",), "corruptions": ("all",)}
-
 _CIFAR: Mapping[str, Any] = {
     "data": "cifar10",
     "augment": "flip-crop",
@@ -147,7 +145,8 @@ def _cifar8(images: int, epochs: int, steps: str, what: str, rows: Sequence[str]
         _CIFAR_ALGORITHMS,
         rows,
         seeds,
-        **_SHIFT,
+        ood=("svhn",),
+        corruptions=("all",),
     )
 
 
@@ -187,7 +186,8 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
         "ResNet-20 on CIFAR-10, 160 epochs, bfloat16; days on a GPU for all core rows",
         {**_CIFAR, "model": "resnet20", "epochs": 160, "precision": "bfloat16"},
         _CIFAR_ALGORITHMS,
-        **_SHIFT,
+        ood=("svhn",),
+        corruptions=("all",),
     ),
 }
 """By name."""

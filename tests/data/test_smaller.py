@@ -72,7 +72,11 @@ def test_a_part_of_the_training_images_is_by_class_and_by_split_seed_alone(tmp_p
         torch.manual_seed(9)
         again = load_data(name, split_seed=3, train_images=42)
     assert torch.equal(again.train.images, part.train.images)
-    assert not torch.equal(load_data(name, split_seed=4, train_images=42).train.images, part.train.images)
+    (tmp_path / "parts").mkdir()  # which no seed divides
+    for seed, of in enumerate(("train", "validation", "test")):
+        stored(tmp_path / "parts" / f"{of}.npz", shape=(4, 4), num=100, seed=seed)
+    one, other = (load_data(f"npz:{tmp_path / 'parts'}", split_seed=seed, train_images=42).train for seed in (3, 4))
+    assert not torch.equal(one.images, other.images)
     assert part.mean.item() == pytest.approx(part.train.images.double().mean().item() / 255, abs=1e-6)
     assert len(load_data(name, train_images=280).train) == 280
 
