@@ -389,6 +389,7 @@ def test_a_distillation_without_a_teacher_is_one_line() -> None:
         (lambda: Distill(of=Distill()), "cannot run Distill, which runs an algorithm itself"),
         (lambda: Distill(of=SGHMC()), "cannot run SGHMC: a chain"),
         (lambda: Distill(of=NUTS()), "cannot run NUTS: a chain"),
+        (lambda: Distill(of=MAP(objective=distillation(teachers_of(net())))), "leave that of MAP as it is"),
         (lambda: Distill(alpha=1.1), "alpha is a part of the loss, from 0 to 1, and is 1.1"),
         (lambda: Distill(temperature=0.0), "must be positive, and is 0"),
         (lambda: Distill(step_size=-1.0), "must not be negative"),
@@ -419,10 +420,18 @@ def test_other_algorithms_are_taught_too(of: Inference[Any]) -> None:
     algorithm, data = Distill(of=of, alpha=0.5), digits()
     state = fit(algorithm, builder(2), data, 4, 48, progress=False, teacher=mixed())
     assert predict(algorithm, state, data.normalise(data.test.images), 2).shape == (2, 2, 50, 10)
-    tempering = algorithm.tempering(240) or ""
-    assert tempering.startswith("distillation objective with alpha 0.5 and temperature 4")
-    assert tempering.endswith(of.tempering(240) or "4")
+    inner = of.tempering(240)
+    assert algorithm.tempering(240) == "alpha of 0.5 of a distillation" + ("" if inner is None else f", and {inner}")
+    assert Distill(of=of, alpha=0.0).tempering(240) == inner
     assert algorithm.not_drawn() == of.not_drawn()
+
+
+def test_networks_of_a_deep_ensemble_may_have_one_teacher() -> None:
+    """Each is the student that it would be alone."""
+    algorithm = Distill().taught_by(mixed(), digits())
+    deep = fit(DeepEnsemble(of=algorithm, networks=1), builder(2), digits(), 1, 48, progress=False)
+    alone = fit(algorithm, builder(2), digits(), 1, 48, progress=False)
+    assert differences(deep.networks[0].state_dict(), alone.state_dict()) == []
 
 
 def test_a_student_learns_what_its_teachers_say_and_not_the_labels() -> None:

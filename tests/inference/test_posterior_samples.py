@@ -1,5 +1,6 @@
 """Draws of parameters: those that predict, by the user's names, with the moments of the posterior."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ from bayes_share.priors import Hierarchical
 from bayes_share.sharing import ensemble, fold
 from bayes_share.sharing.plain import under_all_names
 
-DRAWING = {name: case for name, case in CASES.items() if name not in ("map", "mc-dropout", "deep-ensemble")}
+POINTS = ("map", "mc-dropout", "deep-ensemble", "distill")
+DRAWING = {name: case for name, case in CASES.items() if name not in POINTS}
+DRAWING["distilled svi"] = Case(replace(CASES["distill"].algorithm, of=CASES["svi"].algorithm))
 DRAWING["nuts, 2 chains"] = Case(NUTS(max_tree_depth=2, chains=2), networks=2, batch_size=240, widths=(16,))
 DRAWING |= {
     f"deep ensemble of {name}": Case(DeepEnsemble(of=CASES[name].algorithm, networks=2), networks=2)

@@ -88,6 +88,9 @@ OTHER_CASES: dict[str, tuple[Any, Build, int]] = {
     "svi-positive": (hard(SVI(draws="example")), with_priors(POSITIVE), 48),
     "svi-local": (hard(SVI(local_reparametrization=True)), with_priors({}, members=1), 48),
     "sghmc-positive": (hard(SGHMC()), with_priors(POSITIVE), 48),
+    "distill-split": (hard(CASES["distill"].split), with_priors({}), 48),
+    "distill-svi": (replace(CASES["distill"].algorithm, of=hard(SVI()), perturbation="ods"), with_priors({}), 48),
+    "distill-ivon": (replace(CASES["distill"].algorithm, of=hard(IVON()), perturbation="none"), with_priors({}), 48),
     "map-split": (hard(MAP(feed="split")), with_priors({}), 48),
 }
 EACH = pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
 from states import differences
+from torch import nn
 
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Execution, Inference
+from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Distill, Execution, Inference
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 
 Untouched = Callable[[str], Path]
@@ -58,6 +59,7 @@ def test_it_may_be_short_and_written_by_hand(tmp_path: Path) -> None:
     [
         RunConfig(),
         RunConfig(algorithm=MAP(clip_norm=1e-7, milestones=(0.1, 0.2), learning_rate=1e-05), norm="frn", seed=-3),
+        RunConfig(algorithm=Distill(of=MAP(feed="split"), teacher="runs/deep", alpha=0.5, perturbation="none")),
         RunConfig(algorithm=DeepEnsemble(of=MAP(feed="split"), networks=7), execution=Execution(channels_last=True)),
     ],
 )
@@ -121,6 +123,7 @@ class MyMAP(MAP):
         (MAP(objective=Half()), "map holds a record of Python's"),
         (DeepEnsemble(of=SWAG(objective=Half())), "swag holds a record of Python's"),
         (SWAG(point=MyMAP(mine=3.0)), "swag holds a record of Python's"),
+        (Distill().taught_by(nn.Linear(64, 10)), "distill holds a record of Python's"),
         (MyMAP(), "one of map, svi, .*, not MyMAP"),
         (DeepEnsemble(of=MyMAP()), "one of map, svi, .*, not MyMAP"),
         (DeepEnsemble(of=DeepEnsemble(of=SGHMC())), "deep-ensemble cannot run deep-ensemble"),

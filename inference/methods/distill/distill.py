@@ -219,7 +219,7 @@ class Distill(Composed[DistillState]):
         inner = self.of.tempering(num_data)
         if self.alpha == 0:
             return inner
-        own = f"distillation objective with alpha {self.alpha:g} and temperature {self.temperature:g}"
+        own = f"alpha of {self.alpha:g} of a distillation"
         return own if inner is None else f"{own}, and {inner}"
 
 

@@ -57,7 +57,7 @@ class Distillation:
             outputs, likelihood = evaluate(inputs)
         targets = model.targets(batch.targets, feed)
         weights = None if batch.weights is None else model.targets(batch.weights, feed)
-        divergence = mean(self.divergences(inputs, outputs, likelihood, targets, feed), weights)
+        divergence = mean(self.divergences(inputs, outputs, likelihood, targets), weights)
         return replace(usual, loss=(1 - self.alpha) * usual.loss + self.alpha * divergence)
 
     def check(self, model: Model, batch: Batch) -> None:
@@ -74,7 +74,7 @@ class Distillation:
             check_teacher(teacher, x, outputs, likelihood)
             if self._moves(x):
                 self._moved(teacher, x, likelihood)
-        self.divergences(x, outputs, likelihood, model.targets(batch.targets), "tile")
+        self.divergences(x, outputs, likelihood, model.targets(batch.targets))
 
     def perturbed(self, x: Tree, likelihood: Likelihood) -> Tree:
         """A part of the inputs for each teacher, moved to where its outputs change."""
@@ -83,22 +83,22 @@ class Distillation:
             [self._moved(teacher, rows(x, part), likelihood) for teacher, part in parts if part.stop > part.start]
         )
 
-    def divergences(self, x: Tree, outputs: Tensor, likelihood: Likelihood, targets: Tensor, feed: Feed) -> Tensor:
+    def divergences(self, x: Tree, outputs: Tensor, likelihood: Likelihood, targets: Tensor) -> Tensor:
         """How far each member is from its teachers for each example, ``[member, part]``.
 
         Args:
-            x: what the outputs are for.
+            x: what the outputs are for: rows that all members see, or those of one member after the other's.
             outputs: of the student, ``[member, part, ...]``.
             likelihood: under the same draw.
             targets: that go with the outputs.
-            feed: how the members are fed.
         """
         members, size = outputs.shape[:2]
+        has_own_rows = num_examples(x) == members * size
         said: dict[tuple[int, int], Tensor] = {}
 
         def of(member: int, part: slice, number: int) -> Tensor:
             """How far a member is from a teacher in a part of what it sees."""
-            first = part.start + (member * size if feed == "split" else 0)
+            first = part.start + (member * size if has_own_rows else 0)
             teacher = self.teachers[number]
             if (first, number) not in said:
                 with torch.no_grad():

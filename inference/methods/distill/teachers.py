@@ -27,7 +27,7 @@ class Trained(Protocol):
 
 
 class Teacher(nn.Module):
-    """A frozen network in eval mode, which is a copy.
+    """A network that teaches.
 
     Args:
         network: maps ``[batch, ...]`` to outputs ``[batch, ...]``; is taken over.
@@ -36,7 +36,7 @@ class Teacher(nn.Module):
 
     def __init__(self, network: nn.Module, likelihood: Likelihood | None) -> None:
         super().__init__()
-        self.model = Model(network, likelihood).requires_grad_(False).eval()
+        self.model = Model(network, likelihood)
         self.likelihood = None if likelihood is None else self.model.likelihood
 
     def forward(self, x: Tree) -> Tensor:
@@ -46,7 +46,7 @@ class Teacher(nn.Module):
 
 
 class Teachers(nn.Module):
-    """Some teachers in their order.
+    """Some teachers in their order, frozen and in eval mode.
 
     Args:
         each: all of them.
@@ -57,7 +57,7 @@ class Teachers(nn.Module):
         super().__init__()
         self.each = nn.ModuleList(each)
         self.origin = origin
-        self.eval()
+        self.requires_grad_(False).eval()
 
     def __len__(self) -> int:
         """How many there are."""
