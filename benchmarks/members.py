@@ -63,6 +63,11 @@ def distilled(setting: Setting, perturbation: Any) -> tuple[Inference[Any], Buil
 
 ROWS: Mapping[str, Row] = {
     "BatchEnsemble": lambda setting: (MAP(), setting.ensemble()),
+    "fixed signs": lambda setting: (MAP(), setting.ensemble(init="fixed_sign")),
+    "factor_rank 4": lambda setting: (MAP(), setting.ensemble(factor_rank=4)),
+    "additive, rank 4": lambda setting: (MAP(), setting.ensemble(init="normal", factor_form="additive", factor_rank=4)),
+    "own norms": lambda setting: (MAP(), setting.ensemble(own=("norms",))),
+    "own norms and head": lambda setting: (MAP(), setting.ensemble(own=("norms", "head"))),
     "distilled": lambda setting: distilled(setting, "confident_ods"),
     "distilled, not perturbed": lambda setting: distilled(setting, "none"),
 }
