@@ -35,7 +35,7 @@ _TITLES = {
     "scaled_nll": ("NLL, scaled", 1, 4),
     "member_accuracy": ("members' accuracy [%]", 100, 2),
     "member_nll": ("members' NLL", 1, 4),
-    "disagreement": ("disagreement", 1, 3),
+    "disagreement": ("disagreement [%]", 100, 1),
     "kl": ("KL", 1, 3),
     CORRUPTED: ("NLL, corrupted", 1, 4),
     "seconds": ("time [s]", 1, 1),
