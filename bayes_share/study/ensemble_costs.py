@@ -14,7 +14,7 @@ class Costs:
     Args:
         numbers: parameters that prediction needs, and what it needs besides to draw them: IVON's Hessian, SWAG's
             moments, the spreads of SVI. Statistics of norms and the seeds of fixed signs do not count.
-        sign_seeds: members whose signs are made from a seed.
+        sign_seeds: that fixed signs are made from, one for each member of a layer.
         components: draws times members that are averaged.
         prediction: operations of a prediction.
         training: operations of the training, in each step that sees the image: a teacher's own, too.
@@ -58,7 +58,7 @@ def costs(
         step = (1 + is_changed) * step + teacher.networks + of_gradient + teacher.training
     return Costs(
         numbers=int(summary["parameters"]) * _numbers_each(options),
-        sign_seeds=int(ledger["members"]) * networks if options["init"] == "fixed_sign" and members > 1 else 0,
+        sign_seeds=int(ledger["uses"]) * networks if options["init"] == "fixed_sign" and members > 1 else 0,
         components=components,
         prediction=kept * int(options["num_samples"]),
         training=step,

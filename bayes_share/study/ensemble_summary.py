@@ -12,7 +12,7 @@ from bayes_share.evaluation.gap import Share, coverage, share_of_gap
 from bayes_share.evaluation.gap_picture import Mark, gap_picture
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.table import Cell
-from bayes_share.files import write_atomically
+from bayes_share.files import remove, write_atomically
 from bayes_share.probe import Probes, probe
 from bayes_share.run_folder import RunFolder
 from bayes_share.study.ensemble_results import (
@@ -35,7 +35,7 @@ _TITLES = {
     "scaled_nll": ("NLL, scaled", 1, 4),
     "member_accuracy": ("members' accuracy [%]", 100, 2),
     "member_nll": ("members' NLL", 1, 4),
-    "disagreement": ("disagreement", 1, 3),
+    "disagreement": ("disagreement [%]", 100, 1),
     "kl": ("KL", 1, 3),
     CORRUPTED: ("NLL, corrupted", 1, 4),
     "seconds": ("time [s]", 1, 1),
@@ -141,8 +141,9 @@ class EnsembleSummary:
                 if (cost := line.numbers if which == "numbers" else line.training) is not None
                 and (share := line.shares["scaled_nll"]) is not None
             ]
-            if marks:
-                for suffix in ("png", "svg"):
+            for suffix in ("png", "svg"):
+                remove(folder / f"share-{which}.{suffix}")  # of fewer runs, where there was a clear gap
+                if marks:
                     seeds = max(mark.share.seeds for mark in marks)
                     title = f"Share of the gap to a deep ensemble: {name}; {seeds} seeds, 95 % intervals"
                     path = folder / f"share-{which}.{suffix}"

@@ -19,13 +19,6 @@ from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, EnsembleTrial
 from bayes_share.study.relatives import of_width, twice_as_deep
 
-# What is made elsewhere at the same time: remove a name when its options are there, which the strict xfail says.
-AWAITED = {
-    *("fixed-signs", "fixed-signs-8", "fixed-signs-16", "signs-rank-4", "additive-rank-4", "signs-own"),
-    *("kept-4-of-16", "distilled-single", "distilled-signs", "signs-own-data", "half-width-fixed-signs"),
-}
-AWAITING = pytest.mark.xfail(raises=InputError, strict=True)
-
 
 def study(*arguments: str | Path) -> int:
     return main(["study", "ensembles", *map(str, arguments)])
@@ -172,7 +165,7 @@ OPTIONS: dict[str, Any] = {"algorithm": "map", "ensemble_size": 4, "num_samples"
 
 
 def test_a_teachers_training_and_its_passes_count() -> None:
-    summary = {"parameters": 110, "costs": {"flops": 400, "members": 4}}
+    summary = {"parameters": 110, "costs": {"flops": 400, "members": 4, "uses": 12}}
     teacher = Costs(400, 0, 4, prediction=400.0, training=1200.0, networks=400.0)
     plain = costs(OPTIONS, summary, 4)
     assert (plain.training, plain.prediction, plain.numbers) == (1200, 400, 110)
@@ -183,14 +176,11 @@ def test_a_teachers_training_and_its_passes_count() -> None:
 
 
 def test_members_that_are_not_kept_were_trained_and_signs_of_a_seed_are_counted_apart() -> None:
-    summary = {"parameters": 100, "costs": {"flops": 400, "members": 4}}
+    summary = {"parameters": 100, "costs": {"flops": 400, "members": 4, "uses": 12}}
     kept = costs({**OPTIONS, "ensemble_size": 16, "init": "fixed_sign"}, summary, 4)
-    assert (kept.training, kept.prediction, kept.numbers, kept.sign_seeds) == (4800, 400, 100, 4)
+    assert (kept.training, kept.prediction, kept.numbers, kept.sign_seeds) == (4800, 400, 100, 12)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="distillation is made elsewhere at the same time: remove this line when it is there"
-)
 def test_a_student_is_taught_by_the_run_of_its_seed(tmp_path: Path) -> None:
     options = ["--rows", "single", "distilled-single", "--epochs", "3", "--seeds", "1", "--no-progress"]
     assert study(*options, "--out", tmp_path / "study") == 0
@@ -207,7 +197,7 @@ def test_students_bring_their_teachers_and_look_for_them_in_the_study(tmp_path: 
     assert all(ROWS[row.teacher].teacher is None for row in ROWS.values() if row.teacher)
 
 
-@pytest.mark.parametrize("name", [pytest.param(row, marks=AWAITING if row in AWAITED else ()) for row in ROWS])
+@pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_a_run(name: str, tmp_path: Path) -> None:
     for preset in ENSEMBLE_PRESETS:
         chosen = ENSEMBLE_PRESETS[preset].options
