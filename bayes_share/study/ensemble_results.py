@@ -1,20 +1,22 @@
 """What the runs of the study of ensembles came to: scores before and after temperature scaling, members, costs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from bayes_share.config import read_run_config
 from bayes_share.evaluation.diversity import diversity
 from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.predictions import Predictions, read_predictions
 from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.selection import select
 from bayes_share.run_folder import RunFolder, read_history, read_summary
 from bayes_share.shift import averaged, corruption_scores, detections
 from bayes_share.study.ensemble_costs import Costs, costs
-from bayes_share.study.ensemble_rows import MEMBERS
+from bayes_share.study.ensemble_rows import MEMBERS, ROWS
 from bayes_share.study.ensembles import EnsembleTrial
 
 SCORES = ("accuracy", "nll", "scaled_nll")
@@ -44,7 +46,7 @@ class Outcome:
 
 
 def read_outcomes(runs: Mapping[EnsembleTrial, RunFolder]) -> list[Outcome]:
-    """Score finished runs.
+    """Score finished runs, and what is made of their predictions alone: rows whose members are chosen from others.
 
     Args:
         runs: by trial; a teacher comes before its students, and a student without one is left out.
@@ -57,6 +59,9 @@ def read_outcomes(runs: Mapping[EnsembleTrial, RunFolder]) -> list[Outcome]:
         if trial.teacher is None or trial.teacher in found:
             teacher = None if trial.teacher is None else found[trial.teacher].costs
             found[trial] = _outcome(trial, folder, teacher)
+            for name in (name for name, row in ROWS.items() if row.chosen_from == trial.row):
+                chosen = EnsembleTrial(name, trial.seed)
+                found[chosen] = _with_chosen_members(chosen, folder, found[trial].costs)
     return list(found.values())
 
 
@@ -110,6 +115,34 @@ def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> 
     scores["seconds"] = read_history(folder)[-1]["seconds"]
     cost = costs(read_run_config(folder.config).to_flat(), read_summary(folder), components, teacher)
     return Outcome(trial, scores, cost)
+
+
+def _with_chosen_members(trial: EnsembleTrial, folder: RunFolder, all_members: Costs) -> Outcome:
+    """The best members of a run, chosen on every second validation image; the others are for the temperature.
+
+    They were trained with all others, so the training costs what it did.
+    """
+    validation, test = (read_predictions(folder.predictions(split)) for split in ("validation", "test"))
+    even, odd = (torch.arange(first, len(validation.labels), 2) for first in (0, 1))
+    members = select(_part(validation, images=even), MEMBERS)
+    kept = _part(test, members)
+    share = MEMBERS / test.logits.shape[1]
+    cost = replace(
+        all_members,
+        sign_seeds=round(all_members.sign_seeds * share),
+        components=round(all_members.components * share),
+        prediction=all_members.prediction * share,
+        networks=all_members.networks * share,
+    )
+    scores = _scores(_part(validation, members, odd), kept) | _of_members(kept)
+    return Outcome(trial, scores | {"seconds": read_history(folder)[-1]["seconds"]}, cost)
+
+
+def _part(of: Predictions, members: Sequence[int] | None = None, images: Tensor | None = None) -> Predictions:
+    """The predictions of some members for some images; None: all."""
+    logits = of.logits if members is None else of.logits[:, list(members)]
+    logits = logits.clone() if images is None else logits[:, :, images]
+    return Predictions(logits, of.labels if images is None else of.labels[images])
 
 
 def _of_members(test: Predictions) -> dict[str, float]:

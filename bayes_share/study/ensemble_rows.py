@@ -44,6 +44,8 @@ class Row:
         options: of its runs, by their names on the command line; what they leave out is as in all runs. Without an
             algorithm they are for `MAP`.
         teacher: the row whose run of the same seed it is distilled from.
+        chosen_from: the row of more members, of each of whose runs the best four are kept, chosen on half of the
+            validation images. Such a row has no runs of its own.
         network: from the name of the study's network to that of the row's.
         is_core: whether it is run where no rows are named.
     """
@@ -52,6 +54,7 @@ class Row:
     family: Family
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     teacher: str | None = None
+    chosen_from: str | None = None
     network: Callable[[str], str] = _itself
     is_core: bool = True
 
@@ -82,7 +85,7 @@ ROWS: dict[str, Row] = {
     "kept-4-of-16": Row(
         "four kept of 16 (fixed signs)",
         "BatchEnsembles",
-        {**_FIXED, "ensemble_size": 16, "keep_members": MEMBERS, "validation_images": None},
+        chosen_from="fixed-signs-16",
     ),
     "ivon": Row("IVON, 16 draws", "draws of a posterior", _IVON),
     "ivon-signs": Row("IVON over signs, 16 draws", "draws of a posterior", {**_IVON, **_SIGNS}),
@@ -160,5 +163,5 @@ def chosen_rows(names: Sequence[str]) -> list[str]:
         if name not in ROWS and name not in _GROUPS:
             raise unknown("row", name, (*_GROUPS, *ROWS))
     asked = [row for name in names for row in _GROUPS.get(name, [name])]
-    teachers = [teacher for name in asked if (teacher := ROWS[name].teacher) is not None]
-    return [name for name in ROWS if name in asked or name in teachers]
+    needed = [row for name in asked for row in (ROWS[name].teacher, ROWS[name].chosen_from) if row is not None]
+    return [name for name in ROWS if name in asked or name in needed]

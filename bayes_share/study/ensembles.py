@@ -100,7 +100,8 @@ class EnsembleStudy:
         Raises:
             InputError: a row that cannot be; names it.
         """
-        trials = [EnsembleTrial(row, seed) for seed in range(self.seeds) for row in chosen_rows(self.rows)]
+        rows = [row for row in chosen_rows(self.rows) if ROWS[row].chosen_from is None]
+        trials = [EnsembleTrial(row, seed) for seed in range(self.seeds) for row in rows]
         return {trial: self._config(trial, runs) for trial in trials}
 
     def _config(self, trial: EnsembleTrial, runs: Path) -> RunConfig:

@@ -13,8 +13,14 @@ from scipy.optimize import minimize_scalar
 
 from bayes_share.cli import main
 from bayes_share.errors import InputError
+from bayes_share.evaluation.posthoc import calibrate
+from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.selection import select
 from bayes_share.outputs import STUDY_FILES
+from bayes_share.run import run
 from bayes_share.study.ensemble_costs import Costs, costs
+from bayes_share.study.ensemble_results import read_outcomes
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, EnsembleTrial
 from bayes_share.study.relatives import of_width, twice_as_deep
@@ -267,3 +273,25 @@ def test_what_cannot_be_is_one_line(
     assert words in err
     assert err.count("\n") == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_chosen_members_are_those_of_the_run_and_calibrated_on_other_images(tmp_path: Path) -> None:
+    """A row without runs: four members of a run of more, chosen on even validation images, scaled on odd ones."""
+    study = EnsembleStudy(("kept-4-of-16",), 1, "digits", {"epochs": 1, "model": "mlp1_8"})
+    configs = study.configs(tmp_path)
+    assert [trial.row for trial in configs] == ["fixed-signs-16"]
+    (trial, config), *_ = configs.items()
+    folder = run(config, tmp_path / trial.name, progress=False)
+    of_all, chosen = read_outcomes({trial: folder})
+    assert chosen.trial == EnsembleTrial("kept-4-of-16", 0)
+    validation, test = (read_predictions(folder.predictions(split)) for split in ("validation", "test"))
+    members = select(Predictions(validation.logits[:, :, ::2].clone(), validation.labels[::2]), 4)
+    rows = [Predictions(of.logits[:, members].clone(), of.labels) for of in (validation, test)]
+    odd = Predictions(rows[0].logits[:, :, 1::2].clone(), validation.labels[1::2])
+    assert chosen.scores["nll"] == pytest.approx(score(rows[1]).nll, rel=1e-12)
+    assert chosen.scores["scaled_nll"] == pytest.approx(score(calibrate("temperature", odd, rows[1])).nll, rel=1e-12)
+    costs = (of_all.costs, chosen.costs)
+    assert [one.components for one in costs] == [16, 4]
+    assert [one.training for one in costs] == [of_all.costs.training] * 2
+    assert chosen.costs.prediction == of_all.costs.prediction / 4
+    assert chosen.costs.sign_seeds == of_all.costs.sign_seeds / 4
