@@ -11,7 +11,15 @@ from torch.func import functional_call
 
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP, SVI, fit_tensors
-from bayes_share.layers import FactorInit, MemberBatchNorm, Rank1Conv2d, Rank1ConvTranspose2d, Rank1Layer, Rank1Linear
+from bayes_share.layers import (
+    FactorInit,
+    MemberBatchNorm,
+    Rank1Conv2d,
+    Rank1ConvTranspose2d,
+    Rank1Embedding,
+    Rank1Layer,
+    Rank1Linear,
+)
 from bayes_share.layers.signs import signs_from
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
@@ -170,6 +178,32 @@ def test_every_member_is_a_plain_network_whatever_it_owns(network: str, options:
     close(members.double()(x), found)
     assert members(x).shape == found.shape
     assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_those_of_the_plain_networks_whatever_members_own(network: str, options: str) -> None:
+    """One pass over tiled rows, and each plain network under its member's tensors, with tokens that come often."""
+    members, x = made(network, options)
+    perturb(members)
+    members.eval()
+    trained = [parameter for parameter in members.parameters() if parameter.requires_grad]
+    found = members.tile(torch.cat([x] * MEMBERS)), members.loop([x] * MEMBERS)
+    tiled, looped = (torch.autograd.grad(outputs.square().sum(), trained, materialize_grads=True) for outputs in found)
+    for one, other in zip(tiled, looped, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize("options", [{"factor_rank": 2}, {"factor_rank": 2, "padding_idx": 1}])
+def test_several_terms_of_tokens_learn_as_their_sum(options: dict[str, Any]) -> None:
+    layer = perturb(Rank1Embedding(5, 4, token_factors=True, ensemble_size=2, dtype=torch.float64, **options))
+    assert isinstance(layer, Rank1Embedding)
+    x = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 2]])
+    pairs = [(layer.r, layer.s), (layer.more_r[:, 0], layer.more_s[:, 0])]  # type: ignore[index]
+    weights = layer.weight * sum(r.unsqueeze(2) * s.unsqueeze(1) for r, s in pairs)  # type: ignore[union-attr]
+    is_learned = (torch.arange(5) != options.get("padding_idx", -1)).unsqueeze(1)
+    expected = torch.cat([torch.where(is_learned, weight, weight.detach())[x] for weight in weights])
+    same_with_gradients(layer(x.repeat(2, 1)), expected, layer.parameters())
 
 
 @pytest.mark.parametrize("options", OPTIONS)
