@@ -264,6 +264,16 @@ def test_signs_are_the_same_for_ever() -> None:
 GOLDEN = [[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0]]
 
 
+@pytest.mark.parametrize("network", ["images", "tokens"])
+def test_fixed_signs_are_where_the_weights_are_that_are_read_into_shapes(network: str) -> None:
+    members, x = made(network, "fixed signs")
+    members.eval()
+    empty = made(network, "fixed signs")[0].eval().float().to("meta")
+    empty.load_state_dict(members.state_dict(), assign=True)
+    close(empty(x), members(x))
+    assert {buffer.dtype for name, buffer in empty.named_buffers() if name.endswith("_sign")} == {torch.float64}
+
+
 def test_what_is_own_starts_as_the_factors_would_make_it() -> None:
     torch.manual_seed(0)
     net = nn.Linear(6, 4)
