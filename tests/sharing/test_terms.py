@@ -248,6 +248,7 @@ def test_fixed_signs_are_no_numbers_more_than_the_network_has() -> None:
         tensor.numel() for tensor in net.state_dict().values()
     )
     assert not members_equal(members)
+    assert members_equal(ensemble(net, MEMBERS, FactorInit("fixed_sign", probability=1.0)))  # whatever the seeds
 
 
 def test_signs_are_the_same_for_ever() -> None:
