@@ -107,9 +107,10 @@ class Rank1Embedding(Factored, nn.Embedding):
                 torch.embedding_renorm_(self.weight, indices.contiguous(), self.max_norm, self.norm_type)
         weights = self.expanded_weight()
         parts = divide(indices, len(weights))
+        by_frequency = self.scale_grad_by_freq
         return torch.cat(
             [
-                F.embedding(part, weight, self.padding_idx, scale_grad_by_freq=True)
+                F.embedding(part, weight, self.padding_idx, scale_grad_by_freq=by_frequency)
                 for part, weight in zip(parts, weights, strict=True)
             ]
         )

@@ -277,12 +277,13 @@ class Factored(nn.Module):
                 setattr(self, name, own_parameter(shared, ensemble_size))
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Load, and make the signs of the seeds that are now there."""
+        """Load, and make the signs of the seeds that are now there, where the weight now is."""
         super()._load_from_state_dict(*args)
+        like = next((parameter for parameter in self._parameters.values() if parameter is not None), None)
         for name, signs in list(self._buffers.items()):
             if name.endswith("_sign") and signs is not None:
-                factor = name.removesuffix("_sign")
-                made = signs_from(self.sign_seeds, factor, signs.shape[1:], self.sign_probability, signs)
+                factor, place = name.removesuffix("_sign"), signs if like is None else like
+                made = signs_from(self.sign_seeds, factor, signs.shape[1:], self.sign_probability, place)
                 self._buffers[name] = made
 
 

@@ -100,7 +100,8 @@ class RunResults:
         """The algorithm, and how many networks or members it has, in a few words."""
         words, members = str(self.config["algorithm"]), self.config.get("ensemble_size", 1)
         if "of" in self.config:
-            words += f" of {self.config['networks']} × {self.config['of']}"
+            several = f"{self.config['networks']} × " if "networks" in self.config else ""
+            words += f" of {several}{self.config['of']}"
         if "optimizer" in self.config:
             words += f" by {self.config['optimizer']}"
         if members > 1:

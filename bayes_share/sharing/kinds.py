@@ -43,8 +43,8 @@ def members_equal(network: nn.Module) -> bool:
     """
     parameters = dict(network.named_parameters())
     owned = [parameters[name] for name, kind in parameter_kinds(network).items() if kind != "base"]
-    seeds = [buffer for name, buffer in network.named_buffers() if name.rpartition(".")[2] == "sign_seeds"]
-    return all(bool((rows == rows[:1]).all()) for rows in (*owned, *seeds))
+    signs = [buffer for name, buffer in network.named_buffers() if name.endswith("_sign")]  # which seeds may share
+    return all(bool((rows == rows[:1]).all()) for rows in (*owned, *signs))
 
 
 def _member_names(module: nn.Module) -> tuple[str, ...]:

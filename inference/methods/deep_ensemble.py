@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
+from bayes_share.inference.algorithm import Batch, Build, Composed, Feeding, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
+from bayes_share.inference.step.drivers import trainings
 from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
 from bayes_share.sharing.take import checked_members
@@ -47,7 +48,8 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
     """Several networks, each with its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
 
     All networks see the same batches, in the same order: they differ by initialisation and by the noise of their own
-    training. Their members are the members of the prediction, one network's after the other's.
+    training. Their members are the members of the prediction, one network's after the other's. With feed "own" or
+    "bootstrap" it is the members of each network that have data of their own, and those of all networks the same.
 
     Args:
         of: the algorithm that trains each network.
@@ -77,6 +79,21 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
     def trainings(self, state: DeepEnsembleState) -> list[tuple[Inference[Any], State]]:
         """Each network's."""
         return [(self.of, network) for network in state.networks]
+
+    def feeding(self, state: DeepEnsembleState) -> Feeding:
+        """That of each network, the same for all.
+
+        Raises:
+            InputError: single networks that are to have data of their own, and would all have the same.
+        """
+        found = super().feeding(state)
+        feeds = {getattr(method, "feed", "tile") for method, _ in trainings(self, state)}
+        if self.networks > 1 and found.members == 1 and feeds & {"own", "bootstrap"}:
+            raise InputError(
+                'the networks of a deep ensemble see the same batches: feed "own" and "bootstrap" are for the members '
+                "of each, and these are single networks"
+            )
+        return found
 
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""

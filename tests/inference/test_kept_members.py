@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms import builder, digits, trained
+from algorithms import CASES, builder, digits, trained
 from examples import X, Y
 from states import differences, through_bytes
 from torch import nn
@@ -41,6 +41,7 @@ KEEP: dict[str, tuple[Inference[Any], int]] = {
     "mc-dropout": (MCDropout(), 5),
     "laplace": (LastLayerLaplace(structure="kron"), 5),
     "deep ensemble": (DeepEnsemble(networks=5), 1),
+    "distill": (CASES["distill"].algorithm, 5),
 }
 EACH = pytest.mark.parametrize(("algorithm", "size"), KEEP.values(), ids=KEEP)
 

@@ -12,7 +12,7 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of, fit_tensors
+from bayes_share.inference import MAP, SWAG, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows, bootstrap_counts
 from bayes_share.inference.batches.source import Source
@@ -25,7 +25,7 @@ FED = {name: case for name, case in CASES.items() if case.split is not None}
 
 
 def fed(algorithm: Inference[Any], feed: str) -> Inference[Any]:
-    if isinstance(algorithm, DeepEnsemble):
+    if isinstance(algorithm, DeepEnsemble | Distill):
         return replace(algorithm, of=fed(algorithm.of, feed))
     return replace(algorithm, feed=feed)
 
@@ -140,7 +140,7 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_bits(name: str, feed:
     assert differences(tiled.state.state_dict(), whole.state.state_dict())
 
 
-@pytest.mark.parametrize("name", FED)
+@pytest.mark.parametrize("name", sorted(FED.keys() - {"deep-ensemble"}))  # which is refused; see below
 def test_of_one_member_own_data_are_an_ordinary_batch(name: str) -> None:
     case, data = FED[name], digits("crop", 96)
 
@@ -207,3 +207,14 @@ def test_what_has_one_order_refuses(data: Any, feed: str, message: str) -> None:
     options = {"num_data": COUNT, "steps_per_epoch": 6} if isinstance(data, Again) else {}
     with pytest.raises(InputError, match=message):
         Training(fed(MAP(), feed), lambda: model, batches_of(data, **options), 1)
+
+
+@pytest.mark.parametrize("feed", ["own", "bootstrap"])
+def test_single_networks_side_by_side_cannot_have_data_of_their_own(feed: str) -> None:
+    """They see the same batches, so that a bootstrap of each would be one bootstrap of all."""
+    source = batches_of(digits(), 48)
+    for of in (MAP(feed=feed), SWAG(feed=feed)):
+        with pytest.raises(InputError, match="see the same batches"):
+            Training(DeepEnsemble(of=of, networks=2), builder(), source, 1)
+    Training(DeepEnsemble(of=MAP(feed=feed), networks=1), builder(), source, 1)
+    Training(DeepEnsemble(of=MAP(feed=feed), networks=2), builder(2), source, 1)

@@ -55,6 +55,8 @@ def test_a_student_is_a_run_of_its_own(copied: Path) -> None:
     ended_well(command("evaluate", copied / "student", "--ood", "noise", "--ood-images", "50"))
     with np.load(copied / "student" / "predictions" / "test.npz") as arrays:
         found = torch.from_numpy(arrays["logits"])
+    ended_well(command("report", copied / "student", "--out", copied / "report.html"))
+    assert "distill of map by sgd, 3 members" in (copied / "report.html").read_text()
     again = load_run(copied / "student").predict(loaded.data.test)
     torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-4)
 
@@ -157,8 +159,14 @@ def test_a_teacher_that_is_none_is_one_line_before_any_work(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split-seed", "1"], r"other images of digits \(split_seed 0, hold_out \[\]\), and its student must not be"),
-        (["--hold-out", "[9]"], r"other images of digits \(split_seed 0, hold_out \[\]\)"),
+        (
+            ["--split-seed", "1"],
+            r"digits \(split_seed 0, .*, image_size None\), and its student must not be",
+        ),
+        (
+            ["--hold-out", "[9]"],
+            r"other images of digits \(split_seed 0, hold_out \[\], ",
+        ),
         (["--data", "npz:other.npz"], "was trained on other data, digits, and its student is to learn npz:"),
     ],
 )

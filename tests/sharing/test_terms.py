@@ -11,7 +11,15 @@ from torch.func import functional_call
 
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP, SVI, fit_tensors
-from bayes_share.layers import FactorInit, MemberBatchNorm, Rank1Conv2d, Rank1ConvTranspose2d, Rank1Layer, Rank1Linear
+from bayes_share.layers import (
+    FactorInit,
+    MemberBatchNorm,
+    Rank1Conv2d,
+    Rank1ConvTranspose2d,
+    Rank1Embedding,
+    Rank1Layer,
+    Rank1Linear,
+)
 from bayes_share.layers.signs import signs_from
 from bayes_share.models.likelihood import Gaussian
 from bayes_share.models.model import Model
@@ -173,6 +181,32 @@ def test_every_member_is_a_plain_network_whatever_it_owns(network: str, options:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_those_of_the_plain_networks_whatever_members_own(network: str, options: str) -> None:
+    """One pass over tiled rows, and each plain network under its member's tensors, with tokens that come often."""
+    members, x = made(network, options)
+    perturb(members)
+    members.eval()
+    trained = [parameter for parameter in members.parameters() if parameter.requires_grad]
+    found = members.tile(torch.cat([x] * MEMBERS)), members.loop([x] * MEMBERS)
+    tiled, looped = (torch.autograd.grad(outputs.square().sum(), trained, materialize_grads=True) for outputs in found)
+    for one, other in zip(tiled, looped, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize("options", [{"factor_rank": 2}, {"factor_rank": 2, "padding_idx": 1}])
+def test_several_terms_of_tokens_learn_as_their_sum(options: dict[str, Any]) -> None:
+    layer = perturb(Rank1Embedding(5, 4, token_factors=True, ensemble_size=2, dtype=torch.float64, **options))
+    assert isinstance(layer, Rank1Embedding)
+    x = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 2]])
+    pairs = [(layer.r, layer.s), (layer.more_r[:, 0], layer.more_s[:, 0])]  # type: ignore[index]
+    weights = layer.weight * sum(r.unsqueeze(2) * s.unsqueeze(1) for r, s in pairs)  # type: ignore[union-attr]
+    is_learned = (torch.arange(5) != options.get("padding_idx", -1)).unsqueeze(1)
+    expected = torch.cat([torch.where(is_learned, weight, weight.detach())[x] for weight in weights])
+    same_with_gradients(layer(x.repeat(2, 1)), expected, layer.parameters())
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_a_member_sees_its_own_rows_alone(options: str) -> None:
     """No row of another member moves what is a member's own, statistics of its norms included."""
     members, x = made("images", options)
@@ -214,6 +248,7 @@ def test_fixed_signs_are_no_numbers_more_than_the_network_has() -> None:
         tensor.numel() for tensor in net.state_dict().values()
     )
     assert not members_equal(members)
+    assert members_equal(ensemble(net, MEMBERS, FactorInit("fixed_sign", probability=1.0)))  # whatever the seeds
 
 
 def test_signs_are_the_same_for_ever() -> None:
@@ -228,6 +263,16 @@ def test_signs_are_the_same_for_ever() -> None:
 
 
 GOLDEN = [[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0]]
+
+
+@pytest.mark.parametrize("network", ["images", "tokens"])
+def test_fixed_signs_are_where_the_weights_are_that_are_read_into_shapes(network: str) -> None:
+    members, x = made(network, "fixed signs")
+    members.eval()
+    empty = made(network, "fixed signs")[0].eval().float().to("meta")
+    empty.load_state_dict(members.state_dict(), assign=True)
+    close(empty(x), members(x))
+    assert {buffer.dtype for name, buffer in empty.named_buffers() if name.endswith("_sign")} == {torch.float64}
 
 
 def test_what_is_own_starts_as_the_factors_would_make_it() -> None:

@@ -1,6 +1,6 @@
 """Distillation: an algorithm whose steps learn from the labels and from networks that are trained already."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -11,7 +11,7 @@ import torch
 
 from bayes_share.data import Data
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference.algorithm import Batch, Build, Composed, Forward, Inference, State
+from bayes_share.inference.algorithm import Batch, Build, Composed, Feeding, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, evaluating
 from bayes_share.inference.methods.distill.objective import Distillation
 from bayes_share.inference.methods.distill.perturbation import Perturbation, Pixels
@@ -178,6 +178,10 @@ class Distill(Composed[DistillState]):
             raise no_teacher()
         return [(state.of, state.student)]
 
+    def feeding(self, state: DistillState) -> Feeding:
+        """That of the student, whether there is a teacher or not."""
+        return self.of.feeding(state.student)
+
     def check(self, state: DistillState, batch: Batch) -> None:
         """What the inner algorithm looks at, and whether the student can learn from each teacher.
 
@@ -194,6 +198,11 @@ class Distill(Composed[DistillState]):
     def finish(self, state: DistillState, batches: Iterable[Batch]) -> None:
         """The last pass of the inner algorithm."""
         (self.of if state.of is None else state.of).finish(state.student, batches)
+
+    def keep_members(self, state: DistillState, members: Sequence[int]) -> DistillState:
+        """These members of the student; its teachers stay as they are."""
+        of = self.of if state.of is None else state.of
+        return DistillState(of.keep_members(state.student, members), state.of)
 
     def draw(self, state: DistillState, sample: int) -> Forward:
         """That of the inner algorithm."""
