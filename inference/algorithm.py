@@ -35,10 +35,12 @@ class Feeding:
         members: 1: a batch is for all members alike. More: it holds a batch for each of so many, one after the other's,
             each from an order of its own.
         is_bootstrap: whether the examples have weights of each member's own, as a bootstrap gives them.
+        is_own: whether each member is to have data of its own, be there one member or several.
     """
 
     members: int = 1
     is_bootstrap: bool = False
+    is_own: bool = False
 
 
 Build = Callable[[], Model]
@@ -259,8 +261,8 @@ class Transition(Inference[S]):
 class Composed(Inference[S]):
     """An algorithm whose steps are those of other trainings: of one, around which it keeps and draws, or of several.
 
-    Several know nothing of each other, and see the same batches. What `after_step` does comes after theirs. `check` and
-    `finish` do theirs, and so should those of an algorithm that has its own.
+    Several know nothing of each other. What `after_step` does comes after theirs. `check` and `finish` do theirs, and
+    so should those of an algorithm that has its own.
     """
 
     @abstractmethod
@@ -271,6 +273,10 @@ class Composed(Inference[S]):
         """That of its trainings, which are fed alike."""
         (found,) = {method.feeding(own) for method, own in self.trainings(state)}
         return found
+
+    def batches(self, state: S, batch: Batch) -> Sequence[Batch]:
+        """What of a batch each training sees: all of it."""
+        return [batch] * len(self.trainings(state))
 
     def check(self, state: S, batch: Batch) -> None:
         """What each training looks at."""

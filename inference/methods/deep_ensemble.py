@@ -1,14 +1,15 @@
 """Deep ensembles: several networks, each trained from an initialisation of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Composed, Feeding, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
-from bayes_share.inference.step.drivers import trainings
 from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
 from bayes_share.sharing.take import checked_members
@@ -48,8 +49,9 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
     """Several networks, each with its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
 
     All networks see the same batches, in the same order: they differ by initialisation and by the noise of their own
-    training. Their members are the members of the prediction, one network's after the other's. With feed "own" or
-    "bootstrap" it is the members of each network that have data of their own, and those of all networks the same.
+    training. With ``feed="own"`` each sees the images in another order and with other augmentation, as networks do that
+    are trained apart; they then differ more. With ``feed="bootstrap"`` each has weights of its own besides (bagging).
+    Their members are the members of the prediction, one network's after the other's.
 
     Args:
         of: the algorithm that trains each network.
@@ -81,19 +83,19 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         return [(self.of, network) for network in state.networks]
 
     def feeding(self, state: DeepEnsembleState) -> Feeding:
-        """That of each network, the same for all.
-
-        Raises:
-            InputError: single networks that are to have data of their own, and would all have the same.
-        """
+        """That of each network; with data of their own, for the members of all of them."""
         found = super().feeding(state)
-        feeds = {getattr(method, "feed", "tile") for method, _ in trainings(self, state)}
-        if self.networks > 1 and found.members == 1 and feeds & {"own", "bootstrap"}:
-            raise InputError(
-                'the networks of a deep ensemble see the same batches: feed "own" and "bootstrap" are for the members '
-                "of each, and these are single networks"
-            )
-        return found
+        return replace(found, members=found.members * self.networks) if found.is_own else found
+
+    def batches(self, state: DeepEnsembleState, batch: Batch) -> list[Batch]:
+        """All of a batch for each network; or, with data of their own, one part after the other."""
+        if not super().feeding(state).is_own:
+            return [batch] * self.networks
+        parts: Batch = tree_map(lambda leaf: None if leaf is None else leaf.unflatten(0, (self.networks, -1)), batch)
+        return [
+            tree_map(lambda leaf: None if leaf is None else leaf[network], parts)  # noqa: B023 (at once)
+            for network in range(self.networks)
+        ]
 
     def draw(self, state: DeepEnsembleState, sample: int) -> Forward:
         """Draw number `sample` of every network, side by side as members."""

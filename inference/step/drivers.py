@@ -35,7 +35,8 @@ def step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor
             algorithm.update(state)
             return info
         case Composed():
-            return _mean([step(method, own, batch) for method, own in algorithm.trainings(state)])
+            parts = zip(algorithm.trainings(state), algorithm.batches(state, batch), strict=True)
+            return _mean([step(method, own, part) for (method, own), part in parts])
         case Transition():
             return algorithm.transition(state, batch)
     raise TypeError(f"{type(algorithm).__name__} takes no steps: it is no GradientMethod, Transition or Composed")

@@ -71,7 +71,7 @@ class Steps:
     def feeding(self, model: Model) -> Feeding:
         """For whom the examples of a batch are that a model is trained on."""
         is_own = self.feed in ("own", "bootstrap")
-        return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap")
+        return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap", is_own)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The multiple of the learning rate at a step, which counts from 0."""

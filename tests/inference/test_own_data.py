@@ -12,7 +12,7 @@ from states import differences, through_bytes
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SWAG, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors
+from bayes_share.inference import MAP, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows, bootstrap_counts
 from bayes_share.inference.batches.source import Source
@@ -209,12 +209,26 @@ def test_what_has_one_order_refuses(data: Any, feed: str, message: str) -> None:
         Training(fed(MAP(), feed), lambda: model, batches_of(data, **options), 1)
 
 
-@pytest.mark.parametrize("feed", ["own", "bootstrap"])
-def test_single_networks_side_by_side_cannot_have_data_of_their_own(feed: str) -> None:
-    """They see the same batches, so that a bootstrap of each would be one bootstrap of all."""
-    source = batches_of(digits(), 48)
-    for of in (MAP(feed=feed), SWAG(feed=feed)):
-        with pytest.raises(InputError, match="see the same batches"):
-            Training(DeepEnsemble(of=of, networks=2), builder(), source, 1)
-    Training(DeepEnsemble(of=MAP(feed=feed), networks=1), builder(), source, 1)
-    Training(DeepEnsemble(of=MAP(feed=feed), networks=2), builder(2), source, 1)
+@pytest.mark.parametrize("members", [1, 2])
+def test_the_networks_of_a_deep_ensemble_have_data_of_their_own(members: int) -> None:
+    """The first network of single ones sees the usual order, and so is, bit for bit, the one that sees what all see."""
+
+    def trained(algorithm: Inference[Any]) -> list[torch.Tensor]:
+        training = Training(algorithm, builder(members), batches_of(digits(), 48), 2)
+        for _ in training.steps():
+            pass
+        return list(training.predict(digits().test)[0])
+
+    alike, own, weighted = (
+        trained(DeepEnsemble(of=MAP(feed=feed), networks=2)) for feed in ("tile", "own", "bootstrap")
+    )
+    if members == 1:
+        assert torch.equal(alike[0], own[0])
+    assert all(not torch.equal(*pair) for pair in zip(alike[members:], own[members:], strict=True))
+    assert all(not torch.equal(*pair) for pair in zip(own, weighted, strict=True))
+    source = batches_of(digits(), 48).fed(Feeding(2 * members, is_own=True))
+    state = DeepEnsemble(of=MAP(feed="own"), networks=2).init(builder(members), 240, 10)
+    batch = next(source.epoch(0, 0, 0))
+    parts = DeepEnsemble(of=MAP(feed="own"), networks=2).batches(state, batch)
+    assert torch.equal(torch.cat([part.inputs for part in parts]), batch.inputs)
+    assert [len(part.targets) for part in parts] == [48 * members] * 2
