@@ -15,7 +15,8 @@ MEMBERS = 4
 Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students"]
 
 _DRAWS = 16
-_DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks": MEMBERS}
+# Each network has an order and augmentation of its own, as networks have that are trained apart.
+_DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks": MEMBERS, "feed": "own"}
 _IVON: Mapping[str, Any] = {"algorithm": "ivon", "num_samples": _DRAWS}
 _SIGNS: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "random_sign"}
 _FIXED: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "fixed_sign"}

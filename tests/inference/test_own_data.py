@@ -140,7 +140,7 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_bits(name: str, feed:
     assert differences(tiled.state.state_dict(), whole.state.state_dict())
 
 
-@pytest.mark.parametrize("name", sorted(FED.keys() - {"deep-ensemble"}))  # which is refused; see below
+@pytest.mark.parametrize("name", sorted(FED.keys() - {"deep-ensemble"}))  # whose networks have data of their own
 def test_of_one_member_own_data_are_an_ordinary_batch(name: str) -> None:
     case, data = FED[name], digits("crop", 96)
 
