@@ -295,6 +295,19 @@ def test_before_an_own_batch_norm_s_stays_where_it_began() -> None:
     assert several[0].s.requires_grad
 
 
+@pytest.mark.parametrize("own", [("out",), ("tokens",), ("*",)])
+def test_a_tie_that_own_weights_end_is_said_where_a_member_is_folded(own: tuple[str, ...]) -> None:
+    """Loaded into the original, where the two are one, the member would be another network."""
+    net = nn.Sequential()
+    net.tokens, net.out = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    net.out.weight = net.tokens.weight
+    members = ensemble(net, MEMBERS, "random_sign", own=own)
+    with pytest.warns(UserWarning, match=r"tokens.weight and out.weight are one weight in the original"):
+        plain = fold(members, 1)
+    x = torch.arange(5)
+    close(plain(x), members.tile(x.repeat(MEMBERS))[1], 1e-6)
+
+
 def test_words_and_patterns_of_own() -> None:
     by_name = ensemble(Tokens(), MEMBERS, "normal", own=("out", "norm"))
     by_word = ensemble(Tokens(), MEMBERS, "normal", own=("head", "norms"))
