@@ -237,6 +237,17 @@ def test_further_terms_move_from_the_first_step() -> None:
         assert (found[0] - found[1]).abs().max() > 1e-6
 
 
+def test_added_terms_of_a_weight_of_zeros_move_too() -> None:
+    """Heads and branches may start at 0; r and s both at 0 would stay there."""
+    head = nn.Linear(5, 2)
+    nn.init.zeros_(head.weight)
+    members = ensemble(head, MEMBERS, "normal", factor_form="additive")
+    x, y = torch.randn(20, 5), torch.randn(20, 2)
+    close(members(x), head(x).expand(MEMBERS, -1, -1), 1e-6)
+    layer = fit_tensors(MAP(learning_rate=0.1, factor_rate=1.0), Model(members, Gaussian(1.0)), x, y, 10).model.network
+    assert layer.network.add_s.abs().amin() > 0
+
+
 def test_fixed_signs_are_no_numbers_more_than_the_network_has() -> None:
     net = images()
     members = ensemble(net, MEMBERS, "fixed_sign")
