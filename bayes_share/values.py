@@ -200,11 +200,16 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
 
 
+def _word(choice: Any) -> str:
+    is_of_texts = get_origin(choice) is tuple and get_args(choice)[0] is str
+    return "a list in brackets, such as [a, b]" if is_of_texts else _WORDS[get_origin(choice) or choice]
+
+
 def _in_words(hint: Any) -> str:
     words: list[str] = []
     for choice in _choices(hint):
         is_literal = get_origin(choice) is Literal
-        words += map(repr, get_args(choice)) if is_literal else [_WORDS[get_origin(choice) or choice]]
+        words += map(repr, get_args(choice)) if is_literal else [_word(choice)]
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
 

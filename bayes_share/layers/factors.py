@@ -127,10 +127,12 @@ class FactorInit:
     def draw_added(self, shape: tuple[int, ...], weight: Tensor, is_s: bool) -> Tensor:
         """Factors of added terms ``[member, term, ...]``; the product of the two has `sd` times the size of the weight.
 
-        Both have a part in that, so that a step moves the one as far as the other.
+        Both have a part in that, so that a step moves the one as far as the other. Of a weight that is 0, as of heads
+        that start so, s is 0 and r of a usual size: with both at 0 neither would ever move.
         """
         size = float(weight.detach().square().mean().sqrt()) if not weight.is_meta else 1.0
-        starts_at_0 = self.kind == "ones" or self.term_sd == 0
+        starts_at_0 = self.kind == "ones" or self.term_sd == 0 or size == 0
+        size = size or 1 / math.sqrt(max(1, weight[0].numel()))
         scale = math.sqrt((0.5 if starts_at_0 else self.sd) * size / math.sqrt(shape[1]))
         drawn = torch.randn(shape) * (0.0 if is_s and starts_at_0 else scale)
         return drawn.to(device=weight.device, dtype=weight.dtype)

@@ -1,7 +1,7 @@
 """Folding: a network, or a member of an ensemble, as a plain one, without factors and without sharing."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, under_all_names
+from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, tied_names, under_all_names
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -18,8 +18,8 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
 
     It has no factors and shares nothing, and the classes and parameter names of the network before all that: so it
     loads into the original architecture's `state_dict` and exports as that does. Layers that the network itself tied,
-    such as an embedding and the last layer, are apart where each had factors of its own: then a warning says that the
-    original architecture, which has one weight for them, cannot hold them.
+    such as an embedding and the last layer, are apart where each had factors of its own, or one is a member's own: then
+    a warning says that the original architecture, which has one weight for them, cannot hold them.
 
     Args:
         net: what `ensemble`, `share_layers` or `share_groups` made, in whatever order.
@@ -32,13 +32,13 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     if isinstance(net, Ensemble):
         if member is None or not 0 <= member < net.ensemble_size:
             raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
-        network, empty = net.network, net.plain
+        network, empty, tied = net.network, net.plain, net.tied
     else:
         if member is not None:
             raise InputError(f"this {type(net).__name__} has no members: fold it with member=None")
         if not parameters and not any(_is_shared(module) for module in net.modules()):
             return copy_of(net)
-        network, empty = net, empty_copy(net)
+        network, empty, tied = net, empty_copy(net), tied_names(net)
     if parameters:
         missing = [name for name in parameters if name not in dict(net.named_parameters())]
         if missing:
@@ -51,7 +51,7 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     with torch.no_grad():
         tensors = torch.func.functional_call(prefixed, values, (member or 0,), tie_weights=False)
     plain = fill(empty, tensors, network)
-    for names in _untied(network, plain):
+    for names in _untied(tied, plain):
         warnings.warn(
             f"{' and '.join(names)} are one weight in the original network, and differ in this one, as their factors "
             "do: use it as it is, since loaded into the original it would compute something else",
@@ -60,20 +60,11 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     return plain
 
 
-def _untied(network: nn.Module, plain: nn.Module) -> list[list[str]]:
-    """The names of weights that were tied before anything was shared, and that differ in the plain network."""
+def _untied(tied: Sequence[Sequence[str]], plain: nn.Module) -> list[list[str]]:
+    """Of the names of weights that were tied before anything was shared, those that differ in the plain network."""
     there = dict(plain.named_parameters(remove_duplicate=False))
-    uses: dict[nn.Parameter, list[str]] = {}
-    for prefix, module in network.named_modules():
-        if not getattr(module, "shares_across", False):
-            for name, parameter in module.named_parameters(prefix, recurse=False):
-                if name in there:
-                    uses.setdefault(parameter, []).append(name)
-    return [
-        names
-        for names in uses.values()
-        if len(names) > 1 and any(not torch.equal(there[names[0]], there[name]) for name in names[1:])
-    ]
+    found = [[name for name in names if name in there] for names in tied]
+    return [names for names in found if any(not torch.equal(there[names[0]], there[name]) for name in names[1:])]
 
 
 def _is_shared(module: nn.Module) -> bool:

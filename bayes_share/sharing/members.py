@@ -34,7 +34,7 @@ from bayes_share.sharing.conversion import (
 )
 from bayes_share.sharing.following import norms_that_follow
 from bayes_share.sharing.outputs import has_rows, of_rows, stacked
-from bayes_share.sharing.plain import KeptMembers, empty_copy, follow_options, member_tensors
+from bayes_share.sharing.plain import KeptMembers, empty_copy, follow_options, member_tensors, tied_names
 from bayes_share.sharing.reach import constant_modules
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.take import checked_members, keep_rows
@@ -70,6 +70,7 @@ class Ensemble(nn.Module):
         strategy: "auto", "tile" or "loop".
         shared: what has parameters and stayed shared, by name, with the reason.
         start: how the factors started, in words.
+        tied: the names of parameters of the plain network that were one; see `tied_names`.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Ensemble(nn.Module):
         strategy: Strategy = "auto",
         shared: Mapping[str, str] = MappingProxyType({}),
         start: str = "as the layers were built",
+        tied: Sequence[Sequence[str]] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -88,6 +90,7 @@ class Ensemble(nn.Module):
         self.strategy_reason = "as asked for" if plain is not None else "built of rank-1 layers"
         self.shared = dict(shared)
         self.start = start
+        self.tied = tied
         self.training = network.training
         # Kept out of the registry: a form to fill in, not parameters of this module.
         object.__setattr__(self, "_plain", plain)
@@ -376,7 +379,7 @@ def ensemble(
             f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
     start = _described(init, factor_init, terms)
-    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, start)
+    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, start, tied_names(net))
     if example is not None and strategy == "auto":
         made._settle(example)
     return made

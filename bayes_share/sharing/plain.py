@@ -36,6 +36,16 @@ def places_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def tied_names(network: nn.Module) -> list[list[str]]:
+    """The names of each parameter that several modules hold, but for those that share it across layers."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for prefix, module in network.named_modules():
+        if not getattr(module, "shares_across", False):
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                names.setdefault(parameter, []).append(name)
+    return [of_one for of_one in names.values() if len(of_one) > 1]
+
+
 def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
     """The parameters and buffers of the plain network that one member of a converted network is.
 

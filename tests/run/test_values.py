@@ -80,6 +80,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (tuple[int, ...], [8.5], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[int, ...], [2**70], "takes a list in brackets, such as [1, 2], not a list"),
     (tuple[float, ...], ["&a [*a]"], "takes a list in brackets"),
+    (tuple[str, ...], "head", "takes a list in brackets, such as [a, b], not 'head'"),
 ]
 
 

@@ -237,6 +237,17 @@ def test_further_terms_move_from_the_first_step() -> None:
         assert (found[0] - found[1]).abs().max() > 1e-6
 
 
+def test_added_terms_of_a_weight_of_zeros_move_too() -> None:
+    """Heads and branches may start at 0; r and s both at 0 would stay there."""
+    head = nn.Linear(5, 2)
+    nn.init.zeros_(head.weight)
+    members = ensemble(head, MEMBERS, "normal", factor_form="additive")
+    x, y = torch.randn(20, 5), torch.randn(20, 2)
+    close(members(x), head(x).expand(MEMBERS, -1, -1), 1e-6)
+    layer = fit_tensors(MAP(learning_rate=0.1, factor_rate=1.0), Model(members, Gaussian(1.0)), x, y, 10).model.network
+    assert layer.network.add_s.abs().amin() > 0
+
+
 def test_fixed_signs_are_no_numbers_more_than_the_network_has() -> None:
     net = images()
     members = ensemble(net, MEMBERS, "fixed_sign")
@@ -293,6 +304,19 @@ def test_before_an_own_batch_norm_s_stays_where_it_began() -> None:
     assert members[3].s.requires_grad  # before a group norm, which sees several channels
     several = ensemble(images(), MEMBERS, "random_sign", own=("norms",), factor_rank=2).network
     assert several[0].s.requires_grad
+
+
+@pytest.mark.parametrize("own", [("out",), ("tokens",), ("*",)])
+def test_a_tie_that_own_weights_end_is_said_where_a_member_is_folded(own: tuple[str, ...]) -> None:
+    """Loaded into the original, where the two are one, the member would be another network."""
+    net = nn.Sequential()
+    net.tokens, net.out = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    net.out.weight = net.tokens.weight
+    members = ensemble(net, MEMBERS, "random_sign", own=own)
+    with pytest.warns(UserWarning, match=r"tokens.weight and out.weight are one weight in the original"):
+        plain = fold(members, 1)
+    x = torch.arange(5)
+    close(plain(x), members.tile(x.repeat(MEMBERS))[1], 1e-6)
 
 
 def test_words_and_patterns_of_own() -> None:
