@@ -237,7 +237,8 @@ class Factored(nn.Module):
     ) -> None:
         """Have the further terms of factors, by their names, before the first term is given.
 
-        Multiplied ones multiply into the factors of a module that has some, for one member.
+        Multiplied ones multiply into the factors of a module that has some, for one member. Added ones are trained also
+        where the weight is frozen: then they are all that is learned of it (LoRA).
 
         Args:
             ensemble_size: members.
@@ -257,7 +258,7 @@ class Factored(nn.Module):
                 if (before := getattr(self, name, None)) is not None:
                     drawn = drawn * before.detach().unsqueeze(1)
             prefix = _TERMS[terms.is_additive]
-            self.register_parameter(f"{prefix}{name}", nn.Parameter(drawn, weight.requires_grad))
+            self.register_parameter(f"{prefix}{name}", nn.Parameter(drawn, weight.requires_grad or terms.is_additive))
 
     def _pair(self, terms: str, prefix: str) -> Pair | None:
         r, s = (getattr(self, f"{terms}{prefix}{name}", None) for name in "rs")

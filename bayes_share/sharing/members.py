@@ -332,7 +332,8 @@ def ensemble(
         factor_rank: terms of each member's part of a weight: ``W ∘ Σ_k s_k r_kᵀ``. The first starts as `init` says, the
             others small; see `FactorInit`.
         factor_form: ``"multiplied"``, or ``"additive"``: ``W + Σ_k s_k r_kᵀ`` (LoRA-Ensemble, arXiv 2405.14438), which
-            starts from ``init="keep"``, ``"ones"`` or ``"normal"``. Embeddings then stay shared.
+            starts from ``init="keep"``, ``"ones"`` or ``"normal"``. These terms are trained also where the weight is
+            frozen. Embeddings stay shared.
         own: names or patterns, as of `include`, of modules whose parameters are each member's own: their weights start
             as the factors would make them, norms as copies. The word "norms" stands for all norms, and "head", where no
             module has that name, for the last layer. What is named here is each member's own even where `exclude` names

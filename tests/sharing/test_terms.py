@@ -378,3 +378,14 @@ def test_they_go_with_sharing_in_either_order_or_say_why_not() -> None:
 
 def test_a_start_is_named_in_its_text() -> None:
     assert str(FactorInit("fixed_sign")) == "±1, with probability 0.5 of +1, fixed"
+
+
+def test_added_terms_of_a_frozen_network_are_learned_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    net = perceptron().requires_grad_(False)
+    members = ensemble(net, MEMBERS, factor_form="additive", factor_rank=2)
+    trained = {name for name, parameter in members.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, kind in parameter_kinds(members).items() if kind == "factor"}
+    state = fit_tensors(MAP(), Model(members, Gaussian(1.0)), torch.randn(20, 6), torch.randn(20, 3), 5)
+    for name, parameter in state.model.network.named_parameters():
+        assert torch.equal(parameter, members.get_parameter(name)) == (name not in trained), name
