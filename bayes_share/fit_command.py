@@ -149,8 +149,8 @@ def _parser(algorithm: str, inner: str | None) -> OptionParser:
     add_option(own, "progress", bool, True, "whether a progress bar is shown")
     add_options(made, f"the algorithm, {algorithm}", kind)
     if inner is not None:
-        add_option(own, "of", str, inner, "name of the algorithm that trains each network")
-        add_options(made, f"the algorithm of each network, {inner}", algorithm_type(inner))
+        add_option(own, "of", str, inner, "name of the algorithm that it runs")
+        add_options(made, f"the algorithm that it runs, {inner}", algorithm_type(inner))
     add_options(made, "data, network and training", RunConfig, run_defaults(algorithm, inner))
     add_options(made, "execution", Execution)
     return made

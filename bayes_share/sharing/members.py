@@ -391,7 +391,7 @@ def _factor_init(init: Start | FactorInit, layers: int, terms: FactorTerms) -> F
         raise unknown("factor init", init, _PURPOSES)
     found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
     if terms.is_additive and found.kind.endswith("sign"):
-        raise InputError(f'additive factors start from init "normal", "keep" or "ones", not {found.kind!r}')
+        raise InputError(f'additive factors start from init "normal", "ones" or, in Python, "keep", not {found.kind!r}')
     return found
 
 
