@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bayes_share.errors import unknown
+from bayes_share.presets import PRESETS
 from bayes_share.study.definition import check_once
 from bayes_share.study.relatives import of_width, twice_as_deep
 
@@ -20,6 +21,14 @@ _DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks
 _IVON: Mapping[str, Any] = {"algorithm": "ivon", "num_samples": _DRAWS}
 _SIGNS: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "random_sign"}
 _FIXED: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "fixed_sign"}
+# Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, without those of their training.
+_RANK1: Mapping[str, Any] = {
+    name: PRESETS["rank1-cifar10"][name]
+    for name in (
+        *("algorithm", "latent", "factor_prior", "factor_prior_scale", "factor_prior_centre"),
+        *("initial_scale", "factor_rate", "kl_warmup", "num_samples"),
+    )
+}
 _DISTILLED: Mapping[str, Any] = {"algorithm": "distill", "of": "map", "temperature": 4.0}
 
 
@@ -99,24 +108,7 @@ ROWS: dict[str, Row] = {
     "distilled-signs": Row(
         "BatchEnsemble (signs), distilled", "students", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"
     ),
-    # Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, as the preset rank1-cifar10 has them.
-    "rank-1": Row(
-        "Rank-1 (SVI over factors), 4 draws",
-        "draws of a posterior",
-        {
-            **_SIGNS,
-            "algorithm": "svi",
-            "latent": "factors",
-            "factor_prior": "normal",
-            "factor_prior_scale": 0.1,
-            "factor_prior_centre": "one",
-            "initial_scale": 0.032,
-            "factor_rate": 1.0,
-            "kl_warmup": 0.8,
-            "num_samples": 4,
-        },
-        is_core=False,
-    ),
+    "rank-1": Row("Rank-1 (SVI over factors), 4 draws", "draws of a posterior", {**_SIGNS, **_RANK1}, is_core=False),
     "swag": Row("SWAG, 16 draws", "draws of a posterior", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
     "signs-split": Row(
         "signs, batches split among members", "BatchEnsembles", {**_SIGNS, "feed": "split"}, is_core=False
