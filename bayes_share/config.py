@@ -59,7 +59,7 @@ class RunConfig:
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
-        init: start of the factors: "random_sign" or "normal" (members that start at random signs stay different in long
+        init: start of the factors: "random_sign" or "normal" (from which members may become near copies in long
             trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
             own); or "ones".
         init_sd: standard deviation of "normal".

@@ -69,8 +69,8 @@ class FactorInit:
     ``"normal"`` with its usual `sd`, ``"random_sign"`` and ``"fixed_sign"`` are for training from scratch: they destroy
     what a trained network has learned. `keeping` gives the start for a trained one.
 
-    Members that start at random signs stay as different as separate networks however long they are trained; those that
-    start at N(1, 0.5²) become near copies where the training is long (``docs/results.md``).
+    In trials at a small scale, members that start at random signs stayed as different as separate networks, and those
+    that start at N(1, 0.5²) became near copies (``docs/results.md``, which says how few trials these are).
 
     Terms beyond the first (`FactorTerms`) start small: r at N(0, 0.1²), and s at N(0, `term_sd`²). At 0 both would stay
     there; with s at 0 a member starts as if it had the first term alone, and moves from the first step. Added terms

@@ -318,8 +318,8 @@ def ensemble(
             layers (`keeping`), so that no member loses a point of accuracy and yet all differ, or ``"ones"``, copies of
             the network, exact in eval mode. For training from scratch: ``"random_sign"``; ``"fixed_sign"``, signs that
             stay as they are, each layer's made from a seed for each member, so that members have no number more than
-            the network, and share its biases too; or ``"normal"``, N(1, 0.5²), from which members drift together in
-            long trainings. Or a `FactorInit`.
+            the network, and share its biases too; or ``"normal"``, N(1, 0.5²), from which members may become near
+            copies in long trainings. Or a `FactorInit`.
         norm: the old name of what `own` says: ``"shared"`` is nothing, ``"member"`` is ``own=("norms",)``.
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
         exclude: the same, of those to leave shared.
