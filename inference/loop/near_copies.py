@@ -11,9 +11,9 @@ def near_copies(line: Line, examples: int, members: int) -> str | None:
 
     The disagreement is measured by the error rate, since members differ where they are wrong. In trials of ResNet-20 at
     full length, and of ResNet-8 on small images, the members of deep ensembles disagree on 0.75 to 1.4 times as many
-    examples as the ensemble gets wrong, those of BatchEnsembles that close half of the gap or more on 0.55 and more, and those that
-    are no better than one network on 0.2 to 0.27. So near copies are those below 0.3. Of 20 errors, members like a
-    deep ensemble's would have that few disagreements by chance in fewer than one training in a hundred.
+    examples as the ensemble gets wrong, those of BatchEnsembles that close half of the gap or more on 0.55 and more,
+    and those that are no better than one network on 0.2 to 0.27. So near copies are those below 0.3. Of 20 errors,
+    members like a deep ensemble's would have that few disagreements by chance in fewer than one training in a hundred.
 
     Args:
         line: of the history, of the state that is judged.
