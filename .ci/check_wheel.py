@@ -21,7 +21,7 @@ def modules(source: Path) -> set[str]:
 
 def product(source: Path) -> set[str]:
     """The files that a wheel must hold, by their paths in it: the modules, and what they read."""
-    data = {path.relative_to(source).as_posix() for path in source.glob("bayes_share/report/page.*")}
+    data = {path.relative_to(source).as_posix() for path in source.glob("bayes_share/reports/page.*")}
     return modules(source) | data | {"bayes_share/py.typed"}
 
 

@@ -57,6 +57,8 @@ _PUBLIC = {
     "Predictions": "bayes_share.evaluation.predictions",
     "two_class_logits": "bayes_share.evaluation.binary",
     "read_predictions": "bayes_share.evaluation.predictions",
+    "report": "bayes_share.reports.own",
+    "evaluate": "bayes_share.reports.own",
     "score": "bayes_share.evaluation.scores",
     "select": "bayes_share.evaluation.selection",
     "uncertainty": "bayes_share.evaluation.uncertainty",

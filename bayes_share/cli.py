@@ -33,10 +33,12 @@ COMMANDS = {
         "bayes_share.quickstart",
     ),
     "fit": Command("train a network and write its predictions into a run folder", "bayes_share.fit_command"),
-    "evaluate": Command("scores and a reliability picture from the predictions of runs", "bayes_share.evaluate"),
+    "evaluate": Command(
+        "scores and a reliability picture from the predictions of runs", "bayes_share.evaluate_command"
+    ),
     "report": Command(
         "a page on runs: scores, calibration, other and corrupted images, members, and how to run them again",
-        "bayes_share.report.command",
+        "bayes_share.reports.command",
     ),
     "study": Command(
         "many runs in one folder, with tables over seeds and pictures of convergence", "bayes_share.study.command"

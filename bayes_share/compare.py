@@ -1,6 +1,7 @@
 """Runs side by side: a table of their scores and a picture of their calibration."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,57 @@ from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.models.pairs import mean_differences
 from bayes_share.run_folder import RunFolder, finished_run, read_summary, written_again
+from bayes_share.terminal import printable
 
 
-def compare(runs: Mapping[str, Path], picture: Path, split: str = "test") -> str:
-    """Score runs and draw their reliability.
+def compare(
+    runs: Mapping[str, Path], picture: Path, split: str = "test", files: Mapping[str, Path] | None = None
+) -> str:
+    """Score runs, and predictions of which no run is known, and draw their reliability.
 
     Args:
         runs: the folder of each run, by the name to show.
         picture: the file to draw into, PNG or SVG.
-        split: "test" or "validation".
+        split: of the runs, "test" or "validation".
+        files: predictions of the same images, by the name to show.
 
     Returns:
-        The scores, a line for each run, and below them what each network costs.
+        The scores, a line for each, and below them what each network of the runs costs.
 
     Raises:
         InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
     """
     folders = finished_runs(runs, split)
     predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
+    for name, path in (files or {}).items():
+        if name in predictions:
+            raise InputError(f"a run and a file are both called {printable(name)}: give the file another name")
+        predictions[name] = read_predictions(path)
+    check_same(predictions)
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
-    rows = [_scores(name, predictions[name], summary) for name, summary in summaries.items()]
-    costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
+    scores = score_table(predictions, summaries)
     reliability_picture(predictions, picture)
+    if not summaries:
+        return scores
+    costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
-    figures = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    return "\n\n".join([format_table(figures, rows), "One network of each run:", format_table(columns, costs)])
+    return "\n\n".join([scores, "One network of each run:", format_table(columns, costs)])
 
 
-def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dict[str, Cell]:
+def score_table(
+    predictions: Mapping[str, Predictions], summaries: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """The scores of predictions of the same images, a line for each.
+
+    Args:
+        predictions: by the name to show.
+        summaries: of those that are of a run, what it cost.
+    """
+    rows = [_scores(name, one, (summaries or {}).get(name, {})) for name, one in predictions.items()]
+    return format_table([name for name in rows[0] if any(row[name] is not None for row in rows)], rows)
+
+
+def _scores(name: str, predictions: Predictions, summary: Mapping[str, Any]) -> dict[str, Cell]:
     scores = score(predictions)
     disagreement, kl = _of_members(predictions)
     return {
@@ -53,8 +77,8 @@ def _scores(name: str, predictions: Predictions, summary: dict[str, Any]) -> dic
         "ece": scores.ece,
         "disagreement": disagreement,
         "kl": kl,
-        "parameters": summary["parameters"],
-        "seconds": summary["seconds"],
+        "parameters": summary.get("parameters"),
+        "seconds": summary.get("seconds"),
     }
 
 
@@ -65,6 +89,24 @@ def _of_members(predictions: Predictions) -> tuple[float | None, float | None]:
     each = [mean_differences(problem.logits) for problem in predictions.problems()]
     disagreement, kl = (sum(values) / len(each) for values in zip(*each, strict=True))
     return disagreement, kl
+
+
+def check_same(predictions: Mapping[str, Predictions]) -> None:
+    """See whether predictions can stand in one table.
+
+    Args:
+        predictions: by the name to show.
+
+    Raises:
+        InputError: some are of other images, classes or labels.
+    """
+    for (one, first), (name, other) in pairwise(predictions.items()):
+        alike = first.likelihood == other.likelihood and first.logits.shape[2:] == other.logits.shape[2:]
+        if not alike or not torch.equal(first.labels.cpu(), other.labels.cpu()):
+            raise InputError(
+                f"{printable(one)} and {printable(name)} are not predictions of the same images: their number, "
+                f"classes or labels differ, and their figures do not go into one table"
+            )
 
 
 def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, RunFolder]:

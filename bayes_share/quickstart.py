@@ -15,7 +15,7 @@ from bayes_share.interrupt import InterruptedRun
 from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
-from bayes_share.report import build_report, page, read_runs
+from bayes_share.reports import build_report, page, read_runs
 from bayes_share.run import run as make_run
 from bayes_share.run_folder import check_folder_of_runs
 from bayes_share.terminal import printable, say, show

@@ -1,7 +1,7 @@
 """Predictions: what they are, their file, and the probabilities they stand for."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,13 +21,12 @@ from bayes_share.evaluation.checks import (
     check_features,
     check_labels,
     check_logits,
-    check_tensor,
 )
+from bayes_share.evaluation.own_arrays import Array, as_float32, as_labels
 from bayes_share.files import replacing
 from bayes_share.models.mixture import image_parts, mixture_log_probs
 from bayes_share.terminal import listed, printable
 
-_DTYPES = {"logits": np.dtype(np.float32), "features": np.dtype(np.float32), "labels": np.dtype(np.int64)}
 _LONGEST_NAME = 100  # characters
 Kind = TypeVar("Kind", bound="Outputs")
 
@@ -35,13 +34,15 @@ LikelihoodName = Literal["categorical", "bernoulli"]
 """What logits mean: the classes of one softmax, or labels that are 0 or 1, each with the sigmoid as that of 1."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Outputs:
     """What a network gives for images of which nothing else is known, such as ones from another data set.
 
     Args:
-        logits: ``[draw, member, image, class]``, float32 and finite. Of a Bernoulli likelihood
-            ``[draw, member, image, label]``, or ``[draw, member, image]`` where there is one label. They are detached.
+        logits: ``[draw, member, image, class]``, ``[member, image, class]`` or ``[image, class]``, finite; a tensor or
+            an array of numpy, of any floating type. Of a Bernoulli likelihood ``[draw, member, image, label]`` or
+            ``[image, label]``; where there is one label, ``[draw, member, image]`` or ``[image]``. They become float32
+            with all four axes, and are detached.
         features: ``[member, image, feature]``, float32 and finite, or None: what each member's last layer sees, of
             length 1, the mean over draws.
         likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
@@ -53,25 +54,30 @@ class Outputs:
             likelihood.
     """
 
-    logits: Float32[Tensor, "draw member image *output"]
-    features: Float32[Tensor, "member image feature"] | None = field(default=None, kw_only=True)
-    likelihood: LikelihoodName = field(default="categorical", kw_only=True)
-    stamp: str = field(default="", kw_only=True)
+    logits: Float32[Tensor, "draw member image output"]
+    features: Float32[Tensor, "member image feature"] | None
+    likelihood: LikelihoodName
+    stamp: str
 
-    def __post_init__(self) -> None:
-        check_likelihood(self.likelihood)
-        check_tensor("logits", self.logits)
-        if self.logits.dtype != torch.float32:
-            raise InputError(f"logits must be float32, and are {str(self.logits.dtype).removeprefix('torch.')}")
-        if self.logits.requires_grad:  # scores are numbers, and not to be trained by
-            object.__setattr__(self, "logits", self.logits.detach())
-        if self.likelihood == "bernoulli":
-            object.__setattr__(self, "logits", with_label_axis(self.logits, 4))
-            check_binary_logits(self.logits)
-        else:
-            check_logits(self.logits)
-        if self.features is not None:
-            check_features(self.features, *self.logits.shape[1:3])
+    def __init__(
+        self,
+        logits: Array,
+        *,
+        features: Array | None = None,
+        likelihood: LikelihoodName = "categorical",
+        stamp: str = "",
+    ) -> None:
+        check_likelihood(likelihood)
+        found = _with_axes(as_float32("logits", logits), likelihood)
+        (check_binary_logits if likelihood == "bernoulli" else check_logits)(found)
+        seen = None if features is None else as_float32("features", features)
+        if seen is not None:
+            check_features(seen, *found.shape[1:3])
+        self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp)
+
+    def _keep(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def num_problems(self) -> int:
@@ -123,14 +129,15 @@ class Outputs:
         return torch.stack([mixture[:, 1] - mixture[:, 0] for mixture in mixtures], dim=-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Predictions(Outputs):
     """The logits of each member of each draw for each image, and the right classes.
 
     Args:
         logits: as in `Outputs`.
-        labels: ``[image]``, int64. Of a Bernoulli likelihood ``[image]`` or ``[image, label]``, 0 or 1, of any type;
-            they become int64, ``[image]`` where there is one label.
+        labels: ``[image]``, whole numbers from 0; a tensor or an array of numpy, of any integer type. Of a Bernoulli
+            likelihood ``[image]`` or ``[image, label]``, 0 or 1, of any type. They become int64, ``[image]`` where
+            there is one label.
         features: as in `Outputs`.
         likelihood: as in `Outputs`.
 
@@ -138,15 +145,31 @@ class Predictions(Outputs):
         InputError: another type or shape, a label outside the classes, or a number that is not finite; says where.
     """
 
-    labels: Shaped[Tensor, "image *label"]
+    labels: Int64[Tensor, "image *label"]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "labels", _checked_labels(self.labels, self.logits.shape, self.likelihood))
+    def __init__(
+        self,
+        logits: Array,
+        labels: Array,
+        *,
+        features: Array | None = None,
+        likelihood: LikelihoodName = "categorical",
+        stamp: str = "",
+    ) -> None:
+        super().__init__(logits, features=features, likelihood=likelihood, stamp=stamp)
+        self._keep(labels=_checked_labels(as_labels(labels), self.logits.shape, likelihood))
 
     def _problem(self, label: int) -> dict[str, Any]:
         labels = self.labels if self.labels.ndim == 1 else self.labels[:, label]
         return {**super()._problem(label), "labels": labels}
+
+
+def _with_axes(logits: Shaped[Tensor, "*shape"], likelihood: str) -> Shaped[Tensor, "*more"]:
+    """Logits with the axes that were left out, each of length 1; what has other axes is for the checks to refuse."""
+    if likelihood == "bernoulli" and logits.ndim in (1, 3):  # one label, of images or of draws, members and images
+        logits = logits[..., None]
+    missing = 4 - logits.ndim
+    return logits[(None,) * missing] if missing in (1, 2) else logits
 
 
 def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
@@ -234,12 +257,15 @@ def _checked(
     shape, count = torch.Size(), 0
     for count, given in enumerate(draws, start=1):
         draw = with_label_axis(given, 3) if likelihood == "bernoulli" else given
+        if draw.dtype != torch.float32:
+            raise InputError(f"the draws must be float32; draw {count - 1} is {draw.dtype}")
         if count == 1:
             shape = draw.shape
             Outputs(draw[None], features=features, likelihood=likelihood)
-        elif count > num_draws or draw.shape != shape or draw.dtype != torch.float32:
-            expected = f"{num_draws} of shape {list(shape)} and type float32"
-            raise InputError(f"the draws must be {expected}; draw {count - 1} is of {list(draw.shape)}, {draw.dtype}")
+        elif count > num_draws or draw.shape != shape:
+            raise InputError(
+                f"the draws must be {num_draws} of shape {list(shape)}; draw {count - 1} is of {list(draw.shape)}"
+            )
         else:
             check(draw[None], first_draw=count - 1)
         yield draw.numpy(force=True)
@@ -282,13 +308,10 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind
         held = listed(there) or "nothing"
         raise InputError(f"{where}: no predictions without the array {' and '.join(missing)}; it holds {held}")
     likelihood = printable(arrays.pop("likelihood", "categorical"), _LONGEST_NAME)
-    for name, array in arrays.items():
-        if array.dtype != _DTYPES[name]:
-            raise InputError(f"{where}: {name} must be {_DTYPES[name]}, and are {printable(array.dtype, 100)}")
     try:
         check_likelihood(likelihood)
-        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return kind(**tensors, likelihood=cast(LikelihoodName, likelihood))
+        given: dict[str, Any] = dict(arrays)
+        return kind(**given, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

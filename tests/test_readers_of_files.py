@@ -16,7 +16,7 @@ from bayes_share.data import load_data, load_ood
 from bayes_share.data.cifar10c import read_cifar10c
 from bayes_share.errors import InputError
 from bayes_share.evaluation import read_human_labels, read_outputs, read_predictions
-from bayes_share.report.results import RunResults
+from bayes_share.reports.run_record import RunRecord
 from bayes_share.run_folder import RunFolder
 
 MUTANTS = 250
@@ -50,7 +50,7 @@ def read_factors(path: Path) -> None:
     folder = RunFolder(path.parent)
     if path != folder.factors and os.path.lexists(path):
         path.rename(folder.factors)
-    _ = RunResults("run", folder, {}, {}, []).factors
+    _ = RunRecord(folder, {}, {}, []).factors
 
 
 def read_corrupted(path: Path) -> None:

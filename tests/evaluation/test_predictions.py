@@ -161,12 +161,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"logits": None, "labels": None},
         "no predictions without the array logits and labels; it holds nothing",
     ),
-    "float64": ({"logits": np.zeros((2, 3, 4, 5))}, "logits must be float32, and are float64"),
-    "text": ({"labels": np.array(["cat"] * 4)}, "labels must be int64, and are <U3"),
-    "int32": ({"labels": np.arange(4, dtype=np.int32)}, "labels must be int64, and are int32"),
-    "three axes": (
-        {"logits": np.zeros((3, 4, 5), np.float32)},
-        "logits must have the axes [draw, member, image, class]: the shape [3, 4, 5] is wrong",
+    "too large for float32": (
+        {"logits": np.full((4, 5), 1e39)},
+        "logits that are not finite: 20 of 20, the first at draw 0, member 0, image 0, class 0",
+    ),
+    "whole numbers": ({"logits": np.zeros((4, 5), np.int64)}, "logits must be floating point, and are int64"),
+    "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are <U3"),
+    "yes and no": (
+        {"labels": np.zeros(4, bool)},
+        "labels must be int64, and are bool: labels.long() makes them so",
+    ),
+    "one axis": (
+        {"logits": np.zeros(4, np.float32)},
+        "logits must have the axes [draw, member, image, class]: the shape [4] is wrong",
     ),
     "no draws": (
         {"logits": np.zeros((0, 3, 4, 5), np.float32)},
@@ -205,10 +212,40 @@ def test_each_bad_file_says_what_is_wrong(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_predictions_in_memory_are_checked_too() -> None:
-    with pytest.raises(InputError, match="logits must be float32, and are float64"):
-        Predictions(torch.zeros(1, 1, 2, 3).double(), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(InputError, match="logits must be floating point, and are int64"):
+        Predictions(torch.zeros(1, 1, 2, 3).long(), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(InputError, match="logits must be a tensor or an array of numpy, not list"):
+        Predictions([[0.0, 1.0]], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(InputError, match="there are 3 labels for 2 images"):
         Predictions(torch.zeros(1, 1, 2, 3), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("axes", [2, 3, 4])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, ">f8", torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("whole", [np.uint8, np.uint16, np.int32, torch.int32])
+def test_predictions_are_taken_as_somebody_has_them(tmp_path: Path, axes: int, kind: Any, whole: Any) -> None:
+    values = np.random.default_rng(0).integers(-9, 9, (2, 3, 4, 5)[-axes:]) / 4  # exact in every type
+    classes = np.array([4, 0, 2, 1])
+    logits = torch.tensor(values, dtype=kind) if isinstance(kind, torch.dtype) else values.astype(kind)
+    labels = torch.tensor(classes, dtype=whole) if isinstance(whole, torch.dtype) else classes.astype(whole)
+    taken = Predictions(logits, labels)
+    expected = torch.tensor(values, dtype=torch.float32).reshape(*(1,) * (4 - axes), *values.shape)
+    assert taken.logits.dtype == torch.float32
+    assert torch.equal(taken.logits, expected)
+    assert taken.labels.dtype == torch.int64
+    assert taken.labels.tolist() == classes.tolist()
+    if isinstance(logits, np.ndarray) and isinstance(labels, np.ndarray):
+        np.savez(tmp_path / "own.npz", logits=logits, labels=labels)
+        again = read_predictions(tmp_path / "own.npz")
+        assert torch.equal(again.logits, expected)
+        assert torch.equal(again.labels, taken.labels)
+
+
+def test_the_axes_of_binary_logits_that_may_be_left_out() -> None:
+    for shape, full in (((4,), (1, 1, 4, 1)), ((4, 2), (1, 1, 4, 2)), ((2, 3, 4), (2, 3, 4, 1))):
+        labels = torch.zeros(4, full[-1])
+        taken = Predictions(np.zeros(shape), labels, likelihood="bernoulli")
+        assert tuple(taken.logits.shape) == full
 
 
 def test_the_mixture_is_the_mean_of_the_probabilities() -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from runs_of_report import make_runs
 
-from bayes_share.report.build import build_report
-from bayes_share.report.document import Report
-from bayes_share.report.results import RunResults, read_runs
+from bayes_share.reports.build import build_report
+from bayes_share.reports.document import Report
+from bayes_share.reports.gather import read_runs
+from bayes_share.reports.results import Result
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +19,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
 
 
 @pytest.fixture(scope="session")
-def runs(paths: Sequence[Path]) -> list[RunResults]:
+def runs(paths: Sequence[Path]) -> list[Result]:
     """The runs as they are read."""
     return read_runs(paths)
 
 
 @pytest.fixture(scope="session")
-def report(runs: list[RunResults]) -> Report:
+def report(runs: list[Result]) -> Report:
     """The report on them."""
     return build_report(runs, title="Three <b>runs</b> & more")

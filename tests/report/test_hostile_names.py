@@ -14,7 +14,7 @@ from hostile import NAMES
 
 from bayes_share.cli import main
 from bayes_share.compare import compare
-from bayes_share.report.document import (
+from bayes_share.reports.document import (
     Cell,
     Column,
     Figure,
@@ -28,11 +28,11 @@ from bayes_share.report.document import (
     Share,
     Table,
 )
-from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.export import file_names, write_csv, write_figures, write_json
-from bayes_share.report.outside import _draw_histogram
-from bayes_share.report.page import page
-from bayes_share.report.svg import inline_svg
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.export import file_names, write_csv, write_figures, write_json
+from bayes_share.reports.outside import _draw_histogram
+from bayes_share.reports.page import page
+from bayes_share.reports.svg import inline_svg
 from bayes_share.terminal import printable
 
 Captured = pytest.CaptureFixture[bytes]

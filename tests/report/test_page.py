@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from bayes_share.cli import main
-from bayes_share.report.document import Cell, Column, Figure, Panel, Report, Section, Table
-from bayes_share.report.drawing import Line, line_drawing, line_style, thinned
-from bayes_share.report.export import write_csv, write_figures, write_json
-from bayes_share.report.page import page
-from bayes_share.report.svg import inline_svg
+from bayes_share.reports.document import Cell, Column, Figure, Panel, Report, Section, Table
+from bayes_share.reports.drawing import Line, line_drawing, line_style, thinned
+from bayes_share.reports.export import write_csv, write_figures, write_json
+from bayes_share.reports.page import page
+from bayes_share.reports.svg import inline_svg
 
 
 class Elements(HTMLParser):

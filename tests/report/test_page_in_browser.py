@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bayes_share.report.document import Report
-from bayes_share.report.page import page
+from bayes_share.reports.document import Report
+from bayes_share.reports.page import page
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra 'browser' is not installed")

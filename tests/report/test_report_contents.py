@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from gc import collect
 from pathlib import Path
 from weakref import ref
@@ -17,13 +18,14 @@ from bayes_share.evaluation.predictions import Predictions, write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.inference import SGHMC
-from bayes_share.report import command, results
-from bayes_share.report.best import marked
-from bayes_share.report.build import build_report
-from bayes_share.report.document import Column, Report, Table
-from bayes_share.report.gallery import gallery
-from bayes_share.report.overview import SCORES, overview
-from bayes_share.report.results import RunResults, read_runs
+from bayes_share.reports import command, gather
+from bayes_share.reports.best import marked
+from bayes_share.reports.build import build_report
+from bayes_share.reports.document import Column, Report, Table
+from bayes_share.reports.gallery import gallery
+from bayes_share.reports.gather import read_runs
+from bayes_share.reports.overview import SCORES, overview
+from bayes_share.reports.results import Result
 from bayes_share.run import run as make_run
 
 
@@ -31,7 +33,7 @@ def table(report: Report, name: str) -> Table:
     return next(table for table in report.blocks(Table) if table.name == name)
 
 
-def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: list[RunResults]) -> None:
+def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: list[Result]) -> None:
     for run, row in zip(runs, table(report, "overview").rows, strict=True):
         scores = score(run.test)
         assert row["run"].value == run.name
@@ -41,14 +43,12 @@ def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: li
         assert row["networks"].value == scores.num_draws * scores.num_members
 
 
-def made_up(name: str, like: RunResults, probs: torch.Tensor, labels: torch.Tensor, tmp_path: Path) -> RunResults:
-    folder = type(like.folder)(tmp_path / name)
-    write_predictions(folder.predictions("test"), Predictions(probs.log().float()[None, None], labels))
-    return RunResults(name, folder, like.config, like.summary, like.history)
+def made_up(name: str, like: Result, probs: torch.Tensor, labels: torch.Tensor) -> Result:
+    return Result(name, Predictions(probs.log(), labels), like.validation, like.run)
 
 
 def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
-    runs: list[RunResults], tmp_path: Path
+    runs: list[Result], tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (200,), generator=generator)
@@ -56,8 +56,7 @@ def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     unsure = torch.full((200, 10), 0.05).scatter(1, labels[:, None], 0.55)
     noisy = (sure + 0.1 * torch.rand((200, 10), generator=generator)).log().softmax(-1)
     one, other, third = (
-        made_up(name, runs[0], probs, labels, tmp_path)
-        for name, probs in (("sure", sure), ("unsure", unsure), ("noisy", noisy))
+        made_up(name, runs[0], probs, labels) for name, probs in (("sure", sure), ("unsure", unsure), ("noisy", noisy))
     )
     rows = overview([other, one]).blocks[0].rows
     assert [row["nll"].is_best for row in rows] == [False, True]
@@ -71,13 +70,13 @@ def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
 
 
-def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[RunResults], tmp_path: Path) -> None:
+def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[Result], tmp_path: Path) -> None:
     """The second is behind for certain; the third is not: most of its images are better, and a few are much worse."""
     labels = torch.zeros(100, dtype=torch.int64)
     chosen = torch.tensor([[0.6] * 100, [0.5] * 100, [0.93] * 95 + [1e-6] * 5])
     chosen[:2, ::2] += 0.01
     made = [
-        made_up(name, runs[0], torch.stack([p, 1 - p], dim=1), labels, tmp_path)
+        made_up(name, runs[0], torch.stack([p, 1 - p], dim=1), labels)
         for name, p in zip(("first", "second", "third"), chosen, strict=True)
     ]
     section = overview(made)
@@ -87,11 +86,9 @@ def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[RunResults
     assert "but the lead may be chance: third is " in found
 
 
-def test_one_image_says_nothing_of_others(runs: list[RunResults], tmp_path: Path) -> None:
+def test_one_image_says_nothing_of_others(runs: list[Result], tmp_path: Path) -> None:
     labels = torch.tensor([0])
-    made = [
-        made_up(name, runs[0], torch.tensor([[p, 1 - p]]), labels, tmp_path) for name, p in (("a", 0.9), ("b", 0.6))
-    ]
+    made = [made_up(name, runs[0], torch.tensor([[p, 1 - p]]), labels) for name, p in (("a", 0.9), ("b", 0.6))]
     section = overview(made)
     for row in section.blocks[0].rows:
         assert all(row[column.key].error is None and not row[column.key].is_best for column in SCORES)
@@ -113,7 +110,7 @@ def test_marks_by_errors_alone() -> None:
     assert marked(column, [None])[0].value is None
 
 
-def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
+def test_the_gallery_shows_the_surest_mistakes(runs: list[Result]) -> None:
     ensemble = runs[1]
     confidence, predicted = ensemble.probs.max(-1)
     wrong = predicted != ensemble.test.labels
@@ -133,8 +130,10 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[RunResults]) -> None:
     assert not whole.shares[0].is_right
 
 
-def test_images_that_are_not_there_are_said_to_be_missing(runs: list[RunResults]) -> None:
-    gone = RunResults("gone", runs[0].folder, {**runs[0].config, "data": "npz:/nowhere"}, {}, [])
+def test_images_that_are_not_there_are_said_to_be_missing(runs: list[Result]) -> None:
+    run = runs[0].run
+    assert run is not None
+    gone = replace(runs[0], run=replace(run, config={**run.config, "data": "npz:/nowhere"}))
     section = gallery([gone], 3)
     assert section is not None
     assert not section.blocks
@@ -162,9 +161,9 @@ def test_what_was_computed_of_a_run_goes_with_it(paths: Sequence[Path]) -> None:
     assert gone() is None
 
 
-def test_images_that_are_others_by_now_are_not_shown(runs: list[RunResults], tmp_path: Path) -> None:
-    turned = made_up("turned", runs[0], runs[0].probs.flip(0), runs[0].test.labels.flip(0), tmp_path)
-    fewer = made_up("fewer", runs[0], runs[0].probs[:9], runs[0].test.labels[:9], tmp_path)
+def test_images_that_are_others_by_now_are_not_shown(runs: list[Result], tmp_path: Path) -> None:
+    turned = made_up("turned", runs[0], runs[0].probs.flip(0), runs[0].test.labels.flip(0))
+    fewer = made_up("fewer", runs[0], runs[0].probs[:9], runs[0].test.labels[:9])
     for run in (turned, fewer):
         section = gallery([run], 3)
         assert section is not None
@@ -172,11 +171,11 @@ def test_images_that_are_others_by_now_are_not_shown(runs: list[RunResults], tmp
         assert section.lead[0].startswith("The images are not here to be shown: ")
 
 
-def test_no_images_are_no_gallery(runs: list[RunResults]) -> None:
+def test_no_images_are_no_gallery(runs: list[Result]) -> None:
     assert gallery(runs, 0) is None
 
 
-def test_human_labels_of_other_images_are_refused(runs: list[RunResults]) -> None:
+def test_human_labels_of_other_images_are_refused(runs: list[Result]) -> None:
     with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
     with pytest.raises(InputError, match=r"in another order: .* the right class of only \d+ of 358 test images"):
@@ -189,14 +188,14 @@ def people(labels: torch.Tensor) -> torch.Tensor:
     return 0.9 * one_hot + 0.1 * one_hot.roll(1, dims=1)
 
 
-def test_human_labels_get_a_table(runs: list[RunResults]) -> None:
+def test_human_labels_get_a_table(runs: list[Result]) -> None:
     labels = runs[0].test.labels
     rows = table(build_report(runs[:1], humans=people(labels)), "human").rows
     right, other = (runs[0].test.log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
     assert rows[0]["cross_entropy"].value == pytest.approx(-(0.9 * right + 0.1 * other).mean().item())
 
 
-def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[RunResults], tmp_path: Path) -> None:
+def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Result], tmp_path: Path) -> None:
     for name in ("config.yaml", "summary.json", "metrics.csv"):
         (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
     fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
@@ -219,7 +218,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Ru
 def test_where_nothing_may_be_written_is_said_at_once(
     output: list[str], says: str, paths: Sequence[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "read_runs", lambda paths: pytest.fail("too late"))
+    monkeypatch.setattr(gather, "read_results", lambda *_: pytest.fail("too late"))
     before = {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()}
     words = [str(paths[0]), *(part.format(run=paths[0]) for part in output)]
     options = command.parser(words).parse_args(words)

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 from scipy import optimize, special, stats
 
-from bayes_share.report.document import Report, Table
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Report, Table
+from bayes_share.reports.results import Result
 
 
-def row(report: Report, name: str, run: RunResults) -> dict:
+def row(report: Report, name: str, run: Result) -> dict:
     table = next(table for table in report.blocks(Table) if table.name == name)
     return {key: cell.value for key, cell in next(row for row in table.rows if row["run"].value == run.name).items()}
 
 
-def components(run: RunResults) -> np.ndarray:
+def components(run: Result) -> np.ndarray:
     """``[component, image, class]``."""
     return special.softmax(run.test.logits.double().flatten(0, 1).numpy(), axis=-1)
 
 
-def test_the_temperature_is_fitted_to_the_validation_images_alone(report: Report, runs: list[RunResults]) -> None:
+def test_the_temperature_is_fitted_to_the_validation_images_alone(report: Report, runs: list[Result]) -> None:
     for run in runs:
         logs, labels = {}, {}
         for part, of in (("validation", run.validation), ("test", run.test)):
@@ -36,7 +36,7 @@ def test_the_temperature_is_fitted_to_the_validation_images_alone(report: Report
         assert nll(fitted["test"], "test") < found["temperature"] - 1e-5  # what a fit to the test images would give
 
 
-def test_the_surest_images_are_answered_first(report: Report, runs: list[RunResults]) -> None:
+def test_the_surest_images_are_answered_first(report: Report, runs: list[Result]) -> None:
     for run in runs:
         probs = components(run).mean(0)
         wrong = (probs.argmax(-1) != run.test.labels.numpy())[np.argsort(-probs.max(-1))]
@@ -50,7 +50,7 @@ def test_the_surest_images_are_answered_first(report: Report, runs: list[RunResu
         assert found["coverage_0.05"] == pytest.approx((below[-1] + 1) / len(wrong))
 
 
-def test_uncertainty_is_shown_of_right_and_of_wrong_answers(report: Report, runs: list[RunResults]) -> None:
+def test_uncertainty_is_shown_of_right_and_of_wrong_answers(report: Report, runs: list[Result]) -> None:
     for run in runs:
         each = components(run)
         mixture = each.mean(0)
@@ -65,7 +65,7 @@ def test_uncertainty_is_shown_of_right_and_of_wrong_answers(report: Report, runs
         assert ("variation_ratio_right" in found) == (len(each) > 1)
 
 
-def test_members_are_apart_by_their_mean_divergence(report: Report, runs: list[RunResults]) -> None:
+def test_members_are_apart_by_their_mean_divergence(report: Report, runs: list[Result]) -> None:
     each = components(runs[1])
     pairs = [stats.entropy(each[i], each[j], axis=-1).mean() for i in range(3) for j in range(3) if i != j]
     assert row(report, "members", runs[1])["kl"] == pytest.approx(np.mean(pairs))

@@ -10,13 +10,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation import predictions
-from bayes_share.evaluation.predictions import Predictions, log_probs, read_outputs, read_predictions, write_predictions
-from bayes_share.report.document import Figure, Report, Table
-from bayes_share.report.gallery import gallery
-from bayes_share.report.members import members
-from bayes_share.report.outside import mean_aurocs, outside
-from bayes_share.report.results import RunResults, once, read_runs, sets_in_common
-from bayes_share.report.robustness import robustness
+from bayes_share.evaluation.predictions import Predictions, log_probs, read_outputs, read_predictions
+from bayes_share.reports.document import Figure, Report, Table
+from bayes_share.reports.gallery import gallery
+from bayes_share.reports.gather import read_runs
+from bayes_share.reports.members import members
+from bayes_share.reports.outside import mean_aurocs, outside
+from bayes_share.reports.results import Result, once, sets_in_common
+from bayes_share.reports.robustness import robustness
 from bayes_share.run_folder import RunFolder
 
 
@@ -29,7 +30,7 @@ def entropy(logits: torch.Tensor) -> np.ndarray:
     return -(logs.exp() * logs).sum(-1).numpy()
 
 
-def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: list[RunResults]) -> None:
+def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: list[Result]) -> None:
     rows = table(report, "ood").rows
     assert [(row["set"].value, row["run"].value) for row in rows] == [
         (name, run.name) for name in ("photographs", "noise") for run in runs[:2]
@@ -38,7 +39,7 @@ def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: 
     for row in rows:
         run = next(run for run in runs if run.name == row["run"].value)
         inner = entropy(run.test.logits)
-        outer = entropy(read_outputs(run.folder.predictions(f"ood/{row['set'].value}")).logits)
+        outer = entropy(read_outputs(run.run.folder.predictions(f"ood/{row['set'].value}")).logits)
         expected = roc_auc_score(np.r_[np.zeros(len(inner)), np.ones(len(outer))], np.r_[inner, outer])
         assert row["auroc"].value == pytest.approx(expected, abs=1e-12)
         assert expected > 0.6
@@ -53,14 +54,14 @@ def test_it_is_known_which_way_each_score_is_better(report: Report) -> None:
     assert better == dict.fromkeys(("accuracy", "auroc", "corrupted"), "higher") | lower
 
 
-def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report, runs: list[RunResults]) -> None:
+def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report, runs: list[Result]) -> None:
     rows = {row["run"].value: row for row in table(report, "overview").rows}
     assert rows["dropout"]["corrupted"].value is None
     for run in runs[:2]:
         shares = []
         for kind in ("contrast", "rotate"):
             for severity in range(1, 6):
-                one = read_predictions(run.folder.predictions(f"corruptions/{kind}-{severity}"))
+                one = read_predictions(run.run.folder.predictions(f"corruptions/{kind}-{severity}"))
                 shares.append((one.logits[0, 0].argmax(-1) == one.labels).double().mean().item())
         assert rows[run.name]["corrupted"].value == pytest.approx(np.mean(shares))
         by_severity = next(
@@ -73,8 +74,8 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         assert by_severity["5"].value < by_severity["0"].value
 
 
-def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[RunResults], tmp_path: Path) -> None:
-    shutil.copytree(runs[0].folder.path, tmp_path / "copy")
+def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[Result], tmp_path: Path) -> None:
+    shutil.copytree(runs[0].run.folder.path, tmp_path / "copy")
     there = tmp_path / "copy" / "predictions" / "corruptions"
     sets = (there / "sets.json").read_text()
     names = {"contrast": "cifar-10-c-fog", "rotate": "cifar-10-c-spatter"}
@@ -93,7 +94,7 @@ def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[Ru
     assert found["cifar-10-c-fog"] != found["cifar-10-c-spatter"]
 
 
-def test_a_report_downloads_nothing(runs: list[RunResults], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_downloads_nothing(runs: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def cifar10(root: str, train: bool, download: bool) -> None:
@@ -101,13 +102,21 @@ def test_a_report_downloads_nothing(runs: list[RunResults], monkeypatch: pytest.
         raise RuntimeError("Dataset not found or corrupted.")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", cifar10)
-    section = gallery([replace(runs[0], config=runs[0].config | {"data": "cifar10", "data_dir": "nowhere"})], 3)
+    section = gallery(
+        [
+            replace(
+                runs[0],
+                run=replace(runs[0].run, config=runs[0].run.config | {"data": "cifar10", "data_dir": "nowhere"}),
+            )
+        ],
+        3,
+    )
     assert section is not None
     assert section.lead == ["The images are not here to be shown: cifar10: not found whole in 'nowhere'."]
     assert asked == [False]
 
 
-def test_a_run_may_be_called_as_a_column_is(runs: list[RunResults]) -> None:
+def test_a_run_may_be_called_as_a_column_is(runs: list[Result]) -> None:
     section = robustness([replace(runs[0], name="corruption"), runs[1]])
     assert section is not None
     by_type = section.blocks[-1]
@@ -117,12 +126,12 @@ def test_a_run_may_be_called_as_a_column_is(runs: list[RunResults]) -> None:
     assert len({column.key for column in by_type.columns}) == 3
 
 
-def test_runs_that_were_not_tried_have_no_such_sections(runs: list[RunResults]) -> None:
+def test_runs_that_were_not_tried_have_no_such_sections(runs: list[Result]) -> None:
     assert outside(runs[2:]) is None
     assert robustness(runs[2:]) is None
 
 
-def test_members_are_compared_in_pairs(report: Report, runs: list[RunResults]) -> None:
+def test_members_are_compared_in_pairs(report: Report, runs: list[Result]) -> None:
     ensemble = runs[1]
     votes = ensemble.test.logits[0].argmax(-1)
     pairs = [(votes[i] != votes[j]).double().mean().item() for i, j in ((0, 1), (0, 2), (1, 2))]
@@ -133,19 +142,18 @@ def test_members_are_compared_in_pairs(report: Report, runs: list[RunResults]) -
     each = table(report, "members-ensemble").rows
     assert each[0]["disagreement"].value == pytest.approx((pairs[0] + pairs[1]) / 2)
     spread = {row["factor"].value: row["members"].value for row in table(report, "factors").rows}
-    found = torch.cat([values[0].std(0) for name, values in ensemble.factors.items() if name[-1] == "r"])
+    found = torch.cat([values[0].std(0) for name, values in ensemble.run.factors.items() if name[-1] == "r"])
     assert spread["r"] == pytest.approx(found.double().mean().item(), rel=1e-5)
 
 
-def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[RunResults], tmp_path: Path) -> None:
+def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[Result]) -> None:
     ensemble = runs[1]
-    folder = RunFolder(tmp_path / "deep")
     logits = ensemble.test.logits + 3 * torch.randn(
         ensemble.test.logits.shape, generator=torch.Generator().manual_seed(0)
     )
-    write_predictions(folder.predictions("test"), Predictions(logits, labels=ensemble.test.labels))
-    config = {**ensemble.config, "algorithm": "deep-ensemble", "of": "map", "networks": 3, "ensemble_size": 1}
-    deep = replace(ensemble, name="deep", folder=folder, config=config)
+    config = {**ensemble.run.config, "algorithm": "deep-ensemble", "of": "map", "networks": 3, "ensemble_size": 1}
+    test = Predictions(logits, labels=ensemble.test.labels)
+    deep = replace(ensemble, name="deep", test=test, run=replace(ensemble.run, config=config))
     section = members([ensemble, runs[2], deep])
     assert section is not None
     health = section.blocks[0]
@@ -166,13 +174,13 @@ def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[RunResul
 
 @pytest.mark.parametrize("names", [["0.s", "2.s"], ["0.s"], ["0.r", "0.s", "2.r", "2.s"]])
 def test_factors_of_one_network_are_shown_whichever_it_has(
-    names: list[str], runs: list[RunResults], tmp_path: Path
+    names: list[str], runs: list[Result], tmp_path: Path
 ) -> None:
     copy = tmp_path / "dropout"
-    shutil.copytree(runs[2].folder.path, copy)
+    shutil.copytree(runs[2].run.folder.path, copy)
     factors = {name: np.float32([[[1.0, -2.0]], [[3.0, 2.0]], [[2.0, 0.0]]]) for name in names}
     np.savez(copy / "factors.npz", **factors)
-    section = members([replace(runs[2], folder=RunFolder(copy))])
+    section = members([replace(runs[2], run=replace(runs[2].run, folder=RunFolder(copy)))])
     assert section is not None
     spread, figure = section.blocks[-2:]
     assert isinstance(spread, Table)
@@ -193,11 +201,11 @@ def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:
     assert legends["Reliability"] == []
 
 
-def test_what_is_computed_of_a_run_is_computed_once(runs: list[RunResults]) -> None:
+def test_what_is_computed_of_a_run_is_computed_once(runs: list[Result]) -> None:
     calls = []
 
     @once
-    def of(run: RunResults, more: int) -> str:
+    def of(run: Result, more: int) -> str:
         calls.append((run.name, more))
         return f"{run.name} {more}"
 
@@ -218,13 +226,13 @@ def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], mon
     assert len(read) == 3
 
 
-def test_means_are_over_what_all_runs_were_tried_on(runs: list[RunResults], tmp_path: Path) -> None:
+def test_means_are_over_what_all_runs_were_tried_on(runs: list[Result], tmp_path: Path) -> None:
     single, ensemble, dropout = runs
     copy = tmp_path / "ensemble"
-    shutil.copytree(ensemble.folder.path, copy)
+    shutil.copytree(ensemble.run.folder.path, copy)
     (copy / "predictions" / "ood" / "noise.npz").unlink()
     (copy / "predictions" / "corruptions" / "rotate-3.npz").unlink()
-    fewer = replace(ensemble, folder=RunFolder(copy))
+    fewer = replace(ensemble, run=replace(ensemble.run, folder=RunFolder(copy)))
     assert sets_in_common([single, fewer, dropout], "ood") == ["photographs"]
     both, alone = mean_aurocs([single, fewer, dropout]), mean_aurocs([single])
     assert both[0] is not None

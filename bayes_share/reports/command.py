@@ -8,6 +8,7 @@ from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
 from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
+from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.terminal import printable, say, show
 
 
@@ -19,7 +20,16 @@ def parser(words: Sequence[str]) -> OptionParser:
         "images, robustness, members, images, and what it takes to run them again. It is one file that loads nothing. "
         "'bayes-share evaluate RUN --ood ... --corruptions' adds what there is on other and on corrupted images.",
     )
-    parser.add_argument("runs", nargs="*", type=str, help="run folders")
+    parser.add_argument(
+        "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
+    )
+    parser.add_argument(
+        "--validation",
+        type=str,
+        nargs="+",
+        metavar="NAME=FILE.npz",
+        help="validation predictions of those files, by the same names: post-hoc calibration is fitted to them",
+    )
     parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
     add_option(parser, "title", str, "Calibration report", "of the page")
     add_option(parser, "humans", str, None, "human labels of the test images, such as CIFAR-10H's: .npz or .npy")
@@ -38,25 +48,30 @@ def run(options: Namespace) -> None:
         RunError: a file cannot be written.
     """
     if not options.runs:
-        raise InputError("which runs? Their folders come first")
+        raise InputError("which runs? Their folders, or files of predictions as NAME=FILE.npz, come first")
     named = {"-o": options.out, "--json": options.json, "--csv": options.csv}
     if options.figures is not None:
         named["--figures"] = str(Path(options.figures) / "figure.png")
     outputs = {option: Path(name) for option, name in named.items() if name is not None}
-    check_outputs(outputs, {} if options.humans is None else {"--humans": Path(options.humans)})
+    files, validation = named_files(options.runs), named_files(options.validation or [])
+    if (wrong := next((w for w in options.validation or [] if not is_file_of_predictions(w)), None)) is not None:
+        raise InputError(f"--validation takes files of predictions, NAME=FILE.npz, not {printable(wrong)!r}")
+    read = {**files, **{f"--validation {name}": path for name, path in validation.items()}}
+    check_outputs(outputs, {**read, **({} if options.humans is None else {"--humans": Path(options.humans)})})
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 
     from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
-    from bayes_share.report.build import build_report
-    from bayes_share.report.export import figure_paths, write_csv, write_figures, write_json
-    from bayes_share.report.page import page
-    from bayes_share.report.results import read_runs
+    from bayes_share.reports.build import build_report
+    from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
+    from bayes_share.reports.gather import read_results
+    from bayes_share.reports.page import page
+    from bayes_share.reports.results import records
 
-    runs = read_runs([Path(name) for name in options.runs])
-    data = [str(run.config["data"]) for run in runs]
-    inputs = {name: path for name in data if (path := source_path(name))}
+    runs = read_results(options.runs, validation)
+    data = [str(run.config["data"]) for _, run in records(runs)]
+    inputs = {**read, **{name: path for name in data if (path := source_path(name))}}
     check_outputs(outputs, inputs)
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
     made = build_report(runs, options.title, humans, options.pictures, progress=True)

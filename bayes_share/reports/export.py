@@ -11,7 +11,7 @@ from pathlib import Path
 from bayes_share.csv_file import write_table
 from bayes_share.evaluation.style import save_figure
 from bayes_share.files import write_atomically
-from bayes_share.report.document import Figure, Panel, Report, Table
+from bayes_share.reports.document import Figure, Panel, Report, Table
 
 _LONGEST = 180  # bytes of a file's name, without its ending and what is added to it while it is written
 

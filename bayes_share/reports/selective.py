@@ -6,10 +6,10 @@ from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.repeats import estimate
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.uncertainty import uncertainty
-from bayes_share.report.document import Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.overview import RUN
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.overview import RUN
+from bayes_share.reports.results import Result
 
 _RISKS = (0.01, 0.05, 0.1)
 _SELECTIVE = (
@@ -33,7 +33,7 @@ _UNCERTAINTY = tuple(
 )
 
 
-def selective(runs: Sequence[RunResults]) -> Section:
+def selective(runs: Sequence[Result]) -> Section:
     """Risk-coverage curves and uncertainty on right and on wrong answers; of several labels, the means over labels."""
     curves = [[_curve(problem) for _, problem in run.problems] for run in runs]
     panels = [_panel(runs, [of_run[label] for of_run in curves], label) for label in range(len(curves[0]))]
@@ -53,7 +53,7 @@ def _curve(problem: Predictions) -> RiskCoverage:
     return risk_coverage(confidence, predicted == problem.labels)
 
 
-def _panel(runs: Sequence[RunResults], curves: Sequence[RiskCoverage], label: int) -> Panel:
+def _panel(runs: Sequence[Result], curves: Sequence[RiskCoverage], label: int) -> Panel:
     lines = [
         Line(run.name, curve.coverage.mul(100).tolist(), curve.risk.mul(100).tolist(), i)
         for i, (run, curve) in enumerate(zip(runs, curves, strict=True))
@@ -67,7 +67,7 @@ def _panel(runs: Sequence[RunResults], curves: Sequence[RiskCoverage], label: in
     return Panel(f"risk-coverage{f'-{label}' * several}", words, draw)
 
 
-def _row(run: RunResults, curves: Sequence[RiskCoverage]) -> dict[str, Cell]:
+def _row(run: Result, curves: Sequence[RiskCoverage]) -> dict[str, Cell]:
     values = {
         "aurc": [curve.aurc for curve in curves],
         "excess_aurc": [curve.excess_aurc for curve in curves],
@@ -76,7 +76,7 @@ def _row(run: RunResults, curves: Sequence[RiskCoverage]) -> dict[str, Cell]:
     return {"run": Cell(run.name), **{key: Cell(estimate(each).mean) for key, each in values.items()}}
 
 
-def _uncertainty(run: RunResults) -> dict[str, Cell]:
+def _uncertainty(run: Result) -> dict[str, Cell]:
     several = run.test.logits.shape[:2].numel() > 1
     found: dict[str, list[float]] = {}
     for _, problem in run.problems:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bayes_share.evaluation.repeats import Estimate
-from bayes_share.report.document import Cell, Column
+from bayes_share.reports.document import Cell, Column
 
 _CLEAR = 1.96  # standard errors
 

@@ -6,8 +6,8 @@ from bayes_share.diagnose import chain, in_order
 from bayes_share.errors import InputError
 from bayes_share.evaluation.diagnostics import Convergence, function_space_convergence
 from bayes_share.evaluation.elpd import elpd, elpd_differences
-from bayes_share.report.document import Cell, Column, Section, Table
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Cell, Column, Section, Table
+from bayes_share.reports.results import Result
 
 _RUN = Column("run", "run")
 _ELPD = (
@@ -23,7 +23,7 @@ _MIXING = (
 )
 
 
-def diagnostics(runs: Sequence[RunResults]) -> Section:
+def diagnostics(runs: Sequence[Result]) -> Section:
     """Test-set elpd with differences, and r-hat and ESS of what the draws predict."""
     differences = [
         {
@@ -42,12 +42,13 @@ def diagnostics(runs: Sequence[RunResults]) -> Section:
     return Section("diagnostics", "Diagnostics", [], tables)
 
 
-def _mixing(runs: Sequence[RunResults]) -> Table:
+def _mixing(runs: Sequence[Result]) -> Table:
     rows, reasons = [], []
     for run in runs:
         draws, members = run.test.logits.shape[:2]
         try:
-            found = function_space_convergence(in_order(run.test, chain(run.folder.path)))
+            test = run.test if run.run is None else in_order(run.test, chain(run.run.folder.path))
+            found = function_space_convergence(test)
         except InputError as error:  # a chain's order is known to its checkpoint, which is read with the data
             found = Convergence(None, None, f"the order of the draws is not known ({error})")
         values = {

@@ -14,16 +14,16 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
 from bayes_share.identity import check_data
 from bayes_share.models.mixture import mixture_log_probs
-from bayes_share.report.document import Block, Gallery, Opinion, Picture, Section, Share
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Block, Gallery, Opinion, Picture, Section, Share
+from bayes_share.reports.results import Result, records
 from bayes_share.run_folder import noted_identity
 
 _CLASSES_SHOWN = 3
 _OPINIONS_SHOWN = 8
 
 
-def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
-    """So many mistakes and so many uncertain images of each run; None where none are asked for.
+def gallery(runs: Sequence[Result], count: int) -> Section | None:
+    """So many mistakes and so many uncertain images of each run; None where no images are asked for, or known.
 
     Args:
         runs: all of them, of one data set.
@@ -33,16 +33,20 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
         return None
     if runs[0].test.num_problems > 1:
         return Section("gallery", "Images", ["Images with several labels are not shown."], [])
+    known = records(runs)
+    if not known:
+        return None
+    _, run = known[0]
     try:
-        data = RunConfig.from_flat(runs[0].config).load_data(download=False)
-        check_data(noted_identity(runs[0].folder), data, runs[0].folder.path)
+        data = RunConfig.from_flat(run.config).load_data(download=False)
+        check_data(noted_identity(run.folder), data, run.folder.path)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:
         return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
     blocks: list[Block] = []
-    shown = next((run for run in runs if run.test.logits.shape[:2].numel() > 1), runs[0])
-    for run in runs:
-        blocks += _of_run(run, data, count, is_open=run is shown)
+    shown = next((result for result in runs if result.test.logits.shape[:2].numel() > 1), runs[0])
+    for result in runs:
+        blocks += _of_run(result, data, count, is_open=result is shown)
     lead = [
         "Below each image are the class that it has, and the most probable classes of the run as a whole and of each "
         "of its members, or draws where it has one member."
@@ -50,7 +54,7 @@ def gallery(runs: Sequence[RunResults], count: int) -> Section | None:
     return Section("gallery", "Mistakes and doubts", lead, blocks)
 
 
-def _of_run(run: RunResults, data: Data, count: int, is_open: bool) -> list[Block]:
+def _of_run(run: Result, data: Data, count: int, is_open: bool) -> list[Block]:
     confidence = run.probs.amax(-1)
     mistakes = (~run.right).nonzero().flatten()
     surest = mistakes[confidence[mistakes].argsort(descending=True, stable=True)][:count]
@@ -65,7 +69,7 @@ def _of_run(run: RunResults, data: Data, count: int, is_open: bool) -> list[Bloc
     return [*blocks, Gallery(f"{run.name}: the most uncertain images", _pictures(run, data, unsure), caption, is_open)]
 
 
-def _pictures(run: RunResults, data: Data, indices: Int64[Tensor, "chosen"]) -> list[Picture]:
+def _pictures(run: Result, data: Data, indices: Int64[Tensor, "chosen"]) -> list[Picture]:
     logits = run.test.logits[:, :, indices]
     several_members = logits.shape[1] > 1
     parts = logits.transpose(0, 1) if several_members else logits

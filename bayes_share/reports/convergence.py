@@ -2,22 +2,26 @@
 
 from collections.abc import Sequence
 
-from bayes_share.report.document import Figure, Panel, Section
-from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Figure, Panel, Section
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.results import Result, records
+from bayes_share.reports.run_record import RunRecord
 
 _MEASURES = {"validation_accuracy": ("validation accuracy [%]", 100), "validation_nll": ("validation NLL [nat]", 1)}
 _AGAINST = {"epoch": "epochs", "seconds": "training time [s]"}
 
 
-def convergence(runs: Sequence[RunResults]) -> Section:
-    """The course of each run."""
+def convergence(results: Sequence[Result]) -> Section | None:
+    """The course of each run; None where there is none."""
+    runs = records(results)
+    if not runs:
+        return None
     panels = []
     for measure, (label, factor) in _MEASURES.items():
         for against, x_label in _AGAINST.items():
             lines = [
-                Line(run.name, _x(run, against), [factor * line[measure] for line in run.history], i)
-                for i, run in enumerate(runs)
+                Line(name, _x(run, against), [factor * line[measure] for line in run.history], i)
+                for i, (name, run) in enumerate(runs)
             ]
             is_log, whole = measure == "validation_nll", against == "epoch"
             draw = line_drawing("", x_label, label, lines, is_log=is_log, whole=whole)
@@ -26,8 +30,8 @@ def convergence(runs: Sequence[RunResults]) -> Section:
                 Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)
             )
     caption = "Validation images, after each epoch; with one draw, where the run does not ask for more."
-    return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [run.name for run in runs])])
+    return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [name for name, _ in runs])])
 
 
-def _x(run: RunResults, against: str) -> list[float]:
+def _x(run: RunRecord, against: str) -> list[float]:
     return [line[against] + (against == "epoch") for line in run.history]

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
-from bayes_share.report.document import Block, Cell, Column, Listing, Section, Table
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Block, Cell, Column, Listing, Section, Table
+from bayes_share.reports.results import Result, records
 from bayes_share.terminal import printable
 
 _LEDGER = (
@@ -19,10 +19,13 @@ _LEDGER = (
 )
 
 
-def costs(runs: Sequence[RunResults]) -> Section:
-    """The ledger of one network of each run."""
+def costs(results: Sequence[Result]) -> Section | None:
+    """The ledger of one network of each run; None where there is none."""
+    runs = records(results)
+    if not runs:
+        return None
     keys = [column.key for column in _LEDGER[1:]]
-    rows = [{"run": Cell(run.name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for run in runs]
+    rows = [{"run": Cell(name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for name, run in runs]
     note = (
         "Of one network of each run: a deep ensemble stores, and computes with, as many of them as it has networks; "
         "SVI learns the spreads of its guide beside them."
@@ -30,20 +33,23 @@ def costs(runs: Sequence[RunResults]) -> Section:
     return Section("costs", "Parameters and operations", [], [Table("ledger", "The ledger", _LEDGER, rows, note)])
 
 
-def repetition(runs: Sequence[RunResults]) -> Section:
-    """Configs, versions, machines and commands."""
+def repetition(results: Sequence[Result]) -> Section | None:
+    """Configs, versions, machines and commands; None where there is no run."""
+    runs = records(results)
+    if not runs:
+        return None
     lead = [
         "Saved as config.yaml, a config starts the same run again; on one machine and version, with the same numbers."
     ]
     blocks: list[Block] = []
-    for run in runs:
-        versions = ", ".join(f"{name} {version}" for name, version in run.summary["versions"].items())
+    for name, run in runs:
+        versions = ", ".join(f"{package} {version}" for package, version in run.summary["versions"].items())
         comments = (
             versions,
             f"{run.summary['device']}, {run.summary.get('threads', '?')} threads",
-            f"bayes-share fit --config config.yaml --out={shlex.quote(printable(run.name))}",
+            f"bayes-share fit --config config.yaml --out={shlex.quote(printable(name))}",
         )
         text = "".join(f"# {printable(comment)}\n" for comment in comments)
         text += run.folder.config.read_text(encoding="utf-8")
-        blocks.append(Listing(run.name, text))
+        blocks.append(Listing(name, text))
     return Section("repeat", "Run it again", lead, blocks)

@@ -5,10 +5,10 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from bayes_share.report.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
-from bayes_share.report.drawing import line_style
-from bayes_share.report.export import file_names
-from bayes_share.report.svg import inline_svg
+from bayes_share.reports.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
+from bayes_share.reports.drawing import line_style
+from bayes_share.reports.export import file_names
+from bayes_share.reports.svg import inline_svg
 from bayes_share.terminal import printable, printable_lines
 from bayes_share.version import __version__
 
@@ -79,4 +79,4 @@ def _shown(value: Any) -> Any:
 
 
 def _text(name: str) -> str:
-    return files("bayes_share.report").joinpath(name).read_text(encoding="utf-8")
+    return files("bayes_share.reports").joinpath(name).read_text(encoding="utf-8")

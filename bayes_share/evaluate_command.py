@@ -15,6 +15,7 @@ from bayes_share.evaluation.arviz_data import check_arviz_path
 from bayes_share.evaluation.style import check_picture
 from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
+from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.probe import Probes
 from bayes_share.run_folder import RunFolder
 from bayes_share.shift import shift_tables
@@ -25,13 +26,15 @@ def parser(words: Sequence[str]) -> OptionParser:
     """The parser for the words that follow ``evaluate``."""
     parser = OptionParser(
         prog="bayes-share evaluate",
-        usage="bayes-share evaluate RUN [RUN ...] [OPTIONS]",
+        usage="bayes-share evaluate RUN|NAME=FILE.npz ... [OPTIONS]",
         description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
         "that this takes are kept in the runs' folders, where 'bayes-share report' finds them.",
     )
-    parser.add_argument("runs", nargs="*", type=str, help="run folders")
+    parser.add_argument(
+        "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
+    )
     add_option(parser, "split", Literal["test", "validation"], "test", "which predictions")
-    add_option(parser, "picture", str, None, "reliability picture, PNG or SVG; in the first RUN if not given")
+    add_option(parser, "picture", str, None, "reliability picture, PNG or SVG; in the first RUN, or here, if not given")
     shift = parser.add_argument_group("away from what was trained on")
     shift.add_argument(
         "--ood",
@@ -77,20 +80,22 @@ def run(options: Namespace) -> None:
     """
     if not options.runs:
         raise InputError("which runs? Their folders come first: some options take all words that follow")
-    folders = {name: Path(name) for name in options.runs}
+    files = named_files(options.runs)
+    folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
     probes = _probes(options)
+    _check_files(files, options)
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
-    picture = Path(options.picture) if options.picture else folders[options.runs[0]] / "reliability.png"
+    picture = Path(options.picture or next(iter(folders.values()), Path()) / "reliability.png")
     found = finished_runs(folders, options.split)
     check_picture(picture)
     outputs = {"--picture": picture}
     if options.arviz is not None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
-    check_outputs(outputs, _inputs(found, probes))
+    check_outputs(outputs, {**_inputs(found, probes), **files})
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
-    show(compare(folders, picture, options.split))
+    show(compare(folders, picture, options.split, files))
     if shifted is not None:
         show(f"\n{shifted}\n")
     if options.diagnostics:
@@ -101,6 +106,20 @@ def run(options: Namespace) -> None:
         show(f"arviz data: {printable(options.arviz)}")
         if reason is not None:
             show(f"without log_likelihood, which arviz.loo reads: {reason}")
+
+
+def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
+    """Raise an InputError where something is asked for that files of predictions alone do not tell."""
+    if not files:
+        return
+    asked = ("ood", "corruptions", "arviz")
+    wanted = next((name for name in asked if getattr(options, name) is not None), None)
+    wanted = wanted or ("diagnostics" if options.diagnostics else None)
+    if wanted is not None:
+        name = printable(next(iter(files)))
+        raise InputError(f"--{wanted} is of runs, and {name} is a file of predictions: evaluate the runs by themselves")
+    if options.split != "test":
+        raise InputError("--split is of runs: name the file of the predictions that are to be scored")
 
 
 def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:

@@ -8,22 +8,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayes_share.errors import InputError
-from bayes_share.report.calibration import calibration
-from bayes_share.report.convergence import convergence
-from bayes_share.report.costs import costs, repetition
-from bayes_share.report.diagnostics import diagnostics
-from bayes_share.report.document import Report, Section
-from bayes_share.report.gallery import gallery
-from bayes_share.report.members import members
-from bayes_share.report.outside import outside
-from bayes_share.report.overview import overview
-from bayes_share.report.results import RunResults
-from bayes_share.report.robustness import robustness
-from bayes_share.report.selective import selective
+from bayes_share.reports.calibration import calibration
+from bayes_share.reports.convergence import convergence
+from bayes_share.reports.costs import costs, repetition
+from bayes_share.reports.diagnostics import diagnostics
+from bayes_share.reports.document import Report, Section
+from bayes_share.reports.gallery import gallery
+from bayes_share.reports.members import members
+from bayes_share.reports.outside import outside
+from bayes_share.reports.overview import overview
+from bayes_share.reports.results import Result, records
+from bayes_share.reports.robustness import robustness
+from bayes_share.reports.selective import selective
 
 
 def build_report(
-    runs: Sequence[RunResults],
+    runs: Sequence[Result],
     title: str = "Calibration report",
     humans: Float[Tensor, "image class"] | None = None,
     pictures: int = 6,
@@ -32,7 +32,7 @@ def build_report(
     """All that there is to say of some runs.
 
     Args:
-        runs: of one data set, as `read_runs` gives them.
+        runs: of one data set, as `read_runs` and `own_results` give them.
         title: of the report.
         humans: the distribution of human labels for each test image, where it is known.
         pictures: images of each kind in each run's gallery.
@@ -59,14 +59,16 @@ def build_report(
     bar = tqdm(makers, disable=None if progress else True, unit="section", leave=False)
     sections = [section for make in bar if (section := make()) is not None]
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
+    on = dict.fromkeys(run.data for _, run in records(runs))
+    where = f" on {next(iter(on))}" if on else ""
     test = runs[0].test
     images, outputs = test.logits.shape[2:]
     kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
-    subtitle = f"{count} on {runs[0].data}: {images:,} test images {kind}"
+    subtitle = f"{count}{where}: {images:,} test images {kind}"
     return Report(title, subtitle, sections)
 
 
-def _check_humans(humans: Float[Tensor, "image class"], run: RunResults) -> None:
+def _check_humans(humans: Float[Tensor, "image class"], run: Result) -> None:
     if humans.shape != run.probs.shape:
         (theirs, in_theirs), (ours, in_ours) = humans.shape, run.probs.shape
         raise InputError(

@@ -12,8 +12,8 @@ from bayes_share.evaluation.forest import forest_drawing
 from bayes_share.evaluation.scores import score
 from bayes_share.layers.factored import is_further
 from bayes_share.models.pairs import mean_of_pairs
-from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -59,7 +59,7 @@ _SPREAD = (
 )
 
 
-def members(runs: Sequence[RunResults]) -> Section | None:
+def members(runs: Sequence[Result]) -> Section | None:
     """How the members of each run, or its draws where it has one member, differ; None where no run has several."""
     several = [run for run in runs if run.test.logits.shape[:2].numel() > 1]
     if not several:
@@ -71,11 +71,10 @@ def members(runs: Sequence[RunResults]) -> Section | None:
         *(warnings or ["No two are identical."]),
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
-    name, measure = next(
-        ((run.name, one) for run, one in zip(several, found, strict=True) if _is_deep(run)), (None, None)
-    )
-    if measure is not None:
-        note += f" The deep ensemble is {name}: its members share nothing."
+    apart = ((run, one) for run, one in zip(several, found, strict=True) if run.run and run.run.is_of_networks_apart)
+    deep, measure = next(apart, (None, None))
+    if deep is not None:
+        note += f" The deep ensemble is {deep.name}: its members share nothing."
     columns = [column for column in _HEALTH if measure is not None or column.key != "of_deep"]
     rows = [_row(run, one, measure) for run, one in zip(several, found, strict=True)]
     health = Table("members", "How much they differ", columns, rows, note)
@@ -84,7 +83,7 @@ def members(runs: Sequence[RunResults]) -> Section | None:
     return Section("members", "Member health", lead, blocks)
 
 
-def _repetition(run: RunResults, found: Diversity) -> str:
+def _repetition(run: Result, found: Diversity) -> str:
     """What to say where the logits of some are those of others, bit for bit."""
     repeated = sorted({later for _, later in found.identical})
     count = len(found.accuracy)
@@ -94,12 +93,7 @@ def _repetition(run: RunResults, found: Diversity) -> str:
     return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
 
 
-def _is_deep(run: RunResults) -> bool:
-    """Whether a run is a deep ensemble of single networks, whose members share nothing."""
-    return run.config["algorithm"] == "deep-ensemble" and run.config.get("ensemble_size", 1) == 1
-
-
-def _row(run: RunResults, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:
+def _row(run: Result, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:
     disagreement = mean_of_pairs(found.disagreement)
     whole = None if measure is None or found.axis == "draw" else mean_of_pairs(measure.disagreement)
     values = {
@@ -119,7 +113,7 @@ def _row(run: RunResults, found: Diversity, measure: Diversity | None) -> dict[s
     }
 
 
-def _each(run: RunResults, found: Diversity) -> Table:
+def _each(run: Result, found: Diversity) -> Table:
     columns = (
         Column("member", "member"),
         Column("accuracy", "accuracy [%]", ".2f", 100, "higher"),
@@ -135,7 +129,7 @@ def _each(run: RunResults, found: Diversity) -> Table:
     return Table(f"members-{run.name}", f"{run.name}: each member", columns, rows)
 
 
-def _factors(runs: Sequence[RunResults]) -> list[Block]:
+def _factors(runs: Sequence[Result]) -> list[Block]:
     """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
     factored = [run for run in runs if _first_terms(run)]
     if not factored:
@@ -170,16 +164,18 @@ def _factors(runs: Sequence[RunResults]) -> list[Block]:
     return [spread, Figure("Rank-1 factors", panels, caption)]
 
 
-def _first_terms(run: RunResults) -> dict[str, Tensor]:
+def _first_terms(run: Result) -> dict[str, Tensor]:
     """The factors r and s by name, without those of further terms, which start around 0 and mean something else."""
-    return {name: values for name, values in run.factors.items() if not is_further(name.rpartition(".")[2])}
+    factors = {} if run.run is None else run.run.factors
+    return {name: values for name, values in factors.items() if not is_further(name.rpartition(".")[2])}
 
 
-def _forests(run: RunResults) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
-    names = list(_first_terms(run))
+def _forests(run: Result) -> Iterator[tuple[str, Callable[[bool], "Drawing"]]]:
+    factors = _first_terms(run)
+    names = list(factors)
     last = [name for name in names if name.endswith("r")][-1:]
     for name in dict.fromkeys([*names[:2], *last]):
-        yield name, partial(_draw_forest, f"{run.name}: {name}", run.factors[name])
+        yield name, partial(_draw_forest, f"{run.name}: {name}", factors[name])
 
 
 def _draw_forest(title: str, values: Tensor, with_legend: bool) -> "Drawing":

@@ -17,9 +17,9 @@ from bayes_share.evaluation.posthoc import CalibrationMethod, calibrate
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.repeats import estimate
 from bayes_share.evaluation.scores import score
-from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.overview import ECE, RUN, SCORES, SQUARED
-from bayes_share.report.results import RunResults
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.overview import ECE, RUN, SCORES, SQUARED
+from bayes_share.reports.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -50,7 +50,7 @@ _HUMAN = (
 )
 
 
-def calibration(runs: Sequence[RunResults], humans: Float[Tensor, "image class"] | None = None) -> Section:
+def calibration(runs: Sequence[Result], humans: Float[Tensor, "image class"] | None = None) -> Section:
     """What is known of the runs' calibration.
 
     Args:
@@ -88,7 +88,7 @@ def _in_words(name: str, problem: Predictions) -> str:
     )
 
 
-def _errors(runs: Sequence[RunResults]) -> Table:
+def _errors(runs: Sequence[Result]) -> Table:
     rows = []
     for run in runs:
         found = score(run.test)
@@ -108,16 +108,19 @@ def _errors(runs: Sequence[RunResults]) -> Table:
     return Table("calibration", "Calibration errors", (RUN, *_ERRORS), rows, _BIAS)
 
 
-def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
+def _posthoc(runs: Sequence[Result]) -> list[Table]:
     """A table for each score: before, and after each method, fitted on the validation predictions."""
     scores = [column for column in (*SCORES, ECE) if column.key != "brier"]
     rows: dict[str, list[dict[str, Cell]]] = {column.key: [] for column in scores}
     reasons: dict[str, None] = {}
-    for run in runs:
+    checked = [(run, run.validation) for run in runs if run.validation is not None]
+    if not checked:
+        return []
+    for run, validation in checked:
         found = {"none": score(run.test)}
         for method in get_args(CalibrationMethod):
             try:
-                found[method] = score(calibrate(method, run.validation, run.test))
+                found[method] = score(calibrate(method, validation, run.test))
             except InputError as error:  # too few validation images for this method
                 reasons[f"{run.name}, {method}: {error}."] = None
         for column in scores:
@@ -130,7 +133,7 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
             for method in ("none", *get_args(CalibrationMethod))
         ]
         # Of runs whose members were chosen there are fewer: those that they were chosen on are left out.
-        counts = dict.fromkeys(f"{len(run.validation.labels):,}" for run in runs)
+        counts = dict.fromkeys(f"{len(validation.labels):,}" for _, validation in checked)
         note = (
             f"Fitted on {' or '.join(counts)} validation images, to the average over draws and members; "
             "reported on the test images. Fitted to few images, a map can be worse than none."
@@ -142,7 +145,7 @@ def _posthoc(runs: Sequence[RunResults]) -> list[Table]:
     return tables
 
 
-def _against_humans(runs: Sequence[RunResults], humans: Tensor) -> Table:
+def _against_humans(runs: Sequence[Result], humans: Tensor) -> Table:
     rows = []
     for run in runs:
         found = human_scores(run.test.log_probs, humans)

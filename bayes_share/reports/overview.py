@@ -8,13 +8,14 @@ from torch import Tensor
 from bayes_share.evaluation.calibration import ece
 from bayes_share.evaluation.intervals import score_terms
 from bayes_share.evaluation.repeats import Estimate, estimate
-from bayes_share.report.best import badness, marked
-from bayes_share.report.document import Cell, Column, Section, Table
-from bayes_share.report.outside import mean_aurocs
-from bayes_share.report.results import RunResults
-from bayes_share.report.robustness import mean_corrupted_accuracies
+from bayes_share.reports.best import badness, marked
+from bayes_share.reports.document import Cell, Column, Section, Table
+from bayes_share.reports.outside import mean_aurocs
+from bayes_share.reports.results import Result
+from bayes_share.reports.robustness import mean_corrupted_accuracies
 
 RUN = Column("run", "run")
+_METHOD = Column("method", "method")
 SQUARED = Column(
     "squared_calibration_error",
     "squared CE",
@@ -56,11 +57,11 @@ _COSTS = (
 )
 
 
-def overview(runs: Sequence[RunResults]) -> Section:
+def overview(runs: Sequence[Result]) -> Section:
     """The table, and a sentence for each score that ranks runs."""
     terms = [score_terms(run.test) for run in runs]
     rows = [
-        {"run": Cell(run.name), "method": Cell(run.method), **_scores(of_run), ECE.key: _ece(run), **_costs(run)}
+        {"run": Cell(run.name), **_method(run), **_scores(of_run), ECE.key: _ece(run), **_costs(run)}
         for run, of_run in zip(runs, terms, strict=True)
     ]
     lead = []
@@ -73,7 +74,7 @@ def overview(runs: Sequence[RunResults]) -> Section:
         if column.key != "brier":  # says what the NLL does
             rival = (near or others)[0]
             lead.append(_sentence(column, runs[best].name, rows[best], runs[rival].name, gaps[rival], not near))
-    columns = [RUN, Column("method", "method"), *SCORES, ECE]
+    columns = [RUN, *_known(rows, [_METHOD]), *SCORES, ECE]
     for column, values in ((_AUROC, mean_aurocs(runs)), (_CORRUPTED, mean_corrupted_accuracies(runs))):
         if any(value is not None for value in values):
             columns.append(column)
@@ -86,7 +87,13 @@ def overview(runs: Sequence[RunResults]) -> Section:
         "error, below 0 by chance. The ECE is not ranked, since it is larger for the less accurate of two calibrated "
         "runs. None of this says how much another seed would change."
     )
-    return Section("overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_COSTS], rows, note)])
+    return Section(
+        "overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_known(rows, _COSTS)], rows, note)]
+    )
+
+
+def _method(run: Result) -> dict[str, Cell]:
+    return {} if run.method is None else {_METHOD.key: Cell(run.method)}
 
 
 def _scores(terms: Mapping[str, Tensor]) -> dict[str, Cell]:
@@ -95,14 +102,20 @@ def _scores(terms: Mapping[str, Tensor]) -> dict[str, Cell]:
     return {key: Cell(value.mean, value.error) for key, value in found.items()}
 
 
-def _ece(run: RunResults) -> Cell:
+def _ece(run: Result) -> Cell:
     return Cell(estimate(ece(problem.log_probs.exp(), problem.labels) for _, problem in run.problems).mean)
 
 
-def _costs(run: RunResults) -> dict[str, Cell]:
+def _costs(run: Result) -> dict[str, Cell]:
     draws, members = run.test.logits.shape[:2]
-    costs = {"networks": draws * members, "parameters": run.summary["parameters"], "seconds": run.summary["seconds"]}
-    return {key: Cell(value) for key, value in costs.items()}
+    known = {} if run.run is None else run.run.summary
+    costs = {"networks": draws * members, "parameters": known.get("parameters"), "seconds": known.get("seconds")}
+    return {key: Cell(value) for key, value in costs.items() if value is not None}
+
+
+def _known(rows: Sequence[Mapping[str, Cell]], columns: Sequence[Column]) -> list[Column]:
+    """The columns in which something is known of some run."""
+    return [column for column in columns if any(column.key in row for row in rows)]
 
 
 def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, gap: Estimate, is_clear: bool) -> str:

@@ -9,22 +9,22 @@ from bayes_share.evaluation.intervals import score_terms
 from bayes_share.evaluation.predictions import read_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
-from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.drawing import Line, line_drawing
-from bayes_share.report.results import RunResults, once, sets_in_common
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.results import Result, once, sets_in_common
 from bayes_share.shift import averaged, corruption_scores
 
 _SHOWN_SEVERITIES = (0, *SEVERITIES)
 _SHOWN = {"accuracy": ("accuracy", "accuracy [%]", 100), "nll": ("NLL", "NLL [nat]", 1), "ece": ("ECE", "ECE", 1)}
 
 
-def robustness(runs: Sequence[RunResults]) -> Section | None:
+def robustness(runs: Sequence[Result]) -> Section | None:
     """Curves against severity, and tables by severity and by type; None where no runs were tried on the same ones."""
     types = _types(runs)
     if not types:
         return None
-    tried = [run for run in runs if run.folder.corruption_sets()]
-    size = tried[0].folder.sets("corruptions")[f"{types[0]}-1"]
+    tried = [run for run in runs if run.sets("corruptions")]
+    size = tried[0].sets("corruptions")[f"{types[0]}-1"]
     ways, means = "1 way" if len(types) == 1 else f"{len(types)} ways", averaged(types)
     over = "them" if means == types else f"the {len(means)} that the benchmark CIFAR-10-C counts"
     lead = [
@@ -35,7 +35,7 @@ def robustness(runs: Sequence[RunResults]) -> Section | None:
     return Section("robustness", "Robustness to corruption", lead, blocks)
 
 
-def _types(runs: Sequence[RunResults]) -> tuple[str, ...]:
+def _types(runs: Sequence[Result]) -> tuple[str, ...]:
     """What all runs were tried on in every severity that were tried on any."""
     names = sets_in_common(runs, "corruptions")
     kinds = sorted({name.rpartition("-")[0] for name in names})
@@ -43,34 +43,36 @@ def _types(runs: Sequence[RunResults]) -> tuple[str, ...]:
 
 
 @once
-def _scores(run: RunResults, types: tuple[str, ...]) -> Mapping[int, Mapping[str, Scores]]:
+def _scores(run: Result, types: tuple[str, ...]) -> Mapping[int, Mapping[str, Scores]]:
     """By severity and type; of severity 0 those of the same images as they are."""
-    return corruption_scores(run.folder, types)
+    assert run.run is not None  # who has sets
+    return corruption_scores(run.run.folder, types)
 
 
-def mean_corrupted_accuracies(runs: Sequence[RunResults]) -> list[Estimate | None]:
+def mean_corrupted_accuracies(runs: Sequence[Result]) -> list[Estimate | None]:
     """Over types and severities, with the standard error over images; None of a run that was not tried."""
     types = averaged(_types(runs))
-    return [_mean_accuracy(run, types) if types and run.folder.corruption_sets() else None for run in runs]
+    return [_mean_accuracy(run, types) if types and run.sets("corruptions") else None for run in runs]
 
 
-def _mean_accuracy(run: RunResults, types: Sequence[str]) -> Estimate:
+def _mean_accuracy(run: Result, types: Sequence[str]) -> Estimate:
     names = [f"corruptions/{kind}-{severity}" for kind in types for severity in SEVERITIES]
-    corrupted = [read_predictions(run.folder.predictions(name)) for name in names]
+    assert run.run is not None
+    corrupted = [read_predictions(run.run.folder.predictions(name)) for name in names]
     right = [score_terms(one)["accuracy"] for one in corrupted]
     return estimate(torch.stack(right).mean(0).tolist())
 
 
-def _at(run: RunResults, types: tuple[str, ...], severity: int, key: str) -> float:
+def _at(run: Result, types: tuple[str, ...], severity: int, key: str) -> float:
     return estimate(getattr(scores, key) for scores in _scores(run, types)[severity].values()).mean
 
 
-def _curves(runs: Sequence[RunResults], types: tuple[str, ...]) -> Figure:
+def _curves(runs: Sequence[Result], types: tuple[str, ...]) -> Figure:
     panels = []
     for key, (title, label, factor) in _SHOWN.items():
         lines = []
         for i, run in enumerate(runs):
-            if run.folder.corruption_sets():
+            if run.sets("corruptions"):
                 values = [factor * _at(run, types, severity, key) for severity in _SHOWN_SEVERITIES]
                 lines.append(Line(run.name, [*map(float, _SHOWN_SEVERITIES)], values, i))
         draw = line_drawing(title, "severity", label, lines, (0.0, 5.0), points=True)
@@ -79,7 +81,7 @@ def _curves(runs: Sequence[RunResults], types: tuple[str, ...]) -> Figure:
     return Figure("Against severity", panels, "The mean over the ways of corrupting.", [run.name for run in runs])
 
 
-def _by_severity(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
+def _by_severity(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
     rows = []
     for run in runs:
         for key in _SHOWN:
@@ -93,7 +95,7 @@ def _by_severity(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
     return Table("corruptions", "By severity", columns, rows, "Accuracy as a share, from 0 to 1.")
 
 
-def _by_type(runs: Sequence[RunResults], types: tuple[str, ...]) -> Table:
+def _by_type(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
     rows = []
     for kind in types:
         row = {"corruption": Cell(kind.replace("_", " "))}

@@ -11,10 +11,10 @@ from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.style import label, styled
-from bayes_share.report.best import marked
-from bayes_share.report.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.report.drawing import TITLE_WIDTH, Line, add_legend, line_drawing, line_style
-from bayes_share.report.results import RunResults, once, sets_in_common
+from bayes_share.reports.best import marked
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.drawing import TITLE_WIDTH, Line, add_legend, line_drawing, line_style
+from bayes_share.reports.results import Result, once, sets_in_common
 from bayes_share.shift import read_ood
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ _LABELS = {
 }
 
 
-def outside(runs: Sequence[RunResults]) -> Section | None:
+def outside(runs: Sequence[Result]) -> Section | None:
     """How well each score tells each set that some run was tried on; None where there is none."""
-    sets = list(dict.fromkeys(name for run in runs for name in run.folder.ood_sets()))
+    sets = list(dict.fromkeys(name for run in runs for name in run.sets("ood")))
     if not sets:
         return None
-    pairs = [(name, run) for name in sets for run in runs if name in run.folder.ood_sets()]
+    pairs = [(name, run) for name in sets for run in runs if name in run.sets("ood")]
     blocks: list[Block] = [_by_score(pairs), _by_entropy(pairs), _roc(sets, runs), _histograms(runs)]
-    sizes = dict.fromkeys(f"{name} ({run.folder.sets('ood')[name]})" for name, run in pairs)
+    sizes = dict.fromkeys(f"{name} ({run.sets('ood')[name]})" for name, run in pairs)
     lead = [
         f"The sets: {', '.join(sizes)}.",
         "A larger score means that an image is more likely to be from outside. Nothing was fitted to the other sets, "
@@ -66,19 +66,19 @@ def outside(runs: Sequence[RunResults]) -> Section | None:
 
 
 @once
-def _scores(run: RunResults, name: str | None) -> Mapping[str, Tensor]:
+def _scores(run: Result, name: str | None) -> Mapping[str, Tensor]:
     """Every score of a set of images; of the test images where no set is named."""
-    outputs = run.test if name is None else read_ood(run.folder, name, run.test)
-    return ood_scores(outputs, run.train_features)
+    outputs = run.test if name is None or run.run is None else read_ood(run.run.folder, name, run.test)
+    return ood_scores(outputs, None if run.run is None else run.run.train_features)
 
 
 @once
-def _intervals(run: RunResults, name: str) -> Mapping[str, Estimate]:
+def _intervals(run: Result, name: str) -> Mapping[str, Estimate]:
     found = detection_intervals(_scores(run, None)[SHOWN], _scores(run, name)[SHOWN])
     return {key: Estimate(value.value, value.error, 1) for key, value in found.items()}
 
 
-def mean_aurocs(runs: Sequence[RunResults]) -> list[Estimate | None]:
+def mean_aurocs(runs: Sequence[Result]) -> list[Estimate | None]:
     """Of the entropy, over the sets that all were tried on; None of a run that was not tried, and where there is none.
 
     The sets share the test images, so their errors are added as if they went together, which is the most they can be.
@@ -86,7 +86,7 @@ def mean_aurocs(runs: Sequence[RunResults]) -> list[Estimate | None]:
     names = sets_in_common(runs, "ood")
     means: list[Estimate | None] = []
     for run in runs:
-        found = [_intervals(run, name)["auroc"] for name in names] if run.folder.ood_sets() else []
+        found = [_intervals(run, name)["auroc"] for name in names] if run.sets("ood") else []
         errors = [one.error or 0.0 for one in found]
         means.append(
             Estimate(estimate(one.mean for one in found).mean, sum(errors) / len(errors), 1) if found else None
@@ -94,7 +94,7 @@ def mean_aurocs(runs: Sequence[RunResults]) -> list[Estimate | None]:
     return means
 
 
-def _by_score(pairs: Sequence[tuple[str, RunResults]]) -> Table:
+def _by_score(pairs: Sequence[tuple[str, Result]]) -> Table:
     rows = []
     for name, run in pairs:
         inner, outer = _scores(run, None), _scores(run, name)
@@ -106,7 +106,7 @@ def _by_score(pairs: Sequence[tuple[str, RunResults]]) -> Table:
     return Table("ood-scores", "AUROC by score", (*_WHICH, *columns), rows, note)
 
 
-def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
+def _by_entropy(pairs: Sequence[tuple[str, Result]]) -> Table:
     rows: list[dict[str, Cell]] = []
     for name, group in groupby(pairs, key=lambda pair: pair[0]):
         runs = [run for _, run in group]
@@ -122,12 +122,12 @@ def _by_entropy(pairs: Sequence[tuple[str, RunResults]]) -> Table:
     return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, note)
 
 
-def _roc(sets: Sequence[str], runs: Sequence[RunResults]) -> Figure:
+def _roc(sets: Sequence[str], runs: Sequence[Result]) -> Figure:
     panels = []
     for name in sets:
         lines, words = [], []
         for i, run in enumerate(runs):
-            if name in run.folder.ood_sets():
+            if name in run.sets("ood"):
                 inner, outer = _scores(run, None)[SHOWN], _scores(run, name)[SHOWN]
                 false, true = roc_curve(inner, outer)
                 lines.append(Line(run.name, false, true, i))
@@ -152,16 +152,16 @@ def roc_curve(inner: Tensor, outer: Tensor) -> tuple[list[float], list[float]]:
     return false.tolist(), true.tolist()
 
 
-def _histograms(runs: Sequence[RunResults]) -> Figure:
+def _histograms(runs: Sequence[Result]) -> Figure:
     panels = []
     for run in runs:
-        if sets := run.folder.ood_sets():
+        if sets := run.sets("ood"):
             groups = [("test images", _scores(run, None)[SHOWN]), *((name, _scores(run, name)[SHOWN]) for name in sets)]
             words = ", ".join(f"{name} {values.median():.2f}" for name, values in groups)
             alternative = f"Predictive entropy of {run.name}; medians in nats: {words}"
             panels.append(Panel(f"ood-entropy-{run.name}", alternative, _draw_histogram(run.name, groups)))
     caption = "The share of the images by their predictive entropy. Grey and filled: the test images of the data set."
-    legend = list(dict.fromkeys(name for run in runs for name in run.folder.ood_sets()))
+    legend = list(dict.fromkeys(name for run in runs for name in run.sets("ood")))
     return Figure("Predictive entropy", panels, caption, legend)
 
 

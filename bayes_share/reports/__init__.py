@@ -1,0 +1,8 @@
+"""A report on runs: one page to open, and the same for machines and papers."""
+
+from bayes_share.reports.build import build_report
+from bayes_share.reports.gather import read_runs
+from bayes_share.reports.page import page
+from bayes_share.reports.results import Result
+
+__all__ = ["Result", "build_report", "page", "read_runs"]

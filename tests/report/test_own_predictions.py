@@ -1,0 +1,128 @@
+"""A report and scores of predictions of which no run is known."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bayes_share
+from bayes_share import Predictions
+from bayes_share.cli import main
+from bayes_share.errors import InputError
+from bayes_share.evaluation.posthoc import calibrate
+from bayes_share.evaluation.scores import score
+from bayes_share.reports import build_report
+from bayes_share.reports.document import Table
+from bayes_share.reports.gather import own_results, read_results
+from bayes_share.reports.results import Result
+
+
+def arrays(seed: int = 0, images: int = 120, members: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of members that are right more often than not, in float64, and labels as int32."""
+    rng = np.random.default_rng(seed)
+    labels = np.random.default_rng(9).integers(0, 4, images).astype(np.int32)
+    return rng.normal(size=(members, images, 4)) + 1.5 * np.eye(4)[labels], labels
+
+
+def tables(results: list[Result]) -> dict[str, Table]:
+    return {table.name: table for table in build_report(results).blocks(Table)}
+
+
+def test_what_only_a_run_knows_is_left_out() -> None:
+    mine = Predictions(*arrays())
+    found = tables(own_results({"mine": mine}))
+    (row,) = found["overview"].rows
+    assert row["nll"].value == pytest.approx(score(mine).nll)
+    assert row["networks"].value == 3
+    shown = {column.key for column in found["overview"].columns}
+    assert not shown & {"method", "parameters", "seconds"}
+    assert not set(row) & {"method", "parameters", "seconds"}
+    assert {"members", "calibration", "selective"} <= set(found)
+    assert not {"ledger", "posthoc-nll", "ood", "factors"} & set(found)
+    sections = {section.name for section in build_report(own_results({"mine": mine})).sections}
+    assert not sections & {"convergence", "costs", "repeat", "gallery", "ood", "robustness"}
+
+
+def test_maps_are_fitted_to_ones_own_validation_predictions() -> None:
+    test, validation = Predictions(*arrays()), Predictions(*arrays(1, images=300))
+    row = tables(own_results({"mine": test, "other": test}, {"mine": validation}))["posthoc-nll"].rows
+    assert [cells["run"].value for cells in row] == ["mine"]
+    assert row[0]["temperature"].value == pytest.approx(score(calibrate("temperature", validation, test)).nll)
+
+
+def test_beside_a_run_nothing_of_it_is_borrowed(runs: list[Result], paths: list[Path], tmp_path: Path) -> None:
+    labels = runs[0].test.labels
+    np.savez(tmp_path / "own.npz", logits=np.random.default_rng(0).normal(size=(len(labels), 10)), labels=labels)
+    words = [f"mine={tmp_path / 'own.npz'}", *map(str, paths[:2])]
+    results = read_results(words)
+    assert [result.name for result in results] == ["mine", runs[0].name, runs[1].name]
+    found = tables(results)
+    rows = {row["run"].value: row for row in found["overview"].rows}
+    assert "parameters" not in rows["mine"]
+    assert rows[runs[0].name]["parameters"].value == runs[0].run.summary["parameters"]
+    assert {row["run"].value for row in found["ledger"].rows} == {runs[0].name, runs[1].name}
+    auroc = {name: row.get("auroc") for name, row in rows.items()}
+    assert auroc["mine"] is None or auroc["mine"].value is None
+
+
+def test_a_report_and_a_table_by_three_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logits, labels = arrays()
+    mine = {"mine": Predictions(logits, labels)}
+    page = bayes_share.report(mine, tmp_path / "report.html", validation={"mine": Predictions(*arrays(1))})
+    assert "120 test images in 4 classes" in page.read_text()
+    printed = bayes_share.evaluate(mine).splitlines()
+    assert printed[0].split()[:4] == ["run", "accuracy", "[%]", "NLL"]
+    nll = f"{score(mine['mine']).nll:.4f}"
+    assert nll in printed[2]
+
+    np.savez(tmp_path / "p.npz", logits=logits, labels=labels)
+    np.savez(tmp_path / "v.npz", logits=arrays(1)[0], labels=labels)
+    words = ["report", f"mine={tmp_path}/p.npz", "--validation", f"mine={tmp_path}/v.npz", "-o", f"{tmp_path}/a.html"]
+    assert main(words) == 0
+    assert nll in (tmp_path / "a.html").read_text()
+    assert main(["evaluate", f"mine={tmp_path}/p.npz", "--picture", f"{tmp_path}/a.png"]) == 0
+    assert nll in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, other = Predictions(*arrays()), Predictions(*arrays(images=7))
+    cases: list[tuple[Any, Any, str]] = [
+        ({}, None, "predictions are given by name"),
+        (good, None, "predictions are given by name"),
+        ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
+        ({"a": good, "b": other}, None, "a and b are not predictions of the same images"),
+        ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
+        (
+            {"a": good},
+            {"a": Predictions(torch.zeros(3, 2), torch.zeros(3).long())},
+            "the validation predictions of a have 2 outputs (categorical), and its test predictions 4 (categorical)",
+        ),
+    ]
+    for predictions, validation, says in cases:
+        with pytest.raises(InputError, match=re.escape(says)):
+            bayes_share.report(predictions, tmp_path / "r.html", validation=validation)
+    np.savez(tmp_path / "p.npz", logits=good.logits, labels=good.labels)
+    file = f"{tmp_path}/p.npz"
+    lines = [
+        (["report", f"={file}"], "has no name before the '='"),
+        (["report", file, f"p={file}"], "two files of predictions are called p"),
+        (["report", file, "--validation", str(tmp_path)], "--validation takes files of predictions, NAME=FILE.npz"),
+        (["report", f"a={file}", "--validation", file], "validation predictions are given for p"),
+        (["report", file, "-o", file], f"-o {file} would replace what is read as p"),
+        (["evaluate", file, "--ood", "noise"], "--ood is of runs, and p is a file of predictions"),
+        (["evaluate", file, "--split", "validation"], "--split is of runs"),
+        (["evaluate", f"x={tmp_path}/none.npz"], "none.npz cannot be read: No such file"),
+    ]
+    before = (tmp_path / "p.npz").read_bytes()
+    for words, says in lines:
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert says in err
+        assert err.count("\n") == 1
+    assert (tmp_path / "p.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
