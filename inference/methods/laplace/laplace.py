@@ -26,7 +26,7 @@ from bayes_share.inference.methods.laplace.curvature import (
 from bayes_share.inference.methods.laplace.last_layer import LastLayer, find_last_layers, last_layers
 from bayes_share.inference.methods.laplace.prior import named_scales
 from bayes_share.inference.methods.map import MAP, MAPState
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
