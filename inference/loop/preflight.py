@@ -31,15 +31,14 @@ def looked_at(algorithm: Inference[Any], state: Any, source: Source, seed: int) 
         The source, and how the likelihood takes other targets.
 
     Raises:
-        InputError: what `Likelihood.prepare` and `Inference.check` refuse, or a loss that the algorithm does not go with.
+        InputError: what `Likelihood.prepare` and `Inference.check` refuse, or a loss without a posterior.
     """
     model = algorithm.draw(state, 0).parts[0].model
     likelihood = model.likelihood
     reason = likelihood.why_no_posterior()
     if reason and algorithm.needs_log_lik:
-        raise InputError(
-            f"{type(algorithm).__name__} draws from a posterior, and {reason}: take MAP or a deep ensemble"
-        )
+        name = type(algorithm).__name__
+        raise InputError(f"{name} needs a posterior, and {reason}: take MAP, or a deep ensemble of it")
     with seeded(seed, "check"):
         few, outputs = _first_outputs(model, lambda count: source.first(count).inputs, source.batch_size)
 
