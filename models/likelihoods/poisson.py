@@ -24,10 +24,10 @@ class Poisson(Likelihood):
     name = "poisson"
 
     def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-        """``rate``, which no finite output makes 0 or infinite."""
+        """``rate``, which no finite output makes 0 or so large that its square is infinite."""
         log_rate = squeezed(precise(outputs))
         kind = torch.finfo(log_rate.dtype)
-        return {"rate": log_rate.exp().clamp(kind.tiny, kind.max)}
+        return {"rate": log_rate.exp().clamp(kind.tiny, kind.max**0.5)}
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
         """Poisson."""
