@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 
 NOISE = 0.7

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayes_share.inference import MAP, Training, batches_of
 from bayes_share.inference.execution import Execution
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from benchmarks.measure import time_ratios
 

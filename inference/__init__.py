@@ -21,6 +21,8 @@ from bayes_share.inference.methods import *  # noqa: F403 (each algorithm, and t
 from bayes_share.inference.methods.svi.guides import Guide as Guide
 from bayes_share.inference.predict import predict as predict
 from bayes_share.inference.predict import predict_draws as predict_draws
+from bayes_share.inference.predictive import predict_arguments as predict_arguments
+from bayes_share.inference.predictive import predictive as predictive
 from bayes_share.inference.step.drivers import take_step as take_step
 from bayes_share.inference.step.steps import Steps as Steps
 from bayes_share.inference.step.updates import Descent as Descent

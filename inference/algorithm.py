@@ -193,6 +193,11 @@ class Inference(ABC, Generic[S]):
         return False
 
     @property
+    def needs_log_lik(self) -> bool:
+        """Whether what is drawn follows from a loss that is the negative log-likelihood, and from no other."""
+        return self.is_under_priors
+
+    @property
     def is_chain(self) -> bool:
         """Whether its draws are what a Markov chain kept, as `draws.thinning` orders them.
 

@@ -170,7 +170,7 @@ def fit_tensors(
 
     >>> import torch
     >>> from bayes_share.inference import MAP
-    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.likelihoods import Gaussian
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> state = fit_tensors(MAP(learning_rate=1e-3), Model(torch.nn.Linear(1, 1), Gaussian(0.1)), x, 2 * x, 200)
     >>> round(state.model.network.weight.item(), 1)

@@ -62,7 +62,7 @@ class Training:
 
     >>> from bayes_share.inference import MAP
     >>> from bayes_share.inference.batches.choice import batches_of
-    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.likelihoods import Gaussian
     >>> from bayes_share.models.model import Model
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> build = lambda: Model(torch.nn.Linear(1, 1), Gaussian(0.1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
-from bayes_share.models.likelihood import Categorical, Likelihood
+from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.conversion import check_network
 from bayes_share.sharing.kinds import further_terms, parameter_kinds

@@ -1,11 +1,10 @@
-"""A categorical distribution of Pyro whose values may say that they are not known."""
+"""A categorical distribution whose values may say that they are not known."""
 
 from typing import Any
 
 import torch
-from pyro.distributions import Categorical
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Categorical, constraints
 
 
 class PartialCategorical(Categorical):

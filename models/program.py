@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, moved
 from bayes_share.seeding import seeded

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, around, scaled_by_fan_in, standard_rules
 from bayes_share.sharing import ensemble

@@ -40,7 +40,7 @@ def pointwise_log_lik(
             probability.
 
     >>> from bayes_share.inference import MAP, fit_tensors
-    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.likelihoods import Gaussian
     >>> from bayes_share.models.model import Model
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> state = fit_tensors(MAP(learning_rate=1e-3), Model(torch.nn.Linear(1, 1), Gaussian(0.1)), x, 2 * x, 200)

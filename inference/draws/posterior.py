@@ -52,7 +52,7 @@ def posterior_samples(
             parameters, or `names` that choose nothing.
 
     >>> from bayes_share.inference import IVON, fit_tensors
-    >>> from bayes_share.models.likelihood import Gaussian
+    >>> from bayes_share.models.likelihoods import Gaussian
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> algorithm, model = IVON(), Model(torch.nn.Linear(1, 1), Gaussian(0.1))
     >>> state = fit_tensors(algorithm, model, x, 2 * x, 100)

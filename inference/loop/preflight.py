@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Inference
 from bayes_share.inference.batches.source import Source, TargetCheck
 from bayes_share.inference.draws.forward import evaluating
@@ -30,10 +31,14 @@ def looked_at(algorithm: Inference[Any], state: Any, source: Source, seed: int) 
         The source, and how the likelihood takes other targets.
 
     Raises:
-        InputError: what `Likelihood.prepare` and `Inference.check` refuse.
+        InputError: what `Likelihood.prepare` and `Inference.check` refuse, or a loss without a posterior.
     """
     model = algorithm.draw(state, 0).parts[0].model
     likelihood = model.likelihood
+    reason = likelihood.why_no_posterior()
+    if reason and algorithm.needs_log_lik:
+        name = type(algorithm).__name__
+        raise InputError(f"{name} needs a posterior, and {reason}: take MAP, or a deep ensemble of it")
     with seeded(seed, "check"):
         few, outputs = _first_outputs(model, lambda count: source.first(count).inputs, source.batch_size)
 

@@ -119,6 +119,11 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         return self.of.is_under_priors
 
     @property
+    def needs_log_lik(self) -> bool:
+        """Where the inner algorithm does."""
+        return self.of.needs_log_lik
+
+    @property
     def is_chain(self) -> bool:
         """Where the inner algorithm is: each network is a chain."""
         return self.of.is_chain

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Feed
 
@@ -53,7 +53,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood:
-    """The mean of the members' negative log-likelihoods per example."""
+    """The mean of the members' negative log-likelihoods per example, or of the losses that a likelihood has instead."""
 
     def terms(self, evaluate: Evaluate, model: Model, batch: Batch, feed: Feed) -> Terms:
         """See `Objective`."""
@@ -65,9 +65,10 @@ def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Ba
     """The terms of `NegativeLogLikelihood` where the outputs for a part of a batch are there already."""
     targets = model.targets(batch.targets, feed)
     weights = None if batch.weights is None else model.targets(batch.weights, feed)
-    log_lik = mean(likelihood.log_lik(outputs, targets), weights)
+    losses, log_liks = likelihood.losses(outputs, targets)
+    loss, log_lik = mean(losses, weights), mean(log_liks.detach(), weights)
     accuracy, known = known_mean(likelihood.correct(outputs.detach(), targets).to(log_lik.dtype), weights)
-    return Terms(-log_lik, log_lik.detach(), accuracy, known)
+    return Terms(loss, log_lik, accuracy, known)
 
 
 def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:

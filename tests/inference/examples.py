@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from bayes_share.inference import Training
 from bayes_share.inference.batches.source import Source
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 
 COUNT, SIZE = 22, 4

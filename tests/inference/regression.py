@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bayes_share.inference import Build
 from bayes_share.inference.draws.thinning import spread
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

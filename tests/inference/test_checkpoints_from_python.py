@@ -14,7 +14,7 @@ from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
 from bayes_share.lock import alone_in
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 
 ALGORITHM = MAP(learning_rate=1e-4)

@@ -34,7 +34,7 @@ from bayes_share.inference.methods.distill.objective import Distillation
 from bayes_share.inference.methods.distill.perturbation import Pixels
 from bayes_share.inference.methods.distill.teachers import Teachers, teachers_of
 from bayes_share.inference.step.objective import NegativeLogLikelihood
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble

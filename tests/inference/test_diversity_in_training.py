@@ -15,7 +15,7 @@ from bayes_share.data import Data
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of
 from bayes_share.inference.loop.near_copies import near_copies
 from bayes_share.layers.factors import FactorInit
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

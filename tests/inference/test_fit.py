@@ -24,7 +24,7 @@ from bayes_share.inference import (
 )
 from bayes_share.inference.algorithm import StepInfo
 from bayes_share.inference.step.losses import Losses
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -17,7 +17,7 @@ from torch.distributions import kl_divergence
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, Build, fit_tensors
 from bayes_share.inference.algorithm import Batch
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, around
 from bayes_share.sharing import ensemble

@@ -27,7 +27,7 @@ from bayes_share.inference import (
     fit,
     fit_tensors,
 )
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.priors import Rules

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.inference import NUTS, SVI, fit_tensors
-from bayes_share.models.likelihood import Categorical
+from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model
 from benchmarks.closed_forms import RUNS, Run, draws_of, errors_of

@@ -26,7 +26,7 @@ from bayes_share.inference.methods.laplace.curvature import (
 )
 from bayes_share.inference.methods.laplace.laplace import LaplaceState
 from bayes_share.inference.step.drivers import step
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, fold
 

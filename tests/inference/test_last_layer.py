@@ -16,7 +16,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import LastLayerLaplace, fit_tensors, predict
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.methods.laplace.laplace import LaplaceState
-from bayes_share.models.likelihood import Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

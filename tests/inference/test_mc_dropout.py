@@ -14,7 +14,7 @@ from bayes_share.inference import MAP, MCDropout, predict
 from bayes_share.inference.draws.masks import dropout_rate
 from bayes_share.inference.methods.map import MAPState
 from bayes_share.inference.step.drivers import step
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble, fold

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SWAG, DeepEnsemble, Inference, LastLayerLaplace, MCDropout, fit_tensors
 from bayes_share.inference.step.drivers import step
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, around
 from bayes_share.sharing import ensemble

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference import SWAG, fit_tensors
 from bayes_share.inference.draws.norms import reestimate_norms
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -18,7 +18,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.draws.thinning import Thinning, spread
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.drivers import take_step
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
 from bayes_share.seeding import seeded

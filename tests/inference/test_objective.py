@@ -15,7 +15,7 @@ from bayes_share.inference import IVON, MAP, SVI, DeepEnsemble, Inference
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.drivers import step
 from bayes_share.inference.step.objective import Evaluate, NegativeLogLikelihood, Terms
-from bayes_share.models.likelihood import Categorical
+from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing.members import Feed

@@ -16,7 +16,7 @@ from bayes_share.inference import MAP, DeepEnsemble, Distill, Inference, Trainin
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows, bootstrap_counts
 from bayes_share.inference.batches.source import Source
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

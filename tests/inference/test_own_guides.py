@@ -16,7 +16,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import SVI, fit_tensors, posterior_samples
 from bayes_share.inference.methods.svi.bound import PyroBound
 from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField, Piece
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

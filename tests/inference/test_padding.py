@@ -10,7 +10,7 @@ from torch import nn
 
 from bayes_share.inference import MAP, Training, batches_of, fit, fit_tensors
 from bayes_share.inference.algorithm import Batch
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

@@ -19,7 +19,7 @@ from bayes_share.inference import (
     pointwise_log_lik,
     posterior_samples,
 )
-from bayes_share.models.likelihood import Categorical, Gaussian
+from bayes_share.models.likelihoods import Categorical, Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 

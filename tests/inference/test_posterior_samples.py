@@ -28,7 +28,7 @@ from bayes_share.inference import (
     predict,
 )
 from bayes_share.inference.algorithm import Forward
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
 from bayes_share.sharing import ensemble, fold

@@ -15,7 +15,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import SGHMC, SGLD, fit_tensors
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.drivers import take_step
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, standard_rules
 from bayes_share.seeding import seeded

@@ -17,7 +17,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import MAP, batches_of, fit
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.source import Source
-from bayes_share.models.likelihood import Categorical
+from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 

@@ -20,7 +20,7 @@ from bayes_share.inference.methods.svi.bound import PlainBound, PyroBound, pyro_
 from bayes_share.inference.methods.svi.guides import MeanField
 from bayes_share.inference.methods.svi.svi import SVIState
 from bayes_share.inference.step.drivers import step as one_step
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model
 from bayes_share.priors import Hierarchical, around

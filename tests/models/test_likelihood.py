@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 SHAPE = (3, 5)  # member, batch
 
@@ -109,7 +109,7 @@ def test_a_prediction_from_the_distribution_has_the_shape_of_the_targets() -> No
         (Bernoulli(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
         (Bernoulli(), (3, 5, 1), (3, 4), r"targets of shape \[4\]"),
         (Gaussian(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
-        (Gaussian(), (3, 5, 1), (3, 4), r"they must be of shape \[5, 1\]"),
+        (Gaussian(), (3, 5, 1), (3, 4), r"they must be of shape \[5\]"),
         (Gaussian(), (3, 4, 6), (3, 6, 4), r"they must be of shape \[4, 6\]"),  # as many numbers, in another order
     ],
 )

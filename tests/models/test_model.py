@@ -9,7 +9,7 @@ from explicit import close, perturb
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Categorical, Gaussian
+from bayes_share.models.likelihoods import Categorical, Gaussian
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble

@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian
 from bayes_share.models.model import Model
 from bayes_share.models.program import pyro_model, read_structure
 from bayes_share.priors import Hierarchical

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of, fit_tensors, predict
-from bayes_share.models.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -21,7 +21,7 @@ from bayes_share.layers import (
     Rank1Linear,
 )
 from bayes_share.layers.signs import signs_from
-from bayes_share.models.likelihood import Gaussian
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.sharing import (
     Ensemble,

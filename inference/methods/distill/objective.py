@@ -17,7 +17,7 @@ from bayes_share.inference.methods.distill.perturbation import (
 )
 from bayes_share.inference.methods.distill.teachers import Teacher, Teachers, check_teacher
 from bayes_share.inference.step.objective import Evaluate, Terms, mean, usual_terms
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Feed
 from bayes_share.trees import Tree, joined, num_examples, rows

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.inference.methods.distill.teachers import Teacher
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.trees import Tree
 
 Perturbation = Literal["confident_ods", "ods", "none"]

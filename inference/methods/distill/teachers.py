@@ -11,7 +11,7 @@ from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Inference, Part
 from bayes_share.inference.draws.forward import check_state
 from bayes_share.layers.copying import copy_of
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble

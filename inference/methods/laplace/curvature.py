@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 
 Structure = Literal["auto", "full", "kron", "diag"]
 
@@ -21,8 +21,11 @@ def output_hessians(
     Rows and columns are the outputs of an example in their order, whatever their shape.
 
     For the product's likelihoods they do not depend on the targets, so that the matrix that is made of them is both
-    the generalised Gauss-Newton and the Fisher matrix.
+    the generalised Gauss-Newton and the Fisher matrix; where they would, `Likelihood.information` is their mean.
     """
+    information = likelihood.information(outputs[None])
+    if information is not None:
+        return information[0]
     shape = outputs.shape[1:]
 
     def loss(numbers: Tensor, target: Tensor) -> Tensor:

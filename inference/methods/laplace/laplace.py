@@ -26,7 +26,7 @@ from bayes_share.inference.methods.laplace.curvature import (
 from bayes_share.inference.methods.laplace.last_layer import LastLayer, find_last_layers, last_layers
 from bayes_share.inference.methods.laplace.prior import named_scales
 from bayes_share.inference.methods.map import MAP, MAPState
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
@@ -167,6 +167,11 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         point = self.point.keep_members(state.point, members)
         rows = members if state.sds else ()  # there is none before `finish`
         return LaplaceState(point, state.layer, [state.sds[m] for m in rows], [state.vectors[m] for m in rows])
+
+    @property
+    def needs_log_lik(self) -> bool:
+        """It does: the curvature is that of the likelihood at its mode."""
+        return True
 
     def draw(self, state: LaplaceState, sample: int) -> Forward:
         """The network with its last layer drawn, for each member."""

@@ -16,7 +16,7 @@ from bayes_share.inference.methods.svi.guides import Delta, Guide, MeanField
 from bayes_share.inference.methods.svi.local_reparametrization import Layers, drawing_outputs
 from bayes_share.inference.step.objective import NegativeLogLikelihood, Terms, joined, known_mean, micro_batches
 from bayes_share.inference.step.steps import Steps
-from bayes_share.models.likelihood import Likelihood
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
 from bayes_share.sharing.members import Ensemble

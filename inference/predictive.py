@@ -1,0 +1,112 @@
+"""The predictive distribution of any algorithm, under any likelihood."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayes_share.inference.algorithm import Forward, Inference
+from bayes_share.inference.predict import check_asked
+from bayes_share.models.likelihoods import Likelihood
+from bayes_share.models.predictive import Predictive
+from bayes_share.trees import Tree, split
+
+
+def predictive(
+    algorithm: Inference[Any],
+    state: Any,
+    x: Tree,
+    num_samples: int = 1,
+    batch_size: int = 500,
+    transform: Callable[[Tree], Tree] = lambda x: x,
+) -> Predictive:
+    """The distribution of the targets of some inputs: the equal mixture over all draws and members.
+
+    What the likelihood learns is drawn along with the network, so noise may differ by draw and by network. Changes
+    nothing: neither the state nor the training mode of its network.
+
+    Args:
+        algorithm: that made the state.
+        state: after training.
+        x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
+        num_samples: draws.
+        batch_size: inputs at a time.
+        transform: as in `predict`.
+
+    Returns:
+        In float64, on the CPU; of targets ``[batch, *target]`` as the likelihood takes them, ``[batch]`` where an
+        example has one. Under `Categorical` it has `Predictive.log_prob` and `Predictive.sample` alone: classes have no
+        mean.
+
+    Raises:
+        InputError: what `predict` refuses, or a likelihood of one's own that does not define its ``arguments`` and
+            ``of``.
+
+    >>> from bayes_share.inference import MAP, fit_tensors
+    >>> from bayes_share.models.likelihoods import Gaussian
+    >>> from bayes_share.models.model import Model
+    >>> x = torch.linspace(-1, 1, 20)[:, None]
+    >>> state = fit_tensors(MAP(learning_rate=1e-3), Model(torch.nn.Linear(1, 1), Gaussian(0.1)), x, 2 * x, 200)
+    >>> found = predictive(MAP(), state, x[:3])
+    >>> found.quantile([0.05, 0.95]).shape
+    torch.Size([2, 3])
+    >>> found.variance
+    tensor([0.0100, 0.0100, 0.0100], dtype=torch.float64)
+    """
+    likelihood, arguments = predict_arguments(algorithm, state, x, num_samples, batch_size, transform)
+    return Predictive(likelihood.of(arguments))
+
+
+def predict_arguments(
+    algorithm: Inference[Any],
+    state: Any,
+    x: Tree,
+    num_samples: int = 1,
+    batch_size: int = 500,
+    transform: Callable[[Tree], Tree] = lambda x: x,
+) -> tuple[Likelihood, dict[str, Tensor]]:
+    """The likelihood, and the arguments of its distribution for every draw and member; see `predictive`.
+
+    Returns:
+        Each argument is ``[draw, member, batch, ...]``, in float64 and on the CPU; of what is the same for all
+        examples, the batch axis is of size 1.
+
+    Raises:
+        InputError: as `predictive`.
+    """
+    check_asked(algorithm, state, x, num_samples, batch_size)
+    draws = []
+    for sample in range(num_samples):
+        forward = algorithm.draw(state, sample)
+        outputs = torch.cat([forward(transform(part)) for part in split(x, batch_size)], dim=1)
+        draws.append(arguments_under(forward, outputs))
+    arguments = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+    return forward.parts[0].model.likelihood, arguments
+
+
+@torch.no_grad()
+def arguments_under(forward: Forward, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
+    """The arguments ``[member, batch or 1, ...]`` of the distributions of targets under a draw.
+
+    Args:
+        forward: the draw, which has what the likelihood learns too.
+        outputs: of the draw.
+    """
+    sizes = [part.model.ensemble_size for part in forward.parts]
+    of_networks = [
+        _with_all_axes(part.model.likelihood_with(part.values).arguments(own.double()), len(own))
+        for part, own in zip(forward.parts, outputs.split(sizes), strict=True)
+    ]
+    return {name: torch.cat([found[name] for found in of_networks]) for name in of_networks[0]}
+
+
+def _with_all_axes(arguments: dict[str, Tensor], members: int) -> dict[str, Tensor]:
+    """The same with as many axes as the one with the most, and all members, so that further axes can be put before."""
+    axes = max(argument.ndim for argument in arguments.values())
+    found = {}
+    for name, argument in arguments.items():
+        full = argument.double().cpu().reshape(*[1] * (axes - argument.ndim), *argument.shape)
+        found[name] = full.expand(members, *full.shape[1:])
+    return found

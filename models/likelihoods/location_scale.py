@@ -1,0 +1,152 @@
+"""Numbers around a location with noise of some scale, which is known, learned or predicted by the network."""
+
+import math
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.models.likelihoods.base import Likelihood
+from bayes_share.models.likelihoods.outputs import beside, each, one_to_one, precise, squeezed
+from bayes_share.models.targets import finite
+
+Noise = float | Literal["predicted"]
+
+SMALLEST_SCALE = torch.finfo(torch.float32).eps
+"""What is added to a predicted scale, in any precision: about 1.2e-7, the relative spacing of numbers in float32."""
+
+
+class LocationScale(Likelihood):
+    """Targets whose standardised errors, ``(target - loc) / scale``, are of one distribution.
+
+    A network gives the locations and, where it predicts the noise, as many numbers again, behind them on the last axis:
+    the scale is the softplus of such a number plus `SMALLEST_SCALE`, so that no finite output makes it 0 or infinite.
+
+    Args:
+        noise: the scale; where it is learned, at the start. "predicted": the network gives one for each target.
+        learned: whether one scale for all is learned.
+
+    Raises:
+        InputError: noise that is not positive, or both learned and predicted.
+    """
+
+    log_noise: Tensor | None
+
+    def __init__(self, noise: Noise = 1.0, learned: bool = False) -> None:
+        super().__init__()
+        if noise == "predicted":
+            if learned:
+                raise InputError(
+                    'learned=True is for one noise of all targets, and noise="predicted" gives each its own'
+                )
+            self.register_buffer("log_noise", None)
+            return
+        self._register("log_noise", positive("the noise is a positive standard deviation", noise), learned)
+
+    @abstractmethod
+    def standard_log_density(self, errors: Tensor) -> Tensor:
+        """The log density of standardised errors."""
+
+    @abstractmethod
+    def standard_information(self) -> tuple[Tensor | float, Tensor | float]:
+        """The Fisher information of location and scale, where the scale is 1; there is none between the two."""
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the network predicts the noise."""
+        return self.log_noise is None
+
+    def located(self, outputs: Float[Tensor, "member batch *output"]) -> tuple[Tensor, Tensor]:
+        """Locations ``[member, batch, *target]``, and scales, on a batch axis of 1 where they are of all examples.
+
+        Raises:
+            InputError: a number of outputs that is odd, where the network predicts the noise.
+        """
+        outputs = precise(outputs)
+        if self.log_noise is not None:
+            loc = squeezed(outputs)
+            return loc, self._of_all(self.log_noise.to(loc.dtype).exp(), loc)
+        loc, number = _halves(outputs)
+        return squeezed(loc), squeezed(nn.functional.softplus(number) + SMALLEST_SCALE)
+
+    def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
+        """``loc`` and ``scale``."""
+        loc, scale = self.located(outputs)
+        return {"loc": loc, "scale": scale}
+
+    def log_lik(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, "member batch"]:
+        """The log density, summed over the targets; these are ``[member, batch]`` where an example has one."""
+        return each(self._log_densities(outputs, targets)[0]).sum(2)
+
+    def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
+        """Floating point, in their own precision where they have one."""
+        if targets.is_complex():
+            raise InputError("the targets are complex numbers, and must be real numbers")
+        targets = finite(one_to_one(targets, self.located(outputs)[0]))
+        return targets if targets.is_floating_point() else targets.to(precise(outputs).dtype)
+
+    def information(
+        self, outputs: Float[Tensor, "member batch *output"]
+    ) -> Float[Tensor, "member batch number number"]:
+        """In closed form, also for scales; it does not depend on the targets."""
+        scale = self.located(outputs)[1]
+        of_loc, of_scale = self.standard_information()
+        found = (of_loc / scale.square()).to(scale.dtype)
+        if self.log_noise is not None:
+            return torch.diag_embed(each(found.expand(squeezed(outputs).shape)))
+        number = _halves(precise(outputs))[1]
+        slope = number.sigmoid()  # of softplus
+        of_number = of_scale * (slope / scale.view(slope.shape)).square()
+        return torch.diag_embed(each(torch.cat([found.view(slope.shape), of_number], -1)))
+
+    def extra_repr(self) -> str:
+        """Noise and whether it is learned, for printing."""
+        if self.log_noise is None:
+            return "noise='predicted'"
+        return f"noise={float(self.log_noise.detach().exp()):.4g}, learned={isinstance(self.log_noise, nn.Parameter)}"
+
+    def _log_densities(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each target; and the scales."""
+        loc, scale = self.located(outputs)
+        errors = (beside(loc, outputs, targets) - loc) / scale
+        return self.standard_log_density(errors) - scale.log(), scale
+
+    def _register(self, name: str, value: float, learned: bool) -> None:
+        """The log of a number, as a parameter or a buffer."""
+        log = torch.tensor(math.log(value), dtype=torch.float64).to(torch.get_default_dtype())
+        if learned:
+            self.register_parameter(name, nn.Parameter(log))
+        else:
+            self.register_buffer(name, log)
+
+    @staticmethod
+    def _of_all(number: Tensor, loc: Tensor) -> Tensor:
+        """One number as an argument for all targets of all examples."""
+        return number.expand(len(loc), 1, *loc.shape[2:])
+
+
+def positive(what: str, number: Any) -> float:
+    """A number that is finite and above 0.
+
+    Raises:
+        InputError: another; says what it must be.
+    """
+    if isinstance(number, bool | str) or not 0 < number < math.inf:
+        raise InputError(f"{what}, and is {number}")
+    return float(number)
+
+
+def _halves(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network gives for locations and what for scales."""
+    if outputs.ndim < 3 or outputs.shape[-1] % 2:
+        raise InputError(
+            f'noise="predicted" takes two outputs for each target, the location and the noise, on the last axis, and '
+            f"the outputs of an example have shape {list(outputs.shape[2:])}"
+        )
+    loc, number = outputs.chunk(2, -1)
+    return loc, number
