@@ -1,0 +1,223 @@
+"""Predictions of numbers and counts: the arguments of a predictive distribution for each example, and its targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayes_share.arrays import map_arrays, write_array, write_stamp
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.own_arrays import Array, as_tensor
+from bayes_share.files import replacing
+from bayes_share.models.likelihoods import Gaussian, Likelihood, Poisson, StudentT
+from bayes_share.models.predictive import Predictive
+from bayes_share.terminal import listed, printable
+
+NUMBER_LIKELIHOODS: Mapping[str, type[Likelihood]] = {kind.name: kind for kind in (Gaussian, StudentT, Poisson)}
+"""Likelihoods of numbers and counts that files of predictions can name."""
+
+_FORMAT = 1
+_RESERVED = ("likelihood", "format", "targets", "names", "logits", "labels", "features")
+_MIXED = ("draws", "members")
+_LONGEST_NAME = 100  # characters
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class NumberPredictions:
+    """What each member of each draw says of the targets of some examples, in the targets' own units.
+
+    Args:
+        arguments: of the predictive distribution, by name: "loc" and "scale" of "normal", "df" too of "student_t",
+            "rate" of "poisson". Each ``[draw, member, example, *target]``, ``[member, example, *target]`` or
+            ``[example, *target]``, where the axis of examples may be of length 1 for what is the same for all, or a
+            single number; tensors or arrays of numpy, of any floating type. They get all axes.
+        targets: ``[example, *target]``, numbers; they become float64.
+        likelihood: "normal", "student_t" or "poisson", or a likelihood of one's own, of which `of` is used.
+        names: of the examples; None where they have none.
+        stamp: of the run that they are of, for their file; empty where they are of none.
+
+    Raises:
+        InputError: arguments of other names or shapes, or that the distribution cannot have, such as a scale that is
+            not positive; targets that it cannot give; numbers that are not finite.
+
+    >>> two = NumberPredictions({"loc": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "scale": 1.0}, torch.tensor([2.0, 3.0]))
+    >>> two.predictive.mean
+    tensor([2., 3.], dtype=torch.float64)
+    """
+
+    arguments: Mapping[str, Float[Tensor, "draw member _ *target"]]
+    targets: Float64[Tensor, "example *target"]
+    likelihood: Likelihood
+    names: tuple[str, ...] | None
+    stamp: str
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Array | float | np.floating],
+        targets: Array,
+        likelihood: str | Likelihood = "normal",
+        names: tuple[str, ...] | None = None,
+        stamp: str = "",
+    ) -> None:
+        of = likelihood if isinstance(likelihood, Likelihood) else named_likelihood(likelihood)
+        wanted = as_tensor("targets", targets).double()
+        if not wanted.ndim or not wanted.numel():
+            raise InputError(f"targets must be [example, ...], and have the shape {list(wanted.shape)}")
+        _check_finite("targets", wanted)
+        if names is not None and len(names) != len(wanted):
+            raise InputError(f"there are {len(names)} names for {len(wanted)} examples")
+        full = {name: _full(name, values, wanted) for name, values in arguments.items()}
+        _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
+        _check_targets(self.predictive, wanted, of)
+
+    @cached_property
+    def predictive(self) -> Predictive:
+        """The mixture of all draws and members, in float64."""
+        return Predictive(_distribution(self.likelihood, self.arguments, self.targets.shape))
+
+
+def named_likelihood(name: str) -> Likelihood:
+    """The likelihood of numbers or counts of some name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in NUMBER_LIKELIHOODS:
+        raise unknown("likelihood of numbers", name, tuple(NUMBER_LIKELIHOODS))
+    return NUMBER_LIKELIHOODS[name]()
+
+
+def write_number_predictions(path: str | Path, predictions: NumberPredictions) -> None:
+    """Write predictions into an ``.npz`` file: `path` holds all of them or is as it was before.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        predictions: what to write; they are moved to the CPU.
+
+    Raises:
+        InputError: an argument that is called as something else in the file.
+        RunError: the file cannot be written.
+    """
+    if taken := [name for name in predictions.arguments if name in _RESERVED]:
+        raise InputError(f"an argument cannot be called {listed(taken)} in a file of predictions")
+    arrays = {name: values.numpy(force=True) for name, values in predictions.arguments.items()}
+    arrays["targets"] = predictions.targets.numpy(force=True)
+    arrays["likelihood"] = np.array(predictions.likelihood.name)
+    arrays["format"] = np.array(_FORMAT)
+    if predictions.names is not None:
+        arrays["names"] = np.array(predictions.names, dtype=np.str_)
+    with replacing(path) as file, ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            write_array(archive, name, array.shape, [array])
+        write_stamp(archive, predictions.stamp)
+
+
+def read_number_predictions(path: str | Path, likelihood: Likelihood | None = None) -> NumberPredictions:
+    """Map what `write_number_predictions` wrote into memory; nothing in the file is executed.
+
+    Args:
+        path: the file, without compression.
+        likelihood: of one's own, which the file only names.
+
+    Raises:
+        InputError: a missing or damaged file, one that does not hold such predictions, or one of another likelihood.
+    """
+    where = printable(path)
+    what = "an .npz file of predictions"
+    _, there = map_arrays(path, what, [])
+    arrays, _ = map_arrays(path, what, there)
+    missing = [name for name in ("likelihood", "targets") if name not in arrays]
+    if missing:
+        raise InputError(f"{where}: no predictions of numbers without the array {listed(missing)}")
+    if "format" in arrays and not 1 <= _number(arrays.pop("format")) <= _FORMAT:
+        raise InputError(f"{where} was written by a newer version of bayes-share: update it")
+    name = printable(arrays.pop("likelihood"), _LONGEST_NAME)
+    targets, names = arrays.pop("targets"), arrays.pop("names", None)
+    try:
+        of = named_likelihood(name) if likelihood is None else likelihood
+        if of.name != name:
+            raise InputError(f"the predictions are of the likelihood {name}, not {of.name}")
+        words = None if names is None else tuple(str(word) for word in np.atleast_1d(names).tolist())
+        return NumberPredictions(dict(arrays), targets, of, words)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _keep(record: NumberPredictions, **values: object) -> None:
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
+def _number(array: np.ndarray) -> int:
+    return int(array) if array.ndim == 0 and array.dtype.kind in "iu" else 0
+
+
+def _full(name: str, values: Array | float | np.floating, targets: Tensor) -> Float[Tensor, "draw member _ *target"]:
+    """An argument with all its axes."""
+    what = f"the argument {printable(name)}"
+    found = as_tensor(what, np.asarray(values) if isinstance(values, int | float | np.generic) else values)
+    if not found.is_floating_point():
+        found = found.double()
+    axes = targets.ndim + 2
+    if found.ndim == 0:
+        return found.reshape((1,) * axes)
+    given = list(found.shape)
+    found = found[(None,) * (axes - found.ndim)] if targets.ndim <= found.ndim < axes else found
+    if found.ndim != axes or any(
+        ours not in (1, size) for ours, size in zip(found.shape[2:], targets.shape, strict=True)
+    ):
+        wanted = f"[draw, member, example{', target' * (targets.ndim - 1)}]"
+        raise InputError(
+            f"{what} must be {wanted} for targets of shape {list(targets.shape)}, and has the shape {given}"
+        )
+    _check_finite(what, found)
+    return found
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    if not all(end.isfinite() for end in values.aminmax()):
+        bad = ~values.isfinite()
+        raise InputError(f"{what}: {int(bad.sum())} of {bad.numel()} numbers are not finite")
+
+
+def _distribution(
+    likelihood: Likelihood, arguments: Mapping[str, Tensor], shape: torch.Size
+) -> torch.distributions.Distribution:
+    for axis, size in ((axis, {values.shape[i] for values in arguments.values()}) for i, axis in enumerate(_MIXED)):
+        if len(size - {1}) > 1:
+            each = ", ".join(f"{name} {list(values.shape)}" for name, values in arguments.items())
+            raise InputError(f"the arguments are of different numbers of {axis}: {each}")
+    try:
+        found = likelihood.of({name: values.double() for name, values in arguments.items()})
+    except TypeError:
+        raise InputError(f"{likelihood.name} does not take the arguments {listed(list(arguments))}") from None
+    except ValueError:
+        raise InputError(_wrong_argument(likelihood, arguments)) from None
+    return found.expand((*found.batch_shape[:2], *shape))
+
+
+def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> str:
+    """Which argument the distribution cannot have."""
+    plain = likelihood.of({name: torch.ones(()) for name in arguments})
+    for name, constraint in plain.arg_constraints.items():
+        if name in arguments and not bool((fits := constraint.check(arguments[name])).all()):
+            lowest = getattr(constraint, "lower_bound", None)
+            wanted = f"above {lowest:g}" if lowest is not None else str(constraint)
+            bad = arguments[name][~fits].flatten()
+            return f"{name} of {likelihood.name} must be {wanted}: {len(bad)} are not, the first {bad[0].item():g}"
+    return f"{likelihood.name} cannot have these arguments"
+
+
+def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likelihood) -> None:
+    fits = predictive.components.support.check(targets)  # type: ignore[union-attr]
+    if not bool(fits.all()):
+        bad = targets[~fits].flatten()
+        raise InputError(
+            f"{likelihood.name} has no such targets: {len(bad)} of {targets.numel()}, the first {bad[0].item():g}"
+        )

@@ -1,0 +1,144 @@
+"""Predictions of numbers and counts: their record and their file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import (
+    NumberPredictions,
+    read_number_predictions,
+    write_number_predictions,
+)
+from bayes_share.models.likelihoods import Likelihood
+
+RNG = np.random.default_rng(0)
+LOC = RNG.normal(size=(2, 3, 5))
+TARGETS = RNG.normal(size=5)
+
+
+class Waiting(Likelihood):
+    def of(self, arguments: Any) -> Any:
+        return torch.distributions.Exponential(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "of"),
+    [
+        ("normal", {"loc": LOC, "scale": np.float32(0.5)}, lambda a: stats.norm(a["loc"], a["scale"])),
+        (
+            "student_t",
+            {"df": 4.0, "loc": LOC, "scale": np.exp(LOC[:, :, :1])},
+            lambda a: stats.t(a["df"], a["loc"], a["scale"]),
+        ),
+        ("poisson", {"rate": np.exp(LOC).astype(np.float32)}, lambda a: stats.poisson(a["rate"])),
+    ],
+)
+def test_the_mixture_is_that_of_the_arguments(kind: str, arguments: dict[str, Any], of: Any, tmp_path: Path) -> None:
+    """Also when they were written and read: noise that is the same for all examples, and differs by draw, is kept."""
+    targets = np.arange(5) if kind == "poisson" else TARGETS
+    names = ("a", "b", "ü", "", "a\nb")
+    made = NumberPredictions(arguments, targets, kind, names)
+    write_number_predictions(tmp_path / "p.npz", made)
+    read = read_number_predictions(tmp_path / "p.npz")
+    assert read.names == names
+    for one in (made, read):
+        components = of({name: np.asarray(values, dtype=np.float64) for name, values in arguments.items()})
+        log = components.logpmf(targets) if kind == "poisson" else components.logpdf(targets)
+        expected = np.log(np.exp(log).mean((0, 1)))
+        np.testing.assert_allclose(one.predictive.log_prob(one.targets).numpy(), expected, rtol=1e-9)
+        np.testing.assert_allclose(one.predictive.cdf(one.targets).numpy(), components.cdf(targets).mean((0, 1)))
+    for name, values in made.arguments.items():
+        assert values.dtype == read.arguments[name].dtype
+        assert torch.equal(values, read.arguments[name])
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_axes_of_draws_and_members_may_be_left_out(axes: int) -> None:
+    loc = LOC[(0,) * (3 - axes)]
+    made = NumberPredictions({"loc": loc, "scale": 1.0}, TARGETS)
+    assert made.arguments["loc"].shape == (*(1,) * (3 - axes), *loc.shape)
+    np.testing.assert_allclose(made.predictive.mean.numpy(), loc.reshape(-1, 5).mean(0))
+
+
+def test_several_targets_of_an_example() -> None:
+    loc, targets = RNG.normal(size=(3, 5, 2)), RNG.normal(size=(5, 2))
+    made = NumberPredictions({"loc": loc, "scale": torch.ones(5, 1)}, targets)
+    expected = np.log(np.exp(stats.norm(loc, 1).logpdf(targets).sum(-1)).mean(0))
+    np.testing.assert_allclose(made.predictive.log_prob(made.targets).numpy(), expected)
+
+
+def test_a_likelihood_of_ones_own_is_handed_to_the_reader(tmp_path: Path) -> None:
+    made = NumberPredictions({"rate": np.exp(LOC)}, np.exp(TARGETS), Waiting())
+    write_number_predictions(tmp_path / "p.npz", made)
+    read = read_number_predictions(tmp_path / "p.npz", Waiting())
+    assert torch.equal(read.predictive.mean, made.predictive.mean)
+    with pytest.raises(InputError, match="unknown likelihood of numbers 'Waiting': choose from normal"):
+        read_number_predictions(tmp_path / "p.npz")
+    write_number_predictions(tmp_path / "p.npz", NumberPredictions({"loc": LOC, "scale": 1.0}, TARGETS))
+    with pytest.raises(InputError, match="the predictions are of the likelihood normal, not Waiting"):
+        read_number_predictions(tmp_path / "p.npz", Waiting())
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "scale": (
+        {"arguments": {"loc": LOC, "scale": -np.ones((2, 1, 1))}},
+        "scale of normal must be above 0: 2 are not, the first -1",
+    ),
+    "examples": (
+        {"arguments": {"loc": LOC[..., :4], "scale": 1.0}},
+        "the argument loc must be [draw, member, example] for targets of shape [5], and has the shape [2, 3, 4]",
+    ),
+    "members": (
+        {"arguments": {"loc": LOC, "scale": np.ones((2, 4, 1))}},
+        "the arguments are of different numbers of members: loc [2, 3, 5], scale [2, 4, 1]",
+    ),
+    "names of arguments": (
+        {"arguments": {"loc": LOC, "sigma": 1.0}},
+        "normal does not take the arguments loc, sigma",
+    ),
+    "NaN": (
+        {"arguments": {"loc": np.where(LOC > 0, np.nan, LOC), "scale": 1.0}},
+        f"the argument loc: {(LOC > 0).sum()} of 30 numbers are not finite",
+    ),
+    "targets": ({"targets": TARGETS * np.inf}, "targets: 5 of 5 numbers are not finite"),
+    "counts": (
+        {"likelihood": "poisson", "arguments": {"rate": np.exp(LOC)}, "targets": np.arange(5) / 2},
+        "poisson has no such targets: 2 of 5, the first 0.5",
+    ),
+    "likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
+    "names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
+    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are <U1"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_is_one_line(case: str) -> None:
+    changes, says = BAD[case]
+    with pytest.raises(InputError, match=re.escape(says)):
+        NumberPredictions(**{"arguments": {"loc": LOC, "scale": 1.0}, "targets": TARGETS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"targets": None}, "no predictions of numbers without the array targets"),
+        ({"format": np.array(2)}, "was written by a newer version of bayes-share"),
+        ({"scale": np.zeros((1, 1, 1))}, "scale of normal must be above 0"),
+        ({"likelihood": np.array("a" * 5000)}, "unknown likelihood of numbers"),
+    ],
+)
+def test_a_damaged_file_is_one_line(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    arrays = {"loc": LOC, "scale": np.ones((1, 1, 1)), "targets": TARGETS, "likelihood": np.array("normal"), **changes}
+    path = tmp_path / "p.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        read_number_predictions(path)
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < 1000
