@@ -11,7 +11,7 @@ from torch import Tensor
 from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
-from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.models.pairs import mean_differences
@@ -37,11 +37,11 @@ def compare(
         InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
     """
     folders = finished_runs(runs, split)
-    predictions = {name: read_predictions(folder.predictions(split)) for name, folder in folders.items()}
+    predictions = {name: read_class_predictions(folder.predictions(split)) for name, folder in folders.items()}
     for name, path in (files or {}).items():
         if name in predictions:
             raise InputError(f"a run and a file are both called {printable(name)}: give the file another name")
-        predictions[name] = read_predictions(path)
+        predictions[name] = read_class_predictions(path)
     check_same(predictions)
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
     scores = score_table(predictions, summaries)
@@ -123,7 +123,7 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
     first: tuple[RunFolder, Tensor] | None = None
     for folder in folders.values():
         try:
-            labels = read_predictions(folder.predictions(split)).labels
+            labels = read_class_predictions(folder.predictions(split)).labels
         except InputError as error:
             raise InputError(f"{error}; {written_again(folder)}") from error
         first = first or (folder, labels)

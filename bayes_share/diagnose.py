@@ -11,7 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.diagnostics import function_space_convergence, loo
 from bayes_share.evaluation.elpd import elpd, elpd_differences
-from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.inference import Part, Training, chain_order, posterior_samples
 from bayes_share.inference.draws.posterior import by_users_name
@@ -32,7 +32,7 @@ def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
     Raises:
         InputError: what `bayes_share.compare.compare` refuses, or runs on different images.
     """
-    predictions = {name: read_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
+    predictions = {name: read_class_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
     chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
     num_images = len(next(iter(predictions.values())).labels)
     parts = [f"{split}-set elpd [nat], the sum over {num_images:,} images, and differences to the best:"]
@@ -63,7 +63,7 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
     Raises:
         InputError: a folder that is no finished run, or what `bayes_share.evaluation.arviz_data.write_arviz` refuses.
     """
-    predictions = read_predictions(finished_run(run).predictions(split))
+    predictions = read_class_predictions(finished_run(run).predictions(split))
     training = load_run(run)
     num_draws = len(predictions.logits)
     order = _order(training, num_draws)

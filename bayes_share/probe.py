@@ -19,8 +19,8 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.predictions import (
     Outputs,
     Predictions,
+    read_class_predictions,
     read_outputs,
-    read_predictions,
     write_predictions,
 )
 from bayes_share.evaluation.sets import SetInfo, note_set
@@ -178,7 +178,7 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
     if folder.predictions("train").is_file():
         return
     data = training.data
-    test = read_predictions(folder.predictions("test"))
+    test = read_class_predictions(folder.predictions("test"))
     tell(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
     _, features = training.predict_with_features(data.test.images, config.num_samples)
     if features is None:

@@ -14,7 +14,7 @@ from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
-from bayes_share.evaluation.predictions import Outputs, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Outputs, read_class_predictions, read_outputs
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table
@@ -155,14 +155,14 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
         InputError: predictions that are missing or damaged.
     """
     sizes = {kind: _size(folder, kind).images for kind in types}
-    test = read_predictions(folder.predictions("test"))
+    test = read_class_predictions(folder.predictions("test"))
     clean = {}
     for size in set(sizes.values()):  # one, as a rule
         chosen = images_to_corrupt(len(test.labels), size)
         clean[size] = score(replace(test, logits=test.logits[:, :, chosen], labels=test.labels[chosen], features=None))
     return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
         severity: {
-            kind: score(read_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
+            kind: score(read_class_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
         }
         for severity in SEVERITIES
     }

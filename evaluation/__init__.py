@@ -19,6 +19,7 @@ from bayes_share.evaluation.elpd import Elpd, ElpdDifference, elpd, elpd_differe
 from bayes_share.evaluation.forest import factor_forest
 from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.intervals import bootstrap, bootstrap_mean, paired_differences, score_intervals
+from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
@@ -27,10 +28,10 @@ from bayes_share.evaluation.predictions import (
     Predictions,
     log_probs,
     read_outputs,
-    read_predictions,
     write_draws,
     write_predictions,
 )
+from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.scores import (
     Scores,
@@ -57,6 +58,7 @@ __all__ = [
     "HumanScores",
     "Interval",
     "Loo",
+    "NumberPredictions",
     "Outputs",
     "Predictions",
     "Reliability",
@@ -106,5 +108,6 @@ __all__ = [
     "uncertainty",
     "write_arviz",
     "write_draws",
+    "write_number_predictions",
     "write_predictions",
 ]

@@ -273,7 +273,7 @@ def _checked(
         raise InputError(f"there must be {num_draws} draws to write, and there are {count}")
 
 
-def read_predictions(path: str | Path) -> Predictions:
+def read_class_predictions(path: str | Path) -> Predictions:
     """Map what `write_predictions` wrote into memory; nothing in the file is executed.
 
     The logits stay in the file, and are read as they are looked at: they may be larger than the memory. What is
@@ -289,7 +289,7 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def read_outputs(path: str | Path) -> Outputs:
-    """Map what `write_predictions` wrote of images that need no labels, as `read_predictions` does.
+    """Map what `write_predictions` wrote of images that need no labels, as `read_class_predictions` does.
 
     Args:
         path: the file, without compression.
@@ -304,6 +304,8 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...]) -> Kind
     where = printable(path)
     arrays, there = map_arrays(path, "an .npz file of predictions", [*required, "features", "likelihood"])
     missing = [name for name in required if name not in arrays]
+    if missing and "targets" in there:
+        raise InputError(f"{where} holds predictions of numbers, and predictions of classes are needed here")
     if missing:
         held = listed(there) or "nothing"
         raise InputError(f"{where}: no predictions without the array {' and '.join(missing)}; it holds {held}")

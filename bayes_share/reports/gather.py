@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bayes_share.compare import check_same, finished_runs
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions, check_kind, read_predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind, read_class_predictions
 from bayes_share.files import real_path
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.reports.results import Result
@@ -27,8 +27,8 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
     files = named_files(words)
     paths = [Path(word) for word in words if not is_file_of_predictions(word)]
     own = own_results(
-        {name: read_predictions(path) for name, path in files.items()},
-        {name: read_predictions(path) for name, path in (validation or {}).items()},
+        {name: read_class_predictions(path) for name, path in files.items()},
+        {name: read_class_predictions(path) for name, path in (validation or {}).items()},
     )
     runs = read_runs(paths)
     for run in runs:
@@ -91,7 +91,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_run(name: str, folder: RunFolder) -> Result:
-    test, validation = (read_predictions(folder.predictions(split)) for split in ("test", "validation"))
+    test, validation = (read_class_predictions(folder.predictions(split)) for split in ("test", "validation"))
     return Result(name, test, validation, RunRecord.read(folder))
 
 

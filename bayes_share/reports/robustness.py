@@ -6,7 +6,7 @@ import torch
 
 from bayes_share.data.corruptions import SEVERITIES
 from bayes_share.evaluation.intervals import score_terms
-from bayes_share.evaluation.predictions import read_predictions
+from bayes_share.evaluation.predictions import read_class_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
@@ -58,7 +58,7 @@ def mean_corrupted_accuracies(runs: Sequence[Result]) -> list[Estimate | None]:
 def _mean_accuracy(run: Result, types: Sequence[str]) -> Estimate:
     names = [f"corruptions/{kind}-{severity}" for kind in types for severity in SEVERITIES]
     assert run.run is not None
-    corrupted = [read_predictions(run.run.folder.predictions(name)) for name in names]
+    corrupted = [read_class_predictions(run.run.folder.predictions(name)) for name in names]
     right = [score_terms(one)["accuracy"] for one in corrupted]
     return estimate(torch.stack(right).mean(0).tolist())
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.config import read_run_config
 from bayes_share.evaluation.diversity import diversity
 from bayes_share.evaluation.posthoc import calibrate
-from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
 from bayes_share.run_folder import RunFolder, read_history, read_summary
@@ -81,7 +81,7 @@ def pooled_scores(deep: Mapping[int, RunFolder], size: int) -> dict[int, dict[st
     if not 2 <= size <= MEMBERS * len(deep):
         return {}
     test, validation = (
-        {seed: read_predictions(folder.predictions(split)) for seed, folder in deep.items()}
+        {seed: read_class_predictions(folder.predictions(split)) for seed, folder in deep.items()}
         for split in ("test", "validation")
     )
     seeds = list(deep)
@@ -104,9 +104,9 @@ def _scores(validation: Predictions, test: Predictions) -> dict[str, float]:
 
 
 def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> Outcome:
-    test = read_predictions(folder.predictions("test"))
+    test = read_class_predictions(folder.predictions("test"))
     components = test.logits.shape[0] * test.logits.shape[1]
-    scores = _scores(read_predictions(folder.predictions("validation")), test)
+    scores = _scores(read_class_predictions(folder.predictions("validation")), test)
     if components > 1:
         scores |= _of_members(test)
     if types := averaged(list(folder.corruption_sets())):
@@ -122,7 +122,7 @@ def _with_chosen_members(trial: EnsembleTrial, folder: RunFolder, all_members: C
 
     They were trained with all others, so the training costs what it did.
     """
-    validation, test = (read_predictions(folder.predictions(split)) for split in ("validation", "test"))
+    validation, test = (read_class_predictions(folder.predictions(split)) for split in ("validation", "test"))
     even, odd = (torch.arange(first, len(validation.labels), 2) for first in (0, 1))
     members = select(_part(validation, images=even), MEMBERS)
     kept = _part(test, members)

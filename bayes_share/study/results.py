@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from bayes_share.csv_file import write_table
-from bayes_share.evaluation.predictions import read_predictions
+from bayes_share.evaluation.predictions import read_class_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
@@ -59,7 +59,7 @@ def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
     Raises:
         InputError: files that are missing or damaged.
     """
-    scores = score(read_predictions(folder.predictions("test")))
+    scores = score(read_class_predictions(folder.predictions("test")))
     history, parameters = read_history(folder), int(read_summary(folder)["parameters"])
     named = {name: float(getattr(scores, name)) for name in SCORES}
     return Result(

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from random_predictions import make
 from scipy import stats
 
+from bayes_share import MAP, DeepEnsemble, Gaussian, Model, fit_tensors, predict_arguments, predictive
 from bayes_share.errors import InputError
+from bayes_share.evaluation import Predictions, read_predictions, write_predictions
 from bayes_share.evaluation.number_predictions import (
     NumberPredictions,
     read_number_predictions,
     write_number_predictions,
 )
+from bayes_share.evaluation.predictions import read_class_predictions
 from bayes_share.models.likelihoods import Likelihood
 
 RNG = np.random.default_rng(0)
@@ -142,3 +146,29 @@ def test_a_damaged_file_is_one_line(changes: dict[str, Any], says: str, tmp_path
         read_number_predictions(path)
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value)) < 1000
+
+
+def test_one_reader_for_all_files(tmp_path: Path) -> None:
+    of_numbers, of_classes = NumberPredictions({"loc": LOC, "scale": 1.0}, TARGETS), make()
+    write_number_predictions(tmp_path / "n.npz", of_numbers)
+    write_predictions(tmp_path / "c.npz", of_classes)
+    numbers, classes = read_predictions(tmp_path / "n.npz"), read_predictions(tmp_path / "c.npz")
+    assert isinstance(numbers, NumberPredictions)
+    assert torch.equal(numbers.predictive.mean, of_numbers.predictive.mean)
+    assert isinstance(classes, Predictions)
+    assert torch.equal(classes.logits, of_classes.logits)
+    with pytest.raises(InputError, match=r"n\.npz holds predictions of numbers, and predictions of classes are needed"):
+        read_class_predictions(tmp_path / "n.npz")
+
+
+def test_what_an_algorithm_predicts_is_what_is_kept() -> None:
+    x = torch.linspace(-1, 1, 40)[:, None]
+    algorithm = DeepEnsemble(of=MAP(learning_rate=1e-3), networks=2)
+    state = fit_tensors(algorithm, lambda: Model(torch.nn.Linear(1, 1), Gaussian(0.3, learned=True)), x, 2 * x, 20)
+    likelihood, arguments = predict_arguments(algorithm, state, x)
+    kept = NumberPredictions(arguments, 2 * x[:, 0], likelihood)
+    expected = predictive(algorithm, state, x)
+    assert torch.equal(kept.predictive.log_prob(kept.targets), expected.log_prob(2 * x[:, 0].double()))
+    scales = kept.arguments["scale"]
+    assert scales.shape == (1, 2, 1)
+    assert scales[0, 0] != scales[0, 1]

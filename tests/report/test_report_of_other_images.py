@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation import predictions
-from bayes_share.evaluation.predictions import Predictions, log_probs, read_outputs, read_predictions
+from bayes_share.evaluation.predictions import Predictions, log_probs, read_class_predictions, read_outputs
 from bayes_share.reports.document import Figure, Report, Table
 from bayes_share.reports.gallery import gallery
 from bayes_share.reports.gather import read_runs
@@ -61,7 +61,7 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         shares = []
         for kind in ("contrast", "rotate"):
             for severity in range(1, 6):
-                one = read_predictions(run.run.folder.predictions(f"corruptions/{kind}-{severity}"))
+                one = read_class_predictions(run.run.folder.predictions(f"corruptions/{kind}-{severity}"))
                 shares.append((one.logits[0, 0].argmax(-1) == one.labels).double().mean().item())
         assert rows[run.name]["corrupted"].value == pytest.approx(np.mean(shares))
         by_severity = next(

@@ -9,7 +9,7 @@ import torch
 from driver import Fault, Outcome, Setting, command, ended_well, left, one_line
 from states import differences
 
-from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
 from bayes_share.evaluation.selection import select
 from bayes_share.run import load_run
 
@@ -36,14 +36,14 @@ def test_all_that_a_run_leaves_is_of_those_that_were_kept(kind: str, tmp_path: P
     all_of_them, some = tmp_path / "all", tmp_path / "some"
     ended_well(fit(kind, all_of_them))
     ended_well(fit(kind, some, "--keep-members", "2"))
-    whole = read_predictions(all_of_them / "predictions/validation.npz")
+    whole = read_class_predictions(all_of_them / "predictions/validation.npz")
     even, odd = torch.arange(0, len(whole.labels), 2), torch.arange(1, len(whole.labels), 2)
     chosen = sorted(select(Predictions(whole.logits[:, :, even], labels=whole.labels[even]), 2))
     assert summary(some)["kept"] == chosen
-    found = read_predictions(some / "predictions/validation.npz")
+    found = read_class_predictions(some / "predictions/validation.npz")
     assert torch.equal(found.labels, whole.labels[odd])
     assert torch.allclose(found.logits, whole.logits[:, chosen][:, :, odd], atol=1e-5)
-    test, of_all = (read_predictions(out / "predictions/test.npz").logits for out in (some, all_of_them))
+    test, of_all = (read_class_predictions(out / "predictions/test.npz").logits for out in (some, all_of_them))
     assert torch.allclose(test, of_all[:, chosen], atol=1e-5)
     loaded = load_run(some)
     assert loaded.kept == chosen

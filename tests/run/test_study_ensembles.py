@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation.posthoc import calibrate
-from bayes_share.evaluation.predictions import Predictions, read_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
 from bayes_share.outputs import STUDY_FILES
@@ -284,7 +284,7 @@ def test_chosen_members_are_those_of_the_run_and_calibrated_on_other_images(tmp_
     folder = run(config, tmp_path / trial.name, progress=False)
     of_all, chosen = read_outcomes({trial: folder})
     assert chosen.trial == EnsembleTrial("kept-4-of-16", 0)
-    validation, test = (read_predictions(folder.predictions(split)) for split in ("validation", "test"))
+    validation, test = (read_class_predictions(folder.predictions(split)) for split in ("validation", "test"))
     members = select(Predictions(validation.logits[:, :, ::2].clone(), validation.labels[::2]), 4)
     rows = [Predictions(of.logits[:, members].clone(), of.labels) for of in (validation, test)]
     odd = Predictions(rows[0].logits[:, :, 1::2].clone(), validation.labels[1::2])

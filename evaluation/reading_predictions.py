@@ -1,0 +1,32 @@
+"""Files of predictions of any likelihood."""
+
+from pathlib import Path
+
+from bayes_share.arrays import map_arrays
+from bayes_share.evaluation.number_predictions import NUMBER_LIKELIHOODS, NumberPredictions, read_number_predictions
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.models.likelihoods import Likelihood
+
+
+def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> Predictions | NumberPredictions:
+    """Map predictions into memory that a run, `write_predictions`, `write_number_predictions` or you have written.
+
+    Large arrays stay in the file, and are read as they are looked at: they may be larger than the memory. What is
+    written into them does not reach the file. Nothing in the file is executed.
+
+    Args:
+        path: an ``.npz`` file, without compression.
+        likelihood: of one's own, where the predictions are of one.
+
+    Returns:
+        `Predictions` of classes and labels, and `NumberPredictions` of all else, as the file's array ``likelihood``
+        says; a file without it holds classes.
+
+    Raises:
+        InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
+    """
+    arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
+    is_of_numbers = str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS
+    if likelihood is not None or is_of_numbers:
+        return read_number_predictions(path, likelihood)
+    return read_class_predictions(path)
