@@ -14,7 +14,7 @@ if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
     __path__.append(str(_root))
 
 _PUBLIC = {
-    "ensemble": "bayes_share.sharing.members",
+    "ensemble": "bayes_share.sharing.convert",
     "Ensemble": "bayes_share.sharing.members",
     "share_layers": "bayes_share.sharing.across",
     "share_groups": "bayes_share.sharing.blocks",

@@ -31,7 +31,7 @@ from bayes_share.records import NOT_AN_OPTION, option_places, options_of
 from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
-from bayes_share.sharing.members import ensemble
+from bayes_share.sharing.convert import ensemble
 from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
 _LARGEST = 2**20  # bytes of a config

@@ -102,7 +102,7 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize(
     ("source", "module", "problem"),
     [
-        ("from bayes_share.sharing.members import ensemble", "bayes_share.layers.conv", "comes after layers"),
+        ("from bayes_share.sharing.convert import ensemble", "bayes_share.layers.conv", "comes after layers"),
         ("import bayes_share.inference.methods.map as m", "bayes_share.models.model", "comes after models"),
         (
             "def f():\n    from bayes_share.cli import main",

@@ -24,7 +24,7 @@ def take_member(net: "Ensemble", member: int) -> "Ensemble":
     Raises:
         InputError: no such member.
 
-    >>> from bayes_share.sharing.members import ensemble
+    >>> from bayes_share.sharing.convert import ensemble
     >>> take_member(ensemble(nn.Linear(3, 2), ensemble_size=4), 1).network.r.shape
     torch.Size([1, 3])
     """
