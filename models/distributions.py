@@ -65,14 +65,14 @@ def as_pyro(distribution: Distribution) -> "TorchDistribution":
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
     if isinstance(distribution, TorchDistributionMixin):
-        return distribution  # type: ignore[return-value]
+        return distribution
     found: Any = copy(distribution)
     found.__class__ = _with_pyro(type(distribution))
     return found
 
 
 @cache
-def _with_pyro(kind: type[Distribution]) -> type:
+def _with_pyro(kind: Any) -> type:
     """A distribution's class with Pyro's mixin, as Pyro makes its own of torch's."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 

@@ -46,7 +46,7 @@ class Gaussian(LocationScale):
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
         """Normal."""
-        return Normal(**arguments)
+        return Normal(arguments["loc"], arguments["scale"])
 
     def losses(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]

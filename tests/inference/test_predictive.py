@@ -1,9 +1,11 @@
 """Every algorithm under every likelihood, and what they predict as one distribution."""
 
 import math
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
@@ -219,3 +221,17 @@ def test_predicted_noise_is_found_in_the_data(beta: float) -> None:
     for value, right in ((trained.mean, torch.tensor([0.0, 2.0])), (trained.variance.sqrt(), expected)):
         assert bool(((value - right).abs() < 4 * errors).all()), value
     assert not bool(((untrained.variance.sqrt() - expected).abs() < 4 * errors).any())
+
+
+def test_the_likelihood_of_the_guide_is_the_products_poisson() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text(encoding="utf-8")
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", page.split("# A likelihood of your own")[1], re.DOTALL | re.MULTILINE
+    )
+    names: dict[str, Any] = {}
+    exec(compile(block, "guides.md", "exec"), names)
+    outputs, y = names["x"][None].double(), names["y"][None].double()
+    torch.testing.assert_close(names["Counts"]().log_lik(outputs, y), Poisson().log_lik(outputs, y))
+    expected = (1 + 2 * names["x"][:, 0]).exp().double()
+    assert float((names["found"].mean / expected - 1).abs().max()) < 0.5  # of 40 counts
+    assert names["found"].is_discrete
