@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Bernoulli(distributions.Bernoulli):
     """0 or 1.
 
-    >>> Bernoulli(torch.tensor(0.25).double()).cdf(torch.tensor([-1.0, 0.0, 1.0])).tolist()
-    [0.0, 0.75, 1.0]
+    >>> Bernoulli(torch.tensor(0.25).double()).cdf(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([0.0000, 0.7500, 1.0000], dtype=torch.float64)
     """
 
     @torch.no_grad()

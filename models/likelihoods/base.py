@@ -36,6 +36,7 @@ class Likelihood(nn.Module):
     follows. Both may be left out where `log_lik` and `distribution` are defined; there is no `predictive` then. All of
     them read the parameters from ``self`` whenever they are called, so that a draw of them can be put in their place.
 
+    >>> import torch
     >>> class Waiting(Likelihood):
     ...     '''How long until something happens, with the exponential of the output as the mean.'''
     ...

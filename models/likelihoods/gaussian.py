@@ -30,6 +30,7 @@ class Gaussian(LocationScale):
         InputError: noise that is not positive, or both learned and predicted; another beta, or one above 0 where the
             noise is not predicted.
 
+    >>> import torch
     >>> Gaussian("predicted").arguments(torch.tensor([[[3.0, 0.0]]]))
     {'loc': tensor([[3.]]), 'scale': tensor([[0.6931]])}
     """
