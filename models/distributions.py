@@ -31,8 +31,8 @@ class Bernoulli(distributions.Bernoulli):
 class Poisson(distributions.Poisson):
     """Counts, by their rate.
 
-    >>> Poisson(torch.tensor(1.0).double()).cdf(torch.tensor(0.0)) * torch.e
-    tensor(1., dtype=torch.float64)
+    >>> Poisson(torch.tensor(1.0).double()).cdf(torch.tensor(1.0))
+    tensor(0.7358, dtype=torch.float64)
     """
 
     @torch.no_grad()
@@ -66,13 +66,14 @@ def as_pyro(distribution: Distribution) -> "TorchDistribution":
 
     if isinstance(distribution, TorchDistributionMixin):
         return distribution
+    kind: Any = type(distribution)
     found: Any = copy(distribution)
-    found.__class__ = _with_pyro(type(distribution))
+    found.__class__ = _with_pyro(kind)
     return found
 
 
 @cache
-def _with_pyro(kind: Any) -> type:
+def _with_pyro(kind: type) -> type:
     """A distribution's class with Pyro's mixin, as Pyro makes its own of torch's."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 

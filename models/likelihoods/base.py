@@ -46,7 +46,7 @@ class Likelihood(nn.Module):
     ...     def of(self, arguments):
     ...         return torch.distributions.Exponential(**arguments)
     >>> Waiting().log_lik(torch.zeros(1, 2, 1), torch.tensor([[0.0, 2.0]]))
-    tensor([[-0., -2.]])
+    tensor([[ 0., -2.]])
     """
 
     name: str

@@ -24,12 +24,14 @@ from bayes_share.inference import (
     SGLD,
     SVI,
     SWAG,
+    Batch,
     DeepEnsemble,
     Distill,
     Inference,
     LastLayerLaplace,
     MCDropout,
     predict_arguments,
+    take_step,
 )
 from bayes_share.models.likelihoods import Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.model import Model
@@ -101,13 +103,30 @@ def test_students_learn_from_teachers_or_are_refused(name: str) -> None:
         assert bool(predictive(Distill(), learn(), X[:5]).mean.isfinite().all())
 
 
-@pytest.mark.parametrize("name", ["svi", "ivon", "laplace", "sghmc", "nuts", "deep ensemble"])
+@pytest.mark.parametrize("name", ["svi", "ivon", "swag", "laplace", "sghmc", "sgld", "nuts", "deep ensemble"])
 def test_what_needs_a_posterior_refuses_a_loss_that_has_none(name: str) -> None:
     algorithm = DeepEnsemble(of=SVI(), networks=2) if name == "deep ensemble" else ALGORITHMS[name]
     message = "needs a posterior, and with beta=0.5 the loss is not a negative log-likelihood: take MAP"
     with pytest.raises(InputError, match=message) as caught:
         fit_tensors(algorithm, lambda: Model(network(2), Gaussian("predicted", beta=0.5)), X, MEANS, 3)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_minimises_by_beta_counts_by_weights_and_reports_the_likelihood() -> None:
+    algorithm, likelihood = MAP(weight_decay=0.0), Gaussian("predicted", beta=1.0)
+    state = fit_tensors(algorithm, Model(network(2), likelihood), X, MEANS, 0)
+    outputs, weights = state.model(X).detach(), torch.arange(N) % 3.0
+    info = take_step(algorithm, state, Batch(X, MEANS, weights), 0)
+    loc, scale = outputs[0, :, 0], torch.nn.functional.softplus(outputs[0, :, 1])
+    log_density = torch.distributions.Normal(loc, scale).log_prob(MEANS)
+    torch.testing.assert_close(info.log_lik, (weights * log_density).sum() / weights.sum())
+    torch.testing.assert_close(info.loss, -(weights * scale.square() * log_density).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("algorithm", [MAP(), MCDropout(), DeepEnsemble(of=MAP(), networks=2)])
+def test_points_take_a_beta(algorithm: Inference[Any]) -> None:
+    build = lambda: Model(network(2), Gaussian("predicted", beta=0.5))  # noqa: E731
+    assert bool(predictive(algorithm, fit_tensors(algorithm, build, X, MEANS, 2), X).mean.isfinite().all())
 
 
 def test_the_mixture_has_the_noise_that_each_network_learned() -> None:
