@@ -82,7 +82,7 @@ def _with_pyro(kind: type) -> type:
 
 @contextmanager
 def unvalidated() -> Iterator[None]:
-    """Make distributions that look at none of their values: within `torch.func.vmap` and CUDA graphs, none can."""
+    """Have distributions look at none of their values, for which a device is waited for and CUDA graphs cannot be."""
     was_on: bool = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

@@ -95,10 +95,10 @@ class Likelihood(nn.Module):
 
         Where an example has several targets (pixels, tokens, labels, outputs), it is the sum over these.
         """
-        with unvalidated():
+        with unvalidated():  # targets were checked before the first step, and NaN of a network is the loop's to find
             found = self.of(self.arguments(outputs))
-        shape = found.batch_shape
-        return each(found.log_prob(beside(outputs.new_empty(()).expand(shape), outputs, targets))).sum(2)
+            values = outputs.new_empty(()).expand(found.batch_shape)
+            return each(found.log_prob(beside(values, outputs, targets))).sum(2)
 
     def losses(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]

@@ -174,15 +174,15 @@ def test_classes_have_a_log_probability_and_members_their_own() -> None:
     torch.testing.assert_close(found, expected)
 
 
-class Waiting(Likelihood):
+class DoubleExponential(Likelihood):
     """A likelihood of one's own: all that it must say."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_factor = nn.Parameter(torch.tensor(0.5))
+        self.log_scale = nn.Parameter(torch.tensor(0.5))
 
     def arguments(self, outputs: Tensor) -> dict[str, Tensor]:
-        return {"loc": outputs.squeeze(-1), "scale": self.log_factor.exp()}
+        return {"loc": outputs.squeeze(-1), "scale": self.log_scale.exp()}
 
     def of(self, arguments: Mapping[str, Tensor]) -> torch.distributions.Distribution:
         return torch.distributions.Laplace(**arguments)
@@ -191,13 +191,20 @@ class Waiting(Likelihood):
 @pytest.mark.parametrize("name", ["map", "svi, full covariance", "laplace", "nuts", "deep ensemble"])
 def test_a_likelihood_of_ones_own_is_its_arguments_and_its_distribution(name: str) -> None:
     algorithm = ALGORITHMS[name]
-    state = fit_tensors(algorithm, lambda: model(Waiting(), 1), X, MEANS, 3)
+    state = fit_tensors(algorithm, lambda: model(DoubleExponential(), 1), X, MEANS, 3)
     found = predictive(algorithm, state, X[:4], 2)
     assert found.shape == (4,)
     loc, scale = found.components.loc, found.components.scale  # type: ignore[attr-defined]
     expected = torch.distributions.Laplace(loc, scale).log_prob(MEANS[:4]).exp().mean((0, 1)).log()
     torch.testing.assert_close(found.log_prob(MEANS[:4]), expected)
-    assert Waiting.name == "Waiting"
+    assert DoubleExponential.name == "DoubleExponential"
+
+
+def test_a_network_that_gives_nan_is_found_by_the_loop_under_a_likelihood_of_ones_own() -> None:
+    nowhere = torch.full((1, 3, 1), math.nan)
+    assert bool(DoubleExponential().log_lik(nowhere, torch.zeros(1, 3)).isnan().all())
+    with pytest.raises(ValueError, match="parameter loc"):  # as validated as before
+        torch.distributions.Normal(nowhere, 1.0)
 
 
 def test_a_likelihood_without_arguments_has_no_predictive() -> None:
