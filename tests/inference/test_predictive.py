@@ -33,6 +33,7 @@ from bayes_share.inference import (
     predict_arguments,
     take_step,
 )
+from bayes_share.inference.methods.laplace.curvature import output_hessians
 from bayes_share.models.likelihoods import Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.model import Model
 from bayes_share.models.predictive import Predictive
@@ -127,6 +128,15 @@ def test_a_step_minimises_by_beta_counts_by_weights_and_reports_the_likelihood()
 def test_points_take_a_beta(algorithm: Inference[Any]) -> None:
     build = lambda: Model(network(2), Gaussian("predicted", beta=0.5))  # noqa: E731
     assert bool(predictive(algorithm, fit_tensors(algorithm, build, X, MEANS, 2), X).mean.isfinite().all())
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_curvature_in_the_outputs_is_never_negative_and_does_not_depend_on_the_targets(name: str) -> None:
+    likelihood, outputs, y = LIKELIHOODS[name]
+    found, far = (output_hessians(likelihood, torch.ones(N, outputs), targets) for targets in (y, y + 50))
+    assert not found.requires_grad
+    assert float(torch.linalg.eigvalsh(far).min()) > 0
+    torch.testing.assert_close(found, far)
 
 
 def test_the_mixture_has_the_noise_that_each_network_learned() -> None:
