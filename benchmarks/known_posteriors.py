@@ -5,7 +5,7 @@ independent normals, are computed on a grid. A program of plain Pyro goes with e
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,18 +26,13 @@ NODES = {"exact": 41, "normal": 15}  # for each axis
 class Poisson(Likelihood):
     """Counts, with the exponential of the one output as their rate: a likelihood as users write their own."""
 
-    def log_lik(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The log probability of each count."""
-        log_rate = outputs.reshape(outputs.shape[:2])
-        return targets * log_rate - log_rate.exp() - (targets + 1).lgamma()
+    def arguments(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The rate of each count."""
+        return {"rate": outputs.reshape(outputs.shape[:2]).exp()}
 
-    def distribution(self, outputs: Tensor) -> dist.TorchDistribution:
+    def of(self, arguments: Mapping[str, Tensor]) -> torch.distributions.Distribution:
         """Over counts."""
-        return dist.Poisson(outputs.reshape(outputs.shape[:2]).exp())
-
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """NaN: there are no classes."""
-        return outputs.new_full(outputs.shape[:2], math.nan)
+        return torch.distributions.Poisson(arguments["rate"])
 
 
 class Moments(NamedTuple):

@@ -194,8 +194,8 @@ class Inference(ABC, Generic[S]):
 
     @property
     def needs_log_lik(self) -> bool:
-        """Whether what is drawn follows from a loss that is the negative log-likelihood, and from no other."""
-        return self.is_under_priors
+        """Whether the loss must be the negative log-likelihood: where what is drawn is of a posterior."""
+        return self.not_drawn() is None
 
     @property
     def is_chain(self) -> bool:

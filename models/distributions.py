@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Bernoulli(distributions.Bernoulli):
     """0 or 1.
 
-    >>> Bernoulli(torch.tensor(0.25).double()).cdf(torch.tensor([-1.0, 0.0, 1.0])).tolist()
-    [0.0, 0.75, 1.0]
+    >>> Bernoulli(torch.tensor(0.25).double()).cdf(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([0.0000, 0.7500, 1.0000], dtype=torch.float64)
     """
 
     @torch.no_grad()
@@ -31,8 +31,8 @@ class Bernoulli(distributions.Bernoulli):
 class Poisson(distributions.Poisson):
     """Counts, by their rate.
 
-    >>> Poisson(torch.tensor(1.0).double()).cdf(torch.tensor(0.0)) * torch.e
-    tensor(1., dtype=torch.float64)
+    >>> Poisson(torch.tensor(1.0).double()).cdf(torch.tensor(1.0))
+    tensor(0.7358, dtype=torch.float64)
     """
 
     @torch.no_grad()
@@ -65,14 +65,15 @@ def as_pyro(distribution: Distribution) -> "TorchDistribution":
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
     if isinstance(distribution, TorchDistributionMixin):
-        return distribution  # type: ignore[return-value]
+        return distribution
+    kind: Any = type(distribution)
     found: Any = copy(distribution)
-    found.__class__ = _with_pyro(type(distribution))
+    found.__class__ = _with_pyro(kind)
     return found
 
 
 @cache
-def _with_pyro(kind: type[Distribution]) -> type:
+def _with_pyro(kind: type) -> type:
     """A distribution's class with Pyro's mixin, as Pyro makes its own of torch's."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
@@ -81,7 +82,7 @@ def _with_pyro(kind: type[Distribution]) -> type:
 
 @contextmanager
 def unvalidated() -> Iterator[None]:
-    """Make distributions that look at none of their values: within `torch.func.vmap` and CUDA graphs, none can."""
+    """Have distributions look at none of their values, for which a device is waited for and CUDA graphs cannot be."""
     was_on: bool = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

@@ -36,6 +36,7 @@ class Likelihood(nn.Module):
     follows. Both may be left out where `log_lik` and `distribution` are defined; there is no `predictive` then. All of
     them read the parameters from ``self`` whenever they are called, so that a draw of them can be put in their place.
 
+    >>> import torch
     >>> class Waiting(Likelihood):
     ...     '''How long until something happens, with the exponential of the output as the mean.'''
     ...
@@ -45,7 +46,7 @@ class Likelihood(nn.Module):
     ...     def of(self, arguments):
     ...         return torch.distributions.Exponential(**arguments)
     >>> Waiting().log_lik(torch.zeros(1, 2, 1), torch.tensor([[0.0, 2.0]]))
-    tensor([[-0., -2.]])
+    tensor([[ 0., -2.]])
     """
 
     name: str
@@ -94,10 +95,10 @@ class Likelihood(nn.Module):
 
         Where an example has several targets (pixels, tokens, labels, outputs), it is the sum over these.
         """
-        with unvalidated():
+        with unvalidated():  # targets were checked before the first step, and NaN of a network is the loop's to find
             found = self.of(self.arguments(outputs))
-        shape = found.batch_shape
-        return each(found.log_prob(beside(outputs.new_empty(()).expand(shape), outputs, targets))).sum(2)
+            values = outputs.new_empty(()).expand(found.batch_shape)
+            return each(found.log_prob(beside(values, outputs, targets))).sum(2)
 
     def losses(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Num
@@ -44,7 +44,9 @@ class LocationScale(Likelihood):
                 )
             self.register_buffer("log_noise", None)
             return
-        self._register("log_noise", positive("the noise is a positive standard deviation", noise), learned)
+        if isinstance(noise, bool | str) or not 0 < noise < math.inf:
+            raise InputError(f"the noise is a positive standard deviation, and is {noise}")
+        self._register("log_noise", noise, learned)
 
     @abstractmethod
     def standard_log_density(self, errors: Tensor) -> Tensor:
@@ -90,19 +92,20 @@ class LocationScale(Likelihood):
         targets = finite(one_to_one(targets, self.located(outputs)[0]))
         return targets if targets.is_floating_point() else targets.to(precise(outputs).dtype)
 
+    @torch.no_grad()
     def information(
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch number number"]:
         """In closed form, also for scales; it does not depend on the targets."""
         scale = self.located(outputs)[1]
         of_loc, of_scale = self.standard_information()
-        found = (of_loc / scale.square()).to(scale.dtype)
         if self.log_noise is not None:
-            return torch.diag_embed(each(found.expand(squeezed(outputs).shape)))
-        number = _halves(precise(outputs))[1]
-        slope = number.sigmoid()  # of softplus
-        of_number = of_scale * (slope / scale.view(slope.shape)).square()
-        return torch.diag_embed(each(torch.cat([found.view(slope.shape), of_number], -1)))
+            found = (of_loc / scale.square()).expand(squeezed(outputs).shape)
+        else:
+            slope = _halves(precise(outputs))[1].sigmoid()  # of softplus
+            scale = scale.reshape(slope.shape)
+            found = torch.cat([of_loc / scale.square(), of_scale * (slope / scale).square()], -1)
+        return torch.diag_embed(each(found))
 
     def extra_repr(self) -> str:
         """Noise and whether it is learned, for printing."""
@@ -128,17 +131,6 @@ class LocationScale(Likelihood):
     def _of_all(number: Tensor, loc: Tensor) -> Tensor:
         """One number as an argument for all targets of all examples."""
         return number.expand(len(loc), 1, *loc.shape[2:])
-
-
-def positive(what: str, number: Any) -> float:
-    """A number that is finite and above 0.
-
-    Raises:
-        InputError: another; says what it must be.
-    """
-    if isinstance(number, bool | str) or not 0 < number < math.inf:
-        raise InputError(f"{what}, and is {number}")
-    return float(number)
 
 
 def _halves(outputs: Tensor) -> tuple[Tensor, Tensor]:

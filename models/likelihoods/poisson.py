@@ -31,7 +31,7 @@ class Poisson(Likelihood):
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
         """Poisson."""
-        return PoissonDistribution(**arguments)
+        return PoissonDistribution(arguments["rate"])
 
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]

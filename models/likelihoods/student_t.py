@@ -53,7 +53,7 @@ class StudentT(LocationScale):
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
         """Student's t."""
-        return StudentTDistribution(**arguments)
+        return StudentTDistribution(arguments["df"], arguments["loc"], arguments["scale"])
 
     def standard_log_density(self, errors: Tensor) -> Tensor:
         """Of Student's t distribution."""

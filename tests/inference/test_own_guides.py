@@ -161,7 +161,7 @@ def test_what_is_no_guide_is_refused_in_one_line(guide: Any, message: str, unche
 
 def test_what_the_documentation_shows_runs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    block, *_ = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
     exec(compile(block, "guides.md", "exec"), names)
     found: dict[str, Tensor] = names["draws"]

@@ -1,9 +1,11 @@
 """Every algorithm under every likelihood, and what they predict as one distribution."""
 
 import math
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
@@ -22,13 +24,16 @@ from bayes_share.inference import (
     SGLD,
     SVI,
     SWAG,
+    Batch,
     DeepEnsemble,
     Distill,
     Inference,
     LastLayerLaplace,
     MCDropout,
     predict_arguments,
+    take_step,
 )
+from bayes_share.inference.methods.laplace.curvature import output_hessians
 from bayes_share.models.likelihoods import Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.model import Model
 from bayes_share.models.predictive import Predictive
@@ -99,13 +104,39 @@ def test_students_learn_from_teachers_or_are_refused(name: str) -> None:
         assert bool(predictive(Distill(), learn(), X[:5]).mean.isfinite().all())
 
 
-@pytest.mark.parametrize("name", ["svi", "ivon", "laplace", "sghmc", "nuts", "deep ensemble"])
+@pytest.mark.parametrize("name", ["svi", "ivon", "swag", "laplace", "sghmc", "sgld", "nuts", "deep ensemble"])
 def test_what_needs_a_posterior_refuses_a_loss_that_has_none(name: str) -> None:
     algorithm = DeepEnsemble(of=SVI(), networks=2) if name == "deep ensemble" else ALGORITHMS[name]
     message = "needs a posterior, and with beta=0.5 the loss is not a negative log-likelihood: take MAP"
     with pytest.raises(InputError, match=message) as caught:
         fit_tensors(algorithm, lambda: Model(network(2), Gaussian("predicted", beta=0.5)), X, MEANS, 3)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_minimises_by_beta_counts_by_weights_and_reports_the_likelihood() -> None:
+    algorithm, likelihood = MAP(weight_decay=0.0), Gaussian("predicted", beta=1.0)
+    state = fit_tensors(algorithm, Model(network(2), likelihood), X, MEANS, 0)
+    outputs, weights = state.model(X).detach(), torch.arange(N) % 3.0
+    info = take_step(algorithm, state, Batch(X, MEANS, weights), 0)
+    loc, scale = outputs[0, :, 0], torch.nn.functional.softplus(outputs[0, :, 1])
+    log_density = torch.distributions.Normal(loc, scale).log_prob(MEANS)
+    torch.testing.assert_close(info.log_lik, (weights * log_density).sum() / weights.sum())
+    torch.testing.assert_close(info.loss, -(weights * scale.square() * log_density).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("algorithm", [MAP(), MCDropout(), DeepEnsemble(of=MAP(), networks=2)])
+def test_points_take_a_beta(algorithm: Inference[Any]) -> None:
+    build = lambda: Model(network(2), Gaussian("predicted", beta=0.5))  # noqa: E731
+    assert bool(predictive(algorithm, fit_tensors(algorithm, build, X, MEANS, 2), X).mean.isfinite().all())
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_curvature_in_the_outputs_is_never_negative_and_does_not_depend_on_the_targets(name: str) -> None:
+    likelihood, outputs, y = LIKELIHOODS[name]
+    found, far = (output_hessians(likelihood, torch.ones(N, outputs), targets) for targets in (y, y + 50))
+    assert not found.requires_grad
+    assert float(torch.linalg.eigvalsh(far).min()) > 0
+    torch.testing.assert_close(found, far)
 
 
 def test_the_mixture_has_the_noise_that_each_network_learned() -> None:
@@ -153,15 +184,15 @@ def test_classes_have_a_log_probability_and_members_their_own() -> None:
     torch.testing.assert_close(found, expected)
 
 
-class Waiting(Likelihood):
+class DoubleExponential(Likelihood):
     """A likelihood of one's own: all that it must say."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_factor = nn.Parameter(torch.tensor(0.5))
+        self.log_scale = nn.Parameter(torch.tensor(0.5))
 
     def arguments(self, outputs: Tensor) -> dict[str, Tensor]:
-        return {"loc": outputs.squeeze(-1), "scale": self.log_factor.exp()}
+        return {"loc": outputs.squeeze(-1), "scale": self.log_scale.exp()}
 
     def of(self, arguments: Mapping[str, Tensor]) -> torch.distributions.Distribution:
         return torch.distributions.Laplace(**arguments)
@@ -170,13 +201,20 @@ class Waiting(Likelihood):
 @pytest.mark.parametrize("name", ["map", "svi, full covariance", "laplace", "nuts", "deep ensemble"])
 def test_a_likelihood_of_ones_own_is_its_arguments_and_its_distribution(name: str) -> None:
     algorithm = ALGORITHMS[name]
-    state = fit_tensors(algorithm, lambda: model(Waiting(), 1), X, MEANS, 3)
+    state = fit_tensors(algorithm, lambda: model(DoubleExponential(), 1), X, MEANS, 3)
     found = predictive(algorithm, state, X[:4], 2)
     assert found.shape == (4,)
     loc, scale = found.components.loc, found.components.scale  # type: ignore[attr-defined]
     expected = torch.distributions.Laplace(loc, scale).log_prob(MEANS[:4]).exp().mean((0, 1)).log()
     torch.testing.assert_close(found.log_prob(MEANS[:4]), expected)
-    assert Waiting.name == "Waiting"
+    assert DoubleExponential.name == "DoubleExponential"
+
+
+def test_a_network_that_gives_nan_is_found_by_the_loop_under_a_likelihood_of_ones_own() -> None:
+    nowhere = torch.full((1, 3, 1), math.nan)
+    assert bool(DoubleExponential().log_lik(nowhere, torch.zeros(1, 3)).isnan().all())
+    with pytest.raises(ValueError, match="parameter loc"):  # as validated as before
+        torch.distributions.Normal(nowhere, 1.0)
 
 
 def test_a_likelihood_without_arguments_has_no_predictive() -> None:
@@ -219,3 +257,17 @@ def test_predicted_noise_is_found_in_the_data(beta: float) -> None:
     for value, right in ((trained.mean, torch.tensor([0.0, 2.0])), (trained.variance.sqrt(), expected)):
         assert bool(((value - right).abs() < 4 * errors).all()), value
     assert not bool(((untrained.variance.sqrt() - expected).abs() < 4 * errors).any())
+
+
+def test_the_likelihood_of_the_guide_is_the_products_poisson() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text(encoding="utf-8")
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", page.split("# A likelihood of your own")[1], re.DOTALL | re.MULTILINE
+    )
+    names: dict[str, Any] = {}
+    exec(compile(block, "guides.md", "exec"), names)
+    outputs, y = names["x"][None].double(), names["y"][None].double()
+    torch.testing.assert_close(names["Counts"]().log_lik(outputs, y), Poisson().log_lik(outputs, y))
+    expected = (1 + 2 * names["x"][:, 0]).exp().double()
+    assert float((names["found"].mean / expected - 1).abs().max()) < 0.5  # of 40 counts
+    assert names["found"].is_discrete

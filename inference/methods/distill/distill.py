@@ -219,11 +219,6 @@ class Distill(Composed[DistillState]):
         """Where the inner algorithm is."""
         return self.of.is_under_priors
 
-    @property
-    def needs_log_lik(self) -> bool:
-        """Where the inner algorithm does."""
-        return self.of.needs_log_lik
-
     def not_drawn(self) -> str | None:
         """That of the inner algorithm."""
         return self.of.not_drawn()

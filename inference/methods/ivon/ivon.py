@@ -180,11 +180,6 @@ class IVON(Flat, GradientMethod[IVONState]):
         model = state.model.keep(members)
         return IVONState(model, state.stepper.kept(state.model, model, members))
 
-    @property
-    def needs_log_lik(self) -> bool:
-        """It does: the posterior is of all weights, under penalties as priors."""
-        return True
-
     def tempering(self, num_data: int) -> str | None:
         """The effective sample size, where it is not that of the data."""
         return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"

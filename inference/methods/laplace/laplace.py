@@ -168,11 +168,6 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         rows = members if state.sds else ()  # there is none before `finish`
         return LaplaceState(point, state.layer, [state.sds[m] for m in rows], [state.vectors[m] for m in rows])
 
-    @property
-    def needs_log_lik(self) -> bool:
-        """It does: the curvature is that of the likelihood at its mode."""
-        return True
-
     def draw(self, state: LaplaceState, sample: int) -> Forward:
         """The network with its last layer drawn, for each member."""
         if not state.sds:
