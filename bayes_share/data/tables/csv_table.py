@@ -1,6 +1,7 @@
 """Tables in CSV files: text in UTF-8, the names of the columns in the first line."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,8 @@ def read_csv(path: Path) -> Table:
         path: the file.
 
     Raises:
-        InputError: a file that is missing, empty or too large, or no UTF-8; column names that are empty or not distinct,
-            or a row with another number of values. Says where.
+        InputError: a file that is missing, empty or too large, or no UTF-8; column names that are empty or equal, or
+            a row with another number of values. Says where.
     """
     check_file(path, _WHAT)
     with reading(path, _WHAT), open(path, encoding="utf-8-sig", newline="") as file:
@@ -34,7 +35,7 @@ def read_csv(path: Path) -> Table:
             return _read(file, path)
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{printable(path)}, line {_undecodable(path)}: it is no UTF-8; save it as such"
+                f"{printable(path)}, line {_undecodable(path)}: it is no UTF-8; save the file in this encoding"
             ) from error
 
 
@@ -102,7 +103,7 @@ def _names(header: list[str], path: Path) -> list[str]:
                 f"(pandas writes no column for its index with index=False)"
             )
     if len(set(names)) < len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        twice = Counter(names).most_common(1)[0][0]
         numbers = [number for number, name in enumerate(names, 1) if name == twice]
         raise InputError(
             f"{printable(path)}: columns {numbers[0]} and {numbers[1]} are both called {quoted(twice)}; rename one"

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 
 import numpy as np
 
 from bayes_share.data.tables.kinds import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, Table
+from bayes_share.errors import InputError
 
 
 def digest_of(parts: Iterable[tuple[str, Table]]) -> str:
@@ -27,8 +29,9 @@ def digest_of(parts: Iterable[tuple[str, Table]]) -> str:
 
 
 def _values(column: Column) -> bytes:
-    kind = kind_of(column) if any(column.texts) else "text"
-    if kind not in ("number", "date"):
-        return json.dumps(column.texts).encode()  # ASCII, whatever the texts are
-    values = numbers(column) if kind == "number" else seconds(column)
-    return kind.encode() + np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
+    with suppress(InputError):  # names of rows may be any texts, also ones that look like numbers with a comma
+        kind = kind_of(column)
+        if kind in ("number", "date"):
+            values = numbers(column) if kind == "number" else seconds(column)
+            return kind.encode() + np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
+    return json.dumps(column.texts).encode()  # ASCII, whatever the texts are

@@ -58,8 +58,8 @@ def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarr
 def divide_by(column: Column, split_seed: int) -> Indices:
     """Divide rows about 70/10/20 by a column, with no value of it in two parts; logs how.
 
-    Dates and numbers are a time: the earliest rows are for training and the latest for the test. Texts are groups, which
-    are divided at random.
+    Dates and numbers are a time: the earliest rows are for training and the latest for the test. Texts are groups,
+    which are divided at random.
 
     Args:
         column: no value may be missing.

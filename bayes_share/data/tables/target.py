@@ -157,7 +157,7 @@ def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
         return REAL, "real numbers"
     if set(values.tolist()) == {0.0, 1.0}:
         return ("bernoulli", "categorical", "poisson", *REAL), "0 and 1"
-    counts = ("poisson",) if 0 <= values.min() and values.max() <= _MOST_COUNTS else ()
+    counts = ("poisson",) if values.min() >= 0 and values.max() <= _MOST_COUNTS else ()
     classes = ("categorical",) if len(distinct) <= _MOST_CLASSES else ()
     yes_or_no = ("bernoulli",) if set(values.tolist()) <= {0.0, 1.0} else ()
     return (*counts, *classes, *yes_or_no, *REAL), "whole numbers"
