@@ -95,7 +95,7 @@ class TableEncoder:
         """
         with reading(where, "the encoding of a table"), named(printable(where)):
             plain = check_names(json.loads(text), ["format", "inputs", "target"])
-            if plain["format"] != _FORMAT:
+            if type(plain["format"]) is not int or plain["format"] != _FORMAT:
                 raise InputError(f"its format is {printable(plain['format'], 30)}, and this version reads {_FORMAT}")
             if not isinstance(plain["inputs"], list):
                 raise InputError("inputs must be a list")

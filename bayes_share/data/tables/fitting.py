@@ -64,8 +64,10 @@ def _fit_column(column: Column, train: np.ndarray) -> InputColumn | None:
         return None
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MOST_CATEGORIES).fit(texts[:, None])
     rare = encoder.infrequent_categories_[0]
-    categories = [text for text in encoder.categories_[0] if rare is None or text not in set(rare)]
-    return Category(column.name, kind == "boolean", tuple(categories), rare is not None)
+    has_other = rare is not None
+    others = set(rare) if has_other else set()
+    categories = tuple(text for text in encoder.categories_[0] if text not in others)
+    return Category(column.name, kind == "boolean", categories, has_other)
 
 
 def _standardised(column: Column, values: np.ndarray) -> Standardised:

@@ -90,8 +90,8 @@ def load_table(
     for role, name in others.items():
         if name == target:
             raise InputError(f"{quoted(target)} is the target, and cannot be the {role} column too")
-    path = Path(path).expanduser()
     with reading(path, "a table"):
+        path = Path(path).expanduser()
         if path.is_dir() and split_by is not None:
             raise InputError(f"{printable(path)} has its parts in files of their own: leave split_by out")
         parts = _read_parts(path) if path.is_dir() else {"train": read_table(path)}

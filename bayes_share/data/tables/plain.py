@@ -64,7 +64,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     raise InputError(f"{name} must be {_WORDS[kind]}")
 
 
-def _is_finite(value: float) -> bool:
+def _is_finite(value: int | float) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number that is too long

@@ -15,10 +15,8 @@ Kind = Literal["number", "date", "boolean", "text"]
 _LONGEST = 60  # characters of a name or a value in a message
 
 # Those of pandas, and the question mark of the UCI repository.
-_MISSING = frozenset(
-    ("?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA")
-    + ("NULL", "NaN", "None", "n/a", "nan", "null")
-)
+_MISSING = {"?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"}
+_MISSING |= {"NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 
 
 @dataclass(frozen=True, eq=False)
