@@ -169,8 +169,10 @@ def test_what_the_texts_of_a_column_are(case: str, tmp_path: Path) -> None:
 
 
 def test_a_text_among_numbers_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    kind_of(read_table(write(tmp_path / "t.csv", {"x": [1, 2, 3, "unknown"]})).column("x"))
-    assert "t.csv, row 4 (line 5), column 'x': 'unknown' is no number" in caplog.text
+    cells = {"x": [1, 2, 3, "unknown"] * 5, "size": ["S", "M", "38", "L"] * 5, "y": np.arange(20) / 2}
+    load_table(write(tmp_path / "t.csv", cells), "y", "normal")
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "t.csv, row 4 (line 5), column 'x': 'unknown' is no number" in message
 
 
 # --- faults of files

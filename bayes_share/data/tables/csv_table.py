@@ -12,7 +12,7 @@ from bayes_share.reading import check_file, reading
 from bayes_share.terminal import printable
 
 _WHAT = "a CSV file"
-_LARGEST = 2**31  # bytes, of which Python's texts take a multiple in memory
+_LARGEST = 2**30  # bytes, of which Python's texts take a multiple in memory
 _LONGEST_LINE = 2**24  # characters
 _DELIMITERS = ",;\t"
 

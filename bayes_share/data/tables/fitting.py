@@ -9,7 +9,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from bayes_share.data.tables.columns import Category, Date, InputColumn, Number, Standardised, category_texts, days_of
 from bayes_share.data.tables.encoder import TableEncoder
-from bayes_share.data.tables.kinds import kind_of, numbers
+from bayes_share.data.tables.kinds import kind_of, numbers, warn_of_texts_among_numbers
 from bayes_share.data.tables.table import Column, Table, quoted
 from bayes_share.data.tables.target import REAL, Target, class_names_of
 from bayes_share.errors import InputError
@@ -55,6 +55,7 @@ def _fit_column(column: Column, train: np.ndarray) -> InputColumn | None:
         days = days_of(column)[train]
         has_time = bool((days[~np.isnan(days)] % 1).any())
         return Date(column.name, _standardised(column, days), has_time)
+    warn_of_texts_among_numbers(column)
     texts = np.array(category_texts(column, kind == "boolean"), dtype=object)[train]
     there = texts[texts != ""]
     if kind == "text" and len(set(there)) == len(there) > _FEW:

@@ -46,12 +46,12 @@ def kind_of(column: Column) -> Kind:
     lower = {text.lower() for text in distinct} if len(distinct) <= 6 else set()
     if lower and (any(lower <= words for words in _WORDS) or lower in _LETTERS):
         return "boolean"
-    numbers = {text for text in distinct if _NUMBER.fullmatch(text) or _INFINITE.fullmatch(text)}
-    if len(numbers) == len(distinct):
-        return "text" if any(map(_is_code, numbers)) else "number"
+    numeric = {text for text in distinct if _NUMBER.fullmatch(text) or _INFINITE.fullmatch(text)}
+    if len(numeric) == len(distinct):
+        return "text" if any(map(_is_code, numeric)) else "number"
     if all(map(_DATE.fullmatch, distinct)):
         return "date"
-    if all(_WITH_COMMA.fullmatch(text) or text in numbers for text in distinct) and any("," in one for one in distinct):
+    if all(_WITH_COMMA.fullmatch(text) or text in numeric for text in distinct) and any("," in one for one in distinct):
         row = next(index for index, text in enumerate(column.texts) if "," in text)
         raise column.fault(
             row, f"numbers such as {quoted(column.texts[row])} have a comma; write 1234.5, with a point for decimals"
@@ -59,11 +59,17 @@ def kind_of(column: Column) -> Kind:
     if all(map(_OTHER_DATE.fullmatch, distinct)):
         row = next(index for index, text in enumerate(column.texts) if text)
         raise column.fault(row, f"write dates such as {quoted(column.texts[row])} as year-month-day, 2020-12-31")
-    if 2 * len(numbers) > len(distinct) and not any(map(_is_code, numbers)):
-        row = next(index for index, text in enumerate(column.texts) if text and text not in numbers)
+    return "text"
+
+
+def warn_of_texts_among_numbers(column: Column) -> None:
+    """Log the first text of a column of categories most of which are numbers: it may stand for a missing value."""
+    distinct = set(column.texts) - {""}
+    odd = {text for text in distinct if not _NUMBER.fullmatch(text)}
+    if odd and 2 * len(odd) < len(distinct) and not any(map(_is_code, distinct - odd)):
+        row = next(index for index, text in enumerate(column.texts) if text in odd)
         fault = column.fault(row, f"{quoted(column.texts[row])} is no number, so the numbers of the column are read as")
         _log.warning("%s names of categories; leave a cell empty where its value is missing", fault)
-    return "text"
 
 
 def numbers(column: Column) -> np.ndarray:

@@ -9,7 +9,7 @@ from bayes_share.reading import check_file, reading
 from bayes_share.terminal import printable
 
 _WHAT = "a Parquet file"
-_MOST_CELLS = 2**29  # few bytes of a file stand for any number of equal values
+_MOST_CELLS = 2**26  # few bytes of a file stand for any number of equal values
 _INDEX = "__index_level_"  # of pandas
 _EXACT = 2**53  # the whole numbers up to it are exact in floating point
 
@@ -38,7 +38,7 @@ def read_parquet(path: Path) -> Table:
             raise InputError(f"{printable(path)} has {num_rows:,} rows of {len(names):,} columns, too many for memory")
         if not (num_rows and names):
             raise InputError(f"{printable(path)} has no {'rows' if names else 'columns'}")
-        if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        if len({name.strip() for name in names} - {""}) < len(names):
             raise InputError(f"{printable(path)}: each column must have a name of its own")
         table = file.read(columns=names)
         read = {name.strip(): _column(table.column(name), name, path) for name in names}
