@@ -314,6 +314,9 @@ def test_classes_and_counts_are_numbers_that_are_not_standardised(tmp_path: Path
     assert target.class_names == ("2", "9", "10")
     assert found.dtype == torch.int64
     assert found.tolist() == [{"2.0": 0, 9: 1, 10: 2}[value] for value in values]
+    target, _, _ = targets(tmp_path, ["a\x1b[2J", "b" * 999] * 20)
+    assert [len(name) for name in target.shown_classes] == [8, 200]
+    assert all(map(str.isprintable, target.shown_classes))
     target, found, values = targets(tmp_path, ["Yes", "no"] * 20)
     assert target.class_names == ("false", "true")
     assert found.tolist() == [[float(value == "Yes")] for value in values]

@@ -180,7 +180,7 @@ class Category:
                 len(texts),
                 example,
             )
-        return np.eye(len(self.categories) + 1, self.width)[chosen]
+        return np.eye(len(self.categories) + 1, self.width, dtype=np.float32)[chosen]
 
 
 InputColumn = Number | Date | Category

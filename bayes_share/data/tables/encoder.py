@@ -18,6 +18,7 @@ from bayes_share.reading import reading
 from bayes_share.terminal import printable
 
 _FORMAT = 1
+_LONGEST = 200  # characters of an input's name
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class TableEncoder:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """A name for each input."""
-        return tuple(name for column in self.inputs for name in column.features())
+        """A name for each input, safe to show."""
+        return tuple(printable(name, _LONGEST) for column in self.inputs for name in column.features())
 
     def encode(self, table: Table) -> Float32[Tensor, "row input"]:
         """The inputs of any rows, also ones without a target; other columns are not looked at.
@@ -70,7 +71,7 @@ class TableEncoder:
         for column in self.inputs:
             found = table.column(column.name, "input")
             with np.errstate(over="ignore"):
-                block = column.encode(found).astype(np.float32)
+                block = column.encode(found).astype(np.float32, copy=False)
             if not (finite := np.isfinite(block).all(1)).all():
                 row = int((~finite).argmax())
                 raise found.fault(row, f"{quoted(found.texts[row])} is too far from the training rows for float32")

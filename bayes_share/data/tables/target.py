@@ -9,6 +9,7 @@ from torch import Tensor
 from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
 from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
 from bayes_share.errors import InputError, unknown
+from bayes_share.terminal import distinct
 
 REAL = ("normal", "student_t")
 """The likelihoods whose targets are standardised."""
@@ -17,6 +18,7 @@ LIKELIHOODS = (*REAL, "poisson", "bernoulli", "categorical")
 """The likelihoods that the target of a table can have."""
 
 _MOST_CLASSES = 1000
+_LONGEST = 200  # characters of a class's name, as it is shown
 _MOST_COUNTS = 2**24  # the whole numbers up to it are exact in float32
 
 
@@ -79,6 +81,11 @@ class Target:
         classes = torch.tensor([numbered[text] for text in texts])
         return classes if self.likelihood == "categorical" else classes.float()[:, None]
 
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """The names of the classes as they can be shown: printable, short, and no two alike."""
+        return tuple(distinct(self.class_names, _LONGEST).values())
+
     def location(self, values: Tensor) -> Tensor:
         """Places on the scale of training (means, quantiles, samples) in the target's own units."""
         return values * self.scale + self.mean
@@ -131,34 +138,34 @@ def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
     if likelihood not in ("bernoulli", "categorical"):
         return ()
     kind = kind_of(column)
-    distinct = set(_class_texts(column, kind))
-    if likelihood == "bernoulli" and distinct <= {"0", "1"}:
-        distinct = {"0", "1"}
-    if len(distinct) < 2:
+    texts = set(_class_texts(column, kind))
+    if likelihood == "bernoulli" and texts <= {"0", "1"}:
+        texts = {"0", "1"}
+    if len(texts) < 2:
         raise column.error(f"all targets are {quoted(column.texts[0])}, but there must be at least two classes")
-    return tuple(sorted(distinct, key=float) if kind == "number" else sorted(distinct))
+    return tuple(sorted(texts, key=float) if kind == "number" else sorted(texts))
 
 
 def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
     """The likelihoods that a column can have, the usual one first, and what its values are."""
     if kind == "date":
         raise column.error("its values are dates, and a target is a number, a class or yes and no")
-    distinct = set(column.texts)
+    texts = set(column.texts)
     if kind == "boolean":
         return ("bernoulli", "categorical"), "true and false"
     if kind == "text":
-        if len(distinct) > min(_MOST_CLASSES, max(len(column.texts) // 2, 2)):
+        if len(texts) > min(_MOST_CLASSES, max(len(column.texts) // 2, 2)):
             raise column.error(
-                f"it has {len(distinct):,} different texts in {len(column.texts):,} rows, too many for classes"
+                f"it has {len(texts):,} different texts in {len(column.texts):,} rows, too many for classes"
             )
-        return (("categorical", "bernoulli") if len(distinct) == 2 else ("categorical",)), f"{len(distinct)} texts"
+        return (("categorical", "bernoulli") if len(texts) == 2 else ("categorical",)), f"{len(texts)} texts"
     values = numbers(column)
     if not whole(values):
         return REAL, "real numbers"
     if set(values.tolist()) == {0.0, 1.0}:
         return ("bernoulli", "categorical", "poisson", *REAL), "0 and 1"
     counts = ("poisson",) if values.min() >= 0 and values.max() <= _MOST_COUNTS else ()
-    classes = ("categorical",) if len(distinct) <= _MOST_CLASSES else ()
+    classes = ("categorical",) if len(set(values.tolist())) <= _MOST_CLASSES else ()
     yes_or_no = ("bernoulli",) if set(values.tolist()) <= {0.0, 1.0} else ()
     return (*counts, *classes, *yes_or_no, *REAL), "whole numbers"
 
