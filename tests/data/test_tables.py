@@ -278,8 +278,16 @@ def test_the_likelihood_of_a_target(case: str, tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[list[Any], str | None, str]] = {
-    "whole numbers": ([0, 1, 2], None, "say with likelihood what they are, poisson, categorical, normal or student_t"),
-    "whole numbers below 0": ([-1, 1], None, "say with likelihood what they are, categorical, normal or student_t"),
+    "whole numbers": (
+        [0, 1, 2],
+        None,
+        "give likelihood, poisson (counts), categorical (classes), normal (measurements) or",
+    ),
+    "whole numbers below 0": (
+        [-1, 1],
+        None,
+        "several things: give likelihood, categorical (classes), normal (measurements) or",
+    ),
     "texts as numbers": (["a", "b", "c"], "normal", "its values are 3 texts: their likelihood can be categorical, not"),
     "counts below 0": ([-1, 1], "poisson", "not poisson"),
     "counts that are not whole": ([0.5, 1], "poisson", "real numbers: their likelihood can be normal or student_t"),

@@ -17,6 +17,13 @@ REAL = ("normal", "student_t")
 LIKELIHOODS = (*REAL, "poisson", "bernoulli", "categorical")
 """The likelihoods that the target of a table can have."""
 
+_MEANING = {
+    "normal": "measurements",
+    "student_t": "measurements with outliers",
+    "poisson": "counts",
+    "bernoulli": "yes and no",
+    "categorical": "classes",
+}
 _MOST_CLASSES = 1000
 _LONGEST = 200  # characters of a class's name, as it is shown
 _MOST_COUNTS = 2**24  # the whole numbers up to it are exact in float32
@@ -118,7 +125,8 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
     possible, why = _possible(column, kind_of(column))
     if likelihood is None:
         if len(possible) > 1 and why.startswith("whole"):
-            raise column.error(f"its values are {why}: say with likelihood what they are, {_or(possible)}")
+            choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
+            raise column.error(f"its values are {why}, which can be several things: give likelihood, {choices}")
         return possible[0]
     if likelihood not in possible:
         raise column.error(f"its values are {why}: their likelihood can be {_or(possible)}, not {likelihood}")
