@@ -424,6 +424,13 @@ def test_a_class_without_a_training_row_is_named(tmp_path: Path) -> None:
     assert "no training row has the class 'c'" in refusal(lambda: load_table(path, "y", split_by="day"))
 
 
+@pytest.mark.parametrize("value", ["1.5", "red", "2020-01-01", "yes"])
+def test_a_column_without_a_value_in_the_training_rows_is_named(value: str, tmp_path: Path) -> None:
+    cells = {"x": list(range(100)), "day": list(range(100)), "late": [""] * 90 + [value] * 10, "y": [0.5, 2] * 50}
+    message = refusal(lambda: load_table(write(tmp_path / "t.csv", cells), "y", split_by="day"))
+    assert "column 'late': all values are missing in the training rows" in message
+
+
 def test_a_column_has_one_role(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"x": list(range(20)), "y": [0.5, 2] * 10})
     assert "'y' is the target, and cannot be" in refusal(lambda: load_table(path, "y", split_by="y"))

@@ -17,6 +17,7 @@ from bayes_share.errors import InputError
 _log = logging.getLogger(__name__)
 
 _MOST_CATEGORIES = 100  # with an input of their own
+_NONE_TO_FIT = "all values are missing in the training rows; remove it"
 _FEW = 20  # rows, among which all texts may be different without being names
 
 
@@ -58,6 +59,8 @@ def _fit_column(column: Column, train: np.ndarray) -> InputColumn | None:
     warn_of_texts_among_numbers(column)
     texts = np.array(category_texts(column, kind == "boolean"), dtype=object)[train]
     there = texts[texts != ""]
+    if not len(there):
+        raise column.error(_NONE_TO_FIT)
     if kind == "text" and len(set(there)) == len(there) > _FEW:
         _log.warning(
             "%s, column %s is no input: its texts are all different, as names are", column.where, quoted(column.name)
@@ -75,7 +78,7 @@ def _standardised(column: Column, values: np.ndarray) -> Standardised:
     """Fitted on the training rows' values ``[row]``, NaN where one is missing."""
     has_missing = bool(np.isnan(values).any())
     if np.isnan(values).all():
-        raise column.error("all values are missing in the training rows; remove it")
+        raise column.error(_NONE_TO_FIT)
     imputer = SimpleImputer(strategy="median").fit(values[:, None])
     mean, scale = _moments(column, imputer.transform(values[:, None])[:, 0])
     return Standardised(float(imputer.statistics_[0]), mean, scale, has_missing)
