@@ -140,6 +140,5 @@ def _second(text: str) -> float:
 
 def _is_code(text: str) -> bool:
     """Whether the text of a number would not be the same as a number: postcodes, article numbers, hashes."""
-    return bool(_ZERO_FIRST.match(text)) or (
-        len(text) > 15 and text.lstrip("+-").isdigit() and abs(float(text)) >= _EXACT
-    )
+    is_long = len(text) > 15 and text.lstrip("+-").isdigit() and abs(float(text)) >= _EXACT
+    return is_long or bool(_ZERO_FIRST.match(text))

@@ -43,11 +43,11 @@ def from_plain(kind: type[Record], values: Any) -> Record:
 
 def check_names(values: Any, names: list[str]) -> Mapping[str, Any]:
     """Raise an InputError where plain values are no object of JSON with these names and no others; give it back."""
-    if not isinstance(values, dict) or values.keys() != set(names):
-        found = (
-            printable(", ".join(map(str, values)), 100) if isinstance(values, dict) else f"a {type(values).__name__}"
-        )
-        raise InputError(f"it must have {', '.join(names)}, and has {found or 'nothing'}")
+    if not isinstance(values, dict):
+        raise InputError(f"it must have {', '.join(names)}, and is a {type(values).__name__}")
+    if values.keys() != set(names):
+        found = printable(", ".join(values), 100) or "nothing"
+        raise InputError(f"it must have {', '.join(names)}, and has {found}")
     return values
 
 
