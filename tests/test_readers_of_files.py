@@ -14,6 +14,7 @@ from PIL import Image
 
 from bayes_share.data import load_data, load_ood
 from bayes_share.data.cifar10c import read_cifar10c
+from bayes_share.data.tables import load_table
 from bayes_share.errors import InputError
 from bayes_share.evaluation import read_human_labels, read_outputs, read_predictions
 from bayes_share.reports.run_record import RunRecord
@@ -53,6 +54,10 @@ def read_factors(path: Path) -> None:
     _ = RunRecord(folder, {}, {}, []).factors
 
 
+def read_table(path: Path) -> None:
+    load_table(path, "y")
+
+
 def read_corrupted(path: Path) -> None:
     np.save(path.parent / "labels.npy", np.zeros(50_000, np.uint8))
     if os.path.lexists(path):
@@ -70,6 +75,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "human labels": read_human_labels,
     "factors": read_factors,
     "cifar-10-c": read_corrupted,
+    "table": read_table,
 }
 
 
@@ -180,10 +186,12 @@ def read_image(path: Path) -> None:
     load_data(f"folder:{folder}")
 
 
+TABLE = "x,when,where,y\n" + "".join(f"{i},2020-01-{1 + i % 28},{'ab'[i % 2]},{i}.5\n" for i in range(30))
 FUZZED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "data": (lambda path: np.savez(path, **WHOLE["data"]), read_data),
     "packed data": (lambda path: np.savez_compressed(path, **WHOLE["data"]), read_data),
     "predictions": (lambda path: np.savez(path, **WHOLE["predictions"]), read_predictions),
+    "table": (lambda path: Path(path.name).write_text(TABLE), read_table),
     "human labels": (lambda path: np.save(path, WHOLE["human labels"]["probs"]), read_human_labels),
     "packed tiff": (
         partial(Image.linear_gradient("L").resize((6, 6)).save, format="tiff", compression="jpeg"),

@@ -1,0 +1,222 @@
+"""The columns of a table as inputs of a network: records of what was fitted on training rows, applied with numpy."""
+
+import logging
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bayes_share.data.tables.kinds import numbers, seconds, truths
+from bayes_share.data.tables.table import Column, quoted
+from bayes_share.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+_DAY = 86_400.0
+_YEAR = 365.2425  # days
+_MOST_CATEGORIES = 100_000
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Numbers on the scale on which the training rows have mean 0 and deviation 1.
+
+    Attributes:
+        fill: what stands for a missing value, the median.
+        mean: of the training rows.
+        scale: their standard deviation; 1 where they are equal.
+        has_indicator: whether an input says where the value is missing.
+    """
+
+    fill: float
+    mean: float
+    scale: float
+    has_indicator: bool
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise InputError(f"a scale is above 0, and is {self.scale}")
+
+    @property
+    def width(self) -> int:
+        """How many inputs a column becomes."""
+        return 1 + self.has_indicator
+
+    def filled(self, values: np.ndarray) -> np.ndarray:
+        """The values ``[row]`` without missing ones."""
+        return np.where(np.isnan(values), self.fill, values)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Values ``[row]``, NaN where missing, as inputs ``[row, width]``."""
+        inputs = [(self.filled(values) - self.mean) / self.scale]
+        return np.stack([*inputs, np.isnan(values).astype(float)] if self.has_indicator else inputs, 1)
+
+    def features(self, name: str) -> list[str]:
+        """A name for each input of a column."""
+        return [name, f"{name} is missing"] if self.has_indicator else [name]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers.
+
+    Attributes:
+        name: of the column.
+        values: their scale.
+    """
+
+    kind: ClassVar[str] = "number"
+
+    name: str
+    values: Standardised
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes."""
+        return self.values.width
+
+    def features(self) -> list[str]:
+        """A name for each input."""
+        return self.values.features(self.name)
+
+    def encode(self, column: Column) -> np.ndarray:
+        """The inputs ``[row, width]``.
+
+        Raises:
+            InputError: a text that is no number.
+        """
+        return self.values.encode(numbers(column))
+
+
+@dataclass(frozen=True)
+class Date:
+    """A column of dates: the time that passes, and where in the year, the week and the day it is, as points of circles.
+
+    Attributes:
+        name: of the column.
+        days: the scale of the days since 1970.
+        has_time: whether there are times of the day.
+    """
+
+    kind: ClassVar[str] = "date"
+
+    name: str
+    days: Standardised
+    has_time: bool
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes."""
+        return self.days.width + 2 * (2 + self.has_time)
+
+    def features(self) -> list[str]:
+        """A name for each input."""
+        circles = ["year", "week", "day"][: 2 + self.has_time]
+        parts = [f"{self.name}, {wave} of the {circle}" for circle in circles for wave in ("sine", "cosine")]
+        return [*self.days.features(self.name), *parts]
+
+    def encode(self, column: Column) -> np.ndarray:
+        """The inputs ``[row, width]``.
+
+        Raises:
+            InputError: a text that is no date.
+        """
+        days = days_of(column)
+        return np.concatenate([self.days.encode(days), _circles(self.days.filled(days), 2 + self.has_time)], 1)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories: one input for each, 1 for the one that it is. Unknown ones are "other", or all 0.
+
+    Attributes:
+        name: of the column.
+        is_boolean: whether the categories are yes and no, in whatever words.
+        categories: those with an input of their own; the empty text is a missing value.
+        has_other: whether an input stands for all others.
+    """
+
+    kind: ClassVar[str] = "category"
+
+    name: str
+    is_boolean: bool
+    categories: tuple[str, ...]
+    has_other: bool
+
+    def __post_init__(self) -> None:
+        if len(set(self.categories)) < len(self.categories) or len(self.categories) > _MOST_CATEGORIES:
+            raise InputError("categories are distinct texts, and not too many")
+        if not self.width:
+            raise InputError("a column of categories has at least one")
+
+    @property
+    def width(self) -> int:
+        """How many inputs it becomes: the number of categories."""
+        return len(self.categories) + self.has_other
+
+    def features(self) -> list[str]:
+        """A name for each input."""
+        names = [f"{self.name} = {category}" if category else f"{self.name} is missing" for category in self.categories]
+        return [*names, f"{self.name} = other"] if self.has_other else names
+
+    def encode(self, column: Column) -> np.ndarray:
+        """The inputs ``[row, width]``; unknown categories are logged.
+
+        Raises:
+            InputError: a text that is neither yes nor no, where all were.
+        """
+        texts = category_texts(column, self.is_boolean)
+        numbered = {category: number for number, category in enumerate(self.categories)}
+        chosen = np.array([numbered.get(text, len(self.categories)) for text in texts], dtype=np.int64)
+        unknown = np.flatnonzero(chosen == len(self.categories))
+        if len(unknown) and not self.has_other:
+            example = quoted(texts[unknown[0]]) if texts[unknown[0]] else "a missing one"
+            _log.warning(
+                "%s, column %s: %d of %d values, such as %s, are not in the training rows, and give inputs of 0",
+                column.where,
+                quoted(self.name),
+                len(unknown),
+                len(texts),
+                example,
+            )
+        return np.eye(len(self.categories) + 1, self.width, dtype=np.float32)[chosen]
+
+
+InputColumn = Number | Date | Category
+"""What a column becomes; all have `name`, `kind`, `width`, `features()` and `encode(column)`."""
+
+KINDS: dict[str, type[InputColumn]] = {kind.kind: kind for kind in (Number, Date, Category)}
+"""The records of columns, by what they are called in JSON."""
+
+
+def category_texts(column: Column, is_boolean: bool) -> list[str]:
+    """The categories of a column's rows; empty where one is missing.
+
+    Raises:
+        InputError: a text that is neither yes nor no, where all are to be.
+    """
+    return truths(column) if is_boolean else column.texts
+
+
+def days_of(column: Column) -> np.ndarray:
+    """The dates of a column in days since 1970 ``[row]``; NaN where one is missing.
+
+    Raises:
+        InputError: a text that is no date.
+    """
+    return seconds(column) / _DAY
+
+
+def column_to_plain(column: InputColumn) -> dict[str, Any]:
+    """A record as JSON has it."""
+    return {"kind": column.kind, **asdict(column)}
+
+
+def _circles(days: np.ndarray, how_many: int) -> np.ndarray:
+    """Sine and cosine of the place in the year, the week (from Monday) and the day ``[row, 2 * how_many]``."""
+    dates = np.floor(days).astype("datetime64[D]")
+    year_begins = dates.astype("datetime64[Y]").astype("datetime64[D]").astype(float)
+    turns = [(days - year_begins) / _YEAR, (np.floor(days) + 3) % 7 / 7, days % 1][:how_many]
+    angles = 2 * math.pi * np.stack(turns, 1)
+    return np.stack([np.sin(angles), np.cos(angles)], 2).reshape(len(days), -1)

@@ -1,0 +1,99 @@
+"""The rows of a table in three parts: at random, by groups or by time."""
+
+import logging
+
+import numpy as np
+import torch
+
+from bayes_share.data.source import stratified
+from bayes_share.data.tables.kinds import kind_of, numbers, seconds
+from bayes_share.data.tables.table import Column, check_complete, quoted
+from bayes_share.errors import InputError
+from bayes_share.seeding import generator
+
+_log = logging.getLogger(__name__)
+
+Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of the training, validation and test rows, each ``[row]`` in ascending order."""
+
+_SHARES = (7, 1, 2)
+
+
+def divide_at_random(classes: np.ndarray, split_seed: int, where: str) -> Indices:
+    """Divide rows 70/10/20 at random, each class by itself.
+
+    Args:
+        classes: of the rows ``[row]``, integers; all 0 where there are none.
+        split_seed: the only thing besides the classes that the division depends on.
+        where: the table, for messages.
+
+    Raises:
+        InputError: a part would be empty.
+    """
+    train, validation, test = _stratified(classes, _SHARES, split_seed)
+    if not (len(train) and len(validation) and len(test)):
+        raise InputError(
+            f"{where}: {len(classes)} rows are too few to divide 70/10/20; 10 rows (of a class) are enough"
+        )
+    return train, validation, test
+
+
+def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Hold a tenth of the training rows out for validation, at random, each class by itself.
+
+    Args:
+        classes: as of `divide_at_random`.
+        split_seed: likewise.
+        where: likewise.
+
+    Raises:
+        InputError: a part would be empty.
+    """
+    train, validation = _stratified(classes, (9, 1), split_seed)
+    if not (len(train) and len(validation)):
+        raise InputError(f"{where}: {len(classes)} training rows are too few to hold a tenth out; 10 are enough")
+    return train, validation
+
+
+def divide_by(column: Column, split_seed: int) -> Indices:
+    """Divide rows about 70/10/20 by a column, with no value of it in two parts; logs how.
+
+    Dates and numbers are a time: the earliest rows are for training and the latest for the test. Texts are groups,
+    which are divided at random.
+
+    Args:
+        column: no value may be missing.
+        split_seed: which groups are in which part depends on it.
+
+    Raises:
+        InputError: a value is missing, or there are fewer than three different ones.
+    """
+    check_complete(column, f"each row must have a {quoted(column.name)} to be divided by")
+    kind = kind_of(column)
+    if kind in ("number", "date"):
+        _log.info("rows are divided by time: those with the largest %s are the test part", quoted(column.name))
+        values = numbers(column) if kind == "number" else seconds(column)
+        order, group = np.unique(values, return_inverse=True)
+        rank = np.arange(len(order))
+    else:
+        _log.info("rows are divided by groups: no %s is in two parts", quoted(column.name))
+        order, group = np.unique(np.array(column.texts, dtype=object), return_inverse=True)
+        rank = torch.randperm(len(order), generator=generator(split_seed, "split")).numpy()
+    if len(order) < len(_SHARES):
+        raise column.error(f"it has {len(order)} different values, but three parts need at least three")
+    place = rank[group]
+    first, second = _cuts(np.bincount(place))
+    return tuple(np.flatnonzero(part) for part in (place < first, (place >= first) & (place < second), place >= second))  # type: ignore[return-value]
+
+
+def _cuts(sizes: np.ndarray) -> tuple[int, int]:
+    """Where groups of some sizes, in order, are cut: nearest to 70 and 80 % of the rows, with no part empty."""
+    shares = np.cumsum(sizes) / sizes.sum()  # after each group
+    first = int(np.abs(shares[:-2] - 0.7).argmin()) + 1
+    second = first + int(np.abs(shares[first:-1] - 0.8).argmin()) + 1
+    return first, second
+
+
+def _stratified(classes: np.ndarray, shares: tuple[int, ...], split_seed: int) -> list[np.ndarray]:
+    parts = stratified(torch.from_numpy(classes.astype(np.int64)), shares, generator(split_seed, "split"))
+    return [part.numpy() for part in parts]

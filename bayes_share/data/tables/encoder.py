@@ -1,0 +1,115 @@
+"""The way from the columns of a table to inputs and targets: a record that is kept with a run as JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from bayes_share.data.tables.columns import KINDS, Category, InputColumn, column_to_plain
+from bayes_share.data.tables.plain import check_names, from_plain
+from bayes_share.data.tables.table import Table, quoted
+from bayes_share.data.tables.target import Target
+from bayes_share.errors import InputError, named, unknown
+from bayes_share.reading import reading
+from bayes_share.terminal import printable
+
+_FORMAT = 1
+_LONGEST = 200  # characters of an input's name
+
+
+@dataclass(frozen=True)
+class TableEncoder:
+    """What the columns of a table become.
+
+    Attributes:
+        inputs: the columns that are inputs, those of numbers and dates before those of categories.
+        target: the column that is predicted.
+    """
+
+    inputs: tuple[InputColumn, ...]
+    target: Target
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.inputs] + [self.target.name]
+        if len(set(names)) < len(names):
+            raise InputError("two columns have one name")
+        kinds = [isinstance(column, Category) for column in self.inputs]
+        if not kinds or kinds != sorted(kinds):
+            raise InputError("there are no inputs, or categories stand before numbers")
+
+    @property
+    def num_inputs(self) -> int:
+        """How many inputs a network gets."""
+        return sum(column.width for column in self.inputs)
+
+    @property
+    def num_numeric(self) -> int:
+        """How many inputs are numbers; they are the first ones."""
+        return sum(column.width for column in self.inputs if not isinstance(column, Category))
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """For each column of categories how many inputs it has, of which one is 1; they follow the numbers."""
+        return tuple(column.width for column in self.inputs if isinstance(column, Category))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """A name for each input, safe to show."""
+        return tuple(printable(name, _LONGEST) for column in self.inputs for name in column.features())
+
+    def encode(self, table: Table) -> Float32[Tensor, "row input"]:
+        """The inputs of any rows, also ones without a target; other columns are not looked at.
+
+        Raises:
+            InputError: a column that is missing, or a value that cannot be an input.
+        """
+        blocks = []
+        for column in self.inputs:
+            found = table.column(column.name, "input")
+            with np.errstate(over="ignore"):
+                block = column.encode(found).astype(np.float32, copy=False)
+            if not (finite := np.isfinite(block).all(1)).all():
+                row = int((~finite).argmax())
+                raise found.fault(row, f"{quoted(found.texts[row])} is too far from the training rows for float32")
+            blocks.append(block)
+        return torch.from_numpy(np.concatenate(blocks, 1))
+
+    def to_json(self) -> str:
+        """The record as a text of JSON, which `from_json` reads."""
+        inputs = [column_to_plain(column) for column in self.inputs]
+        return json.dumps({"format": _FORMAT, "inputs": inputs, "target": asdict(self.target)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "TableEncoder":
+        """The record that `to_json` wrote.
+
+        Args:
+            text: of JSON.
+            where: it is from, for messages.
+
+        Raises:
+            InputError: it is something else; says what is wrong.
+        """
+        with reading(where, "the encoding of a table"), named(printable(where)):
+            plain = check_names(json.loads(text), ["format", "inputs", "target"])
+            if type(plain["format"]) is not int or plain["format"] != _FORMAT:
+                raise InputError(f"its format is {printable(plain['format'], 30)}, and this version reads {_FORMAT}")
+            if not isinstance(plain["inputs"], list):
+                raise InputError("inputs must be a list")
+            with named("target"):
+                target = from_plain(Target, plain["target"])
+            return cls(tuple(_column(number, one) for number, one in enumerate(plain["inputs"], 1)), target)
+
+
+def _column(number: int, plain: Any) -> InputColumn:
+    with named(f"input {number}"):
+        if not isinstance(plain, dict):
+            raise InputError("it must be an object")
+        kind = plain.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise unknown("kind of column", printable(kind, 30), KINDS)
+        return from_plain(KINDS[kind], {name: value for name, value in plain.items() if name != "kind"})

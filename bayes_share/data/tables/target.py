@@ -1,0 +1,208 @@
+"""The target of a table: which likelihood it has, and the way to what a network is trained on and back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
+from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
+from bayes_share.errors import InputError, unknown
+from bayes_share.terminal import distinct
+
+REAL = ("normal", "student_t")
+"""The likelihoods whose targets are standardised."""
+
+LIKELIHOODS = (*REAL, "poisson", "bernoulli", "categorical")
+"""The likelihoods that the target of a table can have."""
+
+_MEANING = {
+    "normal": "measurements",
+    "student_t": "measurements with outliers",
+    "poisson": "counts",
+    "bernoulli": "yes and no",
+    "categorical": "classes",
+}
+_MOST_CLASSES = 1000
+_LONGEST = 200  # characters of a class's name, as it is shown
+_MOST_COUNTS = 2**24  # the whole numbers up to it are exact in float32
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column as targets, and what was fitted on the training rows.
+
+    Attributes:
+        name: of the column.
+        likelihood: its name.
+        kind: what its values are: "number", "boolean" or "text".
+        class_names: of the classes, in the order of their numbers; empty where there are none.
+        mean: of the training targets, where they are real numbers; else 0.
+        scale: their standard deviation; else 1.
+    """
+
+    name: str
+    likelihood: str
+    kind: str
+    class_names: tuple[str, ...]
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise unknown("likelihood", self.likelihood, LIKELIHOODS)
+        if self.kind not in ("number", "boolean", "text"):
+            raise unknown("kind of target", self.kind, ("number", "boolean", "text"))
+        if not self.scale > 0:
+            raise InputError(f"a scale is above 0, and is {self.scale}")
+        if self.likelihood not in REAL and (self.mean, self.scale) != (0, 1):
+            raise InputError(f"only real targets are standardised, and not those of {self.likelihood}")
+        num_classes = {"bernoulli": (2, 2), "categorical": (2, _MOST_CLASSES)}.get(self.likelihood, (0, 0))
+        if not num_classes[0] <= len(set(self.class_names)) == len(self.class_names) <= num_classes[1]:
+            raise InputError(f"class_names are distinct, and as many as {self.likelihood} has classes")
+
+    def encode(self, column: Column) -> Tensor:
+        """Targets as the likelihood takes them, real ones standardised.
+
+        Args:
+            column: of any rows; no value may be missing.
+
+        Returns:
+            The number of the class ``[row]``, int64, for a categorical likelihood; else ``[row, 1]``, float32.
+
+        Raises:
+            InputError: a value that is missing or cannot be a target.
+        """
+        check_complete(column, "each row must have a target")
+        if not self.class_names:
+            values = numbers(column)
+            if self.likelihood == "poisson":
+                _check_counts(column, values)
+            return _float32(column, (values - self.mean) / self.scale)[:, None]
+        numbered = {name: number for number, name in enumerate(self.class_names)}
+        texts = _class_texts(column, self.kind)
+        for row, text in enumerate(texts):
+            if text not in numbered:
+                raise column.fault(row, f"{quoted(column.texts[row])} is no class of the training rows")
+        classes = torch.tensor([numbered[text] for text in texts])
+        return classes if self.likelihood == "categorical" else classes.float()[:, None]
+
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """The names of the classes as they can be shown: printable, short, and no two alike."""
+        return tuple(distinct(self.class_names, _LONGEST).values())
+
+    def location(self, values: Tensor) -> Tensor:
+        """Places on the scale of training (means, quantiles, samples) in the target's own units."""
+        return values * self.scale + self.mean
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Distances on the scale of training (standard deviations, widths) in the target's own units."""
+        return values * self.scale
+
+    def log_density(self, values: Tensor) -> Tensor:
+        """Log densities on the scale of training as those of the target in its own units."""
+        return values - float(np.log(self.scale))
+
+
+def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
+    """The likelihood of a target: the one that is given, where the column can have it, or the only one that it can.
+
+    Text has classes, yes and no (also 0 and 1) are a Bernoulli's, and numbers that are not all whole are normal. Whole
+    numbers may be counts, classes or measurements, which only the user knows.
+
+    Args:
+        column: the target in all rows.
+        likelihood: its name, or None.
+
+    Raises:
+        InputError: the column cannot have it, or could have several; names them.
+    """
+    if likelihood is not None and likelihood not in LIKELIHOODS:
+        raise unknown("likelihood", likelihood, LIKELIHOODS)
+    check_complete(column, "each row must have a target; leave out rows without one")
+    possible, why = _possible(column, kind_of(column))
+    if likelihood is None:
+        if len(possible) > 1 and why.startswith("whole"):
+            choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
+            raise column.error(f"its values are {why}, which can be several things: give likelihood, {choices}")
+        return possible[0]
+    if likelihood not in possible:
+        raise column.error(f"its values are {why}: their likelihood can be {_or(possible)}, not {likelihood}")
+    return likelihood
+
+
+def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
+    """The classes of a target, texts in the order of the alphabet and numbers in theirs; none without classes.
+
+    Args:
+        column: the target in all rows.
+        likelihood: its name.
+
+    Raises:
+        InputError: fewer than two classes.
+    """
+    if likelihood not in ("bernoulli", "categorical"):
+        return ()
+    kind = kind_of(column)
+    texts = set(_class_texts(column, kind))
+    if likelihood == "bernoulli" and texts <= {"0", "1"}:
+        texts = {"0", "1"}
+    if len(texts) < 2:
+        raise column.error(f"all targets are {quoted(column.texts[0])}, but there must be at least two classes")
+    return tuple(sorted(texts, key=float) if kind == "number" else sorted(texts))
+
+
+def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
+    """The likelihoods that a column can have, the usual one first, and what its values are."""
+    if kind == "date":
+        raise column.error("its values are dates, and a target is a number, a class or yes and no")
+    texts = set(column.texts)
+    if kind == "boolean":
+        return ("bernoulli", "categorical"), "true and false"
+    if kind == "text":
+        if len(texts) > min(_MOST_CLASSES, max(len(column.texts) // 2, 2)):
+            raise column.error(
+                f"it has {len(texts):,} different texts in {len(column.texts):,} rows, too many for classes"
+            )
+        return (("categorical", "bernoulli") if len(texts) == 2 else ("categorical",)), f"{len(texts)} texts"
+    values = numbers(column)
+    if not whole(values):
+        return REAL, "real numbers"
+    if set(values.tolist()) == {0.0, 1.0}:
+        return ("bernoulli", "categorical", "poisson", *REAL), "0 and 1"
+    counts = ("poisson",) if values.min() >= 0 and values.max() <= _MOST_COUNTS else ()
+    classes = ("categorical",) if len(set(values.tolist())) <= _MOST_CLASSES else ()
+    yes_or_no = ("bernoulli",) if set(values.tolist()) <= {0.0, 1.0} else ()
+    return (*counts, *classes, *yes_or_no, *REAL), "whole numbers"
+
+
+def _class_texts(column: Column, kind: str) -> list[str]:
+    """The class of each row as a text; a whole number is the same however it is written."""
+    if kind == "boolean":
+        return truths(column)
+    if kind == "text":
+        return column.texts
+    values = numbers(column).tolist()
+    return [str(int(value)) if value.is_integer() else text for value, text in zip(values, column.texts, strict=True)]
+
+
+def _check_counts(column: Column, values: np.ndarray) -> None:
+    bad = (values < 0) | (values != np.floor(values)) | (values > _MOST_COUNTS)
+    if bad.any():
+        row = int(bad.argmax())
+        raise column.fault(row, f"{quoted(column.texts[row])} is no count, a whole number from 0 to {_MOST_COUNTS:,}")
+
+
+def _float32(column: Column, values: np.ndarray) -> Tensor:
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+    if not np.isfinite(found).all():
+        row = int((~np.isfinite(found)).argmax())
+        raise column.fault(row, f"{quoted(column.texts[row])} is too far from the training rows for float32")
+    return torch.from_numpy(found)
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
