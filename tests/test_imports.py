@@ -27,7 +27,7 @@ ORDER = (
     ("evaluation",),
     ("values", "algorithms"),
     ("config", "presets"),
-    ("identity", "interrupt", "outputs", "run_folder", "summary"),
+    ("choices", "identity", "interrupt", "outputs", "run_folder", "summary"),
     ("run",),
     ("compare", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),

@@ -1,5 +1,7 @@
 """Conformal prediction: sets and intervals with a coverage that holds at any number of examples."""
 
+from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
+from bayes_share.evaluation.conformal.halves import Halves, halves
 from bayes_share.evaluation.conformal.intervals import (
     QuantileIntervals,
     ScaledIntervals,
@@ -12,12 +14,17 @@ from bayes_share.evaluation.conformal.threshold import Threshold, fit_threshold
 __all__ = [
     "SET_METHODS",
     "ConformalSets",
+    "Group",
+    "Halves",
     "QuantileIntervals",
     "ScaledIntervals",
+    "SetCoverage",
     "Threshold",
     "fit_quantile_intervals",
     "fit_scaled_intervals",
     "fit_sets",
     "fit_sets_of",
     "fit_threshold",
+    "halves",
+    "set_coverage",
 ]
