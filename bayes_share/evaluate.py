@@ -7,6 +7,7 @@ from typing import Literal
 
 from bayes_share.compare import compare, finished_runs
 from bayes_share.config import read_run_config
+from bayes_share.conformal import conformal_tables
 from bayes_share.data.ood import OODName
 from bayes_share.data.stamp import source_path
 from bayes_share.diagnose import diagnose, export_arviz
@@ -60,6 +61,14 @@ def parser(words: Sequence[str]) -> OptionParser:
     )
     many = f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given"
     add_option(shift, "corruption_images", int | None, None, many)
+    parser.add_argument(
+        "--conformal",
+        type=float,
+        nargs="*",
+        metavar="ALPHA",
+        help="conformal sets of the test images, which miss the right class with a probability of ALPHA at most; 0.1 "
+        "if not given. They are calibrated on validation images that the run chose nothing on",
+    )
     draws = parser.add_argument_group("draws of a posterior")
     draws.add_argument(
         "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of samplers"
@@ -89,8 +98,11 @@ def run(options: Namespace) -> None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, _inputs(found, probes))
+    sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
     show(compare(folders, picture, options.split))
+    if sets is not None:
+        show(f"\n{sets}\n")
     if shifted is not None:
         show(f"\n{shifted}\n")
     if options.diagnostics:

@@ -29,7 +29,7 @@ ORDER = (
     ("config", "presets"),
     ("choices", "identity", "interrupt", "outputs", "run_folder", "summary"),
     ("run",),
-    ("compare", "options", "probe", "shift", "diagnose"),
+    ("compare", "conformal", "options", "probe", "shift", "diagnose"),
     ("evaluate", "report"),
     ("study",),
     ("quickstart", "fit_command"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from bayes_share.arrays import read_arrays
 from bayes_share.compare import finished_runs
 from bayes_share.config import read_run_config
+from bayes_share.conformal import validation_left
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import named_problems
@@ -57,6 +58,11 @@ class RunResults:
     def validation(self) -> Predictions:
         """Predictions on the validation images."""
         return read_predictions(self.folder.predictions("validation"))
+
+    @property
+    def unchosen(self) -> Predictions:
+        """Predictions on the validation images on which the run chose nothing; an InputError where there are none."""
+        return validation_left(self.folder)
 
     @cached_property
     def probs(self) -> Float64[Tensor, "image class"]:
