@@ -7,6 +7,7 @@ from typing import Literal
 
 from bayes_share.compare import compare, finished_runs
 from bayes_share.config import read_run_config
+from bayes_share.conformal import conformal_tables
 from bayes_share.data.ood import OODName
 from bayes_share.data.stamp import source_path
 from bayes_share.diagnose import diagnose, export_arviz
@@ -63,6 +64,14 @@ def parser(words: Sequence[str]) -> OptionParser:
     )
     many = f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given"
     add_option(shift, "corruption_images", int | None, None, many)
+    parser.add_argument(
+        "--conformal",
+        type=float,
+        nargs="*",
+        metavar="ALPHA",
+        help="conformal sets of the test images, which miss the right class with a probability of ALPHA at most; 0.1 "
+        "if not given. They are calibrated on validation images that the run chose nothing on",
+    )
     draws = parser.add_argument_group("draws of a posterior")
     draws.add_argument(
         "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of samplers"
@@ -94,8 +103,11 @@ def run(options: Namespace) -> None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, {**_inputs(found, probes), **files})
+    sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
     show(compare(folders, picture, options.split, files))
+    if sets is not None:
+        show(f"\n{sets}\n")
     if shifted is not None:
         show(f"\n{shifted}\n")
     if options.diagnostics:
@@ -112,7 +124,7 @@ def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
     """Raise an InputError where something is asked for that files of predictions alone do not tell."""
     if not files:
         return
-    asked = ("ood", "corruptions", "arviz")
+    asked = ("ood", "corruptions", "conformal", "arviz")
     wanted = next((name for name in asked if getattr(options, name) is not None), None)
     wanted = wanted or ("diagnostics" if options.diagnostics else None)
     if wanted is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
+from bayes_share.choices import scored_images
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.data import Data, Split
 from bayes_share.errors import InputError, named
@@ -169,8 +170,7 @@ def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
     """
     images = data.validation
     if config.keep_members is None:
-        scored = min(len(images), config.validation_images or len(images))
-        return images.at(torch.arange(scored) * len(images) // max(1, scored)), images
+        return images.at(scored_images(config, len(images))), images
     if len(images) < 2:
         raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
     even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))

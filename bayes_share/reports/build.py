@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from bayes_share.errors import InputError
 from bayes_share.reports.calibration import calibration
+from bayes_share.reports.conformal import conformal
 from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
 from bayes_share.reports.diagnostics import diagnostics
@@ -46,6 +47,7 @@ def build_report(
     makers: list[Callable[[], Section | None]] = [
         partial(overview, runs),
         partial(calibration, runs, humans),
+        partial(conformal, runs),
         partial(selective, runs),
         partial(outside, runs),
         partial(robustness, runs),

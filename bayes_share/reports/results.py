@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from jaxtyping import Float64
 from torch import Tensor
 
+from bayes_share.conformal import validation_left
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.sets import SetInfo
@@ -59,6 +60,15 @@ class Result:
     def method(self) -> str | None:
         """What made them, in a few words; None where that is not known."""
         return None if self.run is None else self.run.method
+
+    @property
+    def unchosen(self) -> Predictions | None:
+        """Validation predictions on which nothing was chosen: where no run is known, all of them.
+
+        Raises:
+            InputError: the run chose on all of them.
+        """
+        return self.validation if self.run is None else validation_left(self.run.folder)
 
     def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
         """The sets of a kind that there are predictions for, with what their images are."""

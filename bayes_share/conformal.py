@@ -1,0 +1,123 @@
+"""Conformal sets of finished runs: what they come to on the test images, for the terminal and for reports."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bayes_share.choices import unchosen
+from bayes_share.config import read_run_config
+from bayes_share.errors import named
+from bayes_share.evaluation.conformal.coverage import SetCoverage, set_coverage
+from bayes_share.evaluation.conformal.halves import at, halves
+from bayes_share.evaluation.conformal.sets import SET_METHODS
+from bayes_share.evaluation.conformal.threshold import check_alpha
+from bayes_share.evaluation.pictures import named_problems
+from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.run_folder import RunFolder
+
+_TITLES = {"lac": "LAC", "aps": "APS"}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The sets of one method at one level.
+
+    Args:
+        name: of the run, with the label where it has several.
+        method: to show.
+        alpha: the miscoverage that is allowed.
+        num_calibrated: validation images that the threshold was fitted to.
+        is_scaled: whether a temperature was fitted on other ones.
+        coverage: on the test images.
+    """
+
+    name: str
+    method: str
+    alpha: float
+    num_calibrated: int
+    is_scaled: bool
+    coverage: SetCoverage
+
+
+def validation_left(folder: RunFolder) -> Predictions:
+    """A run's validation predictions of the images on which it chose nothing.
+
+    Raises:
+        InputError: there are none (says why), or damaged files.
+    """
+    validation = read_class_predictions(folder.predictions("validation"))
+    return at(validation, unchosen(read_run_config(folder.config), len(validation.labels)))
+
+
+def conformal_sets(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
+    """Both methods at each level; of several labels, for each.
+
+    Args:
+        name: to show.
+        validation: of examples on which nothing was chosen or fitted.
+        test: what coverage is measured on.
+        levels: each an alpha, the miscoverage that is allowed.
+    """
+    pairs = zip(named_problems(name, validation), named_problems(name, test), strict=True)
+    for (of_label, calibrated), (_, judged) in pairs:
+        parts = halves(calibrated)
+        count, is_scaled = len(parts.held_apart.labels), parts.temperature is not None
+        for method in SET_METHODS:
+            for alpha in levels:
+                coverage = set_coverage(parts.sets(method, judged, alpha), judged.labels)
+                yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage)
+
+
+def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> str:
+    """Coverage and size of the runs' sets on the test images, overall, by class and by size.
+
+    Args:
+        runs: finished ones, by the name to show.
+        levels: each an alpha, the miscoverage that is allowed.
+
+    Raises:
+        InputError: another level, or a run that chose on all of its validation images.
+    """
+    for alpha in levels:
+        check_alpha(alpha)
+    found: list[Found] = []
+    for name, folder in runs.items():
+        with named(name):
+            validation = validation_left(folder)
+        found += conformal_sets(name, validation, read_class_predictions(folder.predictions("test")), levels)
+    overall = [
+        {
+            **_of(one),
+            "calibrated on": one.num_calibrated,
+            "coverage": one.coverage.overall.coverage.value,
+            "from": one.coverage.overall.coverage.low,
+            "to": one.coverage.overall.coverage.high,
+            "classes in a set": one.coverage.size.value,
+            "least of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
+        }
+        for one in found
+    ]
+    by_class = [row for one in found for row in _rows(one, "class", one.coverage.by_class)]
+    by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
+    lead = "Conformal sets: coverage of the test images, with its interval of 95 %"
+    tables = [
+        f"{title}:\n\n{format_table([*rows[0]], rows)}"
+        for title, rows in ((lead, overall), ("By class", by_class), ("By the size of the set", by_size))
+    ]
+    return "\n\n".join(tables)
+
+
+def _of(one: Found) -> dict[str, Cell]:
+    return {"run": one.name, "method": one.method, "aim": 1 - one.alpha}
+
+
+def _rows(one: Found, kind: str, groups: Mapping) -> Iterator[dict[str, Cell]]:
+    for name, group in groups.items():
+        yield {
+            **_of(one),
+            kind: str(name),
+            "images": group.count,
+            "coverage": group.coverage.value,
+            "from": group.coverage.low,
+            "to": group.coverage.high,
+        }

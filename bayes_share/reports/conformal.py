@@ -1,0 +1,136 @@
+"""Conformal sets: the classes that an image may have, with a coverage that is promised."""
+
+from collections.abc import Sequence
+
+from bayes_share.conformal import Found, conformal_sets
+from bayes_share.errors import InputError
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.overview import RUN
+from bayes_share.reports.results import Result
+
+_LEVELS = (0.1, 0.05)
+_SHOWN = _LEVELS[0]  # by class and by size
+_COLUMNS = (
+    RUN,
+    Column("method", "method"),
+    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
+    Column("calibrated", "calibrated on", ",", about="validation images that the threshold was fitted to"),
+    Column("coverage", "coverage [%]", ".1f", 100, about="test images whose set holds the right class"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share, by Clopper and Pearson"),
+    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
+    Column("size", "classes in a set", ".3f", about="the mean; at the same coverage, fewer say more"),
+    Column("least", "least of a class [%]", ".1f", 100, about="the coverage of the class where it is lowest"),
+)
+_LEAD = (
+    "In place of one class, each test image gets a set of classes. Whatever the network, the set holds the right class "
+    "with the promised probability, over images that are like the validation images; not for each class or each size. "
+    "LAC has the smallest sets on average, APS sets whose size follows the doubt more closely."
+)
+_NOTE = (
+    "The threshold is fitted to validation images on which neither epochs nor members were chosen: to half of them, as "
+    "the temperature that is applied before is fitted to the other half. Where it is fitted to n images, coverage is "
+    "between 1 − α and 1 − α + 1/(n + 1) on average over validation and test images."
+)
+
+
+def conformal(runs: Sequence[Result]) -> Section | None:
+    """Coverage and size of the runs' sets; only why there are none where every run chose on all validation images.
+
+    None where there are no validation images.
+    """
+    found: dict[str, list[Found]] = {}
+    reasons = []
+    for run in runs:
+        try:
+            if (validation := run.unchosen) is not None:
+                found[run.name] = list(conformal_sets(run.name, validation, run.test, _LEVELS))
+        except InputError as error:
+            reasons.append(f"{run.name}: {error}.")
+    every = [one for of_run in found.values() for one in of_run]
+    if not every and not reasons:
+        return None
+    if not every:
+        return Section("conformal", "Conformal sets", reasons, [])
+    shown = [one for one in every if one.alpha == _SHOWN]
+    note = " ".join([_NOTE, *reasons])
+    table = Table("conformal", "Coverage and size", _COLUMNS, [*map(_row, every)], note)
+    blocks: list[Block] = [table, _figure(shown), _by_class(shown), _by_size(shown)]
+    return Section("conformal", "Conformal sets", [_LEAD], blocks)
+
+
+def _row(one: Found) -> dict[str, Cell]:
+    coverage = one.coverage.overall.coverage
+    values = {
+        "aim": 1 - one.alpha,
+        "calibrated": one.num_calibrated,
+        "coverage": coverage.value,
+        "coverage_low": coverage.low,
+        "coverage_high": coverage.high,
+        "least": min(group.coverage.value for group in one.coverage.by_class.values()),
+    }
+    size = Cell(one.coverage.size.value, one.coverage.size.error)
+    cells = {key: Cell(value) for key, value in values.items()}
+    return {"run": Cell(one.name), "method": Cell(one.method), **cells, "size": size}
+
+
+def _figure(shown: Sequence[Found]) -> Figure:
+    names = list(dict.fromkeys(one.name for one in shown))
+    panels = []
+    for method in dict.fromkeys(one.method for one in shown):
+        lines = []
+        for style, one in enumerate(one for one in shown if one.method == method):
+            shares = {label: group.coverage.value for label, group in one.coverage.by_class.items()}
+            lines.append(Line(one.name, [*map(float, shares)], [100 * share for share in shares.values()], style))
+        words = ", ".join(f"{line.name} from {min(line.y):.1f} to {max(line.y):.1f}" for line in lines)
+        ends = [line.x[0] for line in lines] + [line.x[-1] for line in lines]
+        aim = f"{1 - _SHOWN:.0%}"
+        lines.append(Line(aim, [min(ends), max(ends)], [100 * (1 - _SHOWN)] * 2, len(names)))
+        draw = line_drawing(
+            f"{method}, by class", "class", "coverage [%]", lines, None, (None, 101.0), points=True, whole=True
+        )
+        panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
+    caption = f"The promise of {1 - _SHOWN:.0%} is of all images together: classes may be above it and below."
+    return Figure("Coverage by class", panels, caption, [*names, f"{1 - _SHOWN:.0%}"])
+
+
+def _by_class(shown: Sequence[Found]) -> Table:
+    classes = sorted({label for one in shown for label in one.coverage.by_class})
+    rows = []
+    for label in classes:
+        row = {"class": Cell(str(label))}
+        for one in shown:
+            if (group := one.coverage.by_class.get(label)) is not None:
+                row[f"{one.method}/{one.name}"] = Cell(group.coverage.value, group.coverage.error)
+        rows.append(row)
+    columns = [Column("class", "class"), *(_column(one) for one in shown)]
+    return Table("conformal-classes", f"Coverage [%] by class, of {1 - _SHOWN:.0%}", columns, rows)
+
+
+def _by_size(shown: Sequence[Found]) -> Table:
+    columns = (
+        RUN,
+        Column("method", "method"),
+        Column("size", "classes in the set"),
+        Column("images", "images", ","),
+        *(column for column in _COLUMNS if column.key.startswith("coverage")),
+    )
+    rows = [
+        {
+            "run": Cell(one.name),
+            "method": Cell(one.method),
+            "size": Cell(size),
+            "images": Cell(group.count),
+            "coverage": Cell(group.coverage.value),
+            "coverage_low": Cell(group.coverage.low),
+            "coverage_high": Cell(group.coverage.high),
+        }
+        for one in shown
+        for size, group in one.coverage.by_size.items()
+    ]
+    note = "Coverage that falls as sets grow says that the network is surer of hard images than it should be."
+    return Table("conformal-sizes", f"Coverage by the size of the set, of {1 - _SHOWN:.0%}", columns, rows, note)
+
+
+def _column(one: Found) -> Column:
+    return Column(f"{one.method}/{one.name}", f"{one.name}, {one.method}", ".1f", 100)

@@ -1,0 +1,30 @@
+"""Conformal prediction: sets and intervals with a coverage that holds at any number of examples."""
+
+from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
+from bayes_share.evaluation.conformal.halves import Halves, halves
+from bayes_share.evaluation.conformal.intervals import (
+    QuantileIntervals,
+    ScaledIntervals,
+    fit_quantile_intervals,
+    fit_scaled_intervals,
+)
+from bayes_share.evaluation.conformal.sets import SET_METHODS, ConformalSets, fit_sets, fit_sets_of
+from bayes_share.evaluation.conformal.threshold import Threshold, fit_threshold
+
+__all__ = [
+    "SET_METHODS",
+    "ConformalSets",
+    "Group",
+    "Halves",
+    "QuantileIntervals",
+    "ScaledIntervals",
+    "SetCoverage",
+    "Threshold",
+    "fit_quantile_intervals",
+    "fit_scaled_intervals",
+    "fit_sets",
+    "fit_sets_of",
+    "fit_threshold",
+    "halves",
+    "set_coverage",
+]

@@ -1,0 +1,68 @@
+"""What conformal sets come to, and that temperature and threshold have no validation example in common."""
+
+import pytest
+import torch
+
+from bayes_share.evaluation.conformal import fit_sets_of, halves, set_coverage
+from bayes_share.evaluation.posthoc import fit_calibration
+from bayes_share.evaluation.predictions import Predictions
+
+
+def overconfident(count: int, seed: int = 0) -> Predictions:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+    return Predictions(4 * logits[None, None], labels)
+
+
+def test_coverage_is_counted_in_each_group() -> None:
+    sizes = [0, 1, 1, 4, 7, 9, 12]
+    sets = torch.arange(12) < torch.tensor(sizes)[:, None]
+    labels = torch.tensor([0, 0, 1, 3, 8, 8, 11])
+    found = set_coverage(sets, labels)
+    assert found.size.value == pytest.approx(sum(sizes) / 7)
+    assert found.size.low < found.size.value < found.size.high
+    assert (found.overall.count, found.overall.coverage.value) == (7, pytest.approx(4 / 7))
+    of_classes = {label: (group.count, group.coverage.value) for label, group in found.by_class.items()}
+    assert of_classes == {0: (2, 0.5), 1: (1, 0.0), 3: (1, 1.0), 8: (2, 0.5), 11: (1, 1.0)}
+    of_sizes = {size: (group.count, group.coverage.value) for size, group in found.by_size.items()}
+    assert of_sizes == {"0": (1, 0.0), "1": (2, 0.5), "4": (1, 1.0), "5–10": (2, 0.5), "11–100": (1, 1.0)}
+
+
+def test_the_interval_is_that_of_clopper_and_pearson() -> None:
+    """Of 0 of 10 it reaches from 0 to 1 − 0.025^(1/10)."""
+    found = set_coverage(torch.zeros(10, 2, dtype=torch.bool), torch.zeros(10, dtype=torch.int64)).overall.coverage
+    assert (found.low, found.high) == (0.0, pytest.approx(1 - 0.025**0.1))
+
+
+def test_the_temperature_sees_none_of_what_the_threshold_is_fitted_to() -> None:
+    whole = overconfident(401)
+    parts = halves(whole)
+    logits = parts.held_apart.logits[0, 0]
+    held = (whole.logits[0, 0][:, None] == logits).all(-1).any(1)
+    assert held.sum() == len(logits) == 200
+    rest = Predictions(whole.logits[:, :, ~held], whole.labels[~held])
+    assert parts.temperature is not None
+    assert parts.temperature.map == fit_calibration("temperature", rest).map
+    test = overconfident(2000, seed=1)
+    for method in ("lac", "aps"):
+        assert set_coverage(parts.sets(method, test), test.labels).overall.coverage.value == pytest.approx(
+            0.9, abs=0.05
+        )
+    assert not torch.equal(halves(whole, seed=1).held_apart.labels, parts.held_apart.labels)
+
+
+def test_few_examples_are_all_for_the_threshold() -> None:
+    few = overconfident(6)
+    parts = halves(few)
+    assert parts.temperature is None
+    assert parts.held_apart is few
+    assert parts.sets("lac", overconfident(50)).all()
+    assert torch.equal(parts.sets("aps", few, 0.5), fit_sets_of("aps", few, 0.5).of(few))
+
+
+def test_one_class_gives_no_temperature() -> None:
+    whole = overconfident(60)
+    parts = halves(Predictions(whole.logits, torch.zeros(60, dtype=torch.int64)))
+    assert parts.temperature is None
+    assert len(parts.held_apart.labels) == 30
