@@ -470,7 +470,7 @@ def test_records_that_somebody_changed_are_refused_in_one_line(tmp_path: Path) -
     whole = json.loads(encoder.to_json())
 
     def places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+        inner = value.items() if isinstance(value, dict) else enumerate(value[:6]) if isinstance(value, list) else ()
         return [way, *(place for key, one in inner for place in places(one, (*way, key)))]
 
     for place in places(whole)[1:]:
@@ -486,8 +486,8 @@ def test_records_that_somebody_changed_are_refused_in_one_line(tmp_path: Path) -
             except InputError as error:
                 message = str(error)
             if not message:
-                assert bad is not None
                 assert type(bad) is type(old) or (type(old), type(bad)) == (float, int), (place, bad)
+                assert bad not in (1e999, 10**400), place
             else:
                 assert message.isprintable()
                 assert message.startswith("e.json")
