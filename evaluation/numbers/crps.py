@@ -21,7 +21,7 @@ def crps(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[T
 
     Matheson and Winkler 1976; Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation",
     eq. 20. Of mixtures of normals it is exact (Grimit et al. 2006, "The continuous ranked probability score for
-    circular variables and its application to mesoscale forecast ensemble verification", eq. 5), of counts too, the sum
+    circular variables and its application to mesoscale forecast ensemble verification"), of counts too, the sum
     over whole numbers. Of anything else it is integrated from the cdf, to a relative error of about 1e-4 where the
     density is smooth.
 

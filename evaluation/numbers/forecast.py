@@ -1,7 +1,7 @@
 """What a score of numbers reads off a distribution, and what it asks of targets."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -11,6 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_tensor
 
 
+@runtime_checkable
 class Forecast(Protocol):
     """A distribution of each target of each example: a `Predictive`, or a recalibrated one."""
 

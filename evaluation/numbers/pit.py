@@ -14,7 +14,7 @@ def pit(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int =
     """``F(y)`` of each target, which is uniform between 0 and 1 where the forecast is calibrated (Dawid 1984).
 
     Of counts it is drawn uniformly between ``F(y − 1)`` and ``F(y)``, which makes it uniform too (Czado, Gneiting and
-    Held 2009, "Predictive model assessment for count data", eq. 1).
+    Held 2009, "Predictive model assessment for count data").
 
     Args:
         forecast: with a ``cdf``.
@@ -36,7 +36,7 @@ def pit(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int =
 def quantile_calibration_error(values: Float[Tensor, "*target"], levels: tuple[float, ...] = _LEVELS) -> float:
     """The mean over levels of ``|share of targets at or below that quantile − level|``, 0 to 1.
 
-    After Kuleshov, Fenner and Ermon 2018 (arXiv 1807.00263, eq. 9), who square the differences. It is not 0 of a
+    After Kuleshov, Fenner and Ermon 2018 (arXiv 1807.00263), who square the differences. It is not 0 of a
     calibrated forecast with finitely many targets.
 
     Args:

@@ -103,6 +103,6 @@ def _root(squared: Interval) -> Interval:
 
 
 def _reflected(found: Interval) -> Interval:
-    """The basic bootstrap interval of a number that is not negative (Davison and Hinkley 1997, eq. 5.6)."""
+    """The basic bootstrap interval of a number that is not negative (Davison and Hinkley 1997, section 5.2)."""
     low, high = (max(0.0, 2 * found.value - end) for end in (found.high, found.low))
     return Interval(found.value, low, high, found.error)
