@@ -1,6 +1,7 @@
 """Scores of numbers against formulas written out, numeric integration and forecasts that are right."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def integral(forecast: Forecast, targets: Tensor, index: int, ends: float = 200.
         return float(forecast.cdf(values)[index] - float(z >= targets[index])) ** 2
 
     y = float(targets[index])
-    bends = [-20.0, -5.0, -1.0, 1.0, 5.0, 20.0]
+    bends = [-1000.0, -100.0, -20.0, -5.0, -1.0, 1.0, 5.0, 20.0, 100.0, 1000.0]
     parts = [(-ends, y), (y, ends)]
     return sum(quad(squared, a, b, points=[x for x in bends if a < x < b], limit=500)[0] for a, b in parts)
 
@@ -67,7 +68,7 @@ def test_the_crps_of_a_mixture_is_its_integral(monkeypatch: pytest.MonkeyPatch) 
     found = crps(forecast, targets)
     assert found.tolist() == approx([integral(forecast, targets, i) for i in range(6)], rel=1e-7)
     assert torch.allclose(_by_quadrature(forecast, targets), found, rtol=1e-5)
-    monkeypatch.setattr("bayes_share.evaluation.numbers.crps._AT_A_TIME", 7)  # an example at a time
+    monkeypatch.setattr(sys.modules[crps.__module__], "_AT_A_TIME", 7)  # an example at a time
     assert torch.allclose(crps(forecast, targets), found, rtol=1e-14)
     pairs = normals(3, 2)
     both = crps(pairs, torch.zeros(3, 2))
@@ -81,7 +82,7 @@ def test_the_crps_of_student_t_is_its_integral(df: float) -> None:
     loc = torch.tensor([-1.0, 2.0]).double().reshape(2, 1, 1).expand(shape)
     forecast = Predictive(Student(torch.full(shape, df).double(), loc, torch.full(shape, 0.8).double()))
     targets = torch.tensor([-6.0, 0.0, 1.9, 15.0]).double()
-    expected = [integral(forecast, targets, i, ends=np.inf if df > 5 else 1e5) for i in range(4)]
+    expected = [integral(forecast, targets, i, ends=1e5) for i in range(4)]
     assert crps(forecast, targets).tolist() == approx(expected, rel=1e-4)
 
 
