@@ -123,7 +123,9 @@ def intervals_picture(
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
         name = f"central {100 * coverage:g} % interval"
-        axes.vlines(place.numpy(), low.numpy(), high.numpy(), color="#A8D8F4", linewidth=max(1, 300 / count), label=name)
+        axes.vlines(
+            place.numpy(), low.numpy(), high.numpy(), color="#A8D8F4", linewidth=max(1, 300 / count), label=name
+        )
         axes.plot(place.numpy(), median.numpy(), color="black", linewidth=1, label="median")
         for which, colour, mark, what in ((inside, _BLUE, "o", "inside"), (~inside, _ORANGE, "X", "outside")):
             text = f"target {what} ({int(which.sum())})"

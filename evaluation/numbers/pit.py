@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.numbers.forecast import Forecast, check_targets
+from bayes_share.seeding import generator
 
 _LEVELS = tuple(level / 20 for level in range(1, 20))
 
@@ -29,7 +30,7 @@ def pit(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int =
     if not forecast.is_discrete:
         return upper
     lower = forecast.cdf_below(targets).double()
-    draws = torch.rand(targets.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    draws = torch.rand(targets.shape, generator=generator(seed, "pit"), dtype=torch.float64)
     return lower + draws.to(upper.device) * (upper - lower)
 
 

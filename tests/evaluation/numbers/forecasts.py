@@ -33,6 +33,6 @@ def calibrated(examples: int = 2000, factor: float = 1.0) -> tuple[Predictive, T
 
 def counts(examples: int = 2000) -> tuple[Predictive, Tensor]:
     """Counts that come from a mixture of two rates, and that forecast."""
-    rates = 8 * torch.rand(2, 1, examples, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    rates = 8 * torch.rand(2, 1, examples, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     forecast = Predictive(Counts(rates))
     return forecast, forecast.sample(1, torch.Generator().manual_seed(1))[0]
