@@ -58,7 +58,8 @@ def interval_score(
         InputError: targets that are not finite or of another shape; another coverage.
     """
     targets = check_targets(forecast, targets)
-    return score_of(*central_interval(forecast, coverage), targets, coverage)
+    low, high = central_interval(forecast, coverage)
+    return score_of(low, high, targets, coverage)
 
 
 def score_of(low: Tensor, high: Tensor, targets: Tensor, coverage: float) -> Tensor:
