@@ -82,9 +82,15 @@ class Predictive:
         """The log density, or log probability, of all targets of an example together, in nats.
 
         Raises:
-            InputError: targets of another shape.
+            InputError: targets of another shape, NaN, or outside the components' support, such as half a count.
         """
         self._check(targets)
+        wrong = ~self.components.support.check(targets)  # type: ignore[union-attr]
+        if wrong.any():
+            raise InputError(
+                f"targets that {type(self.components).__name__} gives no probability: {int(wrong.sum())} of "
+                f"{wrong.numel()}, the first of them {targets[wrong][0].item():.6g}"
+            )
         each = self.components.log_prob(targets)
         together = each.reshape(*each.shape[:3], -1).sum(-1).flatten(0, 1)
         return together.logsumexp(0) - math.log(len(together))
@@ -104,9 +110,7 @@ class Predictive:
         Raises:
             InputError: as `cdf`.
         """
-        if not self.is_discrete:
-            return self.cdf(values)
-        return torch.where(values < 1, 0.0, self.cdf((values - 1).clamp(min=0)))
+        return self.cdf(values.ceil() - 1 if self.is_discrete else values)
 
     def quantile(self, levels: Sequence[float]) -> Float[Tensor, "level example *output"]:
         """The smallest values below or at which the mixture has some probability; of counts, whole numbers.
@@ -122,9 +126,10 @@ class Predictive:
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
             raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
-        means = self.components.mean
-        step = self.components.stddev.expand_as(means).flatten(0, 1)
-        lowest, highest = (means.flatten(0, 1) - step).amin(0), (means.flatten(0, 1) + step).amax(0)
+        # A heavy tail has no mean or an infinite variance, and bisection takes any finite start.
+        means = self.components.mean.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
+        step = self.components.stddev.nan_to_num(1.0, 1.0).expand(self.components.batch_shape).flatten(0, 1)
+        lowest, highest = (means - step).amin(0), (means + step).amax(0)
         return torch.stack([self._bisect(level, lowest, highest) for level in levels])
 
     def sample(self, count: int, generator: Generator) -> Float[Tensor, "sample example *output"]:
@@ -146,9 +151,14 @@ class Predictive:
     def _check(self, values: Tensor) -> None:
         if values.shape != self.shape:
             raise InputError(f"the targets must be of shape {list(self.shape)}, and are of {list(values.shape)}")
+        if bool((bad := values.isnan()).any()):
+            raise InputError(f"targets that are NaN: {int(bad.sum())} of {bad.numel()}")
 
     def _cdf(self, values: Tensor) -> Tensor:
         try:
+            if self.is_discrete:  # whose cdf is of whole numbers from 0
+                whole = values.floor()
+                return torch.where(whole < 0, 0.0, self.components.cdf(whole.clamp(min=0)).mean((0, 1)))
             return self.components.cdf(values).mean((0, 1))
         except NotImplementedError:
             raise InputError(
@@ -159,17 +169,21 @@ class Predictive:
         """The quantile of one level, from values that are widened until it lies between them."""
         if self.is_discrete:
             lowest, highest = torch.full_like(lowest, -1.0), highest.ceil()
-        width = highest - lowest
-        while bool((is_above := self._cdf(lowest) >= level).any()) and not self.is_discrete:
+        # Of a scale that is lost beside the mean no width would be left to double.
+        least = torch.finfo(highest.dtype).eps * highest.abs().maximum(lowest.abs())
+        width = (highest - lowest).maximum(least).clamp(min=torch.finfo(highest.dtype).tiny)
+        while bool((is_above := self._cdf(lowest) >= level).any()):
             lowest, width = torch.where(is_above, lowest - width, lowest), 2 * width
         while bool((is_below := self._cdf(highest) < level).any()):
-            highest, width = torch.where(is_below, (highest + width), highest), 2 * width
+            highest, width = torch.where(is_below, highest + width, highest), 2 * width
         for _ in range(_BISECTIONS):
-            middle = (lowest + highest) / 2
+            middle = lowest + (highest - lowest) / 2
             if self.is_discrete:
                 middle = middle.floor()
-            if bool(((middle <= lowest) | (middle >= highest)).all()):
+            is_between = (middle > lowest) & (middle < highest)
+            if not bool(is_between.any()):
                 break
+            middle = torch.where(is_between, middle, highest)
             is_enough = self._cdf(middle) >= level
             lowest, highest = torch.where(is_enough, lowest, middle), torch.where(is_enough, middle, highest)
         return highest

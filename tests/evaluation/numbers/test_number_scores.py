@@ -1,0 +1,194 @@
+"""Scores of numbers against formulas written out, numeric integration and forecasts that are right."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from forecasts import Counts, calibrated, counts, normals
+from scipy.integrate import quad
+from scipy.stats import kstest, norm
+from scipy.stats import t as student
+from torch import Tensor
+from torch.distributions import Normal, StudentT
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.intervals import bootstrap
+from bayes_share.evaluation.numbers import (
+    Forecast,
+    covered,
+    crps,
+    error_coverage,
+    interval_score,
+    nll,
+    number_scores,
+    number_terms,
+    pit,
+    quantile_calibration_error,
+    width,
+)
+from bayes_share.evaluation.numbers.crps import _by_quadrature
+from bayes_share.models.predictive import Predictive
+
+approx = pytest.approx
+
+
+class Student(StudentT):
+    """Student-t with scipy's cdf."""
+
+    def cdf(self, value: Tensor) -> Tensor:
+        found = student.cdf(value.numpy(), *(each.numpy() for each in (self.df, self.loc, self.scale)))
+        return torch.as_tensor(found)
+
+
+def integral(forecast: Forecast, targets: Tensor, index: int, ends: float = 200.0) -> float:
+    """The CRPS of one target by its definition, in adaptive quadrature."""
+
+    def squared(z: float) -> float:
+        values = torch.full_like(targets, z)
+        return float(forecast.cdf(values)[index] - float(z >= targets[index])) ** 2
+
+    y = float(targets[index])
+    bends = [-1000.0, -100.0, -20.0, -5.0, -1.0, 1.0, 5.0, 20.0, 100.0, 1000.0]
+    parts = [(-ends, y), (y, ends)]
+    return sum(quad(squared, a, b, points=[x for x in bends if a < x < b], limit=500)[0] for a, b in parts)
+
+
+def test_the_crps_of_one_normal_is_gneitings() -> None:
+    y, mu, sigma = torch.tensor([-3.0, 0.2, 40.0]).double(), 0.5, 1.7
+    z = (y.numpy() - mu) / sigma
+    expected = sigma * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / math.sqrt(math.pi))
+    found = crps(Predictive(Normal(torch.full((1, 1, 3), mu).double(), sigma)), y)
+    assert found.tolist() == approx(expected.tolist(), rel=1e-9)
+
+
+def test_the_crps_of_a_mixture_is_its_integral(monkeypatch: pytest.MonkeyPatch) -> None:
+    forecast, targets = normals(6), torch.linspace(-4, 4, 6).double()
+    found = crps(forecast, targets)
+    assert found.tolist() == approx([integral(forecast, targets, i) for i in range(6)], rel=1e-7)
+    assert torch.allclose(_by_quadrature(forecast, targets), found, rtol=1e-5)
+    monkeypatch.setattr(sys.modules[crps.__module__], "_AT_A_TIME", 7)  # an example at a time
+    assert torch.allclose(crps(forecast, targets), found, rtol=1e-14)
+    pairs = normals(3, 2)
+    both = crps(pairs, torch.zeros(3, 2))
+    left = Predictive(Normal(pairs.components.loc[..., 0], pairs.components.scale[..., 0]))  # type: ignore[attr-defined]
+    assert torch.allclose(both[:, 0], crps(left, torch.zeros(3)))
+
+
+@pytest.mark.parametrize("df", [1.5, 3.0, 30.0])
+def test_the_crps_of_student_t_is_its_integral(df: float) -> None:
+    shape = (2, 1, 4)
+    loc = torch.tensor([-1.0, 2.0]).double().reshape(2, 1, 1).expand(shape)
+    forecast = Predictive(Student(torch.full(shape, df).double(), loc, torch.full(shape, 0.8).double()))
+    targets = torch.tensor([-6.0, 0.0, 1.9, 15.0]).double()
+    expected = [integral(forecast, targets, i, ends=1e5) for i in range(4)]
+    assert crps(forecast, targets).tolist() == approx(expected, rel=1e-4)
+
+
+def test_the_crps_of_counts_is_the_sum() -> None:
+    rates = torch.tensor([[0.5, 3.0, 40.0, 3.0], [2.0, 9.0, 80.0, 4.0]]).double()[:, None]
+    forecast, targets = Predictive(Counts(rates)), torch.tensor([0, 5, 30, 400])
+    ks = torch.arange(500.0).double()
+    cdf = Counts(rates[:, 0, :, None]).log_prob(ks).exp().cumsum(-1).mean(0)
+    expected = (cdf - (ks >= targets[:, None]).double()).square().sum(-1)
+    assert crps(forecast, targets).tolist() == approx(expected.tolist(), rel=1e-9)
+
+
+def test_against_scoringrules() -> None:
+    rules = pytest.importorskip("scoringrules")
+    forecast, targets = normals(5), torch.linspace(-2, 2, 5).double()
+    loc, scale = (each.flatten(0, 1).T.numpy() for each in (forecast.components.loc, forecast.components.scale))  # type: ignore[attr-defined]
+    expected = rules.crps_mixnorm(targets.numpy(), loc, scale, np.full_like(loc, 1 / 6))
+    assert crps(forecast, targets).tolist() == approx(expected.tolist(), rel=1e-6)
+    rates = torch.tensor([0.5, 3.0, 40.0]).double()
+    found = crps(Predictive(Counts(rates[None, None])), torch.tensor([1, 2, 60]))
+    assert found.tolist() == approx(rules.crps_poisson(np.array([1, 2, 60]), rates.numpy()).tolist(), rel=1e-6)
+    low, high = forecast.quantile([0.05, 0.95]).numpy()
+    expected = rules.interval_score(targets.numpy(), low, high, 0.1)
+    assert interval_score(forecast, targets).tolist() == approx(expected.tolist())
+    df = torch.full((1, 1, 3), 4.0).double()
+    found = crps(Predictive(Student(df, 0.5 * df, 0.3 * df)), torch.tensor([-3.0, 2.0, 9.0]))
+    assert found.tolist() == approx(rules.crps_t(np.array([-3.0, 2.0, 9.0]), 4.0, 2.0, 1.2).tolist(), rel=1e-4)
+
+
+def test_the_interval_score_is_its_formula() -> None:
+    forecast = Predictive(Normal(torch.zeros(1, 1, 3).double(), 1.0))
+    targets, end = torch.tensor([-3.0, 0.0, 2.0]).double(), 1.6448536269514722
+    assert width(forecast, 0.9).tolist() == approx([2 * end] * 3)
+    assert covered(forecast, targets, 0.9).tolist() == [False, True, False]
+    expected = [2 * end + 20 * (3 - end), 2 * end, 2 * end + 20 * (2 - end)]
+    assert interval_score(forecast, targets, 0.9).tolist() == approx(expected)
+
+
+def test_the_nll_is_in_the_targets_units() -> None:
+    forecast, targets = normals(), torch.linspace(-1, 1, 6).double()
+    loc, scale = forecast.components.loc, forecast.components.scale  # type: ignore[attr-defined]
+    scaled = nll(Predictive(Normal(10 * loc, 10 * scale)), 10 * targets)
+    assert torch.allclose(scaled, nll(forecast, targets) + math.log(10))
+
+
+def test_a_calibrated_forecast_passes_and_an_overconfident_one_fails() -> None:
+    share, error = {}, {}
+    for factor in (1.0, 0.5):
+        forecast, targets = calibrated(factor=factor)
+        values = pit(forecast, targets)
+        share[factor] = covered(forecast, targets, 0.9).double().mean().item()
+        error[factor] = kstest(values.numpy(), "uniform").pvalue, quantile_calibration_error(values)
+    allowed = 3 * math.sqrt(0.9 * 0.1 / 2000)
+    assert abs(share[1.0] - 0.9) < allowed
+    assert share[0.5] < 0.9 - 5 * allowed
+    assert error[1.0][0] > 0.01
+    assert error[0.5][0] < 1e-6
+    assert error[1.0][1] < 0.02 < error[0.5][1]
+
+
+def test_the_pit_of_counts_is_uniform_and_drawn_by_a_seed() -> None:
+    forecast, targets = counts()
+    values = pit(forecast, targets)
+    assert kstest(values.numpy(), "uniform").pvalue > 0.01
+    assert kstest(forecast.cdf(targets).numpy(), "uniform").pvalue < 1e-6  # not so without the draws
+    assert torch.equal(values, pit(forecast, targets))
+    assert not torch.equal(values, pit(forecast, targets, seed=1))
+
+
+def test_the_table_of_scores() -> None:
+    forecast, targets = calibrated(200)
+    found, terms = number_scores(forecast, targets, resamples=200), number_terms(forecast, targets)
+    names = "nll rmse mae crps coverage width interval_score quantile_calibration_error"
+    assert list(found) == names.split()
+    errors = (targets - forecast.mean).square()
+    again = bootstrap(lambda some: errors[some].mean().sqrt().item(), 200, resamples=200)
+    assert (found["rmse"].value, found["rmse"].low) == approx((again.value, again.low), rel=1e-4)
+    assert found["rmse"].error == approx(again.error, rel=0.05)
+    assert found["mae"].value == approx((targets - forecast.quantile([0.5])[0]).abs().mean().item())
+    assert found["crps"].value == approx(terms["crps"].mean().item())
+    for each in found.values():
+        assert 0 <= each.low <= each.high
+
+
+def test_of_several_outputs_the_nll_is_joint_and_the_rest_are_means() -> None:
+    forecast, targets = normals(4, 2), torch.zeros(4, 2)
+    terms = number_terms(forecast, targets)
+    assert torch.equal(terms["nll"], -forecast.log_prob(targets))
+    assert torch.allclose(terms["crps"], crps(forecast, targets).mean(-1))
+    assert list(number_scores(forecast, targets, resamples=2))
+
+
+def test_selective_prediction_keeps_what_is_surest_first() -> None:
+    scale = torch.tensor([1.0, 3.0, 1.0, 2.0]).double()
+    forecast = Predictive(Normal(torch.zeros(1, 1, 4).double(), scale))
+    found = error_coverage(forecast, torch.tensor([1.0, 5.0, 2.0, 3.0]))
+    assert found.coverage.tolist() == [0.5, 0.75, 1.0]
+    assert found.rmse.tolist() == approx([math.sqrt(s) for s in (5 / 2, 14 / 3, 39 / 4)])
+    assert found.area == approx(0.5 * found.rmse[0].item() + 0.25 * (found.rmse[1] + found.rmse[2]).item())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_does_not_fit_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"must be of shape \[6\], and are of \[6, 1\]"):
+        number_scores(normals(), torch.zeros(6, 1))
+    with pytest.raises(InputError, match="targets that are not finite: 1 of 6"):
+        crps(normals(), torch.tensor([0, 0, math.inf, 0, 0, 0]))
+    with pytest.raises(InputError, match="coverage of an interval is between 0 and 1, and is 90"):
+        width(normals(), 90)

@@ -1,0 +1,88 @@
+"""Recalibration of forecasts whose flaw is known."""
+
+import pytest
+import torch
+from forecasts import calibrated, counts, normals
+from torch.distributions import Normal
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.numbers import (
+    covered,
+    crps,
+    fit_pit_map,
+    fit_variance_scaling,
+    nll,
+    number_scores,
+    pit,
+    quantile_calibration_error,
+)
+from bayes_share.models.predictive import Predictive
+
+approx = pytest.approx
+
+
+def test_the_factor_of_one_normal_is_the_root_mean_square_of_its_errors() -> None:
+    z = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    forecast = Predictive(Normal(torch.full((1, 1, 100), 3.0).double(), 0.5))
+    found = fit_variance_scaling(forecast, 3 + 2 * z)
+    assert found.factor == approx(4 * z.square().mean().sqrt().item(), rel=1e-5)
+    assert torch.allclose(found(forecast).variance.sqrt(), torch.tensor(0.5 * found.factor, dtype=torch.float64))
+
+
+def test_scaling_undoes_what_was_done_to_a_mixture() -> None:
+    forecast, targets = calibrated(factor=0.4)
+    scaling = fit_variance_scaling(forecast, targets)
+    assert scaling.factor == approx(2.5, rel=0.05)
+    fixed = scaling(forecast)
+    assert torch.allclose(fixed.mean, forecast.mean)
+    assert torch.allclose(fixed.variance, scaling.factor**2 * forecast.variance)
+    assert nll(fixed, targets).mean() < nll(forecast, targets).mean()
+
+
+def test_isotonic_recalibration_on_other_data() -> None:
+    forecast, targets = calibrated(4000, factor=0.5)
+    loc, scale = forecast.components.loc, forecast.components.scale  # type: ignore[attr-defined]
+    first, second = (Predictive(Normal(loc[..., some], scale[..., some])) for some in (slice(2000), slice(2000, None)))
+    fixed = fit_pit_map(first, targets[:2000])(second)
+    rest = targets[2000:]
+    assert quantile_calibration_error(pit(second, rest)) > 0.05
+    assert quantile_calibration_error(pit(fixed, rest)) < 0.02
+    assert abs(covered(fixed, rest).double().mean().item() - 0.9) < 0.04
+    assert crps(fixed, rest).mean() < crps(second, rest).mean()
+
+
+def test_the_quantiles_of_a_recalibrated_forecast_undo_its_cdf() -> None:
+    forecast, targets = calibrated(100)
+    fixed = fit_pit_map(forecast, targets)(forecast)
+    for level in (0.05, 0.5, 0.9):
+        (values,) = fixed.quantile([level])
+        assert torch.allclose(fixed.cdf(values), torch.tensor(level, dtype=torch.float64))
+
+
+def test_the_map_is_the_share_of_targets_below() -> None:
+    forecast = Predictive(Normal(torch.zeros(1, 1, 24).double(), 1.0))
+    fitted = fit_pit_map(forecast, torch.linspace(-1, 1, 24).double().repeat_interleave(1))
+    assert fitted.forward(pit(forecast, torch.linspace(-1, 1, 24).double())).tolist() == approx(
+        [rank / 25 for rank in range(1, 25)]
+    )
+
+
+def test_without_a_density_there_is_no_nll() -> None:
+    forecast, targets = calibrated(100)
+    fixed = fit_pit_map(forecast, targets)(forecast)
+    found = number_scores(fixed, targets, resamples=10)
+    assert "nll" not in found
+    assert {"mae", "crps", "coverage"} <= set(found)
+    with pytest.raises(InputError, match="has no density, and so no NLL"):
+        nll(fixed, targets)
+
+
+def test_counts_have_a_map_and_no_scale() -> None:
+    forecast, targets = counts(200)
+    fixed = fit_pit_map(forecast, targets)(forecast)
+    (median,) = fixed.quantile([0.5])
+    assert torch.equal(median, median.round())
+    with pytest.raises(InputError, match="such as Normal or StudentT, not Counts"):
+        fit_variance_scaling(forecast, targets)
+    with pytest.raises(InputError, match="20 validation examples or more, not 6"):
+        fit_pit_map(normals(), torch.zeros(6))
