@@ -18,6 +18,8 @@ from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.probe import Probes
+from bayes_share.reports.gather import read_numbers
+from bayes_share.reports.number_results import number_table
 from bayes_share.run_folder import RunFolder
 from bayes_share.shift import shift_tables
 from bayes_share.terminal import printable, show
@@ -103,6 +105,11 @@ def run(options: Namespace) -> None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, {**_inputs(found, probes), **files})
+    if numbers := read_numbers(options.runs, files):
+        if options.picture is not None:
+            raise InputError("--picture shows the reliability of classes, and the predictions are of numbers")
+        show(number_table(numbers))
+        return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
     show(compare(folders, picture, options.split, files))

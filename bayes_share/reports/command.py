@@ -1,8 +1,9 @@
 """``bayes-share report``."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bayes_share.errors import InputError
 from bayes_share.files import write_atomically
@@ -10,6 +11,9 @@ from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.terminal import printable, say, show
+
+if TYPE_CHECKING:
+    from bayes_share.reports.document import Report
 
 
 def parser(words: Sequence[str]) -> OptionParser:
@@ -63,18 +67,30 @@ def run(options: Namespace) -> None:
 
     from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
+    from bayes_share.evaluation.reading_predictions import read_predictions
     from bayes_share.reports.build import build_report
-    from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
-    from bayes_share.reports.gather import read_results
-    from bayes_share.reports.page import page
+    from bayes_share.reports.gather import read_numbers, read_results
+    from bayes_share.reports.number_report import build_number_report
     from bayes_share.reports.results import records
 
+    if numbers := read_numbers(options.runs, files):
+        if options.humans is not None:
+            raise InputError("--humans is of images, and the predictions are of numbers")
+        held_out = {name: read_predictions(path) for name, path in validation.items()}
+        _write(build_number_report(numbers, held_out, options.title), options, read)
+        return
     runs = read_results(options.runs, validation)
     data = [str(run.config["data"]) for _, run in records(runs)]
     inputs = {**read, **{name: path for name in data if (path := source_path(name))}}
     check_outputs(outputs, inputs)
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
-    made = build_report(runs, options.title, humans, options.pictures, progress=True)
+    _write(build_report(runs, options.title, humans, options.pictures, progress=True), options, inputs)
+
+
+def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path]) -> None:
+    from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
+    from bayes_share.reports.page import page
+
     if options.figures is not None:
         check_outputs({f"the figure {path.name}": path for path in figure_paths(made, Path(options.figures))}, inputs)
     out = Path(options.out)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from bayes_share.compare import check_same, finished_runs
 from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.predictions import Predictions, check_kind, read_class_predictions
+from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.files import real_path
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.reports.results import Result
@@ -40,6 +42,26 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
     in_order = iter(runs)
     named = iter(files)
     return [places[next(named)] if is_file_of_predictions(word) else next(in_order) for word in words]
+
+
+def read_numbers(words: Sequence[str], files: Mapping[str, Path]) -> dict[str, NumberPredictions]:
+    """Read files of predictions of numbers; nothing where there are none among them.
+
+    Args:
+        words: all that a report is to be about.
+        files: of predictions, by name.
+
+    Raises:
+        InputError: predictions of numbers beside others, or beside runs.
+    """
+    found = {name: read_predictions(path) for name, path in files.items()}
+    numbers = {name: one for name, one in found.items() if isinstance(one, NumberPredictions)}
+    if numbers and len(numbers) < len(words):
+        raise InputError(
+            f"{listed(list(numbers))} are predictions of numbers, and what is beside them is of classes: make a report "
+            f"of each"
+        )
+    return numbers
 
 
 def own_results(

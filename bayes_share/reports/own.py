@@ -8,20 +8,23 @@ from torch import Tensor
 
 from bayes_share.compare import score_table
 from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.files import write_atomically
 from bayes_share.outputs import check_output
 from bayes_share.reports.build import build_report
 from bayes_share.reports.gather import own_results
+from bayes_share.reports.number_report import build_number_report
+from bayes_share.reports.number_results import number_table
 from bayes_share.reports.page import page
-from bayes_share.reports.results import Result
+from bayes_share.terminal import listed
 
 
 def report(
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions],
     path: str | Path,
     *,
-    validation: Mapping[str, Predictions] | None = None,
+    validation: Mapping[str, Predictions] | Mapping[str, NumberPredictions] | None = None,
     title: str = "Calibration report",
     humans: Float[Tensor, "image class"] | None = None,
 ) -> Path:
@@ -30,9 +33,10 @@ def report(
     What only a run knows, such as what training took, is left out.
 
     Args:
-        predictions: on the test images, by the name to show; all of the same images.
+        predictions: on the test examples, by the name to show; all of the same examples, and all of classes or all of
+            numbers.
         path: the page.
-        validation: on validation images, by the same names; where there are none, post-hoc calibration is left out.
+        validation: on validation examples, by the same names; where there are none, recalibration is left out.
         title: of the page.
         humans: the distribution of human labels for each test image, where it is known.
 
@@ -50,29 +54,48 @@ def report(
     ...     report({"mine": Predictions(logits, labels)}, f"{folder}/report.html").name
     'report.html'
     """
-    results = _results(predictions, validation)
+    classes, numbers = _divided(predictions)
     check_output(Path(path))
-    write_atomically(Path(path), page(build_report(results, title, humans)).encode())
+    if numbers:
+        if humans is not None:
+            raise InputError("human labels are of classes, and the predictions are of numbers")
+        made = build_number_report(numbers, validation, title)
+    else:
+        made = build_report(own_results(classes, validation), title, humans)  # type: ignore[arg-type]  # checked there
+    write_atomically(Path(path), page(made).encode())
     return Path(path)
 
 
-def evaluate(predictions: Mapping[str, Predictions]) -> str:
+def evaluate(predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions]) -> str:
     """The scores of predictions of one test set, as a table to print.
 
     Args:
-        predictions: on the test images, by the name to show; all of the same images.
+        predictions: on the test examples, by the name to show; all of the same examples.
 
     Raises:
-        InputError: no predictions, or predictions of other images.
+        InputError: no predictions, or predictions of other examples.
 
     >>> import torch
     >>> print(evaluate({"sure": Predictions(torch.eye(3)[None, None] * 99, torch.arange(3))}).split()[:3])
-    ['run', 'accuracy', 'nll']
+    ['run', 'accuracy', '[%]']
     """
-    return score_table({result.name: result.test for result in _results(predictions, None)})
+    classes, numbers = _divided(predictions)
+    if numbers:
+        return number_table(numbers)
+    return score_table({result.name: result.test for result in own_results(classes)})
 
 
-def _results(predictions: Mapping[str, Predictions], validation: Mapping[str, Predictions] | None) -> list[Result]:
+def _divided(
+    predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions],
+) -> tuple[dict[str, Predictions], dict[str, NumberPredictions]]:
+    """Predictions of classes, and of numbers; one of the two is empty."""
     if not isinstance(predictions, Mapping) or not predictions:
         raise InputError('predictions are given by name, at least one of them: {"mine": Predictions(logits, labels)}')
-    return own_results(predictions, validation)
+    numbers = {name: one for name, one in predictions.items() if isinstance(one, NumberPredictions)}
+    classes = {name: one for name, one in predictions.items() if not isinstance(one, NumberPredictions)}
+    if numbers and classes:
+        raise InputError(
+            f"{listed(list(numbers))} are predictions of numbers, and {listed(list(classes))} of classes: make a "
+            f"report of each"
+        )
+    return classes, numbers

@@ -1,7 +1,7 @@
 """Pictures of predicted numbers. matplotlib is imported when one is drawn, and its global state is not touched."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,22 @@ _PANELS_PER_ROW = 4
 _MOST_EXAMPLES = 200  # of intervals side by side
 
 
-def pit_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | Path, bins: int = 10) -> None:
+def save_picture(path: str | Path, draw: Callable[[], "Figure"]) -> None:
+    """Draw something into a file.
+
+    Args:
+        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        draw: what is drawn, such as ``lambda: pit_drawing({"mine": values})``.
+
+    Raises:
+        InputError: another suffix, or what `draw` refuses.
+        RunError: the file cannot be written.
+    """
+    check_picture(path)
+    save_figure(draw(), Path(path))
+
+
+def pit_drawing(pits: Mapping[str, Float[Tensor, "*target"]], bins: int = 10, with_legend: bool = True) -> "Figure":
     """Draw a histogram of PIT values for each run, with the band in which a bar is for 95 % of calibrated forecasts.
 
     A U is an overconfident forecast, a hump an underconfident one, a slope a biased one (Gneiting et al. 2007). The
@@ -34,19 +49,18 @@ def pit_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | Path, 
 
     Args:
         pits: `bayes_share.evaluation.numbers.pit` by the name that is to stand above the panel.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
         bins: of equal width.
+        with_legend: whether the colours are explained.
 
     Raises:
-        InputError: no runs or values, no bins, or another suffix.
-        RunError: the file cannot be written.
+        InputError: no runs or values, or no bins.
     """
     if bins < 1:
         raise InputError(f"a histogram takes at least 1 bin, not {bins}")
     from scipy.stats import binom
 
     with styled():
-        figure, panels = _panels(pits, path)
+        figure, panels = _panels(pits)
         for axes, (name, values) in zip(panels, pits.items(), strict=False):
             flat = values.detach().double().flatten().cpu()
             share = torch.histc(flat, bins, 0, 1) * bins / len(flat)
@@ -57,11 +71,12 @@ def pit_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | Path, 
             axes.axhline(1, zorder=3, **_CALIBRATED)
             axes.set(xlim=(0, 1), xlabel="PIT", title=label(name, 30))
         panels[0].set_ylabel("density")
-        _legend(figure, panels[0], skip="runs")
-        save_figure(figure, Path(path))
+        if with_legend:
+            _legend(figure, panels[0], skip="runs")
+    return figure
 
 
-def coverage_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | Path) -> None:
+def coverage_drawing(pits: Mapping[str, Float[Tensor, "*target"]], with_legend: bool = True) -> "Figure":
     """Draw the share of targets inside central intervals over the intervals' nominal level, with a binomial band.
 
     A curve below the diagonal is of an overconfident forecast. The band is of 95 % at each level by itself, for
@@ -69,17 +84,16 @@ def coverage_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | P
 
     Args:
         pits: `bayes_share.evaluation.numbers.pit` by the name that is to stand above the panel.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        with_legend: whether the colours are explained.
 
     Raises:
-        InputError: no runs or values, or another suffix.
-        RunError: the file cannot be written.
+        InputError: no runs or values.
     """
     from scipy.stats import binom
 
     levels = torch.linspace(0, 1, 101, dtype=torch.float64)
     with styled():
-        figure, panels = _panels(pits, path)
+        figure, panels = _panels(pits)
         for axes, (name, values) in zip(panels, pits.items(), strict=False):
             within = (2 * values.detach().double().flatten().cpu() - 1).abs().sort().values
             share = torch.searchsorted(within, levels, right=True) / len(within)
@@ -89,26 +103,22 @@ def coverage_picture(pits: Mapping[str, Float[Tensor, "*target"]], path: str | P
             axes.plot(levels.numpy(), share.numpy(), color=_BLUE, label="observed")
             axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", title=label(name, 30), aspect="equal")
         panels[0].set_ylabel("observed coverage")
-        _legend(figure, panels[0])
-        save_figure(figure, Path(path))
+        if with_legend:
+            _legend(figure, panels[0])
+    return figure
 
 
-def intervals_picture(
-    forecast: Forecast, targets: Num[Tensor, "example *output"], path: str | Path, coverage: float = 0.9
-) -> None:
+def intervals_drawing(forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9) -> "Figure":
     """Draw the central intervals of targets, sorted by the median, with the targets; of many an even choice of 200.
 
     Args:
         forecast: with quantiles.
         targets: what came true.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
         coverage: of the intervals.
 
     Raises:
-        InputError: targets that are not finite or of another shape, another coverage, or another suffix.
-        RunError: the file cannot be written.
+        InputError: targets that are not finite or of another shape, or another coverage.
     """
-    check_picture(path)
     from matplotlib.figure import Figure
 
     found = check_targets(forecast, targets).flatten().cpu()
@@ -133,21 +143,18 @@ def intervals_picture(
         drawn = f"{count} of {len(found)} targets" if count < len(found) else "targets"
         axes.set(xlabel=f"{drawn}, sorted by predicted median", ylabel="target")
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
-        save_figure(figure, Path(path))
+    return figure
 
 
-def noise_picture(predictive: Predictive, path: str | Path) -> None:
+def noise_drawing(predictive: Predictive) -> "Figure":
     """Draw the aleatoric against the epistemic standard deviation of each target.
 
     Args:
         predictive: of numbers.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
 
     Raises:
-        InputError: a variance that is not finite, or another suffix.
-        RunError: the file cannot be written.
+        InputError: a variance that is not finite.
     """
-    check_picture(path)
     from matplotlib.figure import Figure
 
     epistemic, aleatoric = (each.sqrt().flatten().cpu() for each in (predictive.epistemic, predictive.aleatoric))
@@ -162,17 +169,16 @@ def noise_picture(predictive: Predictive, path: str | Path) -> None:
         axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
         axes.set(xlabel="epistemic standard deviation", ylabel="aleatoric standard deviation")
         figure.legend(loc="outside lower center", frameon=False)
-        save_figure(figure, Path(path))
+    return figure
 
 
-def _panels(pits: Mapping[str, Tensor], path: str | Path) -> tuple["Figure", list["Axes"]]:
+def _panels(pits: Mapping[str, Tensor]) -> tuple["Figure", list["Axes"]]:
     """A panel for each run, with those left over hidden."""
-    check_picture(path)
     if not pits:
-        raise InputError(f"{path}: there are no runs to draw")
+        raise InputError("there are no runs to draw")
     empty = next((name for name, values in pits.items() if not values.numel()), None)
     if empty is not None:
-        raise InputError(f"{path}: there are no PIT values of {label(empty, 60, 1)}")
+        raise InputError(f"there are no PIT values of {label(empty, 60, 1)}")
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(pits) / _PANELS_PER_ROW)

@@ -8,27 +8,33 @@ from forecasts import calibrated
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.numbers import pit
-from bayes_share.evaluation.numbers.pictures import coverage_picture, intervals_picture, noise_picture, pit_picture
+from bayes_share.evaluation.numbers.pictures import (
+    coverage_drawing,
+    intervals_drawing,
+    noise_drawing,
+    pit_drawing,
+    save_picture,
+)
 
 
 def test_the_pictures(tmp_path: Path) -> None:
     forecast, targets = calibrated(300)
     sharp, _ = calibrated(300, factor=0.5)
     pits = {"$calibrated$": pit(forecast, targets), "overconfident": pit(sharp, targets)}
-    pit_picture(pits, tmp_path / "pit.png")
-    coverage_picture(pits, tmp_path / "coverage.png")
-    intervals_picture(forecast, targets, tmp_path / "intervals.png")
-    noise_picture(forecast, tmp_path / "noise.png")
+    save_picture(tmp_path / "pit.png", lambda: pit_drawing(pits))
+    save_picture(tmp_path / "coverage.png", lambda: coverage_drawing(pits))
+    save_picture(tmp_path / "intervals.png", lambda: intervals_drawing(forecast, targets))
+    save_picture(tmp_path / "noise.png", lambda: noise_drawing(forecast))
     before = (tmp_path / "pit.png").read_bytes()
-    pit_picture(pits, tmp_path / "pit.png")
+    save_picture(tmp_path / "pit.png", lambda: pit_drawing(pits))
     assert (tmp_path / "pit.png").read_bytes() == before
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("coverage", "intervals", "noise"))
 
 
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs to draw"):
-        pit_picture({}, tmp_path / "pit.png")
+        pit_drawing({})
     with pytest.raises(InputError, match="there are no PIT values of mine"):
-        coverage_picture({"mine": torch.zeros(0)}, tmp_path / "pit.png")
+        coverage_drawing({"mine": torch.zeros(0)})
     with pytest.raises(InputError, match=r"must end in \.png or \.svg"):
-        noise_picture(calibrated(30)[0], tmp_path / "noise.jpg")
+        save_picture(tmp_path / "noise.jpg", lambda: noise_drawing(calibrated(30)[0]))

@@ -1,0 +1,253 @@
+"""The report of predicted numbers: scores, calibration, intervals, and what a forecast is least sure of."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import NumberPredictions
+from bayes_share.evaluation.numbers.pictures import coverage_drawing, intervals_drawing, noise_drawing, pit_drawing
+from bayes_share.evaluation.numbers.ranges import central_interval
+from bayes_share.evaluation.numbers.recalibration import fit_pit_map, fit_variance_scaling
+from bayes_share.evaluation.numbers.scores import number_scores
+from bayes_share.evaluation.numbers.selective import ErrorCoverage, error_coverage
+from bayes_share.evaluation.repeats import estimate
+from bayes_share.reports.best import badness
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
+from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.number_results import COVERAGE, SCORES, NumberResult, check_same_targets, checked_validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+_RUN = Column("run", "run")
+_WORST = 10
+_RANKED = {
+    "nll": "nll",
+    "rmse": "squared_error",
+    "mae": "absolute_error",
+    "crps": "crps",
+    "interval_score": "interval_score",
+}
+
+
+def build_number_report(
+    predictions: Mapping[str, NumberPredictions],
+    validation: Mapping[str, object] | None = None,
+    title: str = "Calibration report",
+) -> Report:
+    """All that there is to say of predictions of numbers or counts.
+
+    Args:
+        predictions: on the test examples, by the name to show; all of the same examples.
+        validation: on validation examples, by the same names, where there are any.
+        title: of the report.
+
+    Raises:
+        InputError: predictions of other examples, or validation predictions of classes or for none of the names.
+    """
+    held_out = checked_validation(predictions, validation or {})
+    results = [NumberResult(name, test, held_out.get(name)) for name, test in predictions.items()]
+    check_same_targets(predictions)
+    sections = [_overview(results), _calibration(results), _intervals(results), _sureness(results), _worst(results)]
+    first = results[0].test.targets
+    count = "one run" if len(results) == 1 else f"{len(results)} runs"
+    several = f" with {first[0].numel()} targets each" if first[0].numel() > 1 else ""
+    return Report(title, f"{count}: {len(first):,} test examples{several}", [each for each in sections if each])
+
+
+def _overview(results: Sequence[NumberResult]) -> Section:
+    rows = [
+        {"run": Cell(result.name), **{key: Cell(found.value, found.error) for key, found in result.scores.items()}}
+        for result in results
+    ]
+    lead = []
+    for column in SCORES if len(results) > 1 else ():
+        term = _RANKED.get(column.key)
+        if term is None or any(term not in result.terms for result in results):
+            continue
+        best, *others = sorted(range(len(results)), key=lambda i: badness(column, rows[i][column.key].value))
+        gaps = [estimate((results[best].terms[term] - results[other].terms[term]).tolist()) for other in others]
+        value = column.text(rows[best][column.key].value)
+        name = column.title.partition(" [")[0]
+        if all(gap.is_clear() for gap in gaps):
+            old = rows[best][column.key]
+            rows[best][column.key] = Cell(old.value, old.error, is_best=True)
+            lead.append(f"{results[best].name} has the lowest {name}, {value}.")
+        else:
+            lead.append(f"{results[best].name} has the lowest {name}, {value}, but the lead may be chance.")
+    columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
+    note = (
+        "± is one standard error, by the bootstrap over test examples. Bold: ahead of every other run by more than "
+        "chance explains, example by example. All but the NLL and the coverage are in the unit of the targets."
+    )
+    return Section("overview", "Overview", lead, [Table("overview", "All runs", columns, rows, note)])
+
+
+def _calibration(results: Sequence[NumberResult]) -> Section:
+    pits = [Panel(f"pit-{one.name}", _in_words(one), partial(_pit_drawing, one.name, one.pit)) for one in results]
+    coverages = [
+        Panel(f"coverage-{one.name}", f"Coverage of {one.name}", partial(_coverage_drawing, one.name, one.pit))
+        for one in results
+    ]
+    caption = (
+        "The probability that the forecast gave to at most the target, over all test targets. Calibrated forecasts "
+        "have a flat histogram; a U is an overconfident forecast, a hump an underconfident one, a slope a biased one."
+    )
+    below = (
+        "The share of targets in central intervals of every level. Below the diagonal the forecast is overconfident."
+    )
+    blocks: list[Block] = [Figure("PIT", pits, caption), Figure("Coverage", coverages, below), *_recalibrated(results)]
+    return Section("calibration", "Calibration", [], blocks)
+
+
+def _in_words(one: NumberResult) -> str:
+    share = one.scores["coverage"].value
+    return f"PIT histogram of {one.name}; {share:.1%} of the targets are in central intervals of {COVERAGE:.0%}"
+
+
+def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
+    """The scores before, and after each map, fitted on the validation predictions."""
+    rows, reasons, counts = [], [], []
+    for one in results:
+        if one.validation is None:
+            continue
+        counts.append(f"{len(one.validation.targets):,}")
+        forecasts = {"none": one.scores}
+        for name, fit in (("variance scaling", fit_variance_scaling), ("isotonic", fit_pit_map)):
+            try:
+                calibrated = fit(one.validation.predictive, one.validation.targets)(one.test.predictive)
+                forecasts[name] = number_scores(calibrated, one.test.targets, COVERAGE)
+            except InputError as error:  # too few examples, or a distribution whose variance is not free
+                reasons.append(f"{one.name}, {name}: {error}.")
+        for name, scores in forecasts.items():
+            cells = {key: Cell(found.value, found.error) for key, found in scores.items()}
+            rows.append({"run": Cell(one.name), "map": Cell(name), **cells})
+    if not rows:
+        return []
+    note = (
+        f"Fitted on {' or '.join(dict.fromkeys(counts))} validation examples: one factor of all variances, or isotonic "
+        "regression on the PIT, which leaves no density, and so no NLL and no RMSE."
+    )
+    columns = (_RUN, Column("map", "recalibration"), *SCORES)
+    return [Table("recalibration", "Before and after recalibration", columns, rows, " ".join([note, *reasons]))]
+
+
+def _intervals(results: Sequence[NumberResult]) -> Section:
+    panels = [
+        Panel(
+            f"intervals-{one.name}",
+            f"Central intervals of {COVERAGE:.0%} of {one.name} with the targets",
+            partial(_intervals_drawing, one),
+        )
+        for one in results
+    ]
+    return Section("intervals", "Intervals", [], [Figure("Intervals and targets", panels, "Sorted by the median.")])
+
+
+def _sureness(results: Sequence[NumberResult]) -> Section | None:
+    """The error among the examples that a forecast is surest of, and where its doubt comes from."""
+    known = [one for one in results if "squared_error" in one.terms and _has_variance(one)]
+    if not known:
+        return None
+    curves = {one.name: error_coverage(one.test.predictive, one.test.targets) for one in known}
+    rows = []
+    for one in known:
+        found = one.test.predictive
+        values = {
+            "area": curves[one.name].area,
+            "aleatoric": found.aleatoric.sqrt().mean().item(),
+            "epistemic": found.epistemic.sqrt().mean().item(),
+        }
+        rows.append({"run": Cell(one.name), **{key: Cell(value) for key, value in values.items()}})
+    columns = (
+        _RUN,
+        Column("area", "area under the RMSE", ".4g", better="lower", about="over coverage; see the picture"),
+        Column("aleatoric", "aleatoric sd", ".4g", about="what components expect of the noise, the mean over targets"),
+        Column(
+            "epistemic", "epistemic sd", ".4g", about="by which the components' means differ, the mean over targets"
+        ),
+    )
+    lines = [_line(name, curve, i) for i, (name, curve) in enumerate(curves.items())]
+    draw = line_drawing("", "examples kept [%]", "RMSE", lines)
+    words = ", ".join(f"{name} {curve.area:.4g}" for name, curve in curves.items())
+    kept = Panel("error-coverage", f"RMSE over coverage; areas: {words}", draw)
+    noise = [
+        Panel(
+            f"noise-{one.name}",
+            f"Aleatoric against epistemic standard deviation of {one.name}",
+            partial(_noise_drawing, one),
+        )
+        for one in known
+    ]
+    blocks: list[Block] = [
+        Table("sureness", "Doubt", columns, rows),
+        Figure(
+            "RMSE and coverage",
+            [kept],
+            "The examples with the largest predictive variance are given up first: to the left are the surest.",
+            [one.name for one in known],
+        ),
+        Figure(
+            "Where the doubt comes from", noise, "A point for each target; epistemic: what draws or members differ by."
+        ),
+    ]
+    return Section("sureness", "Selective prediction and uncertainty", [], blocks)
+
+
+def _has_variance(one: NumberResult) -> bool:
+    return bool(one.test.predictive.variance.isfinite().all())
+
+
+def _line(name: str, curve: ErrorCoverage, style: int) -> Line:
+    return Line(name, curve.coverage.mul(100).tolist(), curve.rmse.tolist(), style)
+
+
+def _worst(results: Sequence[NumberResult]) -> Section:
+    """The examples that were least expected."""
+    tables = []
+    for one in results:
+        if "nll" not in one.terms or one.test.targets.ndim > 1:
+            continue
+        low, high = central_interval(one.test.predictive, COVERAGE)
+        (median,) = one.test.predictive.quantile([0.5])
+        worst = one.terms["nll"].argsort(descending=True, stable=True)[:_WORST].tolist()
+        rows = [
+            {
+                "example": Cell(str(i) if one.test.names is None else one.test.names[i]),
+                "target": Cell(one.test.targets[i].item()),
+                "median": Cell(median[i].item()),
+                "low": Cell(low[i].item()),
+                "high": Cell(high[i].item()),
+                "nll": Cell(one.terms["nll"][i].item()),
+            }
+            for i in worst
+        ]
+        columns = (
+            Column("example", "example"),
+            Column("target", "target", ".4g"),
+            Column("median", "median", ".4g"),
+            Column("low", f"{COVERAGE:.0%} interval, from", ".4g"),
+            Column("high", "to", ".4g"),
+            Column("nll", "NLL [nat]", ".3f"),
+        )
+        tables.append(Table(f"worst-{one.name}", f"{one.name}: the least expected targets", columns, rows))
+    return Section("worst", "Least expected", [], tables)
+
+
+def _pit_drawing(name: str, values: Tensor, with_legend: bool) -> "Drawing":
+    return pit_drawing({name: values}, with_legend=with_legend)
+
+
+def _coverage_drawing(name: str, values: Tensor, with_legend: bool) -> "Drawing":
+    return coverage_drawing({name: values}, with_legend)
+
+
+def _intervals_drawing(one: NumberResult, with_legend: bool) -> "Drawing":
+    return intervals_drawing(one.test.predictive, one.test.targets, COVERAGE)
+
+
+def _noise_drawing(one: NumberResult, with_legend: bool) -> "Drawing":
+    return noise_drawing(one.test.predictive)

@@ -1,0 +1,126 @@
+"""Predictions of numbers as a report is about them: with a name, their scores, and checks that they go together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import NumberPredictions
+from bayes_share.evaluation.numbers.pit import pit
+from bayes_share.evaluation.numbers.scores import number_scores, number_terms
+from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.table import format_table
+from bayes_share.reports.document import Column
+from bayes_share.terminal import listed, printable
+
+COVERAGE = 0.9
+"""Of the central intervals."""
+
+SCORES = (
+    Column("nll", "NLL [nat]", better="lower", about="the mean negative log density, per unit of the targets"),
+    Column("rmse", "RMSE", ".4g", better="lower", about="the root of the mean squared error of the mean"),
+    Column("mae", "MAE", ".4g", better="lower", about="the mean absolute error of the median"),
+    Column("crps", "CRPS", ".4g", better="lower", about="the continuous ranked probability score"),
+    Column("coverage", "coverage [%]", ".1f", 100, about=f"targets in central intervals of {COVERAGE:.0%}"),
+    Column("width", "width", ".4g", about="of these intervals; at the right coverage, less says more"),
+    Column(
+        "interval_score", "interval score", ".4g", better="lower", about="width and misses of these intervals in one"
+    ),
+    Column(
+        "quantile_calibration_error",
+        "quantile CE",
+        about="the mean gap between levels and observed frequencies; biased upwards",
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberResult:
+    """Predictions of numbers that a report is about.
+
+    Args:
+        name: to show.
+        test: predictions on the test examples.
+        validation: predictions on validation examples, where there are any.
+    """
+
+    name: str
+    test: NumberPredictions
+    validation: NumberPredictions | None = None
+
+    @cached_property
+    def terms(self) -> dict[str, Float64[Tensor, "example"]]:
+        """What each test example adds to the scores."""
+        return number_terms(self.test.predictive, self.test.targets, COVERAGE)
+
+    @cached_property
+    def scores(self) -> dict[str, Interval]:
+        """The scores, with their intervals."""
+        return number_scores(self.test.predictive, self.test.targets, COVERAGE)
+
+    @cached_property
+    def pit(self) -> Float[Tensor, "example *target"]:
+        """The probability integral transform of the test targets."""
+        return pit(self.test.predictive, self.test.targets)
+
+
+def checked_validation(
+    predictions: Mapping[str, NumberPredictions], validation: Mapping[str, object]
+) -> dict[str, NumberPredictions]:
+    """Validation predictions that go with test predictions of the same names.
+
+    Raises:
+        InputError: predictions for none of the names, of classes, or of another likelihood.
+    """
+    if unknown := [name for name in validation if name not in predictions]:
+        raise InputError(
+            f"validation predictions are given for {listed(unknown)}, but there are only test predictions of "
+            f"{listed(list(predictions))}"
+        )
+    found = {name: one for name, one in validation.items() if isinstance(one, NumberPredictions)}
+    if others := [name for name in validation if name not in found]:
+        raise InputError(f"the validation predictions of {listed(others)} are of classes, and the test ones of numbers")
+    for name, one in found.items():
+        if one.likelihood.name != predictions[name].likelihood.name:
+            raise InputError(
+                f"the validation predictions of {printable(name)} are {one.likelihood.name} ones, and its test "
+                f"predictions {predictions[name].likelihood.name} ones"
+            )
+    return found
+
+
+def check_same_targets(predictions: Mapping[str, NumberPredictions]) -> None:
+    """See whether predictions can stand in one table.
+
+    Raises:
+        InputError: some are of other targets than the first.
+    """
+    (one, first), *others = predictions.items()
+    for name, other in others:
+        if not torch.equal(first.targets.cpu(), other.targets.cpu()):
+            raise InputError(
+                f"{printable(one)} and {printable(name)} are not predictions of the same examples: their targets "
+                f"differ, and their figures do not go into one table"
+            )
+
+
+def number_table(predictions: Mapping[str, NumberPredictions]) -> str:
+    """The scores of predictions of the same examples, a line for each.
+
+    Args:
+        predictions: by the name to show.
+
+    Raises:
+        InputError: predictions of other examples.
+    """
+    check_same_targets(predictions)
+    rows: list[dict[str, str | int | float | None]] = [
+        {"run": name, **{key: found.value for key, found in NumberResult(name, one).scores.items()}}
+        for name, one in predictions.items()
+    ]
+    keys = [column.key for column in SCORES if any(column.key in row for row in rows)]
+    return format_table(["run", *keys], rows)
