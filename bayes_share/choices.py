@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError, named
+from bayes_share.files import real_path
 from bayes_share.inference.methods.distill.distill import Distill
 
 
@@ -46,8 +47,11 @@ def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
     return left.nonzero().flatten()
 
 
-def _teacher_chose(folder: str) -> str:
+def _teacher_chose(folder: str, students: tuple[Path, ...] = ()) -> str:
     """Why validation images have chosen something about a student by its teacher; empty where they have not."""
+    place = real_path(Path(folder))
+    if place in students:
+        return f"whether the teacher was chosen on them is not known: {folder} names itself as its own teacher"
     try:
         with named("the teacher"):
             teacher = read_run_config(Path(folder) / "config.yaml")
@@ -55,4 +59,6 @@ def _teacher_chose(folder: str) -> str:
         return f"whether the teacher was chosen on them is not known: {error}"
     if teacher.patience is not None or teacher.keep_members is not None:
         return f"the teacher {folder} was chosen on them, by patience or keep_members"
-    return _teacher_chose(teacher.algorithm.teacher) if isinstance(teacher.algorithm, Distill) else ""
+    return (
+        _teacher_chose(teacher.algorithm.teacher, (*students, place)) if isinstance(teacher.algorithm, Distill) else ""
+    )

@@ -23,6 +23,11 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "aupr_out": ("AUPR out", ".4f", 1),
     "fpr95": ("FPR95", ".4f", 1),
     "seconds": ("time [s]", ",.1f", 1),
+    "rmse": ("RMSE", ".4g", 1),
+    "mae": ("MAE", ".4g", 1),
+    "crps": ("CRPS", ".4g", 1),
+    "interval_score": ("interval score", ".4g", 1),
+    "quantile_calibration_error": ("quantile CE", ".4f", 1),
     "flops": ("FLOPs/image", ",.0f", 1),
 }
 _EMPTY = "–"

@@ -246,8 +246,8 @@ def _coverage_drawing(name: str, values: Tensor, with_legend: bool) -> "Drawing"
 
 
 def _intervals_drawing(one: NumberResult, with_legend: bool) -> "Drawing":
-    return intervals_drawing(one.test.predictive, one.test.targets, COVERAGE)
+    return intervals_drawing(one.test.predictive, one.test.targets, COVERAGE, one.name)
 
 
 def _noise_drawing(one: NumberResult, with_legend: bool) -> "Drawing":
-    return noise_drawing(one.test.predictive)
+    return noise_drawing(one.test.predictive, one.name)

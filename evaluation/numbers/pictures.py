@@ -23,6 +23,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#5A5A5A"  # of Okabe and Ito's pa
 _BAND: Any = {"color": "#BBBBBB", "alpha": 0.6, "linewidth": 0, "label": "95 % of calibrated forecasts"}
 _CALIBRATED: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": "calibrated"}
 _PANELS_PER_ROW = 4
+_NARROW = 5  # inches
 _MOST_EXAMPLES = 200  # of intervals side by side
 
 
@@ -108,13 +109,16 @@ def coverage_drawing(pits: Mapping[str, Float[Tensor, "*target"]], with_legend: 
     return figure
 
 
-def intervals_drawing(forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9) -> "Figure":
+def intervals_drawing(
+    forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9, title: str = ""
+) -> "Figure":
     """Draw the central intervals of targets, sorted by the median, with the targets; of many an even choice of 200.
 
     Args:
         forecast: with quantiles.
         targets: what came true.
         coverage: of the intervals.
+        title: above; empty where there is none.
 
     Raises:
         InputError: targets that are not finite or of another shape, or another coverage.
@@ -141,16 +145,17 @@ def intervals_drawing(forecast: Forecast, targets: Num[Tensor, "example *output"
             text = f"target {what} ({int(which.sum())})"
             axes.scatter(place[which].numpy(), y[which].numpy(), s=12, color=colour, marker=mark, zorder=3, label=text)
         drawn = f"{count} of {len(found)} targets" if count < len(found) else "targets"
-        axes.set(xlabel=f"{drawn}, sorted by predicted median", ylabel="target")
+        axes.set(xlabel=f"{drawn}, sorted by predicted median", ylabel="target", title=label(title, 60))
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
-def noise_drawing(predictive: Predictive) -> "Figure":
+def noise_drawing(predictive: Predictive, title: str = "") -> "Figure":
     """Draw the aleatoric against the epistemic standard deviation of each target.
 
     Args:
         predictive: of numbers.
+        title: above; empty where there is none.
 
     Raises:
         InputError: a variance that is not finite.
@@ -167,7 +172,7 @@ def noise_drawing(predictive: Predictive) -> "Figure":
         axes.scatter(epistemic.numpy(), aleatoric.numpy(), s=8, alpha=0.5, color=_BLUE, linewidths=0)
         axes.plot([0, end], [0, end], linestyle="--", color=_GREY, linewidth=1, label="equal")
         axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
-        axes.set(xlabel="epistemic standard deviation", ylabel="aleatoric standard deviation")
+        axes.set(xlabel="epistemic standard deviation", ylabel="aleatoric standard deviation", title=label(title, 30))
         figure.legend(loc="outside lower center", frameon=False)
     return figure
 
@@ -193,4 +198,5 @@ def _panels(pits: Mapping[str, Tensor]) -> tuple["Figure", list["Axes"]]:
 def _legend(figure: "Figure", axes: "Axes", skip: str = "") -> None:
     handles = [(mark, text) for mark, text in zip(*axes.get_legend_handles_labels(), strict=True) if text != skip]
     marks, texts = zip(*handles, strict=True)
-    figure.legend(marks, texts, loc="outside lower center", ncols=3, frameon=False)
+    columns = 3 if figure.get_figwidth() > _NARROW else 2
+    figure.legend(marks, texts, loc="outside lower center", ncols=columns, frameon=False)

@@ -97,3 +97,10 @@ def test_what_the_teacher_chose_on_counts(teacher: RunConfig | None, message: st
     with pytest.raises(InputError, match=message) as caught:
         unchosen(student, 10)
     assert "\n" not in str(caught.value)
+
+
+def test_a_student_that_names_itself_as_its_teacher_is_refused(tmp_path: Path) -> None:
+    student = RunConfig(algorithm=Distill(teacher=str(tmp_path)))
+    write_atomically(tmp_path / "config.yaml", student.to_yaml().encode())
+    with pytest.raises(InputError, match="names itself as its own teacher"):
+        unchosen(student, 10)
