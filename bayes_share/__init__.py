@@ -35,6 +35,8 @@ _PUBLIC = {
     "Bernoulli": "bayes_share.models.likelihoods",
     "load_run": "bayes_share.run",
     "load_data": "bayes_share.data",
+    "load_table": "bayes_share.data.tables.load",
+    "load_rows": "bayes_share.data.tables.load",
     "MAP": "bayes_share.inference.methods.map",
     "SVI": "bayes_share.inference.methods.svi.svi",
     "pyro_model": "bayes_share.models.program",

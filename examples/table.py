@@ -1,0 +1,67 @@
+"""A CSV file to a report: scikit-learn's diabetes data, a BatchEnsemble that predicts its own noise, intervals by row.
+
+    python examples/table.py
+
+Writes diabetes.csv and diabetes.html into a temporary folder, and prints where.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_diabetes
+from torch import nn
+
+from bayes_share import (
+    MAP,
+    Gaussian,
+    Model,
+    NumberPredictions,
+    ensemble,
+    evaluate,
+    fit_tensors,
+    load_table,
+    predict_arguments,
+    report,
+)
+from bayes_share.data.tables.load import TablePart
+from bayes_share.data.tables.target import Target
+from bayes_share.evaluation.numbers import number_scores
+
+
+def main() -> None:
+    """Train, write the report, and see that the network has learned something."""
+    torch.manual_seed(0)
+    folder = Path(tempfile.mkdtemp())
+    load_diabetes(as_frame=True, scaled=False).frame.to_csv(folder / "diabetes.csv", index=False)
+    data = load_table(folder / "diabetes.csv", target="target", likelihood="normal")
+
+    network = nn.Sequential(nn.Linear(data.train.inputs.shape[1], 64), nn.ReLU(), nn.Linear(64, 2))
+    model = Model(ensemble(network, 8, init="random_sign"), Gaussian("predicted", beta=0.5))
+    algorithm = MAP(optimizer="adamw", learning_rate=3e-3)
+    state = fit_tensors(algorithm, model, data.train.inputs, data.train.targets, num_steps=200, batch_size=64)
+
+    def predicted(part: TablePart) -> NumberPredictions:
+        """The predictive distribution of each row, in the units of the target."""
+        likelihood, arguments = predict_arguments(algorithm, state, part.inputs)
+        return in_units(data.encoder.target, arguments, part, likelihood)
+
+    test, validation = predicted(data.test), predicted(data.validation)
+    print(evaluate({"BatchEnsemble of 8": test}))
+    page = report({"BatchEnsemble of 8": test}, folder / "diabetes.html", validation={"BatchEnsemble of 8": validation})
+    print(f"report: {page}")
+    rmse, spread = number_scores(test.predictive, test.targets)["rmse"].value, test.targets.std().item()
+    if not rmse < 0.85 * spread:
+        raise SystemExit(f"the RMSE {rmse:.1f} should be well below the targets' standard deviation {spread:.1f}")
+
+
+def in_units(
+    target: Target, arguments: dict[str, torch.Tensor], part: TablePart, likelihood: Gaussian
+) -> NumberPredictions:
+    """Predictions and targets of standardised numbers in the units that they had in the file."""
+    back = {"loc": target.location(arguments["loc"]), "scale": target.spread(arguments["scale"])}
+    return NumberPredictions(back, target.location(part.targets[:, 0]), likelihood, part.names)
+
+
+if __name__ == "__main__":
+    main()
