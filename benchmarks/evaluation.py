@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bayes_share.evaluation import (
     diversity,
-    read_class_predictions,
+    read_predictions,
     risk_coverage,
     score,
     score_intervals,
@@ -60,7 +60,7 @@ def evaluate(path: Path) -> dict[str, Any]:
             seconds[name] = time.perf_counter() - began
             return found[name]
 
-        predictions = run("read_class_predictions", lambda: read_class_predictions(path))
+        predictions = run("read_predictions", lambda: read_predictions(path))
         run("score", lambda: score(predictions))
         run("score_intervals", lambda: score_intervals(predictions))
         run("uncertainty", lambda: uncertainty(predictions.logits))

@@ -195,7 +195,7 @@ def _distribution(
             raise InputError(f"the arguments are of different numbers of {axis}: {each}")
     try:
         found = likelihood.of({name: values.double() for name, values in arguments.items()})
-    except TypeError:
+    except (TypeError, KeyError):
         raise InputError(f"{likelihood.name} does not take the arguments {listed(list(arguments))}") from None
     except ValueError:
         raise InputError(_wrong_argument(likelihood, arguments)) from None

@@ -102,6 +102,7 @@ def ensemble(
         InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, an
             example that the network refuses, an ensemble of fewer than one member, an unknown option.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     >>> ensemble(net, ensemble_size=4)(torch.zeros(5, 8)).shape
     torch.Size([4, 5, 3])

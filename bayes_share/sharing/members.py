@@ -163,6 +163,7 @@ class Ensemble(nn.Module):
         Raises:
             InputError: no member, one that there is not, or one twice.
 
+        >>> from bayes_share.sharing.convert import ensemble
         >>> ensemble(nn.Linear(3, 2), ensemble_size=8).keep([0, 5, 7])(torch.zeros(4, 3)).shape
         torch.Size([3, 4, 2])
         """

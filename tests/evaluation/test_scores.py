@@ -263,9 +263,9 @@ def test_logits_alone_are_refused_where_predictions_are_expected(function: Calla
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_labels_that_are_an_array_are_refused() -> None:
-    with pytest.raises(InputError, match="labels must be a tensor, not ndarray"):
-        Predictions(torch.zeros(1, 1, 2, 3), np.array([0, 1]))  # type: ignore[arg-type]
+def test_labels_that_are_a_list_are_refused() -> None:
+    with pytest.raises(InputError, match="labels must be a tensor or an array of numpy, not list"):
+        Predictions(torch.zeros(1, 1, 2, 3), [0, 1])  # type: ignore[arg-type]
 
 
 def test_logits_with_gradients_are_scored_as_ones_without() -> None:
