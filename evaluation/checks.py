@@ -93,7 +93,7 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     check_tensor("labels", labels)
     if labels.is_floating_point():
         raise InputError(
-            f"labels must be int64, and are {_name(labels.dtype)}: they are classes; regression cannot be evaluated yet"
+            f"labels must be int64, and are {_name(labels.dtype)}: they are classes; numbers are for NumberPredictions"
         )
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, and are {_name(labels.dtype)}: labels.long() makes them so")

@@ -223,7 +223,7 @@ def test_what_is_refused() -> None:
             Predictions(z, wrong, likelihood="bernoulli")
     with pytest.raises(InputError, match=r"of 4 images with 3 labels must have the shape \[4, 3\], and have \[4\]"):
         Predictions(z.expand(1, 1, 4, 3), labels, likelihood="bernoulli")
-    with pytest.raises(InputError, match="regression cannot be evaluated yet"):
+    with pytest.raises(InputError, match="numbers are for NumberPredictions"):
         Predictions(z.expand(1, 1, 4, 2), labels.float())
     with pytest.raises(InputError, match="gaussian"):
         Outputs(z, likelihood="gaussian")  # type: ignore[arg-type]
