@@ -36,12 +36,9 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
     for run in runs:
         if run.name in files:
             raise InputError(f"a run and a file are both called {printable(run.name)}: give the file another name")
-    results = [*runs, *own]
-    check_same({result.name: result.test for result in results})
-    places = {result.name: result for result in own}
-    in_order = iter(runs)
-    named = iter(files)
-    return [places[next(named)] if is_file_of_predictions(word) else next(in_order) for word in words]
+    check_same({result.name: result.test for result in (*runs, *own)})
+    next_file, next_run = iter(own), iter(runs)
+    return [next(next_file if is_file_of_predictions(word) else next_run) for word in words]
 
 
 def read_numbers(words: Sequence[str], files: Mapping[str, Path]) -> dict[str, NumberPredictions]:

@@ -81,7 +81,7 @@ def _overview(results: Sequence[NumberResult]) -> Section:
     columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
     note = (
         "± is one standard error, by the bootstrap over test examples. Bold: ahead of every other run by more than "
-        "chance explains, example by example. All but the NLL and the coverage are in the unit of the targets."
+        "chance explains, example by example. RMSE, MAE, CRPS, width and interval score are in the unit of the targets."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", columns, rows, note)])
 
@@ -205,8 +205,8 @@ def _line(name: str, curve: ErrorCoverage, style: int) -> Line:
     return Line(name, curve.coverage.mul(100).tolist(), curve.rmse.tolist(), style)
 
 
-def _worst(results: Sequence[NumberResult]) -> Section:
-    """The examples that were least expected."""
+def _worst(results: Sequence[NumberResult]) -> Section | None:
+    """The examples that were least expected; None where examples have several targets, or forecasts no density."""
     tables = []
     for one in results:
         if "nll" not in one.terms or one.test.targets.ndim > 1:
@@ -234,7 +234,7 @@ def _worst(results: Sequence[NumberResult]) -> Section:
             Column("nll", "NLL [nat]", ".3f"),
         )
         tables.append(Table(f"worst-{one.name}", f"{one.name}: the least expected targets", columns, rows))
-    return Section("worst", "Least expected", [], tables)
+    return Section("worst", "Least expected", [], tables) if tables else None
 
 
 def _pit_drawing(name: str, values: Tensor, with_legend: bool) -> "Drawing":

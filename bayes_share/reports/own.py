@@ -36,7 +36,8 @@ def report(
         predictions: on the test examples, by the name to show; all of the same examples, and all of classes or all of
             numbers.
         path: the page.
-        validation: on validation examples, by the same names; where there are none, recalibration is left out.
+        validation: on examples on which nothing was fitted or chosen, by the same names. Recalibration and conformal
+            sets are fitted to them, and left out where there are none.
         title: of the page.
         humans: the distribution of human labels for each test image, where it is known.
 

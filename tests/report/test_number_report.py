@@ -108,3 +108,13 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
         assert main(words) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_several_targets_of_an_example() -> None:
+    rng = np.random.default_rng(0)
+    loc, targets = rng.normal(size=(3, 60, 2)), rng.normal(size=(60, 2))
+    made = build_number_report({"mine": NumberPredictions({"loc": loc, "scale": 1.0}, targets)})
+    assert made.subtitle == "one run: 60 test examples with 2 targets each"
+    joint = -np.log(np.exp(stats.norm(loc, 1).logpdf(targets).sum(-1)).mean(0)).mean()
+    assert rows(made, "overview")[0]["nll"].value == pytest.approx(joint)
+    assert "worst" not in {section.name for section in made.sections}
