@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from examples import SIZE, Again, X, Y, line, loader
 from states import differences
 from torch import nn
+from toy_data import SIZE, Again, X, Y, line, loader
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError

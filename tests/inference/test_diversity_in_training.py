@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from algorithms import builder, digits, trained
-from examples import X, Y
 from torch import nn
+from toy_data import X, Y
 
 from bayes_share.data import Data
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of

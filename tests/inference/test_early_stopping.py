@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from algorithms import builder, digits
-from examples import KINDS, SIZE, X, Y, line, trained
 from states import differences, through_bytes
 from torch.utils.data import DataLoader, TensorDataset
+from toy_data import KINDS, SIZE, X, Y, line, trained
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SVI, DeepEnsemble, Training, batches_of, fit, fit_tensors, pointwise_log_lik

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES, builder, digits, trained
-from examples import X, Y
 from states import differences, through_bytes
 from torch import nn
+from toy_data import X, Y
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from examples import GOES_ON, KINDS, X, Y, line
 from states import differences
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from toy_data import GOES_ON, KINDS, X, Y, line
 
 from bayes_share.data import load_data
 from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors

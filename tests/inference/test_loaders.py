@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from examples import COUNT, SIZE, Noisy, Together, X, Y, loader, names, on_cpu
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -24,6 +23,7 @@ from torch.utils.data import (
     default_collate,
     get_worker_info,
 )
+from toy_data import COUNT, SIZE, Noisy, Together, X, Y, loader, names, on_cpu
 
 from bayes_share.errors import InputError
 from bayes_share.inference import batches_of

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES, builder, digits, trained
-from examples import COUNT, SIZE, Again, X, Y, loader, names, on_cpu
 from states import differences, through_bytes
 from torch import Tensor, nn
+from toy_data import COUNT, SIZE, Again, X, Y, loader, names, on_cpu
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, DeepEnsemble, Distill, Inference, Training, batches_of, fit_tensors

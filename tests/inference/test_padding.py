@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from examples import COUNT, KINDS, SIZE, X, Y, line, on_cpu
 from torch import nn
+from toy_data import COUNT, KINDS, SIZE, X, Y, line, on_cpu
 
 from bayes_share.inference import MAP, Training, batches_of, fit, fit_tensors
 from bayes_share.inference.algorithm import Batch

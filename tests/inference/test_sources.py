@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from examples import COUNT, GOES_ON, KINDS, SIZE, Again, Noisy, Stateful, WithLength, X, Y, line, loader, names, on_cpu
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, TensorDataset
+from toy_data import COUNT, GOES_ON, KINDS, SIZE, Again, Noisy, Stateful, WithLength, X, Y, line, loader, names, on_cpu
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError

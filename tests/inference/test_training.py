@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from algorithms import builder, digits, trained
-from examples import KINDS, line
 from states import differences
+from toy_data import KINDS, line
 
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from algorithms import CASES
-from examples import X, Y
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from toy_data import X, Y
 
 from bayes_share.errors import InputError
 from bayes_share.inference import (
