@@ -25,7 +25,6 @@ from bayes_share import (
     report,
 )
 from bayes_share.data.tables.load import TablePart
-from bayes_share.data.tables.target import Target
 from bayes_share.evaluation.numbers import number_scores
 
 
@@ -37,14 +36,15 @@ def main() -> None:
     data = load_table(folder / "diabetes.csv", target="target", likelihood="normal")
 
     network = nn.Sequential(nn.Linear(data.train.inputs.shape[1], 64), nn.ReLU(), nn.Linear(64, 2))
-    model = Model(ensemble(network, 8, init="random_sign"), Gaussian("predicted", beta=0.5))
+    likelihood = Gaussian("predicted", beta=0.5).with_units(data.encoder.target.units)
+    model = Model(ensemble(network, 8, init="random_sign"), likelihood)
     algorithm = MAP(optimizer="adamw", learning_rate=3e-3)
     state = fit_tensors(algorithm, model, data.train.inputs, data.train.targets, num_steps=200, batch_size=64)
 
     def predicted(part: TablePart) -> NumberPredictions:
         """The predictive distribution of each row, in the units of the target."""
-        likelihood, arguments = predict_arguments(algorithm, state, part.inputs)
-        return in_units(data.encoder.target, arguments, part, likelihood)
+        _, arguments = predict_arguments(algorithm, state, part.inputs)
+        return NumberPredictions(arguments, part.targets, likelihood, part.names)
 
     test, validation = predicted(data.test), predicted(data.validation)
     print(evaluate({"BatchEnsemble of 8": test}))
@@ -53,14 +53,6 @@ def main() -> None:
     rmse, spread = number_scores(test.predictive, test.targets)["rmse"].value, test.targets.std().item()
     if not rmse < 0.85 * spread:
         raise SystemExit(f"the RMSE {rmse:.1f} should be well below the targets' standard deviation {spread:.1f}")
-
-
-def in_units(
-    target: Target, arguments: dict[str, torch.Tensor], part: TablePart, likelihood: Gaussian
-) -> NumberPredictions:
-    """Predictions and targets of standardised numbers in the units that they had in the file."""
-    back = {"loc": target.location(arguments["loc"]), "scale": target.spread(arguments["scale"])}
-    return NumberPredictions(back, target.location(part.targets[:, 0]), likelihood, part.names)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.distributions import as_pyro, unvalidated
 from bayes_share.models.likelihoods.outputs import beside, each
 from bayes_share.models.targets import finite
+from bayes_share.units import Units
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution
@@ -99,6 +100,10 @@ class Likelihood(nn.Module):
             found = self.of(self.arguments(outputs))
             values = outputs.new_empty(()).expand(found.batch_shape)
             return each(found.log_prob(beside(values, outputs, targets))).sum(2)
+
+    def with_units(self, units: Units) -> "Likelihood":
+        """The same likelihood for standardised outputs; itself where targets are counts, classes or unknown to it."""
+        return self
 
     def losses(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]

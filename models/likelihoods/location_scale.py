@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from copy import deepcopy
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Num
@@ -12,8 +13,10 @@ from bayes_share.errors import InputError
 from bayes_share.models.likelihoods.base import Likelihood
 from bayes_share.models.likelihoods.outputs import beside, each, one_to_one, precise, squeezed
 from bayes_share.models.targets import finite
+from bayes_share.units import Units, in_words
 
 Noise = float | Literal["predicted"]
+Own = TypeVar("Own", bound="LocationScale")
 
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 """What is added to a predicted scale, in any precision: about 1.2e-7, the relative spacing of numbers in float32."""
@@ -25,6 +28,8 @@ class LocationScale(Likelihood):
     A network gives the locations and, where it predicts the noise, as many numbers again, behind them on the last axis:
     the scale is the softplus of such a number plus `SMALLEST_SCALE`, so that no finite output makes it 0 or infinite.
 
+    A network gives these in the targets' own units, unless `with_units` says that its outputs are standardised.
+
     Args:
         noise: the scale; where it is learned, at the start. "predicted": the network gives one for each target.
         learned: whether one scale for all is learned.
@@ -34,9 +39,13 @@ class LocationScale(Likelihood):
     """
 
     log_noise: Tensor | None
+    centre: Tensor | None
+    unit: Tensor | None
 
     def __init__(self, noise: Noise = 1.0, learned: bool = False) -> None:
         super().__init__()
+        self.register_buffer("centre", None)
+        self.register_buffer("unit", None)
         if noise == "predicted":
             if learned:
                 raise InputError(
@@ -61,12 +70,45 @@ class LocationScale(Likelihood):
         """Whether the network predicts the noise."""
         return self.log_noise is None
 
+    def with_units(self: Own, units: Units) -> Own:
+        """The same likelihood for standardised outputs: 0 is the targets' centre, and 1 their scale.
+
+        Targets, densities, arguments and noise that is known stay in the targets' own units. Noise that is learned
+        starts, and has its prior, in units of the targets' scale: ``Gaussian(0.5, learned=True)`` starts at half of it.
+
+        Raises:
+            InputError: a likelihood that has units already.
+
+        >>> from bayes_share.models.likelihoods import Gaussian
+        >>> prices = torch.tensor([100_000.0, 300_000.0])
+        >>> Gaussian("predicted").with_units(Units.of(prices)).arguments(torch.tensor([[[0.5, 0.0]]]))["loc"]
+        tensor([[250000.]], dtype=torch.float64)
+        """
+        if self.unit is not None:
+            raise InputError("this likelihood has units already")
+        other = deepcopy(self)
+        other.register_buffer("centre", units.centre.clone())
+        other.register_buffer("unit", units.scale.clone())
+        if self.log_noise is not None and not isinstance(self.log_noise, nn.Parameter):
+            in_units = self.log_noise.double() - units.scale.to(self.log_noise.device).log()
+            other.register_buffer("log_noise", in_units.to(self.log_noise.dtype))
+        return other
+
     def located(self, outputs: Float[Tensor, "member batch *output"]) -> tuple[Tensor, Tensor]:
         """Locations ``[member, batch, *target]``, and scales, on a batch axis of 1 where they are of all examples.
+
+        Both are in the targets' own units; in float64 where the outputs are standardised.
 
         Raises:
             InputError: a number of outputs that is odd, where the network predicts the noise.
         """
+        loc, scale = self._standardised(outputs)
+        if self.centre is None or self.unit is None:
+            return loc, scale
+        return loc.double() * self.unit + self.centre, scale.double() * self.unit
+
+    def _standardised(self, outputs: Float[Tensor, "member batch *output"]) -> tuple[Tensor, Tensor]:
+        """Locations and scales as the network has them."""
         outputs = precise(outputs)
         if self.log_noise is not None:
             loc = squeezed(outputs)
@@ -97,7 +139,7 @@ class LocationScale(Likelihood):
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch number number"]:
         """In closed form, also for scales; it does not depend on the targets."""
-        scale = self.located(outputs)[1]
+        scale = self._standardised(outputs)[1]
         of_loc, of_scale = self.standard_information()
         if self.log_noise is not None:
             found = (of_loc / scale.square()).expand(squeezed(outputs).shape)
@@ -109,15 +151,21 @@ class LocationScale(Likelihood):
 
     def extra_repr(self) -> str:
         """Noise and whether it is learned, for printing."""
+        units = "" if self.centre is None or self.unit is None else f", {Units(self.centre, self.unit)}"
         if self.log_noise is None:
-            return "noise='predicted'"
-        return f"noise={float(self.log_noise.detach().exp()):.4g}, learned={isinstance(self.log_noise, nn.Parameter)}"
+            return f"noise='predicted'{units}"
+        noise = self.log_noise.detach().exp() * (1 if self.unit is None else self.unit)
+        return f"noise={in_words(noise)}, learned={isinstance(self.log_noise, nn.Parameter)}{units}"
 
     def _log_densities(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each target; and the scales."""
-        loc, scale = self.located(outputs)
-        errors = (beside(loc, outputs, targets) - loc) / scale
-        return self.standard_log_density(errors) - scale.log(), scale
+        """Of each target in its own units; and the scales as the network has them."""
+        loc, scale = self._standardised(outputs)
+        values = beside(loc, outputs, targets)
+        if self.centre is not None and self.unit is not None:
+            # In float64, since targets may be many units away from 0.
+            values = ((values.double() - self.centre) / self.unit).to(loc.dtype)
+        found = self.standard_log_density((values - loc) / scale) - scale.log()
+        return (found if self.unit is None else found - self.unit.log().to(found.dtype)), scale
 
     def _register(self, name: str, value: float, learned: bool) -> None:
         """The log of a number, as a parameter or a buffer."""

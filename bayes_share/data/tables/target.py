@@ -10,6 +10,7 @@ from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
 from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
 from bayes_share.errors import InputError, unknown
 from bayes_share.terminal import distinct
+from bayes_share.units import Units
 
 REAL = ("normal", "student_t")
 """The likelihoods whose targets are standardised."""
@@ -63,13 +64,13 @@ class Target:
             raise InputError(f"class_names are distinct, and as many as {self.likelihood} has classes")
 
     def encode(self, column: Column) -> Tensor:
-        """Targets as the likelihood takes them, real ones standardised.
+        """Targets as the likelihood takes them, in their own units.
 
         Args:
             column: of any rows; no value may be missing.
 
         Returns:
-            The number of the class ``[row]``, int64, for a categorical likelihood; else ``[row, 1]``, float32.
+            ``[row]``: real numbers in float64; counts, and 0 and 1, in float32; the number of the class in int64.
 
         Raises:
             InputError: a value that is missing or cannot be a target.
@@ -79,31 +80,26 @@ class Target:
             values = numbers(column)
             if self.likelihood == "poisson":
                 _check_counts(column, values)
-            return _float32(column, (values - self.mean) / self.scale)[:, None]
+                return torch.from_numpy(values.astype(np.float32))
+            _check_near(column, values, self.mean, self.scale)
+            return torch.from_numpy(values)
         numbered = {name: number for number, name in enumerate(self.class_names)}
         texts = _class_texts(column, self.kind)
         for row, text in enumerate(texts):
             if text not in numbered:
                 raise column.fault(row, f"{quoted(column.texts[row])} is no class of the training rows")
         classes = torch.tensor([numbered[text] for text in texts])
-        return classes if self.likelihood == "categorical" else classes.float()[:, None]
+        return classes if self.likelihood == "categorical" else classes.float()
 
     @property
     def shown_classes(self) -> tuple[str, ...]:
         """The names of the classes as they can be shown: printable, short, and no two alike."""
         return tuple(distinct(self.class_names, _LONGEST).values())
 
-    def location(self, values: Tensor) -> Tensor:
-        """Places on the scale of training (means, quantiles, samples) in the target's own units."""
-        return values * self.scale + self.mean
-
-    def spread(self, values: Tensor) -> Tensor:
-        """Distances on the scale of training (standard deviations, widths) in the target's own units."""
-        return values * self.scale
-
-    def log_density(self, values: Tensor) -> Tensor:
-        """Log densities on the scale of training as those of the target in its own units."""
-        return values - float(np.log(self.scale))
+    @property
+    def units(self) -> Units:
+        """Where a network's standardised outputs are 0 and 1."""
+        return Units(*(torch.tensor(number, dtype=torch.float64) for number in (self.mean, self.scale)))
 
 
 def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
@@ -195,13 +191,13 @@ def _check_counts(column: Column, values: np.ndarray) -> None:
         raise column.fault(row, f"{quoted(column.texts[row])} is no count, a whole number from 0 to {_MOST_COUNTS:,}")
 
 
-def _float32(column: Column, values: np.ndarray) -> Tensor:
+def _check_near(column: Column, values: np.ndarray, mean: float, scale: float) -> None:
+    """Raise an InputError where a number is so far from the training rows that its error would be infinite."""
     with np.errstate(over="ignore"):
-        found = values.astype(np.float32)
-    if not np.isfinite(found).all():
-        row = int((~np.isfinite(found)).argmax())
+        far = ~np.isfinite(((values - mean) / scale).astype(np.float32))
+    if far.any():
+        row = int(far.argmax())
         raise column.fault(row, f"{quoted(column.texts[row])} is too far from the training rows for float32")
-    return torch.from_numpy(found)
 
 
 def _or(names: tuple[str, ...]) -> str:

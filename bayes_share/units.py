@@ -1,0 +1,58 @@
+"""The units of targets that a network learns standardised."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Num
+from torch import Tensor
+
+from bayes_share.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Where 0 and 1 of standardised targets lie in the targets' own units.
+
+    Args:
+        centre: ``[*target]``, the 0.
+        scale: ``[*target]``, the distance from 0 to 1; positive.
+
+    Raises:
+        InputError: numbers that are not finite, or a scale that is not positive.
+    """
+
+    centre: Float64[Tensor, "*target"]
+    scale: Float64[Tensor, "*target"]
+
+    def __post_init__(self) -> None:
+        if not bool((self.scale > 0).all()) or not all(
+            bool(part.isfinite().all()) for part in (self.centre, self.scale)
+        ):
+            raise InputError(f"a scale is positive and a centre finite, and these are {self}")
+
+    @classmethod
+    def of(cls, targets: Num[Tensor, "example *target"]) -> "Units":
+        """Mean and standard deviation of some targets; those that are all alike have a scale of 1.
+
+        An axis of one target is left out.
+
+        Raises:
+            InputError: no target, or targets that are not finite.
+        """
+        if not len(targets):
+            raise InputError("there are no targets to standardise by")
+        values = targets.double()
+        if not bool(values.isfinite().all()):
+            raise InputError("the targets to standardise by hold NaN or infinity")
+        values = values.flatten() if values[0].numel() == 1 else values
+        scale = values.std(0, correction=0)
+        return cls(values.mean(0), torch.where(scale > 0, scale, 1.0))
+
+    def __str__(self) -> str:
+        return f"centre={in_words(self.centre)}, unit={in_words(self.scale)}"
+
+
+def in_words(values: Tensor) -> str:
+    """One number, or all of a few, for printing."""
+    several = [f"{number:.4g}" for number in values.detach().flatten().tolist()]
+    return several[0] if len(several) == 1 else f"[{', '.join(several)}]"
