@@ -12,6 +12,7 @@ from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.reading_predictions import right_answers
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.models.pairs import mean_differences
@@ -46,11 +47,20 @@ def compare(
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
     scores = score_table(predictions, summaries)
     reliability_picture(predictions, picture)
+    return "\n\n".join([scores, *cost_table(summaries)])
+
+
+def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What one network of each run costs, under a line that says so; nothing where there is no run.
+
+    Args:
+        summaries: of the runs, by name.
+    """
     if not summaries:
-        return scores
+        return []
     costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
-    return "\n\n".join([scores, "One network of each run:", format_table(columns, costs)])
+    return ["One network of each run:", format_table(columns, costs)]
 
 
 def score_table(
@@ -123,14 +133,15 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
     first: tuple[RunFolder, Tensor] | None = None
     for folder in folders.values():
         try:
-            labels = read_class_predictions(folder.predictions(split)).labels
+            answers = right_answers(folder.predictions(split))
         except InputError as error:
             raise InputError(f"{error}; {written_again(folder)}") from error
-        first = first or (folder, labels)
-        if not torch.equal(first[1], labels) or _have_other_images(first[0], folder):
+        first = first or (folder, answers)
+        is_same = first[1].dtype == answers.dtype and torch.equal(first[1], answers)
+        if not is_same or _have_other_images(first[0], folder):
             raise InputError(
                 f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
-                f"{_data(folder)}): their test images or labels differ, and their figures do not go into one table; "
+                f"{_data(folder)}): their test examples differ, and their figures do not go into one table; "
                 f"evaluate them one by one"
             )
     return folders
@@ -143,7 +154,11 @@ def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
 
 
 def _data(folder: RunFolder) -> str:
-    """The data of a run, with what decides which of its images are in which part."""
+    """The data of a run, with what decides which of its examples are in which part."""
     config = read_run_config(folder.config).to_flat()
-    more = [f"{name} {config[name]}" for name in ("split_seed", "hold_out", "image_size") if config.get(name)]
+    more = [
+        f"{name} {config[name]}"
+        for name in ("target", "split_by", "split_seed", "hold_out", "image_size")
+        if config.get(name)
+    ]
     return ", ".join([str(config.get("data")), *more])

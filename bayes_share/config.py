@@ -10,12 +10,12 @@ from torch import nn
 
 from bayes_share.algorithms import algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.data import Data, load_data
+from bayes_share.data.tables.load import TableData, load_table
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
 from bayes_share.layers.factors import FactorForm, FactorInit, FactorInitKind
 from bayes_share.models.model import Model
-from bayes_share.models.networks import build_network
 from bayes_share.priors import (
     WEIGHT_SCALE,
     Centre,
@@ -32,6 +32,7 @@ from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.convert import ensemble
+from bayes_share.tasks import Form, NetworkChoice, NoiseChoice, check_options, form_of, is_table
 from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
 _LARGEST = 2**20  # bytes of a config
@@ -44,7 +45,17 @@ class RunConfig:
 
     Args:
         algorithm: how the network is learned.
-        data: "digits", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "npz:DIR", "npz:FILE" or "folder:DIR".
+        data: images: "digits", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "npz:DIR", "npz:FILE" or
+            "folder:DIR"; or a table, "csv:FILE", also of Parquet, or a folder of such files, "csv:DIR".
+        target: column of a table that is predicted.
+        likelihood: of the target, where the column leaves a choice: "normal" or "student_t" (measurements), "poisson"
+            (counts), "bernoulli" (yes and no) or "categorical" (classes).
+        split_by: column that rows of a table are divided by: dates and numbers by time, the latest for the test; texts
+            by groups, none of which is in two parts. It is no input. null: at random.
+        id_column: column with the names of a table's rows, which is no input. null: their numbers.
+        noise: of real-valued targets: "predicted" by the network for each row, or "learned", one for all.
+        noise_beta: from 0 to 1, where noise is predicted: weights each loss by the variance to this power (β-NLL); 0.5
+            often gives better means. For map, mc-dropout, and deep-ensemble and distill of these.
         data_dir: folder that data sets are downloaded to and looked for in.
         split_seed: of the split into training, validation and test images, where the data have none of their own.
         augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
@@ -53,9 +64,10 @@ class RunConfig:
         train_images: a random part of so many training images, by class, drawn by split_seed once validation images
             are set aside; validation and test images stay whole. null: all.
         image_size: height and width in pixels that images are averaged down to; null: as they are stored.
-        model: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of any depth D
-            and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W channels in the
-            first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W" (28_10).
+        model: of images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of
+            any depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W
+            channels in the first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W"
+            (28_10). Of tables: "mlp" or "mlpD_W".
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
@@ -105,6 +117,12 @@ class RunConfig:
 
     algorithm: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)
     data: str = "digits"
+    target: str | None = None
+    likelihood: Literal["normal", "student_t", "poisson", "bernoulli", "categorical"] | None = None
+    split_by: str | None = None
+    id_column: str | None = None
+    noise: Literal["predicted", "learned"] = "predicted"
+    noise_beta: float = 0.0
     data_dir: str = "data"
     split_seed: int = 0
     augment: Literal["auto", "none", "crop", "flip-crop"] = "auto"
@@ -146,6 +164,7 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
+        check_options(self.data, vars(self), {option: getattr(RunConfig, option, ()) for option in vars(self)})
         if self.ensemble_size < 1:
             raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
         for option in ("share_templates", "share_groups"):
@@ -177,8 +196,11 @@ class RunConfig:
             if not 1 <= draws <= _MOST_DRAWS:
                 raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
 
-    def load_data(self, download: bool = True) -> Data:
+    def load_data(self, download: bool = True) -> Data | TableData:
         """Read the data set, and download it where it is not there and may be downloaded."""
+        if is_table(self.data):
+            path = self.data.partition(":")[2]
+            return load_table(path, str(self.target), self.likelihood, self.split_by, self.split_seed, self.id_column)
         return load_data(
             self.data,
             self.data_dir,
@@ -190,18 +212,16 @@ class RunConfig:
             self.image_size,
         )
 
-    def build(self, data: Data) -> Build:
+    def build(self, data: Data | TableData) -> Build:
         """A function that gives a freshly initialised model for the data."""
+        return self.build_for(form_of(data))
+
+    def build_for(self, form: Form) -> Build:
+        """A function that gives a freshly initialised model for examples of a form."""
+        noise = NoiseChoice(self.noise, self.noise_beta)
 
         def build() -> Model:
-            network = build_network(
-                self.model,
-                num_classes=data.num_classes,
-                in_channels=data.in_channels,
-                image_size=data.image_size,
-                norm=self.norm,
-                dropout=self.dropout,
-            )
+            network = form.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
             if self.share_layers != "none":
                 patterns = [pattern.strip() for pattern in self.share_layers.split(",")]
                 which = patterns if len(patterns) > 1 else self.share_layers
@@ -219,7 +239,7 @@ class RunConfig:
                     factor_form=self.factor_form,
                     own=self.own,
                 )
-            return Model(network, priors=self.priors(network))
+            return Model(network, form.likelihood(noise), self.priors(network))
 
         return build
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from bayes_share.compare import compare, finished_runs
+from bayes_share.compare import compare, cost_table, finished_runs
 from bayes_share.config import read_run_config
 from bayes_share.conformal import conformal_tables
 from bayes_share.data.ood import OODName
@@ -20,7 +20,7 @@ from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.probe import Probes
 from bayes_share.reports.gather import read_numbers
 from bayes_share.reports.number_results import number_table
-from bayes_share.run_folder import RunFolder
+from bayes_share.run_folder import RunFolder, read_summary
 from bayes_share.shift import shift_tables
 from bayes_share.terminal import printable, show
 
@@ -105,10 +105,10 @@ def run(options: Namespace) -> None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, {**_inputs(found, probes), **files})
-    if numbers := read_numbers(options.runs, files):
-        if options.picture is not None:
-            raise InputError("--picture shows the reliability of classes, and the predictions are of numbers")
-        show(number_table(numbers))
+    if numbers := read_numbers(files, found, options.split):
+        _check_numbers(options)
+        summaries = {name: read_summary(folder) for name, folder in found.items()}
+        show("\n\n".join([number_table(numbers), *cost_table(summaries)]))
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
@@ -141,8 +141,15 @@ def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
         raise InputError("--split is of runs: name the file of the predictions that are to be scored")
 
 
+def _check_numbers(options: Namespace) -> None:
+    """Raise an InputError where something is asked for that is of classes alone."""
+    for name in ("picture", "ood", "corruptions", "conformal", "diagnostics", "arviz"):
+        if getattr(options, name) not in (None, False):
+            raise InputError(f"--{name} is of runs that predict classes, and these predict numbers: leave it out")
+
+
 def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:
-    """The files and folders that images come from, by the names of their sets."""
+    """The files and folders that examples come from, by the names of their sets."""
     sources = [read_run_config(run.config).data for run in runs.values()]
     if probes is not None:
         sources += [*(OODName.parse(text).source for text in probes.ood), *probes.corruption_types.values()]

@@ -11,12 +11,22 @@ import torch
 
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
+from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError
+from bayes_share.tasks import form_of
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
 _MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes", "teacher"}  # between a run and its resumption
-_WHICH_IMAGES = ("split_seed", "hold_out", "train_images", "image_size")  # of the data, are in which part and how
+_WHICH_EXAMPLES = (  # of the data, are in which part and how
+    "target",
+    "likelihood",
+    "split_by",
+    "split_seed",
+    "hold_out",
+    "train_images",
+    "image_size",
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class Identity:
     teacher: str = ""
 
     @classmethod
-    def of(cls, config: RunConfig, data: Data, teacher: str = "") -> "Identity":
+    def of(cls, config: RunConfig, data: Data | TableData, teacher: str = "") -> "Identity":
         """The identity of a run that is made here and now."""
         return cls(lasting_options(config), data.digest, teacher=teacher)
 
@@ -103,7 +113,7 @@ def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None
         )
 
 
-def check_data(noted: Identity | None, data: Data, path: Path) -> None:
+def check_data(noted: Identity | None, data: Data | TableData, path: Path) -> None:
     """See whether data are still those that a run was trained on.
 
     Args:
@@ -138,8 +148,8 @@ def check_teacher(noted: Identity | None, here: Identity, path: Path) -> None:
         )
 
 
-def check_same_images(theirs: Data, ours: Data, config: RunConfig, path: Path) -> None:
-    """See whether a teacher was trained, and chosen, on the same images as its student is to be.
+def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: RunConfig, path: Path) -> None:
+    """See whether a teacher was trained, and chosen, on the same examples as its student is to be.
 
     Otherwise it may have been trained on those that the student is validated and tested on.
 
@@ -152,18 +162,17 @@ def check_same_images(theirs: Data, ours: Data, config: RunConfig, path: Path) -
     Raises:
         InputError: they are others.
     """
-    parts = ("train", "validation", "test")
-    if ours.class_names == theirs.class_names and all(
-        torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
-        for one, other in ((getattr(theirs, part).to("cpu"), getattr(ours, part).to("cpu")) for part in parts)
+    if form_of(ours) == form_of(theirs) and all(
+        torch.equal(one.inputs.cpu(), other.inputs.cpu()) and torch.equal(one.targets.cpu(), other.targets.cpu())
+        for one, other in ((getattr(theirs, part), getattr(ours, part)) for part in ("train", "validation", "test"))
     ):
         return
     if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
         raise InputError(f"{path} was trained on other data, {theirs.name}, and its student is to learn {ours.name}")
     options = config.to_flat()
-    chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_IMAGES if name in options)
+    chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_EXAMPLES if options.get(name) is not None)
     raise InputError(
-        f"{path} was trained on other images of {theirs.name} ({chosen}), and its student must not be validated on "
+        f"{path} was trained on other examples of {theirs.name} ({chosen}), and its student must not be validated on "
         f"those: give both the same"
     )
 

@@ -31,6 +31,7 @@ from bayes_share.lock import in_turn
 from bayes_share.run import load_run
 from bayes_share.run_folder import RunFolder, noted_identity, remove_leftovers
 from bayes_share.seeding import generator
+from bayes_share.tasks import is_table
 from bayes_share.terminal import say
 
 CIFAR10C = "cifar-10-c"
@@ -103,6 +104,8 @@ def probe(folder: RunFolder, probes: Probes, tell: Callable[[str], None] = say) 
         InputError: a set that cannot be read, or brought to the network's input, or one that is called as another one
             that is there.
     """
+    if is_table(data := read_run_config(folder.config).data):
+        raise InputError(f"{folder.path} is a run on {data}: other and corrupted images are for runs on images")
     if not _missing_ood(folder, probes) and not _missing_corruptions(folder, probes):
         return
     with terminable(), in_turn(folder.path):

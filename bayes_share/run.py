@@ -8,24 +8,24 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
 from bayes_share.choices import scored_images
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.data import Data, Split
+from bayes_share.data import Data
+from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError, named
-from bayes_share.evaluation.predictions import write_draws
+from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
+from bayes_share.evaluation.predictions import LikelihoodName, write_draws
 from bayes_share.files import replacing, write_atomically
 from bayes_share.identity import Identity, check_data, check_options, check_same_images, check_teacher, say_version
 from bayes_share.inference import Execution, Inference, Training, factor_draws
-from bayes_share.inference.batches.images import Images
 from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.methods.distill.distill import Distill, no_teacher
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
@@ -35,8 +35,15 @@ from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.sharing.members import Ensemble
+from bayes_share.tasks import Part, Task, task_of
 from bayes_share.terminal import say
 from bayes_share.version import __version__
+
+_SHOWN = (
+    ("validation_accuracy", "validation accuracy", ".1%"),
+    ("validation_nll", "validation NLL", ".3f"),
+    ("validation_disagreement", "members disagree on", ".1%"),
+)
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
@@ -99,7 +106,7 @@ def load_run(path: str | Path) -> Training:
     return training
 
 
-def load_teacher(path: str | Path, data: Data | None = None, data_dir: str | None = None) -> Training:
+def load_teacher(path: str | Path, data: Data | TableData | None = None, data_dir: str | None = None) -> Training:
     """A finished run that others are to learn from, on the CPU.
 
     Args:
@@ -134,7 +141,10 @@ def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
 
 
 def training_of(
-    config: RunConfig, data: Data, execution: Execution | None = None, algorithm: Inference[Any] | None = None
+    config: RunConfig,
+    data: Data | TableData,
+    execution: Execution | None = None,
+    algorithm: Inference[Any] | None = None,
 ) -> Training:
     """The training of a run, at its beginning.
 
@@ -144,37 +154,37 @@ def training_of(
         execution: None: the config's.
         algorithm: the config's with its teacher at hand; None: the config's, which takes no step where it needs one.
     """
+    task = task_of(data)
     return Training(
         config.algorithm if algorithm is None else algorithm,
-        config.build(data),
-        Images(data, config.batch_size, config.last_batch),
+        config.build_for(task.form),
+        task.training(config.batch_size, config.last_batch),
         config.epochs,
         config.seed,
         config.execution if execution is None else execution,
         config.validation_samples,
-        validation=Images(replace(data, validation=validation_parts(config, data)[0])).validation,
+        validation=task.scored(validation_parts(config, task.validation)[0]),
         patience=config.patience,
         keep=config.keep_members,
     )
 
 
-def validation_parts(config: RunConfig, data: Data) -> tuple[Split, Split]:
-    """The validation images on which a run chooses, epochs and members, and those of which it leaves predictions.
+def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
+    """The validation examples on which a run chooses, epochs and members, and those of which it leaves predictions.
 
     The latter are all of them, and the former as many as are to be scored after each epoch, evenly spaced. Where
-    members are chosen, they are the halves, every second image, since calibration maps are fitted on the latter, and
+    members are chosen, they are the halves, every second example, since calibration maps are fitted on the latter, and
     members look better than they are where they were chosen.
 
     Raises:
-        InputError: a single image, which has no halves.
+        InputError: a single example, which has no halves.
     """
-    images = data.validation
     if config.keep_members is None:
-        return images.at(scored_images(config, len(images))), images
-    if len(images) < 2:
-        raise InputError(f"keep_members divides the validation images in two halves, and there are {len(images)}")
-    even, odd = (torch.arange(first, len(images), 2) for first in (0, 1))
-    return images.at(even), images.at(odd)
+        return examples.at(scored_images(config, len(examples))), examples
+    if len(examples) < 2:
+        raise InputError(f"keep_members divides the validation data in two halves, and there are {len(examples)}")
+    even, odd = (torch.arange(first, len(examples), 2) for first in (0, 1))
+    return examples.at(even), examples.at(odd)
 
 
 def _taken_up(
@@ -209,7 +219,7 @@ def _taken_up(
     return training, identity
 
 
-def _taught(config: RunConfig, data: Data) -> tuple[Inference[Any], str]:
+def _taught(config: RunConfig, data: Data | TableData) -> tuple[Inference[Any], str]:
     """The algorithm of a run with its teacher at hand, and the teacher's digest; empty where it has none."""
     distill = config.algorithm
     if not isinstance(distill, Distill):
@@ -236,6 +246,8 @@ def _train(
     with bar:
         for _ in training.steps():
             if not folder.config.exists():
+                if (form := task_of(training.data).form.to_json()) is not None:
+                    write_atomically(folder.form, form.encode())
                 write_atomically(folder.config, config.to_yaml().encode())
             is_last = is_interrupted()
             if saver.after_step(training, is_last):
@@ -252,13 +264,11 @@ def _train(
 
 
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
-    metrics = _csv(training.history)
+    metrics, task = _csv(training.history), task_of(training.data)
     write_atomically(folder.metrics, metrics)
-    _, validation = validation_parts(config, training.data)
-    for name, split in (("validation", validation), ("test", training.data.test)):
-        draws = training.predict_draws(split, config.num_samples)
-        labels = split.labels.cpu()
-        write_draws(folder.predictions(name), draws, config.num_samples, labels, stamp=identity.stamp)
+    _, validation = validation_parts(config, task.validation)
+    for name, part in (("validation", validation), ("test", task.test)):
+        _write_predictions(folder.predictions(name), training, part, config.num_samples, identity.stamp)
     if factors := factor_draws(training.algorithm, training.state, config.num_samples):
         arrays = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
         with replacing(folder.factors) as file:
@@ -269,8 +279,8 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
-        "costs": _costs(training, config),
-        "test_images": _digest(training.data.test.images),
+        "costs": _costs(config, task, training.kept),
+        "test_images": _digest(task.test.inputs),
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
@@ -278,21 +288,31 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
 
 
-def _digest(images: UInt8[Tensor, "image channel height width"]) -> str:
-    """The same for the same images only, on every machine."""
-    digest = sha256(repr(tuple(images.shape)).encode())
-    digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
+def _write_predictions(path: Path, training: Training, part: Part, num_samples: int, stamp: str) -> None:
+    """Logits, one draw after the other, or of numbers the arguments of their distributions, all at once."""
+    targets, likelihood = part.targets.cpu(), training.likelihood
+    if likelihood.name in get_args(LikelihoodName):
+        draws = training.predict_draws(part.inputs, num_samples)
+        write_draws(path, draws, num_samples, targets, likelihood=likelihood.name, stamp=stamp)  # type: ignore[arg-type]
+        return
+    arguments = training.predict_arguments(part.inputs, num_samples)
+    write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
+
+
+def _digest(inputs: Tensor) -> str:
+    """The same for the same inputs only, on every machine."""
+    digest = sha256(repr(tuple(inputs.shape)).encode())
+    digest.update(np.ascontiguousarray(inputs.numpy(force=True)).data)
     return digest.hexdigest()
 
 
-def _costs(training: Training, config: RunConfig) -> dict[str, Any]:
-    """The ledger of one network of the run, with FLOPs for one image."""
+def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, Any]:
+    """The ledger of one network of the run, with FLOPs for one example."""
     with seeded(config.seed, "ledger"):
-        network = config.build(training.data)().network
-    if training.kept is not None and isinstance(network, Ensemble):
-        network = network.keep(training.kept)
-    example = training.data.normalise(training.data.validation.images[:2]).cpu()
-    return asdict(ledger(network, example))
+        network = config.build_for(task.form)().network
+    if kept is not None and isinstance(network, Ensemble):
+        network = network.keep(kept)
+    return asdict(ledger(network, task.as_taken(task.validation.at(torch.arange(2)).inputs)))
 
 
 def _csv(history: list[dict[str, int | float]]) -> bytes:
@@ -307,11 +327,11 @@ def _csv(history: list[dict[str, int | float]]) -> bytes:
 
 def _latest(history: list[dict[str, int | float]]) -> str:
     last = history[-1]
-    return (
-        f"epoch {last['epoch'] + 1:.0f}, loss {last['loss']:.3f}, "
-        f"validation accuracy {last['validation_accuracy']:.1%}, NLL {last['validation_nll']:.3f}"
-        + (f", members disagree on {apart:.1%}" if (apart := last.get("validation_disagreement")) is not None else "")
-    )
+    said = [f"epoch {last['epoch'] + 1:.0f}", f"loss {last['loss']:.3f}"]
+    for name, title, form in _SHOWN:
+        if (value := last.get(name)) is not None:
+            said.append(f"{title} {value:{form}}")
+    return ", ".join(said)
 
 
 def _device_name(config: RunConfig) -> str:

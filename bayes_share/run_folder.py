@@ -18,13 +18,14 @@ from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import left_beside, real_path, remove_left_beside
 from bayes_share.identity import Identity, check_options, difference, lasting_options
 from bayes_share.inference.checkpoint import Checkpoints
-from bayes_share.inference.loop.history import check_history
+from bayes_share.inference.loop.history import ALWAYS, check_history
 from bayes_share.lock import LOCK
 from bayes_share.reading import check_path, read_text, reading
 from bayes_share.summary import parse_summary
 
 _WRITTEN = re.compile(
-    r"(study|config)\.yaml|metrics\.csv|summary\.json|sets\.json|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt", re.DOTALL
+    r"(study|config)\.yaml|(form|summary|sets)\.json|metrics\.csv|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt",
+    re.DOTALL,
 )
 _CORRUPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}-[1-5]")
 
@@ -39,6 +40,11 @@ class RunFolder:
     def config(self) -> Path:
         """All options; starts the same run again."""
         return self.path / "config.yaml"
+
+    @property
+    def form(self) -> Path:
+        """What was fitted on the training rows of a table; only where the data are one."""
+        return self.path / "form.json"
 
     @property
     def metrics(self) -> Path:
@@ -87,7 +93,7 @@ class RunFolder:
         Args:
             path: below this folder, as it is written here.
         """
-        files = (self.config, self.metrics, self.summary, self.factors, self.path / LOCK)
+        files = (self.config, self.form, self.metrics, self.summary, self.factors, self.path / LOCK)
         folders = (self.checkpoints.folder, self.path / "predictions")
         is_run = files[-1].exists() or (self.config.exists() and any(f.exists() for f in (*files[1:], *folders)))
         return is_run and (path in files or any(path.is_relative_to(folder) for folder in folders))
@@ -121,7 +127,7 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
             history = [{key: float(value) for key, value in line.items()} for line in lines]
             if not history:
                 raise ValueError("there is no epoch")
-            check_history(history)
+            check_history(history, (*ALWAYS, "validation_nll"))
             return history
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from bayes_share.arrays import map_arrays
 from bayes_share.evaluation.number_predictions import NUMBER_LIKELIHOODS, NumberPredictions, read_number_predictions
 from bayes_share.evaluation.predictions import Predictions, read_class_predictions
@@ -30,3 +32,9 @@ def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> 
     if likelihood is not None or is_of_numbers:
         return read_number_predictions(path, likelihood)
     return read_class_predictions(path)
+
+
+def right_answers(path: str | Path) -> Tensor:
+    """The labels or targets in a file of predictions; see `read_predictions`."""
+    found = read_predictions(path)
+    return found.targets if isinstance(found, NumberPredictions) else found.labels

@@ -25,8 +25,10 @@ from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
+from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
+from bayes_share.models.likelihoods import Likelihood
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
 from bayes_share.trees import Tree, copied
@@ -205,6 +207,17 @@ class Training:
             with self._gone_on_from(), self.execution.autocast():
                 draw = next(draws)
             yield draw
+
+    def predict_arguments(self, x: Tree, num_samples: int = 1) -> dict[str, Tensor]:
+        """The arguments of the distribution of the targets for every draw and member; see `predict_arguments`."""
+        with self._gone_on_from(), self.execution.autocast():
+            found = predict_arguments(self.algorithm, self.state, x, num_samples, transform=self.source.inputs)
+        return found[1]
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of the model that is trained; what it learns is as it was before the first step, or as it is now."""
+        return self.algorithm.draw(self.state, 0).parts[0].model.likelihood
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors and plain values: from here, or from the end of the last epoch.

@@ -25,7 +25,7 @@ ORDER = (
     ("models",),
     ("inference",),
     ("evaluation",),
-    ("values", "algorithms"),
+    ("values", "algorithms", "tasks"),
     ("config", "presets"),
     ("choices", "identity", "interrupt", "outputs", "prediction_files", "run_folder", "summary"),
     ("run",),

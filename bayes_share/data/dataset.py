@@ -19,6 +19,21 @@ class Split:
     images: UInt8[Tensor, "image channel height width"]
     labels: Int64[Tensor, "image"]
 
+    @property
+    def inputs(self) -> UInt8[Tensor, "image channel height width"]:
+        """The images."""
+        return self.images
+
+    @property
+    def targets(self) -> Int64[Tensor, "image"]:
+        """The labels."""
+        return self.labels
+
+    @property
+    def names(self) -> None:
+        """Images have none."""
+        return
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self.images)

@@ -144,7 +144,9 @@ def _read(name: str, data_dir: Path, download: bool) -> Source:
         from bayes_share.data.folder import read_folder
 
         return read_folder(Path(path).expanduser())
-    raise unknown("data set", name, KNOWN)
+    if kind == "csv" and path:
+        raise InputError(f"{printable(name)} is a table, and images are needed here")
+    raise unknown("data set", name, (*KNOWN, "csv:FILE"))
 
 
 def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:

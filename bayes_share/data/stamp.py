@@ -6,7 +6,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-_OF_FILES = ("npz", "folder", "cifar-10-c")
+_OF_FILES = ("npz", "folder", "csv", "cifar-10-c")
 
 
 def source_path(source: str) -> Path | None:

@@ -53,10 +53,10 @@ def build_report(
         partial(robustness, runs),
         partial(members, runs),
         partial(gallery, runs, pictures),
-        partial(convergence, runs),
+        partial(convergence, records(runs)),
         partial(diagnostics, runs),
-        partial(costs, runs),
-        partial(repetition, runs),
+        partial(costs, records(runs)),
+        partial(repetition, records(runs)),
     ]
     bar = tqdm(makers, disable=None if progress else True, unit="section", leave=False)
     sections = [section for make in bar if (section := make()) is not None]

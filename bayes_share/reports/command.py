@@ -65,26 +65,30 @@ def run(options: Namespace) -> None:
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 
+    from bayes_share.config import read_run_config
     from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
     from bayes_share.evaluation.reading_predictions import read_predictions
     from bayes_share.reports.build import build_report
-    from bayes_share.reports.gather import read_numbers, read_results
+    from bayes_share.reports.gather import named_runs, read_numbers, read_results
     from bayes_share.reports.number_report import build_number_report
-    from bayes_share.reports.results import records
+    from bayes_share.reports.run_record import RunRecord
 
-    if numbers := read_numbers(options.runs, files):
-        if options.humans is not None:
-            raise InputError("--humans is of images, and the predictions are of numbers")
-        held_out = {name: read_predictions(path) for name, path in validation.items()}
-        _write(build_number_report(numbers, held_out, options.title), options, read)
-        return
-    runs = read_results(options.runs, validation)
-    data = [str(run.config["data"]) for _, run in records(runs)]
+    folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
+    data = [str(read_run_config(folder.config).data) for folder in folders.values()]
     inputs = {**read, **{name: path for name in data if (path := source_path(name))}}
     check_outputs(outputs, inputs)
+    if numbers := read_numbers(files, folders):
+        if options.humans is not None:
+            raise InputError("--humans is of images, and the predictions are of numbers")
+        own = {name: folder.predictions("validation") for name, folder in folders.items()}
+        held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
+        runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
+        _write(build_number_report(numbers, held_out, options.title, runs), options, inputs)
+        return
+    results = read_results(options.runs, validation)
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
-    _write(build_report(runs, options.title, humans, options.pictures, progress=True), options, inputs)
+    _write(build_report(results, options.title, humans, options.pictures, progress=True), options, inputs)
 
 
 def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path]) -> None:

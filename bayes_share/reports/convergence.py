@@ -1,23 +1,23 @@
-"""How training went: loss on validation images after each epoch, against epochs and against time."""
+"""How training went: loss on validation data after each epoch, against epochs and against time."""
 
 from collections.abc import Sequence
 
 from bayes_share.reports.document import Figure, Panel, Section
 from bayes_share.reports.drawing import Line, line_drawing
-from bayes_share.reports.results import Result, records
 from bayes_share.reports.run_record import RunRecord
 
 _MEASURES = {"validation_accuracy": ("validation accuracy [%]", 100), "validation_nll": ("validation NLL [nat]", 1)}
 _AGAINST = {"epoch": "epochs", "seconds": "training time [s]"}
 
 
-def convergence(results: Sequence[Result]) -> Section | None:
+def convergence(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     """The course of each run; None where there is none."""
-    runs = records(results)
     if not runs:
         return None
     panels = []
     for measure, (label, factor) in _MEASURES.items():
+        if any(measure not in line for _, run in runs for line in run.history):  # numbers have no accuracy
+            continue
         for against, x_label in _AGAINST.items():
             lines = [
                 Line(name, _x(run, against), [factor * line[measure] for line in run.history], i)
@@ -29,7 +29,7 @@ def convergence(results: Sequence[Result]) -> Section | None:
             panels.append(
                 Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)
             )
-    caption = "Validation images, after each epoch; with one draw, where the run does not ask for more."
+    caption = "Validation data, after each epoch; with one draw, where the run does not ask for more."
     return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [name for name, _ in runs])])
 
 

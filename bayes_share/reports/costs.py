@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from bayes_share.reports.document import Block, Cell, Column, Listing, Section, Table
-from bayes_share.reports.results import Result, records
+from bayes_share.reports.run_record import RunRecord
 from bayes_share.terminal import printable
 
 _LEDGER = (
@@ -15,13 +15,12 @@ _LEDGER = (
     Column("base", "base", ",", about="parameters that all members use"),
     Column("member", "own", ",", about="biases and norms of one member each"),
     Column("factor", "factors", ",", about="rank-1 factors"),
-    Column("flops", "FLOPs", ",", better="lower", about="for one image, all members together"),
+    Column("flops", "FLOPs", ",", better="lower", about="for one example, all members together"),
 )
 
 
-def costs(results: Sequence[Result]) -> Section | None:
+def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     """The ledger of one network of each run; None where there is none."""
-    runs = records(results)
     if not runs:
         return None
     keys = [column.key for column in _LEDGER[1:]]
@@ -33,9 +32,8 @@ def costs(results: Sequence[Result]) -> Section | None:
     return Section("costs", "Parameters and operations", [], [Table("ledger", "The ledger", _LEDGER, rows, note)])
 
 
-def repetition(results: Sequence[Result]) -> Section | None:
+def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     """Configs, versions, machines and commands; None where there is no run."""
-    runs = records(results)
     if not runs:
         return None
     lead = [

@@ -17,6 +17,7 @@ from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.reports.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.reports.results import Result, records
 from bayes_share.run_folder import noted_identity
+from bayes_share.tasks import is_table
 
 _CLASSES_SHOWN = 3
 _OPINIONS_SHOWN = 8
@@ -34,11 +35,12 @@ def gallery(runs: Sequence[Result], count: int) -> Section | None:
     if runs[0].test.num_problems > 1:
         return Section("gallery", "Images", ["Images with several labels are not shown."], [])
     known = records(runs)
-    if not known:
+    if not known or is_table(str(known[0][1].config["data"])):
         return None
     _, run = known[0]
     try:
         data = RunConfig.from_flat(run.config).load_data(download=False)
+        assert isinstance(data, Data)
         check_data(noted_identity(run.folder), data, run.folder.path)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from bayes_share.compare import check_same, finished_runs
 from bayes_share.errors import InputError
@@ -41,19 +42,25 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
     return [next(next_file if is_file_of_predictions(word) else next_run) for word in words]
 
 
-def read_numbers(words: Sequence[str], files: Mapping[str, Path]) -> dict[str, NumberPredictions]:
-    """Read files of predictions of numbers; nothing where there are none among them.
+def read_numbers(
+    files: Mapping[str, Path], runs: Mapping[str, RunFolder] = MappingProxyType({}), split: str = "test"
+) -> dict[str, NumberPredictions]:
+    """Read predictions of numbers; nothing where all are of classes.
 
     Args:
-        words: all that a report is to be about.
         files: of predictions, by name.
+        runs: finished ones, by name.
+        split: of the runs, "test" or "validation".
 
     Raises:
-        InputError: predictions of numbers beside others, or beside runs.
+        InputError: predictions of numbers beside others, or one name for two.
     """
-    found = {name: read_predictions(path) for name, path in files.items()}
+    if both := [name for name in runs if name in files]:
+        raise InputError(f"a run and a file are both called {printable(both[0])}: give the file another name")
+    paths = {**{name: folder.predictions(split) for name, folder in runs.items()}, **files}
+    found = {name: read_predictions(path) for name, path in paths.items()}
     numbers = {name: one for name, one in found.items() if isinstance(one, NumberPredictions)}
-    if numbers and len(numbers) < len(words):
+    if numbers and len(numbers) < len(found):
         raise InputError(
             f"{listed(list(numbers))} are predictions of numbers, and what is beside them is of classes: make a report "
             f"of each"
@@ -94,14 +101,25 @@ def read_runs(paths: Sequence[Path]) -> list[Result]:
         paths: their folders.
 
     Raises:
+        InputError: what `named_runs` refuses, or runs of other data.
+    """
+    return [_read_run(name, folder) for name, folder in named_runs(paths).items()]
+
+
+def named_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
+    """Finished runs that were tested on the same examples, by the names to show.
+
+    Args:
+        paths: their folders.
+
+    Raises:
         InputError: a folder that is no run or is not finished, one given twice, damaged files, or runs of other data.
     """
     resolved = [real_path(path) for path in paths]
     for path in paths:
         if resolved.count(real_path(path)) > 1:
             raise InputError(f"the run {path} is given twice")
-    folders = finished_runs(dict(zip(_names(paths), paths, strict=True)))
-    return [_read_run(name, folder) for name, folder in folders.items()]
+    return finished_runs(dict(zip(_names(paths), paths, strict=True)))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

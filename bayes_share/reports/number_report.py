@@ -15,9 +15,12 @@ from bayes_share.evaluation.numbers.scores import number_scores
 from bayes_share.evaluation.numbers.selective import ErrorCoverage, error_coverage
 from bayes_share.evaluation.repeats import estimate
 from bayes_share.reports.best import badness
+from bayes_share.reports.convergence import convergence
+from bayes_share.reports.costs import costs, repetition
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
 from bayes_share.reports.number_results import COVERAGE, SCORES, NumberResult, check_same_targets, checked_validation
+from bayes_share.reports.run_record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -37,6 +40,7 @@ def build_number_report(
     predictions: Mapping[str, NumberPredictions],
     validation: Mapping[str, object] | None = None,
     title: str = "Calibration report",
+    runs: Sequence[tuple[str, RunRecord]] = (),
 ) -> Report:
     """All that there is to say of predictions of numbers or counts.
 
@@ -44,6 +48,7 @@ def build_number_report(
         predictions: on the test examples, by the name to show; all of the same examples.
         validation: on validation examples, by the same names, where there are any.
         title: of the report.
+        runs: those of the predictions that are of a run, by the same names.
 
     Raises:
         InputError: predictions of other examples, or validation predictions of classes or for none of the names.
@@ -52,6 +57,7 @@ def build_number_report(
     results = [NumberResult(name, test, held_out.get(name)) for name, test in predictions.items()]
     check_same_targets(predictions)
     sections = [_overview(results), _calibration(results), _intervals(results), _sureness(results), _worst(results)]
+    sections += [convergence(runs), costs(runs), repetition(runs)]
     first = results[0].test.targets
     count = "one run" if len(results) == 1 else f"{len(results)} runs"
     several = f" with {first[0].numel()} targets each" if first[0].numel() > 1 else ""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bayes_share.config import RunConfig
 from bayes_share.data import Data
+from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError
 from bayes_share.inference import Execution
 from bayes_share.records import option_places
@@ -166,6 +167,8 @@ def check_settings(configs: Mapping[Any, RunConfig], needs: Callable[[Any], Sequ
         InputError: what a run would say.
     """
     data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
+    if isinstance(data, TableData):
+        raise InputError(f"{data.name} is a table, and studies are of images")
     for trial, config in configs.items():
         if trial.seed == 0 and not needs(trial):
             try:

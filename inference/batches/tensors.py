@@ -26,6 +26,7 @@ class Tensors:
         y: all targets ``[example, ...]``.
         batch_size: examples in a step; None: all of them.
         last_batch: what becomes of what remains of an epoch.
+        data: what they are taken from, as the user has it; None: the pair of them.
 
     Raises:
         InputError: inputs and targets that are not tensors, hold NaN or do not go together; a batch larger than the
@@ -35,7 +36,9 @@ class Tensors:
     goes_on_within_epochs = True
     validation = None
 
-    def __init__(self, x: Tree, y: Tensor, batch_size: int | None = None, last_batch: LastBatch = "drop") -> None:
+    def __init__(
+        self, x: Tree, y: Tensor, batch_size: int | None = None, last_batch: LastBatch = "drop", data: Any = None
+    ) -> None:
         check_tree("x", x)
         if not isinstance(y, Tensor):
             raise InputError(f"y must be a tensor, not {type(y).__name__}: torch.as_tensor makes one of an array")
@@ -45,7 +48,8 @@ class Tensors:
         for leaf in tree_leaves(x):
             if leaf.is_floating_point() or leaf.is_complex():
                 check_finite_examples("inputs", leaf)
-        self.data = (x, y)
+        self.data = (x, y) if data is None else data
+        self._given = (x, y)
         self._rows = Rows(len(y), len(y) if batch_size is None else batch_size, last_batch)
         self._x, self._targets = x, y
         self._execution = Execution()
@@ -105,7 +109,7 @@ class Tensors:
     def identity(self) -> dict[str, Any]:
         """A digest of all numbers, and how they are cut into batches."""
         return {
-            "data": digest(*self.data),
+            "data": digest(*self._given),
             "num_data": self.num_data,
             "batch_size": self.batch_size,
             "last_batch": self._rows.last_batch,

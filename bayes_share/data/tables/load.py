@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from bayes_share.data.parts import PARTS, by_part, check_parts
@@ -32,7 +32,7 @@ class TablePart:
 
     Attributes:
         inputs: ``[row, input]``.
-        targets: as `Target.encode` gives them.
+        targets: ``[row]``, as `Target.encode` gives them.
         names: of the rows.
     """
 
@@ -44,12 +44,17 @@ class TablePart:
         """The number of rows."""
         return len(self.inputs)
 
+    def at(self, indices: Int64[Tensor, "chosen"]) -> "TablePart":
+        """The rows at some indices, in that order."""
+        return TablePart(self.inputs[indices], self.targets[indices], tuple(self.names[i] for i in indices.tolist()))
+
 
 @dataclass(frozen=True, eq=False)
 class TableData:
     """A table in three parts.
 
     Attributes:
+        name: of the file or folder.
         train: the training rows, the only ones that the encoder was fitted on.
         validation: for choices.
         test: for the numbers that are reported.
@@ -57,6 +62,7 @@ class TableData:
         digest: the same for the same values in the same columns and rows only.
     """
 
+    name: str
     train: TablePart
     validation: TablePart
     test: TablePart
@@ -118,7 +124,7 @@ def load_table(
         train, validation, test = (
             TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part)) for part in indices
         )
-        return TableData(train, validation, test, encoder, digest_of(list(parts.items())))
+        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())))
 
 
 def load_rows(

@@ -1,0 +1,92 @@
+"""Images with a class each."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from bayes_share.data import Data, Split
+from bayes_share.errors import InputError
+from bayes_share.inference.batches.images import Images
+from bayes_share.inference.batches.source import LastBatch, Source
+from bayes_share.models.likelihoods import Categorical, Likelihood
+from bayes_share.models.networks import build_network
+from bayes_share.tasks.form import NetworkChoice, NoiseChoice
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """What images are like.
+
+    Args:
+        class_names: one for each class.
+        in_channels: of an image.
+        image_size: height and width.
+    """
+
+    class_names: tuple[str, ...]
+    in_channels: int
+    image_size: tuple[int, int]
+
+    def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
+        """One of `network_names`."""
+        return build_network(
+            choice.name,
+            num_classes=len(self.class_names),
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            norm=choice.norm,
+            dropout=choice.dropout,
+        )
+
+    def likelihood(self, choice: NoiseChoice) -> Likelihood:
+        """Categorical.
+
+        Raises:
+            InputError: options of noise.
+        """
+        if choice != NoiseChoice():
+            raise InputError("noise is of targets that are real numbers, and images have classes: leave it out")
+        return Categorical()
+
+    def to_json(self) -> None:
+        """Nothing: the moments of pixels are read from the data."""
+        return
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTask:
+    """Images in three parts. A `Task`.
+
+    Args:
+        data: as `load_data` gives them.
+    """
+
+    data: Data
+
+    @property
+    def form(self) -> ImageForm:
+        """Classes, channels and size."""
+        return ImageForm(self.data.class_names, self.data.in_channels, self.data.image_size)
+
+    @property
+    def validation(self) -> Split:
+        """To choose with."""
+        return self.data.validation
+
+    @property
+    def test(self) -> Split:
+        """That chooses nothing."""
+        return self.data.test
+
+    def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
+        """Augmented as the data say."""
+        return Images(self.data, batch_size, last_batch)
+
+    def scored(self, part: Any) -> Source | None:
+        """Not augmented."""
+        return Images(replace(self.data, validation=part)).validation
+
+    def as_taken(self, inputs: Any) -> Any:
+        """Normalised."""
+        return self.data.normalise(inputs.to(self.data.mean.device)).cpu()
