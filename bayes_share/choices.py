@@ -34,14 +34,14 @@ def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
         InputError: there is none; says why.
     """
     if isinstance(config.algorithm, Distill) and (why := _teacher_chose(config.algorithm.teacher)):
-        raise InputError(f"conformal prediction needs validation images that chose nothing, and {why}")
+        raise InputError(f"conformal prediction needs validation examples that chose nothing, and {why}")
     if config.patience is None or config.keep_members is not None:  # predictions are then of the other half
         return torch.arange(count)
     left = torch.ones(count, dtype=torch.bool)
     left[scored_images(config, count)] = False
     if not left.any():
         raise InputError(
-            f"conformal prediction needs validation images that chose nothing, and patience {config.patience} chose "
+            f"conformal prediction needs validation examples that chose nothing, and patience {config.patience} chose "
             f"the last epoch on all {count:,}: fit with validation_images {max(1, count // 2):,} to leave the others"
         )
     return left.nonzero().flatten()

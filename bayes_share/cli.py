@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": Command(
         "scores and a reliability picture from the predictions of runs", "bayes_share.evaluate_command"
     ),
+    "predict": Command("predict the rows of a CSV file with a run on a table", "bayes_share.predict_command"),
     "report": Command(
         "a page on runs: scores, calibration, other and corrupted images, members, and how to run them again",
         "bayes_share.reports.command",

@@ -99,7 +99,7 @@ def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> 
     ]
     by_class = [row for one in found for row in _rows(one, "class", one.coverage.by_class)]
     by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
-    lead = "Conformal sets: coverage of the test images, with its interval of 95 %"
+    lead = "Conformal sets: coverage of the test examples, with its interval of 95 %"
     tables = [
         f"{title}:\n\n{format_table([*rows[0]], rows)}"
         for title, rows in ((lead, overall), ("By class", by_class), ("By the size of the set", by_size))
@@ -116,7 +116,7 @@ def _rows(one: Found, kind: str, groups: Mapping) -> Iterator[dict[str, Cell]]:
         yield {
             **_of(one),
             kind: str(name),
-            "images": group.count,
+            "examples": group.count,
             "coverage": group.coverage.value,
             "from": group.coverage.low,
             "to": group.coverage.high,

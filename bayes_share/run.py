@@ -246,8 +246,6 @@ def _train(
     with bar:
         for _ in training.steps():
             if not folder.config.exists():
-                if (form := task_of(training.data).form.to_json()) is not None:
-                    write_atomically(folder.form, form.encode())
                 write_atomically(folder.config, config.to_yaml().encode())
             is_last = is_interrupted()
             if saver.after_step(training, is_last):
@@ -265,6 +263,7 @@ def _train(
 
 def _finish(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
     metrics, task = _csv(training.history), task_of(training.data)
+    form = _keep_form(folder, task)
     write_atomically(folder.metrics, metrics)
     _, validation = validation_parts(config, task.validation)
     for name, part in (("validation", validation), ("test", task.test)):
@@ -276,6 +275,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     summary = {
         "run": identity.to_plain(),
         "metrics": sha256(metrics).hexdigest(),
+        **({} if form is None else {"form": sha256(form).hexdigest()}),
         **({} if training.kept is None else {"kept": training.kept}),
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
@@ -286,6 +286,15 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
     }
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _keep_form(folder: RunFolder, task: Task) -> bytes | None:
+    """Write what new rows are encoded by; None where there is nothing of that kind."""
+    text = task.form.to_json()
+    if text is None:
+        return None
+    write_atomically(folder.form, form := text.encode())
+    return form
 
 
 def _write_predictions(path: Path, training: Training, part: Part, num_samples: int, stamp: str) -> None:

@@ -22,6 +22,7 @@ from bayes_share.inference.loop.history import ALWAYS, check_history
 from bayes_share.lock import LOCK
 from bayes_share.reading import check_path, read_text, reading
 from bayes_share.summary import parse_summary
+from bayes_share.tasks import TableForm
 
 _WRITTEN = re.compile(
     r"(study|config)\.yaml|(form|summary|sets)\.json|metrics\.csv|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt",
@@ -129,6 +130,20 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
                 raise ValueError("there is no epoch")
             check_history(history, (*ALWAYS, "validation_nll"))
             return history
+
+
+def read_form(folder: RunFolder) -> TableForm:
+    """What was fitted on the training rows of a finished run on a table.
+
+    Raises:
+        InputError: a file that is missing or damaged.
+    """
+    noted = read_summary(folder).get("form")
+    with _whole(folder, folder.form):
+        text = read_text(folder.form, "the form of a table")
+        if noted != sha256(text.encode()).hexdigest():
+            raise InputError(f"{folder.form} is not what the run wrote")
+        return TableForm.from_json(text, str(folder.form))
 
 
 @contextmanager

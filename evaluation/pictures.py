@@ -82,7 +82,7 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
             lower.set_visible(False)
         for upper, lower in panels[::columns]:
             upper.set_ylabel("accuracy")
-            lower.set_ylabel("images [%]")
+            lower.set_ylabel("examples [%]")
         _add_legend(figure, min(4, 2 * columns))
         save_figure(figure, Path(path))
 
@@ -124,7 +124,7 @@ def reliability_drawing(
         upper, lower = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3, 1]})
         _draw_panel(upper, lower, name, probs, labels, bins)
         upper.set_ylabel("accuracy")
-        lower.set_ylabel("images [%]")
+        lower.set_ylabel("examples [%]")
         if with_legend:
             _add_legend(figure, 2)
     return figure

@@ -121,7 +121,7 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
     check_kind(validation)
     labels = validation.labels
     if len(labels) < _LEAST_IMAGES:
-        raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation images or more, not {len(labels)}")
+        raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation examples or more, not {len(labels)}")
     rows = _rows(validation, pooling)
     repeats, columns = len(rows) // len(labels), rows.shape[-1]
     fitted: Map
@@ -136,7 +136,7 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
 
 def _fit(method: str, rows: Tensor, labels: Tensor, repeats: int) -> Map:
     if bool((labels == labels[0]).all()):
-        raise InputError(f"calibration needs validation images of two classes or more: all are of class {labels[0]}")
+        raise InputError(f"calibration needs validation examples of two classes or more: all are of class {labels[0]}")
     return _FITS[method](rows, labels.cpu().repeat(repeats))
 
 

@@ -28,7 +28,7 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "crps": ("CRPS", ".4g", 1),
     "interval_score": ("interval score", ".4g", 1),
     "quantile_calibration_error": ("quantile CE", ".4f", 1),
-    "flops": ("FLOPs/image", ",.0f", 1),
+    "flops": ("FLOPs/example", ",.0f", 1),
 }
 _EMPTY = "–"
 _LONGEST = 100  # characters of a text

@@ -31,7 +31,7 @@ ORDER = (
     ("run",),
     ("compare", "conformal", "options", "probe", "shift", "diagnose"),
     ("reports",),
-    ("evaluate_command",),
+    ("evaluate_command", "predict_command"),
     ("study",),
     ("quickstart", "fit_command"),
     ("cli",),

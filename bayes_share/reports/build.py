@@ -66,7 +66,7 @@ def build_report(
     test = runs[0].test
     images, outputs = test.logits.shape[2:]
     kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
-    subtitle = f"{count}{where}: {images:,} test images {kind}"
+    subtitle = f"{count}{where}: {images:,} test examples {kind}"
     return Report(title, subtitle, sections)
 
 

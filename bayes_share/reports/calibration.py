@@ -29,16 +29,16 @@ _ERRORS = (
     Column("ece_low", "95 % interval of the ECE, from", about="of the population's ECE, at these bins"),
     Column("ece_high", "to", about="the upper end of that interval"),
     SQUARED,
-    Column("adaptive_ece", "adaptive ECE", about="the ECE in 15 bins of as many images each; biased upwards"),
+    Column("adaptive_ece", "adaptive ECE", about="the ECE in 15 bins of as many examples each; biased upwards"),
     Column("classwise_ece", "class-wise ECE", about="the mean over classes of their probability's ECE; biased upwards"),
     Column("mce", "MCE", about="the largest gap of a bin; biased upwards"),
     Column("ace", "average CE", about="the mean gap of the bins, each counting the same; biased upwards"),
 )
 _BIAS = (
     "All but the squared calibration error are biased upwards, because noise within a bin does not cancel: the fewer "
-    "the images and the less accurate the run, the larger the bias. So runs are compared by the squared error alone. "
-    "The interval covers the ECE that the run would have on infinitely many images, in at least 95 % of samples of "
-    "images; for a perfectly calibrated run that ECE is 0, so an interval that starts at 0 does not contradict it."
+    "the examples and the less accurate the run, the larger the bias. So runs are compared by the squared error alone. "
+    "The interval covers the ECE that the run would have on infinitely many examples, in at least 95 % of samples of "
+    "examples; for a perfectly calibrated run that ECE is 0, so an interval that starts at 0 does not contradict it."
 )
 _HUMAN = (
     Column("cross_entropy", "cross-entropy [nat]", better="lower", about="to the distribution of the human labels"),
@@ -63,9 +63,9 @@ def calibration(runs: Sequence[Result], humans: Float[Tensor, "image class"] | N
         for name, problem in run.problems
     ]
     caption = (
-        "A bar is the accuracy of the images whose confidence falls into its bin. The hatched part is how far that is "
-        "from their mean confidence: yellow above it, where the run is overconfident, light blue where it is "
-        "underconfident. Below, how the images spread over the bins."
+        "A bar is the accuracy of the examples whose confidence falls into its bin. The hatched part is how far that "
+        "is from their mean confidence: yellow above it, where the run is overconfident, light blue where it is "
+        "underconfident. Below, how the examples spread over the bins."
     )
     blocks: list[Block] = [Figure("Reliability", panels, caption), _errors(runs), *_posthoc(runs)]
     if humans is not None:
@@ -135,8 +135,8 @@ def _posthoc(runs: Sequence[Result]) -> list[Table]:
         # Of runs whose members were chosen there are fewer: those that they were chosen on are left out.
         counts = dict.fromkeys(f"{len(validation.labels):,}" for _, validation in checked)
         note = (
-            f"Fitted on {' or '.join(counts)} validation images, to the average over draws and members; "
-            "reported on the test images. Fitted to few images, a map can be worse than none."
+            f"Fitted on {' or '.join(counts)} validation examples, to the average over draws and members; "
+            "reported on the test examples. Fitted to few examples, a map can be worse than none."
         )
         note = " ".join([note, *reasons])
         name = column.title.partition(" [")[0]

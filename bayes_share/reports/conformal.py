@@ -1,4 +1,4 @@
-"""Conformal sets: the classes that an image may have, with a coverage that is promised."""
+"""Conformal sets: the classes that an example may have, with a coverage that is promised."""
 
 from collections.abc import Sequence
 
@@ -15,22 +15,23 @@ _COLUMNS = (
     RUN,
     Column("method", "method"),
     Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
-    Column("calibrated", "calibrated on", ",", about="validation images that the threshold was fitted to"),
-    Column("coverage", "coverage [%]", ".1f", 100, about="test images whose set holds the right class"),
+    Column("calibrated", "calibrated on", ",", about="validation examples that the threshold was fitted to"),
+    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set holds the right class"),
     Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share, by Clopper and Pearson"),
     Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
     Column("size", "classes in a set", ".3f", about="the mean; at the same coverage, fewer say more"),
     Column("least", "least of a class [%]", ".1f", 100, about="the coverage of the class where it is lowest"),
 )
 _LEAD = (
-    "In place of one class, each test image gets a set of classes. Whatever the network, the set holds the right class "
-    "with the promised probability, over images that are like the validation images; not for each class or each size. "
+    "In place of one class, each test example gets a set of classes. Whatever the network, the set holds the right "
+    "class with the promised probability, over examples that are like the validation examples; not for each class or "
+    "each size. "
     "LAC has the smallest sets on average, APS sets whose size follows the doubt more closely."
 )
 _NOTE = (
-    "The threshold is fitted to validation images on which neither epochs nor members were chosen: to half of them, as "
-    "the temperature that is applied before is fitted to the other half. Where it is fitted to n images, coverage is "
-    "between 1 − α and 1 − α + 1/(n + 1) on average over validation and test images."
+    "The threshold is fitted to validation examples on which neither epochs nor members were chosen: to half of them, "
+    "as the temperature that is applied before is fitted to the other half. Where it is fitted to n examples, coverage "
+    "is between 1 − α and 1 − α + 1/(n + 1) on average over validation and test examples."
 )
 
 
@@ -90,7 +91,7 @@ def _figure(shown: Sequence[Found]) -> Figure:
             f"{method}, by class", "class", "coverage [%]", lines, None, (None, 101.0), points=True, whole=True
         )
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
-    caption = f"The promise of {1 - _SHOWN:.0%} is of all images together: classes may be above it and below."
+    caption = f"The promise of {1 - _SHOWN:.0%} is of all examples together: classes may be above it and below."
     return Figure("Coverage by class", panels, caption, [*names, f"{1 - _SHOWN:.0%}"])
 
 
@@ -112,7 +113,7 @@ def _by_size(shown: Sequence[Found]) -> Table:
         RUN,
         Column("method", "method"),
         Column("size", "classes in the set"),
-        Column("images", "images", ","),
+        Column("examples", "examples", ","),
         *(column for column in _COLUMNS if column.key.startswith("coverage")),
     )
     rows = [
@@ -120,7 +121,7 @@ def _by_size(shown: Sequence[Found]) -> Table:
             "run": Cell(one.name),
             "method": Cell(one.method),
             "size": Cell(size),
-            "images": Cell(group.count),
+            "examples": Cell(group.count),
             "coverage": Cell(group.coverage.value),
             "coverage_low": Cell(group.coverage.low),
             "coverage_high": Cell(group.coverage.high),
@@ -128,7 +129,7 @@ def _by_size(shown: Sequence[Found]) -> Table:
         for one in shown
         for size, group in one.coverage.by_size.items()
     ]
-    note = "Coverage that falls as sets grow says that the network is surer of hard images than it should be."
+    note = "Coverage that falls as sets grow says that the network is surer of hard examples than it should be."
     return Table("conformal-sizes", f"Coverage by the size of the set, of {1 - _SHOWN:.0%}", columns, rows, note)
 
 

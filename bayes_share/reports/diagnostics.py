@@ -11,7 +11,7 @@ from bayes_share.reports.results import Result
 
 _RUN = Column("run", "run")
 _ELPD = (
-    Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="the sum over the test images"),
+    Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="the sum over the test examples"),
     Column("difference", "behind the best [nat]", ",.1f", better="higher", about="the paired difference"),
 )
 _MIXING = (
@@ -35,7 +35,7 @@ def diagnostics(runs: Sequence[Result]) -> Section:
         for run in runs
         if run.name == found.name
     ]
-    note = "± is one standard error over the test images; of a difference, that of the images' own differences."
+    note = "± is one standard error over the test examples; of a difference, that of the examples' own differences."
     tables = [Table("elpd", "Expected log predictive density", (_RUN, *_ELPD), differences, note)]
     if several := [run for run in runs if len(run.test.logits) > 1]:
         tables.append(_mixing(several))
@@ -62,7 +62,7 @@ def _mixing(runs: Sequence[Result]) -> Table:
         if found.reason is not None:
             reasons.append(f"{run.name}: {found.reason}.")
     note = (
-        "Of the log-probability of each test image's label; each member is a chain. Draws of a Markov chain can be "
+        "Of the log-probability of each test example's label; each member is a chain. Draws of a Markov chain can be "
         "trusted where r-hat is near 1. Those of other methods are independent within a member: there a larger one "
         "only says that members predict differently."
     )

@@ -34,7 +34,7 @@ _HEALTH = (
         "disagreement [%]",
         ".2f",
         100,
-        about="images on which two vote differently, the mean over pairs",
+        about="examples on which two vote differently, the mean over pairs",
     ),
     Column(
         "of_deep",
@@ -43,7 +43,7 @@ _HEALTH = (
         100,
         about="the disagreement as a part of that of the deep ensemble among the runs",
     ),
-    Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and images"),
+    Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and examples"),
     Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
     Column("highest", "highest [%]", ".2f", 100, "higher", "the accuracy of the strongest one"),
     Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),

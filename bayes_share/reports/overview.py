@@ -28,12 +28,14 @@ ECE = Column(
     "ece", "ECE", about="the expected calibration error in 15 bins of equal width; biased upwards, so not ranked"
 )
 SCORES = (
-    Column("accuracy", "accuracy [%]", ".2f", 100, "higher", "the share of images whose most probable class is right"),
+    Column(
+        "accuracy", "accuracy [%]", ".2f", 100, "higher", "the share of examples whose most probable class is right"
+    ),
     Column("nll", "NLL [nat]", ".4f", 1, "lower", "the mean negative log-likelihood of the right classes"),
     Column("brier", "Brier", ".4f", 1, "lower", "the squared distance of the probabilities to the label"),
     SQUARED,
 )
-"""What runs are ranked by: means over images, and unbiased."""
+"""What runs are ranked by: means over examples, and unbiased."""
 _AUROC = Column(
     "auroc",
     "OOD AUROC",
@@ -81,11 +83,11 @@ def overview(runs: Sequence[Result]) -> Section:
             for row, cell in zip(rows, marked(column, values), strict=True):
                 row[column.key] = cell
     note = (
-        "± is one standard error over the test images. Bold: ahead of every other run by more than chance explains; of "
-        "two equally good runs, one would be bold in 5 % of cases. Scores are compared image by image, OOD AUROC and "
-        "corrupted accuracy by the errors of both runs together. The squared CE is the debiased squared calibration "
-        "error, below 0 by chance. The ECE is not ranked, since it is larger for the less accurate of two calibrated "
-        "runs. None of this says how much another seed would change."
+        "± is one standard error over the test examples. Bold: ahead of every other run by more than chance explains; "
+        "of two equally good runs, one would be bold in 5 % of cases. Scores are compared example by example, OOD "
+        "AUROC and corrupted accuracy by the errors of both runs together. The squared CE is the debiased squared "
+        "calibration error, below 0 by chance. The ECE is not ranked, since it is larger for the less accurate of two "
+        "calibrated runs. None of this says how much another seed would change."
     )
     return Section(
         "overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_known(rows, _COSTS)], rows, note)]
@@ -97,7 +99,7 @@ def _method(run: Result) -> dict[str, Cell]:
 
 
 def _scores(terms: Mapping[str, Tensor]) -> dict[str, Cell]:
-    """Means with their errors; a single image does not say how much another one would change."""
+    """Means with their errors; a single example does not say how much another one would change."""
     found = {column.key: estimate(terms[column.key].tolist()) for column in SCORES}
     return {key: Cell(value.mean, value.error) for key, value in found.items()}
 

@@ -17,7 +17,7 @@ _SELECTIVE = (
     Column("excess_aurc", "excess AURC", better="lower", about="what lies above the best order that is possible"),
     *(
         Column(
-            f"coverage_{risk:g}", f"coverage [%] at {risk:.0%} risk", ".1f", 100, "higher", "of the images, answered"
+            f"coverage_{risk:g}", f"coverage [%] at {risk:.0%} risk", ".1f", 100, "higher", "of the examples, answered"
         )
         for risk in _RISKS
     ),
@@ -37,11 +37,11 @@ def selective(runs: Sequence[Result]) -> Section:
     """Risk-coverage curves and uncertainty on right and on wrong answers; of several labels, the means over labels."""
     curves = [[_curve(problem) for _, problem in run.problems] for run in runs]
     panels = [_panel(runs, [of_run[label] for of_run in curves], label) for label in range(len(curves[0]))]
-    caption = "The images are answered in order of confidence: to the left only the surest, to the right all."
+    caption = "The examples are answered in order of confidence: to the left only the surest, to the right all."
     figure = Figure("Risk and coverage", panels, caption, [run.name for run in runs])
     table = Table("selective", "Selective prediction", (RUN, *_SELECTIVE), [*map(_row, runs, curves)])
     note = (
-        "Means over the images that are answered right and over those answered wrong. Mutual information and the "
+        "Means over the examples that are answered right and over those answered wrong. Mutual information and the "
         "variation ratio need more than one draw or member."
     )
     uncertain = Table("uncertainty", "Uncertainty", (RUN, *_UNCERTAINTY), [*map(_uncertainty, runs)], note)
@@ -60,7 +60,7 @@ def _panel(runs: Sequence[Result], curves: Sequence[RiskCoverage], label: int) -
     ]
     several = len(runs[0].problems) > 1
     title = f"risk and coverage{f', label {label}' * several}"
-    draw = line_drawing(title, "coverage [% of the images]", "risk [% wrong]", lines, (0.0, 100.0), (0.0, None))
+    draw = line_drawing(title, "coverage [% of the examples]", "risk [% wrong]", lines, (0.0, 100.0), (0.0, None))
     words = "Risk-coverage curves; area under the curve: " + ", ".join(
         f"{run.name} {curve.aurc:.4f}" for run, curve in zip(runs, curves, strict=True)
     )

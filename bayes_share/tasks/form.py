@@ -1,7 +1,7 @@
 """The contracts of tasks."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class NoiseChoice:
     beta: float = 0.0
 
 
+@runtime_checkable
 class Form(Protocol):
     """What examples are like, without the examples: all that a network and a likelihood depend on."""
 
@@ -62,6 +63,7 @@ class Form(Protocol):
         """What was fitted on the training examples, to be kept with the run; None where that is nothing."""
 
 
+@runtime_checkable
 class Part(Protocol):
     """Examples of one part of the data."""
 
@@ -84,6 +86,7 @@ class Part(Protocol):
         """The examples at some indices."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """The data of a run."""
 

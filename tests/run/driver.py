@@ -215,7 +215,7 @@ def left(run: Path) -> dict[str, Any]:
     predictions = {}
     for split in ("validation", "test"):
         with np.load(run / "predictions" / f"{split}.npz") as arrays:
-            predictions[split] = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            predictions[split] = {name: _plain(arrays[name]) for name in arrays.files}
     return {
         "files": [str(path.relative_to(run)) for path in found if path.suffix != ".pt"],
         "checkpoint": torch.load(latest, weights_only=True),
@@ -224,6 +224,10 @@ def left(run: Path) -> dict[str, Any]:
         "config": (run / "config.yaml").read_text(),
         "parameters": json.loads((run / "summary.json").read_text())["parameters"],
     }
+
+
+def _plain(array: np.ndarray) -> Any:
+    return array.tolist() if array.dtype.kind == "U" else torch.from_numpy(array)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -57,7 +57,7 @@ def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Pat
     table = section.blocks[0]
     assert isinstance(table, Table)
     assert {row["run"].value for row in table.rows} == {"plain", "partly"}
-    assert "patient: conformal prediction needs validation images that chose nothing" in table.note
+    assert "patient: conformal prediction needs validation examples that chose nothing" in table.note
     for row in table.rows:
         low, value, high = (row[key].value for key in ("coverage_low", "coverage", "coverage_high"))
         assert low < value < high  # type: ignore[operator]

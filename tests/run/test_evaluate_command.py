@@ -77,7 +77,7 @@ def test_what_each_network_costs_is_shown(runs: list[Path], capsys: pytest.Captu
     single = [1, one, one, one, 0, 0, 2 * weights]
     own = 4 * (norms + biases)
     four = [4, weights + own + 4 * factors, 4 * one, weights, own, 4 * factors, 8 * weights]
-    assert title.split() == ["run", "members", "stored", "used", "base", "member", "factor", "FLOPs/image"]
+    assert title.split() == ["run", "members", "stored", "used", "base", "member", "factor", "FLOPs/example"]
     assert [line.split()[1:] for line in lines] == [[f"{number:,}" for number in row] for row in (single, four)]
 
 

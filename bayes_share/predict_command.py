@@ -1,0 +1,141 @@
+"""``bayes-share predict``: what a run on a table says of new rows."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution
+
+from bayes_share.config import RunConfig, read_run_config
+from bayes_share.csv_file import write_table
+from bayes_share.data.tables.load import load_rows
+from bayes_share.errors import InputError
+from bayes_share.identity import Identity, check_options
+from bayes_share.inference.batches.rows import Rows
+from bayes_share.inference.predictive import predict_arguments
+from bayes_share.inference.restored import restored
+from bayes_share.models.predictive import Predictive
+from bayes_share.options import OptionParser, add_option
+from bayes_share.outputs import check_outputs
+from bayes_share.run_folder import RunFolder, finished_run, read_form, written_again
+from bayes_share.tasks import TableForm, is_table
+from bayes_share.terminal import printable, say, show
+
+_AT_A_TIME = 10_000  # rows
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``predict``."""
+    parser = OptionParser(
+        prog="bayes-share predict",
+        usage="bayes-share predict RUN FILE -o OUT.csv [OPTIONS]",
+        description="Predict the rows of a CSV or Parquet file with a run on a table. The file has the columns that "
+        "the run was trained on, and needs no target; the training data are not needed either. Of numbers, OUT.csv "
+        "has the mean, the standard deviation and quantiles of each row, in the unit of the target; of classes, the "
+        "most probable class and all probabilities.",
+    )
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    parser.add_argument("file", type=str, help="CSV or Parquet file of new rows")
+    parser.add_argument("-o", "--out", type=str, metavar="OUT", help="the CSV file to write")
+    parser.add_argument(
+        "--quantiles", type=float, nargs="+", metavar="LEVEL", default=list(_QUANTILES), help="of numbers; from 0 to 1"
+    )
+    add_option(parser, "num_samples", int | None, None, "draws; null: as many as the run predicted with")
+    add_option(parser, "id_column", str | None, None, "column with the rows' names; null: that of the run, if any")
+    add_option(parser, "device", str | None, None, "where to compute; null: where the run was trained")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: the file cannot be written.
+    """
+    if not options.out:
+        raise InputError("where to? -o OUT.csv names the file to write")
+    if bad := [level for level in options.quantiles if not 0 < level < 1]:
+        raise InputError(f"--quantiles are above 0 and below 1, and one is {bad[0]:g}")
+    folder, new, out = RunFolder(Path(options.run)), Path(options.file), Path(options.out)
+    config = read_run_config(finished_run(folder.path).config)
+    if not is_table(config.data):
+        raise InputError(
+            f"{printable(folder.path)} is a run on {config.data}, and predict is for runs on tables; in Python, "
+            f"load_run(folder).predict(images) takes images"
+        )
+    check_outputs({"-o": out}, {str(new): new, config.data: Path(config.data.partition(":")[2])})
+    form = read_form(folder)
+    id_column = options.id_column if options.id_column is not None else config.id_column
+    inputs, names = load_rows(new, form.encoder, id_column)
+    if options.device is not None:
+        config = replace(config, execution=replace(config.execution, device=options.device))
+    titles, rows = _predicted(
+        config, form, folder, inputs, options.num_samples or config.num_samples, options.quantiles
+    )
+    lines = [(name, *row) for name, row in zip(names, rows, strict=True)]
+    write_table(out, [("row" if id_column is None else id_column, *titles), *lines])
+    show(f"predictions of {len(names):,} rows: {printable(out)}")
+
+
+def _predicted(
+    config: RunConfig, form: TableForm, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
+) -> tuple[list[str], list[list[object]]]:
+    """The titles of the columns, and what is in them for each row."""
+    algorithm, execution, state = config.algorithm, config.execution, _state(config, form, folder)
+    classes = form.encoder.target.shown_classes
+    rows: list[list[object]] = []
+    for part in inputs.split(_AT_A_TIME):
+        with execution.autocast():
+            likelihood, arguments = predict_arguments(
+                algorithm, state, part, num_samples, transform=execution.place_inputs
+            )
+        if classes:
+            rows += _class_rows(_probs(likelihood.of(arguments)), classes)
+        else:
+            rows += _number_rows(Predictive(likelihood.of(arguments)), quantiles)
+    if classes:
+        return ["class", *(f"p({name})" for name in classes)], rows
+    return ["mean", "sd", *(f"quantile {level:g}" for level in quantiles)], rows
+
+
+def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
+    """What the run has learned."""
+    saved = folder.checkpoints.load(say)
+    if saved is None:
+        raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
+    noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
+    check_options(noted, config, folder.checkpoints.folder)
+    epoch = Rows(form.num_train, config.batch_size or form.num_train, config.last_batch).steps_per_epoch
+    num_steps = config.epochs * epoch
+    build, seed = config.build_for(form), config.seed
+    return restored(config.algorithm, build, form.num_train, num_steps, saved, seed, config.execution)
+
+
+def _probs(components: Distribution) -> Tensor:
+    """The probabilities of the classes ``[row, class]``, the means over draws and members."""
+    assert isinstance(components, Bernoulli | Categorical)
+    if isinstance(components, Bernoulli):
+        of_second = components.probs.mean((0, 1))
+        return torch.stack([1 - of_second, of_second], 1)
+    return components.probs.mean((0, 1))
+
+
+def _class_rows(probs: Tensor, classes: Sequence[str]) -> list[list[object]]:
+    return [
+        [classes[best], *map(_short, row)] for best, row in zip(probs.argmax(1).tolist(), probs.tolist(), strict=True)
+    ]
+
+
+def _number_rows(found: Predictive, quantiles: Sequence[float]) -> list[list[object]]:
+    columns = [found.mean, found.variance.sqrt(), *found.quantile(list(quantiles))]
+    return [[_short(value) for value in row] for row in torch.stack(columns, 1).tolist()]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.9g}")

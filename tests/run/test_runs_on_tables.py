@@ -1,0 +1,258 @@
+"""Runs on tables, from a CSV file to scores, a report and predictions of new rows."""
+
+import csv
+import re
+import signal
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from driver import Fault, Setting, command, ended_well, left, one_line
+from states import differences
+
+from bayes_share.cli import main
+from bayes_share.errors import InputError
+from bayes_share.evaluation.number_predictions import NumberPredictions
+from bayes_share.evaluation.reading_predictions import read_predictions
+from bayes_share.run import load_run
+
+TARGETS = {
+    "price": ["--likelihood", "normal"],
+    "tail": ["--likelihood", "student_t", "--noise", "learned"],
+    "visits": ["--likelihood", "poisson"],
+    "sold": [],
+    "city": [],
+}
+SHORT = ["--epochs", "3", "--batch-size", "16", "--model", "mlp1_8", "--no-progress"]
+MAP = ["map", "--optimizer", "adamw", "--learning-rate", "0.01"]
+INNER = ["--of", "map", "--optimizer", "adamw", "--learning-rate", "0.01"]
+ALGORITHMS = {
+    "map": MAP,
+    "svi": ["svi", "--learning-rate", "0.01", "--num-samples", "3"],
+    "ivon": ["ivon", "--learning-rate", "0.01", "--num-samples", "3"],
+    "swag": ["swag", "--num-samples", "3", "--learning-rate", "0.01"],
+    "laplace": ["laplace", *MAP[1:], "--num-samples", "3"],
+    "mc-dropout": ["mc-dropout", *MAP[1:], "--dropout", "0.1", "--num-samples", "3"],
+    "deep ensemble": ["deep-ensemble", *INNER, "--networks", "2"],
+    "members kept": [*MAP, "--ensemble-size", "3", "--init", "random_sign", "--keep-members", "2"],
+}
+
+
+def rows(count: int = 120) -> list[dict[str, Any]]:
+    random = np.random.default_rng(0)
+    area = random.uniform(20, 200, count)
+    city = random.choice(["Bonn", "Köln", "=Ulm"], count)
+    price = 1e6 + 900 * area + 2e4 * (city == "Bonn") + random.normal(0, 5e3, count)
+    return [
+        {
+            "area": f"{area[i]:.1f}" if i % 17 else "",
+            "built": f"20{i % 20:02d}-03-0{1 + i % 9}",
+            "garden": ["yes", "no"][i % 2],
+            "price": f"{price[i]:.2f}",
+            "tail": f"{price[i] / 1e3:.3f}",
+            "visits": str(random.poisson(area[i] / 40)),
+            "sold": ["true", "false"][int(area[i] > 100)],
+            "city": city[i],
+        }
+        for i in range(count)
+    ]
+
+
+def write(path: Path, lines: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("table") / "houses.csv", rows())
+
+
+@pytest.fixture(scope="module")
+def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the run that predicts a column."""
+
+    @cache
+    def make(target: str) -> Path:
+        out = tmp_path_factory.mktemp("runs") / target
+        assert fit(table, out, target, MAP, "--ensemble-size", "2", "--init", "random_sign") == 0
+        return out
+
+    return make
+
+
+def fit(table: Path, out: Path, target: str, algorithm: list[str], *more: str) -> int:
+    words = [*algorithm, "--data", f"csv:{table}", "--target", target, *TARGETS[target], *SHORT, *more]
+    return main(["fit", *words, "--out", str(out)])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_predict_says_of_rows_what_the_run_said_of_them(
+    target: str, finished: Callable[[str], Path], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(target)
+    saved, places = read_predictions(run / "predictions" / "test.npz"), load_run(run).data.test.names
+    new = write(tmp_path / "new.csv", [{k: v for k, v in rows()[int(n) - 1].items() if k != target} for n in places])
+    assert main(["predict", str(run), str(new), "-o", str(tmp_path / "out.csv"), "--quantiles", "0.1", "0.8"]) == 0
+    assert capsys.readouterr().out.endswith(f"predictions of {len(places)} rows: {tmp_path / 'out.csv'}\n")
+    found = read(tmp_path / "out.csv")
+    assert [line["row"] for line in found] == [str(i + 1) for i in range(len(places))]
+    if isinstance(saved, NumberPredictions):
+        mixture = saved.predictive
+        columns = [mixture.mean, mixture.variance.sqrt(), *mixture.quantile([0.1, 0.8])]
+        assert list(found[0]) == ["row", "mean", "sd", "quantile 0.1", "quantile 0.8"]
+    else:
+        columns = list(saved.log_probs.exp().T)
+        names = {"sold": ["false", "true"], "city": ["'=Ulm", "Bonn", "Köln"]}[target]
+        assert list(found[0]) == ["row", "class", *(f"p({name.lstrip(chr(39))})" for name in names)]
+        assert [line["class"] for line in found] == [names[i] for i in saved.log_probs.argmax(1).tolist()]
+    written = [[float(line[name]) for line in found] for name in list(found[0])[-len(columns) :]]
+    torch.testing.assert_close(
+        torch.tensor(written, dtype=torch.float64), torch.stack(columns).double(), rtol=1e-6, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_run_is_scored_and_reported(
+    target: str, finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = finished(target), tmp_path / "report.html"
+    assert main(["evaluate", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert ("CRPS" if target in ("price", "tail", "visits") else "accuracy") in said
+    assert "One network of each run" in said
+    assert main(["report", str(run), "-o", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall("<h2[^>]*>([^<]*)", text)
+    assert {"Overview", "Calibration", "Training", "Parameters and operations", "Run it again"} <= set(titles)
+    assert "image" not in re.sub("(?s)<(script|style|pre).*?</\\1>", "", text).lower()
+
+
+def test_scores_are_in_the_units_of_the_target(finished: Callable[[str], Path]) -> None:
+    found = read_predictions(finished("price") / "predictions" / "test.npz")
+    assert isinstance(found, NumberPredictions)
+    prices = {str(i + 1): float(row["price"]) for i, row in enumerate(rows())}
+    assert found.targets.tolist() == [prices[name] for name in found.names or ()]
+    assert 9e5 < found.predictive.mean.mean() < 1.3e6
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_learns_a_table(name: str, table: Path, tmp_path: Path) -> None:
+    run, new = tmp_path / "run", write(tmp_path / "new.csv", rows()[:5])
+    assert fit(table, run, "price", ALGORITHMS[name], "--noise", "learned") == 0
+    saved = read_predictions(run / "predictions" / "test.npz")
+    assert isinstance(saved, NumberPredictions)
+    assert main(["predict", str(run), str(new), "-o", str(tmp_path / "out.csv")]) == 0
+    training = load_run(run)
+    arguments = training.predict_arguments(training.data.test.inputs, len(saved.arguments["loc"]))
+    torch.testing.assert_close(arguments["loc"], saved.arguments["loc"].double())
+    assert len(read(tmp_path / "out.csv")) == 5
+
+
+@pytest.mark.parametrize("target", ["price", "city"])
+def test_a_student_learns_a_table_from_a_run(
+    target: str, finished: Callable[[str], Path], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distill = ["distill", "--teacher", str(finished(target)), *INNER, "--ensemble-size", "2", "--init", "random_sign"]
+    assert fit(table, tmp_path / "run", target, distill) == 0
+    assert main(["predict", str(tmp_path / "run"), str(table), "-o", str(tmp_path / "out.csv")]) == 0
+    assert fit(table, tmp_path / "other", target, [*distill, "--split-seed", "1"]) == 2
+    assert "was trained on other examples of" in capsys.readouterr().err
+
+
+def test_rows_divided_by_time_have_the_latest_in_the_test(table: Path, tmp_path: Path) -> None:
+    assert fit(table, tmp_path / "run", "price", MAP, "--split-by", "built", "--id-column", "price") == 2
+    assert fit(table, tmp_path / "run", "price", MAP, "--split-by", "built", "--id-column", "tail") == 0
+    found = read_predictions(tmp_path / "run" / "predictions" / "test.npz")
+    assert isinstance(found, NumberPredictions)
+    built = {row["tail"]: row["built"] for row in rows()}
+    tested = {built[name] for name in found.names or ()}
+    assert min(tested) > max(set(built.values()) - tested)
+
+
+@pytest.mark.parametrize("fault", [Fault("step", 8), Fault("replace", 1, "form.json"), Fault("replace", 1, "test.npz")])
+def test_a_killed_run_ends_with_the_same_bits(
+    fault: Fault, finished: Callable[[str], Path], table: Path, tmp_path: Path
+) -> None:
+    words = ["fit", *MAP, "--data", f"csv:{table}", "--target", "price", *TARGETS["price"], *SHORT]
+    words += ["--ensemble-size", "2", "--init", "random_sign", "--out", str(tmp_path / "run"), "--resume"]
+    assert command(*words, setting=Setting(fault=fault)).code == -signal.SIGKILL
+    ended_well(command(*words))
+    assert differences(left(tmp_path / "run"), left(finished("price"))) == []
+
+
+def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
+    own = write(tmp_path / "own.csv", rows())
+    assert fit(own, tmp_path / "run", "price", MAP) == 0
+    write(own, [{**row, "area": "100"} if i == 3 else row for i, row in enumerate(rows())])
+    with pytest.raises(InputError, match="are not those that the run in"):
+        load_run(tmp_path / "run")
+    assert main(["predict", str(tmp_path / "run"), str(own), "-o", str(tmp_path / "out.csv")]) == 0
+
+
+WRONG = {
+    "no target": (["--data", "csv:TABLE"], "Give target, the name of the column"),
+    "target of images": (["--target", "price"], "target is for tables, and digits holds images"),
+    "no such column": (["--data", "csv:TABLE", "--target", "prize"], "did you mean 'price'?"),
+    "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give likelihood, poisson (counts)"),
+    "images' option": (["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"], "hold_out is for images"),
+    "augmentation": (["--data", "csv:TABLE", "--target", "city", "--augment", "crop"], "augment crop is for images"),
+    "a network of images": (["--data", "csv:TABLE", "--target", "city", "--model", "resnet20"], "resnet20"),
+    "noise of classes": (["--data", "csv:TABLE", "--target", "city", "--noise", "learned"], "noise is of targets that"),
+    "beta": (
+        [
+            "--data",
+            "csv:TABLE",
+            "--target",
+            "price",
+            "--likelihood",
+            "normal",
+            "--noise",
+            "learned",
+            "--noise-beta",
+            ".5",
+        ],
+        "noise_beta goes with",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_is_one_line(name: str, table: Path, tmp_path: Path) -> None:
+    words, message = WRONG[name]
+    given = [word.replace("TABLE", str(table)) for word in words]
+    assert message in one_line(command("fit", "map", *given, "--out", tmp_path / "run"), 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+    run, out, new = finished("price"), tmp_path / "out.csv", tmp_path / "new.csv"
+    few = write(new, [{"area": 3.0}])
+    for words, message in {
+        (str(run), str(few), "-o", str(out)): "there is no input column 'built'",
+        (str(run), str(new)): "-o OUT.csv names the file",
+        (str(run), str(new), "-o", str(new)): "new.csv",
+        (str(run), str(new), "-o", str(out), "--quantiles", "1.5"): "below 1, and one is 1.5",
+        (str(table.parent), str(new), "-o", str(out)): "has no config.yaml",
+    }.items():
+        assert message in one_line(command("predict", *words), 2)
+    assert not out.exists()
+    (run / "form.json").write_text((run / "form.json").read_text().replace('"rows": ', '"rows": 1'))
+    assert "is damaged or missing" in one_line(command("predict", run, table, "-o", out), 2)
+
+
+def test_other_images_are_for_runs_on_images(finished: Callable[[str], Path]) -> None:
+    assert "other and corrupted images are for" in one_line(command("evaluate", finished("city"), "--ood", "noise"), 2)
+    assert "these predict numbers" in one_line(command("evaluate", finished("price"), "--ood", "noise"), 2)
