@@ -38,7 +38,9 @@ def main() -> None:
     rmse, coverage = found["rmse"]["value"], found["coverage"]["value"]
     print(f"RMSE {rmse:,.0f}, coverage of 90 % intervals {coverage:.1%}; all of it is in {folder}")
     if not (rmse < 45_000 and 0.8 < coverage < 0.97):
-        raise SystemExit("prices have a standard deviation of about 105,000, and intervals of 90 % should hold about as many")
+        raise SystemExit(
+            "prices have a standard deviation of about 105,000, and intervals of 90 % should hold about as many"
+        )
 
 
 def write_houses(path: Path, count: int, seed: int, with_price: bool) -> None:

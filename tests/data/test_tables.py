@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from bayes_share.data.tables import TableEncoder, load_rows, load_table
 from bayes_share.data.tables.kinds import kind_of
-from bayes_share.data.tables.load import read_table
+from bayes_share.data.tables.load import load_cells, read_table
 from bayes_share.errors import InputError
 from tests.hostile import NAMES
 
@@ -530,3 +530,18 @@ def test_parquet_is_read_as_the_csv_of_the_same_values(tmp_path: Path) -> None:
     assert "column 'area': its type is list" in refusal(lambda: load_table(tmp_path / "t.parquet", "price"))
     (tmp_path / "t.parquet").write_bytes(b"PAR1" + b"\xff" * 100)
     assert "cannot be read as a Parquet file" in refusal(lambda: load_table(tmp_path / "t.parquet", "price"))
+
+
+def test_what_is_written_in_rows_of_a_part(tmp_path: Path) -> None:
+    numbers = list(range(30))
+    cells: Cells = {"x": numbers, "name": [f"row {i}" if i % 7 else "" for i in numbers], "y": numbers}
+    data = load_table(write(tmp_path / "one.csv", cells), "y", "normal")
+    found = load_cells(tmp_path / "one.csv", data.test.places)
+    assert [int(text) for text in found["y"]] == data.test.targets.tolist()
+    assert found["name"] == ["" if i % 7 == 0 else f"row {i}" for i in map(int, data.test.targets.tolist())]
+    (tmp_path / "parts").mkdir()
+    for part, rows in {"train": slice(0, 20), "test": slice(20, 30)}.items():
+        write(tmp_path / "parts" / f"{part}.csv", {name: values[rows] for name, values in cells.items()})
+    data = load_table(tmp_path / "parts", "y", "normal")
+    assert load_cells(tmp_path / "parts", data.test.places)["x"] == [str(i) for i in range(20, 30)]
+    assert data.test.at(torch.tensor([3, 1])).targets.tolist() == [23.0, 21.0]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -34,11 +35,13 @@ class TablePart:
         inputs: ``[row, input]``.
         targets: ``[row]``, as `Target.encode` gives them.
         names: of the rows.
+        places: where the rows are in the file, from 0; in a folder of files, in all of them, one after the other.
     """
 
     inputs: Float32[Tensor, "row input"]
     targets: Tensor
     names: tuple[str, ...]
+    places: Int64[Tensor, "row"]
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -46,7 +49,8 @@ class TablePart:
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "TablePart":
         """The rows at some indices, in that order."""
-        return TablePart(self.inputs[indices], self.targets[indices], tuple(self.names[i] for i in indices.tolist()))
+        names = tuple(self.names[i] for i in indices.tolist())
+        return TablePart(self.inputs[indices], self.targets[indices], names, self.places[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ def load_table(
         path = Path(path).expanduser()
         if path.is_dir() and split_by is not None:
             raise InputError(f"{printable(path)} has its parts in files of their own: leave split_by out")
-        parts = _read_parts(path) if path.is_dir() else {"train": read_table(path)}
+        parts = _read_parts(path)
         table = stacked(list(parts.values()))
         column = table.column(target, "target")
         for role, name in others.items():
@@ -122,7 +126,8 @@ def load_table(
         encoder = fit_encoder(table, target, likelihood, left_out, indices[0])
         inputs, targets, row_names = encoder.encode(table), encoder.target.encode(column), table.names(id_column)
         train, validation, test = (
-            TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part)) for part in indices
+            TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part), torch.from_numpy(part))
+            for part in indices
         )
         return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())))
 
@@ -157,7 +162,27 @@ def read_table(path: Path) -> Table:
     return read_parquet(path) if path.suffix.lower() in _PARQUET else read_csv(path)
 
 
-def _read_parts(folder: Path) -> dict[str, Table]:
+def load_cells(path: str | Path, places: Int64[Tensor, "row"]) -> dict[str, list[str]]:
+    """What is written in some rows, by column; a value that is missing is an empty text.
+
+    Args:
+        path: as of `load_table`.
+        places: as a `TablePart` has them.
+
+    Raises:
+        InputError: what cannot be read, or a file that has fewer rows.
+    """
+    with reading(path, "a table"):
+        table = stacked(list(_read_parts(Path(path).expanduser()).values()))
+        return {name: column.at(places.tolist()) for name, column in table.columns.items()}
+
+
+def _read_parts(path: Path) -> dict[str, Table]:
+    """What is in a file, or in each of a folder's."""
+    return _read_folder(path) if path.is_dir() else {"train": read_table(path)}
+
+
+def _read_folder(folder: Path) -> dict[str, Table]:
     where = printable(folder)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
     ending = next((path.suffix.lower() for path in files), ".csv")
