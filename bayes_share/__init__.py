@@ -79,7 +79,7 @@ __all__ = list(_PUBLIC)
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'bayes_share' has no attribute {name!r}")
+        raise import_module("bayes_share.errors").no_attribute(__name__, name, _PUBLIC)
     return getattr(import_module(_PUBLIC[name]), name)
 
 

@@ -48,3 +48,19 @@ def unknown(kind: str, name: object, known: Iterable[str], place: str | None = N
     hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
     where = "" if place is None else f" in {place}"
     return InputError(f"unknown {kind} {name!r}{where}: {hint} from {', '.join(names)}")
+
+
+def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """The error for a name that a module has not, with the nearest one that it has.
+
+    Args:
+        module: its name.
+        name: what was asked for.
+        known: its public names.
+
+    >>> str(no_attribute("bayes_share", "ensembles", ["ensemble", "fold"]))
+    "module 'bayes_share' has no attribute 'ensembles': did you mean 'ensemble'?"
+    """
+    near = get_close_matches(name, list(known), n=1)
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

@@ -1,5 +1,8 @@
 """From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
 
+from typing import Any
+
+from bayes_share.errors import no_attribute
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.binary import two_class_logits
 from bayes_share.evaluation.calibration import (
@@ -43,6 +46,7 @@ from bayes_share.evaluation.scores import (
     score,
     top_k_accuracy,
 )
+from bayes_share.evaluation.selection import select
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.table import format_table
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
@@ -101,6 +105,7 @@ __all__ = [
     "risk_coverage",
     "score",
     "score_intervals",
+    "select",
     "squared_calibration_error",
     "to_arviz",
     "top_k_accuracy",
@@ -111,3 +116,7 @@ __all__ = [
     "write_number_predictions",
     "write_predictions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise no_attribute(__name__, name, __all__)

@@ -1,5 +1,8 @@
 """Inference algorithms behind one contract."""
 
+from typing import Any
+
+from bayes_share.errors import no_attribute
 from bayes_share.inference.algorithm import Batch as Batch
 from bayes_share.inference.algorithm import Build as Build
 from bayes_share.inference.algorithm import Forward as Forward
@@ -27,3 +30,7 @@ from bayes_share.inference.step.drivers import take_step as take_step
 from bayes_share.inference.step.steps import Steps as Steps
 from bayes_share.inference.step.updates import Descent as Descent
 from bayes_share.inference.train import Training as Training
+
+
+def __getattr__(name: str) -> Any:
+    raise no_attribute(__name__, name, globals())
