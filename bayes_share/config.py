@@ -67,7 +67,7 @@ class RunConfig:
         model: of images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of
             any depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W
             channels in the first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W"
-            (28_10). Of tables: "mlp" or "mlpD_W".
+            (28_10). Of tables: "mlp", "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
@@ -99,7 +99,7 @@ class RunConfig:
         factor_prior_scale: of the factors' prior.
         factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
         epochs: passes over the training images.
-        batch_size: images in a step; null: all training images.
+        batch_size: images in a step; null: all training images. Of a table with fewer rows, all of them.
         last_batch: what becomes of the images that remain at the end of an epoch: "drop", or "pad" (a batch that is
             filled up with images that do not count).
         patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,

@@ -111,7 +111,7 @@ def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
         raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)
-    epoch = Rows(form.num_train, config.batch_size or form.num_train, config.last_batch).steps_per_epoch
+    epoch = Rows(form.num_train, form.batch_size(config.batch_size), config.last_batch).steps_per_epoch
     num_steps = config.epochs * epoch
     build, seed = config.build_for(form), config.seed
     return restored(config.algorithm, build, form.num_train, num_steps, saved, seed, config.execution)

@@ -5,48 +5,50 @@ import re
 from torch import nn
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.models.blocks import dropout_layer
+from bayes_share.models.number_embeddings import Bins
+from bayes_share.models.table_mlp import TableMLP
+
+_SIZES = {"mlp": (2, 128), "tabm": (2, 256)}  # depth and width
 
 
 def table_network_names() -> list[str]:
     """The names for a help text."""
-    return ["mlp", "mlpD_W"]
+    return [*_SIZES, *(f"{name}D_W" for name in _SIZES)]
 
 
 def build_table_network(
     name: str,
     *,
     num_inputs: int,
-    num_numeric: int,
     num_outputs: int,
+    bins: Bins = (),
     norm: str | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
     """Build a freshly initialised network.
 
     Args:
-        name: one of `table_network_names`, with numbers for D hidden layers of W units.
+        name: one of `table_network_names`, with numbers for D hidden layers of W units: "mlp3_64" takes inputs as they
+            are, and "tabm3_64" embeds numbers.
         num_inputs: of a row.
-        num_numeric: inputs that are numbers, the first ones.
         num_outputs: of a row.
-        norm: "batch" or "none".
+        bins: of the inputs that are numbers, which are the first ones.
+        norm: "batch" or "none", which is the networks' own.
         dropout: the probability of dropout after each hidden layer.
+
+    Returns:
+        A network that maps rows ``[row, input]`` to outputs ``[row, output]``.
 
     Raises:
         InputError: an unknown name, or a number that cannot be used.
     """
-    found = re.fullmatch("mlp([0-9]{1,6})_([0-9]{1,6})", name)
-    if name != "mlp" and found is None:
-        raise unknown("model of tables", name, table_network_names())
-    depth, width = (2, 128) if found is None else (int(found[1]), int(found[2]))
+    found = re.fullmatch("(mlp|tabm)([0-9]{1,6})_([0-9]{1,6})", name)
+    if name not in _SIZES and found is None:
+        error = unknown("model of tables", name, table_network_names())
+        raise InputError(f"{error}; D and W are numbers, as in mlp3_64")
+    family = name if found is None else found[1]
+    depth, width = _SIZES[name] if found is None else (int(found[2]), int(found[3]))
     if min(depth, width) < 1:
         raise InputError(f"{name}: depth and width must be at least 1")
-    if norm not in (None, "none", "batch"):
-        raise unknown("norm of a perceptron", norm, ("none", "batch"))
-    layers: list[nn.Module] = []
-    units = num_inputs
-    for _ in range(depth):
-        layers += [nn.Linear(units, width), *([nn.BatchNorm1d(width)] if norm == "batch" else []), nn.ReLU()]
-        layers += [dropout_layer(dropout)] if dropout else []
-        units = width
-    return nn.Sequential(*layers, nn.Linear(units, num_outputs))
+    embedded = bins if family == "tabm" else ()
+    return TableMLP(num_inputs, num_outputs, depth, width, embedded, norm=norm or "none", dropout=dropout)

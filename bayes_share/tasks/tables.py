@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from jaxtyping import Float32
@@ -15,6 +16,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
+from bayes_share.models.number_embeddings import quantile_bins
 from bayes_share.models.table_networks import build_table_network
 from bayes_share.reading import reading
 from bayes_share.tasks.form import NetworkChoice, NoiseChoice
@@ -32,18 +34,20 @@ class TableForm:
     Args:
         encoder: what the columns become.
         num_train: training rows, which scale priors.
+        bins: of each input that is a number.
     """
 
     encoder: TableEncoder
     num_train: int
+    bins: tuple[tuple[float, ...], ...]
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """One of `table_network_names`, with an output for each argument of the target's likelihood."""
         return build_table_network(
             choice.name,
             num_inputs=self.encoder.num_inputs,
-            num_numeric=self.encoder.num_numeric,
             num_outputs=self._num_outputs(noise),
+            bins=self.bins,
             norm=choice.norm,
             dropout=choice.dropout,
         )
@@ -74,9 +78,14 @@ class TableForm:
             return 2 if choice.noise == "predicted" else 1
         return len(target.class_names) if target.likelihood == "categorical" else 1
 
+    def batch_size(self, wanted: int | None) -> int:
+        """Rows in a step: as many as are wanted, or all where there are fewer."""
+        return self.num_train if wanted is None else min(wanted, self.num_train)
+
     def to_json(self) -> str:
-        """The encoder, and how many rows there were."""
-        return json.dumps({"rows": self.num_train, "encoder": json.loads(self.encoder.to_json())}, indent=1)
+        """The encoder, how many rows there were, and the bins of numbers."""
+        plain = {"rows": self.num_train, "encoder": json.loads(self.encoder.to_json()), "bins": self.bins}
+        return json.dumps(plain, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "TableForm":
@@ -93,7 +102,8 @@ class TableForm:
             plain = json.loads(text)
             if not isinstance(plain, dict) or type(plain.get("rows")) is not int or plain["rows"] < 1:
                 raise ValueError("it has no number of rows")
-            return cls(TableEncoder.from_json(json.dumps(plain.get("encoder")), where), plain["rows"])
+            bins = tuple(tuple(float(edge) for edge in edges) for edges in plain["bins"])
+            return cls(TableEncoder.from_json(json.dumps(plain.get("encoder")), where), plain["rows"], bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +116,11 @@ class TableTask:
 
     data: TableData
 
-    @property
+    @cached_property
     def form(self) -> TableForm:
         """Columns and target."""
-        return TableForm(self.data.encoder, len(self.data.train))
+        inputs = self.data.train.inputs[:, : self.data.encoder.num_numeric]
+        return TableForm(self.data.encoder, len(inputs), quantile_bins(inputs) if inputs.numel() else ())
 
     @property
     def validation(self) -> TablePart:
@@ -124,7 +135,7 @@ class TableTask:
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """All training rows, on the device."""
         train = self.data.train
-        return Tensors(train.inputs, train.targets, batch_size, last_batch, self.data)
+        return Tensors(train.inputs, train.targets, self.form.batch_size(batch_size), last_batch, self.data)
 
     def scored(self, part: Any) -> Source | None:
         """The same, of some rows."""

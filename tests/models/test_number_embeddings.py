@@ -1,0 +1,96 @@
+"""Piecewise-linear embeddings of numbers, beside the formula written out and NumPy's interpolation."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bayes_share.errors import InputError
+from bayes_share.models.number_embeddings import NumberEmbeddings, quantile_bins
+from bayes_share.models.table_mlp import TableMLP
+from bayes_share.models.table_networks import build_table_network
+from bayes_share.sharing import ensemble, ledger
+
+BINS = ((-1.0, 0.0, 0.5, 4.0), (2.0, 3.0))
+
+
+def written_out(x: float, edges: tuple[float, ...]) -> list[float]:
+    """Gorishniy et al. 2022, equation 1."""
+    found = []
+    for t in range(1, len(edges)):
+        low, high = edges[t - 1], edges[t]
+        if x < low and t > 1:
+            found.append(0.0)
+        elif x >= high and t < len(edges) - 1:
+            found.append(1.0)
+        else:
+            found.append((x - low) / (high - low))
+    return found
+
+
+def test_the_encoding_is_the_papers() -> None:
+    x = torch.tensor([[-3.0, 2.5], [-0.25, 1.0], [0.0, 2.0], [0.3, 9.0], [2.0, 3.0], [7.0, 0.0]])
+    found = NumberEmbeddings(BINS, 4).encode(x)
+    expected = [[written_out(a, BINS[0]), [*written_out(b, BINS[1]), 0.0, 0.0]] for a, b in x.tolist()]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_an_embedding_is_a_line_at_first_and_then_a_line_from_edge_to_edge() -> None:
+    embeddings = NumberEmbeddings(BINS, 3)
+    x = torch.linspace(-2, 6, 50)[:, None].repeat(1, 2)
+    line = embeddings.bias + x[:, :, None] * embeddings.slope
+    torch.testing.assert_close(embeddings(x), line)
+    nn.init.normal_(embeddings.weight)
+    found = (embeddings(x) - line)[:, 0].detach().numpy()
+    inside = (x[:, 0] >= -1) & (x[:, 0] <= 4)
+    rises = embeddings.weight[0].detach().numpy()
+    heights = np.concatenate([np.zeros((1, 3)), rises.cumsum(0)])
+    for unit in range(3):
+        wanted = np.interp(x[:, 0].numpy(), BINS[0], heights[:, unit])
+        np.testing.assert_allclose(found[inside, unit], wanted[inside], atol=1e-5)
+
+
+def test_bins_hold_as_many_examples_each() -> None:
+    torch.manual_seed(1)
+    numbers = torch.stack([torch.randn(1000).exp(), torch.arange(1000) % 3.0, torch.full((1000,), 7.0)], 1)
+    heavy, few, constant = quantile_bins(numbers, 10)
+    np.testing.assert_allclose(heavy, np.quantile(numbers[:, 0].double().numpy(), np.linspace(0, 1, 11)), rtol=1e-6)
+    assert few == (0.0, 1.0, 2.0)
+    assert constant == (7.0, 8.0)
+    assert NumberEmbeddings((heavy, few, constant), 2)(numbers).isfinite().all()
+
+
+@pytest.mark.parametrize("bins", [(), ((1.0,),), ((1.0, 1.0),), ((1.0, 0.0),), ((0.0, float("inf")),)])
+def test_what_are_no_bins(bins: tuple[tuple[float, ...], ...]) -> None:
+    with pytest.raises(InputError):
+        NumberEmbeddings(bins, 2)
+
+
+def test_networks_by_name() -> None:
+    plain = build_table_network("mlp3_8", num_inputs=5, num_outputs=2, bins=BINS)
+    embedded = build_table_network("tabm1_8", num_inputs=5, num_outputs=2, bins=BINS, dropout=0.1, norm="batch")
+    assert isinstance(plain, TableMLP)
+    assert isinstance(embedded, TableMLP)
+    assert (plain.embeddings, plain.layers[0].in_features) == (None, 5)
+    assert embedded.layers[0].in_features == 3 + 2 * 16
+    assert [type(layer) for layer in embedded.layers] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
+    for name, message in {
+        "tabm0_8": "at least 1",
+        "resnet20": "unknown model of tables",
+        "mlp3": "such|as in mlp3_64",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            build_table_network(name, num_inputs=5, num_outputs=2)
+    with pytest.raises(InputError, match="'none' or 'batch'"):
+        build_table_network("mlp", num_inputs=5, num_outputs=2, norm="group")
+
+
+def test_members_share_the_embeddings() -> None:
+    net = TableMLP(5, 2, 1, 8, BINS, embedding=4)
+    members = ensemble(net, 3, "random_sign", own=("head",))
+    assert members(torch.randn(6, 5)).shape == (3, 6, 2)
+    found, alone = ledger(members, torch.randn(2, 5)), ledger(net, torch.randn(2, 5))
+    embeddings = sum(p.numel() for p in net.embeddings.parameters())  # type: ignore[union-attr]
+    first = 8 * (3 + 2 * 4)
+    assert found.base == embeddings + first
+    assert alone.stored == embeddings + first + 8 + 2 * 8 + 2
