@@ -14,7 +14,7 @@ from bayes_share.data.tables.load import TableData, load_table
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.layers.factors import FactorForm, FactorInit, FactorInitKind
+from bayes_share.layers.factors import FactorForm
 from bayes_share.models.model import Model
 from bayes_share.priors import (
     WEIGHT_SCALE,
@@ -32,6 +32,7 @@ from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.conversion import NormSharing
 from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.starts import read_starts
 from bayes_share.tasks import Form, NetworkChoice, NoiseChoice, check_options, form_of, is_table
 from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
@@ -73,7 +74,9 @@ class RunConfig:
         ensemble_size: members that share the network's weights; 1: a single network without factors.
         init: start of the factors: "random_sign" or "normal" (from which members may become near copies in long
             trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
-            own); or "ones".
+            own); or "ones". Or one for each of some patterns of layers' names, with commas between, of which "first"
+            and "head" are the first and last layer, "*" is the rest, and the last one that matches counts:
+            "first=random_sign,*=ones".
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign" and "fixed_sign".
         factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.
@@ -133,7 +136,7 @@ class RunConfig:
     norm: Literal["batch", "frn", "group", "none"] | None = None
     dropout: float = 0.0
     ensemble_size: int = 1
-    init: FactorInitKind = "normal"
+    init: str = "normal"
     init_sd: float = 0.5
     init_probability: float = 0.5
     factor_rank: int = 1
@@ -170,6 +173,7 @@ class RunConfig:
         for option in ("share_templates", "share_groups"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
+        read_starts(self.init, self.init_sd, self.init_probability)
         if self.ensemble_size == 1:
             for option in ("factor_rank", "factor_form", "own"):
                 if getattr(self, option) != getattr(RunConfig, option):
@@ -229,11 +233,10 @@ class RunConfig:
             if self.share_groups > 1:
                 network = share_groups(network, self.share_groups, indivisible="skip")
             if self.ensemble_size > 1:
-                init = FactorInit(self.init, self.init_sd, self.init_probability)
                 network = ensemble(
                     network,
                     self.ensemble_size,
-                    init,
+                    read_starts(self.init, self.init_sd, self.init_probability),
                     self.norm_sharing,
                     factor_rank=self.factor_rank,
                     factor_form=self.factor_form,

@@ -3,13 +3,14 @@
 from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import Along, Indivisible, share_groups
 from bayes_share.sharing.conversion import NormSharing
-from bayes_share.sharing.convert import Start, ensemble
+from bayes_share.sharing.convert import ensemble
 from bayes_share.sharing.describe import describe_sharing, sharing_error
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.kinds import ParameterKind, members_equal, parameter_kinds
 from bayes_share.sharing.ledger import Ledger, ledger
 from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.sharing.partners import Which
+from bayes_share.sharing.starts import Start
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.sharing.take import take_member
 

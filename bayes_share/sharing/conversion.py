@@ -110,7 +110,7 @@ class Parts:
 
     Args:
         ensemble_size: members.
-        init: how the factors start, and with them the weights of the members' own.
+        init: how the factors of a module of these names start, and with them the weights of the members' own.
         terms: of the factors.
         way: how what gets factors computes; "auto" leaves the way that it has.
         why_shared: the reason why a module of these names is to stay as it is; None where it is not.
@@ -118,7 +118,7 @@ class Parts:
     """
 
     ensemble_size: int
-    init: FactorInit
+    init: Callable[[Sequence[str]], FactorInit]
     terms: FactorTerms
     way: Way
     why_shared: Callable[[Sequence[str]], str | None]
@@ -145,16 +145,16 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
         if module in seen:
             continue  # became one with the module that it is a part of
         kind, is_own, has_factors = type(module), parts.is_own(names), isinstance(module, Factored)
-        reason = _why_not(module, names, parts)
+        reason = _why_not(module, names, parts.why_shared, parts.is_own, parts.terms)
         if (has_factors or kind in FACTORED) and reason is None:
             module.__class__ = FACTORED.get(kind, kind)
-            terms = ONE_TERM if is_own else parts.terms
-            module.add_factors(parts.ensemble_size, parts.init, terms)  # type: ignore[operator]
+            terms, init = ONE_TERM if is_own else parts.terms, parts.init(names)
+            module.add_factors(parts.ensemble_size, init, terms)  # type: ignore[operator]
             if parts.way != "auto":
                 set_way(module, parts.way)
             for part in [part for part in module.modules() if isinstance(part, Factored)]:
                 # What members that differ by fixed signs alone have of their own is asked for by name.
-                owner = of_one if parts.init.is_fixed and not is_own else own
+                owner = of_one if init.is_fixed and not is_own else own
                 owner(part, *part.member_parameters, have_rows=has_factors)
                 if is_own:
                     part.own_weights()
@@ -168,25 +168,46 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
     return shared
 
 
-def _why_not(module: nn.Module, names: Sequence[str], parts: Parts) -> str | None:
+def _why_not(
+    module: nn.Module,
+    names: Sequence[str],
+    why_shared: Callable[[Sequence[str]], str | None],
+    is_own: Callable[[Sequence[str]], bool],
+    terms: FactorTerms,
+) -> str | None:
     """The reason why a module is not to be converted; None where it is."""
-    reason = _why_unknown(module) or parts.why_shared(names)
-    if reason is not None or parts.is_own(names):
+    reason = _why_unknown(module) or why_shared(names)
+    if reason is not None or is_own(names):
         return reason
     if type(module) in NORMS:
         return "norms that are not in `own`"
-    if parts.terms.is_additive and type(module) in (nn.Embedding, Rank1Embedding):
+    if terms.is_additive and type(module) in (nn.Embedding, Rank1Embedding):
         return "an Embedding takes no additive factors"
     return None
 
 
-def count_converted(network: nn.Module, why_shared: Callable[[Sequence[str]], str | None]) -> int:
-    """The number of layers that `convert` gives factors."""
-    return sum(
-        (isinstance(module, Factored) or type(module) in FACTORED)
-        and (_why_unknown(module) or why_shared(names)) is None
-        for module, names in names_by_module(network).items()
-    )
+def layers_with_factors(
+    network: nn.Module,
+    why_shared: Callable[[Sequence[str]], str | None],
+    is_own: Callable[[Sequence[str]], bool],
+    terms: FactorTerms,
+) -> list[list[str]]:
+    """The names of each layer that `convert` gives factors, in the order of their definition.
+
+    Args:
+        network: before it is converted.
+        why_shared: as of `Parts`.
+        is_own: as of `Parts`.
+        terms: of the factors.
+    """
+    found: list[list[str]] = []
+    inside: set[nn.Module] = set()
+    for module, names in names_by_module(network).items():
+        has_place = isinstance(module, Factored) or type(module) in FACTORED
+        if has_place and module not in inside and _why_not(module, names, why_shared, is_own, terms) is None:
+            found.append(names)
+            inside.update(module.modules())
+    return found
 
 
 def chosen_as_own(

@@ -1,14 +1,14 @@
 """From any network to an ensemble of it."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored, check_ensemble_size
-from bayes_share.layers.factors import FactorForm, FactorInit, FactorInitKind, FactorTerms, keeping
+from bayes_share.layers.factors import FactorForm, FactorInit, FactorTerms
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way
@@ -21,31 +21,21 @@ from bayes_share.sharing.conversion import (
     chosen,
     chosen_as_own,
     convert,
-    count_converted,
     has_parameters,
+    layers_with_factors,
 )
 from bayes_share.sharing.following import norms_that_follow
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import empty_copy, tied_names
 from bayes_share.sharing.reach import constant_modules
+from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
-
-Start = Literal["keep", FactorInitKind]
-"""How the factors of an ensemble start: "keep" for a trained network, or a kind of `FactorInit`."""
-
-_PURPOSES = {
-    "keep": "for a trained network: the members know what it knows",
-    "normal": "for training from scratch",
-    "random_sign": "for training from scratch",
-    "fixed_sign": "for training from scratch; signs that stay as they are, each layer's made from a seed",
-    "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
-}
 
 
 def ensemble(
     net: nn.Module,
     ensemble_size: int = 4,
-    init: Start | FactorInit = "keep",
+    init: Start | FactorInit | Mapping[str, Start | FactorInit] = "keep",
     norm: NormSharing = "shared",
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
@@ -74,7 +64,10 @@ def ensemble(
             the network, exact in eval mode. For training from scratch: ``"random_sign"``; ``"fixed_sign"``, signs that
             stay as they are, each layer's made from a seed for each member, so that members have no number more than
             the network, and share its biases too; or ``"normal"``, N(1, 0.5²), from which members may become near
-            copies in long trainings. Or a `FactorInit`.
+            copies in long trainings. Or a `FactorInit`. Or a start for each of some patterns, as of `include`:
+            ``{"first": "random_sign", "*": "ones"}``, where "first" and "head" stand for the layers with factors that
+            are defined first and last, unless modules have these names, and ``"*"`` for the rest. Of several other
+            patterns that match a layer the last one counts.
         norm: the old name of what `own` says: ``"shared"`` is nothing, ``"member"`` is ``own=("norms",)``.
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
         exclude: the same, of those to leave shared.
@@ -99,8 +92,9 @@ def ensemble(
         A module that maps ``x [batch, ...]`` to outputs ``[member, batch, ...]``; its `summary` says what was done.
 
     Raises:
-        InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, an
-            example that the network refuses, an ensemble of fewer than one member, an unknown option.
+        InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, a
+            layer that `init` has no start for, an example that the network refuses, an ensemble of fewer than one
+            member, an unknown option.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -126,8 +120,8 @@ def ensemble(
         return None if is_chosen(names) or is_own(names) else "left out by include or exclude"
 
     network = copy_of(net)
-    factor_init = _factor_init(init, count_converted(network, why_shared), terms)
-    shared = convert(network, Parts(ensemble_size, factor_init, terms, way, why_shared, is_own))
+    starts = starts_of(init, network, layers_with_factors(network, why_shared, is_own, terms), terms)
+    shared = convert(network, Parts(ensemble_size, starts.of, terms, way, why_shared, is_own))
     _stop_before_own_norms(network)
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
@@ -135,25 +129,10 @@ def ensemble(
             f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
             f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
-    start = _described(init, factor_init, terms)
-    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, start, tied_names(net))
+    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, starts.words, tied_names(net))
     if example is not None and strategy == "auto":
         made.settle(example)
     return made
-
-
-def _factor_init(init: Start | FactorInit, layers: int, terms: FactorTerms) -> FactorInit:
-    if isinstance(init, str) and init not in _PURPOSES:
-        raise unknown("factor init", init, _PURPOSES)
-    found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
-    if terms.is_additive and found.kind.endswith("sign"):
-        raise InputError(f'additive factors start from init "normal", "ones" or, in Python, "keep", not {found.kind!r}')
-    return found
-
-
-def _described(init: Start | FactorInit, factor_init: FactorInit, terms: FactorTerms) -> str:
-    start = str(init) if isinstance(init, FactorInit) else f'{factor_init} ("{init}"), {_PURPOSES[init]}'
-    return start if terms == FactorTerms() else f"{start}; {terms}"
 
 
 def _stop_before_own_norms(network: nn.Module) -> None:

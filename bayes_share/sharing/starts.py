@@ -1,0 +1,143 @@
+"""How the factors of each layer start: all alike, or as rules by the layers' names say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape
+from typing import Any, Literal
+
+from torch import nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.layers.factors import FactorInit, FactorInitKind, FactorTerms, keeping
+from bayes_share.sharing.conversion import listed_names, matches
+
+Start = Literal["keep", FactorInitKind]
+"""How the factors of a layer start: "keep" for a trained network, or a kind of `FactorInit`."""
+
+_PURPOSES = {
+    "keep": "for a trained network: the members know what it knows",
+    "normal": "for training from scratch",
+    "random_sign": "for training from scratch",
+    "fixed_sign": "for training from scratch; signs that stay as they are, each layer's made from a seed",
+    "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
+}
+_REST = "*"
+_PLACES = {"first": 0, "head": -1}  # among the layers with factors, of words that are no module's name
+
+
+@dataclass(frozen=True)
+class Starts:
+    """How the factors of each layer start.
+
+    Attributes:
+        rules: patterns of layers' names, each with its start. The last one that matches counts.
+        words: the same, for people.
+    """
+
+    rules: tuple[tuple[str, FactorInit], ...]
+    words: str
+
+    def of(self, names: Sequence[str]) -> FactorInit:
+        """The start of a layer of these names, of which a tied one has several."""
+        return next(init for pattern, init in reversed(self.rules) if _is_for(pattern, names))
+
+
+def starts_of(
+    init: Start | FactorInit | Mapping[str, Start | FactorInit],
+    network: nn.Module,
+    layers: Sequence[Sequence[str]],
+    terms: FactorTerms,
+) -> Starts:
+    """The starts of all layers of a network.
+
+    Args:
+        init: as of `ensemble`.
+        network: whose layers they are.
+        layers: the names of each layer that gets factors, in the order in which the network defines them.
+        terms: of the factors.
+
+    Raises:
+        InputError: an unknown start, or one that such factors cannot have; a pattern that matches no layer, or a layer
+            that none matches.
+    """
+    if not isinstance(init, Mapping):
+        found = _factor_init(init, len(layers), terms)
+        words = str(init) if isinstance(init, FactorInit) else f'{found} ("{init}"), {_PURPOSES[init]}'
+        return Starts(((_REST, found),), _with_terms(words, terms))
+    if not layers:
+        return Starts((), "")  # `ensemble` says that there are none
+    rules: list[tuple[str, FactorInit]] = []
+    shown: list[str] = []
+    # The rest is whatever no other rule is for, wherever it stands.
+    for pattern in sorted(init, key=lambda pattern: pattern != _REST):
+        found, resolved = _factor_init(init[pattern], len(layers), terms), _resolved(pattern, network, layers)
+        rules.append((resolved, found))
+        shown.append(f"{found} ({pattern if resolved == pattern else f'{pattern}: {resolved}'})")
+    if without := [names for names in layers if not any(_is_for(pattern, names) for pattern, _ in rules)]:
+        raise InputError(f'init has no start for {_shown(without)}: add one for "{_REST}", the rest')
+    return Starts(tuple(rules), _with_terms("; ".join(shown), terms))
+
+
+def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorInit | dict[str, FactorInit]:
+    """A start, or starts by patterns, as they are written in an option.
+
+    Args:
+        text: a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between.
+        sd: of "normal".
+        probability: of +1, in signs.
+
+    Raises:
+        InputError: an unknown kind, no pattern, or one that is given twice.
+
+    >>> {pattern: str(start) for pattern, start in read_starts("head=normal,*=ones").items()}
+    {'head': 'N(1, 0.5²)', '*': '1'}
+    """
+    if "=" not in text:
+        return FactorInit(text.strip(), sd, probability)  # type: ignore[arg-type]
+    starts: dict[str, FactorInit] = {}
+    for part in text.split(","):
+        pattern, _, kind = (word.strip() for word in part.rpartition("="))
+        if not pattern:
+            raise InputError(f"init {text!r}: {part.strip()!r} should be PATTERN=KIND, such as first=random_sign")
+        if pattern in starts:
+            raise InputError(f"init {text!r} has two starts for {pattern!r}")
+        starts[pattern] = FactorInit(kind, sd, probability)  # type: ignore[arg-type]
+    return starts
+
+
+def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:
+    if not isinstance(init, FactorInit) and init not in tuple(_PURPOSES):
+        raise unknown("factor init", init, _PURPOSES)
+    found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
+    if terms.is_additive and found.kind.endswith("sign"):
+        raise InputError(f'additive factors start from init "normal", "ones" or, in Python, "keep", not {found.kind!r}')
+    return found
+
+
+def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]]) -> str:
+    """A pattern in terms of names alone.
+
+    Raises:
+        InputError: it is for no layer; names those that there are.
+    """
+    if not isinstance(pattern, str):
+        raise InputError(f'the patterns of init are names of modules, such as "{pattern}", not {pattern!r}')
+    if pattern == _REST or any(_is_for(pattern, names) for names in layers):
+        return pattern
+    is_name = any(matches(name, pattern) for name, _ in network.named_modules(remove_duplicate=False))
+    if pattern in _PLACES and layers and not is_name:
+        return escape(layers[_PLACES[pattern]][0])
+    there = _shown(layers) or "none"
+    raise InputError(f"the pattern {pattern!r} of init matches no layer that gets factors; there is {there}")
+
+
+def _shown(layers: Sequence[Sequence[str]]) -> str:
+    return listed_names([names[0] or "the network itself" for names in layers])
+
+
+def _is_for(pattern: str, names: Sequence[str]) -> bool:
+    return any(matches(name, pattern) for name in names)
+
+
+def _with_terms(words: str, terms: FactorTerms) -> str:
+    return words if terms == FactorTerms() else f"{words}; {terms}"

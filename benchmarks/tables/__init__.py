@@ -1,0 +1,1 @@
+"""Ways to predict the rows of tables, compared; run as ``python -m benchmarks.tables``."""
