@@ -309,7 +309,7 @@ class Training:
                 info = take_step(self.algorithm, self.state, batch, self.step)
         accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
         figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
-        self._sums += figures if batch.weights is None else figures * batch.weights.mean()
+        self._sums += figures if batch.counted is None else figures * batch.counted.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info
