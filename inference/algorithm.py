@@ -139,7 +139,7 @@ class Inference(ABC, Generic[S]):
     """Options of a run (epochs, batch_size, num_samples) whose usual defaults do not suit the algorithm."""
 
     @abstractmethod
-    def init(self, build: Build, num_data: float, num_steps: int) -> S:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> S:
         """The state before the first step.
 
         Args:
@@ -219,7 +219,7 @@ class Inference(ABC, Generic[S]):
         """Why draws are no draws of a posterior of the parameters, in a sentence; None where they are."""
         return None
 
-    def tempering(self, num_data: float) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """What makes the posterior that is drawn from another one than Bayes' rule gives; None where nothing does.
 
         Args:

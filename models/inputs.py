@@ -1,8 +1,5 @@
 """Inputs standardised by those of the training, as a module that stands before a network."""
 
-from typing import Self
-
-import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -34,7 +31,7 @@ class StandardisedInputs(nn.Module):
         self._count = len(units)
 
     @classmethod
-    def of(cls, x: Tree, weights: Num[Tensor, "example"] | None = None) -> Self:
+    def of(cls, x: Tree, weights: Num[Tensor, "example"] | None = None) -> "StandardisedInputs":
         """The standardisation by the inputs of a training.
 
         Args:

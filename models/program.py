@@ -42,7 +42,7 @@ class Program:
 
     model: Model
     latents: tuple[Latent, ...]
-    num_data: float | None = None
+    num_data: int | float | None = None
 
     def __call__(self, x: Tree, y: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """The outputs ``[member, batch, ...]`` under parameters drawn from the priors.
@@ -87,7 +87,7 @@ class Program:
         return next(f"{latent.site.name}_scale" for latent in self.latents if latent.prior is prior)
 
 
-def pyro_model(model: Model, num_data: float | None = None) -> Program:
+def pyro_model(model: Model, num_data: int | float | None = None) -> Program:
     """The Pyro program of a model, for Pyro's own tools: trace, NUTS, Predictive, SVI.
 
     Args:
@@ -108,7 +108,7 @@ def observe(
     likelihood: Likelihood,
     outputs: Tensor,
     targets: Tensor | None,
-    num_data: float | None,
+    num_data: int | float | None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """The site of the targets, each of which stands for as many as it takes to make `num_data` for every member.

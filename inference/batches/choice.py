@@ -58,7 +58,7 @@ def batches_of(
     return Stream(_reader(data, num_data, steps_per_epoch), last_batch)
 
 
-def _size(given: BatchSize, num_data: float) -> int | None:
+def _size(given: BatchSize, num_data: int) -> int | None:
     return (min(_USUAL, num_data) or None) if given == "auto" else given
 
 

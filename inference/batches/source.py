@@ -50,7 +50,7 @@ class Source(Protocol):
         """What the examples are taken from, as the user has it."""
 
     @property
-    def num_data(self) -> float:
+    def num_data(self) -> int | float:
         """Training examples, or the sum of their weights, which scales priors and penalties."""
 
     @property

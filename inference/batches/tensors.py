@@ -62,7 +62,7 @@ class Tensors:
         self._execution = Execution()
 
     @property
-    def num_data(self) -> float:
+    def num_data(self) -> int | float:
         """All examples, or the sum of their weights: so many count as repeating them would make of them."""
         if self.weights is None:
             return self._rows.num_data
@@ -136,7 +136,7 @@ class Tensors:
         """Nothing is taken over."""
 
 
-def checked_weights(weights: Tensor, num_data: float) -> Float64[Tensor, "example"]:
+def checked_weights(weights: Tensor, num_data: int | float) -> Float64[Tensor, "example"]:
     """Weights of so many examples, in float64.
 
     Raises:

@@ -30,7 +30,7 @@ class MAPState:
 
     model: Model
     stepper: Stepper
-    num_data: float
+    num_data: int | float
     priors: NamedPriors = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class MAP(Flat, GradientMethod[MAPState]):
     def __post_init__(self) -> None:
         check_not_negative(self, "factor_decay")
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> MAPState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> MAPState:
         """A fresh model in training mode and its optimizer.
 
         Raises:

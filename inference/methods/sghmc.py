@@ -61,7 +61,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
             raise InputError(f"the temperature must not be negative, and is {self.temperature}")
         check_thinning("burn_in", self.burn_in, self.keep)
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> GradientChain:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> GradientChain:
         """A fresh model in training mode, at rest.
 
         Raises:
@@ -121,6 +121,6 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         """It is."""
         return True
 
-    def tempering(self, num_data: float) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The temperature."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"

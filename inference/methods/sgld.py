@@ -63,7 +63,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         fallen = (1 + step / (self.settling * max(1, num_steps))) ** -self.exponent
         return self.steps.rate_at(step, num_steps) * fallen
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> GradientChain:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> GradientChain:
         """A fresh model in training mode.
 
         Raises:
@@ -109,7 +109,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         """A sample that was kept, the latest first; the chain's position where none was kept yet."""
         return state.draw(sample)
 
-    def tempering(self, num_data: float) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The temperature."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"
 

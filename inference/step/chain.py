@@ -42,7 +42,7 @@ class GradientChain:
     def start(
         cls,
         model: Model,
-        num_data: float,
+        num_data: int | float,
         num_steps: int,
         rate_at: Callable[[int, int], float],
         feed: DataFeed,

@@ -115,7 +115,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         if self.samples < 1:
             raise InputError(f"a step takes at least 1 draw of the weights, not {self.samples}")
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> IVONState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> IVONState:
         """A fresh model in training mode, as the mean, and the optimizer with the first Hessian.
 
         Raises:
@@ -180,7 +180,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         model = state.model.keep(members)
         return IVONState(model, state.stepper.kept(state.model, model, members))
 
-    def tempering(self, num_data: float) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The effective sample size, where it is not that of the data."""
         return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"
 

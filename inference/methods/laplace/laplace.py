@@ -116,7 +116,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
             raise InputError(f"the prior precision must be positive, and is {self.prior_precision}")
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> LaplaceState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
         return LaplaceState(self.point.init(build, num_data, num_steps))
 

@@ -36,7 +36,7 @@ class NUTSState:
     """The chains, and how many of how many transitions each has made."""
 
     chains: Sequence[Chain]
-    num_data: float
+    num_data: int | float
     num_steps: int
     step: int = 0
 
@@ -100,7 +100,7 @@ class NUTS(Transition[NUTSState]):
             raise InputError(f"the acceptance to aim at is a probability between 0 and 1, not {self.target_accept}")
         check_thinning("warmup", self.warmup, self.keep)
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> NUTSState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> NUTSState:
         """The chains at the members' initial values; `build` is called once for each chain of a member.
 
         Raises:

@@ -43,7 +43,7 @@ class SVIState:
     guides: nn.ModuleList
     make_bound: Callable[[Program], Bound]
     stepper: Stepper
-    num_data: float
+    num_data: int | float
     kl_weights: Tensor
     bound: Bound = field(init=False)
 
@@ -154,7 +154,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         if self.num_particles < 1 or self.rank < 1:
             raise InputError("num_particles and rank are at least 1")
 
-    def init(self, build: Build, num_data: float, num_steps: int) -> SVIState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> SVIState:
         """A fresh model in training mode, guides that start at its parameters, and their optimizer.
 
         Raises:
@@ -232,7 +232,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         """It is."""
         return True
 
-    def tempering(self, num_data: float) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The weight of the divergence."""
         return None if self.kl_weight == 1 else f"kl_weight of {self.kl_weight:g}"
 
