@@ -71,7 +71,9 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         model = build().train()
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
-        chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc")
+        chain = GradientChain.start(
+            model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc", self.burn_in
+        )
         chain.velocity = {name: torch.zeros_like(value) for name, value in chain.position.trained.items()}
         return chain
 

@@ -73,7 +73,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         model = build().train()
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
-        return GradientChain.start(model, num_data, num_steps, self.rate_at, self.steps.feed, "sgld")
+        return GradientChain.start(model, num_data, num_steps, self.rate_at, self.steps.feed, "sgld", self.burn_in)
 
     def feeding(self, state: GradientChain) -> Feeding:
         """As `feed` says."""

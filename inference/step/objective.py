@@ -28,12 +28,14 @@ class Terms:
         log_lik: the log-likelihood, in nats.
         accuracy: the part of the examples whose most probable class is the target; NaN where there are no classes.
         known: the part of the examples that the accuracy is of; None: all.
+        steepness: of the likelihood, as `Likelihood.steepness` has it; None: at most that of classes, or not known.
     """
 
     loss: Float[Tensor, ""]
     log_lik: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
     known: Float[Tensor, ""] | None = None
+    steepness: Float[Tensor, ""] | None = None
 
 
 @runtime_checkable
@@ -67,7 +69,7 @@ def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Ba
     losses, log_liks = likelihood.losses(outputs, targets)
     loss, log_lik = (mean(values, model, batch, feed) for values in (losses, log_liks.detach()))
     correct = likelihood.correct(outputs.detach(), targets).to(log_lik.dtype)
-    return Terms(loss, log_lik, *known_mean(correct, model, batch, feed))
+    return Terms(loss, log_lik, *known_mean(correct, model, batch, feed), likelihood.steepness(outputs.detach()))
 
 
 def mean(values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed) -> Float[Tensor, ""]:
@@ -97,7 +99,8 @@ def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
         right = (terms.accuracy * known).nan_to_num()  # of no known example there is no accuracy
         sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
     loss, log_lik, right, known = torch.stack(sums).sum(0)
-    return Terms(loss, log_lik, right / known, known)
+    steepness = [terms.steepness * share for terms, share in parts if terms.steepness is not None]
+    return Terms(loss, log_lik, right / known, known, torch.stack(steepness).sum() if steepness else None)
 
 
 def accumulate_gradient(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
+from bayes_share.inference.step.objective import Terms
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
@@ -51,7 +52,7 @@ class Descent(Flat):
     def groups(self, model: nn.Module, have_prior: Collection[str] = ()) -> list[dict[str, Any]]:
         """The parameter groups of a model; see `parameter_groups`."""
         steps, divide = self.steps, not self.is_decay_decoupled
-        return parameter_groups(model, steps.learning_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
+        return parameter_groups(model, steps.highest_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
 
     def start(self, groups: list[dict[str, Any]], num_steps: int) -> "Stepper":
         """The optimizer over some groups, before the first step."""
@@ -100,7 +101,20 @@ class Stepper:
         multiple = self.clock.read(self.rates)
         for group in self.optimizer.param_groups:
             torch.mul(multiple, group["base_rate"], out=group["lr"])
-        return self.steps.learning_rate * multiple
+        return self.steps.highest_rate * multiple
+
+    def slow(self, terms: Terms) -> Tensor:
+        """Divide the rates of the step that begins where `Steps.slowing` says so; gives the rate.
+
+        Adam's steps are of a size of their own, whatever that of the gradient, and are not slowed.
+        """
+        slowing = self.steps.slowing(terms) if isinstance(self.optimizer, torch.optim.SGD) else None
+        rate = self.steps.highest_rate * self.clock.read(self.rates)
+        if slowing is None:
+            return rate
+        for group in self.optimizer.param_groups:
+            group["lr"].div_(slowing)
+        return rate / slowing
 
     def follow(self) -> None:
         """Take the optimizer's step, and count it."""

@@ -41,6 +41,11 @@ class Poisson(Likelihood):
         counts = beside(log_rate, outputs, targets).to(log_rate.dtype)
         return each(counts * log_rate - log_rate.exp() - (counts + 1).lgamma()).sum(2)
 
+    @torch.no_grad()
+    def steepness(self, outputs: Float[Tensor, "member batch *output"]) -> Float[Tensor, ""]:
+        """The rate is the second derivative."""
+        return 4 * self.arguments(outputs)["rate"].mean()
+
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
         """Whole numbers from 0 on, as int64."""
         counts = whole(one_to_one(targets, outputs))

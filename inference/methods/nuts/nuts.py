@@ -125,7 +125,7 @@ class NUTS(Transition[NUTSState]):
             InputError: a batch that is not all the data or is padded, or a network that is too large.
         """
         if batch.weights is not None and batch.counts is None:
-            raise InputError("nuts takes all examples in every step, and the batch is padded: set batch_size to null")
+            raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
         seen = len(batch.targets) if batch.counts is None else float(batch.counts.sum())
         if not math.isclose(seen, state.num_data, rel_tol=1e-6):
             raise InputError(

@@ -196,6 +196,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
         terms, kl = mean_of([terms for terms, _ in found]), torch.stack([kl for _, kl in found]).mean(0)
+        rate = state.stepper.slow(terms)
         return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
@@ -248,7 +249,7 @@ class SVI(Flat, GradientMethod[SVIState]):
             {
                 "params": list(guide.parameters()),
                 "kind": "guide",
-                "base_rate": steps.learning_rate * (steps.factor_rate if guide.of_factors else 1.0),
+                "base_rate": steps.highest_rate * (steps.factor_rate if guide.of_factors else 1.0),
                 "lr": rate_on(next(model.parameters()).device),
                 "weight_decay": 0.0,
             }
