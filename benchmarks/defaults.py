@@ -78,13 +78,12 @@ def run(setting: Setting, steps: int, rate: float | None = None) -> dict[str, fl
     def build() -> Model:
         likelihood = NOISE[setting.noise]()
         outputs = 2 if likelihood.is_predicted else 1
-        network: nn.Module = nn.Sequential(
-            nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs)
-        )
+        layers = nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs)
+        network: nn.Module = nn.Sequential(*layers)
         if setting.members > 1:
             network = ensemble(network, setting.members, init="random_sign")
         # NUTS has no points, and learned noise is one where it has no prior.
-        return Model(network, likelihood, {"likelihood": Normal(0.0, 1.0)} if is_nuts and not outputs - 1 else {})
+        return Model(network, likelihood, {"likelihood": Normal(0.0, 1.0)} if is_nuts and outputs == 1 else {})
 
     def trained(of: Inference[Any], teacher: Any = None) -> Any:
         size = None if is_nuts else 100

@@ -20,6 +20,7 @@ from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
 from bayes_share.inference.loop.near_copies import near_copies
+from bayes_share.inference.loop.no_better import no_better
 from bayes_share.inference.loop.preflight import looked_at
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
@@ -357,6 +358,7 @@ class Training:
                 self.state.load_state_dict(copied(self._stopping.best))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
+            self._judge_loss()
             self._judge_members()
             if self.keep is not None and self.validation is not None:
                 batches, draws = self.validation.in_order(), self.validation_samples
@@ -365,6 +367,13 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
+
+    def _judge_loss(self) -> None:
+        """Say in the log where training made things worse; a chain's loss wanders, and a best state is none such."""
+        if self.algorithm.is_chain or self._stopping is not None:
+            return
+        if (said := no_better(self.history)) is not None:
+            _log.warning(said)
 
     def _judge_members(self) -> None:
         """Say in the log where members that share weights are near copies."""

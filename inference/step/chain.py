@@ -97,12 +97,18 @@ class GradientChain:
         """How many samples there are to draw from."""
         return len(self.samples)
 
-    def find_gradients(self, steps: Steps, batch: Batch) -> StepInfo:
-        """Compute the gradients of the potential, the prior's part with them, at a batch that stands for all data."""
+    def find_gradients(self, steps: Steps, batch: Batch, bearable: float = 1.0) -> StepInfo:
+        """Compute the gradients of the potential, the prior's part with them, at a batch that stands for all data.
+
+        Args:
+            steps: how they are taken.
+            batch: of the training data.
+            bearable: the steepness of the likelihood up to which the default learning rate is left as it is.
+        """
         self.model.zero_grad()
         found = steps.add_gradient(self.model, batch)
         if (slowing := steps.slowing(found)) is not None:
-            self.slowing.add_(self.clock.read(self.adapting) * (slowing - self.slowing))
+            self.slowing.add_(self.clock.read(self.adapting) * ((slowing / bearable).clamp(min=1.0) - self.slowing))
         log_prior, self.gradients = self.position.gradients()
         loss = found.loss - log_prior / self.position.num_data
         return StepInfo(loss, found.log_lik, torch.zeros_like(loss), found.accuracy, self.rate(steps))
