@@ -39,7 +39,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
     Args:
         steps: rates, clipping and the like; each option may be given by its own name. The learning rate is that of SGD
             with momentum ``1 - friction`` on the mean loss, num_data times the step size η. A chain whose steps vanish,
-            by the schedule, stands still.
+            by the schedule, stands still. What a default rate is divided by adapts in the burn-in alone.
         friction: part of the velocity that is lost in each step, above 0 and up to 1 (Langevin dynamics).
         temperature: of the posterior that is drawn from, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
         burn_in: part of all steps before the first sample that is kept.

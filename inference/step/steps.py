@@ -30,8 +30,8 @@ class Steps:
     """How gradients of batches are taken and followed.
 
     Args:
-        learning_rate: of base weights, biases and norms, at its highest. null: 0.1 or, where the likelihood is steeper
-            than that of classes, 0.1 over its steepness.
+        learning_rate: of base weights, biases and norms, at its highest. null: 0.1, which is divided by the steepness
+            of the likelihood of numbers or counts, where SGD or a chain would diverge.
         factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
         schedule: of the learning rate: "cosine", "step" or "constant".
         warmup: part of all steps in which the learning rate climbs from near 0.
