@@ -81,7 +81,7 @@ def run(setting: Setting, steps: int, rate: float | None = None) -> dict[str, fl
         layers = nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, outputs)
         network: nn.Module = nn.Sequential(*layers)
         if setting.members > 1:
-            network = ensemble(network, setting.members, init="random_sign")
+            network = ensemble(network, setting.members, init="normal")
         # NUTS has no points, and learned noise is one where it has no prior.
         return Model(network, likelihood, {"likelihood": Normal(0.0, 1.0)} if is_nuts and outputs == 1 else {})
 

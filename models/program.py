@@ -123,11 +123,12 @@ def observe(
     import pyro
 
     members, part = outputs.shape[:2]
+    size: Any = num_data or part  # the sum of weights is no whole number, as Pyro's types would have it
     observed = likelihood.distribution(outputs)
     if targets is not None:
         targets = targets.reshape(observed.shape())
     with (
-        pyro.plate("data", num_data or part, subsample=torch.arange(part, device=outputs.device), dim=-1),
+        pyro.plate("data", size, subsample=torch.arange(part, device=outputs.device), dim=-1),
         pyro.plate("member", members, dim=-2),
         pyro.poutine.scale(scale=1 / members),
         _weighted(weights),

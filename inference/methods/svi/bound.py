@@ -91,7 +91,7 @@ class PlainBound(Bound):
         return found, kl.detach()
 
     @property
-    def _num_data(self) -> int:
+    def _num_data(self) -> int | float:
         assert self.program.num_data is not None
         return self.program.num_data
 
