@@ -69,7 +69,9 @@ def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Ba
     losses, log_liks = likelihood.losses(outputs, targets)
     loss, log_lik = (mean(values, model, batch, feed) for values in (losses, log_liks.detach()))
     correct = likelihood.correct(outputs.detach(), targets).to(log_lik.dtype)
-    return Terms(loss, log_lik, *known_mean(correct, model, batch, feed), likelihood.steepness(outputs.detach()))
+    return Terms(
+        loss, log_lik, *known_mean(correct, model, batch, feed), likelihood.steepness(outputs.detach(), targets)
+    )
 
 
 def mean(values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed) -> Float[Tensor, ""]:

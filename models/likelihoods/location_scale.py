@@ -150,7 +150,9 @@ class LocationScale(Likelihood):
         return torch.diag_embed(each(found))
 
     @torch.no_grad()
-    def steepness(self, outputs: Float[Tensor, "member batch *output"]) -> Float[Tensor, ""]:
+    def steepness(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, ""]:
         """That of the location or, of an example where it is steeper, of what the network gives for the scale."""
         scale = self._standardised(outputs)[1]
         of_loc, of_scale = self.standard_information()
