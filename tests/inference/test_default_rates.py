@@ -100,7 +100,7 @@ def test_steepness_is_the_second_derivative_over_that_of_a_class(name: str) -> N
 def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | SGLD) -> None:
     x, y = line()
     training = Training(
-        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(learned=True)), batches_of((x, y)), num_steps=40
+        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(0.3, learned=True)), batches_of((x, y)), num_steps=40
     )
     found = []
     for _ in training.steps():
@@ -108,7 +108,7 @@ def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | S
     assert len(set(found[:20])) > 5
     assert len(set(found[20:])) == 1
     again = Training(
-        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(learned=True)), batches_of((x, y)), num_steps=40
+        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(0.3, learned=True)), batches_of((x, y)), num_steps=40
     )
     again.load_state_dict(training.state_dict())
     assert float(again.state.slowing) == found[-1]
