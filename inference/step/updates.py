@@ -68,18 +68,21 @@ class Stepper:
         steps: how it follows gradients.
         clock: counts the steps.
         rates: the learning rate in each step, as a multiple of its highest value.
+        slowing: what the rate was divided by in the latest step.
     """
 
     optimizer: torch.optim.Optimizer
     steps: Steps
     clock: Clock
     rates: Tensor
+    slowing: Tensor
 
     @classmethod
     def start(cls, optimizer: torch.optim.Optimizer, steps: Steps, num_steps: int) -> "Stepper":
         """Before the first of so many steps."""
         clock = Clock.start(num_steps, optimizer.param_groups[0]["lr"].device)
-        return cls(optimizer, steps, clock, clock.table(steps.rate_at))
+        rates = clock.table(steps.rate_at)
+        return cls(optimizer, steps, clock, rates, rates.new_ones(()))
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -114,6 +117,11 @@ class Stepper:
             return rate
         for group in self.optimizer.param_groups:
             group["lr"].div_(slowing)
+        # Momentum is a sum of past gradients, each to be followed at the rate of its own step.
+        for memory in self.optimizer.state.values():
+            if memory.get("momentum_buffer") is not None:
+                memory["momentum_buffer"].mul_(slowing / self.slowing)
+        self.slowing.copy_(slowing)
         return rate / slowing
 
     def follow(self) -> None:
@@ -143,16 +151,17 @@ class Stepper:
             for key, value in memory.items():
                 if isinstance(value, Tensor) and value.ndim:
                     optimizer.state[parameters[name]][key] = before.kept_values({name: value}, members)[name]
-        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates)
+        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates, self.slowing.clone())
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's memory and the step."""
-        return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
+        """The optimizer's memory, the step, and what its rate was divided by."""
+        return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps, "slowing": self.slowing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; other entries are left alone."""
         load_optimizer(self.optimizer, state_dict["optimizer"])
         self.clock.set(state_dict["step"])
+        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # of older states, which were never slowed
 
 
 def parameter_groups(
