@@ -1,4 +1,4 @@
-"""The units of targets that a network learns standardised."""
+"""The units of targets and inputs that a network takes standardised."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ from jaxtyping import Float64, Num
 from torch import Tensor
 
 from bayes_share.errors import InputError
+
+_ULPS = 4  # by which numbers may differ that are meant to be the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +33,33 @@ class Units:
             raise InputError(f"a scale is positive and a centre finite, and these are {self}")
 
     @classmethod
-    def of(cls, targets: Num[Tensor, "example *target"]) -> "Units":
-        """Mean and standard deviation of some targets; those that are all alike have a scale of 1.
+    def of(cls, targets: Num[Tensor, "example *target"], weights: Num[Tensor, "example"] | None = None) -> "Units":
+        """Mean and standard deviation of some targets; those that are alike, to rounding, have a scale of 1.
 
         An axis of one target is left out.
+
+        Args:
+            targets: all of them.
+            weights: how often each example counts, not negative; None: all alike.
 
         Raises:
             InputError: no target, or targets that are not finite.
         """
+        if weights is not None:
+            targets, weights = targets[weights > 0], weights[weights > 0].double()
         if not len(targets):
             raise InputError("there are no targets to standardise by")
         values = targets.double()
         if not bool(values.isfinite().all()):
             raise InputError("the targets to standardise by hold NaN or infinity")
         values = values.flatten() if values[0].numel() == 1 else values
-        scale = values.std(0, correction=0)
-        return cls(values.mean(0), torch.where(scale > 0, scale, 1.0))
+        shares = values.new_full((len(values),), 1 / len(values)) if weights is None else weights / weights.sum()
+        centre = torch.tensordot(shares.to(values), values, 1)
+        scale = torch.tensordot(shares.to(values), (values - centre).square(), 1).sqrt()
+        lowest, highest = values.amin(0), values.amax(0)
+        kind = torch.finfo(targets.dtype if targets.is_floating_point() else values.dtype)
+        rounding = _ULPS * kind.eps * torch.maximum(lowest.abs(), highest.abs())
+        return cls(centre, torch.where((highest - lowest > rounding) & (scale > 0), scale, 1.0))
 
     def __str__(self) -> str:
         return f"centre={in_words(self.centre)}, unit={in_words(self.scale)}"

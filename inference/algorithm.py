@@ -20,11 +20,20 @@ class Batch(NamedTuple):
         inputs: ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors, which is one argument of the network.
         targets: ``[batch, ...]``, as the likelihood takes them.
         weights: ``[batch]``: what each example counts in the mean, 0 where it only fills a batch up; None: all alike.
+        counts: ``[batch]``: what the weighted sum is divided by the sum of; None: by that of the weights. Where the
+            log-likelihood of each example has a weight, it is the mean of all weights: divided by the sum of its own,
+            a small batch of large weights would count no more than another.
     """
 
     inputs: Any
     targets: Tensor
     weights: Float[Tensor, "batch"] | None = None
+    counts: Float[Tensor, "batch"] | None = None
+
+    @property
+    def counted(self) -> Float[Tensor, "batch"] | None:
+        """What the weighted sum is divided by the sum of; None where all count alike."""
+        return self.weights if self.counts is None else self.counts
 
 
 @dataclass(frozen=True)
@@ -130,12 +139,12 @@ class Inference(ABC, Generic[S]):
     """Options of a run (epochs, batch_size, num_samples) whose usual defaults do not suit the algorithm."""
 
     @abstractmethod
-    def init(self, build: Build, num_data: int, num_steps: int) -> S:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> S:
         """The state before the first step.
 
         Args:
             build: gives a freshly initialised model; it is called as often as the algorithm needs one.
-            num_data: training examples; scales priors and penalties.
+            num_data: training examples, or the sum of their weights; scales priors and penalties.
             num_steps: how many steps there will be, for schedules.
         """
 
@@ -168,7 +177,8 @@ class Inference(ABC, Generic[S]):
 
         Args:
             state: after the last step; is changed.
-            batches: the training data in order, not augmented and without weights; may be iterated over several times.
+            batches: the training data in order, not augmented; may be iterated over several times. Weights are what
+                each example's log-likelihood is multiplied by.
         """
 
     def keep_members(self, state: S, members: Sequence[int]) -> S:
@@ -209,7 +219,7 @@ class Inference(ABC, Generic[S]):
         """Why draws are no draws of a posterior of the parameters, in a sentence; None where they are."""
         return None
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """What makes the posterior that is drawn from another one than Bayes' rule gives; None where nothing does.
 
         Args:

@@ -18,6 +18,7 @@ from bayes_share.inference.execution import Execution, WhereTensorsAre
 from bayes_share.inference.loop.history import Line
 from bayes_share.inference.loop.resumption import kept_in
 from bayes_share.inference.methods.distill.distill import taught
+from bayes_share.inference.step.starts import building_anew
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
@@ -46,6 +47,7 @@ def fit(
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
     teacher: Any = None,
+    standardise: bool = False,
 ) -> Any:
     """Run an algorithm on a model and give its state.
 
@@ -85,6 +87,9 @@ def fit(
             ``history = []; fit(..., report=history.append)``.
         teacher: of `Distill`: a pair ``(algorithm, state)``, a network, an ensemble or a list of those, or the folder
             of a run; see `Distill.taught_by`.
+        standardise: whether the network works on inputs and real-valued targets that are standardised by the training
+            data, as `Model.standardised` says: for a pair ``(x, y)``. Inputs, the validation data's too, predictions,
+            noise and scores stay in their own units; priors and weight decay are those of the standardised network.
 
     Returns:
         The algorithm's state, for `predict`. `bayes_share.inference.Training` is the same loop, step by step.
@@ -104,10 +109,11 @@ def fit(
     >>> history[-1]["loss"] < history[0]["loss"]
     True
     """
+    source = batches_of(data, batch_size, last_batch, num_data, steps_per_epoch)
     training = Training(
         taught(_checked(algorithm), teacher, data),
-        _builder(model),
-        batches_of(data, batch_size, last_batch, num_data, steps_per_epoch),
+        _standardised(_builder(model), source) if standardise else _builder(model),
+        source,
         epochs,
         seed,
         execution,
@@ -137,6 +143,8 @@ def fit_tensors(
     checkpoint_minutes: float = 10.0,
     report: Callable[[Line], object] | None = None,
     teacher: Any = None,
+    standardise: bool = False,
+    weights: Tensor | None = None,
 ) -> Any:
     """Run an algorithm for a number of steps on examples that are no images: tables, curves, whatever a network takes.
 
@@ -159,6 +167,10 @@ def fit_tensors(
         checkpoint_minutes: as in `fit`.
         report: as in `fit`.
         teacher: as in `fit`.
+        standardise: as in `fit`.
+        weights: ``[example]``: what the log-likelihood of each example is multiplied by, none below 0. Whole numbers
+            count examples as often as if they were repeated: priors, and moments of `standardise`, are weighed against
+            as many examples as the weights' sum. None: all are 1. Validation scores are unweighted.
 
     Returns:
         The algorithm's state, for `predict`.
@@ -176,10 +188,10 @@ def fit_tensors(
     >>> round(state.model.network.weight.item(), 1)
     2.0
     """
-    source = Tensors(x, y, batch_size, last_batch)
+    source = Tensors(x, y, batch_size, last_batch, weights)
     training = Training(
         taught(_checked(algorithm), teacher, (x, y)),
-        _builder(model),
+        _standardised(_builder(model), source) if standardise else _builder(model),
         source,
         seed=seed,
         execution=WhereTensorsAre(tensors_device=device_of(x)),
@@ -226,6 +238,17 @@ def _builder(model: Model | Build) -> Build:
     if isinstance(model, nn.Module):
         raise InputError(f"what is trained is a Model: hand in Model(network), not a {type(model).__name__} alone")
     return model
+
+
+def _standardised(build: Build, source: Source) -> Build:
+    """A function that builds the same models for standardised data."""
+    if not isinstance(source, Tensors):
+        raise InputError(
+            f"standardise=True takes all training data at once, a pair of tensors (x, y), and not a "
+            f"{type(source.data).__name__}: standardise them in the loader, or build with Model.standardised(x, y)"
+        )
+    (x, y), weights, fresh = source.data, source.weights, building_anew(build)
+    return lambda: fresh().standardised(x, y, weights)
 
 
 def _build_once(model: Model) -> Callable[[], Model]:

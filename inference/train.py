@@ -20,6 +20,7 @@ from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
 from bayes_share.inference.loop.near_copies import near_copies
+from bayes_share.inference.loop.no_better import no_better
 from bayes_share.inference.loop.preflight import looked_at
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
@@ -322,7 +323,7 @@ class Training:
                 info = take_step(self.algorithm, self.state, batch, self.step)
         accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
         figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
-        self._sums += figures if batch.weights is None else figures * batch.weights.mean()
+        self._sums += figures if batch.counted is None else figures * batch.counted.mean()
         self._losses.add(self.step, info)
         self.step += 1
         return info
@@ -370,6 +371,7 @@ class Training:
                 self.state.load_state_dict(copied(self._stopping.best))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
+            self._judge_loss()
             self._judge_members()
             if self.keep is not None and self.validation is not None:
                 batches, draws = self.validation.in_order(), self.validation_samples
@@ -378,6 +380,13 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
+
+    def _judge_loss(self) -> None:
+        """Say in the log where training made things worse; a chain's loss wanders, and a best state is none such."""
+        if self.algorithm.is_chain or self._stopping is not None:
+            return
+        if (said := no_better(self.history)) is not None:
+            _log.warning(said)
 
     def _judge_members(self) -> None:
         """Say in the log where members that share weights are near copies."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
+from bayes_share.models.inputs import StandardisedInputs
 from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.conversion import check_network
@@ -22,6 +23,7 @@ from bayes_share.sharing.plain import under_all_names
 from bayes_share.sharing.take import checked_members, own_tensors
 from bayes_share.sites import Site, prefix_of, sites_of
 from bayes_share.trees import Tree
+from bayes_share.units import Units
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
@@ -55,6 +57,7 @@ class Model(nn.Module):
             last one holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a
             point. Point estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named
             here has a prior, and None is a flat one.
+        inputs: what is done with inputs before the network has them, as `standardised` gives it; None: nothing.
 
     Raises:
         InputError: a network that is not a module, a likelihood that is not a `Likelihood`, or priors that are no dict.
@@ -66,6 +69,7 @@ class Model(nn.Module):
         network: nn.Module,
         likelihood: Likelihood | None = None,
         priors: Rules = MappingProxyType({}),
+        inputs: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_network(network)
@@ -75,6 +79,7 @@ class Model(nn.Module):
         if not isinstance(priors, Mapping):
             raise InputError(f'priors are a dict of rules, such as {{"weight": prior}}, not {priors!r:.60}')
         self.network = network
+        self.inputs = inputs
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)
         # What priors are centred at, kept with the parameters: these change, and the priors must not.
@@ -97,10 +102,51 @@ class Model(nn.Module):
         Raises:
             InputError: a network that gives anything but one tensor.
         """
+        x = self.entered(x)
         if isinstance(self.network, Ensemble):
             outputs = self.network(x, feed=feed)
             return _as_tensor(outputs, self.network.network)
         return _as_tensor(self.network(x), self.network).unsqueeze(0)
+
+    def entered(self, x: Tree) -> Tree:
+        """What the network is given of some inputs: themselves, unless they are standardised."""
+        return x if self.inputs is None else self.inputs(x)
+
+    def standardised(
+        self, x: Tree, y: Num[Tensor, "example *target"], weights: Num[Tensor, "example"] | None = None
+    ) -> "Model":
+        """A copy whose network works on standardised inputs and real-valued targets, by the moments of training data.
+
+        Inputs are treated as `StandardisedInputs` says, targets as `Units.of`; counts and classes stay as they are. The
+        copy takes inputs, and gives noise, densities and predictions, in their own units. Its network, on its own or
+        folded, is of the standardised ones: **priors and weight decay are in these units**, and so is noise that is
+        learned, at its start and in its prior.
+
+        Args:
+            x: all inputs of the training ``[example, ...]``, a tensor or a tree of them.
+            y: all targets of the training ``[example, ...]``.
+            weights: how often each example counts, not negative; None: all alike.
+
+        Raises:
+            InputError: inputs or targets that have no moments, or a model that is standardised already.
+
+        >>> from bayes_share.models.likelihoods import Gaussian
+        >>> x, y = torch.tensor([[1e6], [3e6]]), torch.tensor([10.0, 30.0])
+        >>> model = Model(nn.Linear(1, 1), Gaussian(2.0)).standardised(x, y)
+        >>> model.entered(x)
+        tensor([[-1.],
+                [ 1.]])
+        """
+        if self.inputs is not None:
+            raise InputError("this model has its inputs standardised already")
+        other = copy_of(self)
+        other.inputs = StandardisedInputs.of(x, weights)
+        other.likelihood = other.likelihood.with_units(Units.of(y, weights))
+        return other
+
+    def extra_repr(self) -> str:
+        """Which units priors are in, where these are not those of the data."""
+        return "" if self.inputs is None else "priors are in units of standardised inputs and targets"
 
     def forward_with(
         self, values: Mapping[str, Tensor], x: Tree, feed: Feed = "tile"

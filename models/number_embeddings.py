@@ -71,34 +71,6 @@ class NumberEmbeddings(nn.Module):
         return f"numbers={len(self.edges)}, bins={self.edges.shape[1]}, width={self.width}"
 
 
-def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple[tuple[float, ...], ...]:
-    """Bins with about as many training examples each.
-
-    Args:
-        numbers: of the training examples.
-        most: bins of a number, which has fewer where it has fewer values.
-
-    Raises:
-        InputError: fewer than two examples, or no bin.
-
-    >>> quantile_bins(torch.tensor([[0.0], [1.0], [2.0], [4.0]]), 2)
-    ((0.0, 1.5, 4.0),)
-    """
-    if len(numbers) < 2 or most < 1:
-        raise InputError(f"bins are of at least two examples, and at least 1, not {most} of {len(numbers)} examples")
-    levels = torch.linspace(0, 1, min(most, len(numbers) - 1) + 1, dtype=torch.float64)
-    found = []
-    for column in numbers.double().unbind(1):
-        # Sorted by hand: `torch.quantile` takes no more than 16 million numbers.
-        place = levels * (len(column) - 1)
-        low = place.floor().long()
-        values = column.sort().values
-        high = (low + 1).clamp(max=len(column) - 1)
-        edges = torch.lerp(values[low], values[high], place - low).float().unique().tolist()
-        found.append(tuple(edges) if len(edges) > 1 else (edges[0], edges[0] + 1.0))
-    return tuple(found)
-
-
 def _bounds(edges: Sequence[float], most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lower edges, sizes, and between what an entry is held, for each bin; a bin that is not there is held at 0."""
     count = len(edges) - 1

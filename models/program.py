@@ -1,6 +1,7 @@
 """A model as a Pyro program, with one named site for each base weight and each factor, and what is read off it once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,23 +42,23 @@ class Program:
 
     model: Model
     latents: tuple[Latent, ...]
-    num_data: int | None = None
+    num_data: int | float | None = None
 
-    def __call__(self, x: Tree, y: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tree, y: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """The outputs ``[member, batch, ...]`` under parameters drawn from the priors.
 
         Args:
             x: ``[batch, ...]``.
             y: ``[batch, ...]``, or None.
+            weights: ``[batch]``: what the log-likelihood of each example is multiplied by; None: 1.
         """
         import pyro
 
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         values = buffers | self.by_parameter(self.sample())
         outputs = self.model.forward_with(values, x)
-        observe(
-            self.model.likelihood_with(values), outputs, None if y is None else self.model.targets(y), self.num_data
-        )
+        targets, weights = (None if each is None else self.model.targets(each) for each in (y, weights))
+        observe(self.model.likelihood_with(values), outputs, targets, self.num_data, weights)
         return pyro.deterministic("outputs", outputs)
 
     def sample(self) -> dict[str, Tensor]:
@@ -86,7 +87,7 @@ class Program:
         return next(f"{latent.site.name}_scale" for latent in self.latents if latent.prior is prior)
 
 
-def pyro_model(model: Model, num_data: int | None = None) -> Program:
+def pyro_model(model: Model, num_data: int | float | None = None) -> Program:
     """The Pyro program of a model, for Pyro's own tools: trace, NUTS, Predictive, SVI.
 
     Args:
@@ -103,7 +104,13 @@ def pyro_model(model: Model, num_data: int | None = None) -> Program:
     return Program(model, tuple(latents), num_data)
 
 
-def observe(likelihood: Likelihood, outputs: Tensor, targets: Tensor | None, num_data: int | None) -> Tensor:
+def observe(
+    likelihood: Likelihood,
+    outputs: Tensor,
+    targets: Tensor | None,
+    num_data: int | float | None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """The site of the targets, each of which stands for as many as it takes to make `num_data` for every member.
 
     Args:
@@ -111,19 +118,35 @@ def observe(likelihood: Likelihood, outputs: Tensor, targets: Tensor | None, num
         outputs: ``[member, part, ...]``.
         targets: ``[member, part, ...]``, or None.
         num_data: examples; None: those of the batch.
+        weights: ``[member, part]``: what each log-likelihood is multiplied by besides; None: 1.
     """
     import pyro
 
     members, part = outputs.shape[:2]
+    size: Any = num_data or part  # the sum of weights is no whole number, as Pyro's types would have it
     observed = likelihood.distribution(outputs)
     if targets is not None:
         targets = targets.reshape(observed.shape())
     with (
-        pyro.plate("data", num_data or part, subsample=torch.arange(part, device=outputs.device), dim=-1),
+        pyro.plate("data", size, subsample=torch.arange(part, device=outputs.device), dim=-1),
         pyro.plate("member", members, dim=-2),
         pyro.poutine.scale(scale=1 / members),
+        _weighted(weights),
     ):
         return pyro.sample(OBSERVED, observed, obs=targets)
+
+
+@contextmanager
+def _weighted(weights: Tensor | None) -> Iterator[None]:
+    from pyro import poutine
+
+    if weights is None:
+        yield
+        return
+    is_counted: Any = weights > 0
+    # Pyro takes no scale of 0.
+    with poutine.mask(mask=is_counted), poutine.scale(scale=torch.where(is_counted, weights, 1.0)):
+        yield
 
 
 @dataclass(frozen=True, eq=False)

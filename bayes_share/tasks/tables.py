@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 from jaxtyping import Float32
@@ -16,7 +15,6 @@ from bayes_share.errors import InputError
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
-from bayes_share.models.number_embeddings import quantile_bins
 from bayes_share.models.table_networks import build_table_network
 from bayes_share.reading import reading
 from bayes_share.tasks.form import NetworkChoice, NoiseChoice
@@ -116,11 +114,10 @@ class TableTask:
 
     data: TableData
 
-    @cached_property
+    @property
     def form(self) -> TableForm:
         """Columns and target."""
-        inputs = self.data.train.inputs[:, : self.data.encoder.num_numeric]
-        return TableForm(self.data.encoder, len(inputs), quantile_bins(inputs) if inputs.numel() else ())
+        return TableForm(self.data.encoder, len(self.data.train), self.data.bins)
 
     @property
     def validation(self) -> TablePart:
@@ -135,7 +132,7 @@ class TableTask:
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """All training rows, on the device."""
         train = self.data.train
-        return Tensors(train.inputs, train.targets, self.form.batch_size(batch_size), last_batch, self.data)
+        return Tensors(train.inputs, train.targets, self.form.batch_size(batch_size), last_batch, data=self.data)
 
     def scored(self, part: Any) -> Source | None:
         """The same, of some rows."""

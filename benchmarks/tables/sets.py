@@ -32,7 +32,7 @@ def generated(rows: int, seed: int = 0) -> pd.DataFrame:
     """Friedman's first function of five of eight numbers, bent by three categories, with noise that depends on both.
 
     ``y = 10 sin(π x1 x2) + 20 (x3 - 1/2)² + 10 x4 a + 5 x5 + b + 4 [c is rare] x1 + sd ε``, where a is one of four
-    slopes, b one of ten levels, c one of 25 categories of which the last twelve are rare, and ``sd = 0.5 + 2 x5 [a > 1]``.
+    slopes, b one of ten levels, c one of 25 categories of which the last are rare, and ``sd = 0.5 + 2 x5 [a > 1]``.
     """
     random = np.random.default_rng(seed)
     x = random.uniform(size=(rows, 8))

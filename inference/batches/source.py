@@ -50,8 +50,8 @@ class Source(Protocol):
         """What the examples are taken from, as the user has it."""
 
     @property
-    def num_data(self) -> int:
-        """Training examples, which scale priors and penalties."""
+    def num_data(self) -> int | float:
+        """Training examples, or the sum of their weights, which scales priors and penalties."""
 
     @property
     def batch_size(self) -> int:
@@ -93,7 +93,10 @@ class Source(Protocol):
         """
 
     def in_order(self) -> Iterable[Batch]:
-        """All examples in a fixed order, not augmented, none padded or dropped, as often as it is iterated over."""
+        """All examples in a fixed order, not augmented, none padded or dropped, as often as it is iterated over.
+
+        Their weights are what the log-likelihood of each is multiplied by.
+        """
 
     def inputs(self, x: Tree) -> Tree:
         """Inputs as the user has them, as the network takes them, on the device."""

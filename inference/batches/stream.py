@@ -219,7 +219,7 @@ class Stream:
 
     def _moved(self, name: str, batch: Batch) -> Batch:
         """A batch with targets that are checked, on the device."""
-        inputs, targets, weights = batch
+        inputs, targets, weights, _ = batch
         if self._check is not None:
             with named(name):
                 targets = self._check.part(targets)

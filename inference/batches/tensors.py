@@ -1,11 +1,13 @@
 """Tensors in memory, of any shape."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -26,18 +28,25 @@ class Tensors:
         y: all targets ``[example, ...]``.
         batch_size: examples in a step; None: all of them.
         last_batch: what becomes of what remains of an epoch.
+        weights: ``[example]``: what the log-likelihood of each example is multiplied by; None: 1.
         data: what they are taken from, as the user has it; None: the pair of them.
 
     Raises:
         InputError: inputs and targets that are not tensors, hold NaN or do not go together; a batch larger than the
-            data.
+            data; weights that are none.
     """
 
     goes_on_within_epochs = True
     validation = None
 
     def __init__(
-        self, x: Tree, y: Tensor, batch_size: int | None = None, last_batch: LastBatch = "drop", data: Any = None
+        self,
+        x: Tree,
+        y: Tensor,
+        batch_size: int | None = None,
+        last_batch: LastBatch = "drop",
+        weights: Tensor | None = None,
+        data: Any = None,
     ) -> None:
         check_tree("x", x)
         if not isinstance(y, Tensor):
@@ -52,12 +61,16 @@ class Tensors:
         self._given = (x, y)
         self._rows = Rows(len(y), len(y) if batch_size is None else batch_size, last_batch)
         self._x, self._targets = x, y
+        self.weights = None if weights is None else checked_weights(weights, len(y)).to(y.device)
         self._execution = Execution()
 
     @property
-    def num_data(self) -> int:
-        """All examples."""
-        return self._rows.num_data
+    def num_data(self) -> int | float:
+        """All examples, or the sum of their weights: so many count as repeating them would make of them."""
+        if self.weights is None:
+            return self._rows.num_data
+        total = float(self.weights.sum())
+        return int(total) if total.is_integer() else total
 
     @property
     def batch_size(self) -> int:
@@ -74,6 +87,7 @@ class Tensors:
         other = copy(self)
         other._x = to_device(self._x, execution.torch_device)
         other._targets = self._targets.to(execution.torch_device)
+        other.weights = None if self.weights is None else self.weights.to(execution.torch_device)
         other._execution = execution
         return other
 
@@ -96,7 +110,8 @@ class Tensors:
     def epoch(self, seed: int, epoch: int, first: int) -> Iterator[Batch]:
         """Batches in the order of the epoch."""
         for which, weights in self._rows.epoch(seed, epoch, first, device_of(self._x)):
-            yield Batch(self._execution.place_inputs(rows(self._x, which)), self._targets[which], weights)
+            batch = Batch(self._execution.place_inputs(rows(self._x, which)), self._targets[which], weights)
+            yield batch if self.weights is None else _weighted(batch, self.weights[which], self.weights.mean())
 
     def in_order(self) -> Iterable[Batch]:
         """All examples as they are."""
@@ -113,6 +128,7 @@ class Tensors:
             "num_data": self.num_data,
             "batch_size": self.batch_size,
             "last_batch": self._rows.last_batch,
+            **({} if self.weights is None else {"weights": digest(self.weights)}),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,6 +137,30 @@ class Tensors:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing is taken over."""
+
+
+def checked_weights(weights: Tensor, num_data: int | float) -> Float64[Tensor, "example"]:
+    """Weights of so many examples, in float64.
+
+    Raises:
+        InputError: something else than a tensor of such numbers, or numbers that are negative, not finite or all 0.
+    """
+    if not isinstance(weights, Tensor) or weights.shape != (num_data,) or weights.is_complex():
+        what = f"of shape {list(weights.shape)}" if isinstance(weights, Tensor) else f"a {type(weights).__name__}"
+        raise InputError(f"weights are a tensor of one number for each of {num_data} examples, and these are {what}")
+    found = weights.detach().double()
+    if not bool((found.isfinite() & (found >= 0)).all()):
+        place = int((~found.isfinite() | (found < 0)).nonzero()[0])
+        raise InputError(f"weights are finite and not negative, and that of example {place} is {float(found[place]):g}")
+    if not bool(found.any()):
+        raise InputError("the weights of all examples are 0: there is nothing to train on")
+    return found
+
+
+def _weighted(batch: Batch, weights: Tensor, mean: Tensor) -> Batch:
+    """A batch with weights of its examples, beside what it has for padding or a bootstrap."""
+    counts = torch.ones_like(weights) if batch.weights is None else batch.weights
+    return batch._replace(weights=weights * counts, counts=counts * mean)
 
 
 @dataclass(frozen=True)
@@ -132,5 +172,6 @@ class _InOrder:
     def __iter__(self) -> Iterator[Batch]:
         source = self.source
         parts = split(source._x, source.batch_size)
-        for x, y in zip(parts, source._targets.split(source.batch_size), strict=True):
-            yield Batch(source.inputs(x), y)
+        every = itertools.repeat(None) if source.weights is None else source.weights.split(source.batch_size)
+        for x, y, weights in zip(parts, source._targets.split(source.batch_size), every, strict=False):
+            yield Batch(source.inputs(x), y, weights)

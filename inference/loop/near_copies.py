@@ -6,7 +6,7 @@ _FEW = 0.3  # of the errors
 _ERRORS = 20  # below which few disagreements are chance
 
 
-def near_copies(line: Line, examples: int, members: int) -> str | None:
+def near_copies(line: Line, examples: int | float, members: int) -> str | None:
     """What to say where members that share their weights are near copies; None where they are not, or few errors tell.
 
     The disagreement is measured by the error rate, since members differ where they are wrong. In trials of ResNet-20 at

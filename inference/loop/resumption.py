@@ -78,6 +78,7 @@ def identity_of(training: Training) -> dict[str, Any]:
         "precision": execution.precision,
         "channels_last": execution.channels_last,
         "compile": execution.compile,
+        **({} if model.inputs is None else {"standardise": True}),
         "parameters": {name: list(value.shape) for name, value in model.named_parameters()},
     }
 

@@ -35,5 +35,5 @@ def chosen_members(
     draws = []
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
-        draws.append(torch.cat([log_lik_under(forward, forward(x), y).cpu() for x, y, _ in batches], 1))
+        draws.append(torch.cat([log_lik_under(forward, forward(x), y).cpu() for x, y, *_ in batches], 1))
     return sorted(best_members(torch.stack(draws), count))

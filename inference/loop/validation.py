@@ -53,7 +53,7 @@ def _under(
     """The logits of the classes under a draw, or where there are none the log-likelihoods; and all targets."""
     likelihood = forward.parts[0].model.likelihood
     parts, targets = [], []
-    for x, y, _ in batches:
+    for x, y, *_ in batches:
         outputs = forward(x)
         logits = likelihood.class_logits(outputs)
         found = log_lik_under(forward, outputs, y) if logits is None else logits

@@ -65,7 +65,7 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         if not 1 <= self.networks <= _MOST_NETWORKS:
             raise InputError(f"a deep ensemble has from 1 to {_MOST_NETWORKS:,} networks, not {self.networks:,}")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> DeepEnsembleState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> DeepEnsembleState:
         """A state of the inner algorithm for each network.
 
         Raises:
@@ -132,6 +132,6 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         """Networks apart are none."""
         return "the networks of a deep ensemble were trained apart, and are no draws of one posterior"
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """That of the inner algorithm."""
         return self.of.tempering(num_data)

@@ -30,7 +30,7 @@ class MAPState:
 
     model: Model
     stepper: Stepper
-    num_data: int
+    num_data: int | float
     priors: NamedPriors = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class MAP(Flat, GradientMethod[MAPState]):
     def __post_init__(self) -> None:
         check_not_negative(self, "factor_decay")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> MAPState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> MAPState:
         """A fresh model in training mode and its optimizer.
 
         Raises:
@@ -94,8 +94,9 @@ class MAP(Flat, GradientMethod[MAPState]):
 
     def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
         """The gradient of the objective, without the decays, which the optimizer adds; so is the loss."""
-        rate = state.stepper.begin()
+        state.stepper.begin()
         found = self.descent.steps.add_gradient(state.model, batch)
+        rate = state.stepper.slow(found)
         log_prior = state.priors.ascend(1 / state.num_data) / state.num_data
         if not self.descent.is_decay_decoupled:
             self._pull_factors_by_gradient(state)

@@ -39,7 +39,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
     Args:
         steps: rates, clipping and the like; each option may be given by its own name. The learning rate is that of SGD
             with momentum ``1 - friction`` on the mean loss, num_data times the step size η. A chain whose steps vanish,
-            by the schedule, stands still.
+            by the schedule, stands still. What a default rate is divided by adapts in the burn-in alone.
         friction: part of the velocity that is lost in each step, above 0 and up to 1 (Langevin dynamics).
         temperature: of the posterior that is drawn from, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
         burn_in: part of all steps before the first sample that is kept.
@@ -61,7 +61,7 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
             raise InputError(f"the temperature must not be negative, and is {self.temperature}")
         check_thinning("burn_in", self.burn_in, self.keep)
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> GradientChain:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> GradientChain:
         """A fresh model in training mode, at rest.
 
         Raises:
@@ -71,7 +71,9 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         model = build().train()
         if self.temperature == 0:
             check_members_will_differ(model, self.steps.feed)
-        chain = GradientChain.start(model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc")
+        chain = GradientChain.start(
+            model, num_data, num_steps, self.steps.rate_at, self.steps.feed, "sghmc", self.burn_in
+        )
         chain.velocity = {name: torch.zeros_like(value) for name, value in chain.position.trained.items()}
         return chain
 
@@ -121,6 +123,6 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         """It is."""
         return True
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The temperature."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"

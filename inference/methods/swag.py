@@ -150,7 +150,7 @@ class SWAG(Flat, Composed[SWAGState]):
             raise InputError(f"the rank is 0 (the diagonal alone) or at least 2, and is {self.rank}")
         check_not_negative(self, "scale", "norm_draws")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> SWAGState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> SWAGState:
         """A fresh model in training mode, its optimizer, and no snapshot."""
         state = SWAGState(self.point.init(build, num_data, num_steps))
         stepper = state.point.stepper
@@ -200,7 +200,7 @@ class SWAG(Flat, Composed[SWAGState]):
         moments = Moments(found.count, kept(found.mean), kept(found.squares), [kept(each) for each in found.deviations])
         return SWAGState(self.point.keep_members(state.point, members), moments, [kept(norms) for norms in state.norms])
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The scale of the deviations."""
         return None if self.scale == 1 else f"scale of {self.scale:g}"
 

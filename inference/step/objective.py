@@ -28,12 +28,14 @@ class Terms:
         log_lik: the log-likelihood, in nats.
         accuracy: the part of the examples whose most probable class is the target; NaN where there are no classes.
         known: the part of the examples that the accuracy is of; None: all.
+        steepness: of the likelihood, as `Likelihood.steepness` has it; None: at most that of classes, or not known.
     """
 
     loss: Float[Tensor, ""]
     log_lik: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
     known: Float[Tensor, ""] | None = None
+    steepness: Float[Tensor, ""] | None = None
 
 
 @runtime_checkable
@@ -64,26 +66,29 @@ class NegativeLogLikelihood:
 def usual_terms(outputs: Tensor, likelihood: Likelihood, model: Model, batch: Batch, feed: Feed) -> Terms:
     """The terms of `NegativeLogLikelihood` where the outputs for a part of a batch are there already."""
     targets = model.targets(batch.targets, feed)
-    weights = None if batch.weights is None else model.targets(batch.weights, feed)
     losses, log_liks = likelihood.losses(outputs, targets)
-    loss, log_lik = mean(losses, weights), mean(log_liks.detach(), weights)
-    accuracy, known = known_mean(likelihood.correct(outputs.detach(), targets).to(log_lik.dtype), weights)
-    return Terms(loss, log_lik, accuracy, known)
+    loss, log_lik = (mean(values, model, batch, feed) for values in (losses, log_liks.detach()))
+    correct = likelihood.correct(outputs.detach(), targets).to(log_lik.dtype)
+    return Terms(
+        loss, log_lik, *known_mean(correct, model, batch, feed), likelihood.steepness(outputs.detach(), targets)
+    )
 
 
-def mean(values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None) -> Float[Tensor, ""]:
-    """The mean over members and examples, each counted with its weight."""
-    if weights is None:
+def mean(values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed) -> Float[Tensor, ""]:
+    """The mean over members and examples of a part of a batch, each counted with its weight."""
+    if batch.weights is None or batch.counted is None:
         return values.mean()
-    return (values * weights).sum() / (weights.sum() + ~weights.any())  # 0 where a part only fills its batch up
+    weights, counts = (model.targets(each, feed) for each in (batch.weights, batch.counted))
+    # 0 where a part only fills its batch up.
+    return (values * weights.to(values.dtype)).sum() / (counts.sum() + ~counts.any()).to(values.dtype)
 
 
 def known_mean(
-    values: Float[Tensor, "member part"], weights: Float[Tensor, "member part"] | None
+    values: Float[Tensor, "member part"], model: Model, batch: Batch, feed: Feed
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The mean without what is NaN, and the part of all that is left."""
-    known = mean((~values.isnan()).to(values.dtype), weights)
-    return mean(values.nan_to_num(), weights) / known, known
+    known = mean((~values.isnan()).to(values.dtype), model, batch, feed)
+    return mean(values.nan_to_num(), model, batch, feed) / known, known
 
 
 def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
@@ -96,7 +101,8 @@ def joined(parts: Sequence[tuple[Terms, float | Tensor]]) -> Terms:
         right = (terms.accuracy * known).nan_to_num()  # of no known example there is no accuracy
         sums.append(torch.stack([terms.loss, terms.log_lik, right, known]) * share)
     loss, log_lik, right, known = torch.stack(sums).sum(0)
-    return Terms(loss, log_lik, right / known, known)
+    steepness = [terms.steepness * share for terms, share in parts if terms.steepness is not None]
+    return Terms(loss, log_lik, right / known, known, torch.stack(steepness).sum() if steepness else None)
 
 
 def accumulate_gradient(
@@ -155,7 +161,7 @@ def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[
         raise InputError(f"a batch of {size} does not divide into {parts} parts to accumulate gradients over{among}")
     for rows in torch.arange(size, device=batch.targets.device).view(members, parts, -1).unbind(1):
         part: Batch = tree_map(lambda leaf: None if leaf is None else leaf[rows.flatten()], batch)  # noqa: B023 (at once)
-        if batch.weights is None or part.weights is None:
+        if batch.counted is None or part.counted is None:
             yield part, 1 / parts
         else:
-            yield part, part.weights.sum() / (batch.weights.sum() + ~batch.weights.any())
+            yield part, part.counted.sum() / (batch.counted.sum() + ~batch.counted.any())

@@ -28,13 +28,13 @@ class Position:
     """
 
     model: Model
-    num_data: int
+    num_data: int | float
     latents: list[Latent]
     unbounded: dict[str, Tensor]
     kinds: dict[str, ParameterKind]
 
     @classmethod
-    def start(cls, model: Model, num_data: int, algorithm: str) -> "Position":
+    def start(cls, model: Model, num_data: int | float, algorithm: str) -> "Position":
         """At the parameters of a model.
 
         Args:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from torch import Tensor
+
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.step.objective import (
@@ -17,6 +19,8 @@ from bayes_share.models.model import Model
 from bayes_share.records import NOT_AN_OPTION
 from bayes_share.sharing.members import Feed
 
+DEFAULT_RATE = 0.1
+
 DataFeed = Feed | Literal["own", "bootstrap"]
 """What members are trained on: `Steps` says what each is."""
 
@@ -26,7 +30,8 @@ class Steps:
     """How gradients of batches are taken and followed.
 
     Args:
-        learning_rate: of base weights, biases and norms, at its highest.
+        learning_rate: of base weights, biases and norms, at its highest. null: 0.1, which is divided by the steepness
+            of the likelihood of numbers or counts, where SGD or a chain would diverge.
         factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
         schedule: of the learning rate: "cosine", "step" or "constant".
         warmup: part of all steps in which the learning rate climbs from near 0.
@@ -40,7 +45,7 @@ class Steps:
         objective: what is minimised, beside priors and divergences.
     """
 
-    learning_rate: float = 0.1
+    learning_rate: float | None = None
     factor_rate: float = 0.5
     schedule: ScheduleName = "cosine"
     warmup: float = 0.0
@@ -55,13 +60,32 @@ class Steps:
         self._schedule()
         if self.feed not in _FEEDS:
             raise unknown("feed", self.feed, _FEEDS)
-        if not 0 < self.learning_rate < float("inf"):
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise InputError(f"the learning rate must be positive, and is {self.learning_rate}")
         check_not_negative(self, "factor_rate")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"the norm to clip gradients to must be positive, and is {self.clip_norm}")
         if self.accumulate < 1:
             raise InputError(f"a batch is cut into at least 1 part to accumulate over, not {self.accumulate}")
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate at its highest, where the likelihood is no steeper than that of classes."""
+        return DEFAULT_RATE if self.learning_rate is None else self.learning_rate
+
+    def slowing(self, terms: Terms) -> Tensor | None:
+        """What the learning rate is divided by in a step: the steepness of the likelihood, unless the rate was given.
+
+        SGD is stable where its rate is below a few times the reciprocal of the loss's curvature in the parameters. That
+        is, to first order, the network's own times the likelihood's in the outputs: at most 1/4 for a class, but
+        ``1 / noise²`` for a number. So a rate that serves for classes serves for numbers, once divided by the ratio.
+
+        Returns:
+            At least 1; None where nothing is divided.
+        """
+        if self.learning_rate is not None or terms.steepness is None:
+            return None
+        return terms.steepness.clamp(min=1.0)
 
     @property
     def model_feed(self) -> Feed:

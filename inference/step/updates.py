@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
+from bayes_share.inference.step.objective import Terms
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
@@ -51,7 +52,7 @@ class Descent(Flat):
     def groups(self, model: nn.Module, have_prior: Collection[str] = ()) -> list[dict[str, Any]]:
         """The parameter groups of a model; see `parameter_groups`."""
         steps, divide = self.steps, not self.is_decay_decoupled
-        return parameter_groups(model, steps.learning_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
+        return parameter_groups(model, steps.highest_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
 
     def start(self, groups: list[dict[str, Any]], num_steps: int) -> "Stepper":
         """The optimizer over some groups, before the first step."""
@@ -67,18 +68,21 @@ class Stepper:
         steps: how it follows gradients.
         clock: counts the steps.
         rates: the learning rate in each step, as a multiple of its highest value.
+        slowing: what the rate was divided by in the latest step.
     """
 
     optimizer: torch.optim.Optimizer
     steps: Steps
     clock: Clock
     rates: Tensor
+    slowing: Tensor
 
     @classmethod
     def start(cls, optimizer: torch.optim.Optimizer, steps: Steps, num_steps: int) -> "Stepper":
         """Before the first of so many steps."""
         clock = Clock.start(num_steps, optimizer.param_groups[0]["lr"].device)
-        return cls(optimizer, steps, clock, clock.table(steps.rate_at))
+        rates = clock.table(steps.rate_at)
+        return cls(optimizer, steps, clock, rates, rates.new_ones(()))
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -100,7 +104,25 @@ class Stepper:
         multiple = self.clock.read(self.rates)
         for group in self.optimizer.param_groups:
             torch.mul(multiple, group["base_rate"], out=group["lr"])
-        return self.steps.learning_rate * multiple
+        return self.steps.highest_rate * multiple
+
+    def slow(self, terms: Terms) -> Tensor:
+        """Divide the rates of the step that begins where `Steps.slowing` says so; gives the rate.
+
+        Adam's steps are of a size of their own, whatever that of the gradient, and are not slowed.
+        """
+        slowing = self.steps.slowing(terms) if isinstance(self.optimizer, torch.optim.SGD) else None
+        rate = self.steps.highest_rate * self.clock.read(self.rates)
+        if slowing is None:
+            return rate
+        for group in self.optimizer.param_groups:
+            group["lr"].div_(slowing)
+        # Momentum is a sum of past gradients, each to be followed at the rate of its own step.
+        for memory in self.optimizer.state.values():
+            if memory.get("momentum_buffer") is not None:
+                memory["momentum_buffer"].mul_(slowing / self.slowing)
+        self.slowing.copy_(slowing)
+        return rate / slowing
 
     def follow(self) -> None:
         """Take the optimizer's step, and count it."""
@@ -129,16 +151,17 @@ class Stepper:
             for key, value in memory.items():
                 if isinstance(value, Tensor) and value.ndim:
                     optimizer.state[parameters[name]][key] = before.kept_values({name: value}, members)[name]
-        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates)
+        return Stepper(optimizer, self.steps, deepcopy(self.clock), self.rates, self.slowing.clone())
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's memory and the step."""
-        return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps}
+        """The optimizer's memory, the step, and what its rate was divided by."""
+        return {"optimizer": self.optimizer.state_dict(), "step": self.clock.steps, "slowing": self.slowing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave; other entries are left alone."""
         load_optimizer(self.optimizer, state_dict["optimizer"])
         self.clock.set(state_dict["step"])
+        self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # of older states, which were never slowed
 
 
 def parameter_groups(

@@ -130,6 +130,17 @@ class Likelihood(nn.Module):
         """The Fisher information of an example's outputs, in order; None: it is minus the Hessian of `log_lik`."""
         return None
 
+    def steepness(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, ""] | None:
+        """How much steeper than for classes the loss is in an output: its expected second derivative, times 4.
+
+        For a logit of a class that is at most 1/4. The mean over examples, members and outputs, without a gradient;
+        where it changes on the way to the targets, the largest on it. Default learning rates are divided by it where it
+        is above 1; None: it never is, or is not known.
+        """
+        return None
+
     def correct(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:

@@ -149,6 +149,19 @@ class LocationScale(Likelihood):
             found = torch.cat([of_loc / scale.square(), of_scale * (slope / scale).square()], -1)
         return torch.diag_embed(each(found))
 
+    @torch.no_grad()
+    def steepness(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, ""]:
+        """That of the location or, of an example where it is steeper, of what the network gives for the scale."""
+        scale = self._standardised(outputs)[1]
+        of_loc, of_scale = self.standard_information()
+        found = of_loc / scale.square()
+        if self.log_noise is None:
+            slope = _halves(precise(outputs))[1].sigmoid().reshape(scale.shape)  # of softplus
+            found = torch.maximum(found, of_scale * (slope / scale).square())
+        return 4 * found.mean()
+
     def extra_repr(self) -> str:
         """Noise and whether it is learned, for printing."""
         units = "" if self.centre is None or self.unit is None else f", {Units(self.centre, self.unit)}"

@@ -41,6 +41,14 @@ class Poisson(Likelihood):
         counts = beside(log_rate, outputs, targets).to(log_rate.dtype)
         return each(counts * log_rate - log_rate.exp() - (counts + 1).lgamma()).sum(2)
 
+    @torch.no_grad()
+    def steepness(
+        self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
+    ) -> Float[Tensor, ""]:
+        """The second derivative is the rate, and at the end of the way the count."""
+        rate = self.arguments(outputs)["rate"]
+        return 4 * torch.maximum(rate, beside(rate, outputs, targets).to(rate.dtype)).mean()
+
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
         """Whole numbers from 0 on, as int64."""
         counts = whole(one_to_one(targets, outputs))

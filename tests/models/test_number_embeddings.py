@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.errors import InputError
-from bayes_share.models.number_embeddings import NumberEmbeddings, quantile_bins
+from bayes_share.models.number_embeddings import NumberEmbeddings
 from bayes_share.models.table_mlp import TableMLP
 from bayes_share.models.table_networks import build_table_network
 from bayes_share.sharing import ensemble, ledger

@@ -1,6 +1,7 @@
 """From a file to the inputs and targets of three parts, and from a file of new rows to inputs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import from_where
+from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
 from bayes_share.data.tables.digest import digest_of
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
@@ -72,6 +74,12 @@ class TableData:
     test: TablePart
     encoder: TableEncoder
     digest: str
+
+    @cached_property
+    def bins(self) -> tuple[tuple[float, ...], ...]:
+        """Of each input that is a number, bins with about as many training rows each."""
+        numbers = self.train.inputs[:, : self.encoder.num_numeric]
+        return quantile_bins(numbers) if numbers.numel() else ()
 
 
 def load_table(

@@ -146,7 +146,7 @@ class Distill(Composed[DistillState]):
         pixels = None if images is None else Pixels.of(images)
         return replace(self, lesson=Lesson(teachers, pixels, teachers.origin), teacher="")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> DistillState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> DistillState:
         """A state of the inner algorithm, and a copy of the teachers where its model is.
 
         Raises:
@@ -223,7 +223,7 @@ class Distill(Composed[DistillState]):
         """That of the inner algorithm."""
         return self.of.not_drawn()
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The teachers' part in place of the likelihood, and what the inner algorithm has."""
         inner = self.of.tempering(num_data)
         if self.alpha == 0:

@@ -56,8 +56,7 @@ class Distillation:
             inputs = self.perturbed(inputs, likelihood)
             outputs, likelihood = evaluate(inputs)
         targets = model.targets(batch.targets, feed)
-        weights = None if batch.weights is None else model.targets(batch.weights, feed)
-        divergence = mean(self.divergences(inputs, outputs, likelihood, targets), weights)
+        divergence = mean(self.divergences(inputs, outputs, likelihood, targets), model, batch, feed)
         return replace(usual, loss=(1 - self.alpha) * usual.loss + self.alpha * divergence)
 
     def check(self, model: Model, batch: Batch) -> None:

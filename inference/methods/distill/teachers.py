@@ -32,11 +32,12 @@ class Teacher(nn.Module):
     Args:
         network: maps ``[batch, ...]`` to outputs ``[batch, ...]``; is taken over.
         likelihood: that it was trained under; None: not known, and taken for the student's.
+        inputs: what is done with inputs before the network has them; None: nothing.
     """
 
-    def __init__(self, network: nn.Module, likelihood: Likelihood | None) -> None:
+    def __init__(self, network: nn.Module, likelihood: Likelihood | None, inputs: nn.Module | None = None) -> None:
         super().__init__()
-        self.model = Model(network, likelihood)
+        self.model = Model(network, likelihood, inputs=inputs)
         self.likelihood = None if likelihood is None else self.model.likelihood
 
     def forward(self, x: Tree) -> Tensor:
@@ -127,14 +128,16 @@ def _under(part: Part) -> Model:
 
 def _each(model: nn.Module) -> Iterator[Teacher]:
     """The members of a model, an ensemble or a network that nobody else holds."""
-    network, likelihood = (model.network, model.likelihood) if isinstance(model, Model) else (model, None)
+    network, likelihood, inputs = (
+        (model.network, model.likelihood, model.inputs) if isinstance(model, Model) else (model, None, None)
+    )
     if not isinstance(network, Ensemble):
-        yield Teacher(network, likelihood)
+        yield Teacher(network, likelihood, inputs)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that were tied: nobody loads these networks into another one
         for member in range(network.ensemble_size):
-            yield Teacher(fold(network, member), likelihood)
+            yield Teacher(fold(network, member), likelihood, inputs)
 
 
 def check_teacher(teacher: Teacher, x: Tree, outputs: Tensor, likelihood: Likelihood) -> None:

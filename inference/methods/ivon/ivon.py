@@ -115,7 +115,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         if self.samples < 1:
             raise InputError(f"a step takes at least 1 draw of the weights, not {self.samples}")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> IVONState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> IVONState:
         """A fresh model in training mode, as the mean, and the optimizer with the first Hessian.
 
         Raises:
@@ -133,7 +133,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         groups = self._groups(model, ess)
         if all(group["kind"] == "base" for group in groups):
             check_members_will_differ(model, self.steps.feed)
-        optimizer = IVONOptimizer(groups, self.steps.learning_rate, ess, hess_approx=self.hess_approx)
+        optimizer = IVONOptimizer(groups, self.steps.highest_rate, ess, hess_approx=self.hess_approx)
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
     def feeding(self, state: IVONState) -> Feeding:
@@ -180,7 +180,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         model = state.model.keep(members)
         return IVONState(model, state.stepper.kept(state.model, model, members))
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The effective sample size, where it is not that of the data."""
         return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"
 
@@ -197,7 +197,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         special_cases = ("own", priors), ("flat", flat), ("scale", scales)
         groups, rates = [], self.steps
         for group in parameter_groups(
-            model, rates.learning_rate, self.weight_decay, rates.factor_rate, divide=True, have_prior=named
+            model, rates.highest_rate, self.weight_decay, rates.factor_rate, divide=True, have_prior=named
         ):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]

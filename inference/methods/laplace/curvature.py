@@ -35,7 +35,7 @@ def output_hessians(
 
 
 class Curvature(ABC):
-    """A sum over examples of ``H ⊗ φφᵀ``, for the numbers ``[output, input]`` of a linear layer.
+    """A weighted sum over examples of ``H ⊗ φφᵀ``, for the numbers ``[output, input]`` of a linear layer.
 
     φ ``[input]`` is what the layer is given, with a 1 for its bias; H ``[output, output]`` the Hessian of the loss in
     the outputs. The sum G is kept in float64. With a prior of standard deviations S, one for each number, the posterior
@@ -43,8 +43,13 @@ class Curvature(ABC):
     """
 
     @abstractmethod
-    def add(self, inputs: Float[Tensor, "batch input"], hessians: Float[Tensor, "batch output output"]) -> None:
-        """Add the terms of a batch."""
+    def add(
+        self,
+        inputs: Float[Tensor, "batch input"],
+        hessians: Float[Tensor, "batch output output"],
+        weights: Float[Tensor, "batch"] | None = None,
+    ) -> None:
+        """Add the terms of a batch, each times its weight where they have such."""
 
     @abstractmethod
     def eigenvalues(self) -> Float[Tensor, "output input"]:
@@ -68,9 +73,14 @@ class Full(Curvature):
     def __init__(self) -> None:
         self._sum: Tensor | None = None
 
-    def add(self, inputs: Float[Tensor, "batch input"], hessians: Float[Tensor, "batch output output"]) -> None:
+    def add(
+        self,
+        inputs: Float[Tensor, "batch input"],
+        hessians: Float[Tensor, "batch output output"],
+        weights: Float[Tensor, "batch"] | None = None,
+    ) -> None:
         """Add the terms of a batch."""
-        inputs, hessians = inputs.double(), hessians.double()
+        inputs, hessians = inputs.double(), _times(hessians, weights)
         term = torch.einsum("nkl,ni,nj->kilj", hessians, inputs, inputs)
         self._sum = term if self._sum is None else self._sum + term
 
@@ -101,13 +111,19 @@ class Kron(Curvature):
         self._inputs: Tensor | float = 0.0
         self._hessians: Tensor | float = 0.0
 
-    def add(self, inputs: Float[Tensor, "batch input"], hessians: Float[Tensor, "batch output output"]) -> None:
+    def add(
+        self,
+        inputs: Float[Tensor, "batch input"],
+        hessians: Float[Tensor, "batch output output"],
+        weights: Float[Tensor, "batch"] | None = None,
+    ) -> None:
         """Add the terms of a batch."""
-        says_something = hessians.flatten(1).any(1).double()
-        self._count = self._count + says_something.sum()
-        inputs = inputs.double() * says_something[:, None]
-        self._inputs = self._inputs + inputs.mT @ inputs
-        self._hessians = self._hessians + hessians.double().sum(0)
+        counts = hessians.flatten(1).any(1).double()
+        counts = counts if weights is None else counts * weights
+        inputs = inputs.double()
+        self._count = self._count + counts.sum()
+        self._inputs = self._inputs + inputs.mT @ (inputs * counts[:, None])
+        self._hessians = self._hessians + _times(hessians, weights).sum(0)
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
         """Products of those of the two factors."""
@@ -128,7 +144,7 @@ class Kron(Curvature):
         return (products + 1).rsqrt(), [scale_out[:, None] * outputs, scale_in[:, None] * inputs]
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        return torch.as_tensor(self._inputs), torch.as_tensor(self._hessians) / max(float(self._count), 1.0)
+        return torch.as_tensor(self._inputs), torch.as_tensor(self._hessians) / (float(self._count) or 1.0)
 
 
 class Diag(Curvature):
@@ -137,9 +153,14 @@ class Diag(Curvature):
     def __init__(self) -> None:
         self._sum: Tensor | float = 0.0
 
-    def add(self, inputs: Float[Tensor, "batch input"], hessians: Float[Tensor, "batch output output"]) -> None:
+    def add(
+        self,
+        inputs: Float[Tensor, "batch input"],
+        hessians: Float[Tensor, "batch output output"],
+        weights: Float[Tensor, "batch"] | None = None,
+    ) -> None:
         """Add the terms of a batch."""
-        diagonals = hessians.double().diagonal(dim1=1, dim2=2)
+        diagonals = _times(hessians, weights).diagonal(dim1=1, dim2=2)
         self._sum = self._sum + diagonals.mT @ inputs.double().square()
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
@@ -150,6 +171,10 @@ class Diag(Curvature):
         """Each number on its own."""
         scale = prior_sd.double()
         return scale * (scale.square() * self.eigenvalues() + 1).rsqrt(), []
+
+
+def _times(hessians: Tensor, weights: Tensor | None) -> Tensor:
+    return hessians.double() if weights is None else hessians.double() * weights.double()[:, None, None]
 
 
 def check_separable(prior_sd: Float[Tensor, "output input"]) -> None:

@@ -116,7 +116,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
             raise InputError(f"the prior precision must be positive, and is {self.prior_precision}")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> LaplaceState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> LaplaceState:
         """A fresh model in training mode and its optimizer."""
         return LaplaceState(self.point.init(build, num_data, num_steps))
 
@@ -133,7 +133,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         super().check(state, batch)
         for member, (last, source) in enumerate(find_last_layers(state.model, batch.inputs)):
             self._prior_sd(state, member, last)
-            for _ in _terms(last, source, state.model.likelihood, [batch]):
+            for _ in _terms(last, source, state.model, [batch]):
                 pass
 
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:
@@ -152,8 +152,8 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             layer = last.name
             prior_sd = self._prior_sd(state, member, last)
             curvature = self._curvature(prior_sd.numel())
-            for inputs, hessians in _terms(last, source, state.model.likelihood, batches):
-                curvature.add(inputs, hessians)
+            for inputs, hessians, weights in _terms(last, source, state.model, batches):
+                curvature.add(inputs, hessians, weights)
             if self.tune_prior:
                 prior_sd = torch.full_like(prior_sd, self._tuned(last, curvature, float(prior_sd[0, 0]) ** -2) ** -0.5)
             sd, parts = curvature.posterior(prior_sd)
@@ -187,7 +187,8 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
 
         def forward(x: Tree) -> Tensor:
             with torch.no_grad():
-                return torch.stack([network(to_device(x, device)) for network in networks])
+                x = state.model.entered(to_device(x, device))
+                return torch.stack([network(x) for network in networks])
 
         return Forward(forward, (Part(state.model, used=used),))
 
@@ -227,29 +228,31 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
 
 
 def _terms(
-    last: LastLayer, source: OutputLayer, likelihood: Likelihood, batches: Iterable[Batch]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What multiplies the last layer's unknown numbers, and the Hessians in what it computes, some rows at a time.
+    last: LastLayer, source: OutputLayer, model: Model, batches: Iterable[Batch]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What multiplies the last layer's unknown numbers, the Hessians in what it computes, and weights, by rows.
 
     Raises:
         InputError: a likelihood of several positions that is not the sum over them.
     """
-    example = next(last.network.parameters())
+    example, likelihood = next(last.network.parameters()), model.likelihood
     width = len(last.unknown[last.parts[0]])
     picks = None
     if not source.has_columns_of_layer(width):
         picks = (source.columns[:, None] == torch.arange(width)).to(example)
     is_first = True
     for batch in batches:
-        inputs, outputs = last.rows(source, to_device(batch.inputs, example.device))
+        inputs, outputs = last.rows(source, model.entered(to_device(batch.inputs, example.device)))
         y = batch.targets.to(example.device)
         if is_first and len(source.row_axes) > 1:
             _check_positions(likelihood, source, outputs[:_FEW], y[:_FEW])
         is_first = False
-        rows = source.arranged(outputs), _target_rows(source, outputs, y)
-        for part, of_outputs, of_targets in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
+        weights = inputs.new_ones(len(y)) if batch.weights is None else batch.weights.to(inputs.device)
+        weights = weights.repeat_interleave(len(inputs) // len(y))
+        rows = source.arranged(outputs), _target_rows(source, outputs, y), weights
+        for part, of_outputs, of_targets, own in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
             hessians = output_hessians(likelihood, of_outputs, of_targets)
-            yield part, hessians if picks is None else picks.T.to(hessians) @ hessians @ picks.to(hessians)
+            yield part, hessians if picks is None else picks.T.to(hessians) @ hessians @ picks.to(hessians), own
 
 
 def _target_rows(source: OutputLayer, outputs: Tensor, y: Tensor) -> Tensor:

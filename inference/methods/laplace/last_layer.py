@@ -91,7 +91,7 @@ def find_last_layers(model: Model, x: Tree) -> list[tuple[LastLayer, OutputLayer
     Raises:
         InputError: there is no such layer, it is frozen, or the outputs do not follow it.
     """
-    x = to_device(x, next(model.parameters()).device)
+    x = model.entered(to_device(x, next(model.parameters()).device))
     networks = _members(model)
     sources = [_source(network, x) for network in networks]
     name = sources[0].name

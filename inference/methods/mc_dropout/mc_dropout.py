@@ -44,7 +44,7 @@ class MCDropout(Flat, Composed[MAPState]):
         if not 0 < self.dropout_rate < 1:
             raise InputError(f"the dropout rate is a probability above 0 and below 1, and is {self.dropout_rate}")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> MAPState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> MAPState:
         """A fresh model with dropout, in training mode, and its optimizer.
 
         Raises:

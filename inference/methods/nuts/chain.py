@@ -141,7 +141,7 @@ class Chain:
         values = {latent.site.name: _copy(parameters[latent.parameter]) for latent in self._program.latents}
         _, potential, transforms, trace = initialize_model(
             self._program,
-            (batch.inputs, batch.targets),
+            (batch.inputs, batch.targets, batch.weights),
             max_plate_nesting=_PLATES,
             init_strategy=init_to_value(values=values, fallback=init_to_median),
             initial_params={},  # without any, Pyro takes a gradient in its own way to see whether they are valid

@@ -17,13 +17,14 @@ from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo, Tra
 from bayes_share.inference.draws.forward import evaluating, side_by_side
 from bayes_share.inference.draws.thinning import Thinning, check_thinning
 from bayes_share.inference.methods.nuts.chain import Chain
+from bayes_share.inference.step.objective import usual_terms
 from bayes_share.inference.step.prior_density import check_start
 from bayes_share.inference.step.starts import building_anew, check_trainable
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.take import take_member
-from bayes_share.trees import Tree, rows
+from bayes_share.trees import rows
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class NUTSState:
     """The chains, and how many of how many transitions each has made."""
 
     chains: Sequence[Chain]
-    num_data: int
+    num_data: int | float
     num_steps: int
     step: int = 0
 
@@ -99,7 +100,7 @@ class NUTS(Transition[NUTSState]):
             raise InputError(f"the acceptance to aim at is a probability between 0 and 1, not {self.target_accept}")
         check_thinning("warmup", self.warmup, self.keep)
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> NUTSState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> NUTSState:
         """The chains at the members' initial values; `build` is called once for each chain of a member.
 
         Raises:
@@ -121,14 +122,14 @@ class NUTS(Transition[NUTSState]):
         """One transition of each chain.
 
         Raises:
-            InputError: a batch that is not all the data or has weights, or a network that is too large.
+            InputError: a batch that is not all the data or is padded, or a network that is too large.
         """
-        x, y = batch.inputs, batch.targets
-        if batch.weights is not None:
+        if batch.weights is not None and batch.counts is None:
             raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
-        if len(y) != state.num_data:
+        seen = len(batch.targets) if batch.counts is None else float(batch.counts.sum())
+        if not math.isclose(seen, state.num_data, rel_tol=1e-6):
             raise InputError(
-                f"nuts needs all {state.num_data} examples in every step, and the batch has {len(y)}: "
+                f"nuts needs all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
                 f"set batch_size to null"
             )
         if state.chains[0].num_latents > self.max_parameters:
@@ -136,7 +137,7 @@ class NUTS(Transition[NUTSState]):
         energies, found = [], []
         for chain in state.chains:
             energies.append(chain.transition(batch))
-            found.append(_fit_of(chain.model, x, y))
+            found.append(_fit_of(chain.model, batch))
         state.step += 1
         log_lik, accuracy = torch.stack(found).mean(0)
         loss = torch.stack(energies).mean() / state.num_data
@@ -197,7 +198,7 @@ def _members(model: Model) -> list[Model]:
     if not isinstance(model.network, Ensemble):
         return [model]
     members = [take_member(model.network, member) for member in range(model.ensemble_size)]
-    return [Model(member, deepcopy(model.likelihood), model.priors) for member in members]
+    return [Model(member, deepcopy(model.likelihood), model.priors, deepcopy(model.inputs)) for member in members]
 
 
 def _check_independent(model: Model) -> None:
@@ -218,13 +219,11 @@ def _check_priors(model: Model) -> None:
             raise InputError(f"{name} has no prior, and nuts learns no points: give it a prior, or freeze it")
 
 
-def _fit_of(model: Model, x: Tree, y: Tensor) -> Tensor:
+def _fit_of(model: Model, batch: Batch) -> Tensor:
     """The mean log-likelihood of a model and its accuracy, ``[2]``."""
     with evaluating(model), torch.no_grad():
-        outputs, targets = model(x), model.targets(y)
-        log_lik = model.likelihood.log_lik(outputs, targets).mean()
-        correct = model.likelihood.correct(outputs, targets).mean()
-    return torch.stack([log_lik, correct.to(log_lik.dtype)])
+        found = usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")
+    return torch.stack([found.log_lik, found.accuracy])
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,7 @@
 """The evidence lower bound and its gradient: a plain function where a program's structure allows it, else by Pyro."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from bayes_share.inference.step.steps import Steps
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
-from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.members import Ensemble, Feed
 from bayes_share.trees import Tree, num_examples
 
 
@@ -92,7 +91,7 @@ class PlainBound(Bound):
         return found, kl.detach()
 
     @property
-    def _num_data(self) -> int:
+    def _num_data(self) -> int | float:
         assert self.program.num_data is not None
         return self.program.num_data
 
@@ -146,13 +145,12 @@ class PyroBound(Bound):
                 with torch.autocast(device, enabled=is_autocast):
                     outputs = model.forward_with(values, part.inputs, feed)
                 likelihood, targets = model.likelihood_with(values), model.targets(part.targets, feed)
-                weights = None if part.weights is None else model.targets(part.weights, feed)
-                with _counted(weights):
-                    target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data)).get_trace()
-                    log_prob = torch.as_tensor(target.log_prob_sum())
+                weights = _weights(model, part, feed)
+                target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data, weights)).get_trace()
+                log_prob = torch.as_tensor(target.log_prob_sum())
                 kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
                 log_lik, correct = log_prob / num_data, likelihood.correct(outputs.detach(), targets)
-                return Terms(-log_lik, log_lik.detach(), *known_mean(correct.to(log_lik.dtype), weights)), kl
+                return Terms(-log_lik, log_lik.detach(), *known_mean(correct.to(log_lik.dtype), model, part, feed)), kl
 
         found, divergences = [], []
         members = model.ensemble_size if feed == "split" else 1
@@ -165,18 +163,12 @@ class PyroBound(Bound):
         return joined(found), torch.stack(divergences).sum()
 
 
-@contextmanager
-def _counted(weights: Tensor | None) -> Iterator[None]:
-    """Have Pyro count examples ``[member, part]`` by their weights, the mean of which stands for one example."""
-    from pyro import poutine
-
-    if weights is None:
-        yield
-        return
-    is_counted: Any = weights > 0
-    scale = torch.where(is_counted, weights * (weights.numel() / weights.sum()), 1.0)  # Pyro takes no scale of 0
-    with poutine.mask(mask=is_counted), poutine.scale(scale=scale):
-        yield
+def _weights(model: Model, part: Batch, feed: Feed) -> Tensor | None:
+    """What each example ``[member, part]`` counts in the sum over a part, of which the mean stands for one example."""
+    if part.weights is None or part.counted is None:
+        return None
+    weights, counts = (model.targets(each, feed) for each in (part.weights, part.counted))
+    return weights * (counts.numel() / (counts.sum() + ~counts.any()))
 
 
 def pyro_guide(guides: Sequence[Guide]) -> None:
@@ -240,7 +232,9 @@ def _check_one_pass(model: Model, x: Tree) -> None:
     """Raise an InputError where members run one by one, each with a factor for all of its examples."""
     network = model.network
     if isinstance(network, Ensemble) and network.strategy == "auto":
-        network.choose_strategy(x)  # with the model's own parameters: those of a draw have a row for each example
+        network.choose_strategy(
+            model.entered(x)
+        )  # with the model's own parameters: those of a draw have a row for each example
     if isinstance(network, Ensemble) and network.strategy != "tile":
         raise InputError(f"draws for each example need members that compute in one pass: {network.strategy_reason}")
 

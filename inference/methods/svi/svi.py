@@ -43,7 +43,7 @@ class SVIState:
     guides: nn.ModuleList
     make_bound: Callable[[Program], Bound]
     stepper: Stepper
-    num_data: int
+    num_data: int | float
     kl_weights: Tensor
     bound: Bound = field(init=False)
 
@@ -154,7 +154,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         if self.num_particles < 1 or self.rank < 1:
             raise InputError("num_particles and rank are at least 1")
 
-    def init(self, build: Build, num_data: int, num_steps: int) -> SVIState:
+    def init(self, build: Build, num_data: int | float, num_steps: int) -> SVIState:
         """A fresh model in training mode, guides that start at its parameters, and their optimizer.
 
         Raises:
@@ -196,6 +196,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
         terms, kl = mean_of([terms for terms, _ in found]), torch.stack([kl for _, kl in found]).mean(0)
+        rate = state.stepper.slow(terms)
         return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
@@ -232,7 +233,7 @@ class SVI(Flat, GradientMethod[SVIState]):
         """It is."""
         return True
 
-    def tempering(self, num_data: int) -> str | None:
+    def tempering(self, num_data: int | float) -> str | None:
         """The weight of the divergence."""
         return None if self.kl_weight == 1 else f"kl_weight of {self.kl_weight:g}"
 
@@ -248,7 +249,7 @@ class SVI(Flat, GradientMethod[SVIState]):
             {
                 "params": list(guide.parameters()),
                 "kind": "guide",
-                "base_rate": steps.learning_rate * (steps.factor_rate if guide.of_factors else 1.0),
+                "base_rate": steps.highest_rate * (steps.factor_rate if guide.of_factors else 1.0),
                 "lr": rate_on(next(model.parameters()).device),
                 "weight_decay": 0.0,
             }

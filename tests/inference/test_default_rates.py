@@ -1,0 +1,123 @@
+"""Default learning rates: those of classes, divided by the steepness of a likelihood of numbers or counts."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bayes_share.inference import (
+    MAP,
+    SGHMC,
+    SGLD,
+    SWAG,
+    Inference,
+    LastLayerLaplace,
+    Training,
+    batches_of,
+    fit_tensors,
+    predict,
+    predictive,
+)
+from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
+from bayes_share.models.model import Model
+
+RATED: dict[str, Inference[Any]] = {"map": MAP(), "swag": SWAG(), "sghmc": SGHMC(), "sgld": SGLD()}
+NOISY: dict[str, Callable[[], Likelihood]] = {
+    "learned": lambda: Gaussian(learned=True),
+    "predicted": lambda: Gaussian("predicted"),
+    "student": lambda: StudentT(4.0, "predicted"),
+}
+
+
+def line() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(40, 3)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5]) + 0.1 * torch.randn(40)
+
+
+@pytest.mark.parametrize("name", RATED)
+@pytest.mark.parametrize("noise", NOISY)
+@pytest.mark.parametrize("standardise", [False, True])
+def test_defaults_learn_a_line_to_its_noise(name: str, noise: str, standardise: bool) -> None:
+    x, y = line()
+    algorithm, outputs = RATED[name], 1 if noise == "learned" else 2
+    steps = 2000 if name == "sgld" else 800
+    state = fit_tensors(
+        algorithm, lambda: Model(nn.Linear(3, outputs), NOISY[noise]()), x, y, steps, standardise=standardise
+    )
+    found = predictive(algorithm, state, x, 8)
+    assert (found.mean - y).square().mean().sqrt() < 0.25  # it was 10, or the training stopped
+
+
+def test_defaults_learn_large_counts() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(60, 2)
+    mean = (6 + 0.5 * x[:, 0]).exp()
+    state = fit_tensors(MAP(), Model(nn.Linear(2, 1), Poisson()), x, torch.poisson(mean).long(), 3000)
+    assert (predictive(MAP(), state, x).mean / mean - 1).abs().median() < 0.1
+
+
+@pytest.mark.parametrize("algorithm", [MAP, SWAG, SGHMC, SGLD, LastLayerLaplace])
+@pytest.mark.parametrize("likelihood", [Categorical, Bernoulli])
+def test_classes_have_the_rate_that_they_had(algorithm: Any, likelihood: Callable[[], Likelihood]) -> None:
+    torch.manual_seed(0)
+    x, network = torch.randn(20, 3), nn.Linear(3, 2)
+    y = (x[:, 0] > 0).long() if likelihood is Categorical else (x[:, :2] > 0).float()
+    found = [
+        predict(of, fit_tensors(of, Model(network, likelihood()), x, y, 10, 5), x)
+        for of in (algorithm(), algorithm(learning_rate=0.1))
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("algorithm", [MAP, SGHMC, SGLD])
+def test_a_rate_that_is_given_is_taken_as_it_is(algorithm: Any) -> None:
+    x, y = line()
+    training = Training(
+        algorithm(learning_rate=1e-3), lambda: Model(nn.Linear(3, 1), Gaussian(0.1)), batches_of((x, y)), 1
+    )
+    assert next(training.steps()).learning_rate == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("name", [*NOISY, "known", "poisson"])
+def test_steepness_is_the_second_derivative_over_that_of_a_class(name: str) -> None:
+    likelihood = {**NOISY, "known": lambda: Gaussian(0.5), "poisson": Poisson}[name]()
+    outputs = torch.randn(2, 5, 2 if name in ("predicted", "student") else 1)
+    targets = torch.tensor([[0, 1, 2, 30, 400]]).expand(2, 5)
+    if name == "poisson":
+        expected = torch.maximum(outputs[..., 0].exp(), targets).mean()
+    else:
+        information = likelihood.information(outputs)
+        assert information is not None
+        expected = information.diagonal(dim1=-2, dim2=-1).amax(-1).mean()
+    assert torch.allclose(likelihood.steepness(outputs, targets), 4 * expected)
+
+
+@pytest.mark.parametrize("algorithm", [SGHMC(burn_in=0.5), SGLD(burn_in=0.5)])
+def test_the_rate_of_a_chain_is_fixed_once_samples_are_kept(algorithm: SGHMC | SGLD) -> None:
+    x, y = line()
+    training = Training(
+        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(0.3, learned=True)), batches_of((x, y)), num_steps=40
+    )
+    found = []
+    for _ in training.steps():
+        found.append(float(training.state.slowing))
+    assert len(set(found[:20])) > 5
+    assert len(set(found[20:])) == 1
+    again = Training(
+        algorithm, lambda: Model(nn.Linear(3, 1), Gaussian(0.3, learned=True)), batches_of((x, y)), num_steps=40
+    )
+    again.load_state_dict(training.state_dict())
+    assert float(again.state.slowing) == found[-1]
+
+
+def test_a_training_that_made_things_worse_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    x, y = line()
+    for rate, is_told in ((5.0, True), (0.01, False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            fit_tensors(MAP(learning_rate=rate, clip_norm=1.0), Model(nn.Linear(3, 1), Gaussian()), x, y, 30)
+        assert ("is above that of the first" in caplog.text) is is_told
