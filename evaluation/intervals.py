@@ -1,5 +1,6 @@
 """How far scores would move with other test images: bootstrap intervals, and differences on the same images."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -73,7 +74,7 @@ def bootstrap_mean(
     """
     check_values("values", values)
     values = values.double().cpu()
-    means = _resampled_means(values[:, None], resamples, seed).squeeze(-1)
+    means = resampled_means(values[:, None], resamples, seed).squeeze(-1)
     return percentile_interval(values.mean().item(), means, confidence)
 
 
@@ -94,7 +95,7 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
     check_kind(predictions)
     columns = score_terms(predictions)
     values = torch.stack([columns[name] for name in _MEANS], dim=1)
-    resampled = _resampled_means(values, resamples, seed)
+    resampled = resampled_means(values, resamples, seed)
     found = {
         name: percentile_interval(values[:, index].mean().item(), resampled[:, index])
         for index, name in enumerate(_MEANS)
@@ -142,15 +143,30 @@ def score_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]
     return {name: torch.stack([terms[name] for terms in each]).mean(0) for name in each[0]}
 
 
-def _resampled_means(
-    columns: Float64[Tensor, "image column"], resamples: int, seed: int
+def resampled_means(
+    columns: Float64[Tensor, "image column"], resamples: int = 1000, seed: int = 0
 ) -> Float64[Tensor, "resample column"]:
+    """The means of several columns on the same resamples, which are those of `bootstrap`.
+
+    Args:
+        columns: numbers for each image; the mean over images of which some are infinite is infinite.
+        resamples: how often images are drawn.
+        seed: the same seed draws the same images.
+
+    Raises:
+        InputError: no images, or fewer than 2 resamples.
+    """
     num_images = len(columns)
+    finite = columns.masked_fill(columns.isinf(), 0.0)  # 0 times infinity is NaN
+    ends = [(end, (columns == end).double()) for end in (math.inf, -math.inf) if bool((columns == end).any())]
     means = []
     for part in _resamples(num_images, resamples, seed):
         ones = torch.ones(part.shape, dtype=torch.float64)
         counts = torch.zeros(part.shape, dtype=torch.float64).scatter_add_(1, part, ones)
-        means.append(counts @ columns / num_images)
+        found = counts @ finite / num_images
+        for end, there in ends:
+            found += torch.where(counts @ there > 0, end, 0.0)
+        means.append(found)
     return torch.cat(means)
 
 
@@ -168,9 +184,11 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
 
 
 def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
-    """The interval of a number from its values on resamples, as `bootstrap` has it."""
+    """The interval of a number from its values on resamples, as `bootstrap` has it; infinite ones have no error."""
     if not 0 < confidence < 1:
         raise InputError(f"the confidence of an interval is between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2
-    low, high = resampled.quantile(torch.tensor([outside, 1 - outside], dtype=torch.float64)).tolist()
-    return Interval(value, low, high, resampled.std().item())
+    ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
+    is_finite = bool(resampled.isfinite().all())
+    low, high = resampled.quantile(ends, interpolation="linear" if is_finite else "nearest").tolist()
+    return Interval(value, low, high, resampled.std().item() if is_finite else math.nan)

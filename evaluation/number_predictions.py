@@ -215,6 +215,9 @@ def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> 
 
 
 def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likelihood) -> None:
+    """Refuse targets that are no counts where counts are predicted; other impossible ones have an infinite NLL."""
+    if not predictive.is_discrete:
+        return
     fits = predictive.components.support.check(targets)  # type: ignore[union-attr]
     if not bool(fits.all()):
         bad = targets[~fits].flatten()
