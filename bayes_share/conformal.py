@@ -49,7 +49,7 @@ def validation_left(folder: RunFolder) -> Predictions:
     return at(validation, unchosen(read_run_config(folder.config), len(validation.labels)))
 
 
-def conformal_sets(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
+def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
     """Both methods at each level; of several labels, for each.
 
     Args:
@@ -84,7 +84,16 @@ def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> 
     for name, folder in runs.items():
         with named(name):
             validation = validation_left(folder)
-        found += conformal_sets(name, validation, read_class_predictions(folder.predictions("test")), levels)
+        found += sets_at_levels(name, validation, read_class_predictions(folder.predictions("test")), levels)
+    return set_tables(found)
+
+
+def set_tables(found: Sequence[Found]) -> str:
+    """Coverage and size of sets, overall, by class and by size.
+
+    Args:
+        found: as `sets_at_levels` gives them.
+    """
     overall = [
         {
             **_of(one),

@@ -1,5 +1,6 @@
 """Predictions of numbers as a report is about them: with a name, their scores, and checks that they go together."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,10 +12,10 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.numbers.pit import pit
-from bayes_share.evaluation.numbers.scores import number_scores, number_terms
+from bayes_share.evaluation.numbers.scores import number_terms, scores_of_terms
 from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.table import format_table
-from bayes_share.reports.document import Column
+from bayes_share.reports.document import Cell, Column
 from bayes_share.terminal import listed, printable
 
 COVERAGE = 0.9
@@ -60,12 +61,17 @@ class NumberResult:
     @cached_property
     def scores(self) -> dict[str, Interval]:
         """The scores, with their intervals."""
-        return number_scores(self.test.predictive, self.test.targets, COVERAGE)
+        return scores_of_terms(self.terms, self.pit)
 
     @cached_property
     def pit(self) -> Float[Tensor, "example *target"]:
         """The probability integral transform of the test targets."""
         return pit(self.test.predictive, self.test.targets)
+
+
+def cell(found: Interval) -> Cell:
+    """A score with its error, which an infinite one does not have."""
+    return Cell(found.value, None if math.isnan(found.error) else found.error)
 
 
 def checked_validation(
