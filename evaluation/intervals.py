@@ -11,6 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration_estimates import ece_interval, squared_error_terms
 from bayes_share.evaluation.checks import check_same_images, check_values
+from bayes_share.evaluation.positions import sums_by_example, terms_by_example
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.repeats import Estimate, Interval, estimate
 from bayes_share.evaluation.scores import per_image
@@ -81,7 +82,7 @@ def bootstrap_mean(
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its interval of 95 %.
 
-    Those of the means are by the bootstrap; that of the ECE is `ece_interval`, as resamples of an ECE are larger than
+    Those of the means are by the bootstrap over images, or over examples where these have several positions; that of the ECE is `ece_interval`, as resamples of an ECE are larger than
     the ECE itself. Of several labels all are means over the labels.
 
     Args:
@@ -93,14 +94,18 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
         InputError: fewer than 2 resamples.
     """
     check_kind(predictions)
-    columns = score_terms(predictions)
+    columns = _row_terms(predictions)
     values = torch.stack([columns[name] for name in _MEANS], dim=1)
-    resampled = resampled_means(values, resamples, seed)
+    sums, counts = sums_by_example(values, predictions.examples)
+    resampled = resampled_means(torch.cat([sums, counts[:, None]], dim=1), resamples, seed)
     found = {
-        name: percentile_interval(values[:, index].mean().item(), resampled[:, index])
+        name: percentile_interval(values[:, index].mean().item(), resampled[:, index] / resampled[:, -1])
         for index, name in enumerate(_MEANS)
     }
-    each = [ece_interval(problem.log_probs.exp().cpu(), problem.labels.cpu()) for problem in predictions.problems()]
+    each = [
+        ece_interval(problem.log_probs.exp().cpu(), problem.labels.cpu(), examples=problem.examples)
+        for problem in predictions.problems()
+    ]
     return {**found, "ece": mean_over_labels(each)}
 
 
@@ -132,13 +137,19 @@ def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estima
 def score_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
     """A number for each image, of which a score is the mean: of `per_image`, and of the squared calibration error.
 
+    Where examples have several positions, it is a number for each example, as `terms_by_example` has it.
+
     Args:
         predictions: logits and labels; of several labels the terms are means over the labels.
     """
+    return {name: terms_by_example(terms, predictions.examples) for name, terms in _row_terms(predictions).items()}
+
+
+def _row_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
     each = []
     for problem in predictions.problems():
         mixture, labels = problem.log_probs.cpu(), problem.labels.cpu()
-        squared = squared_error_terms(mixture.exp(), labels)
+        squared = squared_error_terms(mixture.exp(), labels, examples=problem.examples)
         each.append({**per_image(mixture, labels), "squared_calibration_error": squared})
     return {name: torch.stack([terms[name] for terms in each]).mean(0) for name in each[0]}
 

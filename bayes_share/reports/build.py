@@ -72,7 +72,12 @@ def build_report(
     test = runs[0].test
     images, outputs = test.logits.shape[2:]
     kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
-    subtitle = f"{count}{where}: {images:,} test images {kind}"
+    tested = (
+        f"{images:,} positions of {test.num_examples:,} test examples"
+        if test.has_positions
+        else f"{images:,} test images"
+    )
+    subtitle = f"{count}{where}: {tested} {kind}"
     return Report(title, subtitle, sections)
 
 

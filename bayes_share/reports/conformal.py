@@ -38,8 +38,10 @@ _NOTE = (
 def conformal(runs: Sequence[Result]) -> Section | None:
     """Coverage and size of the runs' sets; only why there are none where every run chose on all validation images.
 
-    None where there are no validation images.
+    None where there are no validation images, or where examples have several positions, which are not exchangeable.
     """
+    if any(run.test.has_positions for run in runs):
+        return None
     found: dict[str, list[Found]] = {}
     reasons = []
     for run in runs:

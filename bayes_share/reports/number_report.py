@@ -17,7 +17,14 @@ from bayes_share.reports.best import badness
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
 from bayes_share.reports.number_conformal import number_conformal
-from bayes_share.reports.number_results import COVERAGE, SCORES, NumberResult, cell, check_same_targets, checked_validation
+from bayes_share.reports.number_results import (
+    COVERAGE,
+    SCORES,
+    NumberResult,
+    cell,
+    check_same_targets,
+    checked_validation,
+)
 from bayes_share.reports.worst import as_inputs, least_expected_targets
 
 if TYPE_CHECKING:
@@ -71,8 +78,7 @@ def build_number_report(
 
 def _overview(results: Sequence[NumberResult]) -> Section:
     rows = [
-        {"run": Cell(result.name), **{key: cell(found) for key, found in result.scores.items()}}
-        for result in results
+        {"run": Cell(result.name), **{key: cell(found) for key, found in result.scores.items()}} for result in results
     ]
     lead = []
     for column in SCORES if len(results) > 1 else ():

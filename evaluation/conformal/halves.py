@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.conformal.sets import SetMethod, fit_sets_of
+from bayes_share.evaluation.conformal.sets import SetMethod, check_exchangeable, fit_sets_of
 from bayes_share.evaluation.posthoc import Calibration, fit_calibration
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.seeding import generator
@@ -56,9 +56,10 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
         seed: of the division.
 
     Raises:
-        InputError: no predictions.
+        InputError: no predictions, or examples with several positions.
     """
     check_kind(validation)
+    check_exchangeable(validation)
     count = len(validation.labels)
     if count < 2 * _LEAST_FOR_TEMPERATURE:
         return Halves(None, validation)
@@ -72,6 +73,11 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
 
 def at(predictions: Predictions, indices: Int64[Tensor, "chosen"]) -> Predictions:
     """The predictions of some of the examples, without features."""
+    examples = None if predictions.examples is None else predictions.examples[indices]
     return replace(
-        predictions, logits=predictions.logits[:, :, indices], labels=predictions.labels[indices], features=None
+        predictions,
+        logits=predictions.logits[:, :, indices],
+        labels=predictions.labels[indices],
+        features=None,
+        examples=examples,
     )
