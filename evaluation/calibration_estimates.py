@@ -65,9 +65,10 @@ def squared_error_terms(
     """A number for each image, of which `squared_calibration_error` is the mean, to take errors and differences from.
 
     With the residual ``d_i = right_i − confidence_i`` and ``u_i = d_i · mean of the other d in i's bin`` (0 for an
-    image that is alone; those of its own example are not among the others), the estimate is ``mean u_i``. The number is ``2 u_i − mean of u in i's bin``: the mean is the
-    same, and the spread is that of the estimate's influence function, so that ``sd / √images`` is its standard error,
-    and up to √2 times as large where the classifier is calibrated.
+    image that is alone; images of its own example are not among the others), the estimate is ``mean u_i``. The number
+    is ``2 u_i − mean of u in i's bin``: the mean is the same, and the spread is that of the estimate's influence
+    function, so that ``sd / √images`` is its standard error, and up to √2 times as large where the classifier is
+    calibrated.
 
     Args:
         probs: each row sums to 1.

@@ -82,8 +82,9 @@ def bootstrap_mean(
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its interval of 95 %.
 
-    Those of the means are by the bootstrap over images, or over examples where these have several positions; that of the ECE is `ece_interval`, as resamples of an ECE are larger than
-    the ECE itself. Of several labels all are means over the labels.
+    Those of the means are by the bootstrap over images, or over examples where these have several positions; that of
+    the ECE is `ece_interval`, as resamples of an ECE are larger than the ECE itself. Of several labels all are means
+    over the labels.
 
     Args:
         predictions: logits and labels.

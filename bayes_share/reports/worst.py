@@ -36,7 +36,7 @@ def as_inputs(given: object, examples: int) -> Inputs:
     if given is None:
         return {}
     if hasattr(given, "keys") and hasattr(given, "__getitem__"):
-        return {str(name): _column(printable(name, _LONGEST_NAME), given[name], examples) for name in given.keys()}
+        return {str(name): _column(printable(name, _LONGEST_NAME), given[name], examples) for name in given}
     if not isinstance(given, Tensor | np.ndarray):
         raise InputError(
             f'inputs are given by name, such as {{"age": ages}}, or as an array, not {type(given).__name__}'
