@@ -8,7 +8,7 @@ from bayes_share.config import read_run_config
 from bayes_share.errors import named
 from bayes_share.evaluation.conformal.coverage import SetCoverage, set_coverage
 from bayes_share.evaluation.conformal.halves import at, halves
-from bayes_share.evaluation.conformal.sets import SET_METHODS
+from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions, read_class_predictions
@@ -62,9 +62,11 @@ def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels
     for (of_label, calibrated), (_, judged) in pairs:
         parts = halves(calibrated)
         count, is_scaled = len(parts.held_apart.labels), parts.temperature is not None
+        scaled = parts.scaled(judged)
         for method in SET_METHODS:
             for alpha in levels:
-                coverage = set_coverage(parts.sets(method, judged, alpha), judged.labels)
+                sets = fit_sets_of(method, parts.calibration, alpha).of(scaled)
+                coverage = set_coverage(sets, judged.labels)
                 yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage)
 
 

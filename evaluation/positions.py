@@ -25,11 +25,14 @@ def check_positions(logits: Shaped[Tensor, "..."], labels: Shaped[Tensor, "..."]
         logits: ``[draw, member, example, *position, class]``.
         labels: with an axis of labels last where the likelihood is Bernoulli.
     """
-    if logits.shape[2 : labels.ndim + 2] != labels.shape:
-        raise InputError(
-            f"labels of shape {list(labels.shape)} do not go with logits of shape {list(logits.shape)}: they are "
-            f"[example, position] for logits [draw, member, example, position, class]"
-        )
+    if logits.shape[2 : labels.ndim + 2] == labels.shape:
+        return
+    if labels.shape == logits.shape[-2:]:
+        raise InputError(f"labels must have the axis [image], and have the shape {list(labels.shape)}")
+    raise InputError(
+        f"labels of shape {list(labels.shape)} do not go with logits of shape {list(logits.shape)}: they are "
+        f"[example, position] for logits [draw, member, example, position, class]"
+    )
 
 
 def check_examples(examples: Shaped[Tensor, "..."], num_rows: int) -> None:

@@ -15,6 +15,7 @@ from bayes_share.reports.number_results import NumberResult, cell
 
 LEVELS = (0.1, 0.05)
 _SHOWN = LEVELS[0]  # by width
+_AIM = f"{100 * (1 - _SHOWN):g} %"
 _OWN = "own"
 _TITLES = {"cqr": "CQR", "scaled": "scaled residuals"}
 _THIRDS = ("narrowest", "middle", "widest")
@@ -156,7 +157,7 @@ def _figure(shown: Sequence[Found]) -> list[Figure]:
             )
             panels.append(Panel(f"conformal-{name}", f"Coverage [%] of {name} by width of the interval: {words}", draw))
     caption = (
-        f"Dashed: the aim of {1 - _SHOWN:.0%}. Bars are intervals of 95 %. Too little coverage of the narrowest says "
+        f"Dashed: the aim of {_AIM}. Bars are intervals of 95 %. Too little coverage of the narrowest says "
         "that the forecast is too sure where it is sure."
     )
     return [Figure("Coverage by width", panels, caption, methods)] if panels else []
@@ -184,5 +185,5 @@ def _by_width(shown: Sequence[Found]) -> Table:
         for one in shown
         for (least, most), group in one.coverage.by_width.items()
     ]
-    note = "The test examples in thirds by the width of their interval; one row where all are of one width."
-    return Table("conformal-widths", f"Coverage by width, of {1 - _SHOWN:.0%}", columns, rows, note)
+    note = "The test examples in thirds by the width of their interval; a single row where all are of one width."
+    return Table("conformal-widths", f"Coverage by width, of {_AIM}", columns, rows, note)

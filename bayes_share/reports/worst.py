@@ -82,7 +82,8 @@ def least_expected_targets(results: Sequence[NumberResult], inputs: Inputs) -> S
         )
         title = f"{one.name}: the least expected targets"
         tables.append(Table(f"worst-{one.name}", title, [*columns, *_columns(inputs)], rows, _note(inputs)))
-    return Section("worst", "Least expected", [], tables) if tables else None
+    lead = "The test examples whose target had the lowest density under the forecast, the lowest first."
+    return Section("worst", "Least expected", [lead], tables) if tables else None
 
 
 def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section | None:
@@ -116,7 +117,8 @@ def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section 
         )
         title = f"{one.name}: the least expected labels"
         tables.append(Table(f"worst-{one.name}", title, [*columns, *_columns(inputs)], rows, _note(inputs)))
-    return Section("worst", "Least expected", [], tables) if tables else None
+    lead = "The test examples whose right class had the lowest probability, the lowest first."
+    return Section("worst", "Least expected", [lead], tables) if tables else None
 
 
 def _columns(inputs: Inputs) -> list[Column]:

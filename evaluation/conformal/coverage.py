@@ -13,6 +13,7 @@ from bayes_share.evaluation.checks import check_labels
 from bayes_share.evaluation.intervals import bootstrap_mean
 from bayes_share.evaluation.repeats import Interval
 
+_OUTSIDE = 0.025  # at each end of an interval
 _LARGEST_OF_GROUPS = (0, 1, 2, 3, 4, 10, 100)
 
 
@@ -149,9 +150,10 @@ def _by_size(covered: Bool[Tensor, "example"], sizes: Int64[Tensor, "example"]) 
 
 def _group(covered: Shaped[Tensor, "example"]) -> Group:
     """With the interval of Clopper and Pearson (1934), which holds its level at any count."""
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv
 
     hits, count = int(covered.sum()), len(covered)
     share = hits / count
-    low, high = binomtest(hits, count).proportion_ci(0.95, method="exact")
-    return Group(count, Interval(share, float(low), float(high), math.sqrt(share * (1 - share) / count)))
+    low = float(betaincinv(hits, count - hits + 1, _OUTSIDE)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - _OUTSIDE)) if hits < count else 1.0
+    return Group(count, Interval(share, low, high, math.sqrt(share * (1 - share) / count)))

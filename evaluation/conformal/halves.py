@@ -1,6 +1,7 @@
 """Sets of temperature-scaled probabilities, whose temperature and threshold are of different validation examples."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int64
@@ -41,9 +42,15 @@ class Halves:
         Raises:
             InputError: what `fit_sets` refuses, or test predictions of other classes.
         """
-        return fit_sets_of(method, self._scaled(self.held_apart), alpha, seed).of(self._scaled(test))
+        return fit_sets_of(method, self.calibration, alpha, seed).of(self.scaled(test))
 
-    def _scaled(self, predictions: Predictions) -> Predictions:
+    @cached_property
+    def calibration(self) -> Predictions:
+        """What thresholds are fitted to: the part that was held apart, scaled by the temperature."""
+        return self.scaled(self.held_apart)
+
+    def scaled(self, predictions: Predictions) -> Predictions:
+        """Predictions scaled by the temperature, where there is one."""
         return predictions if self.temperature is None else self.temperature(predictions)
 
 
