@@ -11,7 +11,8 @@ from bayes_share.evaluation.conformal.halves import at, halves
 from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.run_folder import RunFolder
 

@@ -21,7 +21,7 @@ from bayes_share.choices import scored_images
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.data import Data, Split
 from bayes_share.errors import InputError, named
-from bayes_share.evaluation.predictions import write_draws
+from bayes_share.evaluation.predictions_file import write_draws
 from bayes_share.files import replacing, write_atomically
 from bayes_share.identity import Identity, check_data, check_options, check_same_images, check_teacher, say_version
 from bayes_share.inference import Execution, Inference, Training, factor_draws

@@ -89,8 +89,8 @@ def _figure(shown: Sequence[Found]) -> Figure:
         draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", [*map(str, classes)], dots, 100 * aim)
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
     caption = (
-        f"Dashed: the promise of {100 * aim:g} %, which is of all images together: classes may be above it and below. Bars "
-        "are intervals of 95 %."
+        f"Dashed: the promise of {100 * aim:g} %, which is of all images together: classes may be above it and below. "
+        "Bars are intervals of 95 %."
     )
     return Figure("Coverage by class", panels, caption, names)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from bayes_share.compare import check_same, finished_runs
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
-from bayes_share.evaluation.predictions import Predictions, check_kind, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.files import real_path
 from bayes_share.prediction_files import is_file_of_predictions, named_files
