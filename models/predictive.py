@@ -158,7 +158,7 @@ class Predictive:
         centre, spread = means.mean(0), (step.square().mean(0) + means.var(0, correction=0)).sqrt().nan_to_num(1.0, 1.0)
         return torch.stack([self._solve(level, centre, spread) for level in levels])
 
-    def sample(self, count: int, generator: Generator) -> Float[Tensor, "sample example *output"]:
+    def sample(self, count: int, generator: Generator) -> Num[Tensor, "sample example *output"]:
         """Samples of the mixture: a component at random for each example, and all its outputs from that one.
 
         Args:

@@ -156,7 +156,10 @@ def test_maps_are_for_outputs_without_labels() -> None:
         (lambda z, y: Predictions(z, y, likelihood="bernoulli", ignore_index=-1), "ignore_index is a label"),
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:, 0, 0] * 1.5), "examples must be a whole number"),
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:3, 0, 0]), "for each of 40 rows"),
-        (lambda z, y: calibrate("temperature", Predictions(z, abs(y) % 4), z), "expected Outputs(logits), not a ndarray"),
+        (
+            lambda z, y: calibrate("temperature", Predictions(z, abs(y) % 4), z),
+            "expected Outputs(logits), not a ndarray",
+        ),
         (lambda z, y: halves(Predictions(z, abs(y) % 4)), "positions of one example are not"),
         (lambda z, y: conformal_sets(*[Predictions(z, abs(y) % 4)] * 2), "positions of one example are not"),
     ],
