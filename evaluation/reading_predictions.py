@@ -26,8 +26,16 @@ def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> 
     Raises:
         InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
     """
-    arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
-    is_of_numbers = str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS
-    if likelihood is not None or is_of_numbers:
+    if likelihood is not None or are_of_numbers(path):
         return read_number_predictions(path, likelihood)
     return read_class_predictions(path)
+
+
+def are_of_numbers(path: str | Path) -> bool:
+    """Whether a file holds predictions of numbers or counts; nothing else in it is looked at.
+
+    Raises:
+        InputError: a missing or damaged file.
+    """
+    arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
+    return str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from bayes_share.compare import check_same, finished_runs
 from bayes_share.errors import InputError
-from bayes_share.evaluation.number_predictions import NumberPredictions
+from bayes_share.evaluation.number_predictions import NumberPredictions, read_number_predictions
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.predictions_file import read_class_predictions
-from bayes_share.evaluation.reading_predictions import read_predictions
+from bayes_share.evaluation.reading_predictions import are_of_numbers
 from bayes_share.files import real_path
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.reports.results import Result
@@ -52,14 +52,13 @@ def read_numbers(words: Sequence[str], files: Mapping[str, Path]) -> dict[str, N
     Raises:
         InputError: predictions of numbers beside others, or beside runs.
     """
-    found = {name: read_predictions(path) for name, path in files.items()}
-    numbers = {name: one for name, one in found.items() if isinstance(one, NumberPredictions)}
-    if numbers and len(numbers) < len(words):
+    paths = {name: path for name, path in files.items() if are_of_numbers(path)}
+    if paths and len(paths) < len(words):
         raise InputError(
-            f"{listed(list(numbers))} are predictions of numbers, and what is beside them is of classes: make a report "
+            f"{listed(list(paths))} are predictions of numbers, and what is beside them is of classes: make a report "
             f"of each"
         )
-    return numbers
+    return {name: read_number_predictions(path) for name, path in paths.items()}
 
 
 def own_results(

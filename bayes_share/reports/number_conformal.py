@@ -72,8 +72,8 @@ def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterat
     assert result.validation is not None
     targets, count = result.test.targets, len(result.validation.targets)
     for alpha in levels:
-        own = interval_coverage(*central_interval(result.test.predictive, 1 - alpha), targets)
-        yield Found(result.name, _OWN, alpha, None, own)
+        low, high = central_interval(result.test.predictive, 1 - alpha)
+        yield Found(result.name, _OWN, alpha, None, interval_coverage(low, high, targets))
     for method in INTERVAL_METHODS:
         for alpha in levels:
             try:

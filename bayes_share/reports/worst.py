@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +23,7 @@ Inputs = Mapping[str, np.ndarray]
 """Numbers or texts ``[example]`` by name."""
 
 
-def as_inputs(given: object, examples: int) -> Inputs:
+def as_inputs(given: Any, examples: int) -> Inputs:
     """Inputs of the test examples as somebody has them.
 
     Args:
