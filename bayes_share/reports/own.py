@@ -46,7 +46,7 @@ def report(
         humans: the distribution of human labels for each test image, where it is known.
         inputs: what the test examples are, to be shown beside those that were least expected: by name, numbers or texts
             for each example, such as ``{"age": ages, "city": cities}``, a table with such columns, or an array
-            ``[example, input]``.
+            ``[example, input]``. Examples with several targets, labels or positions are not shown.
 
     Returns:
         The path of the page.
