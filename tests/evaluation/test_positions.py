@@ -16,6 +16,7 @@ from bayes_share.evaluation import calibrate, read_predictions, score, score_int
 from bayes_share.evaluation.conformal import conformal_sets, halves
 from bayes_share.evaluation.elpd import elpd
 from bayes_share.evaluation.intervals import bootstrap, paired_differences
+from bayes_share.evaluation.positions import terms_by_example
 
 IGNORED = -100
 
@@ -74,6 +75,20 @@ def test_positions_of_one_example_are_no_more_examples() -> None:
     for name, found in paired_differences(thrice, other_thrice).items():
         assert found.count == 50
         assert (found.mean, found.error) == pytest.approx((differences[name].mean, differences[name].error))
+
+
+def test_errors_of_examples_with_different_numbers_of_positions_are_those_of_a_ratio() -> None:
+    """Cochran 1977, eq. 6.13, written out: the mean is over positions, the error between examples."""
+    values = torch.randn(90, generator=torch.Generator().manual_seed(0)).double()
+    examples = torch.arange(90).sqrt().long() + 5  # of 1, 3, 5, ... positions
+    terms = terms_by_example(values, examples).numpy()
+    ratio, each = values.mean().item(), [values[examples == i].numpy() for i in examples.unique().tolist()]
+    rest = np.array([one.sum() - ratio * len(one) for one in each])
+    expected = np.sqrt((rest**2).sum() / (len(each) - 1) / len(each)) / (90 / len(each))
+    assert terms.mean() == pytest.approx(ratio)
+    assert terms.std(ddof=1) / np.sqrt(len(each)) == pytest.approx(expected)
+    endless = terms_by_example(torch.where(examples == 6, torch.inf, values), examples)
+    assert endless.isinf().tolist() == [False, True] + [False] * (len(each) - 2)
 
 
 def test_the_bootstrap_draws_examples_with_all_their_positions() -> None:
