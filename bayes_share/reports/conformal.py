@@ -90,7 +90,7 @@ def _figure(shown: Sequence[Found]) -> Figure:
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
     caption = (
         f"Dashed: the promise of {100 * aim:g} %, which is of all images together: classes may be above it and below. "
-        "Bars are intervals of 95 %."
+        "Bars, where there are few classes, are intervals of 95 %."
     )
     return Figure("Coverage by class", panels, caption, names)
 

@@ -58,14 +58,17 @@ def dot_drawing(
             axes = figure.subplots()
             axes.axhline(aim, linestyle="--", color="#000000", linewidth=0.9)
             handles: list[Artist] = []
+            are_many = len(places) > _MOST_WITH_BARS
             for number, one in enumerate(dots):
                 apart = _SPREAD * ((number + 0.5) / len(dots) - 0.5)
                 x = [place + apart for place in range(len(places))]
                 colour = line_style(one.style)["color"]
-                if len(places) <= _MOST_WITH_BARS:
+                if not are_many:
                     axes.vlines(x, one.low, one.high, color=colour, linewidth=0.9)
                 mark = _MARKS[one.style % len(_MARKS)]
-                handles += axes.plot(x, one.y, color=colour, linestyle="", marker=mark, markersize=3.5)
+                handles += axes.plot(
+                    x, one.y, color=colour, linestyle="", marker=mark, markersize=2 if are_many else 3.5
+                )
             every = range(0, len(places), math.ceil(len(places) / _MOST_NAMES))
             axes.set_xticks([*every], [label(places[place], 12, 1) for place in every])
             axes.set_xlim(-0.6, len(places) - 0.4)
