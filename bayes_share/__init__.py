@@ -70,6 +70,8 @@ _PUBLIC = {
     "select": "bayes_share.evaluation.selection",
     "uncertainty": "bayes_share.evaluation.uncertainty",
     "calibrate": "bayes_share.evaluation.posthoc",
+    "conformal_sets": "bayes_share.evaluation.conformal.predicted",
+    "conformal_intervals": "bayes_share.evaluation.conformal.predicted",
     "ood_scores": "bayes_share.evaluation.ood",
     "to_arviz": "bayes_share.evaluation.arviz_data",
 }

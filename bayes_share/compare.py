@@ -11,7 +11,8 @@ from torch import Tensor
 from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.pictures import reliability_picture
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.reading_predictions import right_answers
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table

@@ -8,10 +8,11 @@ from bayes_share.config import read_run_config
 from bayes_share.errors import named
 from bayes_share.evaluation.conformal.coverage import SetCoverage, set_coverage
 from bayes_share.evaluation.conformal.halves import at, halves
-from bayes_share.evaluation.conformal.sets import SET_METHODS
+from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.run_folder import RunFolder
 
@@ -49,7 +50,7 @@ def validation_left(folder: RunFolder) -> Predictions:
     return at(validation, unchosen(read_run_config(folder.config), len(validation.labels)))
 
 
-def conformal_sets(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
+def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
     """Both methods at each level; of several labels, for each.
 
     Args:
@@ -62,9 +63,11 @@ def conformal_sets(name: str, validation: Predictions, test: Predictions, levels
     for (of_label, calibrated), (_, judged) in pairs:
         parts = halves(calibrated)
         count, is_scaled = len(parts.held_apart.labels), parts.temperature is not None
+        scaled = parts.scaled(judged)
         for method in SET_METHODS:
             for alpha in levels:
-                coverage = set_coverage(parts.sets(method, judged, alpha), judged.labels)
+                sets = fit_sets_of(method, parts.calibration, alpha).of(scaled)
+                coverage = set_coverage(sets, judged.labels)
                 yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage)
 
 
@@ -84,7 +87,16 @@ def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> 
     for name, folder in runs.items():
         with named(name):
             validation = validation_left(folder)
-        found += conformal_sets(name, validation, read_class_predictions(folder.predictions("test")), levels)
+        found += sets_at_levels(name, validation, read_class_predictions(folder.predictions("test")), levels)
+    return set_tables(found)
+
+
+def set_tables(found: Sequence[Found]) -> str:
+    """Coverage and size of sets, overall, by class and by size.
+
+    Args:
+        found: as `sets_at_levels` gives them.
+    """
     overall = [
         {
             **_of(one),

@@ -11,7 +11,8 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.diagnostics import function_space_convergence, loo
 from bayes_share.evaluation.elpd import elpd, elpd_differences
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.inference import Part, Training, chain_order, posterior_samples
 from bayes_share.inference.draws.posterior import by_users_name

@@ -18,7 +18,8 @@ from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.probe import Probes
-from bayes_share.reports.gather import read_numbers
+from bayes_share.reports.gather import number_runs, read_numbers
+from bayes_share.reports.number_conformal import conformal_table
 from bayes_share.reports.number_results import number_table
 from bayes_share.run_folder import RunFolder, read_summary
 from bayes_share.shift import shift_tables
@@ -71,8 +72,8 @@ def parser(words: Sequence[str]) -> OptionParser:
         type=float,
         nargs="*",
         metavar="ALPHA",
-        help="conformal sets of the test images, which miss the right class with a probability of ALPHA at most; 0.1 "
-        "if not given. They are calibrated on validation images that the run chose nothing on",
+        help="conformal sets of classes, or intervals of numbers, which miss the right one with a probability of ALPHA "
+        "at most; 0.1 if not given. They are calibrated on validation examples that the run chose nothing on",
     )
     draws = parser.add_argument_group("draws of a posterior")
     draws.add_argument(
@@ -109,6 +110,8 @@ def run(options: Namespace) -> None:
         _check_numbers(options)
         summaries = {name: read_summary(folder) for name, folder in found.items()}
         show("\n\n".join([number_table(numbers), *cost_table(summaries)]))
+        if options.conformal is not None:
+            show(f"\n{conformal_table(number_runs(found), options.conformal or (0.1,))}")
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
@@ -143,7 +146,7 @@ def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
 
 def _check_numbers(options: Namespace) -> None:
     """Raise an InputError where something is asked for that is of classes alone."""
-    for name in ("picture", "ood", "corruptions", "conformal", "diagnostics", "arviz"):
+    for name in ("picture", "ood", "corruptions", "diagnostics", "arviz"):
         if getattr(options, name) not in (None, False):
             raise InputError(f"--{name} is of runs that predict classes, and these predict numbers: leave it out")
 

@@ -16,13 +16,8 @@ from bayes_share.data.smaller import in_form_of
 from bayes_share.data.source import stratified
 from bayes_share.data.stamp import source_stamp
 from bayes_share.errors import InputError, unknown
-from bayes_share.evaluation.predictions import (
-    Outputs,
-    Predictions,
-    read_class_predictions,
-    read_outputs,
-    write_predictions,
-)
+from bayes_share.evaluation.predictions import Outputs, Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs, write_predictions
 from bayes_share.evaluation.sets import SetInfo, note_set
 from bayes_share.files import remove
 from bayes_share.inference import Training

@@ -22,7 +22,8 @@ from bayes_share.data import Data
 from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError, named
 from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
-from bayes_share.evaluation.predictions import LikelihoodName, write_draws
+from bayes_share.evaluation.predictions import LikelihoodName
+from bayes_share.evaluation.predictions_file import write_draws
 from bayes_share.files import replacing, write_atomically
 from bayes_share.identity import Identity, check_data, check_options, check_same_images, check_teacher, say_version
 from bayes_share.inference import Execution, Inference, Training, factor_draws

@@ -14,7 +14,8 @@ from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
 from bayes_share.evaluation.ood import SCORES, ood_scores
-from bayes_share.evaluation.predictions import Outputs, read_class_predictions, read_outputs
+from bayes_share.evaluation.predictions import Outputs
+from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
 from bayes_share.evaluation.scores import Scores, score
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table

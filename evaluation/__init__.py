@@ -26,14 +26,8 @@ from bayes_share.evaluation.number_predictions import NumberPredictions, write_n
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
-from bayes_share.evaluation.predictions import (
-    Outputs,
-    Predictions,
-    log_probs,
-    read_outputs,
-    write_draws,
-    write_predictions,
-)
+from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs
+from bayes_share.evaluation.predictions_file import read_outputs, write_draws, write_predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.scores import (

@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.positions import sums_by_example
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.scores import per_image
 
@@ -29,7 +30,7 @@ class Elpd:
 
     @property
     def mean(self) -> float:
-        """Per image: the negative NLL."""
+        """Per image: the negative NLL; per example where these have several positions."""
         return self.elpd / len(self.pointwise)
 
 
@@ -55,7 +56,8 @@ def elpd(predictions: Predictions) -> Elpd:
 
     The standard error is ``√n · sd`` of the images' terms (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544, eq. 23).
 
-    Of several labels an image's term is the mean over its labels, so that the mean over images is the negative NLL.
+    Of several labels an image's term is the mean over its labels, so that the mean over images is the negative NLL. Of
+    several positions an example's term is the sum over them.
 
     Args:
         predictions: of images that were not trained on.
@@ -66,7 +68,7 @@ def elpd(predictions: Predictions) -> Elpd:
     """
     check_kind(predictions)
     terms = [per_image(problem.log_probs.cpu(), problem.labels.cpu())["nll"] for problem in predictions.problems()]
-    pointwise = -torch.stack(terms).mean(0)
+    pointwise, _ = sums_by_example(-torch.stack(terms).mean(0), predictions.examples)
     return Elpd(pointwise.sum().item(), _error(pointwise), pointwise)
 
 

@@ -1,5 +1,6 @@
 """How far scores would move with other test images: bootstrap intervals, and differences on the same images."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,6 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration_estimates import ece_interval, squared_error_terms
 from bayes_share.evaluation.checks import check_same_images, check_values
+from bayes_share.evaluation.positions import sums_by_example, terms_by_example
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.repeats import Estimate, Interval, estimate
 from bayes_share.evaluation.scores import per_image
@@ -73,15 +75,16 @@ def bootstrap_mean(
     """
     check_values("values", values)
     values = values.double().cpu()
-    means = _resampled_means(values[:, None], resamples, seed).squeeze(-1)
+    means = resampled_means(values[:, None], resamples, seed).squeeze(-1)
     return percentile_interval(values.mean().item(), means, confidence)
 
 
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its interval of 95 %.
 
-    Those of the means are by the bootstrap; that of the ECE is `ece_interval`, as resamples of an ECE are larger than
-    the ECE itself. Of several labels all are means over the labels.
+    Those of the means are by the bootstrap over images, or over examples where these have several positions; that of
+    the ECE is `ece_interval`, as resamples of an ECE are larger than the ECE itself. Of several labels all are means
+    over the labels.
 
     Args:
         predictions: logits and labels.
@@ -92,14 +95,18 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
         InputError: fewer than 2 resamples.
     """
     check_kind(predictions)
-    columns = score_terms(predictions)
+    columns = _row_terms(predictions)
     values = torch.stack([columns[name] for name in _MEANS], dim=1)
-    resampled = _resampled_means(values, resamples, seed)
+    sums, counts = sums_by_example(values, predictions.examples)
+    resampled = resampled_means(torch.cat([sums, counts[:, None]], dim=1), resamples, seed)
     found = {
-        name: percentile_interval(values[:, index].mean().item(), resampled[:, index])
+        name: percentile_interval(values[:, index].mean().item(), resampled[:, index] / resampled[:, -1])
         for index, name in enumerate(_MEANS)
     }
-    each = [ece_interval(problem.log_probs.exp().cpu(), problem.labels.cpu()) for problem in predictions.problems()]
+    each = [
+        ece_interval(problem.log_probs.exp().cpu(), problem.labels.cpu(), examples=problem.examples)
+        for problem in predictions.problems()
+    ]
     return {**found, "ece": mean_over_labels(each)}
 
 
@@ -131,26 +138,47 @@ def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estima
 def score_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
     """A number for each image, of which a score is the mean: of `per_image`, and of the squared calibration error.
 
+    Where examples have several positions, it is a number for each example, as `terms_by_example` has it.
+
     Args:
         predictions: logits and labels; of several labels the terms are means over the labels.
     """
+    return {name: terms_by_example(terms, predictions.examples) for name, terms in _row_terms(predictions).items()}
+
+
+def _row_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
     each = []
     for problem in predictions.problems():
         mixture, labels = problem.log_probs.cpu(), problem.labels.cpu()
-        squared = squared_error_terms(mixture.exp(), labels)
+        squared = squared_error_terms(mixture.exp(), labels, examples=problem.examples)
         each.append({**per_image(mixture, labels), "squared_calibration_error": squared})
     return {name: torch.stack([terms[name] for terms in each]).mean(0) for name in each[0]}
 
 
-def _resampled_means(
-    columns: Float64[Tensor, "image column"], resamples: int, seed: int
+def resampled_means(
+    columns: Float64[Tensor, "image column"], resamples: int = 1000, seed: int = 0
 ) -> Float64[Tensor, "resample column"]:
+    """The means of several columns on the same resamples, which are those of `bootstrap`.
+
+    Args:
+        columns: numbers for each image; the mean over images of which some are infinite is infinite.
+        resamples: how often images are drawn.
+        seed: the same seed draws the same images.
+
+    Raises:
+        InputError: no images, or fewer than 2 resamples.
+    """
     num_images = len(columns)
+    finite = columns.masked_fill(columns.isinf(), 0.0)  # 0 times infinity is NaN
+    ends = [(end, (columns == end).double()) for end in (math.inf, -math.inf) if bool((columns == end).any())]
     means = []
     for part in _resamples(num_images, resamples, seed):
         ones = torch.ones(part.shape, dtype=torch.float64)
         counts = torch.zeros(part.shape, dtype=torch.float64).scatter_add_(1, part, ones)
-        means.append(counts @ columns / num_images)
+        found = counts @ finite / num_images
+        for end, there in ends:
+            found += torch.where(counts @ there > 0, end, 0.0)
+        means.append(found)
     return torch.cat(means)
 
 
@@ -168,9 +196,11 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
 
 
 def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
-    """The interval of a number from its values on resamples, as `bootstrap` has it."""
+    """The interval of a number from its values on resamples, as `bootstrap` has it; infinite ones have no error."""
     if not 0 < confidence < 1:
         raise InputError(f"the confidence of an interval is between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2
-    low, high = resampled.quantile(torch.tensor([outside, 1 - outside], dtype=torch.float64)).tolist()
-    return Interval(value, low, high, resampled.std().item())
+    ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
+    is_finite = bool(resampled.isfinite().all())
+    low, high = resampled.quantile(ends, interpolation="linear" if is_finite else "nearest").tolist()
+    return Interval(value, low, high, resampled.std().item() if is_finite else math.nan)

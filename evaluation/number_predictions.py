@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bayes_share.arrays import map_arrays, write_array, write_stamp
@@ -75,6 +75,14 @@ class NumberPredictions:
         full = {name: _full(name, values, wanted) for name, values in arguments.items()}
         _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
         _check_targets(self.predictive, wanted, of)
+
+    def at(self, indices: Int64[Tensor, "chosen"]) -> "NumberPredictions":
+        """The predictions of some of the examples, in the order of their indices."""
+        arguments = {
+            name: values if values.shape[2] == 1 else values[:, :, indices] for name, values in self.arguments.items()
+        }
+        names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
+        return NumberPredictions(arguments, self.targets[indices], self.likelihood, names, self.stamp)
 
     @cached_property
     def predictive(self) -> Predictive:
@@ -215,6 +223,9 @@ def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> 
 
 
 def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likelihood) -> None:
+    """Refuse targets that are no counts where counts are predicted; other impossible ones have an infinite NLL."""
+    if not predictive.is_discrete:
+        return
     fits = predictive.components.support.check(targets)  # type: ignore[union-attr]
     if not bool(fits.all()):
         bad = targets[~fits].flatten()

@@ -20,7 +20,7 @@ from bayes_share.evaluation.calibration_maps import (
     fit_temperature,
     fit_vector,
 )
-from bayes_share.evaluation.predictions import LikelihoodName, Predictions, check_kind
+from bayes_share.evaluation.predictions import Kind, LikelihoodName, Outputs, Predictions, check_kind
 
 CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
@@ -59,19 +59,20 @@ class Calibration:
     map: Map
     likelihood: LikelihoodName = "categorical"
 
-    def __call__(self, predictions: Predictions) -> Predictions:
+    def __call__(self, predictions: Kind) -> Kind:
         """Calibrated predictions, whose logits are the logs of probabilities.
 
         Args:
-            predictions: of any images, with the classes that the map was fitted to.
+            predictions: of any images, with labels or without, with the classes that the map was fitted to.
 
         Returns:
             Logits ``[1, 1, image, class]`` where the mixture was calibrated, else ``[draw, member, image, class]``;
             without features. A probability of 0, which a histogram or isotonic regression may give, becomes 1e-38.
 
         Raises:
-            InputError: another number of classes or another likelihood.
+            InputError: something else than predictions, another number of classes or another likelihood.
         """
+        check_kind(predictions, Outputs)
         _check_alike("the calibration was fitted to", self.num_classes, self.likelihood, predictions)
         rows = _rows(predictions, self.pooling)
         components = (1, 1) if self.pooling == "before" else predictions.logits.shape[:2]
@@ -140,15 +141,13 @@ def _fit(method: str, rows: Tensor, labels: Tensor, repeats: int) -> Map:
     return _FITS[method](rows, labels.cpu().repeat(repeats))
 
 
-def calibrate(
-    method: CalibrationMethod, validation: Predictions, test: Predictions, pooling: Pooling = "before"
-) -> Predictions:
+def calibrate(method: CalibrationMethod, validation: Predictions, test: Kind, pooling: Pooling = "before") -> Kind:
     """Test predictions, calibrated by a map that is fitted to validation predictions.
 
     Args:
         method: see `fit_calibration`.
         validation: what the map is fitted to.
-        test: what it is applied to; its labels are not looked at.
+        test: what it is applied to, with labels or without; they are not looked at.
         pooling: see `fit_calibration`.
 
     Returns:
@@ -167,14 +166,14 @@ def calibrate(
     >>> [round(score(found).nll, 4) for found in (predictions, calibrated)]
     [0.8473, 0.5004]
     """
-    for predictions in (validation, test):
-        check_kind(predictions)
+    check_kind(validation)
+    check_kind(test, Outputs)
     outputs = validation.logits.shape[-1]
     _check_alike("the validation predictions are of", outputs, validation.likelihood, test)
     return fit_calibration(method, validation, pooling)(test)
 
 
-def _check_alike(what: str, outputs: int, likelihood: str, predictions: Predictions) -> None:
+def _check_alike(what: str, outputs: int, likelihood: str, predictions: Outputs) -> None:
     found = predictions.logits.shape[-1]
     if (found, predictions.likelihood) != (outputs, likelihood):
         units = {"categorical": "classes", "bernoulli": "binary labels"}
@@ -183,7 +182,7 @@ def _check_alike(what: str, outputs: int, likelihood: str, predictions: Predicti
         )
 
 
-def _rows(predictions: Predictions, pooling: Pooling) -> Tensor:
+def _rows(predictions: Outputs, pooling: Pooling) -> Tensor:
     """What a map sees, of the mixture, or of each component in turn.
 
     Log-probabilities ``[row, class]``, or of a Bernoulli likelihood log-odds ``[row, label]``.

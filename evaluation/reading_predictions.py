@@ -6,7 +6,8 @@ from torch import Tensor
 
 from bayes_share.arrays import map_arrays
 from bayes_share.evaluation.number_predictions import NUMBER_LIKELIHOODS, NumberPredictions, read_number_predictions
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.models.likelihoods import Likelihood
 
 
@@ -27,9 +28,7 @@ def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> 
     Raises:
         InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
     """
-    arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
-    is_of_numbers = str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS
-    if likelihood is not None or is_of_numbers:
+    if likelihood is not None or are_of_numbers(path):
         return read_number_predictions(path, likelihood)
     return read_class_predictions(path)
 
@@ -38,3 +37,13 @@ def right_answers(path: str | Path) -> Tensor:
     """The labels or targets in a file of predictions; see `read_predictions`."""
     found = read_predictions(path)
     return found.targets if isinstance(found, NumberPredictions) else found.labels
+
+
+def are_of_numbers(path: str | Path) -> bool:
+    """Whether a file holds predictions of numbers or counts; nothing else in it is looked at.
+
+    Raises:
+        InputError: a missing or damaged file.
+    """
+    arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
+    return str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS

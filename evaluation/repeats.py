@@ -13,7 +13,8 @@ class Estimate:
 
     Args:
         mean: of the values.
-        error: its standard error, the values' standard deviation (n - 1) over √n; None for one value.
+        error: its standard error, the values' standard deviation (n - 1) over √n; None for one value, NaN where the
+            mean is not finite.
         count: how many values there are, n.
     """
 
@@ -45,7 +46,7 @@ class Interval:
         value: on the images themselves.
         low: the lower end.
         high: the upper end.
-        error: an estimate of the standard error of the value.
+        error: an estimate of the standard error of the value; NaN where the value is infinite on some resample.
     """
 
     value: float
@@ -55,7 +56,7 @@ class Interval:
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """The mean of values, with its standard error.
+    """The mean of values, with its standard error, which is NaN where the mean is not finite.
 
     Raises:
         InputError: no values.
@@ -67,11 +68,21 @@ def estimate(values: Iterable[float]) -> Estimate:
     if not numbers:
         raise InputError("there are no values to take the mean of")
     count = len(numbers)
-    mean = math.fsum(numbers) / count
+    mean = _sum(numbers) / count
     if count == 1:
         return Estimate(mean, None, 1)
-    variance = math.fsum((number - mean) ** 2 for number in numbers) / (count - 1)
+    if not math.isfinite(mean):
+        return Estimate(mean, math.nan, count)
+    variance = _sum([(number - mean) * (number - mean) for number in numbers]) / (count - 1)
     return Estimate(mean, math.sqrt(variance / count), count)
+
+
+def _sum(numbers: list[float]) -> float:
+    """Exact where the sum is a finite number; `math.fsum` raises where infinite ones cancel, or it overflows."""
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):
+        return sum(numbers)
 
 
 def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:

@@ -168,7 +168,7 @@ class Scores:
         adaptive_ece: see `bayes_share.evaluation.calibration.adaptive_ece`, 0 to 1.
         squared_calibration_error: see `bayes_share.evaluation.calibration_estimates.squared_calibration_error`;
             below 0 by chance. Unlike the errors above it is unbiased, and so what runs are compared by.
-        num_images: images.
+        num_images: images, or positions of examples.
         num_draws: draws.
         num_members: members of each draw.
     """
@@ -227,7 +227,7 @@ def _score(predictions: Predictions, bins: int) -> Scores:
         average_calibration_error=calibration.average_calibration_error,
         classwise_ece=classwise_ece(probs, labels, bins),
         adaptive_ece=adaptive_ece(probs, labels, bins),
-        squared_calibration_error=squared_calibration_error(probs, labels, bins),
+        squared_calibration_error=squared_calibration_error(probs, labels, bins, predictions.examples),
         num_images=num_images,
         num_draws=num_draws,
         num_members=num_members,

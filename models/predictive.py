@@ -1,7 +1,7 @@
 """Predictive distributions: the mixture of what draws and members say about the targets of some inputs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch.distributions import Distribution
 
 _BISECTIONS = 200  # more than the bits of a float64: each interval ends at two neighbouring numbers
+_FLAT = 1e-6  # log-odds by which a cdf rises within a standard deviation: with less, a step of Newton is rounding
+_STEPS = 2000  # more than there are doublings and halvings of a float64
 
 
 class Predictive:
@@ -60,38 +62,58 @@ class Predictive:
 
     @cached_property
     def mean(self) -> Float[Tensor, "example *output"]:
-        """Of the mixture."""
-        return self.components.mean.mean((0, 1))
+        """Of the mixture.
+
+        Raises:
+            InputError: classes, which have none.
+        """
+        return self._moment(self.components.mean).mean((0, 1))
 
     @cached_property
     def aleatoric(self) -> Float[Tensor, "example *output"]:
-        """The variance that components expect of the targets: the mean of their variances."""
-        return self.components.variance.expand(self.components.batch_shape).mean((0, 1))
+        """The variance that components expect of the targets: the mean of their variances.
+
+        Raises:
+            InputError: classes, which have none.
+        """
+        return self._moment(self.components.variance).expand(self.components.batch_shape).mean((0, 1))
 
     @cached_property
     def epistemic(self) -> Float[Tensor, "example *output"]:
-        """The variance of the components' means: what more data would take away."""
-        return self.components.mean.var((0, 1), correction=0)
+        """The variance of the components' means: what more data would take away.
+
+        Raises:
+            InputError: classes, which have none.
+        """
+        return self._moment(self.components.mean).var((0, 1), correction=0)
 
     @property
     def variance(self) -> Float[Tensor, "example *output"]:
-        """Of the mixture, by the law of total variance: aleatoric and epistemic."""
+        """Of the mixture, by the law of total variance: aleatoric and epistemic.
+
+        Raises:
+            InputError: classes, which have none.
+        """
         return self.aleatoric + self.epistemic
 
     def log_prob(self, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example"]:
         """The log density, or log probability, of all targets of an example together, in nats.
 
+        It is ``-inf`` where no component can give a target, as a negative number under an exponential distribution.
+
         Raises:
-            InputError: targets of another shape, NaN, or outside the components' support, such as half a count.
+            InputError: targets of another shape, NaN, or no counts where the components are of counts.
         """
         self._check(targets)
-        wrong = ~self.components.support.check(targets)  # type: ignore[union-attr]
-        if wrong.any():
-            raise InputError(
-                f"targets that {type(self.components).__name__} gives no probability: {int(wrong.sum())} of "
-                f"{wrong.numel()}, the first of them {targets[wrong][0].item():.6g}"
-            )
-        each = self.components.log_prob(targets)
+        inside = self.components.support.check(targets).expand(self.components.batch_shape)  # type: ignore[union-attr]
+        if self.is_discrete and not bool(inside.all()):
+            wrong = ~inside.flatten(0, 1).any(0)
+            if bool(wrong.any()):
+                raise InputError(
+                    f"targets that {type(self.components).__name__} gives no probability: {int(wrong.sum())} of "
+                    f"{wrong.numel()}, the first of them {targets[wrong][0].item():.6g}"
+                )
+        each = self._density(targets, inside)
         together = each.reshape(*each.shape[:3], -1).sum(-1).flatten(0, 1)
         return together.logsumexp(0) - math.log(len(together))
 
@@ -115,7 +137,7 @@ class Predictive:
     def quantile(self, levels: Sequence[float]) -> Float[Tensor, "level example *output"]:
         """The smallest values below or at which the mixture has some probability; of counts, whole numbers.
 
-        Found by bisection of `cdf`, down to neighbouring floating-point numbers.
+        Of counts by bisection of `cdf`; else by steps of Newton, safeguarded by bisection.
 
         Args:
             levels: probabilities between 0 and 1, both excluded.
@@ -126,13 +148,17 @@ class Predictive:
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
             raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
-        # A heavy tail has no mean or an infinite variance, and bisection takes any finite start.
+        self._moment(self.components.mean)
+        # A heavy tail has no mean or an infinite variance, and both searches take any finite start.
         means = self.components.mean.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
         step = self.components.stddev.nan_to_num(1.0, 1.0).expand(self.components.batch_shape).flatten(0, 1)
-        lowest, highest = (means - step).amin(0), (means + step).amax(0)
-        return torch.stack([self._bisect(level, lowest, highest) for level in levels])
+        if self.is_discrete:
+            lowest, highest = torch.full_like(means[0], -1.0), (means + step).amax(0).ceil()
+            return torch.stack([self._bisect(level, lowest, highest) for level in levels])
+        centre, spread = means.mean(0), (step.square().mean(0) + means.var(0, correction=0)).sqrt().nan_to_num(1.0, 1.0)
+        return torch.stack([self._solve(level, centre, spread) for level in levels])
 
-    def sample(self, count: int, generator: Generator) -> Float[Tensor, "sample example *output"]:
+    def sample(self, count: int, generator: Generator) -> Num[Tensor, "sample example *output"]:
         """Samples of the mixture: a component at random for each example, and all its outputs from that one.
 
         Args:
@@ -140,7 +166,8 @@ class Predictive:
             generator: the source of randomness, on the CPU.
         """
         seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.random.fork_rng([self.mean.device] if self.mean.is_cuda else []):
+        device = self.components.mean.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             draws, members = self.components.batch_shape[:2]
             each = self.components.sample(torch.Size([count])).flatten(1, 2)
@@ -159,27 +186,83 @@ class Predictive:
             if self.is_discrete:  # whose cdf is of whole numbers from 0
                 whole = values.floor()
                 return torch.where(whole < 0, 0.0, self.components.cdf(whole.clamp(min=0)).mean((0, 1)))
-            return self.components.cdf(values).mean((0, 1))
+            return self._within(self.components.cdf, values).mean((0, 1))
         except NotImplementedError:
             raise InputError(
                 f"{type(self.components).__name__} has no cdf, which quantiles and intervals need"
             ) from None
 
+    def _moment(self, values: Tensor) -> Tensor:
+        """A mean or a variance; torch has NaN for those of classes."""
+        if self.is_discrete and bool(values.isnan().all()):
+            raise InputError(
+                f"{type(self.components).__name__} is of classes, which have no mean and no variance: take log_prob, "
+                f"sample, or the mean of components.probs over draws and members"
+            )
+        return values
+
+    @cached_property
+    def _possible(self) -> Tensor:
+        """A value inside each component's support."""
+        return torch.zeros_like(self.components.mean) if self.is_discrete else self.components.mean
+
+    def _within(self, cdf: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        """A cdf of values of which some may be outside a component's support, where it is 0 below and 1 above."""
+        inside = self.components.support.check(values)  # type: ignore[union-attr]
+        if bool(inside.all()):
+            return cdf(values)
+        found = cdf(torch.where(inside, values, self._possible))
+        return torch.where(inside, found, (values > self._possible).to(found.dtype))
+
+    def _density(self, values: Tensor, inside: Tensor) -> Tensor:
+        """The components' log densities of values, of which only some are inside the support."""
+        if bool(inside.all()):
+            return self.components.log_prob(values)
+        return torch.where(inside, self.components.log_prob(torch.where(inside, values, self._possible)), -math.inf)
+
+    def _solve(self, level: float, centre: Tensor, spread: Tensor) -> Float[Tensor, "example *output"]:
+        """The quantile of one level of a density, by Newton's method for the log-odds of the cdf.
+
+        Where a step leaves the bracket, or is not half of the one before the last, the bracket is halved; where it has
+        an open end, it is widened by steps that double (Press et al. 2007, "Numerical Recipes", section 9.4).
+        """
+        kind = torch.finfo(centre.dtype)
+        aim = math.log(level) - math.log1p(-level)
+        width = spread.maximum(4 * kind.eps * centre.abs()).clamp(min=kind.tiny)
+        x = centre + width * torch.special.ndtri(torch.as_tensor(level, dtype=centre.dtype, device=centre.device))
+        small = kind.eps**0.5 / 16 * width  # after such a step of Newton, the next one is rounding
+        low, high = torch.full_like(x, -math.inf), torch.full_like(x, math.inf)
+        last, before = torch.full_like(x, math.inf), torch.full_like(x, math.inf)
+        is_found = torch.zeros_like(x, dtype=torch.bool)
+        for _ in range(_STEPS):
+            reached = self._cdf(x)
+            is_below = reached < level
+            low, high = torch.where(is_below, x, low), torch.where(is_below, high, x)
+            inside = self.components.support.check(x).expand(self.components.batch_shape)  # type: ignore[union-attr]
+            slope = self._density(x, inside).exp().mean((0, 1)) / (reached * (1 - reached))
+            step = (reached.log() - (-reached).log1p() - aim) / slope
+            new, is_open = x - step, low.isinf() | high.isinf()
+            middle = torch.where(high.isinf(), x + width, torch.where(low.isinf(), x - width, low + (high - low) / 2))
+            is_good = (
+                (new >= low) & (new <= high) & new.isfinite() & (2 * step.abs() <= before) & (slope * spread > _FLAT)
+            )
+            is_narrow = ~is_open & ((middle <= low) | (middle >= high))
+            width = torch.where(is_open & ~is_good, 2 * width, width)
+            new = torch.where(is_found, x, torch.where(is_narrow, high, torch.where(is_good, new, middle)))
+            moved = (new - x).abs()
+            is_found |= is_narrow | (is_good & (moved <= small))
+            x, last, before = new, moved, last
+            if bool(is_found.all()):
+                break
+        return x
+
     def _bisect(self, level: float, lowest: Tensor, highest: Tensor) -> Float[Tensor, "example *output"]:
-        """The quantile of one level, from values that are widened until it lies between them."""
-        if self.is_discrete:
-            lowest, highest = torch.full_like(lowest, -1.0), highest.ceil()
-        # Of a scale that is lost beside the mean no width would be left to double.
-        least = torch.finfo(highest.dtype).eps * highest.abs().maximum(lowest.abs())
-        width = (highest - lowest).maximum(least).clamp(min=torch.finfo(highest.dtype).tiny)
-        while bool((is_above := self._cdf(lowest) >= level).any()):
-            lowest, width = torch.where(is_above, lowest - width, lowest), 2 * width
+        """The quantile of one level of counts, above `lowest`; `highest` is raised until it is enough."""
+        width = (highest - lowest).clamp(min=1.0)
         while bool((is_below := self._cdf(highest) < level).any()):
             highest, width = torch.where(is_below, highest + width, highest), 2 * width
         for _ in range(_BISECTIONS):
-            middle = lowest + (highest - lowest) / 2
-            if self.is_discrete:
-                middle = middle.floor()
+            middle = (lowest + (highest - lowest) / 2).floor()
             is_between = (middle > lowest) & (middle < highest)
             if not bool(is_between.any()):
                 break

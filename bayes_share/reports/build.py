@@ -21,6 +21,7 @@ from bayes_share.reports.overview import overview
 from bayes_share.reports.results import Result, records
 from bayes_share.reports.robustness import robustness
 from bayes_share.reports.selective import selective
+from bayes_share.reports.worst import as_inputs, least_expected_labels
 
 
 def build_report(
@@ -29,6 +30,7 @@ def build_report(
     humans: Float[Tensor, "image class"] | None = None,
     pictures: int = 6,
     progress: bool = False,
+    inputs: object = None,
 ) -> Report:
     """All that there is to say of some runs.
 
@@ -38,12 +40,15 @@ def build_report(
         humans: the distribution of human labels for each test image, where it is known.
         pictures: images of each kind in each run's gallery.
         progress: whether a progress bar is shown in a terminal.
+        inputs: of the test examples, as `as_inputs` takes them; shown beside the least expected labels, a section that
+            there is with them alone.
 
     Raises:
-        InputError: human labels of other images.
+        InputError: human labels or inputs of other images.
     """
     if humans is not None:
         _check_humans(humans, runs[0])
+    shown = as_inputs(inputs, runs[0].num_examples)
     makers: list[Callable[[], Section | None]] = [
         partial(overview, runs),
         partial(calibration, runs, humans),
@@ -53,6 +58,7 @@ def build_report(
         partial(robustness, runs),
         partial(members, runs),
         partial(gallery, runs, pictures),
+        partial(least_expected_labels, runs, shown),
         partial(convergence, records(runs)),
         partial(diagnostics, runs),
         partial(costs, records(runs)),
@@ -66,7 +72,12 @@ def build_report(
     test = runs[0].test
     images, outputs = test.logits.shape[2:]
     kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
-    subtitle = f"{count}{where}: {images:,} test examples {kind}"
+    tested = (
+        f"{images:,} positions of {test.num_examples:,} test examples"
+        if test.has_positions
+        else f"{images:,} test examples"
+    )
+    subtitle = f"{count}{where}: {tested} {kind}"
     return Report(title, subtitle, sections)
 
 

@@ -92,7 +92,9 @@ def _errors(runs: Sequence[Result]) -> Table:
     rows = []
     for run in runs:
         found = score(run.test)
-        interval = mean_over_labels(ece_interval(one.log_probs.exp(), one.labels) for _, one in run.problems)
+        interval = mean_over_labels(
+            ece_interval(one.log_probs.exp(), one.labels, examples=one.examples) for _, one in run.problems
+        )
         squared = estimate(score_terms(run.test)[SQUARED.key].tolist())
         values = {
             "ece": found.ece,

@@ -70,8 +70,9 @@ def run(options: Namespace) -> None:
     from bayes_share.evaluation.human import read_human_labels
     from bayes_share.evaluation.reading_predictions import read_predictions
     from bayes_share.reports.build import build_report
-    from bayes_share.reports.gather import named_runs, read_numbers, read_results
+    from bayes_share.reports.gather import inputs_of_rows, named_runs, read_numbers, read_results
     from bayes_share.reports.number_report import build_number_report
+    from bayes_share.reports.results import records
     from bayes_share.reports.run_record import RunRecord
 
     folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
@@ -84,11 +85,13 @@ def run(options: Namespace) -> None:
         own = {name: folder.predictions("validation") for name, folder in folders.items()}
         held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
         runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
-        _write(build_number_report(numbers, held_out, options.title, runs), options, inputs)
+        shown = inputs_of_rows([run for _, run in runs])
+        _write(build_number_report(numbers, held_out, options.title, shown, runs), options, inputs)
         return
     results = read_results(options.runs, validation)
+    shown = inputs_of_rows([run for _, run in records(results)])
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
-    _write(build_report(results, options.title, humans, options.pictures, progress=True), options, inputs)
+    _write(build_report(results, options.title, humans, options.pictures, progress=True, inputs=shown), options, inputs)
 
 
 def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path]) -> None:

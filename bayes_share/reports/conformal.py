@@ -1,11 +1,12 @@
 """Conformal sets: the classes that an example may have, with a coverage that is promised."""
 
+import math
 from collections.abc import Sequence
 
-from bayes_share.conformal import Found, conformal_sets
+from bayes_share.conformal import Found, sets_at_levels
 from bayes_share.errors import InputError
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
-from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.overview import RUN
 from bayes_share.reports.results import Result
 
@@ -38,14 +39,16 @@ _NOTE = (
 def conformal(runs: Sequence[Result]) -> Section | None:
     """Coverage and size of the runs' sets; only why there are none where every run chose on all validation images.
 
-    None where there are no validation images.
+    None where there are no validation images, or where examples have several positions, which are not exchangeable.
     """
+    if any(run.test.has_positions for run in runs):
+        return None
     found: dict[str, list[Found]] = {}
     reasons = []
     for run in runs:
         try:
             if (validation := run.unchosen) is not None:
-                found[run.name] = list(conformal_sets(run.name, validation, run.test, _LEVELS))
+                found[run.name] = list(sets_at_levels(run.name, validation, run.test, _LEVELS))
         except InputError as error:
             reasons.append(f"{run.name}: {error}.")
     every = [one for of_run in found.values() for one in of_run]
@@ -77,22 +80,29 @@ def _row(one: Found) -> dict[str, Cell]:
 
 def _figure(shown: Sequence[Found]) -> Figure:
     names = list(dict.fromkeys(one.name for one in shown))
+    classes = sorted({label for one in shown for label in one.coverage.by_class})
+    aim = 1 - _SHOWN
     panels = []
     for method in dict.fromkeys(one.method for one in shown):
-        lines = []
-        for style, one in enumerate(one for one in shown if one.method == method):
-            shares = {label: group.coverage.value for label, group in one.coverage.by_class.items()}
-            lines.append(Line(one.name, [*map(float, shares)], [100 * share for share in shares.values()], style))
-        words = ", ".join(f"{line.name} from {min(line.y):.1f} to {max(line.y):.1f}" for line in lines)
-        ends = [line.x[0] for line in lines] + [line.x[-1] for line in lines]
-        aim = f"{1 - _SHOWN:.0%}"
-        lines.append(Line(aim, [min(ends), max(ends)], [100 * (1 - _SHOWN)] * 2, len(names)))
-        draw = line_drawing(
-            f"{method}, by class", "class", "coverage [%]", lines, None, (None, 101.0), points=True, whole=True
-        )
+        dots = [_dots(one, classes, names.index(one.name)) for one in shown if one.method == method]
+        there = {one.name: [value for value in one.y if not math.isnan(value)] for one in dots}
+        words = ", ".join(f"{name} from {min(values):.1f} to {max(values):.1f}" for name, values in there.items())
+        draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", [*map(str, classes)], dots, 100 * aim)
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
-    caption = f"The promise of {1 - _SHOWN:.0%} is of all examples together: classes may be above it and below."
-    return Figure("Coverage by class", panels, caption, [*names, f"{1 - _SHOWN:.0%}"])
+    caption = (
+        f"Dashed: the promise of {100 * aim:g} %, which is of all examples together: classes may be above it and "
+        "below. Bars, where there are few classes, are intervals of 95 %."
+    )
+    return Figure("Coverage by class", panels, caption, names)
+
+
+def _dots(one: Found, classes: Sequence[int], style: int) -> Dots:
+    """The coverage of each class in per cent; NaN of those that no test example has."""
+    found = [one.coverage.by_class[label].coverage if label in one.coverage.by_class else None for label in classes]
+    y, low, high = (
+        [math.nan if each is None else 100 * getattr(each, end) for each in found] for end in ("value", "low", "high")
+    )
+    return Dots(one.name, y, low, high, style)
 
 
 def _by_class(shown: Sequence[Found]) -> Table:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 240  # of a line; more are not seen, and make the page large
-_SIZE = (3.5, 2.9)  # inches
+SIZE = (3.5, 2.9)
+"""Of a small drawing, in inches."""
 TITLE_WIDTH = 40
 """Letters in a line of the title of a small drawing."""
 _COLUMN, _WIDEST = 20, 44  # letters of the names in a legend of two columns, and of one
@@ -75,7 +76,7 @@ def line_drawing(
         from matplotlib.ticker import MaxNLocator
 
         with styled():
-            figure = Figure(figsize=_SIZE, layout="constrained")
+            figure = Figure(figsize=SIZE, layout="constrained")
             axes = figure.subplots()
             handles: list[Artist] = []
             for line in lines:

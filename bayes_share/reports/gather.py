@@ -5,16 +5,22 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bayes_share.compare import check_same, finished_runs
+from bayes_share.config import RunConfig
+from bayes_share.data.tables.load import TableData, load_cells
 from bayes_share.errors import InputError
-from bayes_share.evaluation.number_predictions import NumberPredictions
-from bayes_share.evaluation.predictions import Predictions, check_kind, read_class_predictions
-from bayes_share.evaluation.reading_predictions import read_predictions
+from bayes_share.evaluation.number_predictions import NumberPredictions, read_number_predictions
+from bayes_share.evaluation.predictions import Predictions, check_kind
+from bayes_share.evaluation.predictions_file import read_class_predictions
+from bayes_share.evaluation.reading_predictions import are_of_numbers
 from bayes_share.files import real_path
+from bayes_share.identity import check_data
 from bayes_share.prediction_files import is_file_of_predictions, named_files
+from bayes_share.reports.number_results import NumberResult
 from bayes_share.reports.results import Result
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.run_folder import RunFolder
-from bayes_share.terminal import listed, printable
+from bayes_share.run_folder import RunFolder, noted_identity
+from bayes_share.tasks import is_table
+from bayes_share.terminal import listed, printable, say
 
 
 def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = None) -> list[Result]:
@@ -57,15 +63,14 @@ def read_numbers(
     """
     if both := [name for name in runs if name in files]:
         raise InputError(f"a run and a file are both called {printable(both[0])}: give the file another name")
-    paths = {**{name: folder.predictions(split) for name, folder in runs.items()}, **files}
-    found = {name: read_predictions(path) for name, path in paths.items()}
-    numbers = {name: one for name, one in found.items() if isinstance(one, NumberPredictions)}
-    if numbers and len(numbers) < len(found):
+    found = {**{name: folder.predictions(split) for name, folder in runs.items()}, **files}
+    paths = {name: path for name, path in found.items() if are_of_numbers(path)}
+    if paths and len(paths) < len(found):
         raise InputError(
-            f"{listed(list(numbers))} are predictions of numbers, and what is beside them is of classes: make a report "
+            f"{listed(list(paths))} are predictions of numbers, and what is beside them is of classes: make a report "
             f"of each"
         )
-    return numbers
+    return {name: read_number_predictions(path) for name, path in paths.items()}
 
 
 def own_results(
@@ -120,6 +125,48 @@ def named_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
         if resolved.count(real_path(path)) > 1:
             raise InputError(f"the run {path} is given twice")
     return finished_runs(dict(zip(_names(paths), paths, strict=True)))
+
+
+def number_runs(runs: Mapping[str, RunFolder]) -> list[NumberResult]:
+    """Finished runs that predict numbers, with their validation predictions.
+
+    Args:
+        runs: by the name to show.
+
+    Raises:
+        InputError: damaged files.
+    """
+    return [
+        NumberResult(
+            name,
+            read_number_predictions(folder.predictions("test")),
+            read_number_predictions(folder.predictions("validation")),
+            RunRecord.read(folder),
+        )
+        for name, folder in runs.items()
+    ]
+
+
+def inputs_of_rows(runs: Sequence[RunRecord]) -> dict[str, list[str]] | None:
+    """What is written in the test rows of a table, by column, without the target; None where there is no table.
+
+    Where the table is not here, or has changed, this is said, and there are none.
+
+    Args:
+        runs: of the same data.
+    """
+    if not runs or not is_table(str(runs[0].config["data"])):
+        return None
+    config, folder = RunConfig.from_flat(runs[0].config), runs[0].folder
+    try:
+        data = config.load_data()
+        assert isinstance(data, TableData)
+        check_data(noted_identity(folder), data, folder.path)
+        cells = load_cells(config.data.partition(":")[2], data.test.places)
+    except InputError as error:
+        say(f"the inputs of rows are not shown: {error}")
+        return None
+    return {name: texts for name, texts in cells.items() if name not in (config.target, config.id_column)}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

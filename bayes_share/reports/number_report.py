@@ -9,7 +9,6 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.numbers.pictures import coverage_drawing, intervals_drawing, noise_drawing, pit_drawing
-from bayes_share.evaluation.numbers.ranges import central_interval
 from bayes_share.evaluation.numbers.recalibration import fit_pit_map, fit_variance_scaling
 from bayes_share.evaluation.numbers.scores import number_scores
 from bayes_share.evaluation.numbers.selective import ErrorCoverage, error_coverage
@@ -19,14 +18,22 @@ from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
-from bayes_share.reports.number_results import COVERAGE, SCORES, NumberResult, check_same_targets, checked_validation
+from bayes_share.reports.number_conformal import number_conformal
+from bayes_share.reports.number_results import (
+    COVERAGE,
+    SCORES,
+    NumberResult,
+    cell,
+    check_same_targets,
+    checked_validation,
+)
 from bayes_share.reports.run_record import RunRecord
+from bayes_share.reports.worst import as_inputs, least_expected_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 _RUN = Column("run", "run")
-_WORST = 10
 _RANKED = {
     "nll": "nll",
     "rmse": "squared_error",
@@ -40,6 +47,7 @@ def build_number_report(
     predictions: Mapping[str, NumberPredictions],
     validation: Mapping[str, object] | None = None,
     title: str = "Calibration report",
+    inputs: object = None,
     runs: Sequence[tuple[str, RunRecord]] = (),
 ) -> Report:
     """All that there is to say of predictions of numbers or counts.
@@ -48,17 +56,30 @@ def build_number_report(
         predictions: on the test examples, by the name to show; all of the same examples.
         validation: on validation examples, by the same names, where there are any.
         title: of the report.
+        inputs: of the test examples, as `as_inputs` takes them; shown beside the least expected targets.
         runs: those of the predictions that are of a run, by the same names.
 
     Raises:
-        InputError: predictions of other examples, or validation predictions of classes or for none of the names.
+        InputError: predictions of other examples, validation predictions of classes or for none of the names, or inputs
+            of other examples.
     """
     held_out = checked_validation(predictions, validation or {})
-    results = [NumberResult(name, test, held_out.get(name)) for name, test in predictions.items()]
+    known = dict(runs)
+    results = [NumberResult(name, test, held_out.get(name), known.get(name)) for name, test in predictions.items()]
     check_same_targets(predictions)
-    sections = [_overview(results), _calibration(results), _intervals(results), _sureness(results), _worst(results)]
-    sections += [convergence(runs), costs(runs), repetition(runs)]
     first = results[0].test.targets
+    shown = as_inputs(inputs, len(first))
+    sections = [
+        _overview(results),
+        _calibration(results),
+        _intervals(results),
+        number_conformal(results),
+        _sureness(results),
+        least_expected_targets(results, shown),
+        convergence(runs),
+        costs(runs),
+        repetition(runs),
+    ]
     count = "one run" if len(results) == 1 else f"{len(results)} runs"
     several = f" with {first[0].numel()} targets each" if first[0].numel() > 1 else ""
     return Report(title, f"{count}: {len(first):,} test examples{several}", [each for each in sections if each])
@@ -66,8 +87,7 @@ def build_number_report(
 
 def _overview(results: Sequence[NumberResult]) -> Section:
     rows = [
-        {"run": Cell(result.name), **{key: Cell(found.value, found.error) for key, found in result.scores.items()}}
-        for result in results
+        {"run": Cell(result.name), **{key: cell(found) for key, found in result.scores.items()}} for result in results
     ]
     lead = []
     for column in SCORES if len(results) > 1 else ():
@@ -129,7 +149,7 @@ def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
             except InputError as error:  # too few examples, or a distribution whose variance is not free
                 reasons.append(f"{one.name}, {name}: {error}.")
         for name, scores in forecasts.items():
-            cells = {key: Cell(found.value, found.error) for key, found in scores.items()}
+            cells = {key: cell(found) for key, found in scores.items()}
             rows.append({"run": Cell(one.name), "map": Cell(name), **cells})
     if not rows:
         return []
@@ -209,38 +229,6 @@ def _has_variance(one: NumberResult) -> bool:
 
 def _line(name: str, curve: ErrorCoverage, style: int) -> Line:
     return Line(name, curve.coverage.mul(100).tolist(), curve.rmse.tolist(), style)
-
-
-def _worst(results: Sequence[NumberResult]) -> Section | None:
-    """The examples that were least expected; None where examples have several targets, or forecasts no density."""
-    tables = []
-    for one in results:
-        if "nll" not in one.terms or one.test.targets.ndim > 1:
-            continue
-        low, high = central_interval(one.test.predictive, COVERAGE)
-        (median,) = one.test.predictive.quantile([0.5])
-        worst = one.terms["nll"].argsort(descending=True, stable=True)[:_WORST].tolist()
-        rows = [
-            {
-                "example": Cell(str(i) if one.test.names is None else one.test.names[i]),
-                "target": Cell(one.test.targets[i].item()),
-                "median": Cell(median[i].item()),
-                "low": Cell(low[i].item()),
-                "high": Cell(high[i].item()),
-                "nll": Cell(one.terms["nll"][i].item()),
-            }
-            for i in worst
-        ]
-        columns = (
-            Column("example", "example"),
-            Column("target", "target", ".4g"),
-            Column("median", "median", ".4g"),
-            Column("low", f"{COVERAGE:.0%} interval, from", ".4g"),
-            Column("high", "to", ".4g"),
-            Column("nll", "NLL [nat]", ".3f"),
-        )
-        tables.append(Table(f"worst-{one.name}", f"{one.name}: the least expected targets", columns, rows))
-    return Section("worst", "Least expected", [], tables) if tables else None
 
 
 def _pit_drawing(name: str, values: Tensor, with_legend: bool) -> "Drawing":

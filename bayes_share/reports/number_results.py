@@ -1,5 +1,6 @@
 """Predictions of numbers as a report is about them: with a name, their scores, and checks that they go together."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,13 +9,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from bayes_share.choices import unchosen
+from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.numbers.pit import pit
-from bayes_share.evaluation.numbers.scores import number_scores, number_terms
+from bayes_share.evaluation.numbers.scores import number_terms, scores_of_terms
 from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.table import format_table
-from bayes_share.reports.document import Column
+from bayes_share.reports.document import Cell, Column
+from bayes_share.reports.run_record import RunRecord
 from bayes_share.terminal import listed, printable
 
 COVERAGE = 0.9
@@ -46,11 +50,25 @@ class NumberResult:
         name: to show.
         test: predictions on the test examples.
         validation: predictions on validation examples, where there are any.
+        run: the finished run that they are of; None where they are of none that is known.
     """
 
     name: str
     test: NumberPredictions
     validation: NumberPredictions | None = None
+    run: RunRecord | None = None
+
+    @property
+    def unchosen(self) -> NumberPredictions | None:
+        """Validation predictions on which nothing was chosen: where no run is known, all of them.
+
+        Raises:
+            InputError: the run chose on all of them.
+        """
+        if self.run is None or self.validation is None:
+            return self.validation
+        config = read_run_config(self.run.folder.config)
+        return self.validation.at(unchosen(config, len(self.validation.targets)))
 
     @cached_property
     def terms(self) -> dict[str, Float64[Tensor, "example"]]:
@@ -60,12 +78,17 @@ class NumberResult:
     @cached_property
     def scores(self) -> dict[str, Interval]:
         """The scores, with their intervals."""
-        return number_scores(self.test.predictive, self.test.targets, COVERAGE)
+        return scores_of_terms(self.terms, self.pit)
 
     @cached_property
     def pit(self) -> Float[Tensor, "example *target"]:
         """The probability integral transform of the test targets."""
         return pit(self.test.predictive, self.test.targets)
+
+
+def cell(found: Interval) -> Cell:
+    """A score with its error, which an infinite one does not have."""
+    return Cell(found.value, None if math.isnan(found.error) else found.error)
 
 
 def checked_validation(

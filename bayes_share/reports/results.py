@@ -57,6 +57,11 @@ class Result:
         return self.probs.argmax(-1) == self.test.labels
 
     @property
+    def num_examples(self) -> int:
+        """Of the test set; of their positions there may be more."""
+        return self.test.num_examples
+
+    @property
     def method(self) -> str | None:
         """What made them, in a few words; None where that is not known."""
         return None if self.run is None else self.run.method

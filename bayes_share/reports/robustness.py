@@ -6,7 +6,7 @@ import torch
 
 from bayes_share.data.corruptions import SEVERITIES
 from bayes_share.evaluation.intervals import score_terms
-from bayes_share.evaluation.predictions import read_class_predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table

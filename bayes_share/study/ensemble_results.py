@@ -10,7 +10,8 @@ from torch import Tensor
 from bayes_share.config import read_run_config
 from bayes_share.evaluation.diversity import diversity
 from bayes_share.evaluation.posthoc import calibrate
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
 from bayes_share.run_folder import RunFolder, read_history, read_summary

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from bayes_share.csv_file import write_table
-from bayes_share.evaluation.predictions import read_class_predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table

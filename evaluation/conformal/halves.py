@@ -1,13 +1,14 @@
 """Sets of temperature-scaled probabilities, whose temperature and threshold are of different validation examples."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.conformal.sets import SetMethod, fit_sets_of
+from bayes_share.evaluation.conformal.sets import SetMethod, check_exchangeable, fit_sets_of
 from bayes_share.evaluation.posthoc import Calibration, fit_calibration
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.seeding import generator
@@ -41,9 +42,15 @@ class Halves:
         Raises:
             InputError: what `fit_sets` refuses, or test predictions of other classes.
         """
-        return fit_sets_of(method, self._scaled(self.held_apart), alpha, seed).of(self._scaled(test))
+        return fit_sets_of(method, self.calibration, alpha, seed).of(self.scaled(test))
 
-    def _scaled(self, predictions: Predictions) -> Predictions:
+    @cached_property
+    def calibration(self) -> Predictions:
+        """What thresholds are fitted to: the part that was held apart, scaled by the temperature."""
+        return self.scaled(self.held_apart)
+
+    def scaled(self, predictions: Predictions) -> Predictions:
+        """Predictions scaled by the temperature, where there is one."""
         return predictions if self.temperature is None else self.temperature(predictions)
 
 
@@ -56,9 +63,10 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
         seed: of the division.
 
     Raises:
-        InputError: no predictions.
+        InputError: no predictions, or examples with several positions.
     """
     check_kind(validation)
+    check_exchangeable(validation)
     count = len(validation.labels)
     if count < 2 * _LEAST_FOR_TEMPERATURE:
         return Halves(None, validation)
@@ -72,6 +80,11 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
 
 def at(predictions: Predictions, indices: Int64[Tensor, "chosen"]) -> Predictions:
     """The predictions of some of the examples, without features."""
+    examples = None if predictions.examples is None else predictions.examples[indices]
     return replace(
-        predictions, logits=predictions.logits[:, :, indices], labels=predictions.labels[indices], features=None
+        predictions,
+        logits=predictions.logits[:, :, indices],
+        labels=predictions.labels[indices],
+        features=None,
+        examples=examples,
     )

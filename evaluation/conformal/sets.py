@@ -119,10 +119,21 @@ def fit_sets_of(method: SetMethod, predictions: Predictions, alpha: float = 0.1,
     """`fit_sets` by the probabilities of the mixture of predictions' draws and members.
 
     Raises:
-        InputError: what `fit_sets` refuses, or several labels: take each of ``.problems()``.
+        InputError: what `fit_sets` refuses, several positions of an example, or several labels: take each of
+            ``.problems()``.
     """
     check_kind(predictions)
+    check_exchangeable(predictions)
     return fit_sets(method, predictions.log_probs.exp(), predictions.labels, alpha, seed)
+
+
+def check_exchangeable(predictions: Predictions) -> None:
+    """Raise an InputError where examples have several positions, which are not exchangeable."""
+    if predictions.has_positions:
+        raise InputError(
+            "conformal sets are promised a coverage over exchangeable examples, which positions of one example are "
+            "not: take one position of each example"
+        )
 
 
 def _lac(probs: Probs, draws: Float64[Tensor, "example"]) -> Float64[Tensor, "example class"]:

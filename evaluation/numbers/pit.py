@@ -1,7 +1,7 @@
 """The probability integral transform: where targets fall in what was predicted for them."""
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Float64, Num
 from torch import Tensor
 
 from bayes_share.errors import InputError
@@ -52,6 +52,19 @@ def quantile_calibration_error(values: Float[Tensor, "*target"], levels: tuple[f
     """
     if not values.numel():
         raise InputError("there are no PIT values")
+    return calibration_error_of(shares_below(values.flatten(), levels).mean(0), levels).item()
+
+
+def shares_below(
+    values: Float[Tensor, "example *output"], levels: tuple[float, ...] = _LEVELS
+) -> Float64[Tensor, "example level"]:
+    """The share of each example's PIT values that is at or below each level."""
     grid = torch.tensor(levels, dtype=torch.float64, device=values.device)
-    share = (values.double().flatten()[:, None] <= grid).double().mean(0)
-    return (share - grid).abs().mean().item()
+    return (values.double().reshape(len(values), -1, 1) <= grid).double().mean(1)
+
+
+def calibration_error_of(
+    shares: Float64[Tensor, "*sample level"], levels: tuple[float, ...] = _LEVELS
+) -> Float64[Tensor, "*sample"]:
+    """The quantile calibration error of the shares of targets at or below each level."""
+    return (shares - torch.tensor(levels, dtype=torch.float64, device=shares.device)).abs().mean(-1)

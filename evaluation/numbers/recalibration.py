@@ -167,7 +167,10 @@ class Recalibrated:
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
             raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
-        return self.forecast.quantile(self.map.inverse(torch.tensor(levels, dtype=torch.float64)).tolist())
+        inner = self.map.inverse(torch.tensor(levels, dtype=torch.float64))
+        # Where more validation targets than that are beyond all that float64 tells apart, the map says 0 or 1.
+        kind = torch.finfo(torch.float64)
+        return self.forecast.quantile(inner.clamp(kind.tiny, 1 - kind.eps).tolist())
 
 
 def _interpolated(values: Tensor, xs: Tensor, ys: Tensor) -> Tensor:

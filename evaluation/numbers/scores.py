@@ -1,17 +1,21 @@
 """How good predicted numbers are: what each example adds to the scores, and the scores with their intervals."""
 
 import math
+from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float, Float64, Num
 from torch import Tensor
 
-from bayes_share.evaluation.intervals import bootstrap, bootstrap_mean
+from bayes_share.evaluation.intervals import percentile_interval, resampled_means
 from bayes_share.evaluation.numbers.crps import crps
 from bayes_share.evaluation.numbers.forecast import Forecast, by_example, check_targets
-from bayes_share.evaluation.numbers.pit import pit, quantile_calibration_error
+from bayes_share.evaluation.numbers.pit import calibration_error_of, pit, shares_below
 from bayes_share.evaluation.numbers.ranges import central_interval, score_of
 from bayes_share.evaluation.repeats import Interval
 from bayes_share.models.predictive import Predictive
+
+_NAMES = {"squared_error": "rmse", "absolute_error": "mae"}
 
 
 def nll(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example"]:
@@ -81,18 +85,34 @@ def number_scores(
         ``nll``, ``rmse`` (of the mean), ``mae`` (of the median), ``crps``, ``coverage``, ``width``,
         ``interval_score`` and ``quantile_calibration_error``: see `number_terms`. The interval of the last one is
         reflected at its value, and at 0, since an absolute difference is larger on a resample than on the examples.
+        The NLL is infinite where a target has no density.
 
     Raises:
         InputError: what `number_terms` refuses, or fewer than 2 resamples.
     """
-    found = {
-        name: bootstrap_mean(values, resamples, seed)
-        for name, values in number_terms(forecast, targets, coverage).items()
-    }
-    names = {"squared_error": "rmse", "absolute_error": "mae"}
-    found = {names.get(name, name): _root(each) if name == "squared_error" else each for name, each in found.items()}
-    values = pit(forecast, targets, seed)
-    calibration = bootstrap(lambda some: quantile_calibration_error(values[some]), len(values), resamples, seed)
+    terms = number_terms(forecast, targets, coverage)
+    return scores_of_terms(terms, pit(forecast, targets, seed), resamples, seed)
+
+
+def scores_of_terms(
+    terms: Mapping[str, Float64[Tensor, "example"]],
+    pits: Float[Tensor, "example *output"],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """`number_scores` from what each example adds to them: of `number_terms`, and its PIT values.
+
+    All scores are of the same resamples, which are drawn once.
+    """
+    below = shares_below(pits).cpu()
+    columns = torch.cat([torch.stack([values.cpu() for values in terms.values()], dim=1), below], dim=1)
+    resampled = resampled_means(columns, resamples, seed)
+    found = {}
+    for index, (name, values) in enumerate(terms.items()):
+        interval = percentile_interval(values.mean().item(), resampled[:, index])
+        found[_NAMES.get(name, name)] = _root(interval) if name == "squared_error" else interval
+    errors = calibration_error_of(resampled[:, len(terms) :])
+    calibration = percentile_interval(calibration_error_of(below.mean(0)).item(), errors)
     return found | {"quantile_calibration_error": _reflected(calibration)}
 
 

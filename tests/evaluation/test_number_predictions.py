@@ -18,7 +18,7 @@ from bayes_share.evaluation.number_predictions import (
     read_number_predictions,
     write_number_predictions,
 )
-from bayes_share.evaluation.predictions import read_class_predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.models.likelihoods import Likelihood
 
 RNG = np.random.default_rng(0)

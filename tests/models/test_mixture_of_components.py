@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import Tensor
-from torch.distributions import Normal, Poisson, StudentT
+from torch.distributions import Categorical, Exponential, Laplace, Normal, Poisson, StudentT, Uniform
 
 from bayes_share.errors import InputError
+from bayes_share.models.distributions import StudentT as Student
 from bayes_share.models.predictive import Predictive
 
 approx = pytest.approx
@@ -99,6 +101,67 @@ def test_quantiles_of_counts_are_the_smallest_whole_numbers_with_enough_below() 
     for level in (0.01, 0.3, 0.5, 0.95):
         (found,) = forecast.quantile([level])
         assert found.tolist() == [int((row < level).sum()) for row in cdf]
+
+
+class Counted(Student):
+    """Says how often its cdf was asked for."""
+
+    calls = 0
+
+    def cdf(self, value: Tensor) -> Tensor:
+        type(self).calls += 1
+        return super().cdf(value)
+
+
+def test_quantiles_of_student_t_take_few_values_of_its_cdf() -> None:
+    source = torch.Generator().manual_seed(0)
+    centre, loc, scale = (torch.randn(1, size, 300, generator=source).double() for size in (1, 8, 8))
+    forecast = Predictive(Counted(torch.tensor(4.0).double(), centre + 0.4 * loc, (0.3 * scale).exp()))
+    levels = (0.05, 0.5, 0.95)
+    found = forecast.quantile(levels)
+    assert Counted.calls <= 10 * len(levels)
+    for level, values in zip(levels, found, strict=True):
+        assert torch.allclose(forecast.cdf(values), torch.tensor(level, dtype=torch.float64), rtol=1e-13)
+    one = Predictive(Student(torch.tensor(3.0).double(), torch.tensor([[[-7.0, 1e6]]]).double(), 1e-3))
+    assert one.quantile([1e-6, 0.3, 0.9])[:, 0].tolist() == approx(
+        (-7 + 1e-3 * student.ppf([1e-6, 0.3, 0.9], 3)).tolist(), abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("level", [1e-4, 0.25, 0.5, 0.6, 0.999])
+def test_a_quantile_is_the_least_number_with_enough_below(level: float) -> None:
+    """Where the cdf is flat between components, has an edge, or ends within the numbers."""
+    apart = torch.tensor([[-50.0, 50.0]]).double()[..., None]
+    for forecast in (
+        Predictive(Normal(apart, 0.1)),
+        Predictive(Uniform(apart, apart + 1)),
+        Predictive(Laplace(apart, 1)),
+    ):
+        (found,) = forecast.quantile([level])
+        assert forecast.cdf(found).item() == approx(level, rel=1e-9)
+        below = found - 1e-6 * (1 + found.abs())
+        assert forecast.cdf(below).item() < level
+    waits = Predictive(Exponential(torch.tensor([[0.1, 30.0]]).double()[..., None]))
+    assert waits.cdf(waits.quantile([level])[0]).item() == approx(level)
+
+
+def test_values_outside_the_support() -> None:
+    both = Predictive(Uniform(torch.tensor([0.0, 2.0]).double().reshape(1, 2, 1), torch.tensor(4.0).double()))
+    values = [-1.0, 1.0, 3.0, 5.0]
+    assert [both.cdf(torch.tensor([x]).double()).item() for x in values] == approx([0, 0.125, 0.625, 1])
+    densities = [both.log_prob(torch.tensor([x]).double()).exp().item() for x in values]
+    assert densities == approx([0, 0.125, 0.375, 0])
+
+
+def test_classes_have_no_mean_and_say_so() -> None:
+    forecast = Predictive(Categorical(logits=torch.zeros(2, 2, 3, 4)))
+    for name in ("mean", "variance", "aleatoric", "epistemic"):
+        with pytest.raises(InputError, match="Categorical is of classes, which have no mean and no variance"):
+            getattr(forecast, name)
+    with pytest.raises(InputError, match="of classes"):
+        forecast.quantile([0.5])
+    assert forecast.log_prob(torch.tensor([0, 1, 3])).tolist() == approx([-math.log(4)] * 3)
+    assert forecast.sample(2, torch.Generator()).shape == (2, 3)
 
 
 def test_below_a_count() -> None:

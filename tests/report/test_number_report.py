@@ -6,16 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import bayes_share
-from bayes_share import NumberPredictions, Predictions
+from bayes_share import NumberPredictions, Predictions, conformal_intervals
 from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation import write_number_predictions
 from bayes_share.evaluation.numbers import fit_variance_scaling, number_scores
-from bayes_share.reports.document import Cell, Report, Table
+from bayes_share.reports import build_report
+from bayes_share.reports.document import Cell, Figure, Report, Table
+from bayes_share.reports.export import write_csv, write_json
+from bayes_share.reports.gather import own_results
 from bayes_share.reports.number_report import build_number_report
+from bayes_share.reports.page import page
 
 
 def predictions(seed: int = 0, factor: float = 1.0, examples: int = 150) -> NumberPredictions:
@@ -75,15 +80,15 @@ def test_the_least_expected_targets_are_named() -> None:
 def test_pages_and_tables_by_python_and_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, validation = predictions(), predictions(1, examples=200)
     nll = f"{number_scores(mine.predictive, mine.targets)['nll'].value:.4f}"
-    page = bayes_share.report({"mine": mine}, tmp_path / "a.html", validation={"mine": validation})
-    assert nll in page.read_text()
-    assert "one run: 150 test examples" in page.read_text()
+    path = bayes_share.report({"mine": mine}, tmp_path / "a.html", validation={"mine": validation})
+    assert nll in path.read_text()
+    assert "one run: 150 test examples" in path.read_text()
     assert nll in bayes_share.evaluate({"mine": mine})
     write_number_predictions(tmp_path / "p.npz", mine)
     write_number_predictions(tmp_path / "v.npz", validation)
     files = [f"mine={tmp_path}/p.npz", "--validation", f"mine={tmp_path}/v.npz"]
     assert main(["report", *files, "-o", f"{tmp_path}/b.html", "--figures", f"{tmp_path}/figures"]) == 0
-    assert (tmp_path / "b.html").read_text() == page.read_text()
+    assert (tmp_path / "b.html").read_text() == path.read_text()
     assert main(["evaluate", f"mine={tmp_path}/p.npz"]) == 0
     assert nll in capsys.readouterr().out
 
@@ -118,3 +123,85 @@ def test_several_targets_of_an_example() -> None:
     joint = -np.log(np.exp(stats.norm(loc, 1).logpdf(targets).sum(-1)).mean(0)).mean()
     assert rows(made, "overview")[0]["nll"].value == pytest.approx(joint)
     assert "worst" not in {section.name for section in made.sections}
+
+
+def test_conformal_intervals_stand_beside_the_forecasts_own(report: Report) -> None:
+    test, validation = predictions(factor=0.3), predictions(1, 0.3, 200)
+    found = {(row["method"].value, row["aim"].value): row for row in rows(report, "conformal")}
+    assert {row["run"].value for row in found.values()} == {"sharp"}
+    own, cqr = found["own", 0.9], found["CQR", 0.9]
+    assert own["coverage"].value == pytest.approx(number_scores(test.predictive, test.targets)["coverage"].value)
+    lower, upper = conformal_intervals(validation, test)
+    inside = ((lower <= test.targets) & (test.targets <= upper)).double().mean().item()
+    assert (cqr["coverage"].value, cqr["calibrated"].value) == pytest.approx((inside, 200))
+    assert cqr["width"].value == pytest.approx((upper - lower).mean().item())
+    thirds = [row for row in rows(report, "conformal-widths") if row["method"].value == "CQR"]
+    assert [row["examples"].value for row in thirds] == [50, 50, 50]
+    shares = [row["coverage"].value for row in thirds]
+    assert sum(shares) / 3 == pytest.approx(inside)  # type: ignore[arg-type]
+    assert "conformal" in {figure.panels[0].name.partition("-")[0] for figure in report.blocks(Figure)}
+    printed = bayes_share.evaluate({"mine": test}, {"mine": validation})
+    assert f"{inside:.4g}"[:5] in printed.partition("Intervals:")[2]
+
+
+def test_inputs_stand_beside_the_least_expected_targets(tmp_path: Path) -> None:
+    test = predictions()
+    worst = int(test.predictive.log_prob(test.targets).argmin())
+    age, city = np.arange(150) + 1900, [f"city {i}" for i in range(150)]
+    made = build_number_report({"mine": test}, inputs={"age": age, "city": city, "target": torch.rand(150)})
+    (first, *_) = rows(made, "worst-mine")
+    assert (first["input age"].value, first["input city"].value) == (1900 + worst, f"city {worst}")
+    assert first["target"].value == test.targets[worst].item()
+    mixture = test.predictive
+    error = (test.targets[worst] - mixture.mean[worst]) / mixture.variance[worst].sqrt()
+    assert first["error"].value == pytest.approx(error.item())
+    (first, *_) = rows(build_number_report({"mine": test}, inputs=np.stack([age, -age], 1)), "worst-mine")
+    assert (first["input x0"].value, first["input x1"].value) == (1900 + worst, -1900 - worst)
+    path = bayes_share.report({"mine": test}, tmp_path / "r.html", inputs={"city": city})
+    assert f"city {worst}" in path.read_text()
+
+
+def test_inputs_stand_beside_the_least_expected_labels() -> None:
+    rng = np.random.default_rng(0)
+    test = Predictions(rng.normal(size=(2, 60, 3)), rng.integers(0, 3, 60))
+    losses = -test.log_probs.gather(1, test.labels[:, None]).squeeze(1)
+    worst = int(losses.argmax())
+    (first, *_) = rows(build_report(own_results({"mine": test}), inputs={"x": np.arange(60) / 4}), "worst-mine")
+    assert (first["example"].value, first["input x"].value) == (str(worst), worst / 4)
+    assert first["nll"].value == pytest.approx(losses.max().item())
+    assert "worst" not in {section.name for section in build_report(own_results({"mine": test})).sections}
+
+
+def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None:
+    """Two runs that both find a target impossible, at other examples each."""
+    targets = np.linspace(-1, 1, 40)
+    runs = {}
+    for name, sure in (("a", 3), ("b", 7)):
+        scale = np.ones(40)
+        scale[sure] = 1e-200
+        runs[name] = NumberPredictions({"loc": np.zeros(40), "scale": scale}, targets)
+    made = build_number_report(runs, runs)
+    (row, _) = rows(made, "overview")
+    assert (row["nll"].value, row["nll"].error) == (np.inf, None)
+    assert row["rmse"].value == pytest.approx(np.sqrt((targets**2).mean()))
+    shown = page(made)
+    assert ">inf<" in re.sub(r"\s", "", shown)
+    assert "nan" not in re.sub(r"<[^>]*>", " ", shown.partition("<main")[2]).split()
+    assert "inf" in bayes_share.evaluate(runs)
+    write_json(made, tmp_path / "r.json")
+    write_csv(made, tmp_path / "r.csv")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"age": np.zeros(3)}, "the input age must be one value for each of the 150 test examples"),
+        ([1, 2], "inputs are given by name"),
+        (np.zeros((150, 2, 2)), "an array of inputs must be [example, input]"),
+        ({"age": [[1], [2, 3]]}, "inputs must be numbers or texts"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_inputs_that_do_not_go_with_the_examples(inputs: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        bayes_share.report({"mine": predictions()}, tmp_path / "r.html", inputs=inputs)

@@ -16,7 +16,7 @@ from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.scores import score
 from bayes_share.reports import build_report
 from bayes_share.reports.document import Table
-from bayes_share.reports.gather import own_results, read_results
+from bayes_share.reports.gather import own_results, read_numbers, read_results
 from bayes_share.reports.results import Result
 
 
@@ -126,3 +126,12 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         assert err.count("\n") == 1
     assert (tmp_path / "p.npz").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
+
+
+def test_files_of_classes_are_not_read_to_see_that_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise AssertionError(path)
+
+    np.savez(tmp_path / "p.npz", logits=arrays()[0], labels=arrays()[1])
+    monkeypatch.setattr("bayes_share.evaluation.reading_predictions.read_class_predictions", refused)
+    assert read_numbers(["p.npz"], {"p": tmp_path / "p.npz"}) == {}

@@ -14,7 +14,8 @@ import torch
 
 from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.evaluation.predictions import Predictions, write_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import write_predictions
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
 from bayes_share.inference import SGHMC

@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation import predictions
-from bayes_share.evaluation.predictions import Predictions, log_probs, read_class_predictions, read_outputs
+from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
 from bayes_share.reports.document import Figure, Report, Table
 from bayes_share.reports.gallery import gallery
 from bayes_share.reports.gather import read_runs

@@ -13,7 +13,7 @@ from bayes_share.config import RunConfig
 from bayes_share.conformal import validation_left
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal import halves, set_coverage
-from bayes_share.evaluation.predictions import read_class_predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.files import write_atomically
 from bayes_share.inference.methods.distill.distill import Distill
 from bayes_share.reports.conformal import conformal

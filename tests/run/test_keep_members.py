@@ -9,7 +9,8 @@ import torch
 from driver import Fault, Outcome, Setting, command, ended_well, left, one_line
 from states import differences
 
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.selection import select
 from bayes_share.run import load_run
 

@@ -14,7 +14,8 @@ from scipy.optimize import minimize_scalar
 from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation.posthoc import calibrate
-from bayes_share.evaluation.predictions import Predictions, read_class_predictions
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
 from bayes_share.outputs import STUDY_FILES

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.stats import kstest, norm
 from scipy.stats import t as student
 from torch import Tensor
-from torch.distributions import Normal, StudentT
+from torch.distributions import Exponential, Normal, StudentT
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.intervals import bootstrap
@@ -192,3 +192,32 @@ def test_what_does_not_fit_is_one_line() -> None:
         crps(normals(), torch.tensor([0, 0, math.inf, 0, 0, 0]))
     with pytest.raises(InputError, match="coverage of an interval is between 0 and 1, and is 90"):
         width(normals(), 90)
+
+
+def test_a_target_without_a_density_makes_the_nll_infinite_and_nothing_else() -> None:
+    waiting = Predictive(Exponential(torch.ones(1, 2, 30).double()))
+    targets = torch.linspace(0.1, 3, 30).double()
+    targets[4] = -1.0
+    found = number_scores(waiting, targets, resamples=200)
+    assert found["nll"].value == found["nll"].high == math.inf
+    assert math.isnan(found["nll"].error)
+    with_it = bootstrap(lambda some: 0.0 if (some != 4).all() else math.inf, 30, 200)
+    assert (found["nll"].low == math.inf) == (with_it.low == math.inf)
+    assert found["rmse"].value == approx((targets - 1).square().mean().sqrt().item())
+    assert all(math.isfinite(each.error) for name, each in found.items() if name != "nll")
+    narrow = number_scores(Predictive(Normal(torch.zeros(1, 1, 30).double(), 1e-200)), targets, resamples=10)
+    assert narrow["nll"].value == narrow["nll"].low == math.inf
+
+
+def test_all_scores_are_of_the_same_resamples() -> None:
+    forecast, targets = normals(40, 2), torch.randn(40, 2, generator=torch.Generator().manual_seed(3)).double()
+    found, values = number_scores(forecast, targets, resamples=150, seed=5), pit(forecast, targets)
+    terms = number_terms(forecast, targets)
+    for name in ("crps", "coverage", "nll"):
+        expected = bootstrap(lambda some, name=name: terms[name][some].mean().item(), 40, 150, 5)  # type: ignore[misc]
+        assert (found[name].value, found[name].low, found[name].error) == approx(
+            (expected.value, expected.low, expected.error)
+        )
+    expected = bootstrap(lambda some: quantile_calibration_error(values[some]), 40, 150, 5)
+    assert found["quantile_calibration_error"].error == approx(expected.error)
+    assert found["quantile_calibration_error"].high == approx(2 * expected.value - expected.low)

@@ -59,6 +59,17 @@ def test_the_quantiles_of_a_recalibrated_forecast_undo_its_cdf() -> None:
         assert torch.allclose(fixed.cdf(values), torch.tensor(level, dtype=torch.float64))
 
 
+def test_a_forecast_that_is_beyond_all_doubt_has_quantiles_too() -> None:
+    """A third of the targets are at a PIT of 1, or 0, to the last bit: no level stands for them."""
+    forecast = Predictive(Normal(torch.zeros(1, 1, 30).double(), 1.0))
+    targets = torch.cat([torch.linspace(-1, 1, 20), torch.full((10,), 1e3)]).double()
+    for sign in (1, -1):
+        fixed = fit_pit_map(forecast, sign * targets)(forecast)
+        found = fixed.quantile([0.05, 0.95])
+        assert bool(found.isfinite().all())
+        assert number_scores(fixed, sign * targets, resamples=10)["coverage"].value < 0.9
+
+
 def test_the_map_is_the_share_of_targets_below() -> None:
     forecast = Predictive(Normal(torch.zeros(1, 1, 24).double(), 1.0))
     fitted = fit_pit_map(forecast, torch.linspace(-1, 1, 24).double().repeat_interleave(1))

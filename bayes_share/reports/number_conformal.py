@@ -1,0 +1,204 @@
+"""Conformal intervals of numbers beside a forecast's own: what they cover, and how wide they are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.conformal.coverage import IntervalCoverage, interval_coverage
+from bayes_share.evaluation.conformal.predicted import INTERVAL_METHODS, conformal_intervals
+from bayes_share.evaluation.conformal.threshold import check_alpha
+from bayes_share.evaluation.numbers.ranges import central_interval
+from bayes_share.evaluation.table import format_table
+from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
+from bayes_share.reports.dot_drawing import Dots, dot_drawing
+from bayes_share.reports.number_results import NumberResult, cell
+
+LEVELS = (0.1, 0.05)
+_SHOWN = LEVELS[0]  # by width
+_AIM = f"{100 * (1 - _SHOWN):g} %"
+_OWN = "own"
+_TITLES = {"cqr": "CQR", "scaled": "scaled residuals"}
+_THIRDS = ("narrowest", "middle", "widest")
+_COVERAGE = (
+    Column("coverage", "coverage [%]", ".1f", 100, about="test targets inside their interval"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share"),
+    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
+)
+_WHOSE = (Column("run", "run"), Column("method", "intervals"))
+_COLUMNS = (
+    *_WHOSE,
+    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
+    Column("calibrated", "calibrated on", ",", about="validation examples that the intervals were fitted to"),
+    *_COVERAGE,
+    Column("width", "mean width", ".4g", about="in the unit of the targets; at the same coverage, less says more"),
+)
+_LEAD = (
+    "Conformal intervals hold the target with the promised probability, whether or not the forecast is right about its "
+    "own doubt. The promise is of all examples together, not of those with narrow or wide intervals."
+)
+_NOTE = (
+    "own: the forecast's central interval. CQR: the same with both ends moved by one amount. Scaled residuals: one "
+    "number of predicted standard deviations around the mean. Both are fitted to validation examples, of which nothing "
+    "may have been trained or chosen; of n examples, coverage is between 1 − α and 1 − α + 1/(n + 1) on average."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The intervals of one method at one level.
+
+    Args:
+        name: of the run.
+        method: to show.
+        alpha: the miscoverage that is allowed.
+        num_calibrated: validation examples that they were fitted to; None of the forecast's own.
+        coverage: of the test targets.
+    """
+
+    name: str
+    method: str
+    alpha: float
+    num_calibrated: int | None
+    coverage: IntervalCoverage
+
+
+def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterator[Found | InputError]:
+    """The forecast's own intervals and both conformal ones at each level, or why there are none.
+
+    Args:
+        result: with validation predictions.
+        levels: each an alpha, the miscoverage that is allowed.
+    """
+    try:
+        validation = result.unchosen
+    except InputError as error:
+        yield InputError(f"{result.name}: {error}.")
+        return
+    assert validation is not None
+    targets, count = result.test.targets, len(validation.targets)
+    for alpha in levels:
+        low, high = central_interval(result.test.predictive, 1 - alpha)
+        yield Found(result.name, _OWN, alpha, None, interval_coverage(low, high, targets))
+    for method in INTERVAL_METHODS:
+        for alpha in levels:
+            try:
+                ends = conformal_intervals(validation, result.test, method, alpha)
+            except InputError as error:  # a variance that does not exist
+                yield InputError(f"{result.name}, {_TITLES[method]}: {error}.")
+                break
+            yield Found(result.name, _TITLES[method], alpha, count, interval_coverage(*ends, targets))
+
+
+def number_conformal(results: Sequence[NumberResult]) -> Section | None:
+    """Coverage and width of intervals, overall and by width; None where there are no validation predictions."""
+    with_validation = [one for one in results if one.validation is not None]
+    if not with_validation:
+        return None
+    each = [one for result in with_validation for one in intervals_at_levels(result, LEVELS)]
+    found = [one for one in each if isinstance(one, Found)]
+    note = " ".join([_NOTE, *(str(one) for one in each if isinstance(one, InputError))])
+    if not found:
+        return Section("conformal", "Conformal intervals", [note], [])
+    shown = [one for one in found if one.alpha == _SHOWN]
+    blocks: list[Block] = [
+        Table("conformal", "Coverage and width", _COLUMNS, [*map(_row, found)], note),
+        *_figure(shown),
+        _by_width(shown),
+    ]
+    return Section("conformal", "Conformal intervals", [_LEAD], blocks)
+
+
+def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = LEVELS) -> str:
+    """Coverage and width of intervals, for the terminal.
+
+    Args:
+        results: with validation predictions.
+        levels: each an alpha, the miscoverage that is allowed.
+
+    Raises:
+        InputError: another level, or a run that chose on all of its validation examples.
+    """
+    for alpha in levels:
+        check_alpha(alpha)
+    found: list[Found] = []
+    for one in (one for result in results for one in intervals_at_levels(result, levels)):
+        if isinstance(one, InputError):
+            raise one
+        found.append(one)
+    rows: list[dict[str, str | int | float | None]] = [
+        {
+            "run": one.name,
+            "intervals": one.method,
+            "aim": 1 - one.alpha,
+            "calibrated on": one.num_calibrated,
+            "coverage": one.coverage.overall.coverage.value,
+            "from": one.coverage.overall.coverage.low,
+            "to": one.coverage.overall.coverage.high,
+            "width": one.coverage.width.value,
+        }
+        for one in found
+    ]
+    return f"Intervals: coverage of the test targets, with its interval of 95 %:\n\n{format_table([*rows[0]], rows)}"
+
+
+def _row(one: Found) -> dict[str, Cell]:
+    coverage = one.coverage.overall.coverage
+    return {
+        "run": Cell(one.name),
+        "method": Cell(one.method),
+        "aim": Cell(1 - one.alpha),
+        "calibrated": Cell(one.num_calibrated),
+        "coverage": Cell(coverage.value),
+        "coverage_low": Cell(coverage.low),
+        "coverage_high": Cell(coverage.high),
+        "width": cell(one.coverage.width),
+    }
+
+
+def _figure(shown: Sequence[Found]) -> list[Figure]:
+    """A panel for each run whose intervals are of different widths."""
+    panels, methods = [], list(dict.fromkeys(one.method for one in shown))
+    for name in dict.fromkeys(one.name for one in shown):
+        dots = []
+        for one in shown:
+            groups = [group.coverage for group in one.coverage.by_width.values()]
+            if one.name == name and len(groups) == len(_THIRDS):
+                values, low, high = ([100 * getattr(each, end) for each in groups] for end in ("value", "low", "high"))
+                dots.append(Dots(one.method, values, low, high, methods.index(one.method)))
+        if dots:
+            words = "; ".join(f"{each.name} {', '.join(f'{value:.1f}' for value in each.y)}" for each in dots)
+            draw = dot_drawing(
+                name, "third of the intervals, by width", "coverage [%]", _THIRDS, dots, 100 * (1 - _SHOWN)
+            )
+            panels.append(Panel(f"conformal-{name}", f"Coverage [%] of {name} by width of the interval: {words}", draw))
+    caption = (
+        f"Dashed: the aim of {_AIM}. Bars are intervals of 95 %. Too little coverage of the narrowest says "
+        "that the forecast is too sure where it is sure."
+    )
+    return [Figure("Coverage by width", panels, caption, methods)] if panels else []
+
+
+def _by_width(shown: Sequence[Found]) -> Table:
+    columns = (
+        *_WHOSE,
+        Column("narrowest", "width, from", ".4g"),
+        Column("widest", "to", ".4g"),
+        Column("examples", "examples", ","),
+        *_COVERAGE,
+    )
+    rows = [
+        {
+            "run": Cell(one.name),
+            "method": Cell(one.method),
+            "narrowest": Cell(least),
+            "widest": Cell(most),
+            "examples": Cell(group.count),
+            "coverage": Cell(group.coverage.value),
+            "coverage_low": Cell(group.coverage.low),
+            "coverage_high": Cell(group.coverage.high),
+        }
+        for one in shown
+        for (least, most), group in one.coverage.by_width.items()
+    ]
+    note = "The test examples in thirds by the width of their interval; a single row where all are of one width."
+    return Table("conformal-widths", f"Coverage by width, of {_AIM}", columns, rows, note)
