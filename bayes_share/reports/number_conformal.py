@@ -123,7 +123,7 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
     found: list[Found] = []
     for one in (one for result in results for one in intervals_at_levels(result, levels)):
         if isinstance(one, InputError):
-            raise one
+            raise InputError(str(one).rstrip("."))
         found.append(one)
     rows: list[dict[str, str | int | float | None]] = [
         {
