@@ -40,8 +40,8 @@ def report(
         predictions: on the test examples, by the name to show; all of the same examples, and all of classes or all of
             numbers.
         path: the page.
-        validation: on examples on which nothing was fitted or chosen, by the same names. Recalibration and conformal
-            sets are fitted to them, and left out where there are none.
+        validation: on examples on which nothing was fitted or chosen, by the same names. Recalibration, and conformal
+            sets or intervals, are fitted to them, and left out where there are none.
         title: of the page.
         humans: the distribution of human labels for each test image, where it is known.
         inputs: what the test examples are, to be shown beside those that were least expected: by name, numbers or texts
