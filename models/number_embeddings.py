@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from bayes_share.errors import InputError
 Bins = Sequence[Sequence[float]]
 """For each number the edges of its bins, in ascending order."""
 
-_FAR = torch.finfo(torch.float32).max
+_FAR = torch.finfo(torch.float32).max  # beyond every number, and finite, as all that a state holds
 
 
 class NumberEmbeddings(nn.Module):
@@ -32,52 +31,42 @@ class NumberEmbeddings(nn.Module):
         InputError: edges that are fewer than two, not finite or not in ascending order; no number, or no width.
     """
 
-    edges: Tensor
+    inner: Tensor
+    lower: Tensor
     sizes: Tensor
-    lowest: Tensor
-    highest: Tensor
 
     def __init__(self, bins: Bins, width: int) -> None:
         super().__init__()
         if not bins or width < 1:
             raise InputError(f"embeddings are of at least one number, and of a width of at least 1, not {width}")
         for number, edges in enumerate(bins):
-            is_ascending = all(low < high for low, high in pairwise(edges))
-            if len(edges) < 2 or not is_ascending or not all(map(math.isfinite, edges)):
+            at = torch.tensor(edges, dtype=torch.float32)
+            if len(at) < 2 or not bool(at.isfinite().all()) or not bool((at.diff() > 0).all()):
                 raise InputError(f"the edges of the bins of number {number} must be at least two, in ascending order")
-        self.width = width
-        most = max(map(len, bins)) - 1
-        parts = [_bounds(edges, most) for edges in bins]
-        for i, name in enumerate(("edges", "sizes", "lowest", "highest")):
-            self.register_buffer(name, torch.stack([part[i] for part in parts]))
+        shape = len(bins), max(map(len, bins)) - 1
+        inner, lower, sizes = torch.full((shape[0], shape[1] - 1), _FAR), torch.zeros(shape), torch.ones(shape)
+        for number, edges in enumerate(bins):
+            at, count = torch.tensor(edges, dtype=torch.float32), len(edges) - 1
+            inner[number, : count - 1], lower[number, :count], sizes[number, :count] = at[1:-1], at[:-1], at.diff()
+        for name, buffer in (("inner", inner), ("lower", lower), ("sizes", sizes)):
+            self.register_buffer(name, buffer)
         self.slope = nn.Parameter(torch.empty(len(bins), width))
         self.bias = nn.Parameter(torch.empty(len(bins), width))
-        self.weight = nn.Parameter(torch.zeros(len(bins), most, width))
+        self.weight = nn.Parameter(torch.zeros(*shape, width))
         for parameter in (self.slope, self.bias):
             nn.init.uniform_(parameter, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
-    def encode(self, x: Float[Tensor, "row number"]) -> Float[Tensor, "row number bin"]:
-        """The piecewise-linear encoding; 0 in bins that a number has not."""
-        parts = (x[:, :, None] - self.edges) / self.sizes
-        return parts.clamp(self.lowest, self.highest)
-
     def forward(self, x: Float[Tensor, "row number"]) -> Float[Tensor, "row number width"]:
-        """The embeddings."""
-        curved = torch.einsum("rnb,nbw->rnw", self.encode(x), self.weight)
-        return torch.addcmul(self.bias, x[:, :, None], self.slope) + curved
+        """The embeddings; those of the encoding are read off a table, as the sum over the bins below and a part."""
+        numbers, bins, _ = self.weight.shape
+        own = torch.searchsorted(self.inner, x.detach().T.contiguous().to(self.inner.dtype), right=True).T
+        place = own + bins * torch.arange(numbers, device=x.device)
+        table = torch.cat([self.weight.cumsum(1) - self.weight, self.weight], 2).flatten(0, 1)
+        below, rise = nn.functional.embedding(place, table).chunk(2, 2)
+        part = (x - self.lower.take(place)) / self.sizes.take(place)
+        line = torch.addcmul(self.bias, x[:, :, None], self.slope)
+        return line + torch.addcmul(below, rise, part[:, :, None])
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""
-        return f"numbers={len(self.edges)}, bins={self.edges.shape[1]}, width={self.width}"
-
-
-def _bounds(edges: Sequence[float], most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lower edges, sizes, and between what an entry is held, for each bin; a bin that is not there is held at 0."""
-    count = len(edges) - 1
-    at = torch.tensor(edges, dtype=torch.float32)
-    lower, sizes = torch.zeros(most), torch.ones(most)
-    lower[:count], sizes[:count] = at[:-1], at.diff()
-    lowest, highest = torch.zeros(most), torch.zeros(most)
-    highest[:count] = 1.0
-    lowest[0], highest[count - 1] = -_FAR, _FAR
-    return lower, sizes, lowest, highest
+        return f"numbers={len(self.weight)}, bins={self.weight.shape[1]}, width={self.weight.shape[2]}"

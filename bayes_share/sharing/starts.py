@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -93,7 +93,7 @@ def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorI
     {'head': 'N(1, 0.5²)', '*': '1'}
     """
     if "=" not in text:
-        return FactorInit(text.strip(), sd, probability)  # type: ignore[arg-type]
+        return FactorInit(_kind(text.strip()), sd, probability)
     starts: dict[str, FactorInit] = {}
     for part in text.split(","):
         pattern, _, kind = (word.strip() for word in part.rpartition("="))
@@ -101,8 +101,15 @@ def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorI
             raise InputError(f"init {text!r}: {part.strip()!r} should be PATTERN=KIND, such as first=random_sign")
         if pattern in starts:
             raise InputError(f"init {text!r} has two starts for {pattern!r}")
-        starts[pattern] = FactorInit(kind, sd, probability)  # type: ignore[arg-type]
+        starts[pattern] = FactorInit(_kind(kind), sd, probability)
     return starts
+
+
+def _kind(name: str) -> FactorInitKind:
+    for kind in get_args(FactorInitKind):
+        if kind == name:
+            return kind
+    raise unknown("factor init", name, get_args(FactorInitKind))
 
 
 def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:

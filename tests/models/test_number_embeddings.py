@@ -31,9 +31,17 @@ def written_out(x: float, edges: tuple[float, ...]) -> list[float]:
 
 def test_the_encoding_is_the_papers() -> None:
     x = torch.tensor([[-3.0, 2.5], [-0.25, 1.0], [0.0, 2.0], [0.3, 9.0], [2.0, 3.0], [7.0, 0.0]])
-    found = NumberEmbeddings(BINS, 4).encode(x)
-    expected = [[written_out(a, BINS[0]), [*written_out(b, BINS[1]), 0.0, 0.0]] for a, b in x.tolist()]
-    torch.testing.assert_close(found, torch.tensor(expected))
+    embeddings = NumberEmbeddings(BINS, 4)
+    nn.init.normal_(embeddings.weight)
+    encoded = torch.tensor([[written_out(a, BINS[0]), [*written_out(b, BINS[1]), 0.0, 0.0]] for a, b in x.tolist()])
+    curved = torch.einsum("rnb,nbw->rnw", encoded, embeddings.weight)
+    expected = embeddings.bias + x[:, :, None] * embeddings.slope + curved
+    torch.testing.assert_close(embeddings(x), expected)
+    direction = torch.randn(6, 2, 4)
+    for parameter in embeddings.parameters():
+        found = torch.autograd.grad((embeddings(x) * direction).sum(), parameter)[0]
+        wanted = torch.autograd.grad((expected * direction).sum(), parameter, retain_graph=True)[0]
+        torch.testing.assert_close(found, wanted)
 
 
 def test_an_embedding_is_a_line_at_first_and_then_a_line_from_edge_to_edge() -> None:
@@ -59,6 +67,8 @@ def test_bins_hold_as_many_examples_each() -> None:
     assert few == (0.0, 1.0, 2.0)
     assert constant == (7.0, 8.0)
     assert NumberEmbeddings((heavy, few, constant), 2)(numbers).isfinite().all()
+    large = torch.full((5, 1), 1e8)
+    assert NumberEmbeddings(quantile_bins(large), 2)(large).isfinite().all()
 
 
 @pytest.mark.parametrize("bins", [(), ((1.0,),), ((1.0, 1.0),), ((1.0, 0.0),), ((0.0, float("inf")),)])

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
+_NARROWEST = 1e-12  # of a bin, as a part of the range: a number beyond it must not become infinite
+
 
 def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple[tuple[float, ...], ...]:
     """Bins with about as many training examples each.
@@ -30,6 +32,14 @@ def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple
         low = place.floor().long()
         values = column.sort().values
         high = (low + 1).clamp(max=len(column) - 1)
-        edges = torch.lerp(values[low], values[high], place - low).float().unique().tolist()
-        found.append(tuple(edges) if len(edges) > 1 else (edges[0], edges[0] + 1.0))
+        found.append(tuple(_apart(torch.lerp(values[low], values[high], place - low).float()).tolist()))
     return tuple(found)
+
+
+def _apart(quantiles: Float[Tensor, "quantile"]) -> Float[Tensor, "edge"]:
+    """The quantiles that are apart from the next one; where all are alike, a bin of size 1, or of the next number."""
+    lowest, highest = quantiles[0], quantiles[-1]
+    if not highest > lowest:
+        return torch.stack([lowest, torch.maximum(lowest + 1, lowest.nextafter(lowest.new_tensor(torch.inf)))])
+    is_apart = quantiles.diff() > _NARROWEST * (highest - lowest)
+    return torch.cat([quantiles[:-1][is_apart], highest[None]])

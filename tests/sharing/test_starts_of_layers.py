@@ -1,0 +1,183 @@
+"""Starts of factors by layer: which rule counts for which layer, and what is said where rules do not fit."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from explicit import close
+from torch import nn
+
+from bayes_share.errors import InputError
+from bayes_share.layers import FactorInit
+from bayes_share.layers.factored import Factored
+from bayes_share.sharing import Ensemble, ensemble, fold
+from bayes_share.sharing.starts import read_starts
+
+MEMBERS = 16
+
+
+class Net(nn.Module):
+    """Layers of every kind; they are defined in another order than the one in which they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 8)
+        self.mixer = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.blocks = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Conv1d(3, 3, 1))
+        self.last = nn.Linear(8, 2)
+        self.same_last = self.last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.tokens(x))
+        x = self.blocks(x + self.mixer(x, x, x, need_weights=False)[0])
+        return self.same_last(x.mean(1))
+
+
+def starts(members: Ensemble) -> dict[str, str]:
+    """How the factors of each layer have started, seen from their numbers."""
+    found = {}
+    for name, layer in members.network.named_modules():
+        if not isinstance(layer, Factored) or layer.owns_weights:
+            continue
+        given = (layer.factor(one) for one in ("r", "s", "q_r", "q_s", "v_s"))
+        values = torch.cat([one.detach().flatten() for one in given if one is not None])
+        if bool((values == 1).all()):
+            found[name] = "ones"
+        elif bool((values.abs() == 1).all()):
+            found[name] = "fixed_sign" if layer.r is None and hasattr(layer, "sign_seeds") else "random_sign"
+        else:
+            found[name] = f"sd {values.std().item():.1f}"
+    return found
+
+
+ONES = dict.fromkeys(("tokens", "mixer", "mixer.out_proj", "blocks.0", "blocks.2", "last"), "ones")
+RULES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "the first": ({"first": "random_sign", "*": "ones"}, {"tokens": "random_sign"}),
+    "the rest stands anywhere": ({"*": "ones", "first": "random_sign"}, {"tokens": "random_sign"}),
+    "the head": ({"head": "random_sign", "*": "ones"}, {"last": "random_sign"}),
+    "another name of it": ({"same_last": "random_sign", "*": "ones"}, {"last": "random_sign"}),
+    "what a layer is in": ({"*": "ones", "blocks": "normal"}, {"blocks.0": "sd 0.5", "blocks.2": "sd 0.5"}),
+    "the last rule that matches": (
+        {"blocks.0": "random_sign", "blocks": "normal", "*.2": "random_sign", "*": "ones"},
+        {"blocks.0": "sd 0.5", "blocks.2": "random_sign"},
+    ),
+    "attention": (
+        {"mixer": FactorInit("normal", sd=0.1), "*": "ones"},
+        {"mixer": "sd 0.1", "mixer.out_proj": "sd 0.1"},
+    ),
+    "a word for each": (
+        {"first": "random_sign", "*": "ones", "head": "random_sign"},
+        {"tokens": "random_sign", "last": "random_sign"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("init", "expected"), RULES.values(), ids=RULES)
+def test_each_layer_starts_as_its_rule_says(init: dict[str, Any], expected: dict[str, str]) -> None:
+    assert starts(ensemble(Net(), MEMBERS, init)) == ONES | expected
+
+
+def test_the_first_is_the_first_that_is_converted_and_words_give_way_to_names() -> None:
+    net = Net()
+    rules = {"first": "random_sign", "*": "ones"}
+    assert starts(ensemble(net, MEMBERS, rules, exclude=["tokens", "mixer"]))["blocks.0"] == "random_sign"
+    net.first = nn.Linear(8, 8)
+    found = starts(ensemble(net, MEMBERS, rules))
+    assert found["tokens"] == "ones"
+    assert found["first"] == "random_sign"
+    with pytest.raises(InputError, match="the pattern 'first' of init matches no layer that gets factors"):
+        ensemble(net, MEMBERS, rules, exclude=["first"])
+    assert starts(ensemble(nn.Linear(3, 2), MEMBERS, rules)) == {"": "random_sign"}
+
+
+def test_rules_go_with_terms_signs_and_own_weights() -> None:
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+
+    rules = {"0": "fixed_sign", "head": "random_sign", "*": "ones"}
+    members = ensemble(net(), 3, rules, factor_rank=2, own=["head"])
+    first, second, last = (members.network[place] for place in (0, 2, 4))
+    assert first.r is None
+    assert first.bias.shape == (1, 6)  # signs alone, so that biases are shared
+    assert second.bias.shape == (3, 6)
+    assert first.more_r.shape == (3, 1, 5)
+    assert first.more_s.abs().max().item() > 0  # as a start from scratch has it
+    assert second.more_s.abs().max().item() == 0  # as copies have it
+    close(last.weight.abs(), net()[4].weight.abs().expand(3, -1, -1))
+    assert not torch.equal(last.weight[0], last.weight[1])
+    x = torch.randn(4, 5, dtype=torch.float64)
+    for member, of_member in enumerate(members(x)):
+        close(of_member, fold(members, member)(x))
+    for kept in (members.keep([2]), members):
+        close(kept(x)[-1], fold(members, 2)(x))
+    added = ensemble(net(), 3, {"first": "normal", "*": "ones"}, factor_form="additive")
+    assert added.network[0].add_s.abs().max().item() > 0
+    assert added.network[2].add_s.abs().max().item() == 0
+    with pytest.raises(InputError, match=r"additive factors start from .* not 'random_sign'"):
+        ensemble(net(), 3, {"first": "random_sign", "*": "ones"}, factor_form="additive")
+
+
+def test_the_summary_says_which_layers_start_how() -> None:
+    net = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2))
+    lines = ensemble(net, 2, {"first": "random_sign", "*": "ones"}).summary().splitlines()
+    assert lines[2] == "factors started from 1 (*); ±1, with probability 0.5 of +1 (first: 0)"
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ({"block": "ones", "*": "ones"}, "the pattern 'block' of init matches no layer that gets factors; there is t"),
+        ({"norm": "ones", "*": "ones"}, "the pattern 'norm' of init matches no layer that gets factors"),
+        ({"first": "ones", "blocks": "ones"}, 'init has no start for mixer, last: add one for "*", the rest'),
+        ({}, 'init has no start for tokens, mixer, blocks.0, blocks.2 and 1 more: add one for "*", the rest'),
+        ({"first": "signs", "*": "ones"}, "unknown factor init 'signs'"),
+        ({"first": None, "*": "ones"}, "unknown factor init None"),
+        ({"first": ["ones"], "*": "ones"}, "unknown factor init ['ones']"),
+        ({0: "ones", "*": "ones"}, 'the patterns of init are names of modules, such as "0", not 0'),
+    ],
+)  # fmt: skip
+def test_rules_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        ensemble(Net(), MEMBERS, init)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_nothing_to_share_says_so() -> None:
+    with pytest.raises(InputError, match="nothing in this Bilinear can be shared"):
+        ensemble(nn.Bilinear(2, 2, 2), 2, {"first": "random_sign", "*": "ones"})
+
+
+def test_rules_as_text() -> None:
+    assert read_starts("normal", 0.1, 0.2) == FactorInit("normal", 0.1, 0.2)
+    found = read_starts(" first = random_sign, *=ones ,blocks.[0-3].*=normal", 0.1, 0.2)
+    assert found == {
+        "first": FactorInit("random_sign", 0.1, 0.2),
+        "*": FactorInit("ones", 0.1, 0.2),
+        "blocks.[0-3].*": FactorInit("normal", 0.1, 0.2),
+    }
+    assert list(found)[-1].startswith("blocks")  # the order counts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("one", "unknown factor init 'one': did you mean 'ones'?"),
+        ("", "unknown factor init ''"),
+        ("keep", "unknown factor init 'keep'"),
+        ("first=one,*=ones", "unknown factor init 'one': did you mean 'ones'?"),
+        (
+            "first=random_sign,ones",
+            "init 'first=random_sign,ones': 'ones' should be PATTERN=KIND, such as first=random",
+        ),
+        ("first=ones,=normal", "'=normal' should be PATTERN=KIND"),
+        ("first=ones,", "'' should be PATTERN=KIND"),
+        ("*=ones,*=normal", "init '*=ones,*=normal' has two starts for '*'"),
+    ],
+)
+def test_text_that_is_none_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_starts(text)
