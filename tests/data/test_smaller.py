@@ -144,7 +144,7 @@ def test_a_run_on_smaller_data_is_taken_up_compared_and_probed(
     capsys.readouterr()
     assert main([*fit, "--train-images", "200", "--image-size", "4", "--resume", "--out", str(out)]) == 2
     assert "train_images 300, which cannot be resumed with 200" in capsys.readouterr().err
-    probing = ["--ood", "photographs", "--corruptions", "rotate", "gaussian_blur", "--ood-images", "20"]
+    probing = ["--ood", "photographs", "--corruptions", "rotate", "--ood-images", "20"]
     assert main(["evaluate", str(out), *probing, "--corruption-images", "30"]) == 0
     assert {"ood", "corruptions"} <= {path.name for path in (out / "predictions").iterdir()}
     assert RunFolder(out).sets("ood")["photographs"].images == 20

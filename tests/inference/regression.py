@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -170,6 +171,13 @@ PROBLEMS = [
     Problem("ensemble, W unknown", 3, "base"),
     Problem("ensemble, r unknown", 3, "factor"),
 ]
+
+_QUICK = (PROBLEMS[0], PROBLEMS[-1])  # one without members and one with, one of weights and one of factors
+EACH = pytest.mark.parametrize(
+    "problem",
+    [pytest.param(p, id=p.name, marks=() if p in _QUICK else pytest.mark.slow) for p in PROBLEMS],
+)
+"""A test of each problem, two of them slow."""
 
 
 def draws(draw: Callable[[int], Callable[[Tensor], Tensor]], count: int = 4000) -> Tensor:

@@ -3,13 +3,12 @@
 from functools import cache, partial
 
 import pytest
-from regression import NUM_DATA, PRIOR_SD, PROBLEMS, Problem, data, draws, misses
+from regression import EACH, NUM_DATA, PRIOR_SD, PROBLEMS, Problem, data, draws, misses
 from torch import Tensor
 
 from bayes_share.inference import IVON, fit_tensors
 from bayes_share.inference.methods.ivon.ivon import IVONState
 
-EACH = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 STEPS = 1200
 pytestmark = pytest.mark.usefixtures("unchecked")  # checks take most of the time of a step so small
 

@@ -41,8 +41,21 @@ def prior(problem: Problem) -> Moments:
     return Moments(torch.zeros(problem.size).double(), torch.ones(problem.size).double())
 
 
-@LIKELIHOOD
-@pytest.mark.parametrize("name", QUICK)
+def is_quick(name: str, problem: Problem) -> bool:
+    """Whether it is not slow: every likelihood by SVI, and two by NUTS."""
+    return name == "SVI" or problem.name in ("categorical", "Gaussian, learned noise")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param(
+            name, problem, id=f"{name}-{problem.name}", marks=() if is_quick(name, problem) else pytest.mark.slow
+        )
+        for name in QUICK
+        for problem in PROBLEMS
+    ],
+)
 def test_the_posterior_of_every_likelihood(name: str, problem: Problem) -> None:
     run = QUICK[name]
     found = draws_of(problem, run, num_draws=300)

@@ -8,7 +8,7 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
-from regression import PROBLEMS, Problem, chain_order, data, draws, misses_of_chain
+from regression import EACH, Problem, chain_order, data, draws, misses_of_chain
 from states import differences, through_bytes
 from torch import nn
 
@@ -28,7 +28,7 @@ STEPS, KEPT = 160, 120
 SAMPLER = NUTS(warmup=0.25, keep=KEPT, max_tree_depth=3)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
+@EACH
 def test_every_member_has_its_exact_posterior(problem: Problem, unchecked: None) -> None:
     expected = problem.exact(is_shared=False)
     build = problem.build(problem.priors())

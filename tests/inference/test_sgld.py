@@ -5,13 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from regression import PROBLEMS, Posterior, Problem, chain_order, data, draws, misses_of_chain
+from regression import EACH, PROBLEMS, Posterior, Problem, chain_order, data, draws, misses_of_chain
 from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference import SGHMC, SGLD, fit_tensors
 
-PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
 RATE, STEPS, KEPT = 0.03, 2200, 200
 CONSTANT = SGLD(learning_rate=RATE, factor_rate=1.0, exponent=0.0, burn_in=1 / 11, keep=KEPT)
 
@@ -29,7 +28,7 @@ def chain(problem: Problem, algorithm: SGLD) -> Tensor:
     return draws(partial(algorithm.draw, state), KEPT)[chain_order(KEPT)]
 
 
-@PROBLEM
+@EACH
 def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> None:
     state = CONSTANT.init(problem.build(problem.priors()), 10, 100)
     assert misses_of_chain(draws(partial(CONSTANT.draw, state), 50), stationary(problem))  # untrained
@@ -45,7 +44,7 @@ def test_smaller_steps_at_the_end_have_less_of_a_bias(unchecked: None) -> None:
         assert found.var() / variances[0] == pytest.approx(expected, rel=5 * (2 / KEPT) ** 0.5)
 
 
-@PROBLEM
+@EACH
 def test_it_is_sghmc_whose_velocity_is_lost_in_each_step(problem: Problem) -> None:
     options = {"temperature": 0.3, "learning_rate": 0.05, "factor_rate": 0.7, "clip_norm": 0.5, "accumulate": 2}
     build = problem.build(problem.priors())

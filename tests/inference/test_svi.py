@@ -10,7 +10,7 @@ import pytest
 import torch
 from explicit import perturb
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from regression import NUM_DATA, PRIOR_SD, PROBLEMS, Posterior, Problem, data, draws, misses
+from regression import EACH, NUM_DATA, PRIOR_SD, PROBLEMS, Posterior, Problem, data, draws, misses
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
@@ -27,7 +27,6 @@ from bayes_share.priors import Hierarchical, around
 from bayes_share.sharing import ensemble
 
 PRIORS = {"base": dist.Normal(0.0, PRIOR_SD["base"]), "factor": around("one", PRIOR_SD["factor"])}
-PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
 QUICK = pytest.mark.usefixtures("unchecked")  # thousands of steps, in which checked annotations take most of the time
 
 
@@ -40,7 +39,7 @@ def fitted(problem: Problem, num_steps: int = 300, **options: Any) -> Tensor:
 
 
 @QUICK
-@PROBLEM
+@EACH
 def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -> None:
     expected = problem.mean_field()
     assert misses(fitted(problem, num_steps=0), expected)
@@ -48,8 +47,7 @@ def test_independent_normals_become_the_mean_field_posterior(problem: Problem) -
 
 
 @QUICK
-@pytest.mark.parametrize("problem", [PROBLEMS[0], PROBLEMS[3]], ids=["layer", "ensemble"])
-@pytest.mark.parametrize("kl_weight", [0.0, 2.0])
+@pytest.mark.parametrize(("problem", "kl_weight"), [(PROBLEMS[0], 2.0), (PROBLEMS[3], 0.0)])
 def test_another_weight_of_the_divergence_gives_another_posterior(problem: Problem, kl_weight: float) -> None:
     assert misses(fitted(problem, kl_weight=kl_weight), problem.mean_field())
 
@@ -281,8 +279,7 @@ def test_factors_are_drawn_for_each_example() -> None:
     "option",
     [
         "draws",
-        "local_reparametrization",
-        *(pytest.param(o, marks=pytest.mark.slow) for o in ("num_particles", "accumulate")),
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ("local_reparametrization", "num_particles", "accumulate")),
     ],
 )
 def test_other_ways_to_draw_have_the_same_expectation(option: str) -> None:
