@@ -1,5 +1,7 @@
 """A perceptron for the rows of a table."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ class TableMLP(nn.Module):
         embedding: width of an embedding.
         norm: "batch" or "none", before each ReLU.
         dropout: the probability of dropping a value after each hidden layer.
+        columns: of the inputs that are not embedded, how many each column of the table became; none: one each. The
+            factors of the first layer start alike within a column, embedded or not (section 3.3 of the paper).
 
     Raises:
         InputError: a number that cannot be used, or another norm.
@@ -40,12 +44,16 @@ class TableMLP(nn.Module):
         embedding: int = 16,
         norm: str = "none",
         dropout: float = 0.0,
+        columns: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if min(num_inputs, num_outputs, depth, width) < 1 or len(bins) > num_inputs:
             raise InputError("a perceptron has inputs, outputs, layers and units, and no more bins than inputs")
         if norm not in ("none", "batch"):
             raise InputError(f"a perceptron for tables has norm 'none' or 'batch', not {norm!r}")
+        others = num_inputs - len(bins)
+        if columns and sum(columns) != others:
+            raise InputError(f"the columns are of {sum(columns)} inputs, and {others} are not embedded")
         self.num_embedded = len(bins)
         self.embeddings = NumberEmbeddings(bins, embedding) if bins else None
         units = num_inputs - len(bins) + len(bins) * embedding
@@ -55,6 +63,7 @@ class TableMLP(nn.Module):
             layers += [nn.BatchNorm1d(width)] if norm == "batch" else []
             layers += [nn.ReLU(), *([dropout_layer(dropout)] if dropout else [])]
             units = width
+        layers[0].input_groups = (*[embedding] * len(bins), *(columns or [1] * others))  # type: ignore[assignment]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(units, num_outputs)
 

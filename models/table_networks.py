@@ -1,6 +1,7 @@
 """Networks for the rows of a table, by name."""
 
 import re
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -22,6 +23,7 @@ def build_table_network(
     num_inputs: int,
     num_outputs: int,
     bins: Bins = (),
+    columns: Sequence[int] = (),
     norm: str | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
@@ -33,6 +35,7 @@ def build_table_network(
         num_inputs: of a row.
         num_outputs: of a row.
         bins: of the inputs that are numbers, which are the first ones.
+        columns: how many inputs each other column of the table became; none: one each.
         norm: "batch" or "none", which is the networks' own.
         dropout: the probability of dropout after each hidden layer.
 
@@ -50,5 +53,8 @@ def build_table_network(
     depth, width = _SIZES[name] if found is None else (int(found[2]), int(found[3]))
     if min(depth, width) < 1:
         raise InputError(f"{name}: depth and width must be at least 1")
-    embedded = bins if family == "tabm" else ()
-    return TableMLP(num_inputs, num_outputs, depth, width, embedded, norm=norm or "none", dropout=dropout)
+    is_embedded = family == "tabm" and bool(bins)
+    embedded, others = (bins, columns) if is_embedded else ((), (*[1] * len(bins), *columns) if columns else ())
+    return TableMLP(
+        num_inputs, num_outputs, depth, width, embedded, norm=norm or "none", dropout=dropout, columns=others
+    )

@@ -313,7 +313,12 @@ def set_way(network: nn.Module, way: Way) -> None:
 
 
 def factor_parameter(
-    weight: Tensor, ensemble_size: int, shape: Sequence[int], init: FactorInit, before: Tensor | None = None
+    weight: Tensor,
+    ensemble_size: int,
+    shape: Sequence[int],
+    init: FactorInit,
+    before: Tensor | None = None,
+    groups: Sequence[int] = (),
 ) -> nn.Parameter:
     """A new factor ``[member, *shape]`` of a weight, with its dtype and device, trained where it is.
 
@@ -323,8 +328,11 @@ def factor_parameter(
         shape: of one member's.
         init: how it starts.
         before: a factor that it multiplies into, of one member, ``[1, *shape]`` or what broadcasts to it.
+        groups: sizes of groups of channels that start alike, in order; none where each starts by itself.
     """
-    drawn = init.draw((ensemble_size, *shape), weight)
+    drawn = init.draw((ensemble_size, len(groups)) if groups else (ensemble_size, *shape), weight)
+    if groups:
+        drawn = drawn.repeat_interleave(torch.tensor(groups, device=drawn.device), 1)
     return nn.Parameter(drawn if before is None else drawn * before.detach(), weight.requires_grad)
 
 

@@ -92,7 +92,8 @@ class Rank1Layer(Factored):
     def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
         """Give the layer factors for so many members, which multiply into those that it has for one.
 
-        They are trained where the weight is.
+        They are trained where the weight is. A layer with an attribute ``input_groups``, the sizes of groups of its
+        input channels, has factors r that start alike within a group, as those of the numbers that one column became.
         """
         r, s, mix = (getattr(self, name, None) for name in ("r", "s", "mix"))
         in_channels, out_channels = self.channels()
@@ -110,7 +111,7 @@ class Rank1Layer(Factored):
             self.fix_signs(ensemble_size, shapes, init, self.weight)
             return
         self.set_factors(
-            factor_parameter(self.weight, ensemble_size, of_r, init, r),
+            factor_parameter(self.weight, ensemble_size, of_r, init, r, getattr(self, "input_groups", ())),
             factor_parameter(self.weight, ensemble_size, of_s, init, s),
             mix,
         )

@@ -46,6 +46,7 @@ class TableForm:
             num_inputs=self.encoder.num_inputs,
             num_outputs=self._num_outputs(noise),
             bins=self.bins,
+            columns=self.encoder.cardinalities,
             norm=choice.norm,
             dropout=choice.dropout,
         )

@@ -105,3 +105,13 @@ def test_members_share_the_embeddings() -> None:
     first = 8 * (3 + 2 * 4)
     assert found.base == embeddings + first
     assert alone.stored == embeddings + first + 8 + 2 * 8 + 2
+
+
+def test_first_factors_start_alike_within_a_column() -> None:
+    net = build_table_network("tabm1_8", num_inputs=7, num_outputs=2, bins=BINS, columns=(2, 3))
+    r = ensemble(net, 4, "normal").network.layers[0].r
+    parts = r.split([16, 16, 2, 3], 1)
+    assert all(torch.equal(part, part[:, :1].expand_as(part)) for part in parts)
+    assert len({part[0, 0].item() for part in parts}) == 4
+    with pytest.raises(InputError, match="columns are of 4 inputs, and 5 are not embedded"):
+        build_table_network("tabm1_8", num_inputs=7, num_outputs=2, bins=BINS, columns=(2, 2))
