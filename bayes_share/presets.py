@@ -40,8 +40,9 @@ _WIDE_RESNET = {
 # Gorishniy et al. 2024, arXiv 2410.24210: 32 perceptrons that share weights and differ in rank-1 factors, which start
 # at signs in the first layer and at ones after it; embeddings of numbers, heads of their own, the mean of their losses,
 # AdamW at a constant rate, early stopping after 16 epochs. They tune rates and widths for each data set; these are in
-# the middle of what they tune over. Our first layer has signs of each input, theirs of each column, and ours of its
-# outputs too. The noise of real-valued targets is predicted by the network; theirs learn by squared errors.
+# the middle of what they tune over. Factors of the first layer start alike within a column, as theirs do, but at signs,
+# where their package takes N(0, 1) with embeddings, and those of its outputs start at signs too. The noise of
+# real-valued targets is predicted by the network; theirs learn by squared errors.
 _TABM = {
     "model": "tabm",
     "dropout": 0.1,
