@@ -233,3 +233,17 @@ def test_steps_and_predictions_are_compared_with_another_checkout(
         ["nuts", "prediction"],
     ]
     assert all(line.endswith(" | 2 | not clear |") for line in lines[4:])
+
+
+def test_the_comparison_on_tables_runs_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = importlib.import_module("benchmarks.tables.__main__")
+    words = ["tables", "--quick", "--sets", "breast cancer", "--methods", "our recipe", "trees", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    tables.main()
+    first = (tmp_path / "results.jsonl").read_text()
+    assert [json.loads(line)["method"] for line in first.splitlines()] == ["our recipe", "trees"]
+    assert "| our recipe |" in capsys.readouterr().out
+    tables.main()
+    assert (tmp_path / "results.jsonl").read_text() == first
