@@ -148,7 +148,7 @@ def _check_numbers(options: Namespace) -> None:
     """Raise an InputError where something is asked for that is of classes alone."""
     for name in ("picture", "ood", "corruptions", "diagnostics", "arviz"):
         if getattr(options, name) not in (None, False):
-            raise InputError(f"--{name} is of runs that predict classes, and these predict numbers: leave it out")
+            raise InputError(f"--{name} is of predictions of classes, and these are of numbers: leave it out")
 
 
 def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:

@@ -42,7 +42,7 @@ def test_an_svg_says_the_names_and_the_scores(tmp_path: Path) -> None:
         scores = score(predictions)
         assert any(name in text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for text in said)
         assert f"accuracy {scores.accuracy:.1%}, ECE {scores.ece:.4f}" in "\n".join(said)
-    assert {"accuracy", "confidence", "images [%]", "overconfident", "underconfident", "calibrated"} <= set(said)
+    assert {"accuracy", "confidence", "examples [%]", "overconfident", "underconfident", "calibrated"} <= set(said)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -119,5 +119,11 @@ def test_a_training_that_made_things_worse_is_told(caplog: pytest.LogCaptureFixt
     for rate, is_told in ((5.0, True), (0.01, False)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            fit_tensors(MAP(learning_rate=rate, clip_norm=1.0), Model(nn.Linear(3, 1), Gaussian()), x, y, 30)
+            fit_tensors(
+                MAP(learning_rate=rate, clip_norm=1.0, schedule="constant"),
+                Model(nn.Linear(3, 1), Gaussian()),
+                x,
+                y,
+                30,
+            )
         assert ("is above that of the first" in caplog.text) is is_told

@@ -42,6 +42,7 @@ def of_images() -> Model:
 
 def run(kind: str, folder: Path, rows: int = 2000) -> tuple[Any, list[Any]]:
     """The state and the history of a training with everything that a checkpoint could forget."""
+    torch.set_num_threads(1)  # in a child too, for the same rounding
     history: list[Any] = []
     common: dict[str, Any] = {"checkpoints": folder, "resume": True, "checkpoint_minutes": 0.0, "seed": 5}
     common["report"] = history.append

@@ -108,7 +108,7 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
     np.savez(tmp_path / "c.npz", logits=np.zeros((150, 2)), labels=np.zeros(150, np.int64))
     for words, says in (
         (["report", f"{tmp_path}/p.npz", f"{tmp_path}/c.npz"], "p are predictions of numbers"),
-        (["evaluate", f"{tmp_path}/p.npz", "--picture", f"{tmp_path}/a.png"], "--picture shows the reliability"),
+        (["evaluate", f"{tmp_path}/p.npz", "--picture", f"{tmp_path}/a.png"], "--picture is of predictions of classes"),
     ):
         assert main(words) == 2
         assert says in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_a_report_and_a_table_by_three_lines(tmp_path: Path, capsys: pytest.Capt
     logits, labels = arrays()
     mine = {"mine": Predictions(logits, labels)}
     page = bayes_share.report(mine, tmp_path / "report.html", validation={"mine": Predictions(*arrays(1))})
-    assert "120 test images in 4 classes" in page.read_text()
+    assert "120 test examples in 4 classes" in page.read_text()
     printed = bayes_share.evaluate(mine).splitlines()
     assert printed[0].split()[:4] == ["run", "accuracy", "[%]", "NLL"]
     nll = f"{score(mine['mine']).nll:.4f}"
@@ -134,4 +134,4 @@ def test_files_of_classes_are_not_read_to_see_that_they_are(tmp_path: Path, monk
 
     np.savez(tmp_path / "p.npz", logits=arrays()[0], labels=arrays()[1])
     monkeypatch.setattr("bayes_share.evaluation.reading_predictions.read_class_predictions", refused)
-    assert read_numbers(["p.npz"], {"p": tmp_path / "p.npz"}) == {}
+    assert read_numbers({"p": tmp_path / "p.npz"}) == {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from bayes_share.evaluation import predictions
+from bayes_share.evaluation import predictions_file as predictions
 from bayes_share.evaluation.predictions import Predictions, log_probs
 from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
 from bayes_share.reports.document import Figure, Report, Table

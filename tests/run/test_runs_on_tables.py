@@ -255,4 +255,4 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
 
 def test_other_images_are_for_runs_on_images(finished: Callable[[str], Path]) -> None:
     assert "other and corrupted images are for" in one_line(command("evaluate", finished("city"), "--ood", "noise"), 2)
-    assert "these predict numbers" in one_line(command("evaluate", finished("price"), "--ood", "noise"), 2)
+    assert "these are of numbers" in one_line(command("evaluate", finished("price"), "--ood", "noise"), 2)
