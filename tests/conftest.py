@@ -14,7 +14,7 @@ import torch
 # covers `bayes_share.models` and the others too, which are beside the package on disk.
 jaxtyping.install_import_hook("bayes_share", "beartype.beartype")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # networks are small, tests run side by side, and the last bits depend on the number
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # the benchmarks, which are not installed

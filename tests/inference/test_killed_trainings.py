@@ -3,7 +3,6 @@
 import multiprocessing
 import random
 import signal
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ def of_images() -> Model:
 
 def run(kind: str, folder: Path, rows: int = 2000) -> tuple[Any, list[Any]]:
     """The state and the history of a training with everything that a checkpoint could forget."""
-    torch.set_num_threads(1)  # as many as in a child, for the same rounding
     history: list[Any] = []
     common: dict[str, Any] = {"checkpoints": folder, "resume": True, "checkpoint_minutes": 0.0, "seed": 5}
     common["report"] = history.append
@@ -89,13 +87,6 @@ def killed(kind: str, folder: Path, step: int, rows: int = 2000) -> None:
     process.start()
     process.join(300)
     assert process.exitcode == -signal.SIGKILL
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -62,8 +62,8 @@ def test_a_stopped_training_ends_with_the_same_bits(case: Case, form: Form) -> N
     expected = uninterrupted(case, form)
     assert expected["is_finished"]
     assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
-    for at in ([1], [5], [7], [10], [14], [15], [2, 3, 9, 10, 11]):
-        assert differences(stopped(case, form, at), expected) == [], f"stopped at {at}"
+    # In and at the end of epochs, and at the end of all; what one stop forgets no later one brings back.
+    assert differences(stopped(case, form, [1, 2, 3, 5, 7, 10, 14, 15]), expected) == []
 
 
 @FORM

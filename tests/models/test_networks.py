@@ -16,17 +16,10 @@ from bayes_share.models.wide_resnet import PreActivationBlock, WideResNet
 
 # (channels, height, width): handwritten digits, MNIST, CIFAR.
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
-SHALLOW = [
-    "lenet",
-    "mlp",
-    "mlp3_20",
-    "resnet18",
-    "resnet20",
-    "resnet8_12",
-    "vgg11",
-    "wide_resnet10_1",
-    "wide_resnet16_2",
-]
+SMALL = ["lenet", "mlp", "mlp3_20", "resnet8_12", "vgg11_8", "wide_resnet10_1"]
+LARGE = {"resnet18": "batch", "resnet20": "frn", "vgg11": "none", "wide_resnet16_2": "group"}
+"""With the norm that each is always run with at 32 x 32 pixels; the slow tests have the others."""
+SHALLOW = [*SMALL, *LARGE]
 ALL = [*NETWORKS, "mlp3_20", "resnet8_12", "vgg11_8", "wide_resnet10_1", "wide_resnet16_2"]
 
 # With these norms a network is told images that it cannot take.
@@ -53,7 +46,20 @@ def possible(name: str, norm: str, side: int) -> bool:
     return not {(name, norm, None), (name, norm, side)} & IMPOSSIBLE
 
 
-CASES = [(name, norm) for name in SHALLOW for norm in NORMS if possible(name, norm, 32)]
+def slow_if(condition: bool, *values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow if condition else ())
+
+
+CASES = [
+    slow_if(norm != LARGE.get(name, norm), name, norm) for name in SHALLOW for norm in NORMS if possible(name, norm, 32)
+]
+# All norms with the smallest images, of which some are too small, and each of the others with one norm in turn.
+SHAPES = [
+    slow_if(place > 0 and list(NORMS)[(number + place) % len(NORMS)] != norm, name, norm, image)
+    for number, name in enumerate(ALL)
+    for norm in NORMS
+    for place, image in enumerate(IMAGES)
+]
 
 
 def network(name: str, image: tuple[int, int, int] = (3, 32, 32), **options: Any) -> nn.Module:
@@ -127,9 +133,7 @@ def test_depth_is_in_the_name(name: str, convolutions: int) -> None:
     assert kernels.count((3, 3)) == convolutions
 
 
-@pytest.mark.parametrize("image", IMAGES)
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "norm", "image"), SHAPES)
 def test_shapes(name: str, norm: str, image: tuple[int, int, int]) -> None:
     if not possible(name, norm, image[1]):
         with pytest.raises(InputError):
@@ -300,7 +304,7 @@ def test_lenet_pads_with_zeros_centrally(size: tuple[int, int]) -> None:
     torch.testing.assert_close(small(x), full(padded))
 
 
-@pytest.mark.parametrize("name", SHALLOW)
+@pytest.mark.parametrize("name", [*SMALL, "wide_resnet16_2", *(slow_if(True, name) for name in ("resnet18", "vgg11"))])
 def test_dropout_acts_in_train_mode_only(name: str) -> None:
     plain = network(name, norm="none")
     dropped = network(name, norm="none", dropout=0.5)

@@ -10,12 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from driver import left, snapshot
 from states import differences
 
@@ -40,15 +38,6 @@ def study(*arguments: str | Path) -> int:
 
 def trials(seeds: int) -> list[Trial]:
     return list(OptimizerStudy(("sgd", "ivon"), (1, 2), seeds).configs())
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As many as each worker has: the last bits depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

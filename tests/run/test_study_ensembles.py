@@ -2,13 +2,11 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.optimize import minimize_scalar
 
 from bayes_share.cli import main
@@ -33,14 +31,6 @@ def study(*arguments: str | Path) -> int:
 
 ROWS_MADE = ("single", "deep-ensemble", "half-width-signs", "swag", "signs-split")
 TINY = ["--epochs", "20", "--jobs", "2", "--no-progress"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from driver import left, snapshot
 from states import differences
 
@@ -45,14 +43,6 @@ NAMES = [
 
 def study(*arguments: str | Path) -> int:
     return main(["study", "sharing", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

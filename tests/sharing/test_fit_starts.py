@@ -1,6 +1,6 @@
 """The fit to weights tries several starts: its error is never above that of the first one, and often below."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,15 +11,6 @@ from bayes_share.sharing import fit, fold, share_groups, share_layers
 
 def linears(count: int = 4) -> nn.Module:
     return nn.Sequential(*[nn.Linear(8, 8) for _ in range(count)]).double()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: a second thread would only be waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], nn.Module], int]] = {

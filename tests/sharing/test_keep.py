@@ -1,6 +1,6 @@
 """The usual start of an ensemble: every member of a trained network knows what it knows, and all differ."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,15 +15,6 @@ from bayes_share.layers.factored import Factored
 from bayes_share.sharing import ensemble, share_layers
 
 MEMBERS = 4
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: a second thread would only be waited for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Rows(nn.Module):
