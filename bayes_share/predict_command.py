@@ -43,7 +43,11 @@ def parser(words: Sequence[str]) -> OptionParser:
     parser.add_argument("file", type=str, help="CSV or Parquet file of new rows")
     parser.add_argument("-o", "--out", type=str, metavar="OUT", help="the CSV file to write")
     parser.add_argument(
-        "--quantiles", type=float, nargs="+", metavar="LEVEL", default=list(_QUANTILES), help="of numbers; from 0 to 1"
+        "--quantiles",
+        type=float,
+        nargs="+",
+        metavar="LEVEL",
+        help=f"of numbers, each between 0 and 1; {' '.join(map(str, _QUANTILES))} if not given",
     )
     add_option(parser, "num_samples", int | None, None, "draws; null: as many as the run predicted with")
     add_option(parser, "id_column", str | None, None, "column with the rows' names; null: that of the run, if any")
@@ -60,8 +64,10 @@ def run(options: Namespace) -> None:
     """
     if not options.out:
         raise InputError("where to? -o OUT.csv names the file to write")
-    if bad := [level for level in options.quantiles if not 0 < level < 1]:
+    if bad := [level for level in options.quantiles or () if not 0 < level < 1]:
         raise InputError(f"--quantiles are above 0 and below 1, and one is {bad[0]:g}")
+    if options.num_samples is not None and options.num_samples < 1:
+        raise InputError(f"--num-samples is at least 1, not {options.num_samples}")
     folder, new, out = RunFolder(Path(options.run)), Path(options.file), Path(options.out)
     config = read_run_config(finished_run(folder.path).config)
     if not is_table(config.data):
@@ -71,22 +77,33 @@ def run(options: Namespace) -> None:
         )
     check_outputs({"-o": out}, {str(new): new, config.data: Path(config.data.partition(":")[2])})
     form = read_form(folder)
+    if options.quantiles is not None and form.encoder.target.class_names:
+        raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
     id_column = options.id_column if options.id_column is not None else config.id_column
     inputs, names = load_rows(new, form.encoder, id_column)
     if options.device is not None:
         config = replace(config, execution=replace(config.execution, device=options.device))
-    titles, rows = _predicted(
-        config, form, folder, inputs, options.num_samples or config.num_samples, options.quantiles
-    )
-    lines = [(name, *row) for name, row in zip(names, rows, strict=True)]
-    write_table(out, [("row" if id_column is None else id_column, *titles), *lines])
+    draws = config.num_samples if options.num_samples is None else options.num_samples
+    head, levels = "row" if id_column is None else id_column, options.quantiles or _QUANTILES
+    titles = [head, *_titles(form, levels)]
+    if twice := [title for title in titles if titles.count(title) > 1]:
+        raise InputError(f"two columns of {printable(out)} would be called {printable(twice[0])}: give others")
+    rows = _predicted(config, form, folder, inputs, draws, levels)
+    write_table(out, [titles, *([name, *row] for name, row in zip(names, rows, strict=True))])
     show(f"predictions of {len(names):,} rows: {printable(out)}")
+
+
+def _titles(form: TableForm, quantiles: Sequence[float]) -> list[str]:
+    """Of the columns that are predicted."""
+    if classes := form.encoder.target.shown_classes:
+        return ["class", *(f"p({name})" for name in classes)]
+    return ["mean", "sd", *(f"quantile {level}" for level in quantiles)]
 
 
 def _predicted(
     config: RunConfig, form: TableForm, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
-) -> tuple[list[str], list[list[object]]]:
-    """The titles of the columns, and what is in them for each row."""
+) -> list[list[object]]:
+    """What is in the columns of `_titles` for each row."""
     algorithm, execution, state = config.algorithm, config.execution, _state(config, form, folder)
     classes = form.encoder.target.shown_classes
     rows: list[list[object]] = []
@@ -99,9 +116,7 @@ def _predicted(
             rows += _class_rows(_probs(likelihood.of(arguments)), classes)
         else:
             rows += _number_rows(Predictive(likelihood.of(arguments)), quantiles)
-    if classes:
-        return ["class", *(f"p({name})" for name in classes)], rows
-    return ["mean", "sd", *(f"quantile {level:g}" for level in quantiles)], rows
+    return rows
 
 
 def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
@@ -109,6 +124,10 @@ def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
     saved = folder.checkpoints.load(say)
     if saved is None:
         raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
+    if saved.get("is_finished") is not True:
+        raise InputError(
+            f"{printable(folder.path)} has no checkpoint of its last step: put that back, or train it anew"
+        )
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)
     epoch = Rows(form.num_train, form.batch_size(config.batch_size), config.last_batch).steps_per_epoch
@@ -134,7 +153,7 @@ def _class_rows(probs: Tensor, classes: Sequence[str]) -> list[list[object]]:
 
 def _number_rows(found: Predictive, quantiles: Sequence[float]) -> list[list[object]]:
     columns = [found.mean, found.variance.sqrt(), *found.quantile(list(quantiles))]
-    return [[_short(value) for value in row] for row in torch.stack(columns, 1).tolist()]
+    return torch.stack(columns, 1).tolist()
 
 
 def _short(value: float) -> float:

@@ -82,6 +82,8 @@ def run(options: Namespace) -> None:
     if numbers := read_numbers(files, folders):
         if options.humans is not None:
             raise InputError("--humans is of images, and the predictions are of numbers")
+        if own_too := [name for name in validation if name in folders]:
+            raise InputError(f"--validation is of files, and {printable(own_too[0])} is a run, which has its own")
         own = {name: folder.predictions("validation") for name, folder in folders.items()}
         held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
         runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]

@@ -47,6 +47,8 @@ def check_options(data: str, options: Mapping[str, Any], defaults: Mapping[str, 
         InputError: one of images with a table, or of tables with images; or a table without a target.
     """
     others, of, has = (_OF_IMAGES, "images", "a table") if is_table(data) else (_OF_TABLES, "tables", "images")
+    if not is_table(data) and data.lower().endswith((".csv", ".tsv", ".parquet", ".pq")) and ":" not in data:
+        raise InputError(f"unknown data set {data!r}: a table is named with csv: before it, csv:{data}")
     for name in others:
         if options[name] != defaults[name]:
             raise InputError(f"{name} is for {of}, and {data} holds {has}: leave it out")

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ft"], "unknown command 'ft': did you mean 'fit'? Choose from evaluate, fit, quickstart, report, study"),
+        (["ft"], "unknown command 'ft': did you mean 'fit'? Choose from evaluate, fit, predict, quickstart, report, study"),
         (["--fit"], "unknown option --fit"),
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "--out", "run"], "which algorithm?"),
@@ -67,7 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive, and is -1000.0"),
         ([*FIT, "--epochs", "x"], "--epochs takes a whole number, not 'x'"),
         ([*FIT, "--epochs", "1.5"], "--epochs takes a whole number, not '1.5'"),
-        ([*FIT, "--learning-rate", "fast"], "--learning-rate takes a number, not 'fast'"),
+        ([*FIT, "--learning-rate", "fast"], "--learning-rate takes a number or null, not 'fast'"),
         ([*FIT, "--learning-rate", "0"], "learning rate must be positive"),
         ([*FIT, "--momentum", "1"], "momentum must be from 0 to below 1"),
         ([*FIT, "--weight-decay", "-1"], "weight_decay must not be negative"),

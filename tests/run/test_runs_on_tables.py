@@ -105,7 +105,8 @@ def test_predict_says_of_rows_what_the_run_said_of_them(
     run = finished(target)
     saved, places = read_predictions(run / "predictions" / "test.npz"), load_run(run).data.test.names
     new = write(tmp_path / "new.csv", [{k: v for k, v in rows()[int(n) - 1].items() if k != target} for n in places])
-    assert main(["predict", str(run), str(new), "-o", str(tmp_path / "out.csv"), "--quantiles", "0.1", "0.8"]) == 0
+    levels = ["--quantiles", "0.1", "0.8"] if isinstance(saved, NumberPredictions) else []
+    assert main(["predict", str(run), str(new), "-o", str(tmp_path / "out.csv"), *levels]) == 0
     assert capsys.readouterr().out.endswith(f"predictions of {len(places)} rows: {tmp_path / 'out.csv'}\n")
     found = read(tmp_path / "out.csv")
     assert [line["row"] for line in found] == [str(i + 1) for i in range(len(places))]
@@ -205,6 +206,7 @@ def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
 WRONG = {
     "no target": (["--data", "csv:TABLE"], "Give target, the name of the column"),
     "target of images": (["--target", "price"], "target is for tables, and digits holds images"),
+    "no csv:": (["--data", "houses.csv", "--target", "price"], "a table is named with csv: before it, csv:houses.csv"),
     "no such column": (["--data", "csv:TABLE", "--target", "prize"], "did you mean 'price'?"),
     "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give likelihood, poisson (counts)"),
     "images' option": (["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"], "hold_out is for images"),
@@ -251,6 +253,42 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
     assert not out.exists()
     (run / "form.json").write_text((run / "form.json").read_text().replace('"rows": ', '"rows": 1'))
     assert "is damaged or missing" in one_line(command("predict", run, table, "-o", out), 2)
+
+
+def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+    out = ["-o", str(tmp_path / "out.csv")]
+    for target, words, message in (
+        ("tail", ["--num-samples", "0"], "--num-samples is at least 1, not 0"),
+        ("tail", ["--quantiles", "0.5", "0.5"], "two columns of"),
+        ("city", ["--quantiles", "0.5"], "--quantiles are of numbers"),
+    ):
+        assert message in one_line(command("predict", finished(target), table, *out, *words), 2)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out.csv"
+    assert fit(table, run, "price", MAP) == 0
+    max((run / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime_ns).unlink()
+    assert main(["predict", str(run), str(table), "-o", str(out)]) == 2
+    assert not out.exists()
+
+
+def test_numbers_are_written_whole(tmp_path: Path) -> None:
+    lines = [{"x": str(i), "y": repr(1.7e9 + 0.25 * (i % 40))} for i in range(120)]
+    table, out = write(tmp_path / "t.csv", lines), tmp_path / "out.csv"
+    words = ["fit", *MAP, "--data", f"csv:{table}", "--target", "y", *SHORT, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert main(["predict", str(tmp_path / "run"), str(table), "-o", str(out)]) == 0
+    for line in read(out):
+        low, high = float(line["quantile 0.05"]), float(line["quantile 0.95"])
+        assert (high - low) / float(line["sd"]) == pytest.approx(3.29, rel=0.01)
+
+
+def test_validation_files_do_not_replace_those_of_a_run(finished: Callable[[str], Path], tmp_path: Path) -> None:
+    run, other = finished("visits"), finished("tail") / "predictions" / "validation.npz"
+    words = ["report", run, "--validation", f"visits={other}", "-o", tmp_path / "r.html"]
+    assert "--validation is of files, and visits is a run" in one_line(command(*words), 2)
 
 
 def test_other_images_are_for_runs_on_images(finished: Callable[[str], Path]) -> None:
