@@ -142,11 +142,11 @@ PRIORS = {"0.weight": dist.Cauchy(precise(0.2), precise(0.4)), "*bias": dist.Lap
 @pytest.mark.parametrize(
     "algorithm",
     [
-        MAP(momentum=0.0, schedule="constant"),
-        SWAG(momentum=0.0, schedule="constant", swa_rate=1.0),
-        LastLayerLaplace(momentum=0.0, schedule="constant"),
-        MCDropout(momentum=0.0, schedule="constant"),
-        DeepEnsemble(MAP(momentum=0.0, schedule="constant"), 1),
+        MAP(learning_rate=0.1, momentum=0.0, schedule="constant"),
+        SWAG(learning_rate=0.1, momentum=0.0, schedule="constant", swa_rate=1.0),
+        LastLayerLaplace(learning_rate=0.1, momentum=0.0, schedule="constant"),
+        MCDropout(learning_rate=0.1, momentum=0.0, schedule="constant"),
+        DeepEnsemble(MAP(learning_rate=0.1, momentum=0.0, schedule="constant"), 1),
     ],
     ids=lambda algorithm: type(algorithm).__name__,
 )

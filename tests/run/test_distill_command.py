@@ -161,11 +161,11 @@ def test_a_teacher_that_is_none_is_one_line_before_any_work(
     [
         (
             ["--split-seed", "1"],
-            r"digits \(split_seed 0, .*, image_size None\), and its student must not be",
+            r"other examples of digits \(split_seed 0, hold_out \[\]\), and its student must not be validated",
         ),
         (
             ["--hold-out", "[9]"],
-            r"other images of digits \(split_seed 0, hold_out \[\], ",
+            r"other examples of digits \(split_seed 0, hold_out \[\]\), and its student must not be validated",
         ),
         (["--data", "npz:other.npz"], "was trained on other data, digits, and its student is to learn npz:"),
     ],
