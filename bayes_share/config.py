@@ -74,9 +74,10 @@ class RunConfig:
         ensemble_size: members that share the network's weights; 1: a single network without factors.
         init: start of the factors: "random_sign" or "normal" (from which members may become near copies in long
             trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
-            own); or "ones". Or one for each of some patterns of layers' names, with commas between, of which "first"
-            and "head" are the first and last layer, "*" is the rest, and the last one that matches counts:
-            "first=random_sign,*=ones".
+            own); "standard_normal"; or "ones". Or one for each of some patterns of layers' names, with commas between,
+            of which "first" and "head" are the first and last layer, "*" is the rest, and the last one that matches
+            counts: "first=random_sign,*=ones". A pattern that ends in ".r" or ".s" is for the factor of the inputs or
+            of the outputs; a layer in own may start "fresh": each member draws its weights anew.
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign" and "fixed_sign".
         factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.

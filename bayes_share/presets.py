@@ -37,17 +37,16 @@ _WIDE_RESNET = {
     "weight_decay": 5e-4,
 }
 
-# Gorishniy et al. 2024, arXiv 2410.24210: 32 perceptrons that share weights and differ in rank-1 factors, which start
-# at signs in the first layer and at ones after it; embeddings of numbers, heads of their own, the mean of their losses,
-# AdamW at a constant rate, early stopping after 16 epochs. They tune rates and widths for each data set; these are in
-# the middle of what they tune over. Factors of the first layer start alike within a column, as theirs do, but at signs,
-# where their package takes N(0, 1) with embeddings, and those of its outputs start at signs too. The noise of
-# real-valued targets is predicted by the network; theirs learn by squared errors.
+# Gorishniy et al. 2024, arXiv 2410.24210: 32 perceptrons that share weights and differ in rank-1 factors, of which the
+# first starts at N(0, 1), alike within a column, and all others at ones; embeddings of numbers, heads of their own,
+# drawn apart, the mean of their losses, AdamW at a constant rate, early stopping after 16 epochs. They tune rates and
+# widths for each data set; these are in the middle of what they tune over. The noise of real-valued targets is
+# predicted by the network; theirs learn by squared errors.
 _TABM = {
     "model": "tabm",
     "dropout": 0.1,
     "ensemble_size": 32,
-    "init": "first=random_sign,head=random_sign,*=ones",
+    "init": "first.r=standard_normal,head=fresh,*=ones",
     "own": ["head"],
     "optimizer": "adamw",
     "learning_rate": 0.002,

@@ -14,8 +14,8 @@ from bayes_share.models.number_embeddings import Bins, NumberEmbeddings
 class TableMLP(nn.Module):
     """Hidden layers of one width with ReLU and dropout, on embedded numbers and all other inputs as they are.
 
-    Made an ensemble of 32 that starts at random signs in the first layer and at ones after it, with heads of the
-    members' own, it is TabM (arXiv 2410.24210): ``ensemble(net, 32, {"first": "random_sign", "*": "ones"},
+    Made an ensemble of 32 whose first factor starts at N(0, 1) and all others at ones, with heads of the members' own,
+    it is TabM (arXiv 2410.24210): ``ensemble(net, 32, {"first.r": "standard_normal", "head": "fresh", "*": "ones"},
     own=("head",))``; the embeddings are shared.
 
     Args:

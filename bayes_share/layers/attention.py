@@ -128,7 +128,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             for factor, shape in of_weight.items():
                 before = getattr(self, factor, None)
                 if not (init.is_fixed or terms.is_additive):
-                    before = factor_parameter(weight, ensemble_size, shape, init, before)
+                    before = factor_parameter(weight, ensemble_size, shape, init.for_factor(factor), before)
                 self.register_parameter(factor, before)
         if init.is_fixed and not terms.is_additive:
             self.fix_signs(ensemble_size, shapes, init, self._weights()[0])

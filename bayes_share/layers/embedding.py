@@ -83,9 +83,9 @@ class Rank1Embedding(Factored, nn.Embedding):
             return
         of_tokens = None
         if self.token_factors:
-            of_tokens = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init, r)
+            of_tokens = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init.for_factor("r"), r)
         self.register_parameter("r", of_tokens)
-        self.s = factor_parameter(self.weight, ensemble_size, (self.embedding_dim,), init, s)
+        self.s = factor_parameter(self.weight, ensemble_size, (self.embedding_dim,), init.for_factor("s"), s)
 
     def expanded_weight(self) -> Tensor:
         """The weight of each member, ``[member, *weight.shape]``."""

@@ -1,7 +1,7 @@
 """What factors a member has, and how they start."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 
-FactorInitKind = Literal["normal", "random_sign", "fixed_sign", "ones"]
+FactorInitKind = Literal["normal", "standard_normal", "random_sign", "fixed_sign", "ones", "fresh"]
 FactorForm = Literal["multiplied", "additive"]
 
 # Noise on the factors that a trained network bears, over the root of its layers; docs/results.md has what it costs.
@@ -80,20 +80,24 @@ class FactorInit:
         kind: of the first term. ``"normal"``: mean 1 and standard deviation `sd`, as in Rank-1 Bayesian networks and
             the BatchEnsembles of their paper (arXiv 2005.07186); ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv
             2002.06715); ``"fixed_sign"``: +1 or -1 for good, made from a seed for each member and layer, so that the
-            members have no number to learn or to store; ``"ones"``: the members begin as copies of the network.
+            members have no number to learn or to store; ``"ones"``: the members begin as copies of the network;
+            ``"standard_normal"``: N(0, 1), as the first r of TabM (arXiv 2410.24210). ``"fresh"`` is for weights of the
+            members' own, not for factors: each member draws them anew, as the layer did when it was made.
         sd: of ``"normal"``.
         probability: of +1 in ``"random_sign"`` and ``"fixed_sign"``.
         term_sd: of s in further terms; 0 where a trained network is to be kept.
+        of_s: how s starts, where not as r does.
 
     Raises:
-        InputError: an unknown kind, a standard deviation that is negative or not finite, or a `probability` outside
-            [0, 1].
+        InputError: an unknown kind, a standard deviation that is negative or not finite, a `probability` outside
+            [0, 1], or ``"fixed_sign"`` or ``"fresh"`` for one of r and s alone.
     """
 
     kind: FactorInitKind = "normal"
     sd: float = 0.5
     probability: float = 0.5
     term_sd: float = _SMALL
+    of_s: "FactorInit | None" = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FactorInitKind):
@@ -103,18 +107,38 @@ class FactorInit:
                 raise InputError(f"the factors' standard deviation must be finite and not negative, and is {sd}")
         if not 0 <= self.probability <= 1:
             raise InputError(f"the probability of a positive sign must be from 0 to 1, and is {self.probability}")
+        for kind in (self.kind, self.of_s.kind) if self.of_s is not None else ():
+            if kind in ("fixed_sign", "fresh"):
+                raise InputError(f"init {kind!r} is for a whole layer, not for one of its factors r and s")
 
     @property
     def is_fixed(self) -> bool:
         """Whether the factors stay as they begin, and are made from seeds."""
         return self.kind == "fixed_sign"
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether weights of the members' own are drawn anew."""
+        return self.kind == "fresh"
+
+    def for_factor(self, name: str) -> "FactorInit":
+        """The start of one factor; the name of the one of the outputs is "s", or ends so."""
+        return self if self.of_s is None or not name.endswith("s") else self.of_s
+
     def draw(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Factors of the first term, with the dtype and device of `like`, from torch's global generator on the CPU."""
+        """Factors of the first term, with the dtype and device of `like`, from torch's global generator on the CPU.
+
+        Raises:
+            InputError: ``"fresh"``, which is for weights.
+        """
+        if self.is_fresh:
+            raise InputError('init "fresh" draws weights of the members\' own, and is not a start of factors')
         if self.kind == "ones":
             factors = torch.ones(shape)
         elif self.kind == "normal":
             factors = 1 + self.sd * torch.randn(shape)
+        elif self.kind == "standard_normal":
+            factors = torch.randn(shape)
         else:
             factors = 2 * (torch.rand(shape) < self.probability).float() - 1
         return factors.to(device=like.device, dtype=like.dtype)
@@ -138,8 +162,14 @@ class FactorInit:
         return drawn.to(device=weight.device, dtype=weight.dtype)
 
     def __str__(self) -> str:
+        if self.of_s is not None:
+            return f"r {replace(self, of_s=None)}, s {self.of_s}"
         if self.kind == "normal":
             return f"N(1, {self.sd:.2g}²)"
+        if self.kind == "standard_normal":
+            return "N(0, 1)"
+        if self.kind == "fresh":
+            return "drawn anew for each member"
         if self.kind == "ones":
             return "1"
         return f"±1, with probability {self.probability:g} of +1" + ", fixed" * self.is_fixed
@@ -147,7 +177,11 @@ class FactorInit:
     @property
     def makes_members_differ(self) -> bool:
         """Whether two members can start different from one another."""
-        return (self.kind == "normal" and self.sd > 0) or (self.kind.endswith("sign") and 0 < self.probability < 1)
+        if self.of_s is not None and self.of_s.makes_members_differ:
+            return True
+        if self.kind.endswith("sign"):
+            return 0 < self.probability < 1
+        return self.kind in ("standard_normal", "fresh") or (self.kind == "normal" and self.sd > 0)
 
 
 def keeping(layers: int) -> FactorInit:

@@ -111,8 +111,10 @@ class Rank1Layer(Factored):
             self.fix_signs(ensemble_size, shapes, init, self.weight)
             return
         self.set_factors(
-            factor_parameter(self.weight, ensemble_size, of_r, init, r, getattr(self, "input_groups", ())),
-            factor_parameter(self.weight, ensemble_size, of_s, init, s),
+            factor_parameter(
+                self.weight, ensemble_size, of_r, init.for_factor("r"), r, getattr(self, "input_groups", ())
+            ),
+            factor_parameter(self.weight, ensemble_size, of_s, init.for_factor("s"), s),
             mix,
         )
 

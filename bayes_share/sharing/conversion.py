@@ -31,6 +31,7 @@ from bayes_share.layers.norm import (
     ThresholdedLinearUnit,
 )
 from bayes_share.layers.way import Way
+from bayes_share.sharing.fresh import drawn_anew, have_rows
 
 NormSharing = Literal["shared", "member"]
 
@@ -147,8 +148,13 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
         kind, is_own, has_factors = type(module), parts.is_own(names), isinstance(module, Factored)
         reason = _why_not(module, names, parts.why_shared, parts.is_own, parts.terms)
         if (has_factors or kind in FACTORED) and reason is None:
-            module.__class__ = FACTORED.get(kind, kind)
             terms, init = ONE_TERM if is_own else parts.terms, parts.init(names)
+            drawn: dict[str, Tensor] = {}
+            if init.is_fresh:
+                if not is_own:
+                    raise InputError(f'init "fresh" is for layers in own, and {names[0]} is not: add it to own')
+                drawn, init = drawn_anew(module, parts.ensemble_size, names[0]), FactorInit("ones")
+            module.__class__ = FACTORED.get(kind, kind)
             module.add_factors(parts.ensemble_size, init, terms)  # type: ignore[operator]
             if parts.way != "auto":
                 set_way(module, parts.way)
@@ -159,6 +165,7 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
                 if is_own:
                     part.own_weights()
                 seen.add(part)
+            have_rows(module, drawn)
         elif kind in NORMS and reason is None:
             _own_norm(module, own)
         elif has_parameters(module):

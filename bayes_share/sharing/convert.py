@@ -66,8 +66,9 @@ def ensemble(
             the network, and share its biases too; or ``"normal"``, N(1, 0.5²), from which members may become near
             copies in long trainings. Or a `FactorInit`. Or a start for each of some patterns, as of `include`:
             ``{"first": "random_sign", "*": "ones"}``, where "first" and "head" stand for the layers with factors that
-            are defined first and last, unless modules have these names, and ``"*"`` for the rest. Of several other
-            patterns that match a layer the last one counts.
+            are defined first and last, unless modules have these names, and ``"*"`` for the rest. A pattern that ends
+            in ".r" or ".s" is for that factor alone. Of several other patterns that match a layer the last one counts.
+            A layer in `own` may start ``"fresh"``: each member draws its weights anew.
         norm: the old name of what `own` says: ``"shared"`` is nothing, ``"member"`` is ``own=("norms",)``.
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
         exclude: the same, of those to leave shared.

@@ -1,7 +1,7 @@
 """How the factors of each layer start: all alike, or as rules by the layers' names say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from typing import Any, Literal, get_args
 
@@ -17,12 +17,16 @@ Start = Literal["keep", FactorInitKind]
 _PURPOSES = {
     "keep": "for a trained network: the members know what it knows",
     "normal": "for training from scratch",
+    "standard_normal": "for training from scratch",
     "random_sign": "for training from scratch",
     "fixed_sign": "for training from scratch; signs that stay as they are, each layer's made from a seed",
     "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
+    "fresh": "for training from scratch; weights of the members' own, which each draws anew",
 }
 _REST = "*"
 _PLACES = {"first": 0, "head": -1}  # among the layers with factors, of words that are no module's name
+_FACTORS = ("r", "s")
+_BOTH = "rs"
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,23 @@ class Starts:
     """How the factors of each layer start.
 
     Attributes:
-        rules: patterns of layers' names, each with its start. The last one that matches counts.
+        rules: patterns of layers' names, each with the factors that it is for, "r", "s" or both, and their start. The
+            last one that matches counts.
         words: the same, for people.
     """
 
-    rules: tuple[tuple[str, FactorInit], ...]
+    rules: tuple[tuple[str, str, FactorInit], ...]
     words: str
 
     def of(self, names: Sequence[str]) -> FactorInit:
         """The start of a layer of these names, of which a tied one has several."""
-        return next(init for pattern, init in reversed(self.rules) if _is_for(pattern, names))
+        r, s = (
+            next(
+                init for pattern, factors, init in reversed(self.rules) if factor in factors and _is_for(pattern, names)
+            )
+            for factor in _FACTORS
+        )
+        return r if r == s else replace(r, of_s=s.for_factor("s"))
 
 
 def starts_of(
@@ -63,18 +74,23 @@ def starts_of(
     if not isinstance(init, Mapping):
         found = _factor_init(init, len(layers), terms)
         words = str(init) if isinstance(init, FactorInit) else f'{found} ("{init}"), {_PURPOSES[init]}'
-        return Starts(((_REST, found),), _with_terms(words, terms))
+        return Starts(((_REST, _BOTH, found),), _with_terms(words, terms))
     if not layers:
         return Starts((), "")  # `ensemble` says that there are none
-    rules: list[tuple[str, FactorInit]] = []
+    rules: list[tuple[str, str, FactorInit]] = []
     shown: list[str] = []
     # The rest is whatever no other rule is for, wherever it stands.
     for pattern in sorted(init, key=lambda pattern: pattern != _REST):
-        found, resolved = _factor_init(init[pattern], len(layers), terms), _resolved(pattern, network, layers)
-        rules.append((resolved, found))
+        found, (resolved, factors) = (
+            _factor_init(init[pattern], len(layers), terms),
+            _resolved(pattern, network, layers),
+        )
+        rules.append((resolved, factors, found))
         shown.append(f"{found} ({pattern if resolved == pattern else f'{pattern}: {resolved}'})")
-    if without := [names for names in layers if not any(_is_for(pattern, names) for pattern, _ in rules)]:
-        raise InputError(f'init has no start for {_shown(without)}: add one for "{_REST}", the rest')
+    for factor in _FACTORS:
+        known = [pattern for pattern, factors, _ in rules if factor in factors]
+        if without := [names for names in layers if not any(_is_for(pattern, names) for pattern in known)]:
+            raise InputError(f'init has no start for {_shown(without)}: add one for "{_REST}", the rest')
     return Starts(tuple(rules), _with_terms("; ".join(shown), terms))
 
 
@@ -82,7 +98,7 @@ def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorI
     """A start, or starts by patterns, as they are written in an option.
 
     Args:
-        text: a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between.
+        text: a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between; see `ensemble`.
         sd: of "normal".
         probability: of +1, in signs.
 
@@ -116,13 +132,15 @@ def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:
     if not isinstance(init, FactorInit) and init not in tuple(_PURPOSES):
         raise unknown("factor init", init, _PURPOSES)
     found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
-    if terms.is_additive and found.kind.endswith("sign"):
-        raise InputError(f'additive factors start from init "normal", "ones" or, in Python, "keep", not {found.kind!r}')
+    if terms.is_additive and (found.kind not in ("normal", "ones", "fresh") or found.of_s is not None):
+        raise InputError(
+            f'additive factors start from init "normal", "ones" or, in Python, "keep", both alike, not {found.kind!r}'
+        )
     return found
 
 
-def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]]) -> str:
-    """A pattern in terms of names alone.
+def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """A pattern in terms of names alone, and the factors that it is for.
 
     Raises:
         InputError: it is for no layer; names those that there are.
@@ -130,10 +148,13 @@ def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]])
     if not isinstance(pattern, str):
         raise InputError(f'the patterns of init are names of modules, such as "{pattern}", not {pattern!r}')
     if pattern == _REST or any(_is_for(pattern, names) for names in layers):
-        return pattern
+        return pattern, _BOTH
+    of_layer, _, factor = pattern.rpartition(".")
+    if factor in _FACTORS and of_layer:
+        return _resolved(of_layer, network, layers)[0], factor
     is_name = any(matches(name, pattern) for name, _ in network.named_modules(remove_duplicate=False))
     if pattern in _PLACES and layers and not is_name:
-        return escape(layers[_PLACES[pattern]][0])
+        return escape(layers[_PLACES[pattern]][0]), _BOTH
     there = _shown(layers) or "none"
     raise InputError(f"the pattern {pattern!r} of init matches no layer that gets factors; there is {there}")
 

@@ -69,7 +69,7 @@ def cell(method: str, name: str, path: Path, recipe: Recipe, seed: int, folder: 
     data = load_table(path, SETS[name][1], "normal" if "normal" in SETS[name] else None, split_seed=seed)
     words = ["--data", f"csv:{path}", *SETS[name], "--split-seed", str(seed), "--seed", str(seed), *recipe.options()]
     words += [] if data.encoder.target.class_names else ["--noise-beta", str(recipe.beta)]
-    init = ["--init", "first=random_sign,head=random_sign,*=ones", "--own", "[head]"]
+    init = ["--init", "first.r=standard_normal,head=fresh,*=ones", "--own", "[head]"]
     several = ["--networks", str(recipe.networks)]
     out = folder / f"{method}-{name}-{seed}".replace(" ", "-")
     ways: dict[str, Callable[[], Scores]] = {

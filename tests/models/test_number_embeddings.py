@@ -10,7 +10,9 @@ from bayes_share.errors import InputError
 from bayes_share.models.number_embeddings import NumberEmbeddings
 from bayes_share.models.table_mlp import TableMLP
 from bayes_share.models.table_networks import build_table_network
+from bayes_share.presets import preset
 from bayes_share.sharing import ensemble, ledger
+from bayes_share.sharing.starts import read_starts
 
 BINS = ((-1.0, 0.0, 0.5, 4.0), (2.0, 3.0))
 
@@ -105,6 +107,25 @@ def test_members_share_the_embeddings() -> None:
     first = 8 * (3 + 2 * 4)
     assert found.base == embeddings + first
     assert alone.stored == embeddings + first + 8 + 2 * 8 + 2
+
+
+def test_the_preset_starts_as_tabm_does() -> None:
+    """N(0, 1) by column in the first factor alone, ones after it, and heads drawn as separate networks draw theirs."""
+    torch.manual_seed(0)
+    net = build_table_network("tabm2_64", num_inputs=5, num_outputs=2, bins=BINS)
+    options = preset("tabm")
+    network = ensemble(net, 2000, read_starts(options["init"]), own=options["own"]).network
+    first, _, second, _ = network.layers
+    by_column = first.r.detach()[:, [0, 16, -3, -2, -1]]
+    assert abs(by_column.mean().item()) < 4 / by_column.numel() ** 0.5
+    assert abs(by_column.var().item() - 1) < 4 * (2 / by_column.numel()) ** 0.5
+    assert all(bool((part == 1).all()) for part in (first.s, second.r, second.s))
+    for part in (network.head.weight.detach(), network.head.bias.detach()):
+        bound = 64**-0.5
+        scaled = part / bound  # uniform in [-1, 1]
+        assert 0.99 < scaled.abs().max().item() <= 1
+        assert abs(scaled.square().mean().item() - 1 / 3) < 4 * (4 / 45 / part.numel()) ** 0.5
+        assert abs((scaled[0] * scaled[1]).mean().item()) < 4 / 3 / part[0].numel() ** 0.5
 
 
 def test_first_factors_start_alike_within_a_column() -> None:

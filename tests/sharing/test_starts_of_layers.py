@@ -1,6 +1,7 @@
 """Starts of factors by layer: which rule counts for which layer, and what is said where rules do not fit."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from explicit import close
 from torch import nn
 
+from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit
 from bayes_share.layers.factored import Factored
-from bayes_share.sharing import Ensemble, ensemble, fold
+from bayes_share.sharing import Ensemble, ensemble, fold, share_groups, share_layers
 from bayes_share.sharing.starts import read_starts
 
 MEMBERS = 16
@@ -118,6 +120,82 @@ def test_rules_go_with_terms_signs_and_own_weights() -> None:
     assert added.network[2].add_s.abs().max().item() == 0
     with pytest.raises(InputError, match=r"additive factors start from .* not 'random_sign'"):
         ensemble(net(), 3, {"first": "random_sign", "*": "ones"}, factor_form="additive")
+
+
+def test_a_rule_may_be_for_one_factor() -> None:
+    torch.manual_seed(0)
+    rules = {"blocks.0.r": "standard_normal", "mixer.s": "random_sign", "blocks.0.s": "normal", "*": "ones"}
+    network = ensemble(Net(), 2000, rules).network
+    r, s, of_block = network.blocks[0].r.detach(), network.mixer.k_s.detach(), network.blocks[0].s.detach()
+    error = 1 / r.numel() ** 0.5
+    assert abs(r.mean().item()) < 4 * error
+    assert abs(r.var().item() - 1) < 4 * 2**0.5 * error
+    assert s.unique().tolist() == [-1, 1]
+    assert abs(of_block.mean().item() - 1) < 4 * 0.5 / of_block.numel() ** 0.5
+    others = (network.tokens.s, network.mixer.k_r, network.mixer.out_proj.r, network.blocks[2].r, network.last.s)
+    assert all(bool((other == 1).all()) for other in others)
+    close(network.mixer.out_proj.s.abs(), torch.ones(2000, 8))
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(4, 3),
+    "convolution": lambda: nn.Conv2d(2, 4, 3, groups=2),
+    "embedding": lambda: nn.Embedding(5, 3, padding_idx=1),
+    "attention": lambda: nn.MultiheadAttention(4, 2, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("made", LAYERS.values(), ids=LAYERS)
+def test_fresh_weights_are_those_of_layers_made_anew(made: Callable[[], nn.Module]) -> None:
+    """The same numbers as from the constructor, after the same draws."""
+    net = nn.Sequential(made(), nn.Linear(3, 2))
+    for parameter in net[0].parameters():
+        parameter.requires_grad_(False)
+    torch.manual_seed(7)
+    members = ensemble(net, 3, {"0": "fresh", "*": "ones"}, own=("0",))
+    torch.manual_seed(7)
+    for member in range(3):
+        expected = dict(made().named_parameters())
+        found = dict(fold(members, member)[0].named_parameters())
+        assert found.keys() == expected.keys()
+        for name, parameter in found.items():
+            assert torch.equal(parameter, expected[name])
+            assert not parameter.requires_grad
+    assert "drawn anew for each member (0)" in members.summary()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ({"last": "fresh", "*": "ones"}, 'init "fresh" is for layers in own, and last is not: add it to own'),
+        ({"last.r": "fresh", "*": "ones"}, "init 'fresh' is for a whole layer, not for one of its factors r and s"),
+        ({"last.r": "fixed_sign", "*": "ones"}, "init 'fixed_sign' is for a whole layer"),
+        ({"lst.r": "ones", "*": "ones"}, "the pattern 'lst' of init matches no layer that gets factors"),
+        ({"*.r": "ones"}, "init has no start for tokens, mixer"),
+    ],
+)  # fmt: skip
+def test_starts_of_one_factor_or_of_weights_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        ensemble(Net(), MEMBERS, init)
+
+
+def test_weights_that_layers_share_are_not_drawn_anew() -> None:
+    shared = share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]))
+    with pytest.raises(InputError, match='init "fresh" draws the weights of plain layers, and 0 shares its within'):
+        ensemble(shared, 2, {"0": "fresh", "*": "ones"}, own=("0",))
+    for convert in (share_layers, lambda net, init: share_groups(net, 2, init=init)):
+        with pytest.raises(InputError, match='init "fresh" draws weights of the members'):
+            convert(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init=FactorInit("fresh"))
+
+
+def test_a_config_keeps_starts_by_layer() -> None:
+    config = RunConfig(ensemble_size=4, init="first=random_sign,*=ones", init_probability=0.25)
+    assert "init: first=random_sign,*=ones" in config.to_yaml()
+    starts = read_starts(config.init, config.init_sd, config.init_probability)
+    assert starts == {"first": FactorInit("random_sign", 0.5, 0.25), "*": FactorInit("ones", 0.5, 0.25)}
+    with pytest.raises(InputError, match="unknown factor init 'one'"):
+        RunConfig(ensemble_size=4, init="first=one")
 
 
 def test_the_summary_says_which_layers_start_how() -> None:
