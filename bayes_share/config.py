@@ -64,7 +64,8 @@ class RunConfig:
             the out-of-distribution set "held-out".
         train_images: a random part of so many training images, by class, drawn by split_seed once validation images
             are set aside; validation and test images stay whole. null: all.
-        image_size: height and width in pixels that images are averaged down to; null: as they are stored.
+        image_size: height and width in pixels that images are brought to: pictures of a folder that are of several
+            sizes, or not square, are resized and cropped, others are averaged down; null: as they are stored.
         model: of images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of
             any depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W
             channels in the first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W"

@@ -558,7 +558,7 @@ def test_too_few_training_images_to_hold_some_out(tmp_path):
 def test_pictures_of_different_size(tmp_path):
     pictures(tmp_path)
     pictures(tmp_path, classes=("fox",), num=1, shape=(8, 8, 3))
-    fails(f"folder:{tmp_path}", "fox", "8 x 8 pixels", "6 x 8", "one size")
+    fails(f"folder:{tmp_path}", "fox", "8 x 8 pixels", "6 x 8", "--image-size")
 
 
 def test_folders_that_lack_something(tmp_path):

@@ -2,38 +2,48 @@
 
 import io
 import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bayes_share.data.dataset import Split
 from bayes_share.data.listing import ENDINGS, Part, list_images
-from bayes_share.data.source import Source, checked_split, from_where
+from bayes_share.data.source import MixedSizes, Source, checked_split, from_where
 from bayes_share.errors import InputError
 from bayes_share.reading import check_file, reading
 from bayes_share.terminal import listed, muted, printable
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
+_TURNED = (5, 6, 7, 8)  # EXIF orientations whose height and width are exchanged
+_ORIENTATION = 0x0112
+_MARGIN = 0.875  # of a picture's shorter side is kept: 224 of 256 pixels
 _log = logging.getLogger(__name__)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised too, and would be shown twice
 
 
-def read_folder(folder: Path) -> Source:
+def read_folder(folder: Path, side: int | None = None) -> Source:
     """One folder per class, in ``train``, ``test`` and, if there is one, ``validation``; or directly.
 
-    The parts may have other usual names (`PARTS`). Images are grey if all are, else all are colour. All must have one
-    size, upright as their EXIF data say. Transparency is dropped, and of several frames the first is read. What is
-    skipped is logged, in one line.
+    The parts may have other usual names (`PARTS`). Images are grey if all are, else all are colour, and upright as
+    their EXIF data say. Transparency is dropped, and of several frames the first is read. What is skipped is logged, in
+    one line.
 
     Args:
         folder: the one that has ``train`` and ``test``, or the classes, in it.
+        side: pixels of height and width that images of several sizes, or that are not square, are brought to; see
+            `framed`. Square images of one size stay as they are.
 
     Raises:
-        InputError: if a folder is missing or empty or can be understood in two ways, or an image is unreadable, of
-            another size, not of 8 bits or there twice.
+        MixedSizes: images are of several sizes, and no `side` is given.
+        InputError: if a folder is missing or empty or can be understood in two ways, or an image is unreadable, not of
+            8 bits or there twice.
     """
     if not folder.is_dir():
         raise InputError(
@@ -44,63 +54,109 @@ def read_folder(folder: Path) -> Source:
         listing = list_images(folder)
     if skipped := listing.skipped_line():
         _log.warning("folder:%s: %s", printable(folder), skipped)
-    images = _Images()
-    pixels = {part: [images.read(path) for path, _ in found.images] for part, found in listing.parts.items()}
-    classes = listing.parts["train"].classes
-    splits = {part: _split(found, images.alike(pixels.pop(part)), classes) for part, found in listing.parts.items()}
-    files = images.digest.hexdigest()
-    return Source(splits["train"], splits.get("test"), splits.get("validation"), classes, files)
+    paths = [path for found in listing.parts.values() for path, _ in found.images]
+    reader = _reader(paths, side)
+    digest, splits, classes = sha256(), {}, listing.parts["train"].classes
+    with muted(), ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes outside of Python's lock
+        for part, found in listing.parts.items():
+            images = np.empty((len(found.images), *reader.shape), np.uint8)
+            files = [path for path, _ in found.images]
+            decoded = threads.map(reader.read, files)
+            for place, path in enumerate(files):
+                with reading(path, "an image"):
+                    images[place], of_file = next(decoded)
+                digest.update(of_file)
+            splits[part] = _split(found, images, classes)
+    return Source(splits["train"], splits.get("test"), splits.get("validation"), classes, digest.hexdigest())
 
 
-class _Images:
-    """Images that are read one after the other, each file once, and must have one size.
+def framed(image: Image.Image, side: int) -> Image.Image:
+    """A square picture from one of any size, as torchvision's presets for evaluation make it.
 
-    Attributes:
-        digest: of the bytes of all files so far.
+    Its shorter side is brought to 8/7 of `side` (256 for 224), by bilinear interpolation with antialiasing, and the
+    centre is cut out.
     """
+    shorter = round(side / _MARGIN)
+    width, height = (int(shorter * size / min(image.size)) for size in image.size)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
-    def __init__(self) -> None:
-        self.digest = sha256()
-        self._formats = _formats()
-        self._first: tuple[Path, tuple[int, ...]] | None = None
-        self._is_colour = False
 
-    def read(self, path: Path) -> np.ndarray:
-        """The pixels of an image ``[height, width]`` or, of a coloured one, ``[height, width, 3]``."""
-        check_file(path, "an image")
-        with reading(path, "an image"):
-            content = path.read_bytes()
-            self.digest.update(b"%d " % len(content))
-            self.digest.update(content)
-            with muted(), self._opened(content) as image:
-                if image.mode not in _GREY | _COLOUR:
-                    mode = f"{printable(path)}: the image has mode {image.mode}"
-                    raise InputError(f"{mode}; save it with 8 bits per channel, grey or RGB")
-                is_colour = image.mode not in _GREY
-                pixels = np.asarray(_upright(image).convert("RGB" if is_colour else "L"))
-        self._is_colour |= is_colour
-        self._check_size(path, pixels.shape[:2])
-        return pixels
+class _Header(NamedTuple):
+    size: tuple[int, int]  # height and width, upright
+    is_colour: bool
 
-    def alike(self, pixels: list[np.ndarray]) -> np.ndarray:
-        """Images that were read as one array, all in colour where any that was read is."""
-        if not self._is_colour:
-            return np.stack(pixels)
-        return np.stack([np.stack([image] * 3, axis=-1) if image.ndim == 2 else image for image in pixels])
 
-    def _opened(self, content: bytes) -> Image.Image:
-        try:
-            return Image.open(io.BytesIO(content), formats=self._formats)
-        except UnidentifiedImageError:
-            raise ValueError("it is of no format that is known") from None
+def _reader(paths: Sequence[Path], side: int | None) -> "_Reader":
+    """How to read some images, so that all come out alike.
 
-    def _check_size(self, path: Path, size: tuple[int, ...]) -> None:
-        first, expected = self._first = self._first or (path, size)
-        if size != expected:
-            raise InputError(
-                f"{printable(path)}: the image is {size[1]} x {size[0]} pixels, but {printable(first)} is "
-                f"{expected[1]} x {expected[0]}; bring all to one size"
-            )
+    Raises:
+        MixedSizes: they are of several sizes, and no `side` is given.
+        InputError: an image is unreadable, or not of 8 bits.
+    """
+    formats = _formats()
+    headers = [_header(path, formats) for path in paths]
+    is_colour = any(header.is_colour for header in headers)
+    first = headers[0].size
+    other = next((place for place, header in enumerate(headers) if header.size != first), None)
+    if other is not None and side is None:
+        found = headers[other].size
+        raise MixedSizes(
+            f"{printable(paths[other])}: the image is {found[1]} x {found[0]} pixels, but {printable(paths[0])} is "
+            f"{first[1]} x {first[0]}; give an image size (--image-size 224) that all are resized and cropped to"
+        )
+    frame = side if side is not None and (other is not None or first[0] != first[1]) else None
+    return _Reader(formats, is_colour, first if frame is None else (frame, frame), frame)
+
+
+def _header(path: Path, formats: Sequence[str]) -> _Header:
+    check_file(path, "an image")
+    with reading(path, "an image"), muted(), path.open("rb") as file, _opened(file, formats) as image:
+        if image.mode not in _GREY | _COLOUR:
+            mode = f"{printable(path)}: the image has mode {image.mode}"
+            raise InputError(f"{mode}; save it with 8 bits per channel, grey or RGB")
+        is_colour = image.mode not in _GREY
+        # Some readers of Pillow turn an image themselves, and tell its size so from the start.
+        width, height = _upright(image).size if _is_turned(image) else image.size
+        return _Header((height, width), is_colour)
+
+
+class _Reader(NamedTuple):
+    """Reads images one by one, each file once, as arrays of one shape."""
+
+    formats: Sequence[str]
+    is_colour: bool
+    size: tuple[int, int]
+    side: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``[height, width]`` or, in colour, ``[height, width, 3]``."""
+        return (*self.size, 3) if self.is_colour else self.size
+
+    def read(self, path: Path) -> tuple[np.ndarray, bytes]:
+        """The pixels of an image, and what a digest of all files takes of it."""
+        content = path.read_bytes()
+        with _opened(io.BytesIO(content), self.formats) as image:
+            upright = _upright(image).convert("RGB" if self.is_colour else "L")
+            pixels = np.asarray(upright if self.side is None else framed(upright, self.side))
+        if pixels.shape != self.shape:
+            raise ValueError("its size is another one than it says")
+        return pixels, b"%d " % len(content) + content
+
+
+def _opened(file: io.BufferedIOBase, formats: Sequence[str]) -> Image.Image:
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise ValueError("it is of no format that is known") from None
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION) in _TURNED
+    except Exception:  # as in `_upright`
+        return False
 
 
 def _formats() -> list[str]:

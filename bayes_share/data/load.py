@@ -60,7 +60,8 @@ def load_data(
         download: whether a set of torchvision's is downloaded where it is not there.
         train_images: a random part of so many training images, by class, drawn by `split_seed` after validation images
             were set aside; validation and test stay whole. None: all.
-        image_size: height and width that images are averaged down to. None: as they are stored.
+        image_size: height and width that images are brought to: pictures of a folder that are of several sizes, or not
+            square, are resized and cropped (`framed`), others are averaged down. None: as they are stored.
 
     Returns:
         the data, with the moments of its training pixels.
@@ -71,7 +72,7 @@ def load_data(
     """
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
-    source, where = read_source(name, data_dir, download), printable(name)
+    source, where = read_source(name, data_dir, download, image_size), printable(name)
     train, validation, test = three_parts(source, split_seed, where)
     class_names = _class_names(source, int(train.labels.max()) + 1, where)
     held_out = None
@@ -104,19 +105,20 @@ def load_data(
     )
 
 
-def read_source(name: str, data_dir: str | Path, download: bool = True) -> Source:
+def read_source(name: str, data_dir: str | Path, download: bool = True, side: int | None = None) -> Source:
     """What is stored under the name of a data set, before it is divided.
 
     Args:
         name: as `load_data` takes it.
         data_dir: where downloads are kept.
         download: whether a set of torchvision's is downloaded where it is not there.
+        side: as of `read_folder`; other sets hold images of one size.
 
     Raises:
         InputError: if the name is unknown, or what it names is missing, damaged or of another form.
     """
     with reading(name, "a data set"):
-        return _read(name, Path(data_dir).expanduser(), download)
+        return _read(name, Path(data_dir).expanduser(), download, side)
 
 
 def short_name(name: str) -> str:
@@ -129,7 +131,7 @@ def short_name(name: str) -> str:
     return Path(path).stem if path else kind
 
 
-def _read(name: str, data_dir: Path, download: bool) -> Source:
+def _read(name: str, data_dir: Path, download: bool, side: int | None) -> Source:
     """Torchvision and Pillow are imported only for the sets that need them."""
     kind, _, path = name.partition(":")
     if name == "digits":
@@ -143,7 +145,7 @@ def _read(name: str, data_dir: Path, download: bool) -> Source:
     if kind == "folder" and path:
         from bayes_share.data.folder import read_folder
 
-        return read_folder(Path(path).expanduser())
+        return read_folder(Path(path).expanduser(), side)
     if kind == "csv" and path:
         raise InputError(f"{printable(name)} is a table, and images are needed here")
     raise unknown("data set", name, (*KNOWN, "csv:FILE"))

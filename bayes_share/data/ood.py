@@ -13,6 +13,7 @@ from bayes_share.data.load import KNOWN, read_source
 from bayes_share.data.npz import read_unlabelled
 from bayes_share.data.photographs import photograph_patches
 from bayes_share.data.smaller import averaged, in_form_of
+from bayes_share.data.source import MixedSizes
 from bayes_share.errors import InputError, unknown
 from bayes_share.reading import reading
 from bayes_share.seeding import generator
@@ -127,7 +128,7 @@ def _images(source: str, data: Data, data_dir: str | Path, rng: Generator) -> Te
         return photograph_patches(data.stored_size, rng)
     if source not in KNOWN and source.partition(":")[0] not in ("npz", "folder"):
         raise _unknown(source)
-    images = None if source == data.name else _of_source(source, data_dir)
+    images = None if source == data.name else _of_source(source, data, data_dir)
     if images is None or _share_of(data, images) > _ITSELF:
         raise InputError(
             f"{printable(source)} is the data set that the network was trained on; give another out-of-distribution set"
@@ -135,7 +136,7 @@ def _images(source: str, data: Data, data_dir: str | Path, rng: Generator) -> Te
     return images
 
 
-def _of_source(source: str, data_dir: str | Path) -> Tensor:
+def _of_source(source: str, data: Data, data_dir: str | Path) -> Tensor:
     """The test part, or all images where there are no parts."""
     kind, _, path = source.partition(":")
     if kind == "npz" and path:
@@ -143,7 +144,12 @@ def _of_source(source: str, data_dir: str | Path) -> Tensor:
             unlabelled = read_unlabelled(Path(path).expanduser())
         if unlabelled is not None:
             return unlabelled
-    found = read_source(source, data_dir)
+    try:
+        found = read_source(source, data_dir)
+    except MixedSizes:
+        if data.image_size[0] != data.image_size[1]:
+            raise
+        found = read_source(source, data_dir, side=data.image_size[0])
     return (found.train if found.test is None else found.test).images
 
 

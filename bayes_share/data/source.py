@@ -36,6 +36,10 @@ class Source:
     files: str = ""
 
 
+class MixedSizes(InputError):
+    """Images of several sizes, which no size was given for."""
+
+
 def from_where(path: Path) -> str:
     """What to add where a path that was given is not there."""
     return "" if path.is_absolute() else " (a relative path is one from the current folder)"

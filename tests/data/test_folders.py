@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from bayes_share.data import Data, load_data
+from bayes_share.data import Data, load_data, load_ood
 from bayes_share.data.listing import list_images
 from bayes_share.errors import InputError
 
@@ -260,6 +262,43 @@ def test_parts_that_are_one_by_a_link_are_refused(ending: str, tmp_path: Path) -
 # --- pixels
 
 
+def test_pictures_of_several_sizes_are_framed_as_torchvision_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(30, 40), (40, 30), (21, 21), (64, 23), (100, 333), (24, 24), (25, 24)]
+    for place, (height, width) in enumerate(sizes):
+        for name in ("train/cat", "train/dog", "test/cat", "validation/dog"):
+            path = tmp_path / name / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = ("RGB", "L", "RGBA")[place % 3]
+            shape = (height, width) if mode == "L" else (height, width, len(mode))
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+    data = load_data(f"folder:{tmp_path}", image_size=21)
+    theirs = transforms.Compose([transforms.Resize(24), transforms.CenterCrop(21), transforms.PILToTensor()])
+    for part, found in (("train", data.train), ("test", data.test), ("validation", data.validation)):
+        files = sorted((tmp_path / part).rglob("*.png"))
+        expected = torch.stack([theirs(Image.open(file).convert("RGB")) for file in files])
+        assert torch.equal(found.images, expected)
+    for place, size in enumerate([(30, 40), (50, 20)]):
+        picture(tmp_path / "elsewhere" / "fox" / f"{place}.png", 100 + place, size)
+    elsewhere = load_ood(f"folder:{tmp_path / 'elsewhere'}", data).images
+    assert (elsewhere == torch.tensor([100, 101])[:, None, None, None]).all()
+    assert elsewhere.shape == (2, 3, 21, 21)
+
+
+def test_square_pictures_of_one_size_are_averaged_and_others_cropped(tmp_path: Path) -> None:
+    for place in range(10):
+        picture(tmp_path / "square" / "cat" / f"{place}.png", 10, (8, 8))
+        picture(tmp_path / "square" / "dog" / f"{place}.png", 50, (8, 8))
+        picture(tmp_path / "wide" / "cat" / f"{place}.png", 10, (16, 8))
+        picture(tmp_path / "wide" / "dog" / f"{place}.png", 50, (16, 8))
+    square, wide = (load_data(f"folder:{tmp_path / name}", image_size=4) for name in ("square", "wide"))
+    assert (square.averaged_from, wide.averaged_from) == ((8, 8), None)
+    assert square.image_size == wide.image_size == (4, 4)
+    assert load_data(f"folder:{tmp_path / 'wide'}").image_size == (8, 16)
+    with pytest.raises(InputError, match="image_size must be from 1 to 8, and is 9"):
+        load_data(f"folder:{tmp_path / 'square'}", image_size=9)
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_as_exif_says(ending: str, orientation: int, tmp_path: Path) -> None:
@@ -331,7 +370,7 @@ def test_warnings_of_pillow_are_no_lines(
     if size == (4, 3):
         loaded(tmp_path)
     else:
-        assert "bring all to one size" in refused(tmp_path)
+        assert "give an image size (--image-size 224) that all are resized and cropped to" in refused(tmp_path)
     assert capfd.readouterr().err == ""
     assert not recwarn.list
 
