@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from bayes_share.algorithms import algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.data import Data, load_data
@@ -14,8 +15,9 @@ from bayes_share.data.tables.load import TableData, load_table
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.layers.factors import FactorForm
+from bayes_share.layers.factors import FactorForm, FactorInit
 from bayes_share.models.model import Model
+from bayes_share.models.weights import load_weights
 from bayes_share.priors import (
     WEIGHT_SCALE,
     Centre,
@@ -69,16 +71,21 @@ class RunConfig:
         model: of images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of
             any depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W
             channels in the first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W"
-            (28_10). Of tables: "mlp", "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
+            (28_10); or one of another library, "timm:NAME" or "torchvision:NAME" ("timm:resnet18"). Of tables: "mlp",
+            "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
+        weights: file of trained weights that the network starts from, of safetensors or saved by torch, for example of
+            timm's or torchvision's; a last layer for other classes is drawn anew. With an ensemble, init "keep" keeps
+            what they know. null: drawn anew.
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
-        init: start of the factors: "random_sign" or "normal" (from which members may become near copies in long
-            trainings); "fixed_sign" (signs that stay as they are, made from seeds: members have no number of their
-            own); "standard_normal"; or "ones". Or one for each of some patterns of layers' names, with commas between,
-            of which "first" and "head" are the first and last layer, "*" is the rest, and the last one that matches
-            counts: "first=random_sign,*=ones". A pattern that ends in ".r" or ".s" is for the factor of the inputs or
-            of the outputs; a layer in own may start "fresh": each member draws its weights anew.
+        init: start of the factors. For trained weights: "keep". From scratch: "random_sign"; "normal", from which
+            members may become near copies in long trainings; "fixed_sign", signs that stay as they are, made from
+            seeds, so that members have no number of their own; or "standard_normal". Or "ones". Or one for each of some
+            patterns of layers' names, with commas between, of which "first" and "head" are the first and last layer,
+            "*" is the rest, and the last one that matches counts: "first=random_sign,*=ones". A pattern that ends in
+            ".r" or ".s" is for the factor of the inputs or of the outputs; a layer in own may start "fresh": each
+            member draws its weights anew.
         init_sd: standard deviation of "normal".
         init_probability: probability of +1 in "random_sign" and "fixed_sign".
         factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.
@@ -135,6 +142,7 @@ class RunConfig:
     train_images: int | None = None
     image_size: int | None = None
     model: str = "mlp"
+    weights: str | None = None
     norm: Literal["batch", "frn", "group", "none"] | None = None
     dropout: float = 0.0
     ensemble_size: int = 1
@@ -175,7 +183,14 @@ class RunConfig:
         for option in ("share_templates", "share_groups"):
             if getattr(self, option) < 1:
                 raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
-        read_starts(self.init, self.init_sd, self.init_probability)
+        starts = read_starts(self.init, self.init_sd, self.init_probability)
+        if (
+            self.weights is not None
+            and self.ensemble_size > 1
+            and isinstance(starts, FactorInit)
+            and self.init != "ones"
+        ):
+            raise InputError(f'init {self.init} ruins what the weights know: give init "keep", or "ones"')
         if self.ensemble_size == 1:
             for option in ("factor_rank", "factor_form", "own"):
                 if getattr(self, option) != getattr(RunConfig, option):
@@ -222,12 +237,19 @@ class RunConfig:
         """A function that gives a freshly initialised model for the data."""
         return self.build_for(form_of(data))
 
-    def build_for(self, form: Form) -> Build:
-        """A function that gives a freshly initialised model for examples of a form."""
+    def build_for(self, form: Form, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Build:
+        """A function that gives a freshly initialised model for examples of a form.
+
+        Args:
+            form: of the examples.
+            weights: trained ones that the network starts from, before it is converted; see `load_weights`.
+        """
         noise = NoiseChoice(self.noise, self.noise_beta)
 
         def build() -> Model:
             network = form.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
+            if weights:
+                load_weights(network, weights, str(self.weights))
             if self.share_layers != "none":
                 patterns = [pattern.strip() for pattern in self.share_layers.split(",")]
                 which = patterns if len(patterns) > 1 else self.share_layers

@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -31,6 +32,7 @@ from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.methods.distill.distill import Distill, no_teacher
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
+from bayes_share.models.weights import read_weights
 from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
@@ -146,6 +148,7 @@ def training_of(
     data: Data | TableData,
     execution: Execution | None = None,
     algorithm: Inference[Any] | None = None,
+    weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Training:
     """The training of a run, at its beginning.
 
@@ -154,11 +157,12 @@ def training_of(
         data: that the config names.
         execution: None: the config's.
         algorithm: the config's with its teacher at hand; None: the config's, which takes no step where it needs one.
+        weights: trained ones that its networks start from, as `read_weights` gives them.
     """
     task = task_of(data)
     return Training(
         config.algorithm if algorithm is None else algorithm,
-        config.build_for(task.form),
+        config.build_for(task.form, weights),
         task.training(config.batch_size, config.last_batch),
         config.epochs,
         config.seed,
@@ -211,7 +215,8 @@ def _taken_up(
         if learns:
             check_teacher(noted, identity, folder.path)
         say_version(noted, folder.path)
-    training = training_of(config, data, execution, algorithm)
+    weights = read_weights(Path(config.weights)) if saved is None and config.weights is not None else {}
+    training = training_of(config, data, execution, algorithm, weights)
     if saved is not None:
         try:
             training.load_state_dict(saved)

@@ -10,6 +10,7 @@ from torch import nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.models.blocks import NetworkOptions
 from bayes_share.models.lenet import lenet
+from bayes_share.models.libraries import LIBRARIES, is_of_library, library_network
 from bayes_share.models.mlp import deep_mlp, mlp
 from bayes_share.models.resnet import cifar_resnet, resnet18, resnet20, resnet32, resnet56, resnet110
 from bayes_share.models.vgg import vgg11
@@ -60,10 +61,10 @@ FAMILIES = (
 def network_names() -> list[str]:
     """The names for a help text, each family as one pattern.
 
-    >>> network_names()[-5:]
-    ['mlpD_W', 'resnetD', 'resnetD_W', 'vgg11_W', 'wide_resnetD_W']
+    >>> network_names()[-4:]
+    ['vgg11_W', 'wide_resnetD_W', 'timm:NAME', 'torchvision:NAME']
     """
-    return [*NETWORKS, *(family.pattern for family in FAMILIES)]
+    return [*NETWORKS, *(family.pattern for family in FAMILIES), *(f"{library}:NAME" for library in LIBRARIES)]
 
 
 def build_network(
@@ -78,7 +79,8 @@ def build_network(
     """Build a freshly initialised network.
 
     Args:
-        name: one of `network_names`, with numbers for D and W, for example ``"resnet20"`` or ``"wide_resnet28_10"``.
+        name: one of `network_names`, with numbers for D and W, for example ``"resnet20"`` or ``"wide_resnet28_10"``,
+            or a network of another library, ``"timm:resnet18"`` or ``"torchvision:convnext_tiny"``.
         num_classes: the number of logits.
         in_channels: the channels of an image.
         image_size: height and width of an image.
@@ -91,6 +93,12 @@ def build_network(
     Raises:
         InputError: if a name is unknown, a number cannot be used, or the network cannot take the norm or the images.
     """
+    if is_of_library(name):
+        if norm is not None:
+            raise InputError(f"{name} has the norm that its library gives it: leave norm out")
+        return library_network(
+            name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, dropout=dropout
+        )
     builder = _builder(name)
     if min(num_classes, in_channels, *image_size) < 1:
         height, width = image_size
@@ -111,4 +119,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
         if (numbers := family.numbers(name)) is not None:
             return partial(family.builder, *numbers)
     error = unknown("model", name, network_names())
-    raise InputError(f"{error}; D and W are numbers, as in {', '.join(family.example for family in FAMILIES)}")
+    raise InputError(
+        f"{error}; D and W are numbers, as in {', '.join(family.example for family in FAMILIES)}, and NAME is of a "
+        f"network of that library"
+    )

@@ -31,7 +31,7 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
     Returns:
         ``[member * batch, ...]``, in the dtype of `x`.
     """
-    return _Folded.apply(x, weight, r, s, bias, operation)
+    return operation.as_rows(_Folded.apply(x, weight, r, s, bias, operation), x)
 
 
 def has_autocast(device_type: str) -> bool:
@@ -56,7 +56,8 @@ class _Folded(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, operation: Operation) -> Tensor:
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         member_bias = None if bias is None else bias.to(x.dtype)
-        return operation.apply_members(divide(x, len(r)), expanded, member_bias).flatten(0, 1)
+        # Not as rows: autograd lets nothing, such as an activation in place, change a view that a function returns.
+        return operation.apply_members(divide(x, len(r)), expanded, member_bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -74,17 +75,16 @@ class _Folded(torch.autograd.Function):
         x, weight, r, s = ctx.saved_tensors
         operation: Operation = ctx.operation
         needs_x, *needs_weight, needs_bias, _ = ctx.needs_input_grad
-        grads = divide(grad, len(r))
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         wanted = (needs_x, any(needs_weight))
-        of_x, of_expanded = operation.gradients(grads, divide(x, len(r)), expanded, wanted)
+        of_x, of_expanded = operation.gradients(grad, divide(x, len(r)), expanded, wanted)
         of_factors: tuple[Tensor | None, ...] = (None,) * 3
         if of_expanded is not None:
             of_factors = _factor_gradients(of_expanded.to(weight.dtype), weight, r, s, operation)
         of_bias = None
         if needs_bias:
             channel = operation.channel_axis if operation.channel_axis < 0 else operation.channel_axis + 1
-            of_bias = grads.movedim(channel, 1).flatten(2).sum(2, dtype=ctx.bias_dtype)
+            of_bias = grad.movedim(channel, 1).flatten(2).sum(2, dtype=ctx.bias_dtype)
         return None if of_x is None else of_x.flatten(0, 1), *of_factors, of_bias, None
 
 

@@ -26,7 +26,15 @@ class Operation(ABC):
 
     @abstractmethod
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """On each member's rows ``[member, batch, ...]``, with its weight ``[member, ...]`` and its bias."""
+        """On each member's rows ``[member, batch, ...]``, with its weight ``[member, ...]`` and its bias.
+
+        Returns:
+            ``[member, ...]``, no view of another tensor; `as_rows` gives it the shape of rows.
+        """
+
+    @abstractmethod
+    def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
+        """What `apply_members` gave for rows `x` ``[member * batch, ...]``, as rows."""
 
     @abstractmethod
     def gradients(
@@ -50,8 +58,11 @@ class Product(Operation):
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One batched product for all members."""
         rows = x.flatten(1, -2)
-        y = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
-        return y.view(*x.shape[:-1], weight.shape[-2])
+        return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
+
+    def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
+        """Axes between the first and the last one are those of the rows."""
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
@@ -91,6 +102,10 @@ class Convolution(Operation):
         """One convolution for each member."""
         biases = [None] * len(x) if bias is None else bias
         return torch.stack([self.apply(*member) for member in zip(x, weight, biases, strict=True)])
+
+    def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
+        """Members and their batches as one axis."""
+        return y.flatten(0, 1)
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]

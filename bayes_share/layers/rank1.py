@@ -189,7 +189,7 @@ def _of_uses(operation: Operation, x: Tensor, weight: Tensor, bias: Tensor | Non
     bias = None if bias is None else spread(bias, uses).to(x.dtype)
     if uses == 1:  # a pass over the activations less, forward and backward
         return operation.apply(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
-    return operation.apply_members(divide(x, uses), weight, bias).flatten(0, 1)
+    return operation.as_rows(operation.apply_members(divide(x, uses), weight, bias), x)
 
 
 def apply_rank1(

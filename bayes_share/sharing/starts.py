@@ -11,7 +11,8 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.layers.factors import FactorInit, FactorInitKind, FactorTerms, keeping
 from bayes_share.sharing.conversion import listed_names, matches
 
-Start = Literal["keep", FactorInitKind]
+Kept = Literal["keep"]
+Start = Kept | FactorInitKind
 """How the factors of a layer start: "keep" for a trained network, or a kind of `FactorInit`."""
 
 _PURPOSES = {
@@ -94,11 +95,13 @@ def starts_of(
     return Starts(tuple(rules), _with_terms("; ".join(shown), terms))
 
 
-def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorInit | dict[str, FactorInit]:
+def read_starts(
+    text: str, sd: float = 0.5, probability: float = 0.5
+) -> Kept | FactorInit | dict[str, Kept | FactorInit]:
     """A start, or starts by patterns, as they are written in an option.
 
     Args:
-        text: a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between; see `ensemble`.
+        text: "keep" or a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between.
         sd: of "normal".
         probability: of +1, in signs.
 
@@ -109,23 +112,25 @@ def read_starts(text: str, sd: float = 0.5, probability: float = 0.5) -> FactorI
     {'head': 'N(1, 0.5²)', '*': '1'}
     """
     if "=" not in text:
-        return FactorInit(_kind(text.strip()), sd, probability)
-    starts: dict[str, FactorInit] = {}
+        return _start(text.strip(), sd, probability)
+    starts: dict[str, Kept | FactorInit] = {}
     for part in text.split(","):
         pattern, _, kind = (word.strip() for word in part.rpartition("="))
         if not pattern:
             raise InputError(f"init {text!r}: {part.strip()!r} should be PATTERN=KIND, such as first=random_sign")
         if pattern in starts:
             raise InputError(f"init {text!r} has two starts for {pattern!r}")
-        starts[pattern] = FactorInit(_kind(kind), sd, probability)
+        starts[pattern] = _start(kind, sd, probability)
     return starts
 
 
-def _kind(name: str) -> FactorInitKind:
+def _start(name: str, sd: float, probability: float) -> Kept | FactorInit:
+    if name == "keep":
+        return "keep"
     for kind in get_args(FactorInitKind):
         if kind == name:
-            return kind
-    raise unknown("factor init", name, get_args(FactorInitKind))
+            return FactorInit(kind, sd, probability)
+    raise unknown("factor init", name, ("keep", *get_args(FactorInitKind)))
 
 
 def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:

@@ -222,6 +222,21 @@ def test_gradients_of_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
+def test_an_activation_in_place_follows(name: str) -> None:
+    """As in VGG and SqueezeNet, which have no norm between."""
+    layer, x = small(name)
+    wanted = [x, *layer.parameters()]
+    found, expected = layer(x).relu_(), layer(x).relu()
+    close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), wanted),
+        torch.autograd.grad(expected.square().sum(), wanted),
+        strict=True,
+    ):
+        close(one, other)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_functional_gradients_of_many_draws(name: str) -> None:
     """`vmap` over draws of the factors and over inputs, of the function and of its gradient, is a loop over them."""
     layer, x = small(name)

@@ -230,6 +230,8 @@ def test_a_network_with_nothing_to_share_says_so() -> None:
 
 
 def test_rules_as_text() -> None:
+    assert read_starts("keep") == "keep"
+    assert read_starts("first=keep,*=ones") == {"first": "keep", "*": FactorInit("ones")}
     assert read_starts("normal", 0.1, 0.2) == FactorInit("normal", 0.1, 0.2)
     found = read_starts(" first = random_sign, *=ones ,blocks.[0-3].*=normal", 0.1, 0.2)
     assert found == {
@@ -245,7 +247,6 @@ def test_rules_as_text() -> None:
     [
         ("one", "unknown factor init 'one': did you mean 'ones'?"),
         ("", "unknown factor init ''"),
-        ("keep", "unknown factor init 'keep'"),
         ("first=one,*=ones", "unknown factor init 'one': did you mean 'ones'?"),
         (
             "first=random_sign,ones",

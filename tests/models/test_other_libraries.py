@@ -1,0 +1,127 @@
+"""Networks of torchvision and timm by name, and trained weights for networks with other last layers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from bayes_share.errors import InputError
+from bayes_share.models import build_network
+from bayes_share.models.weights import load_weights, read_weights
+from bayes_share.sharing import ensemble
+
+OPTIONS: dict[str, Any] = {"num_classes": 5, "in_channels": 3, "image_size": (32, 32)}
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:squeezenet1_1", "torchvision:vit_b_16"])
+def test_networks_of_torchvision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = build_network(name, **OPTIONS).eval()
+    with torch.no_grad():
+        assert net(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+
+
+def test_a_network_is_the_one_that_the_library_builds() -> None:
+    torch.manual_seed(0)
+    ours = build_network("torchvision:resnet18", **OPTIONS).state_dict()
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(num_classes=5).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_networks_of_timm() -> None:
+    pytest.importorskip("timm")
+    net = build_network("timm:resnet10t", **(OPTIONS | {"in_channels": 1, "dropout": 0.2})).eval()
+    assert net.drop_rate == 0.2
+    assert ensemble(net, 2)(torch.randn(3, 1, 32, 32)).shape == (2, 3, 5)
+    transformer = build_network("timm:vit_tiny_patch16_224", **(OPTIONS | {"image_size": (48, 32)})).eval()
+    assert transformer(torch.randn(2, 3, 48, 32)).shape == (2, 5)
+    with pytest.raises(InputError, match="timm has no network 'resnet18x': did you mean timm:resnet18"):
+        build_network("timm:resnet18x", **OPTIONS)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("torchvision:resnet81", {}, "torchvision has no network 'resnet81': did you mean torchvision:resnet18"),
+        ("torchvision:qqqqqq", {}, r"no network 'qqqqqq': torchvision.models.list_models\(\) lists all"),
+        ("torchvision:fasterrcnn_resnet50_fpn", {}, "torchvision has no network 'fasterrcnn_resnet50_fpn'"),
+        ("torchvision:resnet18", {"in_channels": 1}, "takes images of 3 channels, not 1"),
+        ("torchvision:resnet18", {"norm": "frn"}, "has the norm that its library gives it: leave norm out"),
+        ("torchvision:resnet18", {"dropout": 0.1}, "has no dropout: leave dropout at 0"),
+        ("torchvision:vit_b_16", {"image_size": (32, 48)}, "takes square images, not 32 x 48"),
+        ("torchvision:vit_b_16", {"image_size": (30, 30)}, "cannot be built for 5 classes and images of 3 x 30 x 30"),
+        ("keras:resnet18", {}, "unknown model 'keras:resnet18'"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        build_network(name, **(OPTIONS | options))
+    assert "\n" not in str(caught.value)
+
+
+def small(classes: int, width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 4, classes))
+
+
+SAVED: dict[str, Any] = {
+    "as it is": lambda state: state,
+    "of a training script": lambda state: {"epoch": 3, "state_dict": state},
+    "of several GPUs": lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED)
+@pytest.mark.parametrize("classes", [7, 5])
+def test_all_but_another_last_layer_is_taken(saved: Any, classes: int, tmp_path: Path) -> None:
+    theirs, net = small(7), small(classes)
+    drawn = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.save(saved(theirs.state_dict()), tmp_path / "weights.pth")
+    new = load_weights(net, read_weights(tmp_path / "weights.pth"), "weights.pth")
+    assert new == ([] if classes == 7 else ["3.weight", "3.bias"])
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, (drawn if name in new else theirs.state_dict())[name]), name
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.torch")
+    theirs, net = small(7), small(7)
+    library.save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    assert load_weights(net, read_weights(tmp_path / "w.safetensors"), "w") == []
+    assert torch.equal(net[0].weight, theirs[0].weight)
+    (tmp_path / "w.safetensors").write_bytes(b"none")
+    with pytest.raises(InputError, match="cannot be read as a file of safetensors"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Evil(), "cannot be read as weights that torch.save wrote"),
+        ({"epoch": 3}, "holds no weights: save network.state_dict"),
+        ([1, 2], "holds no weights"),
+        ({}, "holds no weights"),
+        (small(7, width=5).state_dict(), "weights of another network: they have in another shape 0.weight, 0.bias"),
+        (nn.Linear(3, 2).state_dict(), "weights of another network: they lack 0.weight, 0.bias, 1.weight and 5 more"),
+        ({**small(7).state_dict(), "9.weight": torch.ones(1)}, "they have, and the network has not, 9.weight"),
+    ],
+)
+def test_weights_of_something_else_are_one_line(
+    content: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=message) as caught:
+        load_weights(small(7), read_weights(tmp_path / "w.pth"), "w.pth")
+    assert "\n" not in str(caught.value)
+    assert "unpickled" not in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no such file|cannot be read"):
+        read_weights(tmp_path / "gone.pth")
