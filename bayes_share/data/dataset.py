@@ -14,10 +14,12 @@ class Split:
     Attributes:
         images: ``[image, channel, height, width]``, grey values from 0 to 255.
         labels: ``[image]``, the class of each image, counted from 0.
+        names: of the images, such as those of their files; None where they have none.
     """
 
     images: UInt8[Tensor, "image channel height width"]
     labels: Int64[Tensor, "image"]
+    names: tuple[str, ...] | None = None
 
     @property
     def inputs(self) -> UInt8[Tensor, "image channel height width"]:
@@ -29,11 +31,6 @@ class Split:
         """The labels."""
         return self.labels
 
-    @property
-    def names(self) -> None:
-        """Images have none."""
-        return
-
     def __len__(self) -> int:
         """The number of images."""
         return len(self.images)
@@ -44,12 +41,13 @@ class Split:
         Args:
             indices: ``[chosen]``, each from 0 to ``len(self) - 1``; on the CPU or where the images are.
         """
+        names = None if self.names is None else tuple(self.names[place] for place in indices.tolist())
         indices = indices.to(self.images.device)
-        return Split(self.images[indices], self.labels[indices])
+        return Split(self.images[indices], self.labels[indices], names)
 
     def to(self, device: torch.device | str) -> "Split":
         """The same images on another device, still as uint8."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.images.to(device), self.labels.to(device), self.names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 _TURNED = (5, 6, 7, 8)  # EXIF orientations whose height and width are exchanged
 _ORIENTATION = 0x0112
+_LONGEST_NAME = 200  # characters of the name of a file that are shown
 _MARGIN = 0.875  # of a picture's shorter side is kept: 224 of 256 pixels
 _log = logging.getLogger(__name__)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised too, and would be shown twice
@@ -66,7 +68,7 @@ def read_folder(folder: Path, side: int | None = None) -> Source:
                 with reading(path, "an image"):
                     images[place], of_file = next(decoded)
                 digest.update(of_file)
-            splits[part] = _split(found, images, classes)
+            splits[part] = _split(found, images, classes, folder)
     return Source(splits["train"], splits.get("test"), splits.get("validation"), classes, digest.hexdigest())
 
 
@@ -173,11 +175,12 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _split(part: Part, images: np.ndarray, classes: tuple[str, ...]) -> Split:
+def _split(part: Part, images: np.ndarray, classes: tuple[str, ...], folder: Path) -> Split:
     """Labels by name of the class in training, as another part may not have all of them."""
     for name in part.classes:
         if name not in classes:
             known = listed(classes)
             raise InputError(f"{printable(part.root)}: there is a class {name!r}, but training has only {known}")
     labels = np.array([classes.index(name) for _, name in part.images])
-    return checked_split(images, labels, printable(part.root))
+    names = tuple(printable(os.path.relpath(path, folder), _LONGEST_NAME) for path, _ in part.images)
+    return replace(checked_split(images, labels, printable(part.root)), names=names)

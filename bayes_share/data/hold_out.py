@@ -51,4 +51,4 @@ def _only(split: Split, left: list[int], where: str) -> Split:
     if not len(chosen):
         raise InputError(f"{where}: no images would be left in one of its parts without the classes to hold out")
     kept = split.at(chosen)
-    return Split(kept.images, torch.searchsorted(torch.tensor(left), kept.labels))
+    return Split(kept.images, torch.searchsorted(torch.tensor(left), kept.labels), kept.names)

@@ -1,9 +1,10 @@
 """From the name of a data set to the data set."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bayes_share.data.augmentation import AUGMENTATIONS
-from bayes_share.data.dataset import Data, Split, pixel_moments
+from bayes_share.data.dataset import Data, pixel_moments
 from bayes_share.data.digest import digest_of
 from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
@@ -85,7 +86,7 @@ def load_data(
     stored_size = train.images.shape[2:]
     if image_size is not None:
         train, validation, test = (
-            Split(averaged(part.images, image_size, where), part.labels) for part in (train, validation, test)
+            replace(part, images=averaged(part.images, image_size, where)) for part in (train, validation, test)
         )
         held_out = None if held_out is None else averaged(held_out, image_size, where)
     is_smaller = train.images.shape[2:] != stored_size

@@ -85,7 +85,8 @@ def _pictures(run: Result, data: Data, indices: Int64[Tensor, "chosen"]) -> list
     for place, index in enumerate(indices.tolist()):
         label = int(run.test.labels[index])
         said = [_opinion(name, probs[place], label, names) for name, probs in opinions]
-        title = f"Test image {index}, of class {names[label]}"
+        file = "" if data.test.names is None else f" ({data.test.names[index]})"
+        title = f"Test image {index}{file}, of class {names[label]}"
         pictures.append(Picture(png_uri(data.test.images[index]), title, said))
     return pictures
 

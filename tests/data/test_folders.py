@@ -278,6 +278,7 @@ def test_pictures_of_several_sizes_are_framed_as_torchvision_does(tmp_path: Path
         files = sorted((tmp_path / part).rglob("*.png"))
         expected = torch.stack([theirs(Image.open(file).convert("RGB")) for file in files])
         assert torch.equal(found.images, expected)
+        assert found.names == tuple(str(file.relative_to(tmp_path)) for file in files)
     for place, size in enumerate([(30, 40), (50, 20)]):
         picture(tmp_path / "elsewhere" / "fox" / f"{place}.png", 100 + place, size)
     elsewhere = load_ood(f"folder:{tmp_path / 'elsewhere'}", data).images
