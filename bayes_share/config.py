@@ -61,7 +61,7 @@ class RunConfig:
             often gives better means. For map, mc-dropout, and deep-ensemble and distill of these.
         data_dir: folder that data sets are downloaded to and looked for in.
         split_seed: of the split into training, validation and test images, where the data have none of their own.
-        augment: "auto" (what suits the data), "none", "crop" or "flip-crop".
+        augment: "auto" (what suits the data), "none", "flip", "crop" or "flip-crop".
         hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
             the out-of-distribution set "held-out".
         train_images: a random part of so many training images, by class, drawn by split_seed once validation images
@@ -137,7 +137,7 @@ class RunConfig:
     noise_beta: float = 0.0
     data_dir: str = "data"
     split_seed: int = 0
-    augment: Literal["auto", "none", "crop", "flip-crop"] = "auto"
+    augment: Literal["auto", "none", "flip", "crop", "flip-crop"] = "auto"
     hold_out: tuple[int, ...] = ()
     train_images: int | None = None
     image_size: int | None = None

@@ -87,7 +87,7 @@ def no_loo(training: Training) -> str | None:
         return reason
     if tempering := algorithm.tempering(len(training.data.train)):
         return f"PSIS-LOO needs draws of the posterior, and these are at the {tempering}"
-    if training.data.augment != "none":
+    if training.data.is_augmented:
         return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
     if any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (

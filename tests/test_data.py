@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 from torchvision import datasets
+from torchvision.transforms import v2 as transforms
 
 from bayes_share.data import AUGMENTATIONS, Data, Split, epoch_order, eval_batches, load_data, train_batch
 from bayes_share.data.source import stratified
@@ -384,6 +385,35 @@ def test_the_same_seed_gives_the_same_batch(augment):
 
     assert torch.equal(batch(3), batch(3))
     assert not torch.equal(batch(3), batch(4))
+
+
+def test_a_transform_of_torchvision_is_drawn_for_each_image():
+    """The same numbers as from the transform called on one image after the other."""
+    transform = transforms.Compose([transforms.RandomHorizontalFlip(0.5), transforms.RandomRotation(30)])
+    data, indices = load_data("digits", augment=transform), torch.arange(40)
+    assert data.is_augmented
+    with seeded(0, "step", 3):
+        found, _ = train_batch(data, indices)
+    with seeded(0, "step", 3):
+        expected = torch.stack([transform(image) for image in data.train.images[indices]])
+    assert torch.equal(found, data.normalise(expected))
+    assert not torch.equal(found, data.normalise(data.train.images[indices]))
+
+
+@pytest.mark.parametrize(
+    ("transform", "found"),
+    [
+        (lambda image: image.float(), r"torch.float32 \[1, 8, 8\]"),
+        (lambda image: image[:, 1:], r"torch.uint8 \[1, 7, 8\]"),
+        (lambda image: image.numpy(), "ndarray"),
+    ],
+)
+def test_a_transform_that_gives_no_such_image_is_refused(transform, found):
+    data = load_data("digits", augment=transform)
+    with pytest.raises(
+        InputError, match=rf"augment must return uint8 \[1, 8, 8\], like the image that it takes, not {found}"
+    ):
+        train_batch(data, torch.arange(4))
 
 
 def test_augmentation_changes_no_image_in_memory():

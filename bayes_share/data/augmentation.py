@@ -58,6 +58,7 @@ def random_flip_crop(images: Images) -> Images:
 
 AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "none": unchanged,
+    "flip": random_flip,
     "crop": random_crop,
     "flip-crop": random_flip_crop,
 }

@@ -1,6 +1,6 @@
 """Batches as tensor operations on the device of the images: no worker processes, nothing to wait for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float32, Int64
@@ -47,7 +47,24 @@ def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
         images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
     """
     chosen = data.train.at(indices)
-    return AUGMENTATIONS[data.augment](data.normalise(chosen.images)), chosen.labels
+    images = chosen.images if data.transform is None else _transformed(chosen.images, data.transform)
+    return AUGMENTATIONS[data.augment](data.normalise(images)), chosen.labels
+
+
+def _transformed(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each image on its own, as transforms of one image draw.
+
+    Raises:
+        InputError: images of another type or size come out.
+    """
+    made = [transform(image) for image in images]
+    for image in made:
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.shape != images.shape[1:]:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(
+                f"augment must return uint8 {list(images.shape[1:])}, like the image that it takes, not {found}"
+            )
+    return torch.stack(made)
 
 
 def eval_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:

@@ -1,5 +1,6 @@
 """Labelled images in memory, and the three parts of a data set with what its training part says about the pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,7 +63,9 @@ class Data:
         class_names: one name per class, in the order of the labels.
         mean: ``[channel]``, the mean of the training pixels on the scale from 0 to 1.
         std: ``[channel]``, their standard deviation on the same scale; 1 where a channel is constant.
-        augment: a key of `AUGMENTATIONS`, what happens to training batches.
+        augment: a key of `AUGMENTATIONS`, what happens to training batches once they are normalised.
+        transform: what happens to each training image ``[channel, height, width]`` before that, uint8 to uint8 of the
+            same size, such as one of torchvision's transforms; None: nothing.
         held_out: test images of classes that were left out of all parts; None where none was.
         averaged_from: height and width of the stored images, where `load_data` averaged them down; else None.
         digest: the same for the same stored images, labels and class names only; empty where `load_data` did not read
@@ -77,9 +80,15 @@ class Data:
     mean: Float32[Tensor, "channel"]
     std: Float32[Tensor, "channel"]
     augment: str
+    transform: Callable[[Tensor], Tensor] | None = None
     held_out: UInt8[Tensor, "image channel height width"] | None = None
     digest: str = ""
     averaged_from: tuple[int, int] | None = None
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether training images are drawn anew each time that they are taken."""
+        return self.augment != "none" or self.transform is not None
 
     @property
     def num_classes(self) -> int:

@@ -1,7 +1,10 @@
 """From the name of a data set to the data set."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from bayes_share.data.augmentation import AUGMENTATIONS
 from bayes_share.data.dataset import Data, pixel_moments
@@ -35,7 +38,7 @@ def load_data(
     name: str,
     data_dir: str | Path = "data",
     split_seed: int = 0,
-    augment: str = "auto",
+    augment: str | Callable[[Tensor], Tensor] = "auto",
     hold_out: tuple[int, ...] = (),
     download: bool = True,
     train_images: int | None = None,
@@ -54,8 +57,9 @@ def load_data(
             ``training``, ``testing``, ``val`` or ``valid``.
         data_dir: where downloads are kept.
         split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
-        augment: ``none``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for CIFAR,
-            ``crop`` for other downloads, and ``none`` for everything else.
+        augment: ``none``, ``flip``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for
+            CIFAR, ``crop`` for other downloads, and ``none`` for everything else. Or a function of one image, uint8
+            ``[channel, height, width]``, such as one of torchvision's transforms, which draws from torch's generator.
         hold_out: classes that are left out of all three parts; the other ones are numbered anew, in their order. Test
             images of the classes that are left out are kept as ``held_out``.
         download: whether a set of torchvision's is downloaded where it is not there.
@@ -71,6 +75,7 @@ def load_data(
         InputError: if the name is unknown, what it names is missing, damaged or of another form, a class to leave out
             does not exist, fewer than two would be left, or images cannot be so many or so large.
     """
+    transform, augment = (None, augment) if isinstance(augment, str) else (augment, "none")
     if augment not in ("auto", *AUGMENTATIONS):
         raise unknown("augmentation", augment, ("auto", *AUGMENTATIONS))
     source, where = read_source(name, data_dir, download, image_size), printable(name)
@@ -100,6 +105,7 @@ def load_data(
         mean=mean,
         std=std,
         augment=DOWNLOADED.get(name, "none") if augment == "auto" else augment,
+        transform=transform,
         held_out=held_out,
         digest=digest_of(source),
         averaged_from=(stored_size[0], stored_size[1]) if is_smaller else None,

@@ -73,7 +73,7 @@ class Images:
     def fed(self, feeding: Feeding) -> "Images":
         """The same images, in an order for each that `feeding` says."""
         other = copy(self)
-        other._rows = self._rows.fed(feeding, self.data.augment != "none")
+        other._rows = self._rows.fed(feeding, self.data.is_augmented)
         return other
 
     def first(self, count: int) -> Batch:
@@ -105,6 +105,7 @@ class Images:
         return {
             "data": digest(self.data.train.images, self.data.train.labels),
             "augment": self.data.augment,
+            **({} if self.data.transform is None else {"transform": repr(self.data.transform)}),
             "num_data": self.num_data,
             "batch_size": self.batch_size,
             "last_batch": self._rows.last_batch,
