@@ -113,7 +113,7 @@ def _reader(paths: Sequence[Path], side: int | None) -> "_Reader":
 
 def _header(path: Path, formats: list[str]) -> _Header:
     check_file(path, "an image")
-    with reading(path, "an image"), muted(), _opened(path, formats) as image:
+    with reading(path, "an image"), muted(), path.open("rb") as file, _opened(file, formats) as image:
         if image.mode not in _GREY | _COLOUR:
             mode = f"{printable(path)}: the image has mode {image.mode}"
             raise InputError(f"{mode}; save it with 8 bits per channel, grey or RGB")
@@ -147,7 +147,7 @@ class _Reader(NamedTuple):
         return pixels, b"%d " % len(content) + content
 
 
-def _opened(file: Path | io.BytesIO, formats: list[str]) -> Image.Image:
+def _opened(file: io.BufferedReader | io.BytesIO, formats: list[str]) -> Image.Image:
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError:
