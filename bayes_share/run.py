@@ -268,7 +268,9 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     write_atomically(folder.metrics, metrics)
     _, validation = validation_parts(config, task.validation)
     for name, part in (("validation", validation), ("test", task.test)):
-        _write_predictions(folder.predictions(name), training, part, config.num_samples, identity.stamp)
+        _write_predictions(
+            folder.predictions(name), training, part, config.num_samples, identity.stamp, task.form.class_names
+        )
     if factors := factor_draws(training.algorithm, training.state, config.num_samples):
         arrays = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
         with replacing(folder.factors) as file:
@@ -298,12 +300,22 @@ def _keep_form(folder: RunFolder, task: Task) -> bytes | None:
     return form
 
 
-def _write_predictions(path: Path, training: Training, part: Part, num_samples: int, stamp: str) -> None:
+def _write_predictions(
+    path: Path, training: Training, part: Part, num_samples: int, stamp: str, class_names: tuple[str, ...]
+) -> None:
     """Logits, one draw after the other, or of numbers the arguments of their distributions, all at once."""
     targets, likelihood = part.targets.cpu(), training.likelihood
     if likelihood.name in get_args(LikelihoodName):
         draws = training.predict_draws(part.inputs, num_samples)
-        write_draws(path, draws, num_samples, targets, likelihood=likelihood.name, stamp=stamp)  # type: ignore[arg-type]
+        write_draws(
+            path,
+            draws,
+            num_samples,
+            targets,
+            likelihood=likelihood.name,  # type: ignore[arg-type]
+            stamp=stamp,
+            class_names=class_names,
+        )
         return
     arguments = training.predict_arguments(part.inputs, num_samples)
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))

@@ -87,7 +87,8 @@ def _figure(shown: Sequence[Found]) -> Figure:
         dots = [_dots(one, classes, names.index(one.name)) for one in shown if one.method == method]
         there = {one.name: [value for value in one.y if not math.isnan(value)] for one in dots}
         words = ", ".join(f"{name} from {min(values):.1f} to {max(values):.1f}" for name, values in there.items())
-        draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", [*map(str, classes)], dots, 100 * aim)
+        names_of_classes = [shown[0].classes[label] for label in classes]
+        draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", names_of_classes, dots, 100 * aim)
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
     caption = (
         f"Dashed: the promise of {100 * aim:g} %, which is of all examples together: classes may be above it and "
@@ -109,7 +110,7 @@ def _by_class(shown: Sequence[Found]) -> Table:
     classes = sorted({label for one in shown for label in one.coverage.by_class})
     rows = []
     for label in classes:
-        row = {"class": Cell(str(label))}
+        row = {"class": Cell(shown[0].classes[label])}
         for one in shown:
             if (group := one.coverage.by_class.get(label)) is not None:
                 row[f"{one.method}/{one.name}"] = Cell(group.coverage.value, group.coverage.error)

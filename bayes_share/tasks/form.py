@@ -45,6 +45,10 @@ class NoiseChoice:
 class Form(Protocol):
     """What examples are like, without the examples: all that a network and a likelihood depend on."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As they can be shown, no two alike; none where targets are no classes."""
+
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """A freshly initialised network, with the outputs that the likelihood of this noise takes.
 

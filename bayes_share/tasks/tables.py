@@ -39,6 +39,11 @@ class TableForm:
     num_train: int
     bins: tuple[tuple[float, ...], ...]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the target."""
+        return self.encoder.target.shown_classes
+
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """One of `table_network_names`, with an output for each argument of the target's likelihood."""
         return build_table_network(
