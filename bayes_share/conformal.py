@@ -8,6 +8,7 @@ from bayes_share.config import read_run_config
 from bayes_share.errors import named
 from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
 from bayes_share.evaluation.conformal.halves import halves
+from bayes_share.evaluation.conformal.promise import Range, range_of_coverage, verdict
 from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
@@ -40,6 +41,11 @@ class Found:
     is_scaled: bool
     coverage: SetCoverage
     classes: tuple[str, ...]
+
+    @property
+    def by_chance(self) -> Range:
+        """Where the coverage is expected."""
+        return range_of_coverage(self.alpha, self.num_calibrated, self.coverage.overall.count)
 
 
 def validation_left(folder: RunFolder) -> Predictions:
@@ -104,8 +110,8 @@ def set_tables(found: Sequence[Found]) -> str:
             **_of(one),
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "from": one.coverage.overall.coverage.low,
-            "to": one.coverage.overall.coverage.high,
+            "chance from": one.by_chance.low,
+            "to": one.by_chance.high,
             "classes in a set": one.coverage.size.value,
             "least of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
         }
@@ -117,12 +123,23 @@ def set_tables(found: Sequence[Found]) -> str:
         for row in _rows(one, "class", {one.classes[label]: group for label, group in one.coverage.by_class.items()})
     ]
     by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
-    lead = "Conformal sets: coverage of the test examples, with its interval of 95 %"
-    tables = [
-        f"{title}:\n\n{format_table([*rows[0]], rows)}"
-        for title, rows in ((lead, overall), ("By class", by_class), ("By the size of the set", by_size))
+    lead = "Conformal sets: coverage of the test examples, and where 95 % lie by chance where the aim is met"
+    of_groups = ("By class, with intervals of 95 %", by_class), ("By the size of the set", by_size)
+    first, *others = [f"{title}:\n\n{format_table([*rows[0]], rows)}" for title, rows in ((lead, overall), *of_groups)]
+    return "\n\n".join([first, judgement(found), *others])
+
+
+def judgement(found: Sequence[Found]) -> str:
+    """One sentence on whether the sets keep what was promised."""
+    judged = [
+        (
+            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
+            one.coverage.overall.coverage.value,
+            one.by_chance,
+        )
+        for one in found
     ]
-    return "\n\n".join(tables)
+    return verdict(judged)
 
 
 def _of(one: Found) -> dict[str, Cell]:

@@ -117,7 +117,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
     "names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
-    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are <U1"),
+    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are texts"),
 }
 
 

@@ -59,8 +59,8 @@ def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Pat
     assert {row["run"].value for row in table.rows} == {"plain", "partly"}
     assert "patient: conformal prediction needs validation examples that chose nothing" in table.note
     for row in table.rows:
-        low, value, high = (row[key].value for key in ("coverage_low", "coverage", "coverage_high"))
-        assert low < value < high  # type: ignore[operator]
+        low, aim, high = (row[key].value for key in ("chance_low", "aim", "chance_high"))
+        assert low < aim < high  # type: ignore[operator]
     assert conformal(read_runs([runs / "patient"])).blocks == []
 
 
