@@ -20,7 +20,7 @@ from bayes_share.choices import scored_images
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.data import Data
 from bayes_share.data.tables.load import TableData
-from bayes_share.errors import InputError, named
+from bayes_share.errors import InputError, named, option
 from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
 from bayes_share.evaluation.predictions import LikelihoodName
 from bayes_share.evaluation.predictions_file import write_draws
@@ -183,7 +183,9 @@ def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
     if config.keep_members is None:
         return examples.at(scored_images(config, len(examples))), examples
     if len(examples) < 2:
-        raise InputError(f"keep_members divides the validation data in two halves, and there are {len(examples)}")
+        raise InputError(
+            f"{option('keep_members')} divides the validation data in two halves, and there are {len(examples)}"
+        )
     even, odd = (torch.arange(first, len(examples), 2) for first in (0, 1))
     return examples.at(even), examples.at(odd)
 

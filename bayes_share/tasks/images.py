@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from bayes_share.data import Data, Split
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.models.likelihoods import Categorical, Likelihood
@@ -46,7 +46,9 @@ class ImageForm:
             InputError: options of noise.
         """
         if choice != NoiseChoice():
-            raise InputError("noise is of targets that are real numbers, and images have classes: leave it out")
+            raise InputError(
+                f"{option('noise')} is of targets that are real numbers, and images have classes: leave it out"
+            )
         return Categorical()
 
     def to_json(self) -> None:

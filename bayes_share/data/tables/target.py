@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
 from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
-from bayes_share.errors import InputError, unknown
+from bayes_share.errors import InputError, option, unknown
 from bayes_share.terminal import distinct
 from bayes_share.units import Units
 
@@ -124,7 +124,9 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
     if likelihood is None:
         if len(possible) > 1 and why.startswith("whole"):
             choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
-            raise column.error(f"its values are {why}, which can be several things: give likelihood, {choices}")
+            raise column.error(
+                f"its values are {why}, which can be several things: give {option('likelihood')}, {choices}"
+            )
         return possible[0]
     if likelihood not in possible:
         raise column.error(f"its values are {why}: their likelihood can be {_or(possible)}, not {likelihood}")
