@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -40,6 +41,8 @@ from bayes_share.tasks import Part, Task, task_of
 from bayes_share.terminal import say
 from bayes_share.version import __version__
 
+_log = logging.getLogger(__name__)
+
 _SHOWN = (
     ("validation_accuracy", "validation accuracy", ".1%"),
     ("validation_nll", "validation NLL", ".3f"),
@@ -70,6 +73,8 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         if _is_finished(folder, config, resume):  # by another process, while this one waited
             return folder
         training, identity = _taken_up(folder, config, learns=True)
+        for line in task_of(training.data).description:
+            _log.info(line)
         remove_leftovers(folder)
         with interruptible() as is_interrupted:
             _train(training, identity, folder, config, is_interrupted, progress)
@@ -285,6 +290,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(config, task, training.kept),
+        "data": list(task.description),
         "test_images": _digest(task.test.inputs),
         "device": _device_name(config),
         "threads": torch.get_num_threads(),

@@ -369,6 +369,7 @@ class Training:
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:
                 self.state.load_state_dict(copied(self._stopping.best))
+                self._say_where_it_stopped()
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
             self._judge_loss()
@@ -380,6 +381,13 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
+
+    def _say_where_it_stopped(self) -> None:
+        """Say in the log which epoch's state it is, where training may stop early."""
+        done, planned = len(self.history), math.ceil(self.num_steps / self.steps_per_epoch)
+        best = min(self.history, key=lambda line: line["validation_nll"])
+        when = f"stopped after epoch {done} of {planned}" if done < planned else f"all {planned} epochs"
+        _log.info(f"{when}; the state is that of epoch {int(best['epoch']) + 1}, of the lowest validation NLL")
 
     def _judge_loss(self) -> None:
         """Say in the log where training made things worse; a chain's loss wanders, and a best state is none such."""

@@ -103,6 +103,10 @@ class Task(Protocol):
         """What the examples are like."""
 
     @property
+    def description(self) -> tuple[str, ...]:
+        """What was understood of the data, in a few lines for people."""
+
+    @property
     def validation(self) -> Part:
         """To choose with."""
 

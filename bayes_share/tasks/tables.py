@@ -131,6 +131,11 @@ class TableTask:
         return TableForm(self.data.encoder, len(self.data.train), self.data.bins)
 
     @property
+    def description(self) -> tuple[str, ...]:
+        """Rows and their division, target, inputs and missing values."""
+        return self.data.description
+
+    @property
     def validation(self) -> TablePart:
         """To choose with."""
         return self.data.validation

@@ -14,6 +14,7 @@ from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
+from bayes_share.data.tables.description import described
 from bayes_share.data.tables.digest import digest_of
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
 from bayes_share.data.tables.encoder import TableEncoder
@@ -66,6 +67,7 @@ class TableData:
         test: for the numbers that are reported.
         encoder: what the columns became.
         digest: the same for the same values in the same columns and rows only.
+        description: what was understood of the table, in a few lines for people.
     """
 
     name: str
@@ -74,6 +76,7 @@ class TableData:
     test: TablePart
     encoder: TableEncoder
     digest: str
+    description: tuple[str, ...]
 
     @cached_property
     def bins(self) -> tuple[tuple[float, ...], ...]:
@@ -137,7 +140,9 @@ def load_table(
             TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part), torch.from_numpy(part))
             for part in indices
         )
-        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())))
+        purposes = {name: option(role) for role, name in others.items() if name is not None}
+        lines = described(printable(path.name), table, encoder, purposes, indices, split_by)
+        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())), lines)
 
 
 def load_rows(
