@@ -73,8 +73,6 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         if _is_finished(folder, config, resume):  # by another process, while this one waited
             return folder
         training, identity = _taken_up(folder, config, learns=True)
-        for line in task_of(training.data).description:
-            _log.info(line)
         remove_leftovers(folder)
         with interruptible() as is_interrupted:
             _train(training, identity, folder, config, is_interrupted, progress)
@@ -255,6 +253,9 @@ def _train(
         for _ in training.steps():
             if not folder.config.exists():
                 write_atomically(folder.config, config.to_yaml().encode())
+                bar.clear()
+                for line in task_of(training.data).description:
+                    _log.info(line)
             is_last = is_interrupted()
             if saver.after_step(training, is_last):
                 write_atomically(folder.metrics, _csv(training.history))
