@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.errors import InputError, named
+from bayes_share.errors import InputError, named, option
 from bayes_share.files import real_path
 from bayes_share.inference.methods.distill.distill import Distill
 
@@ -41,8 +41,9 @@ def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
     left[scored_images(config, count)] = False
     if not left.any():
         raise InputError(
-            f"conformal prediction needs validation examples that chose nothing, and patience {config.patience} chose "
-            f"the last epoch on all {count:,}: fit with validation_images {max(1, count // 2):,} to leave the others"
+            f"conformal prediction needs validation examples that chose nothing, and {option('patience')} "
+            f"{config.patience} chose the last epoch on all {count:,}: fit without it, or with "
+            f"{option('validation_images')} {max(1, count // 2)} to leave the others"
         )
     return left.nonzero().flatten()
 
@@ -58,7 +59,7 @@ def _teacher_chose(folder: str, students: tuple[Path, ...] = ()) -> str:
     except InputError as error:
         return f"whether the teacher was chosen on them is not known: {error}"
     if teacher.patience is not None or teacher.keep_members is not None:
-        return f"the teacher {folder} was chosen on them, by patience or keep_members"
+        return f"the teacher {folder} was chosen on them, by {option('patience')} or {option('keep_members')}"
     return (
         _teacher_chose(teacher.algorithm.teacher, (*students, place)) if isinstance(teacher.algorithm, Distill) else ""
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from bayes_share.errors import InputError, RunError
+from bayes_share.errors import InputError, RunError, for_command_line
 from bayes_share.interrupt import terminable
 from bayes_share.options import OptionParser
 from bayes_share.terminal import fill_streams, say, show_no_more, showing_log
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     fill_streams()
     try:
-        with terminable():
+        with terminable(), for_command_line():
             return _run(words or ["--help"])
     except InputError as error:
         return _stopped(error, 2)

@@ -18,7 +18,7 @@ from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.models.pairs import mean_differences
 from bayes_share.run_folder import RunFolder, finished_run, read_summary, written_again
-from bayes_share.terminal import printable
+from bayes_share.terminal import listed, printable
 
 
 def compare(
@@ -111,12 +111,31 @@ def check_same(predictions: Mapping[str, Predictions]) -> None:
     Raises:
         InputError: some are of other images, classes or labels.
     """
+    check_same_classes(predictions)
     for (one, first), (name, other) in pairwise(predictions.items()):
         alike = first.likelihood == other.likelihood and first.logits.shape[2:] == other.logits.shape[2:]
         if not alike or not torch.equal(first.labels.cpu(), other.labels.cpu()):
             raise InputError(
                 f"{printable(one)} and {printable(name)} are not predictions of the same images: their number, "
                 f"classes or labels differ, and their figures do not go into one table"
+            )
+
+
+def check_same_classes(predictions: Mapping[str, Predictions]) -> None:
+    """See whether predictions give their classes the same names, in the same order, where they give them any.
+
+    Args:
+        predictions: by the name to show.
+
+    Raises:
+        InputError: two do not; their labels do not mean the same.
+    """
+    known = [(name, one.class_names) for name, one in predictions.items() if one.class_names is not None]
+    for (one, ours), (name, theirs) in pairwise(known):
+        if ours != theirs:
+            raise InputError(
+                f"the classes of {printable(one)} are {listed(ours, 100)}, and those of {printable(name)} "
+                f"{listed(theirs, 100)}: they must have the same names in the same order"
             )
 
 

@@ -1,6 +1,7 @@
 """What a run is: an algorithm and all options, as one record and as one flat, readable file."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from bayes_share.algorithms import algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.data import Data, load_data
 from bayes_share.data.tables.load import TableData, load_table
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, for_command_line, option
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
 from bayes_share.layers.factors import FactorForm, FactorInit
@@ -177,42 +178,45 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
-        check_options(self.data, vars(self), {option: getattr(RunConfig, option, ()) for option in vars(self)})
+        check_options(self.data, vars(self), {name: getattr(RunConfig, name, ()) for name in vars(self)})
         if self.ensemble_size < 1:
             raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
-        for option in ("share_templates", "share_groups"):
-            if getattr(self, option) < 1:
-                raise InputError(f"{option} must be at least 1, and is {getattr(self, option)}")
+        for name in ("share_templates", "share_groups"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{option(name)} must be at least 1, and is {getattr(self, name)}")
         starts = read_starts(self.init, self.init_sd, self.init_probability)
-        if (
-            self.weights is not None
-            and self.ensemble_size > 1
-            and isinstance(starts, FactorInit)
-            and self.init != "ones"
-        ):
-            raise InputError(f'init {self.init} ruins what the weights know: give init "keep", or "ones"')
+        is_ruinous = isinstance(starts, FactorInit) and self.init != "ones"
+        if self.weights is not None and self.ensemble_size > 1 and is_ruinous:
+            raise InputError(
+                f"{option('init')} {self.init} ruins what the weights know: give {option('init')} keep, or ones"
+            )
         if self.ensemble_size == 1:
-            for option in ("factor_rank", "factor_form", "own"):
-                if getattr(self, option) != getattr(RunConfig, option):
-                    raise InputError(f"{option} is of an ensemble's members: give ensemble_size too")
+            for name in ("factor_rank", "factor_form", "own"):
+                if getattr(self, name) != getattr(RunConfig, name):
+                    raise InputError(f"{option(name)} is of an ensemble's members: give {option('ensemble_size')} too")
         if self.share_layers == "none":
-            for option in ("share_factors", "share_norm", "share_templates"):
-                value = getattr(self, option)
-                if value != getattr(RunConfig, option):
-                    raise InputError(f"{option} {value} is of layers that share, and share_layers is none")
-        for option in _OF_PRIORS if not self.algorithm.is_under_priors else ():
-            value = getattr(self, option)
-            if value != getattr(RunConfig, option):
-                name = _name_of(self.algorithm)
+            for name in ("share_factors", "share_norm", "share_templates"):
+                value = getattr(self, name)
+                if value != getattr(RunConfig, name):
+                    raise InputError(
+                        f"{option(name)} {value} is of layers that share: give {option('share_layers')} too"
+                    )
+        for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
+            value = getattr(self, name)
+            if value != getattr(RunConfig, name):
+                algorithm = _name_of(self.algorithm)
                 under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
-                    f"{option} {value} is for algorithms under priors ({under_priors}), and {name} has penalties "
-                    f"instead: leave it out"
+                    f"{option(name)} {value} is for algorithms under priors ({under_priors}), and {algorithm} has "
+                    f"penalties instead: leave it out"
                 )
         if self.validation_images is not None and self.validation_images < 1:
-            raise InputError(f"validation_images must be at least 1, and is {self.validation_images}")
+            raise InputError(f"{option('validation_images')} must be at least 1, and is {self.validation_images}")
         if self.validation_images is not None and self.keep_members is not None:
-            raise InputError("keep_members chooses on half of the validation images: leave validation_images out")
+            raise InputError(
+                f"{option('keep_members')} chooses on half of the validation images: leave "
+                f"{option('validation_images')} out"
+            )
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
                 raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
@@ -305,7 +309,8 @@ class RunConfig:
         given = {**run_defaults(given["algorithm"], given.get("of")), **given}
         own, execution = ({k: given[k] for k in option_places(kind) if k in given} for kind in (cls, Execution))
         try:
-            return cls(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
+            with nullcontext() if origin is None else for_command_line(False):  # a file has options as Python has them
+                return cls(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
         except InputError as error:
             raise error if origin is None else InputError(f"{origin}: {error}") from error
 

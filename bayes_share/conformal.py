@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from bayes_share.choices import unchosen
 from bayes_share.config import read_run_config
 from bayes_share.errors import named
-from bayes_share.evaluation.conformal.coverage import SetCoverage, set_coverage
-from bayes_share.evaluation.conformal.halves import at, halves
+from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
+from bayes_share.evaluation.conformal.halves import halves
+from bayes_share.evaluation.conformal.promise import Range, range_of_coverage, verdict
 from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
@@ -30,6 +31,7 @@ class Found:
         num_calibrated: validation images that the threshold was fitted to.
         is_scaled: whether a temperature was fitted on other ones.
         coverage: on the test images.
+        classes: what each class is shown as.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Found:
     num_calibrated: int
     is_scaled: bool
     coverage: SetCoverage
+    classes: tuple[str, ...]
+
+    @property
+    def by_chance(self) -> Range:
+        """Where the coverage is expected."""
+        return range_of_coverage(self.alpha, self.num_calibrated, self.coverage.overall.count)
 
 
 def validation_left(folder: RunFolder) -> Predictions:
@@ -47,7 +55,7 @@ def validation_left(folder: RunFolder) -> Predictions:
         InputError: there are none (says why), or damaged files.
     """
     validation = read_class_predictions(folder.predictions("validation"))
-    return at(validation, unchosen(read_run_config(folder.config), len(validation.labels)))
+    return validation.at(unchosen(read_run_config(folder.config), len(validation.labels)))
 
 
 def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
@@ -68,7 +76,7 @@ def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels
             for alpha in levels:
                 sets = fit_sets_of(method, parts.calibration, alpha).of(scaled)
                 coverage = set_coverage(sets, judged.labels)
-                yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage)
+                yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage, judged.shown_classes)
 
 
 def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> str:
@@ -102,32 +110,47 @@ def set_tables(found: Sequence[Found]) -> str:
             **_of(one),
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "from": one.coverage.overall.coverage.low,
-            "to": one.coverage.overall.coverage.high,
+            "chance from": one.by_chance.low,
+            "to": one.by_chance.high,
             "classes in a set": one.coverage.size.value,
             "least of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
         }
         for one in found
     ]
-    by_class = [row for one in found for row in _rows(one, "class", one.coverage.by_class)]
-    by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
-    lead = "Conformal sets: coverage of the test examples, with its interval of 95 %"
-    tables = [
-        f"{title}:\n\n{format_table([*rows[0]], rows)}"
-        for title, rows in ((lead, overall), ("By class", by_class), ("By the size of the set", by_size))
+    by_class = [
+        row
+        for one in found
+        for row in _rows(one, "class", {one.classes[label]: group for label, group in one.coverage.by_class.items()})
     ]
-    return "\n\n".join(tables)
+    by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
+    lead = "Conformal sets: coverage of the test examples, and where 95 % lie by chance where the aim is met"
+    of_groups = ("By class, with intervals of 95 %", by_class), ("By the size of the set", by_size)
+    first, *others = [f"{title}:\n\n{format_table([*rows[0]], rows)}" for title, rows in ((lead, overall), *of_groups)]
+    return "\n\n".join([first, judgement(found), *others])
+
+
+def judgement(found: Sequence[Found]) -> str:
+    """One sentence on whether the sets keep what was promised."""
+    judged = [
+        (
+            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
+            one.coverage.overall.coverage.value,
+            one.by_chance,
+        )
+        for one in found
+    ]
+    return verdict(judged)
 
 
 def _of(one: Found) -> dict[str, Cell]:
     return {"run": one.name, "method": one.method, "aim": 1 - one.alpha}
 
 
-def _rows(one: Found, kind: str, groups: Mapping) -> Iterator[dict[str, Cell]]:
+def _rows(one: Found, kind: str, groups: Mapping[str, Group]) -> Iterator[dict[str, Cell]]:
     for name, group in groups.items():
         yield {
             **_of(one),
-            kind: str(name),
+            kind: name,
             "examples": group.count,
             "coverage": group.coverage.value,
             "from": group.coverage.low,

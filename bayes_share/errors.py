@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
+
+_AT_COMMAND_LINE = ContextVar("whether messages are for the command line", default=False)
 
 
 class InputError(ValueError):
@@ -27,6 +30,31 @@ def named(what: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
+
+
+@contextmanager
+def for_command_line(is_so: bool = True) -> Iterator[None]:
+    """Have `option` spell options as the command line, or a config, does."""
+    before = _AT_COMMAND_LINE.set(is_so)
+    try:
+        yield
+    finally:
+        _AT_COMMAND_LINE.reset(before)
+
+
+def option(name: str) -> str:
+    """An option in a message, as whoever reads it writes it.
+
+    Args:
+        name: in Python's spelling.
+
+    >>> option("split_by")
+    'split_by'
+    >>> with for_command_line():
+    ...     option("split_by")
+    '--split-by'
+    """
+    return f"--{name.replace('_', '-')}" if _AT_COMMAND_LINE.get() else name
 
 
 def unknown(kind: str, name: object, known: Iterable[str], place: str | None = None) -> InputError:

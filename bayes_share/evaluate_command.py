@@ -109,9 +109,10 @@ def run(options: Namespace) -> None:
     if numbers := read_numbers(files, found, options.split):
         _check_numbers(options)
         summaries = {name: read_summary(folder) for name, folder in found.items()}
-        show("\n\n".join([number_table(numbers), *cost_table(summaries)]))
+        tables = [number_table(numbers), *cost_table(summaries)]
         if options.conformal is not None:
-            show(f"\n{conformal_table(number_runs(found), options.conformal or (0.1,))}")
+            tables.append(conformal_table(number_runs(found), options.conformal or (0.1,)))
+        show("\n\n".join(tables))
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")

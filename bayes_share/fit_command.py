@@ -90,7 +90,11 @@ def run(options: Namespace) -> None:
     _check_out(out)
     for name in ("config", "preset"):
         given.pop(name)
-    make_run(RunConfig.from_flat(given), Path(out), resume, progress)
+    folder = make_run(RunConfig.from_flat(given), Path(out), resume, progress)
+
+    from bayes_share.reports.score_line import score_line
+
+    show(score_line(folder))
     show(f"run in {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
     return None
 

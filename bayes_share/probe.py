@@ -188,7 +188,14 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
     tell(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
-    trained = Predictions(logits, train.labels, features=features, likelihood=test.likelihood, stamp=_stamp(folder))
+    trained = Predictions(
+        logits,
+        train.labels,
+        features=features,
+        likelihood=test.likelihood,
+        stamp=_stamp(folder),
+        class_names=test.class_names,
+    )
     write_predictions(folder.predictions("train"), trained)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from bayes_share.choices import scored_images
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.data import Data
 from bayes_share.data.tables.load import TableData
-from bayes_share.errors import InputError, named
+from bayes_share.errors import InputError, named, option
 from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
 from bayes_share.evaluation.predictions import LikelihoodName
 from bayes_share.evaluation.predictions_file import write_draws
@@ -41,6 +42,8 @@ from bayes_share.sharing.members import Ensemble
 from bayes_share.tasks import Part, Task, task_of
 from bayes_share.terminal import say
 from bayes_share.version import __version__
+
+_log = logging.getLogger(__name__)
 
 _SHOWN = (
     ("validation_accuracy", "validation accuracy", ".1%"),
@@ -187,7 +190,9 @@ def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
     if config.keep_members is None:
         return examples.at(scored_images(config, len(examples))), examples
     if len(examples) < 2:
-        raise InputError(f"keep_members divides the validation data in two halves, and there are {len(examples)}")
+        raise InputError(
+            f"{option('keep_members')} divides the validation data in two halves, and there are {len(examples)}"
+        )
     even, odd = (torch.arange(first, len(examples), 2) for first in (0, 1))
     return examples.at(even), examples.at(odd)
 
@@ -253,6 +258,9 @@ def _train(
         for _ in training.steps():
             if not folder.config.exists():
                 write_atomically(folder.config, config.to_yaml().encode())
+                bar.clear()
+                for line in task_of(training.data).description:
+                    _log.info(line)
             is_last = is_interrupted()
             if saver.after_step(training, is_last):
                 write_atomically(folder.metrics, _csv(training.history))
@@ -273,7 +281,9 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
     write_atomically(folder.metrics, metrics)
     _, validation = validation_parts(config, task.validation)
     for name, part in (("validation", validation), ("test", task.test)):
-        _write_predictions(folder.predictions(name), training, part, config.num_samples, identity.stamp)
+        _write_predictions(
+            folder.predictions(name), training, part, config.num_samples, identity.stamp, task.form.class_names
+        )
     if factors := factor_draws(training.algorithm, training.state, config.num_samples):
         arrays = {name: values.flatten(2).float().numpy() for name, values in factors.items()}
         with replacing(folder.factors) as file:
@@ -286,6 +296,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(config, task, training.kept),
+        "data": list(task.description),
         "test_images": _digest(task.test.inputs),
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
@@ -303,12 +314,22 @@ def _keep_form(folder: RunFolder, task: Task) -> bytes | None:
     return form
 
 
-def _write_predictions(path: Path, training: Training, part: Part, num_samples: int, stamp: str) -> None:
+def _write_predictions(
+    path: Path, training: Training, part: Part, num_samples: int, stamp: str, class_names: tuple[str, ...]
+) -> None:
     """Logits, one draw after the other, or of numbers the arguments of their distributions, all at once."""
     targets, likelihood = part.targets.cpu(), training.likelihood
     if likelihood.name in get_args(LikelihoodName):
         draws = training.predict_draws(part.inputs, num_samples)
-        write_draws(path, draws, num_samples, targets, likelihood=likelihood.name, stamp=stamp)  # type: ignore[arg-type]
+        write_draws(
+            path,
+            draws,
+            num_samples,
+            targets,
+            likelihood=likelihood.name,  # type: ignore[arg-type]
+            stamp=stamp,
+            class_names=class_names,
+        )
         return
     arguments = training.predict_arguments(part.inputs, num_samples)
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bayes_share.arrays import read_stamp
 from bayes_share.config import RunConfig, read_run_config
+from bayes_share.data.load import TABLE_ENDINGS
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import left_beside, real_path, remove_left_beside
@@ -172,7 +173,7 @@ def finished_run(path: Path) -> RunFolder:
     check_path(path, "a run")
     folder = RunFolder(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a run: there is no such folder")
+        raise InputError(f"{path} is not a run: {_what_it_is(path)}")
     if (path / "study.yaml").is_file():
         raise InputError(f"{path} is a study, not a run: its runs are in {path / 'runs'}")
     if not folder.config.is_file():
@@ -184,6 +185,16 @@ def finished_run(path: Path) -> RunFolder:
     if noted is not None:
         _check_stamps(folder, noted)
     return folder
+
+
+def _what_it_is(path: Path) -> str:
+    """What is in the place of a run's folder, and what somebody may have wanted with it."""
+    if path.suffix.lower() in TABLE_ENDINGS:
+        of = shlex.quote(f"csv:{path}")
+        return f"it is a table, which a run is trained on: bayes-share fit map --data {of} --target COLUMN --out RUN"
+    if path.suffix.lower() in (".npy", ".pt", ".pth"):
+        return "give a run's folder, or predictions as an .npz file with the arrays logits and labels"
+    return "it is a file, and a run is a folder" if path.exists() else "there is no such folder"
 
 
 def _check_stamps(folder: RunFolder, noted: Identity) -> None:

@@ -11,7 +11,8 @@ _COUNTS = ("members", "stored", "used", "base", "member", "factor")
 def parse_summary(text: str) -> dict[str, Any]:
     """The records of a summary.json: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device``, ``versions``...
 
-    ``kept`` is there where only some members were kept: their numbers among those that were trained.
+    ``data``, lines on what was understood of the data, is missing in older ones. ``kept`` is there where only some
+    members were kept: their numbers among those that were trained.
 
     Args:
         text: of the file.
@@ -35,6 +36,9 @@ def parse_summary(text: str) -> dict[str, Any]:
     for name, kind in (("test_images", str), ("metrics", str), ("threads", int)):
         if type(found.get(name, kind())) is not kind:
             raise ValueError(f"{name} must be of type {kind.__name__}")
+    lines = found.get("data", [])
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"data must be lines of text, and is {lines!r:.60}")
     kept = found.get("kept", [])
     if not isinstance(kept, list) or not all(type(member) is int and 0 <= member < _LARGEST for member in kept):
         raise ValueError(f"kept must be the numbers of members, and is {kept!r:.60}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
@@ -36,15 +37,17 @@ class NumberPredictions:
         arguments: of the predictive distribution, by name: "loc" and "scale" of "normal", "df" too of "student_t",
             "rate" of "poisson". Each ``[draw, member, example, *target]``, ``[member, example, *target]`` or
             ``[example, *target]``, where the axis of examples may be of length 1 for what is the same for all, or a
-            single number; tensors or arrays of numpy, of any floating type. They get all axes.
+            single number; tensors or arrays of numpy, of any floating type. They get all axes. Or what
+            `predict_arguments` gives, the likelihood and these.
         targets: ``[example, *target]``, numbers; they become float64.
-        likelihood: "normal", "student_t" or "poisson", or a likelihood of one's own, of which `of` is used.
+        likelihood: "normal", "student_t" or "poisson", or a likelihood of one's own, of which `of` is used. None: that
+            which is given with the arguments, or "normal".
         names: of the examples; None where they have none.
         stamp: of the run that they are of, for their file; empty where they are of none.
 
     Raises:
         InputError: arguments of other names or shapes, or that the distribution cannot have, such as a scale that is
-            not positive; targets that it cannot give; numbers that are not finite.
+            not positive; targets that it cannot give; numbers that are not finite; a likelihood of classes.
 
     >>> two = NumberPredictions({"loc": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "scale": 1.0}, torch.tensor([2.0, 3.0]))
     >>> two.predictive.mean
@@ -59,20 +62,22 @@ class NumberPredictions:
 
     def __init__(
         self,
-        arguments: Mapping[str, Array | float | np.floating],
+        arguments: Mapping[str, Array | float | np.floating] | tuple[Likelihood, Mapping[str, Tensor]],
         targets: Array,
-        likelihood: str | Likelihood = "normal",
+        likelihood: str | Likelihood | None = None,
         names: tuple[str, ...] | None = None,
         stamp: str = "",
     ) -> None:
-        of = likelihood if isinstance(likelihood, Likelihood) else named_likelihood(likelihood)
+        of, given = _apart(arguments, likelihood)
         wanted = as_tensor("targets", targets).double()
         if not wanted.ndim or not wanted.numel():
             raise InputError(f"targets must be [example, ...], and have the shape {list(wanted.shape)}")
         _check_finite("targets", wanted)
+        if given is not arguments and wanted.shape[1:] == (1,) and all(one.ndim == 3 for one in given.values()):
+            wanted = wanted.squeeze(1)  # as likelihoods take the single target of an example
         if names is not None and len(names) != len(wanted):
             raise InputError(f"there are {len(names)} names for {len(wanted)} examples")
-        full = {name: _full(name, values, wanted) for name, values in arguments.items()}
+        full = {name: _full(name, values, wanted) for name, values in given.items()}
         _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
         _check_targets(self.predictive, wanted, of)
 
@@ -155,6 +160,28 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
         return NumberPredictions(dict(arrays), targets, of, words)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Likelihood, Mapping[str, Any]]:
+    """The likelihood, and the arguments by name, out of what was handed in."""
+    found: object = None
+    match arguments:
+        case (Likelihood() as found, Mapping() as given):
+            pass
+        case Mapping() as given:
+            pass
+        case _:
+            raise InputError(
+                'arguments are given by name, such as {"loc": mean, "scale": sd}, or as predict_arguments(...) gives '
+                f"them, not as {type(arguments).__name__}"
+            )
+    wanted = likelihood or found or "normal"
+    of = wanted if isinstance(wanted, Likelihood) else named_likelihood(wanted)
+    if isinstance(found, Likelihood) and found.name != of.name:
+        raise InputError(f"the arguments are of the likelihood {found.name}, not {of.name}: leave likelihood out")
+    if of.name in ("categorical", "bernoulli"):
+        raise InputError(f"{of.name} is a likelihood of classes: give Predictions(predict(...), labels)")
+    return of, given
 
 
 def _keep(record: NumberPredictions, **values: object) -> None:

@@ -6,7 +6,6 @@ from jaxtyping import Float32, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
 
 Array = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 """What a user may hand in."""
@@ -24,7 +23,7 @@ def as_tensor(what: str, values: object) -> Shaped[Tensor, "..."]:
     """
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "biuf":
-            raise InputError(f"{what} must be numbers, and are {printable(values.dtype, 100)}")
+            raise InputError(f"{what} must be numbers, and are {kind_in_words(values.dtype)}")
         if values.dtype.kind == "u":  # of these and of long doubles torch has little
             values = values.astype(np.int64)
         elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
@@ -35,6 +34,16 @@ def as_tensor(what: str, values: object) -> Shaped[Tensor, "..."]:
     if not isinstance(values, Tensor):
         raise InputError(f"{what} must be a tensor or an array of numpy, not {type(values).__name__}")
     return values.detach()  # scores are numbers, and not to be trained by
+
+
+def kind_in_words(dtype: np.dtype) -> str:
+    """A type of numpy's as people call it: its own name, but "texts" for what it calls ``<U21``.
+
+    >>> kind_in_words(np.dtype("<U21")), kind_in_words(np.dtype("float32")), kind_in_words(np.dtype(object))
+    ('texts', 'float32', 'objects')
+    """
+    names = {"U": "texts", "S": "bytes", "O": "objects", "V": "records", "M": "dates", "m": "times"}
+    return names.get(dtype.kind, dtype.name)
 
 
 def as_float32(what: str, values: object) -> Float32[Tensor, "..."]:

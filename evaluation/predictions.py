@@ -1,7 +1,7 @@
 """Predictions of classes and labels: what they are, and the probabilities they stand for."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
@@ -17,8 +17,10 @@ from bayes_share.evaluation.checks import (
     check_labels,
     check_logits,
 )
+from bayes_share.evaluation.class_names import checked_names, shown
 from bayes_share.evaluation.own_arrays import Array, as_float32, as_labels
 from bayes_share.evaluation.positions import check_examples, check_positions, rows_of
+from bayes_share.evaluation.taken_for_logits import warn_of_probabilities
 from bayes_share.models.mixture import image_parts, mixture_log_probs
 
 _AXES = 4  # draws, members, images and classes
@@ -46,10 +48,12 @@ class Outputs:
         stamp: of the run that they are of, for their file; empty where they are of none.
         examples: ``[image]``, the number of the example that each "image" is a position of; None where each is an
             example. Scores are over positions, and their errors those over examples.
+        class_names: in the order of their numbers, to be shown in place of these; of a single binary label two, of 0
+            and of 1. None: the classes have no names.
 
     Raises:
-        InputError: another type or shape, a number that is not finite (says where), one class, or an unknown
-            likelihood.
+        InputError: another type or shape, a number that is not finite (says where), one class, an unknown likelihood,
+            or other names than one for each class.
     """
 
     logits: Float32[Tensor, "draw member image output"]
@@ -57,6 +61,7 @@ class Outputs:
     likelihood: LikelihoodName
     stamp: str
     examples: Int64[Tensor, "image"] | None
+    class_names: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Outputs:
         likelihood: LikelihoodName = "categorical",
         stamp: str = "",
         examples: Array | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         check_likelihood(likelihood)
         found = as_float32("logits", logits)
@@ -79,11 +85,34 @@ class Outputs:
             check_features(seen, *found.shape[1:3])
         if of is not None:
             check_examples(of, found.shape[2])
-        self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp, examples=of)
+        names = None if class_names is None else checked_names(class_names, likelihood, found.shape[-1])
+        self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp, examples=of, class_names=names)
+        warn_of_probabilities(found, likelihood)
 
     def _keep(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _with(self: Kind, **values: Any) -> Kind:
+        """The same with other values, which are known to be right and are not checked again."""
+        made = object.__new__(type(self))
+        made._keep(**{field.name: getattr(self, field.name) for field in fields(self)} | values)
+        return made
+
+    def named(self: Kind, class_names: Sequence[str] | None) -> Kind:
+        """The same predictions, of classes with these names.
+
+        Raises:
+            InputError: other names than one for each class.
+        """
+        if class_names is None:
+            return self._with(class_names=None)
+        return self._with(class_names=checked_names(class_names, self.likelihood, self.logits.shape[-1]))
+
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """What each class of the only problem is shown as: its name, or its number where it has none."""
+        return shown(self.class_names, 2 if self.likelihood == "bernoulli" else self.logits.shape[-1])
 
     @property
     def has_positions(self) -> bool:
@@ -110,7 +139,7 @@ class Outputs:
             yield self
             return
         for label, logits in enumerate(self.logits.unbind(-1)):
-            yield replace(self, **self._problem(label), logits=two_class_logits(logits))
+            yield self._with(**self._problem(label), logits=two_class_logits(logits))
 
     def _problem(self, label: int) -> dict[str, Any]:
         """What else changes where one label becomes a problem of its own."""
@@ -159,6 +188,7 @@ class Predictions(Outputs):
         likelihood: as in `Outputs`.
         stamp: as in `Outputs`.
         examples: as in `Outputs`.
+        class_names: as in `Outputs`.
         ignore_index: a label that stands for "not known", such as -100: those positions are left out. Of classes only.
 
     Raises:
@@ -183,6 +213,7 @@ class Predictions(Outputs):
         likelihood: LikelihoodName = "categorical",
         stamp: str = "",
         examples: Array | None = None,
+        class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
     ) -> None:
         check_likelihood(likelihood)
@@ -198,8 +229,16 @@ class Predictions(Outputs):
             wanted = wanted.flatten(0, -own_axes)
         if ignore_index is not None and wanted.ndim == 1:
             found, wanted, of = _known(found, wanted, of, ignore_index)
-        super().__init__(found, features=features, likelihood=likelihood, stamp=stamp, examples=of)
+        super().__init__(
+            found, features=features, likelihood=likelihood, stamp=stamp, examples=of, class_names=class_names
+        )
         self._keep(labels=checked_labels(wanted, self.logits.shape, likelihood))
+
+    def at(self, indices: Int64[Tensor, "chosen"]) -> "Predictions":
+        """The predictions of some of the images, in the order of their indices, without features."""
+        examples = None if self.examples is None else self.examples[indices]
+        chosen = {"logits": self.logits[:, :, indices], "labels": self.labels[indices]}
+        return self._with(**chosen, features=None, examples=examples)
 
     def _problem(self, label: int) -> dict[str, Any]:
         labels = self.labels if self.labels.ndim == 1 else self.labels[:, label]

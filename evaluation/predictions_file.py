@@ -1,6 +1,6 @@
 """The file of predictions of classes and labels: written draw by draw, and mapped into memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,8 @@ from bayes_share.arrays import map_arrays, write_array, write_stamp
 from bayes_share.errors import InputError
 from bayes_share.evaluation.binary import with_label_axis
 from bayes_share.evaluation.checks import check_binary_logits, check_logits
+from bayes_share.evaluation.class_names import checked_names
+from bayes_share.evaluation.own_arrays import kind_in_words
 from bayes_share.evaluation.positions import check_examples
 from bayes_share.evaluation.predictions import (
     Kind,
@@ -28,7 +30,7 @@ from bayes_share.files import replacing
 from bayes_share.terminal import listed, printable
 
 _LONGEST_NAME = 100  # characters
-_OPTIONAL = ("features", "likelihood", "examples")
+_OPTIONAL = ("features", "likelihood", "examples", "class_names")
 
 
 def write_predictions(path: str | Path, predictions: Outputs) -> None:
@@ -52,6 +54,7 @@ def write_predictions(path: str | Path, predictions: Outputs) -> None:
         predictions.likelihood,
         predictions.stamp,
         predictions.examples,
+        predictions.class_names,
     )
 
 
@@ -64,6 +67,7 @@ def write_draws(
     likelihood: LikelihoodName = "categorical",
     stamp: str = "",
     examples: Int64[Tensor, "image"] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
 
@@ -76,6 +80,7 @@ def write_draws(
         likelihood: as in `Outputs`.
         stamp: as in `Outputs`.
         examples: as in `Outputs`.
+        class_names: as in `Outputs`.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
@@ -92,6 +97,8 @@ def write_draws(
     if examples is not None:
         check_examples(examples, first.shape[1])
         arrays["examples"] = examples.numpy(force=True)
+    if class_names is not None:
+        arrays["class_names"] = np.array(checked_names(class_names, likelihood, first.shape[-1]), dtype=np.str_)
     if likelihood != "categorical":  # which a file without a name is
         arrays["likelihood"] = np.array(likelihood)
     with replacing(path) as file, ZipFile(file, "w") as archive:
@@ -167,6 +174,8 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
         given: dict[str, Any] = dict(arrays)
         if "ignore_index" in given:
             given["ignore_index"] = _whole(given["ignore_index"])
+        if "class_names" in given:
+            given["class_names"] = _texts(given["class_names"])
         return kind(**given, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -174,5 +183,15 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
 
 def _whole(array: np.ndarray) -> int:
     if array.ndim or array.dtype.kind not in "iu":
-        raise InputError(f"ignore_index must be one whole number, and is {list(array.shape)} of {array.dtype}")
+        raise InputError(
+            f"ignore_index must be one whole number, and is {list(array.shape)} of {kind_in_words(array.dtype)}"
+        )
     return int(array)
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind != "U":
+        raise InputError(
+            f"class_names must be a text for each class, and are {list(array.shape)} of {kind_in_words(array.dtype)}"
+        )
+    return [str(name) for name in array.tolist()]

@@ -70,8 +70,9 @@ def predict_arguments(
     """The likelihood, and the arguments of its distribution for every draw and member; see `predictive`.
 
     Returns:
-        Each argument is ``[draw, member, batch, ...]``, in float64 and on the CPU; of what is the same for all
-        examples, the batch axis is of size 1.
+        A pair, which `NumberPredictions` takes as it is: the likelihood, and its arguments by name. Each argument is
+        ``[draw, member, batch, ...]``, in float64 and on the CPU; of what is the same for all examples, the batch axis
+        is of size 1.
 
     Raises:
         InputError: as `predictive`.

@@ -19,7 +19,7 @@ from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
-from bayes_share.inference.loop.near_copies import near_copies
+from bayes_share.inference.loop.near_copies import MadeDifferent, judged_line, near_copies
 from bayes_share.inference.loop.no_better import no_better
 from bayes_share.inference.loop.preflight import looked_at
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
@@ -369,6 +369,7 @@ class Training:
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:
                 self.state.load_state_dict(copied(self._stopping.best))
+                self._say_where_it_stopped()
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
             self._judge_loss()
@@ -380,6 +381,13 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
+
+    def _say_where_it_stopped(self) -> None:
+        """Say in the log which epoch's state it is, where training may stop early."""
+        done, planned = len(self.history), math.ceil(self.num_steps / self.steps_per_epoch)
+        best = judged_line(self.history, is_best=True)
+        when = f"stopped after epoch {done} of {planned}" if done < planned else f"all {planned} epochs"
+        _log.info(f"{when}; the state is that of epoch {int(best['epoch']) + 1}, of the lowest validation NLL")
 
     def _judge_loss(self) -> None:
         """Say in the log where training made things worse; a chain's loss wanders, and a best state is none such."""
@@ -393,9 +401,9 @@ class Training:
         parts = self.algorithm.draw(self.state, 0).parts
         if self.validation is None or not self.history or len(parts) > 1:
             return
-        is_best = self._stopping is not None  # otherwise the state is that of the last epoch
-        line = min(self.history, key=lambda line: line["validation_nll"]) if is_best else self.history[-1]
-        if (said := near_copies(line, self.validation.num_data, parts[0].model.ensemble_size)) is not None:
+        model, line = parts[0].model, judged_line(self.history, self._stopping is not None)
+        made = MadeDifferent.of(model, self.algorithm.feeding(self.state).is_own)
+        if (said := near_copies(line, self.validation.num_data, model.ensemble_size, made)) is not None:
             _log.warning(said)
 
 

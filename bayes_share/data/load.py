@@ -17,7 +17,7 @@ from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
 from bayes_share.reading import reading
 from bayes_share.seeding import generator
-from bayes_share.terminal import printable
+from bayes_share.terminal import distinct, printable
 
 DOWNLOADED = {
     "cifar10": "flip-crop",
@@ -31,7 +31,10 @@ DOWNLOADED = {
 _LONGEST_NAME = 200  # characters of a class's name
 
 KNOWN = ("digits", *DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR")
-"""What the name of a data set may be."""
+"""What the name of a data set of images may be."""
+
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+"""Of files that are tables."""
 
 
 def load_data(
@@ -128,6 +131,34 @@ def read_source(name: str, data_dir: str | Path, download: bool = True, side: in
         return _read(name, Path(data_dir).expanduser(), download, side)
 
 
+def unknown_data_set(name: str) -> InputError:
+    """The error for a name of no data set: with the kind before it that a file or a folder lacks, or the nearest name.
+
+    >>> print(unknown_data_set("houses.csv"))
+    unknown data set 'houses.csv': a table is named with csv: before it, csv:houses.csv
+    >>> print(unknown_data_set("cifar11"))  # doctest: +ELLIPSIS
+    unknown data set 'cifar11': did you mean 'cifar10'? Choose from cifar10, ..., npz:FILE, svhn
+    """
+    path = name.partition(":")[2] or name
+    ending, shown = Path(path).suffix.lower(), printable(path)
+    if ending in TABLE_ENDINGS:
+        hint = f"a table is named with csv: before it, csv:{shown}"
+    elif ending == ".npz":
+        hint = f"a file of images is named with npz: before it, npz:{shown}"
+    elif Path(path).expanduser().is_dir():
+        hint = f"of a folder it is to be said what it holds: pictures, folder:{shown}, .npz files, npz:{shown}, or "
+        hint += f"tables, csv:{shown}"
+    else:
+        return unknown("data set", name, (*KNOWN, "csv:FILE"))
+    return InputError(f"unknown data set {printable(name)!r}: {hint}")
+
+
+def is_known(name: str) -> bool:
+    """Whether the name of a data set is of one of the forms that there are."""
+    kind, _, path = name.partition(":")
+    return name in ("digits", *DOWNLOADED) or (kind in ("npz", "folder", "csv") and bool(path))
+
+
 def short_name(name: str) -> str:
     """A data set's name without the folders that it lies in.
 
@@ -155,12 +186,13 @@ def _read(name: str, data_dir: Path, download: bool, side: int | None) -> Source
         return read_folder(Path(path).expanduser(), side)
     if kind == "csv" and path:
         raise InputError(f"{printable(name)} is a table, and images are needed here")
-    raise unknown("data set", name, (*KNOWN, "csv:FILE"))
+    raise unknown_data_set(name)
 
 
 def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:
-    """Names of folders and strings of files may be any: from here on they can be shown, and written as text."""
+    """Names of folders and strings of files may be any: from here on they can be shown and written, and all differ."""
     names = source.class_names or tuple(map(str, range(num_classes)))
     if len(names) != num_classes:
         raise InputError(f"{where}: there are {len(names)} class names, but {num_classes} classes among the labels")
-    return tuple(printable(name, _LONGEST_NAME) for name in names)
+    different = names if len(set(names)) == num_classes else [f"{name} ({i})" for i, name in enumerate(names)]
+    return tuple(distinct(different, _LONGEST_NAME).values())

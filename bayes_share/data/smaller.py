@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bayes_share.data.dataset import Data, Split
 from bayes_share.data.form import in_form
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 
 _AT_A_TIME = 2000  # images in floating point
 
@@ -30,8 +30,8 @@ def some_of(split: Split, count: int, rng: Generator, where: str) -> Split:
     least = int((counts > 0).sum())
     if not least <= count <= len(split):
         raise InputError(
-            f"{where}: train_images must be from {least} (one of each class) to {len(split):,} (all that are not set "
-            f"aside for validation), and is {count:,}"
+            f"{where}: {option('train_images')} must be from {least} (one of each class) to {len(split):,} (all that "
+            f"are not set aside for validation), and is {count:,}"
         )
     shuffled = torch.randperm(len(split), generator=rng)
     by_class = shuffled[split.labels[shuffled].argsort(stable=True)].split(counts.tolist())
@@ -60,8 +60,8 @@ def averaged(
     height, width = images.shape[2:]
     if not 1 <= side <= min(height, width):
         raise InputError(
-            f"{where}: images of {height} x {width} pixels become smaller, not larger: image_size must be from 1 to "
-            f"{min(height, width)}, and is {side}"
+            f"{where}: images of {height} x {width} pixels become smaller, not larger: {option('image_size')} must be "
+            f"from 1 to {min(height, width)}, and is {side}"
         )
     if (height, width) == (side, side):
         return images

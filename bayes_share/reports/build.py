@@ -12,6 +12,7 @@ from bayes_share.reports.calibration import calibration
 from bayes_share.reports.conformal import conformal
 from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
+from bayes_share.reports.data import data
 from bayes_share.reports.diagnostics import diagnostics
 from bayes_share.reports.document import Report, Section
 from bayes_share.reports.gallery import gallery
@@ -51,6 +52,7 @@ def build_report(
     shown = as_inputs(inputs, runs[0].num_examples)
     makers: list[Callable[[], Section | None]] = [
         partial(overview, runs),
+        partial(data, records(runs)),
         partial(calibration, runs, humans),
         partial(conformal, runs),
         partial(selective, runs),

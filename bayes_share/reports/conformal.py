@@ -3,12 +3,25 @@
 import math
 from collections.abc import Sequence
 
-from bayes_share.conformal import Found, sets_at_levels
+from bayes_share.conformal import Found, judgement, sets_at_levels
 from bayes_share.errors import InputError
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.overview import RUN
 from bayes_share.reports.results import Result
+
+BY_CHANCE = (
+    Column(
+        "chance_low",
+        "by chance, from",
+        ".1f",
+        100,
+        about="where coverage is in 95 % of cases if the promise is kept: it varies with the calibration examples and "
+        "with the test examples",
+    ),
+    Column("chance_high", "to", ".1f", 100, about="the upper end of that range"),
+)
+"""Where a coverage is expected."""
 
 _LEVELS = (0.1, 0.05)
 _SHOWN = _LEVELS[0]  # by class and by size
@@ -18,10 +31,14 @@ _COLUMNS = (
     Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
     Column("calibrated", "calibrated on", ",", about="validation examples that the threshold was fitted to"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set holds the right class"),
-    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share, by Clopper and Pearson"),
-    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
+    *BY_CHANCE,
     Column("size", "classes in a set", ".3f", about="the mean; at the same coverage, fewer say more"),
     Column("least", "least of a class [%]", ".1f", 100, about="the coverage of the class where it is lowest"),
+)
+_OF_GROUPS = (
+    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set holds the right class"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share, by Clopper and Pearson"),
+    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
 )
 _LEAD = (
     "In place of one class, each test example gets a set of classes. Whatever the network, the set holds the right "
@@ -60,7 +77,7 @@ def conformal(runs: Sequence[Result]) -> Section | None:
     note = " ".join([_NOTE, *reasons])
     table = Table("conformal", "Coverage and size", _COLUMNS, [*map(_row, every)], note)
     blocks: list[Block] = [table, _figure(shown), _by_class(shown), _by_size(shown)]
-    return Section("conformal", "Conformal sets", [_LEAD], blocks)
+    return Section("conformal", "Conformal sets", [_LEAD, judgement(every)], blocks)
 
 
 def _row(one: Found) -> dict[str, Cell]:
@@ -69,8 +86,8 @@ def _row(one: Found) -> dict[str, Cell]:
         "aim": 1 - one.alpha,
         "calibrated": one.num_calibrated,
         "coverage": coverage.value,
-        "coverage_low": coverage.low,
-        "coverage_high": coverage.high,
+        "chance_low": one.by_chance.low,
+        "chance_high": one.by_chance.high,
         "least": min(group.coverage.value for group in one.coverage.by_class.values()),
     }
     size = Cell(one.coverage.size.value, one.coverage.size.error)
@@ -87,7 +104,8 @@ def _figure(shown: Sequence[Found]) -> Figure:
         dots = [_dots(one, classes, names.index(one.name)) for one in shown if one.method == method]
         there = {one.name: [value for value in one.y if not math.isnan(value)] for one in dots}
         words = ", ".join(f"{name} from {min(values):.1f} to {max(values):.1f}" for name, values in there.items())
-        draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", [*map(str, classes)], dots, 100 * aim)
+        names_of_classes = [shown[0].classes[label] for label in classes]
+        draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", names_of_classes, dots, 100 * aim)
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
     caption = (
         f"Dashed: the promise of {100 * aim:g} %, which is of all examples together: classes may be above it and "
@@ -109,7 +127,7 @@ def _by_class(shown: Sequence[Found]) -> Table:
     classes = sorted({label for one in shown for label in one.coverage.by_class})
     rows = []
     for label in classes:
-        row = {"class": Cell(str(label))}
+        row = {"class": Cell(shown[0].classes[label])}
         for one in shown:
             if (group := one.coverage.by_class.get(label)) is not None:
                 row[f"{one.method}/{one.name}"] = Cell(group.coverage.value, group.coverage.error)
@@ -124,7 +142,7 @@ def _by_size(shown: Sequence[Found]) -> Table:
         Column("method", "method"),
         Column("size", "classes in the set"),
         Column("examples", "examples", ","),
-        *(column for column in _COLUMNS if column.key.startswith("coverage")),
+        *_OF_GROUPS,
     )
     rows = [
         {

@@ -1,10 +1,11 @@
 """Where the results of a report come from: folders of runs, files of predictions, and predictions in memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from bayes_share.compare import check_same, finished_runs
+from bayes_share.compare import check_same, check_same_classes, finished_runs
 from bayes_share.config import RunConfig
 from bayes_share.data.tables.load import TableData, load_cells
 from bayes_share.errors import InputError
@@ -45,7 +46,7 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
             raise InputError(f"a run and a file are both called {printable(run.name)}: give the file another name")
     check_same({result.name: result.test for result in (*runs, *own)})
     next_file, next_run = iter(own), iter(runs)
-    return [next(next_file if is_file_of_predictions(word) else next_run) for word in words]
+    return _with_names([next(next_file if is_file_of_predictions(word) else next_run) for word in words])
 
 
 def read_numbers(
@@ -96,7 +97,7 @@ def own_results(
         _check_form(name, predictions[name], one)
     results = [Result(name, test, (validation or {}).get(name)) for name, test in predictions.items()]
     check_same({result.name: result.test for result in results})
-    return results
+    return _with_names(results)
 
 
 def read_runs(paths: Sequence[Path]) -> list[Result]:
@@ -108,7 +109,7 @@ def read_runs(paths: Sequence[Path]) -> list[Result]:
     Raises:
         InputError: what `named_runs` refuses, or runs of other data.
     """
-    return [_read_run(name, folder) for name, folder in named_runs(paths).items()]
+    return _with_names([_read_run(name, folder) for name, folder in named_runs(paths).items()])
 
 
 def named_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
@@ -179,6 +180,15 @@ def _read_run(name: str, folder: RunFolder) -> Result:
     return Result(name, test, validation, RunRecord.read(folder))
 
 
+def _with_names(results: Sequence[Result]) -> list[Result]:
+    """Results whose classes all have the names that those of any have."""
+    names = next((result.test.class_names for result in results if result.test.class_names is not None), None)
+    return [
+        result if result.test.class_names == names else replace(result, test=result.test.named(names))
+        for result in results
+    ]
+
+
 def _check_form(name: str, test: Predictions, validation: Predictions) -> None:
     """See whether validation predictions have the outputs of the test predictions."""
     if (test.likelihood, test.logits.shape[-1]) != (validation.likelihood, validation.logits.shape[-1]):
@@ -187,3 +197,4 @@ def _check_form(name: str, test: Predictions, validation: Predictions) -> None:
             f"the validation predictions of {printable(name)} have {has} outputs ({kind}), and its test predictions "
             f"{had} ({other})"
         )
+    check_same_classes({name: test, "its validation predictions": validation})

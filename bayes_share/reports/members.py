@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bayes_share.choices import scored_images
+from bayes_share.config import read_run_config
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.forest import forest_drawing
 from bayes_share.evaluation.scores import score
+from bayes_share.inference.loop.near_copies import MadeDifferent, has_signs, judged_line, near_copies
 from bayes_share.layers.factored import is_further
 from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
@@ -66,9 +69,11 @@ def members(runs: Sequence[Result]) -> Section | None:
         return None
     found = [diversity(run.test) for run in several]
     warnings = [_repetition(run, one) for run, one in zip(several, found, strict=True) if one.identical]
+    near = [f"{run.name}: {said}." for run in several if (said := _near_copies(run)) is not None]
     lead = [
         "Predictions are averaged, which helps only where those that are averaged differ.",
-        *(warnings or ["No two are identical."]),
+        *(warnings or ([] if near else ["No two are identical."])),
+        *near,
     ]
     note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
     apart = ((run, one) for run, one in zip(several, found, strict=True) if run.run and run.run.is_of_networks_apart)
@@ -91,6 +96,20 @@ def _repetition(run: Result, found: Diversity) -> str:
     if found.axis == "draw":
         return f"{differ}: a point has one draw, a chain those that it kept, and one that does not move a single one."
     return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
+
+
+def _near_copies(run: Result) -> str | None:
+    """What the training said at its end; None of draws, of networks apart, and where no training is known."""
+    known = run.run
+    if known is None or run.validation is None or known.config["algorithm"] == "deep-ensemble":
+        return None
+    config = read_run_config(known.folder.config)
+    if config.ensemble_size == 1:
+        return None
+    signs = "fixed_sign" in config.init or has_signs(_first_terms(run).values())
+    made = MadeDifferent(signs, known.config.get("feed") in ("own", "bootstrap"), bool(config.own))
+    examples = len(scored_images(config, len(run.validation.labels)))
+    return near_copies(judged_line(known.history, config.patience is not None), examples, config.ensemble_size, made)
 
 
 def _row(run: Result, found: Diversity, measure: Diversity | None) -> dict[str, Cell]:

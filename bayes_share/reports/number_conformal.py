@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal.coverage import IntervalCoverage, interval_coverage
 from bayes_share.evaluation.conformal.predicted import INTERVAL_METHODS, conformal_intervals
+from bayes_share.evaluation.conformal.promise import Range, range_of_coverage, verdict
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.numbers.ranges import central_interval
 from bayes_share.evaluation.table import format_table
+from bayes_share.reports.conformal import BY_CHANCE
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.number_results import NumberResult, cell
@@ -29,7 +31,8 @@ _COLUMNS = (
     *_WHOSE,
     Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
     Column("calibrated", "calibrated on", ",", about="validation examples that the intervals were fitted to"),
-    *_COVERAGE,
+    _COVERAGE[0],
+    *BY_CHANCE,
     Column("width", "mean width", ".4g", about="in the unit of the targets; at the same coverage, less says more"),
 )
 _LEAD = (
@@ -53,6 +56,7 @@ class Found:
         alpha: the miscoverage that is allowed.
         num_calibrated: validation examples that they were fitted to; None of the forecast's own.
         coverage: of the test targets.
+        num_targets: of each example.
     """
 
     name: str
@@ -60,6 +64,14 @@ class Found:
     alpha: float
     num_calibrated: int | None
     coverage: IntervalCoverage
+    num_targets: int
+
+    @property
+    def by_chance(self) -> Range | None:
+        """Where the coverage is expected; None of several targets, which may hang together in any way."""
+        if self.num_targets > 1:
+            return None
+        return range_of_coverage(self.alpha, self.num_calibrated, self.coverage.overall.count)
 
 
 def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterator[Found | InputError]:
@@ -76,9 +88,10 @@ def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterat
         return
     assert validation is not None
     targets, count = result.test.targets, len(validation.targets)
+    several = targets[0].numel()
     for alpha in levels:
         low, high = central_interval(result.test.predictive, 1 - alpha)
-        yield Found(result.name, _OWN, alpha, None, interval_coverage(low, high, targets))
+        yield Found(result.name, _OWN, alpha, None, interval_coverage(low, high, targets), several)
     for method in INTERVAL_METHODS:
         for alpha in levels:
             try:
@@ -86,7 +99,7 @@ def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterat
             except InputError as error:  # a variance that does not exist
                 yield InputError(f"{result.name}, {_TITLES[method]}: {error}.")
                 break
-            yield Found(result.name, _TITLES[method], alpha, count, interval_coverage(*ends, targets))
+            yield Found(result.name, _TITLES[method], alpha, count, interval_coverage(*ends, targets), several)
 
 
 def number_conformal(results: Sequence[NumberResult]) -> Section | None:
@@ -105,7 +118,7 @@ def number_conformal(results: Sequence[NumberResult]) -> Section | None:
         *_figure(shown),
         _by_width(shown),
     ]
-    return Section("conformal", "Conformal intervals", [_LEAD], blocks)
+    return Section("conformal", "Conformal intervals", [_LEAD, *_judgement(found)], blocks)
 
 
 def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = LEVELS) -> str:
@@ -132,13 +145,29 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
             "aim": 1 - one.alpha,
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "from": one.coverage.overall.coverage.low,
-            "to": one.coverage.overall.coverage.high,
+            "chance from": one.by_chance and one.by_chance.low,
+            "to": one.by_chance and one.by_chance.high,
             "width": one.coverage.width.value,
         }
         for one in found
     ]
-    return f"Intervals: coverage of the test targets, with its interval of 95 %:\n\n{format_table([*rows[0]], rows)}"
+    titles = [title for title in rows[0] if any(row[title] is not None for row in rows)]
+    lead = "Intervals: coverage of the test targets, and where 95 % lie by chance where the aim is met"
+    return "\n\n".join([f"{lead}:", format_table(titles, rows), *_judgement(found)])
+
+
+def _judgement(found: Sequence[Found]) -> list[str]:
+    """One sentence on whether the conformal intervals keep what was promised; none where nothing was."""
+    judged = [
+        (
+            f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
+            one.coverage.overall.coverage.value,
+            one.by_chance,
+        )
+        for one in found
+        if one.num_calibrated is not None and one.by_chance is not None
+    ]
+    return [verdict(judged)] if judged else []
 
 
 def _row(one: Found) -> dict[str, Cell]:
@@ -149,8 +178,8 @@ def _row(one: Found) -> dict[str, Cell]:
         "aim": Cell(1 - one.alpha),
         "calibrated": Cell(one.num_calibrated),
         "coverage": Cell(coverage.value),
-        "coverage_low": Cell(coverage.low),
-        "coverage_high": Cell(coverage.high),
+        "chance_low": Cell(one.by_chance and one.by_chance.low),
+        "chance_high": Cell(one.by_chance and one.by_chance.high),
         "width": cell(one.coverage.width),
     }
 

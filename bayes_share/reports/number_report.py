@@ -16,6 +16,7 @@ from bayes_share.evaluation.repeats import estimate
 from bayes_share.reports.best import badness
 from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
+from bayes_share.reports.data import data
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
 from bayes_share.reports.number_conformal import number_conformal
@@ -71,6 +72,7 @@ def build_number_report(
     shown = as_inputs(inputs, len(first))
     sections = [
         _overview(results),
+        data(runs),
         _calibration(results),
         _intervals(results),
         number_conformal(results),

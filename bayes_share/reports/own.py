@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,14 +21,17 @@ from bayes_share.reports.number_conformal import LEVELS, conformal_table
 from bayes_share.reports.number_report import build_number_report
 from bayes_share.reports.number_results import NumberResult, checked_validation, number_table
 from bayes_share.reports.page import page
-from bayes_share.terminal import listed
+from bayes_share.terminal import listed, printable
+
+_Given = Predictions | NumberPredictions | Mapping[str, Predictions] | Mapping[str, NumberPredictions]
+_NAME = "predictions"  # of those that are given without one
 
 
 def report(
-    predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions],
+    predictions: _Given,
     path: str | Path,
     *,
-    validation: Mapping[str, Predictions] | Mapping[str, NumberPredictions] | None = None,
+    validation: _Given | None = None,
     title: str = "Calibration report",
     humans: Float[Tensor, "image class"] | None = None,
     inputs: Mapping[str, Array | Sequence[object]] | Array | None = None,
@@ -38,9 +42,10 @@ def report(
 
     Args:
         predictions: on the test examples, by the name to show; all of the same examples, and all of classes or all of
-            numbers.
+            numbers. A single one may be given without a name.
         path: the page.
-        validation: on examples on which nothing was fitted or chosen, by the same names. Recalibration, and conformal
+        validation: on examples on which nothing was fitted or chosen, by the same names; without a name where there
+            is a single one of the predictions. Recalibration, and conformal
             sets or intervals, are fitted to them, and left out where there are none.
         title: of the page.
         humans: the distribution of human labels for each test image, where it is known.
@@ -63,28 +68,30 @@ def report(
     'report.html'
     """
     classes, numbers = _divided(predictions)
+    held_out = _by_name(validation, predictions)
     check_output(Path(path))
     if numbers:
         if humans is not None:
             raise InputError("human labels are of classes, and the predictions are of numbers")
-        made = build_number_report(numbers, validation, title, inputs)
+        made = build_number_report(numbers, held_out, title, inputs)
     else:
-        results = own_results(classes, validation)  # type: ignore[arg-type]  # checked there
+        results = own_results(classes, held_out)  # type: ignore[arg-type]  # checked there
         made = build_report(results, title, humans, inputs=inputs)
     write_atomically(Path(path), page(made).encode())
     return Path(path)
 
 
 def evaluate(
-    predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions],
-    validation: Mapping[str, Predictions] | Mapping[str, NumberPredictions] | None = None,
+    predictions: _Given,
+    validation: _Given | None = None,
 ) -> str:
     """The scores of predictions of one test set, as a table to print, and what conformal sets or intervals come to.
 
     Args:
-        predictions: on the test examples, by the name to show; all of the same examples.
-        validation: on examples on which nothing was fitted or chosen, by the same names. Conformal sets or intervals
-            are calibrated on them, and left out where there are none.
+        predictions: on the test examples, by the name to show; all of the same examples. A single one may be given
+            without a name.
+        validation: on examples on which nothing was fitted or chosen, as of `report`. Conformal sets or intervals are
+            calibrated on them, and left out where there are none.
 
     Raises:
         InputError: no predictions, predictions of other examples, or validation predictions that do not go with them.
@@ -94,11 +101,12 @@ def evaluate(
     ['run', 'accuracy', '[%]']
     """
     classes, numbers = _divided(predictions)
+    held_out = _by_name(validation, predictions)
     if numbers:
-        held_out = checked_validation(numbers, validation or {})
-        results = [NumberResult(name, numbers[name], one) for name, one in held_out.items()]
+        of_numbers = checked_validation(numbers, held_out)
+        results = [NumberResult(name, numbers[name], one) for name, one in of_numbers.items()]
         return "\n\n".join([number_table(numbers), *([conformal_table(results)] if results else [])])
-    of_classes = own_results(classes, validation)  # type: ignore[arg-type]  # checked there
+    of_classes = own_results(classes, held_out)  # type: ignore[arg-type]  # checked there
     scores = score_table({result.name: result.test for result in of_classes})
     sets = [
         one
@@ -109,10 +117,9 @@ def evaluate(
     return "\n\n".join([scores, *([set_tables(sets)] if sets else [])])
 
 
-def _divided(
-    predictions: Mapping[str, Predictions] | Mapping[str, NumberPredictions],
-) -> tuple[dict[str, Predictions], dict[str, NumberPredictions]]:
-    """Predictions of classes, and of numbers; one of the two is empty."""
+def _divided(given: _Given) -> tuple[dict[str, Predictions], dict[str, NumberPredictions]]:
+    """Predictions of classes, and of numbers, by name; one of the two is empty."""
+    predictions = {_NAME: given} if isinstance(given, Predictions | NumberPredictions) else given
     if not isinstance(predictions, Mapping) or not predictions:
         raise InputError('predictions are given by name, at least one of them: {"mine": Predictions(logits, labels)}')
     numbers = {name: one for name, one in predictions.items() if isinstance(one, NumberPredictions)}
@@ -123,3 +130,14 @@ def _divided(
             f"report of each"
         )
     return classes, numbers
+
+
+def _by_name(validation: object, given: _Given) -> Mapping[str, Any]:
+    """Validation predictions by the names of those that they go with."""
+    if validation is None or isinstance(validation, Mapping):
+        return validation or {}
+    names = list(given) if isinstance(given, Mapping) else [_NAME]
+    if not isinstance(validation, Predictions | NumberPredictions) or len(names) > 1:
+        wanted = ", ".join(f'"{printable(name)}": ...' for name in names[:3])
+        raise InputError(f"validation is predictions by the same names, {{{wanted}}}, not {type(validation).__name__}")
+    return {names[0]: validation}

@@ -97,12 +97,12 @@ def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section 
             continue
         confidence, predicted = one.probs.max(-1)
         ((_, problem),) = one.problems
-        losses = per_image(problem.log_probs, problem.labels)["nll"]
+        losses, names = per_image(problem.log_probs, problem.labels)["nll"], problem.shown_classes
         rows = [
             {
                 "example": Cell(str(i)),
-                "label": Cell(str(problem.labels[i].item())),
-                "predicted": Cell(str(predicted[i].item())),
+                "label": Cell(names[int(problem.labels[i])]),
+                "predicted": Cell(names[int(predicted[i])]),
                 "confidence": Cell(confidence[i].item()),
                 "nll": Cell(losses[i].item()),
                 **_cells(inputs, i),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayes_share.data import Data
+from bayes_share.data.load import is_known, unknown_data_set
 from bayes_share.data.tables.load import TableData
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.tasks.form import Form, Task
 from bayes_share.tasks.images import ImageTask
 from bayes_share.tasks.tables import TableTask
@@ -44,15 +45,16 @@ def check_options(data: str, options: Mapping[str, Any], defaults: Mapping[str, 
         defaults: of the same.
 
     Raises:
-        InputError: one of images with a table, or of tables with images; or a table without a target.
+        InputError: one of images with a table, or of tables with images or with data that there are not; or a table
+            without a target.
     """
+    if not is_known(data) and any(options[name] != defaults[name] for name in _OF_TABLES):
+        raise unknown_data_set(data)
     others, of, has = (_OF_IMAGES, "images", "a table") if is_table(data) else (_OF_TABLES, "tables", "images")
-    if not is_table(data) and data.lower().endswith((".csv", ".tsv", ".parquet", ".pq")) and ":" not in data:
-        raise InputError(f"unknown data set {data!r}: a table is named with csv: before it, csv:{data}")
     for name in others:
         if options[name] != defaults[name]:
-            raise InputError(f"{name} is for {of}, and {data} holds {has}: leave it out")
+            raise InputError(f"{option(name)} is for {of}, and {data} holds {has}: leave it out")
     if is_table(data) and options["augment"] not in ("auto", "none"):
-        raise InputError(f"augment {options['augment']} is for images, and {data} is a table: leave it out")
+        raise InputError(f"{option('augment')} {options['augment']} is for images, and {data} is a table: leave it out")
     if is_table(data) and options["target"] is None:
-        raise InputError(f"which column of {data} is predicted? Give target, the name of the column")
+        raise InputError(f"which column of {data} is predicted? Give {option('target')}, the name of the column")

@@ -45,6 +45,10 @@ class NoiseChoice:
 class Form(Protocol):
     """What examples are like, without the examples: all that a network and a likelihood depend on."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As they can be shown, no two alike; none where targets are no classes."""
+
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """A freshly initialised network, with the outputs that the likelihood of this noise takes.
 
@@ -97,6 +101,10 @@ class Task(Protocol):
     @property
     def form(self) -> Form:
         """What the examples are like."""
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """What was understood of the data, in a few lines for people."""
 
     @property
     def validation(self) -> Part:

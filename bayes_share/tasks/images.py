@@ -5,13 +5,15 @@ from typing import Any
 
 from torch import nn
 
-from bayes_share.data import Data, Split
-from bayes_share.errors import InputError
+from bayes_share.data import Data
+from bayes_share.data.load import Split, short_name
+from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.models.networks import build_network
 from bayes_share.tasks.form import NetworkChoice, NoiseChoice
+from bayes_share.terminal import listed, printable
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class ImageForm:
             InputError: options of noise.
         """
         if choice != NoiseChoice():
-            raise InputError("noise is of targets that are real numbers, and images have classes: leave it out")
+            raise InputError(
+                f"{option('noise')} is of targets that are real numbers, and images have classes: leave it out"
+            )
         return Categorical()
 
     def to_json(self) -> None:
@@ -68,6 +72,20 @@ class ImageTask:
     def form(self) -> ImageForm:
         """Classes, channels and size."""
         return ImageForm(self.data.class_names, self.data.in_channels, self.data.image_size)
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """Images and their division, and classes."""
+        data, form = self.data, self.form
+        parts = {"training": data.train, "validation": data.validation, "test": data.test}
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+        height, width = form.image_size
+        total = sum(len(part) for part in parts.values())
+        return (
+            f"{printable(short_name(data.name))}: {total:,} images of {height} x {width} pixels in {form.in_channels} "
+            f"channel{'s' * (form.in_channels > 1)}, {sizes}",
+            f"{len(form.class_names)} classes: {listed(form.class_names, 100)}",
+        )
 
     @property
     def validation(self) -> Split:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.load import TableData, TablePart
 from bayes_share.data.tables.target import REAL
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
@@ -39,6 +39,11 @@ class TableForm:
     num_train: int
     bins: tuple[tuple[float, ...], ...]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the target."""
+        return self.encoder.target.shown_classes
+
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """One of `table_network_names`, with an output for each argument of the target's likelihood."""
         return build_table_network(
@@ -60,10 +65,15 @@ class TableForm:
         target = self.encoder.target
         if target.likelihood not in REAL:
             if choice != NoiseChoice():
-                raise InputError(f"noise is of targets that are real numbers, and not of {target.likelihood} ones")
+                raise InputError(
+                    f"{option('noise')} is of targets that are real numbers, and not of {target.likelihood} ones: "
+                    f"leave it out"
+                )
             return _OTHERS[target.likelihood]()
         if choice.beta and (target.likelihood, choice.noise) != ("normal", "predicted"):
-            raise InputError("noise_beta goes with likelihood normal and noise predicted")
+            raise InputError(
+                f"{option('noise_beta')} goes with {option('likelihood')} normal and {option('noise')} predicted"
+            )
         is_predicted = choice.noise == "predicted"
         noise: float | Literal["predicted"] = "predicted" if is_predicted else NOISE_AT_START
         if target.likelihood == "normal":
@@ -119,6 +129,11 @@ class TableTask:
     def form(self) -> TableForm:
         """Columns and target."""
         return TableForm(self.data.encoder, len(self.data.train), self.data.bins)
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """Rows and their division, target, inputs and missing values."""
+        return self.data.description
 
     @property
     def validation(self) -> TablePart:

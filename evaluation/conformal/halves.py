@@ -1,10 +1,10 @@
 """Sets of temperature-scaled probabilities, whose temperature and threshold are of different validation examples."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from bayes_share.errors import InputError
@@ -71,20 +71,8 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
     if count < 2 * _LEAST_FOR_TEMPERATURE:
         return Halves(None, validation)
     order = torch.randperm(count, generator=generator(seed, "halves of validation"))
-    for_temperature, held_apart = (at(validation, part.sort().values) for part in order.chunk(2))
+    for_temperature, held_apart = (validation.at(part.sort().values) for part in order.chunk(2))
     try:
         return Halves(fit_calibration("temperature", for_temperature), held_apart)
     except InputError:  # all are of one class
         return Halves(None, held_apart)
-
-
-def at(predictions: Predictions, indices: Int64[Tensor, "chosen"]) -> Predictions:
-    """The predictions of some of the examples, without features."""
-    examples = None if predictions.examples is None else predictions.examples[indices]
-    return replace(
-        predictions,
-        logits=predictions.logits[:, :, indices],
-        labels=predictions.labels[indices],
-        features=None,
-        examples=examples,
-    )

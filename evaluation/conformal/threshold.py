@@ -54,14 +54,26 @@ def fit_threshold(scores: Float64[Tensor, "example"], ties: Float64[Tensor, "exa
     """
     check_alpha(alpha)
     check_values("scores", scores)
-    # Exact: (n + 1)(1 − α) in floating point may be a little above the whole number that it is.
-    allowed = Fraction(str(float(alpha))) * (len(scores) + 1)
-    rank = len(scores) + 1 - int(allowed)
+    rank = rank_of(alpha, len(scores))
     if rank > len(scores):
         return Threshold(torch.inf, 1.0)
     by_tie = ties.argsort()
     chosen = by_tie[scores[by_tie].argsort(stable=True)][rank - 1]
     return Threshold(scores[chosen].item(), ties[chosen].item())
+
+
+def rank_of(alpha: float, count: int) -> int:
+    """Which of so many scores, from the smallest, is the threshold: ``⌈(n + 1)(1 − α)⌉``; n + 1 where none is.
+
+    Args:
+        alpha: the miscoverage that is allowed.
+        count: how many scores there are.
+
+    >>> rank_of(0.1, 99), rank_of(0.05, 10)
+    (90, 11)
+    """
+    # Exact: (n + 1)(1 − α) in floating point may be a little above the whole number that it is.
+    return count + 1 - int(Fraction(str(float(alpha))) * (count + 1))
 
 
 def check_alpha(alpha: float) -> None:

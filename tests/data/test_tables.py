@@ -122,7 +122,9 @@ def test_unknown_categories_have_inputs_of_0_and_are_named(tmp_path: Path, caplo
     assert inputs[:, encoder.num_numeric : encoder.num_numeric + width].sum(1).tolist() == [1, 0, 1]
     assert "column 'city': 1 of 3 values, such as 'Atlantis'" in caplog.text
     del new["area"]
-    assert "there is no input column 'area'" in refusal(lambda: load_rows(write(tmp_path / "new.csv", new), encoder))
+    assert "there is no column 'area' for an input" in refusal(
+        lambda: load_rows(write(tmp_path / "new.csv", new), encoder)
+    )
     new["area"] = [1, "big", 3]
     message = refusal(lambda: load_rows(write(tmp_path / "new.csv", new), encoder))
     assert "new.csv, row 2 (line 3), column 'area': 'big' is no number" in message
@@ -198,7 +200,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "bytes 0": (rows("1,2\0"), "line 14: it has a byte 0"),
     "no name": (b",y\n1,2", "column 1 of 2 has no name"),
     "equal names": (b"x,y, x\n1,2,3", "columns 1 and 3 are both called 'x'"),
-    "no target": (b"x,yy\n1,2", "there is no target column 'y': did you mean 'yy'? It has x, yy"),
+    "no target": (b"x,yy\n1,2", "there is no column 'y' for target: did you mean 'yy'? It has x, yy"),
     "missing target": (rows("1,", "2,"), "row 13 (line 14), column 'y': the value is missing in this and 1 more rows"),
     "all missing": (b"x,y" + b"\n,1.5" * 20, "column 'x': all values are missing"),
     "infinity": (rows("-inf,2"), "row 13 (line 14), column 'x': '-inf' is infinite"),
@@ -332,7 +334,7 @@ def test_classes_and_counts_are_numbers_that_are_not_standardised(tmp_path: Path
     assert [len(name) for name in target.shown_classes] == [8, 200]
     assert all(map(str.isprintable, target.shown_classes))
     target, found, values = targets(tmp_path, ["Yes", "no"] * 20)
-    assert target.class_names == ("false", "true")
+    assert target.class_names == ("no", "Yes")
     assert found.tolist() == [float(value == "Yes") for value in values]
     target, found, values = targets(tmp_path, [0, 7, 3] * 20, "poisson")
     assert found.tolist() == [float(value) for value in values]
@@ -437,7 +439,7 @@ def test_a_column_without_a_value_in_the_training_rows_is_named(value: str, tmp_
 def test_a_column_has_one_role(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"x": list(range(20)), "y": [0.5, 2] * 10})
     assert "'y' is the target, and cannot be" in refusal(lambda: load_table(path, "y", split_by="y"))
-    assert "there is no id column 'z'" in refusal(lambda: load_table(path, "y", id_column="z"))
+    assert "there is no column 'z' for id_column" in refusal(lambda: load_table(path, "y", id_column="z"))
 
 
 # --- digest

@@ -1,9 +1,14 @@
 """What conformal sets come to, and that temperature and threshold have no validation example in common."""
 
+from fractions import Fraction
+
 import pytest
 import torch
+from scipy.stats import betabinom, binom
 
 from bayes_share.evaluation.conformal import fit_sets_of, halves, set_coverage
+from bayes_share.evaluation.conformal.promise import range_of_coverage, verdict
+from bayes_share.evaluation.conformal.threshold import rank_of
 from bayes_share.evaluation.posthoc import fit_calibration
 from bayes_share.evaluation.predictions import Predictions
 
@@ -66,3 +71,37 @@ def test_one_class_gives_no_temperature() -> None:
     parts = halves(Predictions(whole.logits, torch.zeros(60, dtype=torch.int64)))
     assert parts.temperature is None
     assert len(parts.held_apart.labels) == 30
+
+
+@pytest.mark.parametrize(
+    ("alpha", "calibrated", "tested"),
+    [(0.1, 37, 74), (0.05, 50, 200), (0.1, 1000, 2000), (0.3, 19, 1), (0.1, 9, 10), (0.2, 4, 50)],
+)
+def test_the_range_of_coverage_has_the_spread_of_the_calibration_too(
+    alpha: float, calibrated: int, tested: int
+) -> None:
+    missed = int(Fraction(str(alpha)) * (calibrated + 1))
+    of_both = betabinom(tested, calibrated + 1 - missed, missed)
+    found = range_of_coverage(alpha, calibrated, tested)
+    assert (found.low, found.high) == pytest.approx(tuple(of_both.ppf([0.025, 0.975]) / tested))
+    of_one = range_of_coverage(alpha, None, tested)
+    assert (of_one.low, of_one.high) == pytest.approx(tuple(binom(tested, 1 - alpha).ppf([0.025, 0.975]) / tested))
+    assert found.low <= of_one.low
+
+
+def test_so_few_examples_that_sets_are_everything_cover_all() -> None:
+    found = range_of_coverage(0.1, 8, 10)
+    assert (found.low, found.high) == (1.0, 1.0)
+
+
+def test_coverages_are_in_their_range_as_often_as_it_says() -> None:
+    """The threshold of 37 scores, and 74 more scores, 4,000 times: within the range in 95 % of cases or a few more."""
+    generator = torch.Generator().manual_seed(0)
+    scores, more = (torch.rand(4000, count, generator=generator).double() for count in (37, 74))
+    thresholds = scores.sort(1).values[:, rank_of(0.1, 37) - 1 : rank_of(0.1, 37)]
+    coverages = (more <= thresholds).double().mean(1)
+    wanted = range_of_coverage(0.1, 37, 74)
+    share = ((coverages >= wanted.low) & (coverages <= wanted.high)).double().mean().item()
+    assert 0.94 < share < 0.98
+    assert "Each coverage" in verdict([("90 %", 0.83, wanted)])
+    assert "70.3 %, below 79.7 %" in verdict([("90 %", 52 / 74, wanted)])

@@ -10,7 +10,17 @@ import torch
 from random_predictions import make
 from scipy import stats
 
-from bayes_share import MAP, DeepEnsemble, Gaussian, Model, fit_tensors, predict_arguments, predictive
+from bayes_share import (
+    MAP,
+    Bernoulli,
+    DeepEnsemble,
+    Gaussian,
+    Model,
+    Poisson,
+    fit_tensors,
+    predict_arguments,
+    predictive,
+)
 from bayes_share.errors import InputError
 from bayes_share.evaluation import Predictions, read_predictions, write_predictions
 from bayes_share.evaluation.number_predictions import (
@@ -117,7 +127,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
     "names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
-    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are <U1"),
+    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are texts"),
 }
 
 
@@ -172,3 +182,21 @@ def test_what_an_algorithm_predicts_is_what_is_kept() -> None:
     scales = kept.arguments["scale"]
     assert scales.shape == (1, 2, 1)
     assert scales[0, 0] != scales[0, 1]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
+    x, y = torch.linspace(-1, 1, 30)[:, None], torch.linspace(0, 5, 30).round()
+    state = fit_tensors(MAP(), Model(torch.nn.Linear(1, 1), Poisson()), x, y, num_steps=1)
+    likelihood, arguments = found = predict_arguments(MAP(), state, x)
+    taken = NumberPredictions(found, y)
+    assert taken.likelihood is likelihood
+    assert torch.equal(taken.predictive.mean, predictive(MAP(), state, x).mean)
+    assert torch.equal(NumberPredictions(arguments, y, "poisson").predictive.mean, taken.predictive.mean)
+    for wrong, says in (
+        (lambda: NumberPredictions(found, y, "normal"), "of the likelihood poisson, not normal"),
+        (lambda: NumberPredictions((Bernoulli(), {"logits": y}), y), "give Predictions"),
+        (lambda: NumberPredictions(y, y), "given by name"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=says):
+            wrong()

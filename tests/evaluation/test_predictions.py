@@ -166,7 +166,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "logits that are not finite: 20 of 20, the first at draw 0, member 0, image 0, class 0",
     ),
     "whole numbers": ({"logits": np.zeros((4, 5), np.int64)}, "logits must be floating point, and are int64"),
-    "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are <U3"),
+    "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are texts"),
     "yes and no": (
         {"labels": np.zeros(4, bool)},
         "labels must be int64, and are bool: labels.long() makes them so",

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from toy_data import X, Y
 
 from bayes_share.data import Data
 from bayes_share.inference import MAP, DeepEnsemble, Inference, Training, batches_of
-from bayes_share.inference.loop.near_copies import near_copies
+from bayes_share.inference.loop.near_copies import MadeDifferent, near_copies
 from bayes_share.layers.factors import FactorInit
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
@@ -45,8 +45,15 @@ def test_one_network_and_outputs_that_are_no_classes_have_none(size: int) -> Non
     assert "validation_kl" not in of_classes.history[0]
 
 
-def line(error: float, disagreement: float) -> dict[str, Any]:
-    return {"validation_accuracy": 1 - error, "validation_disagreement": disagreement}
+NOTHING = MadeDifferent()
+
+
+def line(error: float, disagreement: float, in_training: float = 0.01) -> dict[str, Any]:
+    return {
+        "train_accuracy": 1 - in_training,
+        "validation_accuracy": 1 - error,
+        "validation_disagreement": disagreement,
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,14 +71,49 @@ def line(error: float, disagreement: float) -> dict[str, Any]:
     ],
 )
 def test_near_copies_are_told_from_what_was_measured(error: float, disagreement: float, is_said: bool) -> None:
-    assert (near_copies(line(error, disagreement), 5000, 4) is not None) is is_said
+    assert (near_copies(line(error, disagreement), 5000, 4, NOTHING) is not None) is is_said
 
 
 def test_few_errors_say_nothing() -> None:
     for examples, errors in ((20, 5), (143, 4), (5000, 0), (10, 10)):
-        assert near_copies(line(errors / examples, 0.0), examples, 4) is None
-    assert near_copies(line(0.5, 0.0), 100, 4) is not None
-    assert near_copies({"validation_nll": 1.0}, 100, 4) is None
+        assert near_copies(line(errors / examples, 0.0), examples, 4, NOTHING) is None
+    assert near_copies(line(0.5, 0.0), 100, 4, NOTHING) is not None
+    assert near_copies({"validation_nll": 1.0}, 100, 4, NOTHING) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "disagreement", "in_training"),
+    [(0.24, 0.042, 0.191), (0.207, 0.0522, 0.179), (0.2, 0.0478, 0.133), (0.233, 0.0533, 0.116)],
+)
+def test_members_that_agree_on_noisy_labels_are_no_near_copies(
+    error: float, disagreement: float, in_training: float
+) -> None:
+    """As BatchEnsembles and deep ensembles come to on a table of which a fifth of the labels are noise."""
+    assert near_copies(line(error, disagreement, in_training), 150, 4, NOTHING) is None
+
+
+def test_nobody_is_advised_what_they_have() -> None:
+    all_said = [near_copies(line(0.5, 0.0), 100, 4, MadeDifferent(*have)) for have in product((False, True), repeat=3)]
+    words = ("random_sign", "feed", "own)")
+    for have, said in zip(product((False, True), repeat=3), all_said, strict=True):
+        assert said is not None
+        assert not [word for word, has_it in zip(words, have, strict=True) if has_it and word in said]
+    assert "random_sign" in str(all_said[0])
+    assert str(all_said[-1]).endswith("for members that differ, train a deep ensemble")
+
+
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [
+        ({"init": "normal"}, MadeDifferent()),
+        ({"init": "random_sign"}, MadeDifferent(has_signs=True)),
+        ({"init": "fixed_sign", "own": ("head",)}, MadeDifferent(has_signs=True, has_weights=True)),
+        ({"init": {"0": "random_sign", "*": "ones"}}, MadeDifferent(has_signs=True)),
+    ],
+)
+def test_what_members_have_is_seen_in_the_network(options: dict[str, Any], made: MadeDifferent) -> None:
+    net = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 3))
+    assert MadeDifferent.of(ensemble(net, 4, **options), has_data=False) == made
 
 
 def noisy() -> Data:
@@ -96,7 +138,7 @@ def test_a_training_that_ends_with_near_copies_says_so_once(
     algorithm: Inference[Any], options: dict[str, Any], is_said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "bayes_share")
-    training = Training(algorithm, builder(**options), batches_of(noisy(), 48), 1)
+    training = Training(algorithm, builder(**options), batches_of(noisy(), 48), 5)
     # Members that have learned little may agree on little: they are judged by what they came to.
     trained(training)
     said = [record.getMessage() for record in caplog.records if "near copies" in record.getMessage()]

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 import bayes_share
-from bayes_share import Predictions
+from bayes_share import (
+    MAP,
+    Gaussian,
+    Model,
+    NumberPredictions,
+    Predictions,
+    evaluate,
+    fit_tensors,
+    predict_arguments,
+    report,
+)
 from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation.posthoc import calibrate
@@ -92,7 +102,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     good, other = Predictions(*arrays()), Predictions(*arrays(images=7))
     cases: list[tuple[Any, Any, str]] = [
         ({}, None, "predictions are given by name"),
-        (good, None, "predictions are given by name"),
+        (good.logits, None, "predictions are given by name"),
         ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
         ({"a": good, "b": other}, None, "a and b are not predictions of the same images"),
         ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
@@ -135,3 +145,20 @@ def test_files_of_classes_are_not_read_to_see_that_they_are(tmp_path: Path, monk
     np.savez(tmp_path / "p.npz", logits=arrays()[0], labels=arrays()[1])
     monkeypatch.setattr("bayes_share.evaluation.reading_predictions.read_class_predictions", refused)
     assert read_numbers({"p": tmp_path / "p.npz"}) == {}
+
+
+def test_predictions_and_their_validation_need_no_name_where_there_is_one(tmp_path: Path) -> None:
+    of_classes = Predictions(*arrays()), Predictions(*arrays(1))
+    x = torch.linspace(-1, 1, 120)[:, None]
+    state = fit_tensors(MAP(), Model(torch.nn.Linear(1, 1), Gaussian(0.5)), x, x, num_steps=1)
+    found = predict_arguments(MAP(), state, x)
+    of_numbers = NumberPredictions(found, x[:, 0]), NumberPredictions(found, x)  # a target may have an axis of its own
+    for one, other in (of_classes, of_numbers):
+        by_name = evaluate({"predictions": one}, {"predictions": other})
+        assert "calibrated on" in by_name
+        assert evaluate(one, other) == evaluate({"predictions": one}, other) == by_name
+        page = report(one, tmp_path / "report.html", validation=other).read_text(encoding="utf-8")
+        assert "calibrated on" in page
+        with pytest.raises(InputError, match=r'\{"a": ..., "b": ...\}'):
+            evaluate({"a": one, "b": one}, other)
+    assert torch.equal(of_numbers[1].predictive.mean, of_numbers[0].predictive.mean)

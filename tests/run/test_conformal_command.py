@@ -41,13 +41,16 @@ def test_the_sets_of_a_run_are_shown(runs: Path) -> None:
     coverage = set_coverage(halves(validation).sets("aps", test, 0.2), test.labels).overall.coverage.value
     (row,) = [words for line in found.out.splitlines() if (words := line.split()[1:])[:3] == ["APS", "0.8", "89"]]
     assert row[3] == f"{coverage:.4g}"
-    assert "By class:" in found.out
+    assert "By class, with intervals of 95 %:" in found.out
     assert "By the size of the set:" in found.out
 
 
 def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> None:
     found = command("evaluate", runs / "plain", runs / "patient", "--conformal")
-    assert "patience 1 chose the last epoch on all 179" in one_line(found, 2)
+    assert not found.out
+    assert "--patience 1 chose the last epoch on all 179: fit without it, or with --validation-images 89" in one_line(
+        found, 2
+    )
     left = validation_left(RunFolder(runs / "partly"))
     assert len(left.labels) == 119
 
@@ -59,8 +62,8 @@ def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Pat
     assert {row["run"].value for row in table.rows} == {"plain", "partly"}
     assert "patient: conformal prediction needs validation examples that chose nothing" in table.note
     for row in table.rows:
-        low, value, high = (row[key].value for key in ("coverage_low", "coverage", "coverage_high"))
-        assert low < value < high  # type: ignore[operator]
+        low, aim, high = (row[key].value for key in ("chance_low", "aim", "chance_high"))
+        assert low < aim < high  # type: ignore[operator]
     assert conformal(read_runs([runs / "patient"])).blocks == []
 
 

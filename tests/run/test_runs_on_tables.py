@@ -204,15 +204,25 @@ def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
 
 
 WRONG = {
-    "no target": (["--data", "csv:TABLE"], "Give target, the name of the column"),
-    "target of images": (["--target", "price"], "target is for tables, and digits holds images"),
+    "no target": (["--data", "csv:TABLE"], "Give --target, the name of the column"),
+    "target of images": (["--target", "price"], "--target is for tables, and digits holds images"),
     "no csv:": (["--data", "houses.csv", "--target", "price"], "a table is named with csv: before it, csv:houses.csv"),
-    "no such column": (["--data", "csv:TABLE", "--target", "prize"], "did you mean 'price'?"),
-    "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give likelihood, poisson (counts)"),
-    "images' option": (["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"], "hold_out is for images"),
-    "augmentation": (["--data", "csv:TABLE", "--target", "city", "--augment", "crop"], "augment crop is for images"),
+    "no kind": (
+        ["--data", "parquet:a.pq"],
+        "unknown data set 'parquet:a.pq': a table is named with csv: before it, csv:a.pq",
+    ),
+    "no target either": (["--data", "houses.csv"], "a table is named with csv: before it, csv:houses.csv"),
+    "a folder": (["--data", "FOLDER", "--target", "price"], "csv:FOLDER"),
+    "a file of images": (["--data", "cats.npz"], "npz:cats.npz"),
+    "no such column": (
+        ["--data", "csv:TABLE", "--target", "prize"],
+        "no column 'prize' for --target: did you mean 'price'?",
+    ),
+    "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give --likelihood, poisson (counts)"),
+    "images' option": (["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"], "--hold-out is for images"),
+    "augmentation": (["--data", "csv:TABLE", "--target", "city", "--augment", "crop"], "--augment crop is for images"),
     "a network of images": (["--data", "csv:TABLE", "--target", "city", "--model", "resnet20"], "resnet20"),
-    "noise of classes": (["--data", "csv:TABLE", "--target", "city", "--noise", "learned"], "noise is of targets that"),
+    "noise of classes": (["--data", "csv:TABLE", "--target", "city", "--noise", "learned"], "--noise is of targets"),
     "beta": (
         [
             "--data",
@@ -226,7 +236,7 @@ WRONG = {
             "--noise-beta",
             ".5",
         ],
-        "noise_beta goes with",
+        "--noise-beta goes with --likelihood normal",
     ),
 }
 
@@ -234,7 +244,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_is_one_line(name: str, table: Path, tmp_path: Path) -> None:
     words, message = WRONG[name]
-    given = [word.replace("TABLE", str(table)) for word in words]
+    given = [word.replace("TABLE", str(table)).replace("FOLDER", str(tmp_path)) for word in words]
+    message = message.replace("FOLDER", str(tmp_path))
     assert message in one_line(command("fit", "map", *given, "--out", tmp_path / "run"), 2)
     assert not (tmp_path / "run").exists()
 
@@ -243,11 +254,17 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
     run, out, new = finished("price"), tmp_path / "out.csv", tmp_path / "new.csv"
     few = write(new, [{"area": 3.0}])
     for words, message in {
-        (str(run), str(few), "-o", str(out)): "there is no input column 'built'",
+        (str(run), str(few), "-o", str(out)): "there is no column 'built' for an input",
         (str(run), str(new)): "-o OUT.csv names the file",
         (str(run), str(new), "-o", str(new)): "new.csv",
         (str(run), str(new), "-o", str(out), "--quantiles", "1.5"): "below 1, and one is 1.5",
         (str(table.parent), str(new), "-o", str(out)): "has no config.yaml",
+        (
+            str(new),
+            str(run),
+            "-o",
+            str(out),
+        ): f"bayes-share fit map --data csv:{new} --target",
     }.items():
         assert message in one_line(command("predict", *words), 2)
     assert not out.exists()

@@ -252,7 +252,7 @@ def test_networks_that_are_related(tmp_path: Path) -> None:
         (["--rows", "signs", "signs"], "the study has row signs more than once"),
         (["--rows"], "at least one row"),
         (["--rows", "half-width", "--model", "mlp"], "row half-width: mlp: its width is no part of its name"),
-        (["--image-size", "9", "--rows", "single"], "image_size must be from 1 to 8"),
+        (["--image-size", "9", "--rows", "single"], "--image-size must be from 1 to 8"),
         (["--feed", "split"], "unknown option --feed"),
     ],
 )

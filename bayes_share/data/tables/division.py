@@ -1,7 +1,5 @@
 """The rows of a table in three parts: at random, by groups or by time."""
 
-import logging
-
 import numpy as np
 import torch
 
@@ -10,8 +8,6 @@ from bayes_share.data.tables.kinds import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, check_complete, quoted
 from bayes_share.errors import InputError
 from bayes_share.seeding import generator
-
-_log = logging.getLogger(__name__)
 
 Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of the training, validation and test rows, each ``[row]`` in ascending order."""
@@ -56,7 +52,7 @@ def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarr
 
 
 def divide_by(column: Column, split_seed: int) -> Indices:
-    """Divide rows about 70/10/20 by a column, with no value of it in two parts; logs how.
+    """Divide rows about 70/10/20 by a column, with no value of it in two parts.
 
     Dates and numbers are a time: the earliest rows are for training and the latest for the test. Texts are groups,
     which are divided at random.
@@ -71,12 +67,10 @@ def divide_by(column: Column, split_seed: int) -> Indices:
     check_complete(column, f"each row must have a {quoted(column.name)} to be divided by")
     kind = kind_of(column)
     if kind in ("number", "date"):
-        _log.info("rows are divided by time: those with the largest %s are the test part", quoted(column.name))
         values = numbers(column) if kind == "number" else seconds(column)
         order, group = np.unique(values, return_inverse=True)
         rank = np.arange(len(order))
     else:
-        _log.info("rows are divided by groups: no %s is in two parts", quoted(column.name))
         order, group = np.unique(np.array(column.texts, dtype=object), return_inverse=True)
         rank = torch.randperm(len(order), generator=generator(split_seed, "split")).numpy()
     if len(order) < len(_SHARES):

@@ -69,7 +69,7 @@ class TableEncoder:
         """
         blocks = []
         for column in self.inputs:
-            found = table.column(column.name, "input")
+            found = table.column(column.name, "an input")
             with np.errstate(over="ignore"):
                 block = column.encode(found).astype(np.float32, copy=False)
             if not (finite := np.isfinite(block).all(1)).all():

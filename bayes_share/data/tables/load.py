@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from bayes_share.data.load import TABLE_ENDINGS
 from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
+from bayes_share.data.tables.description import described
 from bayes_share.data.tables.digest import digest_of
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
 from bayes_share.data.tables.encoder import TableEncoder
@@ -21,12 +23,11 @@ from bayes_share.data.tables.kinds import kind_of
 from bayes_share.data.tables.parquet_table import read_parquet
 from bayes_share.data.tables.table import Table, quoted, stacked
 from bayes_share.data.tables.target import Target, choose_likelihood, class_names_of
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.reading import reading
 from bayes_share.terminal import printable
 
 _PARQUET = (".parquet", ".pq")
-_ENDINGS = (".csv", ".tsv", *_PARQUET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class TableData:
         test: for the numbers that are reported.
         encoder: what the columns became.
         digest: the same for the same values in the same columns and rows only.
+        description: what was understood of the table, in a few lines for people.
     """
 
     name: str
@@ -74,6 +76,7 @@ class TableData:
     test: TablePart
     encoder: TableEncoder
     digest: str
+    description: tuple[str, ...]
 
     @property
     def is_augmented(self) -> bool:
@@ -109,20 +112,20 @@ def load_table(
     Raises:
         InputError: what cannot be read or used, with file, row and column; or options that do not fit together.
     """
-    others = {"split_by": split_by, "id": id_column}
+    others = {"split_by": split_by, "id_column": id_column}
     for role, name in others.items():
         if name == target:
-            raise InputError(f"{quoted(target)} is the target, and cannot be the {role} column too")
+            raise InputError(f"{quoted(target)} is the target, and cannot be {option(role)} too")
     with reading(path, "a table"):
         path = Path(path).expanduser()
         if path.is_dir() and split_by is not None:
-            raise InputError(f"{printable(path)} has its parts in files of their own: leave split_by out")
+            raise InputError(f"{printable(path)} has its parts in files of their own: leave {option('split_by')} out")
         parts = _read_parts(path)
         table = stacked(list(parts.values()))
-        column = table.column(target, "target")
+        column = table.column(target, option("target"))
         for role, name in others.items():
             if name is not None:
-                table.column(name, role)
+                table.column(name, option(role))
         likelihood = choose_likelihood(column, likelihood)
         names = class_names_of(column, likelihood)
         classes = np.zeros(table.num_rows, np.int64)
@@ -134,7 +137,7 @@ def load_table(
         elif split_by is None:
             indices = divide_at_random(classes, split_seed, table.where)
         else:
-            indices = divide_by(table.column(split_by), split_seed)
+            indices = divide_by(table.column(split_by, option("split_by")), split_seed)
         left_out = [name for name in others.values() if name is not None]
         encoder = fit_encoder(table, target, likelihood, left_out, indices[0])
         inputs, targets, row_names = encoder.encode(table), encoder.target.encode(column), table.names(id_column)
@@ -142,7 +145,9 @@ def load_table(
             TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part), torch.from_numpy(part))
             for part in indices
         )
-        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())))
+        purposes = {name: option(role) for role, name in others.items() if name is not None}
+        lines = described(printable(path.name), table, encoder, purposes, indices, split_by)
+        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())), lines)
 
 
 def load_rows(
@@ -197,7 +202,7 @@ def _read_parts(path: Path) -> dict[str, Table]:
 
 def _read_folder(folder: Path) -> dict[str, Table]:
     where = printable(folder)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLE_ENDINGS)
     ending = next((path.suffix.lower() for path in files), ".csv")
     paths = by_part([path for path in files if path.suffix.lower() == ending], where, ending)
     check_parts(paths, where, ending)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.terminal import listed, printable
 
 Kind = Literal["number", "date", "boolean", "text"]
@@ -125,7 +125,7 @@ class Table:
 
         Args:
             name: of the column.
-            role: what it is asked for as, such as "target", for the message.
+            role: what it is to be, such as the option that names it, for the message.
 
         Raises:
             InputError: there is none; names the nearest, and those that there are.
@@ -134,8 +134,8 @@ class Table:
             return self.columns[name]
         near = get_close_matches(name[:_LONGEST], [other for other in self.columns if len(other) <= _LONGEST], n=1)
         hint = f"did you mean {quoted(near[0])}? It has" if near else "it has"
-        what = f"{role} column" if role else "column"
-        raise InputError(f"{self.where}: there is no {what} {quoted(name)}: {hint} {listed(self.columns)}")
+        purpose = f" for {role}" if role else ""
+        raise InputError(f"{self.where}: there is no column {quoted(name)}{purpose}: {hint} {listed(self.columns)}")
 
     def names(self, id_column: str | None = None) -> tuple[str, ...]:
         """Names of the rows: their numbers in their file, from 1, or the texts of a column.
@@ -145,7 +145,7 @@ class Table:
         """
         if id_column is None:
             return tuple(str(row + 1) for rows in self.rows for row in range(rows.num_rows))
-        column = self.column(id_column, "id")
+        column = self.column(id_column, option("id_column"))
         check_complete(column, "each row must have an id")
         return tuple(column.texts)
 

@@ -1,5 +1,6 @@
 """The target of a table: which likelihood it has, and the way to what a network is trained on and back."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
 from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
-from bayes_share.errors import InputError, unknown
+from bayes_share.errors import InputError, option, unknown
 from bayes_share.terminal import distinct
 from bayes_share.units import Units
 
@@ -83,7 +84,8 @@ class Target:
                 return torch.from_numpy(values.astype(np.float32))
             _check_near(column, values, self.mean, self.scale)
             return torch.from_numpy(values)
-        numbered = {name: number for number, name in enumerate(self.class_names)}
+        names = ("false", "true") if self.kind == "boolean" else self.class_names  # in whatever words it has them
+        numbered = {name: number for number, name in enumerate(names)}
         texts = _class_texts(column, self.kind)
         for row, text in enumerate(texts):
             if text not in numbered:
@@ -122,7 +124,9 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
     if likelihood is None:
         if len(possible) > 1 and why.startswith("whole"):
             choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
-            raise column.error(f"its values are {why}, which can be several things: give likelihood, {choices}")
+            raise column.error(
+                f"its values are {why}, which can be several things: give {option('likelihood')}, {choices}"
+            )
         return possible[0]
     if likelihood not in possible:
         raise column.error(f"its values are {why}: their likelihood can be {_or(possible)}, not {likelihood}")
@@ -131,6 +135,8 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
 
 def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
     """The classes of a target, texts in the order of the alphabet and numbers in theirs; none without classes.
+
+    Yes and no are two classes, no first, in the words in which the column has them most often.
 
     Args:
         column: the target in all rows.
@@ -147,6 +153,8 @@ def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
         texts = {"0", "1"}
     if len(texts) < 2:
         raise column.error(f"all targets are {quoted(column.texts[0])}, but there must be at least two classes")
+    if kind == "boolean":
+        return _words_of_truths(column)
     return tuple(sorted(texts, key=float) if kind == "number" else sorted(texts))
 
 
@@ -182,6 +190,14 @@ def _class_texts(column: Column, kind: str) -> list[str]:
         return column.texts
     values = numbers(column).tolist()
     return [str(int(value)) if value.is_integer() else text for value, text in zip(values, column.texts, strict=True)]
+
+
+def _words_of_truths(column: Column) -> tuple[str, str]:
+    """How false and true are written in a column of both: as most often or, of two as frequent, first."""
+    truth = truths(column)
+    pairs = list(zip(column.texts, truth, strict=True))
+    no, yes = (Counter(text for text, value in pairs if value == wanted) for wanted in ("false", "true"))
+    return no.most_common(1)[0][0], yes.most_common(1)[0][0]
 
 
 def _check_counts(column: Column, values: np.ndarray) -> None:

@@ -1,0 +1,94 @@
+"""What was understood of a table, in a few lines for people."""
+
+from collections import Counter
+
+from bayes_share.data.tables.columns import InputColumn
+from bayes_share.data.tables.division import Indices
+from bayes_share.data.tables.encoder import TableEncoder
+from bayes_share.data.tables.kinds import kind_of, numbers, seconds
+from bayes_share.data.tables.table import Column, Table, quoted
+from bayes_share.data.tables.target import Target
+from bayes_share.terminal import listed, printable
+
+_PARTS = ("training", "validation", "test")
+_LONGEST = 100  # characters of several names
+_MOST_CLASSES = 6
+_KINDS = {"number": ("number", "numbers"), "date": ("date", "dates"), "category": ("category", "categories")}
+
+
+def described(
+    where: str, table: Table, encoder: TableEncoder, others: dict[str, str], indices: Indices, split_by: str | None
+) -> tuple[str, ...]:
+    """Rows and their division, target, inputs and missing values, a line for each.
+
+    Args:
+        where: the table, as it is called.
+        table: all rows.
+        encoder: what the columns became.
+        others: columns that are no inputs because an option names them, with what they are.
+        indices: of the rows of each part.
+        split_by: the column that rows were divided by, if any.
+    """
+    rows = ", ".join(f"{len(part):,} {name}" for part, name in zip(indices, _PARTS, strict=True))
+    how = "" if split_by is None else f"; {_division(table.column(split_by), indices)}"
+    target = table.column(encoder.target.name)
+    return (
+        f"{where}: {table.num_rows:,} rows, {rows}{how}",
+        f"target {quoted(target.name)}: {_values(target, encoder.target)}",
+        f"inputs: {_inputs(encoder.inputs)}{_left_out(table, encoder, others)}",
+        f"missing values: {_missing(table, encoder.inputs)}",
+    )
+
+
+def _division(column: Column, indices: Indices) -> str:
+    """Which dates or groups are in which part."""
+    kind, name = kind_of(column), quoted(column.name)
+    if kind in ("number", "date"):
+        values = numbers(column) if kind == "number" else seconds(column)
+        ends = [(part[values[part].argmin()], part[values[part].argmax()]) for part in indices]
+        spans = "; ".join(
+            f"{part} {' to '.join(printable(column.texts[row], 30) for row in rows)}"
+            for part, rows in zip(_PARTS, ends, strict=True)
+        )
+        return f"divided by time, {name}: {spans}"
+    groups = ", ".join(
+        f"{len(set(column.at(part.tolist()))):,} {name}" for part, name in zip(indices, _PARTS, strict=True)
+    )
+    return f"divided by groups, {name}: {groups}"
+
+
+def _values(column: Column, target: Target) -> str:
+    if target.class_names:
+        names = target.shown_classes
+        counts = Counter(target.encode(column).long().tolist())
+        most = sorted(label for label, _ in counts.most_common(_MOST_CLASSES))
+        shares = [f"{names[label]} ({counts[label] / len(column.texts):.0%})" for label in most]
+        more = ["..."] if len(names) > _MOST_CLASSES else []
+        kind = f"{len(names)} classes, {listed([*shares, *more])}"
+    else:
+        values = numbers(column)
+        what = "counts" if target.likelihood == "poisson" else "numbers"
+        kind = f"{what} from {values.min():.6g} to {values.max():.6g}"
+    return f"{kind}; likelihood {target.likelihood}"
+
+
+def _inputs(inputs: tuple[InputColumn, ...]) -> str:
+    """The columns of each kind, with their names."""
+    found = []
+    for kind, (one, several) in _KINDS.items():
+        names = [column.name for column in inputs if column.kind == kind]
+        if names:
+            found.append(f"{len(names)} {one if len(names) == 1 else several} ({listed(names, _LONGEST)})")
+    return ", ".join(found)
+
+
+def _left_out(table: Table, encoder: TableEncoder, others: dict[str, str]) -> str:
+    used = {encoder.target.name, *(column.name for column in encoder.inputs)}
+    left = [f"{quoted(name)} ({others.get(name, 'all texts differ')})" for name in table.columns if name not in used]
+    return f"; not used: {', '.join(left)}" if left else ""
+
+
+def _missing(table: Table, inputs: tuple[InputColumn, ...]) -> str:
+    counts = {column.name: table.column(column.name).texts.count("") for column in inputs}
+    some = [f"{name} ({count:,})" for name, count in counts.items() if count]
+    return listed(some, _LONGEST) if some else "none"
