@@ -152,7 +152,7 @@ def _class_rows(probs: Tensor, classes: Sequence[str]) -> list[list[object]]:
 
 
 def _number_rows(found: Predictive, quantiles: Sequence[float]) -> list[list[object]]:
-    columns = [found.mean, found.variance.sqrt(), *found.quantile(list(quantiles))]
+    columns = [found.mean, found.stddev, *found.quantile(list(quantiles))]
     return torch.stack(columns, 1).tolist()
 
 

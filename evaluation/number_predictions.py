@@ -18,6 +18,7 @@ from bayes_share.files import replacing
 from bayes_share.models.likelihoods import Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.predictive import Predictive
 from bayes_share.terminal import listed, printable
+from bayes_share.units import SQUARED
 
 NUMBER_LIKELIHOODS: Mapping[str, type[Likelihood]] = {kind.name: kind for kind in (Gaussian, StudentT, Poisson)}
 """Likelihoods of numbers and counts that files of predictions can name."""
@@ -44,7 +45,7 @@ class NumberPredictions:
 
     Raises:
         InputError: arguments of other names or shapes, or that the distribution cannot have, such as a scale that is
-            not positive; targets that it cannot give; numbers that are not finite.
+            not positive; targets that it cannot give; numbers that are not finite, or whose squares are no floats.
 
     >>> two = NumberPredictions({"loc": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "scale": 1.0}, torch.tensor([2.0, 3.0]))
     >>> two.predictive.mean
@@ -75,6 +76,7 @@ class NumberPredictions:
         full = {name: _full(name, values, wanted) for name, values in arguments.items()}
         _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
         _check_targets(self.predictive, wanted, of)
+        _check_squares(self.predictive, wanted)
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "NumberPredictions":
         """The predictions of some of the examples, in the order of their indices."""
@@ -232,3 +234,22 @@ def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likeliho
         raise InputError(
             f"{likelihood.name} has no such targets: {len(bad)} of {targets.numel()}, the first {bad[0].item():g}"
         )
+
+
+def _check_squares(predictive: Predictive, targets: Tensor) -> None:
+    """Refuse numbers so small or large that variances and squared errors would be 0 or infinite."""
+    if predictive.is_discrete:
+        return
+    smallest, largest = SQUARED
+    spread, centre = predictive.components.stddev, predictive.components.mean
+    for what, values, unit, is_wrong in (
+        ("a standard deviation", spread, "larger", spread < smallest),
+        ("a standard deviation", spread, "smaller", spread.isfinite() & (spread > largest)),
+        ("a mean", centre, "smaller", centre.isfinite() & (centre.abs() > largest)),
+        ("a target", targets, "smaller", targets.abs() > largest),
+    ):
+        if bool(is_wrong.any()):
+            raise InputError(
+                f"{what} of {values[is_wrong][0].item():.6g} has no square in float64: give targets and arguments in a "
+                f"{unit} unit"
+            )

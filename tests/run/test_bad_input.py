@@ -32,7 +32,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ft"], "unknown command 'ft': did you mean 'fit'? Choose from evaluate, fit, predict, quickstart, report, study"),
+        (
+            ["ft"],
+            "unknown command 'ft': did you mean 'fit'? Choose from evaluate, fit, predict, quickstart, report, study",
+        ),
         (["--fit"], "unknown option --fit"),
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "--out", "run"], "which algorithm?"),
