@@ -32,7 +32,7 @@ from bayes_share.inference.methods.distill.distill import Distill, no_teacher
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.reading import check_path
-from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
+from bayes_share.run_folder import RunFolder, check_folder, check_last_step, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.sharing.members import Ensemble
@@ -81,7 +81,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
 
 
 def load_run(path: str | Path) -> Training:
-    """A run as it is now, finished or not: its data, and its state after the latest checkpoint.
+    """A run as it is now: its data, and its state after the latest checkpoint, of a finished run the last one.
 
     ``load_run(path).state`` is what the algorithm learned (for `MAP`, ``.state.model.network`` is the network), and
     ``load_run(path).predict(split)`` predicts with it. A student is loaded without its teacher, and takes no step.
@@ -90,8 +90,8 @@ def load_run(path: str | Path) -> Training:
         path: the run's folder.
 
     Raises:
-        InputError: a folder that is no run, one without a checkpoint that is whole, or one whose data, options or
-            checkpoints are no longer those of the run.
+        InputError: a folder that is no run, one without a checkpoint that is whole, a finished run without that of its
+            last step, or one whose data, options or checkpoints are no longer those of the run.
     """
     check_path(path, "a run")
     folder = RunFolder(Path(path))
@@ -104,6 +104,8 @@ def load_run(path: str | Path) -> Training:
         raise InputError(f"{path} cannot be loaded: {error}") from error
     if not training.step:
         raise InputError(f"{path} has no checkpoint yet")
+    if folder.summary.is_file():
+        check_last_step(folder, training.is_finished)
     return training
 
 
@@ -125,8 +127,7 @@ def load_teacher(path: str | Path, data: Data | TableData | None = None, data_di
         if data_dir is not None:
             config = replace(config, data_dir=data_dir)
         training, _ = _taken_up(folder, config, Execution("cpu"))
-        if not training.is_finished:
-            raise InputError(f"{path} has no checkpoint of its last step: put that back, or train it anew")
+        check_last_step(folder, training.is_finished)
         if data is not None:
             check_same_images(training.data, data, config, folder.path)
     return training
