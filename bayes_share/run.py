@@ -10,9 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from bayes_share.arrays import write_arrays
@@ -282,7 +280,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         "parameters": training.state.num_parameters,
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(config, task, training.kept),
-        "test_images": _digest(task.test.inputs),
+        **task.test_digest,
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
@@ -308,13 +306,6 @@ def _write_predictions(path: Path, training: Training, part: Part, num_samples: 
         return
     arguments = training.predict_arguments(part.inputs, num_samples)
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
-
-
-def _digest(inputs: Tensor) -> str:
-    """The same for the same inputs only, on every machine."""
-    digest = sha256(repr(tuple(inputs.shape)).encode())
-    digest.update(np.ascontiguousarray(inputs.numpy(force=True)).data)
-    return digest.hexdigest()
 
 
 def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, Any]:

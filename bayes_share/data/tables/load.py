@@ -13,7 +13,7 @@ from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
-from bayes_share.data.tables.digest import digest_of
+from bayes_share.data.tables.digest import digest_of, rows_digest
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.fitting import fit_encoder
@@ -66,6 +66,7 @@ class TableData:
         test: for the numbers that are reported.
         encoder: what the columns became.
         digest: the same for the same values in the same columns and rows only.
+        test_digest: the same for the same test rows and target only, whatever the other parts are.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TableData:
     test: TablePart
     encoder: TableEncoder
     digest: str
+    test_digest: str
 
     @cached_property
     def bins(self) -> tuple[tuple[float, ...], ...]:
@@ -137,7 +139,8 @@ def load_table(
             TablePart(inputs[part], targets[part], tuple(row_names[row] for row in part), torch.from_numpy(part))
             for part in indices
         )
-        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())))
+        of_test = rows_digest(table, indices[2].tolist(), encoder.target)
+        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())), of_test)
 
 
 def load_rows(
