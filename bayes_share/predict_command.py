@@ -75,7 +75,7 @@ def run(options: Namespace) -> None:
             f"{printable(folder.path)} is a run on {config.data}, and predict is for runs on tables; in Python, "
             f"load_run(folder).predict(images) takes images"
         )
-    check_outputs({"-o": out}, {str(new): new, config.data: Path(config.data.partition(":")[2])})
+    check_outputs({"-o": out}, {str(new): new}, [config.data])
     form = read_form(folder)
     if options.quantiles is not None and form.encoder.target.class_names:
         raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")

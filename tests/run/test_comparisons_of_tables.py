@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from driver import command, one_line, snapshot
 
 from bayes_share.cli import main
 
@@ -86,3 +87,22 @@ def test_runs_on_another_target_are_not(tmp_path: Path, capsys: pytest.CaptureFi
     runs = [str(fit(folder, tmp_path / target, target)) for target in ("price", "twin")]
     assert main(["evaluate", *runs]) == 2
     assert "their test examples differ" in capsys.readouterr().err
+
+
+def test_no_output_becomes_a_part_of_the_data(first: Callable[[str], Path]) -> None:
+    run = first("price")
+    table = run.parent / "table"
+    before = snapshot(table)
+    for words in (
+        ["predict", run, table / "test.csv", "-o", table / "validation.csv"],
+        ["report", run, "-o", run.parent / "r.html", "--csv", table / "val.csv"],
+        ["report", run, "-o", run.parent / "r.html", "--json", table / "validation.csv"],
+        ["report", run, "-o", table / "Validation.csv"],
+    ):
+        assert "would become a part of csv:" in one_line(command(*words), 2)
+    assert snapshot(table) == before
+    (table / "validation.csv").mkdir()  # a folder is no file of a part
+    assert (
+        main(["fit", "map", "--data", f"csv:{table}", "--target", "price", *FAST, "--out", str(run), "--resume"]) == 0
+    )
+    (table / "validation.csv").rmdir()

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from bayes_share.data.parts import PARTS, by_part, check_parts
+from bayes_share.data.parts import PARTS, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
@@ -17,6 +17,7 @@ from bayes_share.data.tables.digest import digest_of, rows_digest
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.fitting import fit_encoder
+from bayes_share.data.tables.folder import PARQUET, part_files
 from bayes_share.data.tables.kinds import kind_of
 from bayes_share.data.tables.parquet_table import read_parquet
 from bayes_share.data.tables.table import Table, quoted, stacked
@@ -24,9 +25,6 @@ from bayes_share.data.tables.target import Target, choose_likelihood, class_name
 from bayes_share.errors import InputError
 from bayes_share.reading import reading
 from bayes_share.terminal import printable
-
-_PARQUET = (".parquet", ".pq")
-_ENDINGS = (".csv", ".tsv", *_PARQUET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +168,7 @@ def read_table(path: Path) -> Table:
     with reading(path, "a table"):
         if not path.exists():
             raise InputError(f"{printable(path)}: no such file{from_where(path)}; give a CSV or Parquet file")
-    return read_parquet(path) if path.suffix.lower() in _PARQUET else read_csv(path)
+    return read_parquet(path) if path.suffix.lower() in PARQUET else read_csv(path)
 
 
 def load_cells(path: str | Path, places: Int64[Tensor, "row"]) -> dict[str, list[str]]:
@@ -194,11 +192,8 @@ def _read_parts(path: Path) -> dict[str, Table]:
 
 
 def _read_folder(folder: Path) -> dict[str, Table]:
-    where = printable(folder)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
-    ending = next((path.suffix.lower() for path in files), ".csv")
-    paths = by_part([path for path in files if path.suffix.lower() == ending], where, ending)
-    check_parts(paths, where, ending)
+    paths, ending = part_files(folder, (path for path in folder.iterdir() if path.is_file()))
+    check_parts(paths, printable(folder), ending)
     return {part: read_table(path) for part, path in paths.items()}
 
 
