@@ -158,7 +158,7 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
             raise InputError(f"{error}; {written_again(folder)}") from error
         first = first or (folder, answers)
         is_same = first[1].dtype == answers.dtype and torch.equal(first[1], answers)
-        if not is_same or _have_other_images(first[0], folder):
+        if not is_same or _have_other_examples(first[0], folder):
             raise InputError(
                 f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
                 f"{_data(folder)}): their test examples differ, and their figures do not go into one table; "
@@ -167,10 +167,11 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
     return folders
 
 
-def _have_other_images(one: RunFolder, other: RunFolder) -> bool:
-    """Whether runs noted other test images; sets that are sorted by class may have the same labels."""
-    ours, theirs = (read_summary(folder).get("test_images") for folder in (one, other))
-    return None not in (ours, theirs) and ours != theirs  # older runs did not note them
+def _have_other_examples(one: RunFolder, other: RunFolder) -> bool:
+    """Whether runs noted other test examples; sets that are sorted by class may have the same labels."""
+    ours, theirs = map(read_summary, (one, other))
+    # Older runs noted none, or inputs of a table as their network took them.
+    return any(ours[name] != theirs[name] for name in ("test_images", "test_rows") if name in ours and name in theirs)
 
 
 def _data(folder: RunFolder) -> str:

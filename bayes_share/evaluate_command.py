@@ -9,7 +9,6 @@ from bayes_share.compare import compare, cost_table, finished_runs
 from bayes_share.config import read_run_config
 from bayes_share.conformal import conformal_tables
 from bayes_share.data.ood import OODName
-from bayes_share.data.stamp import source_path
 from bayes_share.diagnose import diagnose, export_arviz
 from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import check_arviz_path
@@ -105,7 +104,7 @@ def run(options: Namespace) -> None:
     if options.arviz is not None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
-    check_outputs(outputs, {**_inputs(found, probes), **files})
+    check_outputs(outputs, files, _sources(found, probes))
     if numbers := read_numbers(files, found, options.split):
         _check_numbers(options)
         summaries = {name: read_summary(folder) for name, folder in found.items()}
@@ -152,12 +151,12 @@ def _check_numbers(options: Namespace) -> None:
             raise InputError(f"--{name} is of predictions of classes, and these are of numbers: leave it out")
 
 
-def _inputs(runs: Mapping[str, RunFolder], probes: Probes | None) -> dict[str, Path]:
-    """The files and folders that examples come from, by the names of their sets."""
+def _sources(runs: Mapping[str, RunFolder], probes: Probes | None) -> list[str]:
+    """The sets that examples come from."""
     sources = [read_run_config(run.config).data for run in runs.values()]
     if probes is not None:
         sources += [*(OODName.parse(text).source for text in probes.ood), *probes.corruption_types.values()]
-    return {source: path for source in sources if (path := source_path(source))}
+    return sources
 
 
 def _probes(options: Namespace) -> Probes | None:

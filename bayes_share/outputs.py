@@ -2,13 +2,15 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from bayes_share.data.stamp import is_of_source
 from bayes_share.errors import InputError
 from bayes_share.files import real_path
 from bayes_share.reading import check_path
 from bayes_share.run_folder import RunFolder
+from bayes_share.terminal import printable
 
 STUDY_FILES = (
     "study.yaml",
@@ -29,15 +31,17 @@ STUDY_FILES = (
 """What a study writes into its folder, besides its runs."""
 
 
-def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
+def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sources: Collection[str] = ()) -> None:
     """See whether a command may write some files.
 
     Args:
         outputs: all that it is to write, by the option that names each.
         inputs: files and folders that it reads, by what they are.
+        sources: sets of examples that it, or a run that it is about, reads, as users name them.
 
     Raises:
-        InputError: what `check_output` refuses, two that are one file, or one that is read.
+        InputError: what `check_output` refuses, two that are one file, one that is read, or one that would become a
+            part of a set.
     """
     first: dict[Path, str] = {}
     for option, path in outputs.items():
@@ -48,6 +52,10 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> No
         for what, source in inputs.items():
             if place.exists() and place.is_relative_to(real_path(source)):
                 raise InputError(f"{option} {path} would replace what is read as {what}: give another name")
+        for name in sources:
+            if is_of_source(name, place):
+                what = "replace what is read as" if place.exists() else "become a part of"
+                raise InputError(f"{option} {path} would {what} {printable(name)}: give another name")
 
 
 def check_output(path: Path) -> None:

@@ -21,7 +21,7 @@ from bayes_share.inference.restored import restored
 from bayes_share.models.predictive import Predictive
 from bayes_share.options import OptionParser, add_option
 from bayes_share.outputs import check_outputs
-from bayes_share.run_folder import RunFolder, finished_run, read_form, written_again
+from bayes_share.run_folder import RunFolder, check_last_step, finished_run, read_form, written_again
 from bayes_share.tasks import TableForm, is_table
 from bayes_share.terminal import printable, say, show
 
@@ -75,7 +75,7 @@ def run(options: Namespace) -> None:
             f"{printable(folder.path)} is a run on {config.data}, and predict is for runs on tables; in Python, "
             f"load_run(folder).predict(images) takes images"
         )
-    check_outputs({"-o": out}, {str(new): new, config.data: Path(config.data.partition(":")[2])})
+    check_outputs({"-o": out}, {str(new): new}, [config.data])
     form = read_form(folder)
     if options.quantiles is not None and form.encoder.target.class_names:
         raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
@@ -124,10 +124,7 @@ def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
     saved = folder.checkpoints.load(say)
     if saved is None:
         raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
-    if saved.get("is_finished") is not True:
-        raise InputError(
-            f"{printable(folder.path)} has no checkpoint of its last step: put that back, or train it anew"
-        )
+    check_last_step(folder, saved.get("is_finished") is True)
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)
     epoch = Rows(form.num_train, form.batch_size(config.batch_size), config.last_batch).steps_per_epoch
@@ -152,7 +149,7 @@ def _class_rows(probs: Tensor, classes: Sequence[str]) -> list[list[object]]:
 
 
 def _number_rows(found: Predictive, quantiles: Sequence[float]) -> list[list[object]]:
-    columns = [found.mean, found.variance.sqrt(), *found.quantile(list(quantiles))]
+    columns = [found.mean, found.stddev, *found.quantile(list(quantiles))]
     return torch.stack(columns, 1).tolist()
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -35,7 +34,7 @@ from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.models.weights import read_weights
 from bayes_share.reading import check_path
-from bayes_share.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
+from bayes_share.run_folder import RunFolder, check_folder, check_last_step, finished_run, remove_leftovers
 from bayes_share.seeding import seeded
 from bayes_share.sharing.ledger import ledger
 from bayes_share.sharing.members import Ensemble
@@ -86,7 +85,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
 
 
 def load_run(path: str | Path) -> Training:
-    """A run as it is now, finished or not: its data, and its state after the latest checkpoint.
+    """A run as it is now: its data, and its state after the latest checkpoint, of a finished run the last one.
 
     ``load_run(path).state`` is what the algorithm learned (for `MAP`, ``.state.model.network`` is the network), and
     ``load_run(path).predict(split)`` predicts with it. A student is loaded without its teacher, and takes no step.
@@ -95,8 +94,8 @@ def load_run(path: str | Path) -> Training:
         path: the run's folder.
 
     Raises:
-        InputError: a folder that is no run, one without a checkpoint that is whole, or one whose data, options or
-            checkpoints are no longer those of the run.
+        InputError: a folder that is no run, one without a checkpoint that is whole, a finished run without that of its
+            last step, or one whose data, options or checkpoints are no longer those of the run.
     """
     check_path(path, "a run")
     folder = RunFolder(Path(path))
@@ -109,6 +108,8 @@ def load_run(path: str | Path) -> Training:
         raise InputError(f"{path} cannot be loaded: {error}") from error
     if not training.step:
         raise InputError(f"{path} has no checkpoint yet")
+    if folder.summary.is_file():
+        check_last_step(folder, training.is_finished)
     return training
 
 
@@ -130,8 +131,7 @@ def load_teacher(path: str | Path, data: Data | TableData | None = None, data_di
         if data_dir is not None:
             config = replace(config, data_dir=data_dir)
         training, _ = _taken_up(folder, config, Execution("cpu"))
-        if not training.is_finished:
-            raise InputError(f"{path} has no checkpoint of its last step: put that back, or train it anew")
+        check_last_step(folder, training.is_finished)
         if data is not None:
             check_same_images(training.data, data, config, folder.path)
     return training
@@ -297,7 +297,7 @@ def _finish(training: Training, identity: Identity, folder: RunFolder, config: R
         "seconds": round(training.history[-1]["seconds"], 3),
         "costs": _costs(config, task, training.kept),
         "data": list(task.description),
-        "test_images": _digest(task.test.inputs),
+        **task.test_digest,
         "device": _device_name(config),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "bayes-share": __version__},
@@ -333,13 +333,6 @@ def _write_predictions(
         return
     arguments = training.predict_arguments(part.inputs, num_samples)
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
-
-
-def _digest(inputs: Tensor) -> str:
-    """The same for the same inputs only, on every machine."""
-    digest = sha256(repr(tuple(inputs.shape)).encode())
-    digest.update(np.ascontiguousarray(inputs.numpy(force=True)).data)
-    return digest.hexdigest()
 
 
 def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, Any]:

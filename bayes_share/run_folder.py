@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bayes_share.arrays import read_stamp
 from bayes_share.config import RunConfig, read_run_config
-from bayes_share.data.load import TABLE_ENDINGS
+from bayes_share.data.parts import TABLE_ENDINGS
 from bayes_share.errors import InputError
 from bayes_share.evaluation.sets import SetInfo, read_sets
 from bayes_share.files import left_beside, real_path, remove_left_beside
@@ -24,6 +24,7 @@ from bayes_share.lock import LOCK
 from bayes_share.reading import check_path, read_text, reading
 from bayes_share.summary import parse_summary
 from bayes_share.tasks import TableForm
+from bayes_share.terminal import printable
 
 _WRITTEN = re.compile(
     r"(study|config)\.yaml|(form|summary|sets)\.json|metrics\.csv|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt",
@@ -153,6 +154,22 @@ def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{file} is damaged or missing: {written_again(folder)}") from error
+
+
+def check_last_step(folder: RunFolder, is_finished: bool) -> None:
+    """See whether the latest checkpoint of a finished run is of its last step: the one of that may be damaged or gone.
+
+    Args:
+        folder: of the run.
+        is_finished: whether the training is over that the checkpoint holds.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not is_finished:
+        raise InputError(
+            f"{printable(folder.path)} has no checkpoint of its last step: put that back, or train it anew"
+        )
 
 
 def written_again(folder: RunFolder) -> str:

@@ -33,7 +33,7 @@ def parse_summary(text: str) -> dict[str, Any]:
     seconds = found["seconds"]
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be at least 0 and finite, and are {seconds!r}")
-    for name, kind in (("test_images", str), ("metrics", str), ("threads", int)):
+    for name, kind in (("test_images", str), ("test_rows", str), ("metrics", str), ("threads", int)):
         if type(found.get(name, kind())) is not kind:
             raise ValueError(f"{name} must be of type {kind.__name__}")
     lines = found.get("data", [])

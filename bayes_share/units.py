@@ -8,6 +8,9 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
+SQUARED = (1e-150, 1e150)
+"""Numbers between these have squares, and sums of many of them, in float64."""
+
 _ULPS = 4  # by which numbers may differ that are meant to be the same
 
 
@@ -55,7 +58,10 @@ class Units:
         values = values.flatten() if values[0].numel() == 1 else values
         shares = values.new_full((len(values),), 1 / len(values)) if weights is None else weights / weights.sum()
         centre = torch.tensordot(shares.to(values), values, 1)
-        scale = torch.tensordot(shares.to(values), (values - centre).square(), 1).sqrt()
+        around = values - centre
+        unit = around.abs().amax(0)  # whose square may be 0 or infinite where it is not
+        unit = torch.where(unit > 0, unit, 1.0)
+        scale = unit * torch.tensordot(shares.to(values), (around / unit).square(), 1).sqrt()
         lowest, highest = values.amin(0), values.amax(0)
         kind = torch.finfo(targets.dtype if targets.is_floating_point() else values.dtype)
         rounding = _ULPS * kind.eps * torch.maximum(lowest.abs(), highest.abs())

@@ -19,6 +19,7 @@ from bayes_share.files import replacing
 from bayes_share.models.likelihoods import Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.predictive import Predictive
 from bayes_share.terminal import listed, printable
+from bayes_share.units import SQUARED
 
 NUMBER_LIKELIHOODS: Mapping[str, type[Likelihood]] = {kind.name: kind for kind in (Gaussian, StudentT, Poisson)}
 """Likelihoods of numbers and counts that files of predictions can name."""
@@ -47,7 +48,8 @@ class NumberPredictions:
 
     Raises:
         InputError: arguments of other names or shapes, or that the distribution cannot have, such as a scale that is
-            not positive; targets that it cannot give; numbers that are not finite; a likelihood of classes.
+            not positive; targets that it cannot give; numbers that are not finite, or whose squares are no floats; a
+            likelihood of classes.
 
     >>> two = NumberPredictions({"loc": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "scale": 1.0}, torch.tensor([2.0, 3.0]))
     >>> two.predictive.mean
@@ -80,6 +82,7 @@ class NumberPredictions:
         full = {name: _full(name, values, wanted) for name, values in given.items()}
         _keep(self, arguments=full, targets=wanted, likelihood=of, names=names, stamp=stamp)
         _check_targets(self.predictive, wanted, of)
+        _check_squares(self.predictive, wanted)
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "NumberPredictions":
         """The predictions of some of the examples, in the order of their indices."""
@@ -164,10 +167,10 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
 
 def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Likelihood, Mapping[str, Any]]:
     """The likelihood, and the arguments by name, out of what was handed in."""
-    found: object = None
+    found: Likelihood | None = None
     match arguments:
-        case (Likelihood() as found, Mapping() as given):
-            pass
+        case (Likelihood() as of_arguments, Mapping() as given):
+            found = of_arguments
         case Mapping() as given:
             pass
         case _:
@@ -177,7 +180,7 @@ def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Like
             )
     wanted = likelihood or found or "normal"
     of = wanted if isinstance(wanted, Likelihood) else named_likelihood(wanted)
-    if isinstance(found, Likelihood) and found.name != of.name:
+    if found is not None and found.name != of.name:
         raise InputError(f"the arguments are of the likelihood {found.name}, not {of.name}: leave likelihood out")
     if of.name in ("categorical", "bernoulli"):
         raise InputError(f"{of.name} is a likelihood of classes: give Predictions(predict(...), labels)")
@@ -259,3 +262,22 @@ def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likeliho
         raise InputError(
             f"{likelihood.name} has no such targets: {len(bad)} of {targets.numel()}, the first {bad[0].item():g}"
         )
+
+
+def _check_squares(predictive: Predictive, targets: Tensor) -> None:
+    """Refuse numbers so small or large that variances and squared errors would be 0 or infinite."""
+    if predictive.is_discrete:
+        return
+    smallest, largest = SQUARED
+    spread, centre = predictive.components.stddev, predictive.components.mean
+    for what, values, unit, is_wrong in (
+        ("a standard deviation", spread, "larger", spread < smallest),
+        ("a standard deviation", spread, "smaller", spread.isfinite() & (spread > largest)),
+        ("a mean", centre, "smaller", centre.isfinite() & (centre.abs() > largest)),
+        ("a target", targets, "smaller", targets.abs() > largest),
+    ):
+        if bool(is_wrong.any()):
+            raise InputError(
+                f"{what} of {values[is_wrong][0].item():.6g} has no square in float64: give targets and arguments in a "
+                f"{unit} unit"
+            )

@@ -1,5 +1,6 @@
-"""Distributions of torch with the cumulative distribution functions that torch lacks, which have no gradient."""
+"""Distributions of torch with the cdfs that torch lacks, which have no gradient, and with densities of any scale."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution
+
+from bayes_share.models.poisson import poisson_cdf
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution
@@ -37,10 +40,23 @@ class Poisson(distributions.Poisson):
 
     @torch.no_grad()
     def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most a value: the regularised upper incomplete gamma function."""
-        value = torch.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device)
-        found = torch.special.gammaincc(*torch.broadcast_tensors(value.floor().clamp(min=0) + 1, self.rate))
-        return torch.where(value < 0, 0.0, found)
+        """The probability of at most a value."""
+        return poisson_cdf(torch.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device), self.rate)
+
+
+class Normal(distributions.Normal):
+    """Normal, of any scale: torch has the density from the variance, which may be 0 or infinite where the scale is not.
+
+    >>> Normal(0.0, torch.tensor(1e-200).double()).log_prob(torch.tensor(0.0))
+    tensor(459.5981, dtype=torch.float64)
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        errors = (value - self.loc) / self.scale
+        return -0.5 * (errors.square() + math.log(2 * math.pi)) - self.scale.log()
 
 
 class StudentT(distributions.StudentT):
@@ -58,6 +74,12 @@ class StudentT(distributions.StudentT):
         standardised = (value - self.loc) / self.scale
         df, numbers = (each.double().cpu() for each in torch.broadcast_tensors(self.df, standardised))
         return torch.as_tensor(stdtr(df.numpy(), numbers.numpy())).to(standardised)
+
+    @property
+    def stddev(self) -> Tensor:
+        """From the scale; infinite or NaN where the variance is."""
+        of_scale_one = distributions.StudentT(self.df, torch.zeros_like(self.loc), torch.ones_like(self.scale))
+        return self.scale * of_scale_one.variance.sqrt()
 
 
 def as_pyro(distribution: Distribution) -> "TorchDistribution":

@@ -74,9 +74,15 @@ class Predictive:
         """The variance that components expect of the targets: the mean of their variances.
 
         Raises:
-            InputError: classes, which have none.
+            InputError: classes, which have none; noise so small that its square is 0.
         """
-        return self._moment(self.components.variance).expand(self.components.batch_shape).mean((0, 1))
+        each, sd = self._moment(self.components.variance), self.components.stddev
+        if bool((lost := (each < torch.finfo(each.dtype).tiny) & (sd > 0)).any()):
+            raise InputError(
+                f"the variance of noise as small as {sd[lost].min().item():.6g} is lost in "
+                f"{str(each.dtype).removeprefix('torch.')}: take stddev, or predict the targets in a larger unit"
+            )
+        return each.expand(self.components.batch_shape).mean((0, 1))
 
     @cached_property
     def epistemic(self) -> Float[Tensor, "example *output"]:
@@ -92,9 +98,22 @@ class Predictive:
         """Of the mixture, by the law of total variance: aleatoric and epistemic.
 
         Raises:
-            InputError: classes, which have none.
+            InputError: as `aleatoric`.
         """
         return self.aleatoric + self.epistemic
+
+    @cached_property
+    def stddev(self) -> Float[Tensor, "example *output"]:
+        """The square root of `variance`, also where the square of a deviation is no longer a float.
+
+        Raises:
+            InputError: classes, which have none.
+        """
+        around = (self._moment(self.components.mean) - self.mean).expand(self.components.batch_shape)
+        both = torch.stack([self.components.stddev.expand(self.components.batch_shape), around.abs()])
+        largest = both.amax((0, 1, 2))
+        unit = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+        return unit * (both / unit).square().sum(0).mean((0, 1)).sqrt()
 
     def log_prob(self, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example"]:
         """The log density, or log probability, of all targets of an example together, in nats.
@@ -102,7 +121,8 @@ class Predictive:
         It is ``-inf`` where no component can give a target, as a negative number under an exponential distribution.
 
         Raises:
-            InputError: targets of another shape, NaN, or no counts where the components are of counts.
+            InputError: targets of another shape, NaN, or no counts where the components are of counts; a density that
+                the distribution cannot compute, as torch's ``Normal`` where the square of its scale is 0.
         """
         self._check(targets)
         inside = self.components.support.check(targets).expand(self.components.batch_shape)  # type: ignore[union-attr]
@@ -114,6 +134,11 @@ class Predictive:
                     f"{wrong.numel()}, the first of them {targets[wrong][0].item():.6g}"
                 )
         each = self._density(targets, inside)
+        if bool((lost := each.isnan().flatten(0, 1).any(0)).any()):
+            raise InputError(
+                f"{type(self.components).__name__} gives no density of {int(lost.sum())} of {lost.numel()} targets: "
+                f"predict them in a larger unit, where the square of a scale is not 0"
+            )
         together = each.reshape(*each.shape[:3], -1).sum(-1).flatten(0, 1)
         return together.logsumexp(0) - math.log(len(together))
 
@@ -150,12 +175,11 @@ class Predictive:
             raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
         self._moment(self.components.mean)
         # A heavy tail has no mean or an infinite variance, and both searches take any finite start.
-        means = self.components.mean.nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
-        step = self.components.stddev.nan_to_num(1.0, 1.0).expand(self.components.batch_shape).flatten(0, 1)
         if self.is_discrete:
-            lowest, highest = torch.full_like(means[0], -1.0), (means + step).amax(0).ceil()
-            return torch.stack([self._bisect(level, lowest, highest) for level in levels])
-        centre, spread = means.mean(0), (step.square().mean(0) + means.var(0, correction=0)).sqrt().nan_to_num(1.0, 1.0)
+            means, sds = self.components.mean.nan_to_num(0.0, 0.0, 0.0), self.components.stddev.nan_to_num(1.0, 1.0)
+            lowest, highest = (means - sds).amin((0, 1)).floor(), (means + sds).amax((0, 1)).ceil()
+            return torch.stack([self._bisect(level, lowest.clamp(min=0) - 1, highest) for level in levels])
+        centre, spread = self.mean.nan_to_num(0.0, 0.0, 0.0), self.stddev.nan_to_num(1.0, 1.0)
         return torch.stack([self._solve(level, centre, spread) for level in levels])
 
     def sample(self, count: int, generator: Generator) -> Num[Tensor, "sample example *output"]:
@@ -223,26 +247,31 @@ class Predictive:
     def _solve(self, level: float, centre: Tensor, spread: Tensor) -> Float[Tensor, "example *output"]:
         """The quantile of one level of a density, by Newton's method for the log-odds of the cdf.
 
-        Where a step leaves the bracket, or is not half of the one before the last, the bracket is halved; where it has
-        an open end, it is widened by steps that double (Press et al. 2007, "Numerical Recipes", section 9.4).
+        Where a step leaves the bracket, or is not half of the one before the last, the bracket is halved, by turns in
+        its length and in how many floats are in it, which are few bits even where scales differ by many powers of ten;
+        where it has an open end, it is widened by steps that double (Press et al. 2007, "Numerical Recipes", section
+        9.4).
         """
         kind = torch.finfo(centre.dtype)
         aim = math.log(level) - math.log1p(-level)
         width = spread.maximum(4 * kind.eps * centre.abs()).clamp(min=kind.tiny)
         x = centre + width * torch.special.ndtri(torch.as_tensor(level, dtype=centre.dtype, device=centre.device))
-        small = kind.eps**0.5 / 16 * width  # after such a step of Newton, the next one is rounding
+        # After such a step of Newton, the next one is rounding.
+        small, few_odds = kind.eps**0.5 / 16 * width, max(kind.eps**0.5, 8 * kind.eps / (level * (1 - level)))
         low, high = torch.full_like(x, -math.inf), torch.full_like(x, math.inf)
         last, before = torch.full_like(x, math.inf), torch.full_like(x, math.inf)
         is_found = torch.zeros_like(x, dtype=torch.bool)
-        for _ in range(_STEPS):
+        for number in range(_STEPS):
             reached = self._cdf(x)
             is_below = reached < level
             low, high = torch.where(is_below, x, low), torch.where(is_below, high, x)
             inside = self.components.support.check(x).expand(self.components.batch_shape)  # type: ignore[union-attr]
             slope = self._density(x, inside).exp().mean((0, 1)) / (reached * (1 - reached))
-            step = (reached.log() - (-reached).log1p() - aim) / slope
+            odds = reached.log() - (-reached).log1p() - aim
+            step = odds / slope
             new, is_open = x - step, low.isinf() | high.isinf()
-            middle = torch.where(high.isinf(), x + width, torch.where(low.isinf(), x - width, low + (high - low) / 2))
+            halved = _halfway(low, high) if number % 2 else low + (high - low) / 2
+            middle = torch.where(high.isinf(), x + width, torch.where(low.isinf(), x - width, halved))
             is_good = (
                 (new >= low) & (new <= high) & new.isfinite() & (2 * step.abs() <= before) & (slope * spread > _FLAT)
             )
@@ -250,17 +279,19 @@ class Predictive:
             width = torch.where(is_open & ~is_good, 2 * width, width)
             new = torch.where(is_found, x, torch.where(is_narrow, high, torch.where(is_good, new, middle)))
             moved = (new - x).abs()
-            is_found |= is_narrow | (is_good & (moved <= small))
+            is_found |= is_narrow | (is_good & (moved <= small) & (odds.abs() <= few_odds))
             x, last, before = new, moved, last
             if bool(is_found.all()):
                 break
         return x
 
     def _bisect(self, level: float, lowest: Tensor, highest: Tensor) -> Float[Tensor, "example *output"]:
-        """The quantile of one level of counts, above `lowest`; `highest` is raised until it is enough."""
+        """The quantile of one level of counts, between two that are moved apart until it is."""
         width = (highest - lowest).clamp(min=1.0)
         while bool((is_below := self._cdf(highest) < level).any()):
             highest, width = torch.where(is_below, highest + width, highest), 2 * width
+        while bool((is_above := self._cdf(lowest) >= level).any()):
+            lowest, width = torch.where(is_above, (lowest - width).clamp(min=-1), lowest), 2 * width
         for _ in range(_BISECTIONS):
             middle = (lowest + (highest - lowest) / 2).floor()
             is_between = (middle > lowest) & (middle < highest)
@@ -270,3 +301,15 @@ class Predictive:
             is_enough = self._cdf(middle) >= level
             lowest, highest = torch.where(is_enough, lowest, middle), torch.where(is_enough, middle, highest)
         return highest
+
+
+def _halfway(low: Tensor, high: Tensor) -> Tensor:
+    """The float with as many floats between `low` and it as between it and `high`."""
+    kind = {torch.float64: torch.int64, torch.float32: torch.int32, torch.float16: torch.int16}[low.dtype]
+    flip = torch.iinfo(kind).max
+
+    def in_order(bits: Tensor) -> Tensor:  # its own inverse
+        return torch.where(bits < 0, bits ^ flip, bits)
+
+    first, second = (in_order(end.contiguous().view(kind)) for end in (low, high))
+    return in_order((first & second) + ((first ^ second) >> 1)).view(low.dtype)

@@ -12,6 +12,7 @@ from bayes_share.data.digest import digest_of
 from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
+from bayes_share.data.parts import TABLE_ENDINGS
 from bayes_share.data.smaller import averaged, some_of
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
@@ -32,9 +33,6 @@ _LONGEST_NAME = 200  # characters of a class's name
 
 KNOWN = ("digits", *DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR")
 """What the name of a data set of images may be."""
-
-TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
-"""Of files that are tables."""
 
 
 def load_data(

@@ -16,6 +16,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """What each part may be called, in small or capital letters."""
 
 
+TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
+"""Of files that are tables, in small letters."""
+
+
 def part_of(name: str) -> str | None:
     """The part that a file without its ending, or a folder, is named after; None: none.
 

@@ -1,10 +1,14 @@
-"""The files that a set of images is read from, and a stamp that changes with them."""
+"""The files that a set of examples is read from, and a stamp that changes with them."""
 
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+
+from bayes_share.data.listing import ENDINGS
+from bayes_share.data.tables.folder import would_be_read
+from bayes_share.files import real_path
 
 _OF_FILES = ("npz", "folder", "csv", "cifar-10-c")
 
@@ -17,6 +21,22 @@ def source_path(source: str) -> Path | None:
     """
     kind, _, path = source.partition(":")
     return Path(path).expanduser() if kind in _OF_FILES and path else None
+
+
+def is_of_source(source: str, place: Path) -> bool:
+    """Whether a file is, or once it is written would be, one of those that a set is read from.
+
+    Args:
+        source: the set, as a user names it.
+        place: the file, with all links followed.
+    """
+    path = source_path(source)
+    if path is None or not place.is_relative_to(folder := real_path(path)):
+        return False
+    if source.startswith("csv:") and not place.exists():
+        return would_be_read(folder, place)
+    is_of_class = place.suffix.lower() in ENDINGS and place.parent != folder
+    return place.exists() or (source.startswith("folder:") and is_of_class)
 
 
 def source_stamp(source: str) -> str:

@@ -61,12 +61,13 @@ def run(options: Namespace) -> None:
     if (wrong := next((w for w in options.validation or [] if not is_file_of_predictions(w)), None)) is not None:
         raise InputError(f"--validation takes files of predictions, NAME=FILE.npz, not {printable(wrong)!r}")
     read = {**files, **{f"--validation {name}": path for name, path in validation.items()}}
-    check_outputs(outputs, {**read, **({} if options.humans is None else {"--humans": Path(options.humans)})})
+    if options.humans is not None:
+        read["--humans"] = Path(options.humans)
+    check_outputs(outputs, read)
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 
     from bayes_share.config import read_run_config
-    from bayes_share.data.stamp import source_path
     from bayes_share.evaluation.human import read_human_labels
     from bayes_share.evaluation.reading_predictions import read_predictions
     from bayes_share.reports.build import build_report
@@ -76,9 +77,8 @@ def run(options: Namespace) -> None:
     from bayes_share.reports.run_record import RunRecord
 
     folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
-    data = [str(read_run_config(folder.config).data) for folder in folders.values()]
-    inputs = {**read, **{name: path for name in data if (path := source_path(name))}}
-    check_outputs(outputs, inputs)
+    sources = [str(read_run_config(folder.config).data) for folder in folders.values()]
+    check_outputs(outputs, read, sources)
     if numbers := read_numbers(files, folders):
         if options.humans is not None:
             raise InputError("--humans is of images, and the predictions are of numbers")
@@ -88,20 +88,22 @@ def run(options: Namespace) -> None:
         held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
         runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
         shown = inputs_of_rows([run for _, run in runs])
-        _write(build_number_report(numbers, held_out, options.title, shown, runs), options, inputs)
+        _write(build_number_report(numbers, held_out, options.title, shown, runs), options, read, sources)
         return
     results = read_results(options.runs, validation)
     shown = inputs_of_rows([run for _, run in records(results)])
     humans = None if options.humans is None else read_human_labels(Path(options.humans))
-    _write(build_report(results, options.title, humans, options.pictures, progress=True, inputs=shown), options, inputs)
+    made = build_report(results, options.title, humans, options.pictures, progress=True, inputs=shown)
+    _write(made, options, read, sources)
 
 
-def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path]) -> None:
+def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path], sources: Sequence[str]) -> None:
     from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
     from bayes_share.reports.page import page
 
     if options.figures is not None:
-        check_outputs({f"the figure {path.name}": path for path in figure_paths(made, Path(options.figures))}, inputs)
+        paths = figure_paths(made, Path(options.figures))
+        check_outputs({f"the figure {path.name}": path for path in paths}, inputs, sources)
     out = Path(options.out)
     write_atomically(out, page(made).encode())
     if options.json:

@@ -145,8 +145,8 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
             "aim": 1 - one.alpha,
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "chance from": one.by_chance and one.by_chance.low,
-            "to": one.by_chance and one.by_chance.high,
+            "chance from": None if one.by_chance is None else one.by_chance.low,
+            "to": None if one.by_chance is None else one.by_chance.high,
             "width": one.coverage.width.value,
         }
         for one in found
@@ -178,8 +178,8 @@ def _row(one: Found) -> dict[str, Cell]:
         "aim": Cell(1 - one.alpha),
         "calibrated": Cell(one.num_calibrated),
         "coverage": Cell(coverage.value),
-        "chance_low": Cell(one.by_chance and one.by_chance.low),
-        "chance_high": Cell(one.by_chance and one.by_chance.high),
+        "chance_low": Cell(None if one.by_chance is None else one.by_chance.low),
+        "chance_high": Cell(None if one.by_chance is None else one.by_chance.high),
         "width": cell(one.coverage.width),
     }
 

@@ -58,7 +58,7 @@ def least_expected_targets(results: Sequence[NumberResult], inputs: Inputs) -> S
         found = one.test.predictive
         low, high = central_interval(found, COVERAGE)
         (median,) = found.quantile([0.5])
-        errors = (one.test.targets - found.mean) / found.variance.sqrt().nan_to_num(math.nan, math.nan)
+        errors = (one.test.targets - found.mean) / found.stddev.nan_to_num(math.nan, math.nan)
         rows = [
             {
                 "example": Cell(str(i) if one.test.names is None else one.test.names[i]),

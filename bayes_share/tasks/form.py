@@ -114,6 +114,10 @@ class Task(Protocol):
     def test(self) -> Part:
         """That chooses nothing."""
 
+    @property
+    def test_digest(self) -> dict[str, str]:
+        """What tells the test examples from others, by the name that it has in a run's summary."""
+
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """The batches to train on."""
 

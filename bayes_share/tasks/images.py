@@ -1,12 +1,14 @@
 """Images with a class each."""
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from bayes_share.data import Data
-from bayes_share.data.load import Split, short_name
+from bayes_share.data import Data, Split
+from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
@@ -96,6 +98,14 @@ class ImageTask:
     def test(self) -> Split:
         """That chooses nothing."""
         return self.data.test
+
+    @property
+    def test_digest(self) -> dict[str, str]:
+        """Of pixels and shape, the same on every machine."""
+        images = self.data.test.inputs
+        digest = sha256(repr(tuple(images.shape)).encode())
+        digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
+        return {"test_images": digest.hexdigest()}
 
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """Augmented as the data say."""

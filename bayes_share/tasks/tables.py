@@ -145,6 +145,11 @@ class TableTask:
         """That chooses nothing."""
         return self.data.test
 
+    @property
+    def test_digest(self) -> dict[str, str]:
+        """Of the rows as they are in the file."""
+        return {"test_rows": self.data.test_digest}
+
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """All training rows, on the device."""
         train = self.data.train

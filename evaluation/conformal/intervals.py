@@ -118,7 +118,7 @@ def fit_scaled_intervals(
     """Intervals of so many predicted standard deviations around the mean (Lei et al. 2018, arXiv 1604.04173, sec. 5.2).
 
     They have the coverage of `fit_quantile_intervals`. Of a `Predictive` the standard deviation is
-    ``predictive.variance.sqrt()``.
+    ``predictive.stddev``.
 
     Args:
         mean: predicted, of examples on which nothing was fitted or chosen.

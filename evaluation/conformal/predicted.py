@@ -123,7 +123,7 @@ def _quantiles(predictive: Predictive, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def _moments(predictive: Predictive, alpha: float) -> tuple[Tensor, Tensor]:
-    return predictive.mean, predictive.variance.sqrt()
+    return predictive.mean, predictive.stddev
 
 
 def _columns(values: Float64[Tensor, "example *target"]) -> tuple[Float64[Tensor, "example"], ...]:

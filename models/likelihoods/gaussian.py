@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from jaxtyping import Float, Num
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution
 
 from bayes_share.errors import InputError
+from bayes_share.models.distributions import Normal
 from bayes_share.models.likelihoods.base import Likelihood
 from bayes_share.models.likelihoods.location_scale import LocationScale, Noise
 from bayes_share.models.likelihoods.outputs import each

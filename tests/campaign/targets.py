@@ -110,8 +110,7 @@ TARGETS: dict[str, Target] = {
         "other/checkpoints/*.pt",
         "finished",
         {**_FILE, **PICKLES},
-        {"load_run": "any", "ood": "any", "resume": "any"},
-        rules={("swap", "load_run"): "same", ("swap", "ood"): "same"},
+        {"load_run": "same", "ood": "same", "resume": "any"},
     ),
     "teacher-config": Target(
         "teacher/config.yaml",

@@ -209,6 +209,10 @@ FAULTS: dict[str, tuple[bytes, str]] = {
         b"x,y" + b"\n1e300,1.5\n-1e300,2.5" * 20,
         "column 'x': its numbers are too large to standardise",
     ),
+    "targets without squares": (
+        b"x,y" + b"\n1,1e-170\n2,2e-170" * 20,
+        "column 'y': its numbers have no squares in float64: give them in a larger unit",
+    ),
     "infinite target": (rows("1,inf"), "row 13 (line 14), column 'y': 'inf' is infinite"),
     "decimal comma": (rows('"1,5",2'), "row 13 (line 14), column 'x': numbers such as '1,5' have a comma"),
     "decimal commas": (b"x;y" + b"\n1,5;2.5" * 20, "row 1 (line 2), column 'x': numbers such as '1,5' have a comma"),
@@ -228,6 +232,13 @@ def test_what_is_wrong_with_a_file_is_one_line_that_says_where(case: str, tmp_pa
     found = refusal(lambda: load_table(path, "y"))
     assert message in found
     assert "t.csv" in found
+
+
+@pytest.mark.parametrize("unit", ["e-300", "e-170", "e-5", "e140"])
+def test_inputs_of_any_size_are_standardised(unit: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y" + "".join(f"\n{i % 7 - 3}{unit},{i}.5" for i in range(40)))
+    found = load_table(tmp_path / "t.csv", "y").train.inputs
+    assert (float(found.mean()), float(found.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -125,6 +125,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"likelihood": "poisson", "arguments": {"rate": np.exp(LOC)}, "targets": np.arange(5) / 2},
         "poisson has no such targets: 2 of 5, the first 0.5",
     ),
+    "too small": (
+        {"arguments": {"loc": 0.0, "scale": 1e-170}},
+        "a standard deviation of 1e-170 has no square in float64: give targets and arguments in a larger unit",
+    ),
+    "too large": (
+        {"arguments": {"loc": LOC * 1e160, "scale": 1.0}},
+        "has no square in float64: give targets and arguments in a smaller unit",
+    ),
     "likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
     "names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
     "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are texts"),

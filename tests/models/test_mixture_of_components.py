@@ -1,6 +1,7 @@
 """The mixture of draws and members, against closed forms, sums written out and its own samples."""
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Exponential, Laplace, Normal, Poisson, StudentT, Uniform
 
 from bayes_share.errors import InputError
+from bayes_share.models.distributions import Normal as OwnNormal
 from bayes_share.models.distributions import StudentT as Student
 from bayes_share.models.predictive import Predictive
 
@@ -126,6 +128,47 @@ def test_quantiles_of_student_t_take_few_values_of_its_cdf() -> None:
     assert one.quantile([1e-6, 0.3, 0.9])[:, 0].tolist() == approx(
         (-7 + 1e-3 * student.ppf([1e-6, 0.3, 0.9], 3)).tolist(), abs=1e-10
     )
+
+
+@pytest.mark.parametrize("scales", [(1e-200, 1e-200), (1e-200, 1.0), (1e-100, 1e-170), (1e200, 1.0), (1e-9, 1e-3)])
+@pytest.mark.parametrize("kind", [Normal, OwnNormal])
+def test_quantiles_of_any_scales_take_few_values_of_the_cdf(kind: type[Normal], scales: tuple[float, float]) -> None:
+    levels, scale = (1e-6, 0.05, 0.3, 0.8, 0.999), torch.tensor(scales, dtype=torch.float64).reshape(1, 2, 1)
+    for loc in (torch.zeros_like(scale), 5 * scale[:, :1], torch.arange(2.0).double().reshape(1, 2, 1)):
+        forecast = Predictive(kind(loc, scale))
+        with patch.object(Predictive, "_cdf", autospec=True, side_effect=Predictive._cdf) as evaluated:
+            found = forecast.quantile(levels)
+        assert evaluated.call_count <= 70 * len(levels)
+        for level, values in zip(levels, found, strict=True):
+            before = torch.nextafter(values, torch.full_like(values, -math.inf))
+            assert forecast.cdf(before).item() < level + 1e-9
+            assert forecast.cdf(values).item() > level - 1e-9
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-170, 1.0, 1e170, 1e300])
+def test_what_is_no_square_is_right_in_any_unit(unit: float) -> None:
+    loc, scale = torch.tensor([-1.0, 3.0]).double().reshape(1, 2, 1), torch.tensor([0.5, 2.0]).double().reshape(1, 2, 1)
+    plain, there = Predictive(Normal(loc, scale)), Predictive(OwnNormal(unit * loc, unit * scale))
+    target = torch.tensor([0.7]).double()
+    assert there.stddev.item() == approx(unit * plain.variance.sqrt().item())
+    assert there.log_prob(unit * target).item() == approx(plain.log_prob(target).item() - math.log(unit))
+    assert there.quantile([0.1, 0.9]).flatten().tolist() == approx(
+        (unit * plain.quantile([0.1, 0.9])).flatten().tolist()
+    )
+    heavy = Student(torch.tensor(3.0).double(), torch.zeros(1, 1, 1).double(), unit)
+    assert Predictive(heavy).stddev.item() == approx(unit * math.sqrt(3))
+
+
+def test_a_square_that_is_lost_is_said() -> None:
+    for kind in (Normal, OwnNormal):
+        small = Predictive(kind(torch.zeros(1, 1, 2).double(), 1e-170))
+        for name in ("variance", "aleatoric"):
+            with pytest.raises(
+                InputError, match="the variance of noise as small as 1e-170 is lost in float64: take stddev"
+            ):
+                getattr(small, name)
+    with pytest.raises(InputError, match="Normal gives no density of 2 of 2 targets: predict them in a larger unit"):
+        Predictive(Normal(torch.zeros(1, 1, 2).double(), 1e-170)).log_prob(torch.zeros(2).double())
 
 
 @pytest.mark.parametrize("level", [1e-4, 0.25, 0.5, 0.6, 0.999])

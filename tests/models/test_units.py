@@ -80,6 +80,12 @@ def test_noise_is_printed_in_the_targets_units() -> None:
     assert repr(Gaussian(7.0).with_units(UNITS)) == "Gaussian(noise=7, learned=False, centre=1e+09, unit=20)"
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-170, 1e170, 1e300])
+def test_units_of_numbers_whose_squares_are_no_floats(unit: float) -> None:
+    found = Units.of(unit * torch.tensor([1.0, 3.0], dtype=torch.float64))
+    assert (found.centre.item(), found.scale.item()) == pytest.approx((2 * unit, unit))
+
+
 def test_units_are_given_once() -> None:
     with pytest.raises(InputError, match="has units already"):
         Gaussian().with_units(UNITS).with_units(UNITS)

@@ -286,9 +286,15 @@ def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path],
 def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out.csv"
     assert fit(table, run, "price", MAP) == 0
-    max((run / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime_ns).unlink()
-    assert main(["predict", str(run), str(table), "-o", str(out)]) == 2
-    assert not out.exists()
+    last = max((run / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    for damage in (lambda: last.write_bytes(last.read_bytes()[:-1]), last.unlink):
+        damage()
+        assert main(["predict", str(run), str(table), "-o", str(out)]) == 2
+        assert not out.exists()
+        with pytest.raises(InputError, match="has no checkpoint of its last step: put that back, or train it anew"):
+            load_run(run)
+    (run / "summary.json").unlink()
+    assert load_run(run).step  # of a run that goes on, any step is the latest
 
 
 def test_numbers_are_written_whole(tmp_path: Path) -> None:

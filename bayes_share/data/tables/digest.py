@@ -1,7 +1,7 @@
 """Which table a run was trained and tested on, as one short text: other values have another one."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from bayes_share.data.tables.kinds import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, Table
+from bayes_share.data.tables.target import Target
 from bayes_share.errors import InputError
 
 
@@ -25,6 +26,23 @@ def digest_of(parts: Iterable[tuple[str, Table]]) -> str:
         found.update(json.dumps([part, table.num_rows, list(table.columns)]).encode())
         for column in table.columns.values():
             found.update(_values(column))
+    return found.hexdigest()
+
+
+def rows_digest(table: Table, rows: Sequence[int], target: Target) -> str:
+    """A digest of the names and values of all columns in some rows, and of what is predicted of them.
+
+    It is the same whatever the other rows are, and so for one test file beside several training files.
+
+    Args:
+        table: with these rows among others.
+        rows: their indices, in order.
+        target: of which the name and the classes count.
+    """
+    found = sha256(json.dumps([len(rows), target.name, target.class_names]).encode())
+    for name, column in sorted(table.columns.items()):
+        found.update(json.dumps(name).encode())
+        found.update(_values(Column(name, column.at(rows), column.rows, column.declared)))
     return found.hexdigest()
 
 

@@ -13,6 +13,7 @@ from bayes_share.data.tables.kinds import kind_of, numbers, warn_of_texts_among_
 from bayes_share.data.tables.table import Column, Table, quoted
 from bayes_share.data.tables.target import REAL, Target, class_names_of
 from bayes_share.errors import InputError
+from bayes_share.units import SQUARED
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +94,11 @@ def _fit_target(column: Column, likelihood: str, train: np.ndarray) -> Target:
     values = numbers(column)[train]
     if (values == values[0]).all():
         raise column.error(f"the targets of all training rows are {values[0]:g}, so there is nothing to learn")
-    return Target(column.name, likelihood, kind, (), *_moments(column, values))
+    mean, scale = _moments(column, values)
+    for is_wrong, unit in ((scale < SQUARED[0], "larger"), (np.abs(numbers(column)).max() > SQUARED[1], "smaller")):
+        if is_wrong:
+            raise column.error(f"its numbers have no squares in float64: give them in a {unit} unit")
+    return Target(column.name, likelihood, kind, (), mean, scale)
 
 
 def _check_trained(column: Column, target: Target, train: np.ndarray) -> None:
@@ -106,9 +111,11 @@ def _check_trained(column: Column, target: Target, train: np.ndarray) -> None:
 
 
 def _moments(column: Column, values: np.ndarray) -> tuple[float, float]:
+    largest = np.abs(values).max()
+    unit = largest if 0 < largest < SQUARED[0] else 1.0
     with np.errstate(all="ignore"):
-        scaler = StandardScaler().fit(values[:, None])
-    mean, scale = float(scaler.mean_[0]), float(scaler.scale_[0])
+        scaler = StandardScaler().fit(values[:, None] / unit)
+    mean, scale = float(scaler.mean_[0]) * unit, float(scaler.scale_[0]) * (unit if scaler.var_[0] else 1.0)
     if not (np.isfinite(mean) and np.isfinite(scale)):
         raise column.error(f"its numbers are too large to standardise, up to {np.abs(values).max():g}")
     return mean, scale

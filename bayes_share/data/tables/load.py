@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from bayes_share.data.load import TABLE_ENDINGS
-from bayes_share.data.parts import PARTS, by_part, check_parts
+from bayes_share.data.parts import PARTS, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
 from bayes_share.data.tables.csv_table import read_csv
 from bayes_share.data.tables.description import described
-from bayes_share.data.tables.digest import digest_of
+from bayes_share.data.tables.digest import digest_of, rows_digest
 from bayes_share.data.tables.division import Indices, divide_at_random, divide_by, hold_out
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.fitting import fit_encoder
+from bayes_share.data.tables.folder import PARQUET, part_files
 from bayes_share.data.tables.kinds import kind_of
 from bayes_share.data.tables.parquet_table import read_parquet
 from bayes_share.data.tables.table import Table, quoted, stacked
@@ -26,8 +26,6 @@ from bayes_share.data.tables.target import Target, choose_likelihood, class_name
 from bayes_share.errors import InputError, option
 from bayes_share.reading import reading
 from bayes_share.terminal import printable
-
-_PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +66,7 @@ class TableData:
         encoder: what the columns became.
         digest: the same for the same values in the same columns and rows only.
         description: what was understood of the table, in a few lines for people.
+        test_digest: the same for the same test rows and target only, whatever the other parts are.
     """
 
     name: str
@@ -76,6 +75,7 @@ class TableData:
     test: TablePart
     encoder: TableEncoder
     digest: str
+    test_digest: str
     description: tuple[str, ...]
 
     @property
@@ -147,7 +147,8 @@ def load_table(
         )
         purposes = {name: option(role) for role, name in others.items() if name is not None}
         lines = described(printable(path.name), table, encoder, purposes, indices, split_by)
-        return TableData(printable(path), train, validation, test, encoder, digest_of(list(parts.items())), lines)
+        digests = digest_of(list(parts.items())), rows_digest(table, indices[2].tolist(), encoder.target)
+        return TableData(printable(path), train, validation, test, encoder, *digests, lines)
 
 
 def load_rows(
@@ -177,7 +178,7 @@ def read_table(path: Path) -> Table:
     with reading(path, "a table"):
         if not path.exists():
             raise InputError(f"{printable(path)}: no such file{from_where(path)}; give a CSV or Parquet file")
-    return read_parquet(path) if path.suffix.lower() in _PARQUET else read_csv(path)
+    return read_parquet(path) if path.suffix.lower() in PARQUET else read_csv(path)
 
 
 def load_cells(path: str | Path, places: Int64[Tensor, "row"]) -> dict[str, list[str]]:
@@ -201,11 +202,8 @@ def _read_parts(path: Path) -> dict[str, Table]:
 
 
 def _read_folder(folder: Path) -> dict[str, Table]:
-    where = printable(folder)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLE_ENDINGS)
-    ending = next((path.suffix.lower() for path in files), ".csv")
-    paths = by_part([path for path in files if path.suffix.lower() == ending], where, ending)
-    check_parts(paths, where, ending)
+    paths, ending = part_files(folder, (path for path in folder.iterdir() if path.is_file()))
+    check_parts(paths, printable(folder), ending)
     return {part: read_table(path) for part, path in paths.items()}
 
 

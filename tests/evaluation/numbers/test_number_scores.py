@@ -8,7 +8,7 @@ import pytest
 import torch
 from forecasts import Counts, calibrated, counts, normals
 from scipy.integrate import quad
-from scipy.stats import kstest, norm
+from scipy.stats import kstest, norm, poisson
 from scipy.stats import t as student
 from torch import Tensor
 from torch.distributions import Exponential, Normal, StudentT
@@ -20,6 +20,7 @@ from bayes_share.evaluation.numbers import (
     covered,
     crps,
     error_coverage,
+    fit_pit_map,
     interval_score,
     nll,
     number_scores,
@@ -28,7 +29,9 @@ from bayes_share.evaluation.numbers import (
     quantile_calibration_error,
     width,
 )
-from bayes_share.evaluation.numbers.crps import _by_quadrature
+from bayes_share.evaluation.numbers.crps import _LEVELS, _by_quadrature
+from bayes_share.evaluation.numbers.recalibration import PitMap
+from bayes_share.models.distributions import Poisson
 from bayes_share.models.predictive import Predictive
 
 approx = pytest.approx
@@ -67,7 +70,7 @@ def test_the_crps_of_a_mixture_is_its_integral(monkeypatch: pytest.MonkeyPatch) 
     forecast, targets = normals(6), torch.linspace(-4, 4, 6).double()
     found = crps(forecast, targets)
     assert found.tolist() == approx([integral(forecast, targets, i) for i in range(6)], rel=1e-7)
-    assert torch.allclose(_by_quadrature(forecast, targets), found, rtol=1e-5)
+    assert torch.allclose(_by_quadrature(forecast.cdf, forecast.quantile(_LEVELS), targets), found, rtol=1e-5)
     monkeypatch.setattr(sys.modules[crps.__module__], "_AT_A_TIME", 7)  # an example at a time
     assert torch.allclose(crps(forecast, targets), found, rtol=1e-14)
     pairs = normals(3, 2)
@@ -93,6 +96,57 @@ def test_the_crps_of_counts_is_the_sum() -> None:
     cdf = Counts(rates[:, 0, :, None]).log_prob(ks).exp().cumsum(-1).mean(0)
     expected = (cdf - (ks >= targets[:, None]).double()).square().sum(-1)
     assert crps(forecast, targets).tolist() == approx(expected.tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rates", "count"),
+    [
+        ([1e-8], 0),
+        ([1e-8, 2.0], 1),
+        ([64.0, 64.1], 70),
+        ([3.0, 65.0], 10),
+        ([1e-8, 1000.0], 500),
+        ([10.0, 60.0, 300.0, 2e5], 7),
+        ([1e6, 1.001e6], 1_001_000),
+        ([5e4], 400_000),
+    ],
+)
+def test_the_crps_of_mixtures_of_counts_of_any_size_is_the_sum(rates: list[float], count: int) -> None:
+    each = torch.tensor(rates, dtype=torch.float64)
+    ks = torch.arange(max(rates[-1], count) + 15 * rates[-1] ** 0.5 + 40, dtype=torch.float64)
+    cdf = sum(poisson.cdf(ks.numpy(), rate) for rate in rates) / len(rates)
+    expected = float(((cdf - (ks.numpy() >= count)) ** 2).sum())
+    forecast, target = Predictive(Poisson(each.reshape(1, -1, 1))), torch.tensor([count])
+    assert crps(forecast, target).item() == approx(expected, rel=2e-9)
+    # Of nothing but quantiles and a cdf, as after recalibration.
+    assert crps(PitMap(*[torch.linspace(0, 1, 2).double()] * 2)(forecast), target).item() == approx(expected, rel=2e-3)
+
+
+def test_scores_of_counts_take_no_longer_where_counts_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[int] = []
+    own = Poisson.cdf
+
+    def counted(self: Poisson, value: Tensor) -> Tensor:
+        evaluated[-1] += 1
+        return own(self, value)
+
+    monkeypatch.setattr(Poisson, "cdf", counted)
+    for rate in (1e6, 1e12):
+        evaluated.append(0)
+        rates = rate * (1 + 1e-3 * torch.rand(2, 4, 30, generator=torch.Generator().manual_seed(0)).double())
+        forecast, targets = Predictive(Poisson(rates)), rates[0, 0].round()
+        found = number_scores(forecast, targets, resamples=2)
+        sd = math.sqrt(rate + (rate * 1e-3) ** 2 / 12)
+        assert 0.2 < found["crps"].value / sd < 0.9
+        crps(fit_pit_map(forecast, targets)(forecast), targets)
+    assert max(evaluated) < 2500
+
+
+def test_the_crps_of_a_large_rate_is_that_of_a_normal() -> None:
+    rate = torch.tensor([[[1e12]]], dtype=torch.float64)
+    targets = torch.tensor([1e12 + 2e6], dtype=torch.float64)
+    found, normal = crps(Predictive(Poisson(rate)), targets), crps(Predictive(Normal(rate, rate.sqrt())), targets)
+    assert found.item() == approx(normal.item(), rel=1e-6)  # but for a skewness of 1e-6
 
 
 def test_against_scoringrules() -> None:

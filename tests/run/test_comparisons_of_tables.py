@@ -1,0 +1,108 @@
+"""Which runs on tables stand in one table: those that were tested on the same rows, whatever they were trained on."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from driver import command, one_line, snapshot
+
+from bayes_share.cli import main
+
+Cells = list[list[str]]
+Change = Callable[[Cells, Cells], tuple[Cells, Cells]]
+FAST = ["--epochs", "1", "--model", "mlp1_8", "--no-progress"]
+
+
+def cells(count: int = 60) -> Cells:
+    """Two inputs, of which one is a category, a class and a number."""
+    return [[str(i % 11), "abc"[i % 3], "xyz"[i % 3 if i % 5 else 0], str(i * 0.7)] for i in range(count)]
+
+
+def write(folder: Path, train: Cells, test: Cells, names: str = "size,kind,city,price") -> Path:
+    folder.mkdir()
+    for part, lines in (("train", train), ("test", test)):
+        (folder / f"{part}.csv").write_text("\n".join([names, *map(",".join, lines)]))
+    return folder
+
+
+def fit(folder: Path, out: Path, target: str, *more: str) -> Path:
+    assert main(["fit", "map", "--data", f"csv:{folder}", "--target", target, *FAST, *more, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run that predicts a column of the table as it is."""
+    folder = write(tmp_path_factory.mktemp("first") / "table", cells(), cells(21))
+    return cache(lambda target: fit(folder, folder.parent / target, target))
+
+
+def beside(one: Path, target: str, changed: Change, tmp_path: Path) -> list[str]:
+    """The words of a run, and of another one that was trained and tested on changed rows."""
+    return [str(one), str(fit(write(tmp_path / "table", *changed(cells(), cells(21))), tmp_path / "other", target))]
+
+
+@pytest.mark.parametrize("target", ["price", "city"])
+def test_runs_on_one_test_file_are_compared_whatever_they_were_trained_on(
+    target: str, first: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def changed(train: Cells, test: Cells) -> tuple[Cells, Cells]:
+        more = [[str(3 * i), "d", "xyz"[i % 3], str(-i * 0.7)] for i in range(40)]  # other moments and a category more
+        return train[5:] + more, [[f"{float(size):.2f}", *others] for size, *others in test]
+
+    runs = beside(first(target), target, changed, tmp_path)
+    assert main(["evaluate", *runs]) == 0
+    assert main(["report", *runs, "-o", str(tmp_path / "r.html")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "changed"),
+    [
+        ("price", lambda train, test: (train, [[str(1 + int(test[0][0])), *test[0][1:]], *test[1:]])),
+        ("price", lambda train, test: (train, [[*test[0][:3], "99.5"], *test[1:]])),
+        ("price", lambda train, test: (train, [test[1], test[0], *test[2:]])),
+        ("city", lambda train, test: (train, [[*test[0][:2], "y", test[0][3]], *test[1:]])),
+        ("city", lambda train, test: (train + 3 * [["1", "a", "w", "2.5"]], test)),
+    ],
+    ids=["an input", "a target", "the order", "a class", "the classes"],
+)
+def test_runs_on_other_test_rows_are_not(
+    target: str,
+    changed: Change,
+    first: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = beside(first(target), target, changed, tmp_path)
+    capsys.readouterr()
+    for words in (["evaluate", *runs], ["report", *runs, "-o", str(tmp_path / "r.html")]):
+        assert main(words) == 2
+        assert "their test examples differ" in capsys.readouterr().err
+
+
+def test_runs_on_another_target_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [[*line, line[3]] for line in cells()]
+    folder = write(tmp_path / "a", lines, lines[:21], "size,kind,city,price,twin")
+    runs = [str(fit(folder, tmp_path / target, target)) for target in ("price", "twin")]
+    assert main(["evaluate", *runs]) == 2
+    assert "their test examples differ" in capsys.readouterr().err
+
+
+def test_no_output_becomes_a_part_of_the_data(first: Callable[[str], Path]) -> None:
+    run = first("price")
+    table = run.parent / "table"
+    before = snapshot(table)
+    for words in (
+        ["predict", run, table / "test.csv", "-o", table / "validation.csv"],
+        ["report", run, "-o", run.parent / "r.html", "--csv", table / "val.csv"],
+        ["report", run, "-o", run.parent / "r.html", "--json", table / "validation.csv"],
+        ["report", run, "-o", table / "Validation.csv"],
+    ):
+        assert "would become a part of csv:" in one_line(command(*words), 2)
+    assert snapshot(table) == before
+    (table / "validation.csv").mkdir()  # a folder is no file of a part
+    assert (
+        main(["fit", "map", "--data", f"csv:{table}", "--target", "price", *FAST, "--out", str(run), "--resume"]) == 0
+    )
+    (table / "validation.csv").rmdir()
