@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import math
 import sys
 from collections.abc import Callable
@@ -379,10 +378,7 @@ def test_rows_are_divided_at_random_by_class(tmp_path: Path) -> None:
     assert set().union(*parts(data)) == set(range(150))
 
 
-def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(tmp_path: Path) -> None:
     day = np.random.default_rng(0).permutation(100) // 4  # 25 days of 4 rows, in any order
     cells = {"x": list(range(100)), "when": [f"2020-01-{1 + d:02}" for d in day], "day": day, "y": [0.5, 2] * 50}
     for column in ("when", "day"):
@@ -391,18 +387,17 @@ def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(
         assert max(train) < min(validation) <= max(validation) < min(test)
         assert [len(train), len(validation), len(test)] in ([68, 12, 20], [72, 8, 20])
         assert column not in data.encoder.features
-        assert f"by time: those with the largest '{column}' are the test part" in caplog.text
+        assert f"divided by time, '{column}'" in data.description[0]
 
 
-def test_by_groups_no_group_is_in_two_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_by_groups_no_group_is_in_two_parts(tmp_path: Path) -> None:
     patient = [f"patient {i % 20}" for i in range(100)]
     path = write(tmp_path / "t.csv", {"x": list(range(100)), "patient": patient, "y": [0.5, 2] * 50})
     data = load_table(path, "y", split_by="patient")
     groups = [{patient[row] for row in part} for part in parts(data)]
     assert [len(group) for group in groups] == [14, 2, 4]
     assert len(set().union(*groups)) == 20
-    assert "by groups: no 'patient' is in two parts" in caplog.text
+    assert "divided by groups, 'patient': 14 training, 2 validation, 4 test" in data.description[0]
     assert groups != [
         {patient[row] for row in part} for part in parts(load_table(path, "y", split_by="patient", split_seed=1))
     ]

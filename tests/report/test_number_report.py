@@ -174,11 +174,11 @@ def test_inputs_stand_beside_the_least_expected_labels() -> None:
 
 def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None:
     """Two runs that both find a target impossible, at other examples each."""
-    targets = np.linspace(-1, 1, 40)
+    targets = 1e5 * np.linspace(-1, 1, 40)
     runs = {}
     for name, sure in (("a", 3), ("b", 7)):
-        scale = np.ones(40)
-        scale[sure] = 1e-200
+        scale = np.full(40, 1e5)
+        scale[sure] = 1e-150
         runs[name] = NumberPredictions({"loc": np.zeros(40), "scale": scale}, targets)
     made = build_number_report(runs, runs)
     (row, _) = rows(made, "overview")
