@@ -123,7 +123,7 @@ def ended_well(outcome: Outcome) -> None:
 
 
 def one_line(outcome: Outcome, code: int) -> str:
-    """The only line in which a process says why it ended with this code, after what it said of the digits, if it did."""
+    """The only line that says why a process ended with this code, after what it said of the digits, if it did."""
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
     *before, line = outcome.err.splitlines(keepends=True)
