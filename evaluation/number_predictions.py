@@ -164,20 +164,20 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
 
 def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Likelihood, Mapping[str, Any]]:
     """The likelihood, and the arguments by name, out of what was handed in."""
-    found: object = None
+    found: Likelihood | None
     match arguments:
         case (Likelihood() as found, Mapping() as given):
             pass
         case Mapping() as given:
-            pass
+            found = None
         case _:
             raise InputError(
                 'arguments are given by name, such as {"loc": mean, "scale": sd}, or as predict_arguments(...) gives '
                 f"them, not as {type(arguments).__name__}"
             )
-    wanted = likelihood or found or "normal"
+    wanted = (found or "normal") if likelihood is None else likelihood
     of = wanted if isinstance(wanted, Likelihood) else named_likelihood(wanted)
-    if isinstance(found, Likelihood) and found.name != of.name:
+    if found is not None and found.name != of.name:
         raise InputError(f"the arguments are of the likelihood {found.name}, not {of.name}: leave likelihood out")
     if of.name in ("categorical", "bernoulli"):
         raise InputError(f"{of.name} is a likelihood of classes: give Predictions(predict(...), labels)")

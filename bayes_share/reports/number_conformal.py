@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal.coverage import IntervalCoverage, interval_coverage
@@ -145,8 +146,8 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
             "aim": 1 - one.alpha,
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "chance from": one.by_chance and one.by_chance.low,
-            "to": one.by_chance and one.by_chance.high,
+            "chance from": _end(one.by_chance, "low"),
+            "to": _end(one.by_chance, "high"),
             "width": one.coverage.width.value,
         }
         for one in found
@@ -170,6 +171,10 @@ def _judgement(found: Sequence[Found]) -> list[str]:
     return [verdict(judged)] if judged else []
 
 
+def _end(found: Range | None, name: Literal["low", "high"]) -> float | None:
+    return None if found is None else getattr(found, name)
+
+
 def _row(one: Found) -> dict[str, Cell]:
     coverage = one.coverage.overall.coverage
     return {
@@ -178,8 +183,8 @@ def _row(one: Found) -> dict[str, Cell]:
         "aim": Cell(1 - one.alpha),
         "calibrated": Cell(one.num_calibrated),
         "coverage": Cell(coverage.value),
-        "chance_low": Cell(one.by_chance and one.by_chance.low),
-        "chance_high": Cell(one.by_chance and one.by_chance.high),
+        "chance_low": Cell(_end(one.by_chance, "low")),
+        "chance_high": Cell(_end(one.by_chance, "high")),
         "width": cell(one.coverage.width),
     }
 

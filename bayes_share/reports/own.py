@@ -75,7 +75,7 @@ def report(
             raise InputError("human labels are of classes, and the predictions are of numbers")
         made = build_number_report(numbers, held_out, title, inputs)
     else:
-        results = own_results(classes, held_out)  # type: ignore[arg-type]  # checked there
+        results = own_results(classes, held_out)
         made = build_report(results, title, humans, inputs=inputs)
     write_atomically(Path(path), page(made).encode())
     return Path(path)
@@ -106,7 +106,7 @@ def evaluate(
         of_numbers = checked_validation(numbers, held_out)
         results = [NumberResult(name, numbers[name], one) for name, one in of_numbers.items()]
         return "\n\n".join([number_table(numbers), *([conformal_table(results)] if results else [])])
-    of_classes = own_results(classes, held_out)  # type: ignore[arg-type]  # checked there
+    of_classes = own_results(classes, held_out)
     scores = score_table({result.name: result.test for result in of_classes})
     sets = [
         one

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from bayes_share.data import Data
-from bayes_share.data.load import Split, short_name
+from bayes_share.data import Data, Split
+from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
