@@ -122,8 +122,9 @@ class RunConfig:
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
         validation_samples: draws in each epoch's scores on the validation images.
-        validation_images: how many of the validation images are scored after each epoch, where scoring all would take
-            long beside the training; null: all. What is chosen at the end, and predictions, are of all.
+        validation_images: how many of the validation images, or rows, are scored after each epoch, where scoring all
+            would take long beside the training, or where patience is to leave some for conformal prediction; null: all.
+            What is chosen at the end, and predictions, are of all.
         checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """

@@ -1,4 +1,4 @@
-"""A CSV file to a report and to predictions of new rows, by three commands of the terminal.
+"""A CSV file to a report and to predictions of new rows, by commands of the terminal.
 
     python examples/table_commands.py
 
@@ -17,8 +17,9 @@ from bayes_share.cli import main as bayes_share
 
 COMMANDS = (
     "fit map --data csv:houses.csv --target price --optimizer adamw --learning-rate 0.003 --ensemble-size 4 "
-    "--init random_sign --epochs 30 --patience 8 --noise-beta 0.5 --out run",
+    "--init random_sign --epochs 20 --noise-beta 0.5 --out run",
     "predict run new.csv -o prices.csv",
+    "evaluate run --conformal 0.1",
     "report run -o report.html --json report.json",
 )
 

@@ -73,7 +73,10 @@ def build_report(
     where = f" on {next(iter(on))}" if on else ""
     test = runs[0].test
     images, outputs = test.logits.shape[2:]
-    kind = f"in {outputs} classes" if test.likelihood == "categorical" else f"with {outputs} binary label(s)"
+    if test.likelihood == "categorical":
+        kind = f"in {outputs} classes"
+    else:
+        kind = "with a binary label" if outputs == 1 else f"with {outputs} binary labels"
     tested = (
         f"{images:,} positions of {test.num_examples:,} test examples"
         if test.has_positions

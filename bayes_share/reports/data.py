@@ -13,4 +13,4 @@ def data(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
         runs: of one data set, by the name to show.
     """
     lines = dict.fromkeys(line for _, run in runs for line in run.summary.get("data", []))
-    return Section("data", "Data", [f"{line[:1].upper()}{line[1:]}." for line in lines], []) if lines else None
+    return Section("data", "Data", [f"{line}." for line in lines], []) if lines else None

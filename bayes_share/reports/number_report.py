@@ -84,7 +84,9 @@ def build_number_report(
     ]
     count = "one run" if len(results) == 1 else f"{len(results)} runs"
     several = f" with {first[0].numel()} targets each" if first[0].numel() > 1 else ""
-    return Report(title, f"{count}: {len(first):,} test examples{several}", [each for each in sections if each])
+    on = dict.fromkeys(f" on {run.data}, target {run.config['target']}" for _, run in runs if run.config.get("target"))
+    subtitle = f"{count}{next(iter(on), '')}: {len(first):,} test examples{several}"
+    return Report(title, subtitle, [each for each in sections if each])
 
 
 def _overview(results: Sequence[NumberResult]) -> Section:
@@ -107,9 +109,11 @@ def _overview(results: Sequence[NumberResult]) -> Section:
         else:
             lead.append(f"{results[best].name} has the lowest {name}, {value}, but the lead may be chance.")
     columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
+    comparison = " Bold: ahead of every other run by more than chance explains, example by example."
     note = (
-        "± is one standard error, by the bootstrap over test examples. Bold: ahead of every other run by more than "
-        "chance explains, example by example. RMSE, MAE, CRPS, width and interval score are in the unit of the targets."
+        f"± is one standard error, by the bootstrap over test examples.{comparison * (len(results) > 1)} RMSE, MAE, "
+        f"CRPS, width and interval score are in the unit of the targets; coverage, width and interval score are of "
+        f"central intervals of {COVERAGE:.0%}."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", columns, rows, note)])
 

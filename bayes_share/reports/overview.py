@@ -82,12 +82,14 @@ def overview(runs: Sequence[Result]) -> Section:
             columns.append(column)
             for row, cell in zip(rows, marked(column, values), strict=True):
                 row[column.key] = cell
+    comparison = (
+        " Bold: ahead of every other run by more than chance explains; of two equally good runs, one would be bold in "
+        "5 % of cases. Scores are compared example by example, OOD AUROC and corrupted accuracy by the errors of both "
+        "runs together. The ECE is not ranked, since it is larger for the less accurate of two calibrated runs."
+    )
     note = (
-        "± is one standard error over the test examples. Bold: ahead of every other run by more than chance explains; "
-        "of two equally good runs, one would be bold in 5 % of cases. Scores are compared example by example, OOD "
-        "AUROC and corrupted accuracy by the errors of both runs together. The squared CE is the debiased squared "
-        "calibration error, below 0 by chance. The ECE is not ranked, since it is larger for the less accurate of two "
-        "calibrated runs. None of this says how much another seed would change."
+        f"± is one standard error over the test examples.{comparison * (len(runs) > 1)} The squared CE is the debiased "
+        "squared calibration error, below 0 by chance. None of this says how much another seed would change."
     )
     return Section(
         "overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_known(rows, _COSTS)], rows, note)]

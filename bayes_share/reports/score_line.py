@@ -23,9 +23,14 @@ def score_line(folder: RunFolder) -> str:
     means = {name: values.mean().item() for name, values in NumberResult("", test).terms.items()}
     parts = [
         f"NLL {means['nll']:.4g}",
-        *([f"RMSE {means['squared_error'] ** 0.5:.4g}"] if "squared_error" in means else []),
-        f"MAE {means['absolute_error']:.4g}",
-        f"CRPS {means['crps']:.4g}",
-        f"{means['coverage']:.1%} in intervals of {COVERAGE:.0%}, {means['width']:.4g} wide",
+        *([f"RMSE {_short(means['squared_error'] ** 0.5)}"] if "squared_error" in means else []),
+        f"MAE {_short(means['absolute_error'])}",
+        f"CRPS {_short(means['crps'])}",
+        f"{means['coverage']:.1%} in intervals of {COVERAGE:.0%}, {_short(means['width'])} wide",
     ]
     return f"test scores: {', '.join(parts)}"
+
+
+def _short(value: float) -> str:
+    """Four digits, or all before the point where it has more."""
+    return f"{value:,.0f}" if 1e4 <= value < 1e9 else f"{value:.4g}"

@@ -133,7 +133,7 @@ def test_what_is_no_run_is_refused(runs: list[Path], tmp_path: Path, capsys: pyt
     (tmp_path / "empty").mkdir()
     assert "it has no config.yaml" in refused([str(tmp_path / "empty")], capsys)
     assert "there is no such folder" in refused([str(tmp_path / "nowhere")], capsys)
-    assert "there is no such folder" in refused([str(runs[0] / "config.yaml")], capsys)
+    assert "it is a file, and a run is a folder" in refused([str(runs[0] / "config.yaml")], capsys)
 
 
 @pytest.mark.parametrize("name", ["summary.json", "predictions/test.npz"])
