@@ -117,13 +117,14 @@ def run(options: Namespace) -> None:
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
+    diagnosed = diagnose(folders, options.split) if options.diagnostics else None
     show(compare(folders, picture, options.split, files))
     if sets is not None:
         show(f"\n{sets}\n")
     if shifted is not None:
         show(f"\n{shifted}\n")
-    if options.diagnostics:
-        show(f"\n{diagnose(folders, options.split)}\n")
+    if diagnosed is not None:
+        show(f"\n{diagnosed}\n")
     show(f"reliability picture: {printable(picture)}")
     if options.arviz is not None:
         reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)

@@ -274,6 +274,21 @@ def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path],
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("target", ["sold", "city"])
+def test_chains_on_tables_are_diagnosed(
+    target: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = ["sghmc", "--learning-rate", "0.01", "--num-samples", "30"]
+    assert fit(table, tmp_path / "run", target, chain, "--epochs", "12", "--model", "mlp1_4") == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--diagnostics", "--arviz", str(tmp_path / "draws.nc")]) == 0
+    said = capsys.readouterr()
+    assert "PSIS-LOO on the training examples" in said.out
+    assert "image" not in said.out + said.err
+    training = load_run(tmp_path / "run")
+    assert torch.equal(training.predict(training.data.test), training.predict(training.data.test.inputs))
+
+
 @pytest.mark.parametrize("target", ["price", "city"])
 @pytest.mark.parametrize(
     ("levels", "message"),
