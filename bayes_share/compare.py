@@ -116,7 +116,7 @@ def check_same(predictions: Mapping[str, Predictions]) -> None:
         alike = first.likelihood == other.likelihood and first.logits.shape[2:] == other.logits.shape[2:]
         if not alike or not torch.equal(first.labels.cpu(), other.labels.cpu()):
             raise InputError(
-                f"{printable(one)} and {printable(name)} are not predictions of the same images: their number, "
+                f"{printable(one)} and {printable(name)} are not predictions of the same examples: their number, "
                 f"classes or labels differ, and their figures do not go into one table"
             )
 

@@ -61,7 +61,7 @@ class RunConfig:
         noise_beta: from 0 to 1, where noise is predicted: weights each loss by the variance to this power (β-NLL); 0.5
             often gives better means. For map, mc-dropout, and deep-ensemble and distill of these.
         data_dir: folder that data sets are downloaded to and looked for in.
-        split_seed: of the split into training, validation and test images, where the data have none of their own.
+        split_seed: of the split into training, validation and test examples, where the data have none of their own.
         augment: "auto" (what suits the data), "none", "flip", "crop" or "flip-crop".
         hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
             the out-of-distribution set "held-out".
@@ -111,20 +111,20 @@ class RunConfig:
         factor_prior: the same for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
         factor_prior_scale: of the factors' prior.
         factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
-        epochs: passes over the training images.
-        batch_size: images in a step; null: all training images. Of a table with fewer rows, all of them.
-        last_batch: what becomes of the images that remain at the end of an epoch: "drop", or "pad" (a batch that is
-            filled up with images that do not count).
+        epochs: passes over the training examples.
+        batch_size: examples in a step; null: all training examples. Of a table with fewer rows, all of them.
+        last_batch: what becomes of the examples that remain at the end of an epoch: "drop", or "pad" (a batch that is
+            filled up with examples that do not count).
         patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,
             with the best epoch's state. The schedule is laid out for all epochs. null: all epochs are trained.
         keep_members: members, or networks of a deep ensemble, that are kept after training: chosen one by one, on half
-            of the validation images, by the NLL of their mixture; the run's predictions are of these alone. null: all.
+            of the validation examples, by the NLL of their mixture; predictions are of these alone. null: all.
         seed: of initialisation, order, augmentation and noise.
         num_samples: draws at prediction.
-        validation_samples: draws in each epoch's scores on the validation images.
-        validation_images: how many of the validation images, or rows, are scored after each epoch, where scoring all
-            would take long beside the training, or where patience is to leave some for conformal prediction; null: all.
-            What is chosen at the end, and predictions, are of all.
+        validation_samples: draws in each epoch's scores on the validation examples.
+        validation_images: how many of the validation examples are scored after each epoch, where scoring all would take
+            long beside the training, or where patience is to leave some for conformal prediction; null: all. What is
+            chosen at the end, and predictions, are of all.
         checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
         execution: device, precision and the like.
     """
@@ -215,7 +215,7 @@ class RunConfig:
             raise InputError(f"{option('validation_images')} must be at least 1, and is {self.validation_images}")
         if self.validation_images is not None and self.keep_members is not None:
             raise InputError(
-                f"{option('keep_members')} chooses on half of the validation images: leave "
+                f"{option('keep_members')} chooses on half of the validation examples: leave "
                 f"{option('validation_images')} out"
             )
         for draws in (self.num_samples, self.validation_samples):

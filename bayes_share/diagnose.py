@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from bayes_share.inference import Part, Training, chain_order, posterior_samples
 from bayes_share.inference.draws.posterior import by_users_name
 from bayes_share.run import load_run
 from bayes_share.run_folder import finished_run
+from bayes_share.tasks import task_of
 
 
 def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
@@ -36,12 +38,12 @@ def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
     predictions = {name: read_class_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
     chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
     num_images = len(next(iter(predictions.values())).labels)
-    parts = [f"{split}-set elpd [nat], the sum over {num_images:,} images, and differences to the best:"]
+    parts = [f"{split}-set elpd [nat], the sum over {num_images:,} examples, and differences to the best:"]
     parts.append(_elpd_table(predictions))
-    parts.append("Mixing of the log-probability of each image's label; each member is a chain:")
+    parts.append("Mixing of the log-probability of each example's label; each member is a chain:")
     parts.append(_convergence_table({name: in_order(found, chains.get(name)) for name, found in predictions.items()}))
     if chains:
-        parts.append("PSIS-LOO on the training images [nat]:")
+        parts.append("PSIS-LOO on the training examples [nat]:")
         parts.append(_loo_table(chains))
     return "\n\n".join(parts)
 
@@ -87,8 +89,8 @@ def no_loo(training: Training) -> str | None:
         return reason
     if tempering := algorithm.tempering(len(training.data.train)):
         return f"PSIS-LOO needs draws of the posterior, and these are at the {tempering}"
-    if training.data.is_augmented:
-        return "PSIS-LOO needs draws of the posterior of the training images, and these were augmented"
+    if task_of(training.data).is_augmented:
+        return "PSIS-LOO needs draws of the posterior of the training examples, and these were augmented"
     if any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
             "PSIS-LOO needs draws of one network's posterior, and members that share weights are trained on the mean "
@@ -119,7 +121,8 @@ def _parts(training: Training) -> tuple[Part, ...]:
 
 def _train_predictions(training: Training, num_draws: int, order: Sequence[int]) -> Predictions:
     logits = training.predict(training.data.train, num_draws)[list(order)]
-    return Predictions(logits.float(), training.data.train.labels.cpu())
+    likelihood: Any = training.likelihood.name
+    return Predictions(logits.float(), training.data.train.targets.cpu(), likelihood=likelihood)
 
 
 def chain(path: Path) -> Training | None:

@@ -10,10 +10,11 @@ from bayes_share.config import read_run_config
 from bayes_share.conformal import conformal_tables
 from bayes_share.data.ood import OODName
 from bayes_share.diagnose import diagnose, export_arviz
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.arviz_data import check_arviz_path
+from bayes_share.evaluation.ood import SCORES
 from bayes_share.evaluation.style import check_picture
-from bayes_share.options import OptionParser, add_option
+from bayes_share.options import OptionParser, add_option, check_levels, reader
 from bayes_share.outputs import check_outputs
 from bayes_share.prediction_files import is_file_of_predictions, named_files
 from bayes_share.probe import Probes
@@ -68,7 +69,7 @@ def parser(words: Sequence[str]) -> OptionParser:
     add_option(shift, "corruption_images", int | None, None, many)
     parser.add_argument(
         "--conformal",
-        type=float,
+        type=reader(float),
         nargs="*",
         metavar="ALPHA",
         help="conformal sets of classes, or intervals of numbers, which miss the right one with a probability of ALPHA "
@@ -91,6 +92,7 @@ def run(options: Namespace) -> None:
     """
     if not options.runs:
         raise InputError("which runs? Their folders come first: some options take all words that follow")
+    check_levels("--conformal", options.conformal or ())
     files = named_files(options.runs)
     folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
     probes = _probes(options)
@@ -115,13 +117,14 @@ def run(options: Namespace) -> None:
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
     shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
+    diagnosed = diagnose(folders, options.split) if options.diagnostics else None
     show(compare(folders, picture, options.split, files))
     if sets is not None:
         show(f"\n{sets}\n")
     if shifted is not None:
         show(f"\n{shifted}\n")
-    if options.diagnostics:
-        show(f"\n{diagnose(folders, options.split)}\n")
+    if diagnosed is not None:
+        show(f"\n{diagnosed}\n")
     show(f"reliability picture: {printable(picture)}")
     if options.arviz is not None:
         reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
@@ -164,6 +167,8 @@ def _probes(options: Namespace) -> Probes | None:
     for option, of in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
         if getattr(options, option) is not None and getattr(options, of) is None:
             raise InputError(f"--{option.replace('_', '-')} is of --{of}, which is not given")
+    if options.ood_score is not None and options.ood_score not in SCORES:
+        raise unknown("score", options.ood_score, SCORES)
     if options.ood is None and options.corruptions is None:
         return None
     corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))

@@ -17,7 +17,7 @@ from bayes_share.records import option_places, options_of, owner
 from bayes_share.terminal import show
 from bayes_share.values import is_list, option_types, read_value, type_name
 
-_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+_NEGATIVE = re.compile(r"-((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.?inf|nan)$")
 
 set_loader("text", lambda text: text)  # jsonargparse's own reader takes every text for YAML, with anchors
 
@@ -145,6 +145,23 @@ def reader(hint: Any) -> Callable[[Any], Any]:
 
     read.__name__ = type_name(hint)
     return str if hint is str else read
+
+
+def check_levels(option: str, levels: Sequence[float]) -> None:
+    """See whether the numbers of an option are probabilities between 0 and 1, each given once.
+
+    Args:
+        option: as it is written on the command line.
+        levels: what was given.
+
+    Raises:
+        InputError: they are not; names the first.
+    """
+    for number, level in enumerate(levels):
+        if not 0 < level < 1:
+            raise InputError(f"{option} takes numbers above 0 and below 1, not {level:g}")
+        if level in levels[:number]:
+            raise InputError(f"{option} has {level:g} twice: give each number once")
 
 
 def first_line(kind: type) -> str:

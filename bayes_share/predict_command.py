@@ -12,15 +12,16 @@ from torch.distributions import Bernoulli, Categorical, Distribution
 
 from bayes_share.config import RunConfig, read_run_config
 from bayes_share.csv_file import write_table
-from bayes_share.data.tables.load import load_rows
+from bayes_share.data.tables.load import read_table
 from bayes_share.errors import InputError
 from bayes_share.identity import Identity, check_options
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.restored import restored
 from bayes_share.models.predictive import Predictive
-from bayes_share.options import OptionParser, add_option
+from bayes_share.options import OptionParser, add_option, check_levels, reader
 from bayes_share.outputs import check_outputs
+from bayes_share.reading import reading
 from bayes_share.run_folder import RunFolder, check_last_step, finished_run, read_form, written_again
 from bayes_share.tasks import TableForm, is_table
 from bayes_share.terminal import printable, say, show
@@ -35,22 +36,23 @@ def parser(words: Sequence[str]) -> OptionParser:
         prog="bayes-share predict",
         usage="bayes-share predict RUN FILE -o OUT.csv [OPTIONS]",
         description="Predict the rows of a CSV or Parquet file with a run on a table. The file has the columns that "
-        "the run was trained on, and needs no target; the training data are not needed either. Of numbers, OUT.csv "
-        "has the mean, the standard deviation and quantiles of each row, in the unit of the target; of classes, the "
-        "most probable class and all probabilities.",
+        "the run was trained on, and needs no target; the training data are not needed either. OUT.csv has a line for "
+        "each row, in their order: its name, from the column of names, or its number where FILE has no such column; of "
+        "numbers the mean, the standard deviation and quantiles, in the unit of the target; of classes the most "
+        "probable class and all probabilities.",
     )
     parser.add_argument("run", type=str, help="folder of a finished run")
     parser.add_argument("file", type=str, help="CSV or Parquet file of new rows")
     parser.add_argument("-o", "--out", type=str, metavar="OUT", help="the CSV file to write")
     parser.add_argument(
         "--quantiles",
-        type=float,
+        type=reader(float),
         nargs="+",
         metavar="LEVEL",
         help=f"of numbers, each between 0 and 1; {' '.join(map(str, _QUANTILES))} if not given",
     )
     add_option(parser, "num_samples", int | None, None, "draws; null: as many as the run predicted with")
-    add_option(parser, "id_column", str | None, None, "column with the rows' names; null: that of the run, if any")
+    add_option(parser, "id_column", str | None, None, "column of names of rows; null: that of the run, if FILE has it")
     add_option(parser, "device", str | None, None, "where to compute; null: where the run was trained")
     return parser
 
@@ -64,8 +66,7 @@ def run(options: Namespace) -> None:
     """
     if not options.out:
         raise InputError("where to? -o OUT.csv names the file to write")
-    if bad := [level for level in options.quantiles or () if not 0 < level < 1]:
-        raise InputError(f"--quantiles are above 0 and below 1, and one is {bad[0]:g}")
+    check_levels("--quantiles", options.quantiles or ())
     if options.num_samples is not None and options.num_samples < 1:
         raise InputError(f"--num-samples is at least 1, not {options.num_samples}")
     folder, new, out = RunFolder(Path(options.run)), Path(options.file), Path(options.out)
@@ -79,15 +80,20 @@ def run(options: Namespace) -> None:
     form = read_form(folder)
     if options.quantiles is not None and form.encoder.target.class_names:
         raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
-    id_column = options.id_column if options.id_column is not None else config.id_column
-    inputs, names = load_rows(new, form.encoder, id_column)
     if options.device is not None:
         config = replace(config, execution=replace(config.execution, device=options.device))
     draws = config.num_samples if options.num_samples is None else options.num_samples
-    head, levels = "row" if id_column is None else id_column, options.quantiles or _QUANTILES
-    titles = [head, *_titles(form, levels)]
-    if twice := [title for title in titles if titles.count(title) > 1]:
-        raise InputError(f"two columns of {printable(out)} would be called {printable(twice[0])}: give others")
+    levels = options.quantiles or _QUANTILES
+    table = read_table(new.expanduser())
+    id_column = options.id_column or (config.id_column if config.id_column in table.columns else None)
+    names = table.names(id_column)
+    titles = ["row" if id_column is None else id_column, *_titles(form, levels)]
+    if titles[0] in titles[1:]:
+        raise InputError(f"two columns of {printable(out)} would be called {printable(titles[0])}: rename that of ids")
+    with reading(new, "a table"):
+        inputs = form.encoder.encode(table)
+    for line in form.encoder.remarks(table):
+        say(line)
     rows = _predicted(config, form, folder, inputs, draws, levels)
     write_table(out, [titles, *([name, *row] for name, row in zip(names, rows, strict=True))])
     show(f"predictions of {len(names):,} rows: {printable(out)}")

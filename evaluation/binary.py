@@ -35,7 +35,7 @@ def two_class_logits(
         logits = logits.squeeze(-1)
     if logits.ndim != 3:
         raise InputError(
-            f"binary logits are [draw, member, image] or [draw, member, image, 1], and have the shape "
+            f"binary logits are [draw, member, example] or [draw, member, example, 1], and have the shape "
             f'{list(logits.shape)}; several labels are Outputs(logits, likelihood="bernoulli")'
         )
     return torch.stack([torch.zeros_like(logits), logits], dim=-1)
@@ -62,13 +62,13 @@ def binary_labels(labels: Shaped[Tensor, "*shape"], num_images: int, num_labels:
     if tuple(labels.shape) not in allowed:
         wanted = " or ".join(str(list(shape)) for shape in sorted(allowed))
         raise InputError(
-            f"binary labels of {num_images} images with {num_labels} label{'s' * (num_labels > 1)} must have the shape "
+            f"binary labels of {num_images} examples with {num_labels} label{'s' * (num_labels > 1)} must have shape "
             f"{wanted}, and have {list(labels.shape)}"
         )
     bad = (labels != 0) & (labels != 1)
     if bad.any():
         place = [int(index) for index in torch.unravel_index(bad.flatten().byte().argmax(), bad.shape)]
-        at = ", ".join(f"{axis} {index}" for axis, index in zip(("image", "label"), place, strict=False))
+        at = ", ".join(f"{axis} {index}" for axis, index in zip(("example", "label"), place, strict=False))
         raise InputError(
             f"binary labels must be 0 or 1: {int(bad.sum())} of {bad.numel()} are not, the first at {at}: "
             f"{labels[tuple(place)].item()}"

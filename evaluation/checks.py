@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
-LOGIT_AXES = ("draw", "member", "image", "class")
+LOGIT_AXES = ("draw", "member", "example", "class")
 
 # Far above the rounding of a float32 softmax over thousands of classes, far below what logits taken for probabilities
 # would show.
@@ -72,13 +72,13 @@ def check_features(features: Tensor, num_members: int, num_images: int) -> None:
     Raises:
         InputError: another type, other axes or lengths, or a number that is not finite.
     """
-    axes = ("member", "image", "feature")
+    axes = ("member", "example", "feature")
     _check_axes("features", features, axes)
     if features.dtype != torch.float32:
         raise InputError(f"features must be float32, and are {_name(features.dtype)}")
     if features.shape[:2] != (num_members, num_images):
         raise InputError(
-            f"features are of {features.shape[0]} members and {features.shape[1]} images, "
+            f"features are of {features.shape[0]} members and {features.shape[1]} examples, "
             f"and the logits of {num_members} and {num_images}"
         )
     _check_finite("features", features, axes)
@@ -98,13 +98,13 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     if labels.dtype != torch.int64:
         raise InputError(f"labels must be int64, and are {_name(labels.dtype)}: labels.long() makes them so")
     if labels.ndim != 1:
-        raise InputError(f"labels must have the axis [image], and have the shape {list(labels.shape)}")
+        raise InputError(f"labels must have the axis [example], and have the shape {list(labels.shape)}")
     if len(labels) != num_images:
-        raise InputError(f"there are {len(labels)} labels for {num_images} images")
+        raise InputError(f"there are {len(labels)} labels for {num_images} examples")
     bad = (labels < 0) | (labels >= num_classes)
     if bad.any():
         offender = labels[bad][0].item()
-        raise InputError(f"labels outside the classes 0 to {num_classes - 1}: {_where(bad, ['image'])}: {offender}")
+        raise InputError(f"labels outside the classes 0 to {num_classes - 1}: {_where(bad, ['example'])}: {offender}")
 
 
 def check_probs(probs: Tensor, labels: Tensor) -> None:
@@ -131,7 +131,7 @@ def check_distributions(what: str, probs: Tensor) -> None:
     Raises:
         InputError: wrong axes, NaN, a negative number, or a row that does not sum to 1.
     """
-    axes = ("image", "class")
+    axes = ("example", "class")
     _check_axes(what, probs, axes)
     for kind, bad in ("NaN", probs.isnan()), ("negative", probs < 0):
         if bad.any():
@@ -139,7 +139,7 @@ def check_distributions(what: str, probs: Tensor) -> None:
     sums = probs.sum(-1)
     bad = ~((sums - 1).abs() < _SUM_TOLERANCE)
     if bad.any():
-        raise InputError(f"{what} that do not sum to 1: {_where(bad, ['image'])}: {sums[bad][0].item():.6g}")
+        raise InputError(f"{what} that do not sum to 1: {_where(bad, ['example'])}: {sums[bad][0].item():.6g}")
 
 
 def check_values(what: str, values: Tensor) -> None:
@@ -152,9 +152,9 @@ def check_values(what: str, values: Tensor) -> None:
     Raises:
         InputError: another type or axis, no image, or NaN.
     """
-    _check_axes(what, values, ["image"])
+    _check_axes(what, values, ["example"])
     if (bad := values.isnan()).any():
-        raise InputError(f"{what} that are NaN: {_where(bad, ['image'])}")
+        raise InputError(f"{what} that are NaN: {_where(bad, ['example'])}")
 
 
 def check_same_images(one: Tensor, other: Tensor) -> None:
@@ -164,9 +164,9 @@ def check_same_images(one: Tensor, other: Tensor) -> None:
         InputError: labels ``[image]`` of different length, or different ones.
     """
     if len(one) != len(other):
-        raise InputError(f"the two are not of the same images: one is of {len(one)}, the other of {len(other)}")
+        raise InputError(f"the two are not of the same examples: one is of {len(one)}, the other of {len(other)}")
     if (bad := one != other).any():
-        raise InputError(f"the two are not of the same images: labels that differ: {_where(bad, ['image'])}")
+        raise InputError(f"the two are not of the same examples: labels that differ: {_where(bad, ['example'])}")
 
 
 def check_scores(what: str, scores: Tensor) -> None:
@@ -175,10 +175,10 @@ def check_scores(what: str, scores: Tensor) -> None:
     Raises:
         InputError: another axis, no image, or a score that is not finite.
     """
-    _check_axes(what, scores, ["image"])
+    _check_axes(what, scores, ["example"])
     bad = ~scores.isfinite()
     if bad.any():
-        raise InputError(f"{what} that are not finite: {_where(bad, ['image'])}")
+        raise InputError(f"{what} that are not finite: {_where(bad, ['example'])}")
 
 
 def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:

@@ -144,7 +144,7 @@ def loo(train: Predictions | Pointwise) -> Loo:
     warning = None
     if num_bad:
         warning = (
-            f"the Pareto k of {num_bad} of {num_images} images is above {limit:.2f}, up to {pareto_k.max():.2f}: the "
+            f"the Pareto k of {num_bad} of {num_images} examples is above {limit:.2f}, up to {pareto_k.max():.2f}: the "
             f"estimate is unreliable, take more draws or held-out data"
         )
     return Loo(float(elpd_loo), error, float(p_loo), pareto_k, num_bad, warning)

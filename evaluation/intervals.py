@@ -185,7 +185,7 @@ def resampled_means(
 def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Tensor, "resample image"]]:
     """Indices of images, drawn with replacement, for some resamples at a time."""
     if num_images < 1:
-        raise InputError("there are no images to draw from")
+        raise InputError("there are no examples to draw from")
     if resamples < 2:
         raise InputError(f"a bootstrap takes at least 2 resamples, not {resamples}")
     generator = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bayes_share.data import Split
+from bayes_share.data.tables.load import TablePart
 from bayes_share.errors import InputError, RunError, named
 from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
@@ -179,17 +180,17 @@ class Training:
         if not self.is_finished:
             self._finish()
 
-    def predict(self, x: Split | Tree, num_samples: int = 1) -> Tensor:
+    def predict(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Tensor:
         """Logits ``[draw, member, example, class]``.
 
         Args:
-            x: a split of the images, or inputs as the data have them: uint8 images, or tensors as they are.
+            x: a part of the data, or inputs as the data have them: uint8 images, or tensors as they are.
             num_samples: draws.
         """
         with self._gone_on_from(), self.execution.autocast():
             return predict(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
 
-    def predict_with_features(self, x: Split | Tree, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
+    def predict_with_features(self, x: Split | TablePart | Tree, num_samples: int = 1) -> tuple[Tensor, Tensor | None]:
         """Logits ``[draw, member, example, class]`` and features ``[member, example, feature]``, on the CPU.
 
         Args:
@@ -201,7 +202,7 @@ class Training:
                 self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
             )
 
-    def predict_draws(self, x: Split | Tree, num_samples: int = 1) -> Iterator[Tensor]:
+    def predict_draws(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Iterator[Tensor]:
         """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for."""
         draws = predict_draws(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
         for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
@@ -209,11 +210,12 @@ class Training:
                 draw = next(draws)
             yield draw
 
-    def predict_arguments(self, x: Tree, num_samples: int = 1) -> dict[str, Tensor]:
+    def predict_arguments(self, x: Split | TablePart | Tree, num_samples: int = 1) -> dict[str, Tensor]:
         """The arguments of the distribution of the targets for every draw and member; see `predict_arguments`."""
         with self._gone_on_from(), self.execution.autocast():
-            found = predict_arguments(self.algorithm, self.state, x, num_samples, transform=self.source.inputs)
-        return found[1]
+            return predict_arguments(
+                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
+            )[1]
 
     @property
     def likelihood(self) -> Likelihood:
@@ -420,5 +422,5 @@ def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) 
     return int(epochs) * steps_per_epoch
 
 
-def _inputs_of(x: Split | Tree) -> Tree:
-    return x.images if isinstance(x, Split) else x
+def _inputs_of(x: Split | TablePart | Tree) -> Tree:
+    return x.inputs if isinstance(x, Split | TablePart) else x

@@ -51,7 +51,7 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
         found[part] = path
     if len({os.path.realpath(path) for path in found.values()}) < len(found):
         names = ", ".join(path.name for path in found.values())
-        raise InputError(f"{where}: two of {names} are the same by a link, so that images would be in both parts")
+        raise InputError(f"{where}: two of {names} are the same by a link, so that examples would be in both parts")
     return {part: found[part] for part in PARTS if part in found}
 
 

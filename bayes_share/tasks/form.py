@@ -118,6 +118,10 @@ class Task(Protocol):
     def test_digest(self) -> dict[str, str]:
         """What tells the test examples from others, by the name that it has in a run's summary."""
 
+    @property
+    def is_augmented(self) -> bool:
+        """Whether training examples are changed at random."""
+
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """The batches to train on."""
 

@@ -107,6 +107,11 @@ class ImageTask:
         digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
         return {"test_images": digest.hexdigest()}
 
+    @property
+    def is_augmented(self) -> bool:
+        """Whether images are shifted, mirrored and the like."""
+        return self.data.augment != "none"
+
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """Augmented as the data say."""
         return Images(self.data, batch_size, last_batch)

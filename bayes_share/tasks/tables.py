@@ -150,6 +150,11 @@ class TableTask:
         """Of the rows as they are in the file."""
         return {"test_rows": self.data.test_digest}
 
+    @property
+    def is_augmented(self) -> bool:
+        """Never."""
+        return False
+
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """All training rows, on the device."""
         train = self.data.train

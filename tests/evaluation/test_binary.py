@@ -219,9 +219,9 @@ def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="probabilities of one class say nothing"):
         accuracy(torch.ones(4, 1), 0 * labels)
     for wrong in (labels - 1, 2 * labels, 0.5 * labels):
-        with pytest.raises(InputError, match=r"binary labels must be 0 or 1: 2 of 4 are not, the first at image "):
+        with pytest.raises(InputError, match=r"binary labels must be 0 or 1: 2 of 4 are not, the first at example "):
             Predictions(z, wrong, likelihood="bernoulli")
-    with pytest.raises(InputError, match=r"of 4 images with 3 labels must have the shape \[4, 3\], and have \[4\]"):
+    with pytest.raises(InputError, match=r"of 4 examples with 3 labels must have shape \[4, 3\], and have \[4\]"):
         Predictions(z.expand(1, 1, 4, 3), labels, likelihood="bernoulli")
     with pytest.raises(InputError, match="numbers are for NumberPredictions"):
         Predictions(z.expand(1, 1, 4, 2), labels.float())

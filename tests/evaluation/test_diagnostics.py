@@ -165,7 +165,7 @@ def test_a_bad_tail_is_said() -> None:
     limit = 1 - 1 / math.log10(40)
     assert found.num_bad == int((found.pareto_k > limit).sum()) > 0
     assert found.warning is not None
-    assert f"the Pareto k of {found.num_bad} of 30 images is above 0.38" in found.warning
+    assert f"the Pareto k of {found.num_bad} of 30 examples is above 0.38" in found.warning
 
 
 def test_loo_of_one_image() -> None:

@@ -132,11 +132,11 @@ def test_all_right_has_no_width() -> None:
 
 
 def test_predictions_of_other_images_are_refused() -> None:
-    with pytest.raises(InputError, match="not of the same images: one is of 200, the other of 100"):
+    with pytest.raises(InputError, match="not of the same examples: one is of 200, the other of 100"):
         paired_differences(make(), make(images=100))
     labels = make().labels.clone()
     labels[7] = (labels[7] + 1) % 5
-    with pytest.raises(InputError, match="labels that differ: 1 of 200, the first at image 7"):
+    with pytest.raises(InputError, match="labels that differ: 1 of 200, the first at example 7"):
         paired_differences(make(), Predictions(make().logits, labels))
 
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         score_intervals(make(), resamples=1)
     with pytest.raises(InputError, match=r"between 0 and 1, and is 95\.0"):
         bootstrap_mean(VALUES, confidence=95.0)
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(InputError, match="no examples"):
         bootstrap(lambda images: 0.0, 0)
-    with pytest.raises(InputError, match="values that are NaN: 1 of 3, the first at image 1"):
+    with pytest.raises(InputError, match="values that are NaN: 1 of 3, the first at example 1"):
         bootstrap_mean(torch.tensor([0.0, torch.nan, 1.0]))

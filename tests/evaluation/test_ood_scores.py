@@ -101,7 +101,7 @@ def test_training_features_of_another_form_are_refused(shape: tuple[int, ...], u
 def test_training_features_that_are_not_finite_are_refused_with_their_place() -> None:
     train = unit(2, 30)
     train[1, 3, 2] = torch.nan
-    with pytest.raises(InputError, match="features that are not finite: 1 of 360, the first at member 1, image 3"):
+    with pytest.raises(InputError, match="features that are not finite: 1 of 360, the first at member 1, example 3"):
         nearest_distance(unit(2, 40), train)
     with pytest.raises(InputError, match="number 0 was asked for"):
         nearest_distance(unit(2, 40), unit(2, 30), k=0)

@@ -66,7 +66,7 @@ def bad_features() -> dict[str, tuple[Tensor, str]]:
         "two axes": (features()[0], r"features must have the axes \[member, image, feature\]: the shape"),
         "members": (features(members=2), "features are of 2 members and 200 images, and the logits of 3 and 200"),
         "images": (features(images=100), "features are of 3 members and 100 images, and the logits of 3 and 200"),
-        "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, image 5, feature 1"),
+        "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, example 5, feature 1"),
     }
 
 
@@ -84,7 +84,7 @@ def test_features_that_do_not_fit_are_refused(case: str) -> None:
 def test_a_file_with_bad_features_says_so(tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
     np.savez(path, logits=make().logits.numpy(), features=features(members=2).numpy())
-    with pytest.raises(InputError, match=re.escape(f"{path}: features are of 2 members and 200 images")):
+    with pytest.raises(InputError, match=re.escape(f"{path}: features are of 2 members and 200 examples")):
         read_outputs(path)
     np.savez(path, logits=make().logits.numpy(), features=features().long().numpy())
     with pytest.raises(InputError, match=re.escape(f"{path}: features must be floating point, and are int64")):
@@ -133,7 +133,7 @@ def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         ([logits[0], logits[1, :2]], 2, r"draw 1 is of \[2, 200, 5\]"),
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),
         ([logits[0].double()], 1, "must be float32; draw 0 is torch.float64"),
-        (list(nan), 3, "not finite: 1 of 3000, the first at draw 2, member 1, image 7, class 3"),
+        (list(nan), 3, "not finite: 1 of 3000, the first at draw 2, member 1, example 7, class 3"),
         ([logits[0, :, :9]], 1, "there are 200 labels for 9 images"),
     ]
     for draws, number, expected in cases:

@@ -163,7 +163,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too large for float32": (
         {"logits": np.full((4, 5), 1e39)},
-        "logits that are not finite: 20 of 20, the first at draw 0, member 0, image 0, class 0",
+        "logits that are not finite: 20 of 20, the first at draw 0, member 0, example 0, class 0",
     ),
     "whole numbers": ({"logits": np.zeros((4, 5), np.int64)}, "logits must be floating point, and are int64"),
     "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are texts"),
@@ -186,19 +186,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "too many labels": ({"labels": np.zeros(6, np.int64)}, "there are 6 labels for 4 images"),
     "a label too high": (
         {"labels": np.array([0, 4, 5, 7])},
-        "labels outside the classes 0 to 4: 2 of 4, the first at image 2: 5",
+        "labels outside the classes 0 to 4: 2 of 4, the first at example 2: 5",
     ),
     "a label too low": (
         {"labels": np.array([0, -1, 2, 3])},
-        "labels outside the classes 0 to 4: 1 of 4, the first at image 1: -1",
+        "labels outside the classes 0 to 4: 1 of 4, the first at example 1: -1",
     ),
     "NaN": (
         {"logits": logits_with(np.nan, (1, 2, 3, 0), (0, 2, 1, 4), (0, 2, 2, 0))},
-        "logits that are not finite: 3 of 120, the first at draw 0, member 2, image 1, class 4",
+        "logits that are not finite: 3 of 120, the first at draw 0, member 2, example 1, class 4",
     ),
     "infinity": (
         {"logits": logits_with(-np.inf, (1, 0, 3, 2))},
-        "logits that are not finite: 1 of 120, the first at draw 1, member 0, image 3, class 2",
+        "logits that are not finite: 1 of 120, the first at draw 1, member 0, example 3, class 2",
     ),
 }
 
@@ -216,7 +216,7 @@ def test_predictions_in_memory_are_checked_too() -> None:
         Predictions(torch.zeros(1, 1, 2, 3).long(), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(InputError, match="logits must be a tensor or an array of numpy, not list"):
         Predictions([[0.0, 1.0]], torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(InputError, match="there are 3 labels for 2 images"):
+    with pytest.raises(InputError, match="there are 3 labels for 2 examples"):
         Predictions(torch.zeros(1, 1, 2, 3), torch.zeros(3, dtype=torch.int64))
 
 
@@ -289,5 +289,5 @@ def test_float32_would_not_be_enough() -> None:
 def test_a_logit_that_is_not_finite_is_found() -> None:
     logits = torch.zeros(2, 2, 3, 2)
     logits[1, 0, 2, 1] = torch.nan
-    with pytest.raises(InputError, match="1 of 24, the first at draw 1, member 0, image 2, class 1"):
+    with pytest.raises(InputError, match="1 of 24, the first at draw 1, member 0, example 2, class 1"):
         log_probs(logits)

@@ -158,16 +158,16 @@ def test_the_parts_of_the_mixture_do_not_show(monkeypatch: pytest.MonkeyPatch) -
 def test_nan_is_refused_and_found(function: Callable[[Tensor, Tensor], object]) -> None:
     probs = torch.full((4, 3), 1 / 3)
     probs[2, 1] = torch.nan
-    with pytest.raises(InputError, match="NaN: 1 of 12, the first at image 2, class 1"):
+    with pytest.raises(InputError, match="NaN: 1 of 12, the first at example 2, class 1"):
         function(probs, torch.tensor([0, 1, 2, 0]))
 
 
 def test_nan_is_refused_among_logs_and_logits() -> None:
     logs = torch.full((4, 3), 1 / 3).log()
     logs[3, 0] = torch.nan
-    with pytest.raises(InputError, match="NaN: 1 of 12, the first at image 3, class 0"):
+    with pytest.raises(InputError, match="NaN: 1 of 12, the first at example 3, class 0"):
         nll(logs, torch.tensor([0, 1, 2, 0]))
-    with pytest.raises(InputError, match="not finite: 1 of 12, the first at draw 0, member 0, image 3, class 0"):
+    with pytest.raises(InputError, match="not finite: 1 of 12, the first at draw 0, member 0, example 3, class 0"):
         member_nll(logs[None, None], torch.tensor([0, 1, 2, 0]))
 
 
@@ -176,10 +176,14 @@ def test_nan_is_refused_among_logs_and_logits() -> None:
 @pytest.mark.parametrize(
     ("probs", "labels", "expected"),
     [
-        (torch.tensor([[0.5, 0.5], [3.0, 1.0]]), torch.tensor([0, 1]), "sum to 1: 1 of 2, the first at image 1: 4"),
-        (torch.tensor([[0.5, 0.5], [1.2, -0.2]]), torch.tensor([0, 1]), "negative: 1 of 4, the first at image 1"),
-        (torch.tensor([[0.5, 0.5]]), torch.tensor([0, 1]), "there are 2 labels for 1 images"),
-        (torch.tensor([[0.5, 0.5]]), torch.tensor([2]), "outside the classes 0 to 1: 1 of 1, the first at image 0: 2"),
+        (torch.tensor([[0.5, 0.5], [3.0, 1.0]]), torch.tensor([0, 1]), "sum to 1: 1 of 2, the first at example 1: 4"),
+        (torch.tensor([[0.5, 0.5], [1.2, -0.2]]), torch.tensor([0, 1]), "negative: 1 of 4, the first at example 1"),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([0, 1]), "there are 2 labels for 1 examples"),
+        (
+            torch.tensor([[0.5, 0.5]]),
+            torch.tensor([2]),
+            "the classes 0 to 1: 1 of 1, the first at example 0: 2",
+        ),
         (torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]), "labels must be int64, and are float32"),
         (torch.tensor([[1, 0]]), torch.tensor([0]), "probabilities must be floating point, and are int64"),
         (torch.tensor([0.5, 0.5]), torch.tensor([0, 1]), r"axes \[image, class\]: the shape \[2\] is wrong"),

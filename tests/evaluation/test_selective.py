@@ -106,13 +106,13 @@ def test_the_coverage_at_a_risk_is_the_largest_one() -> None:
 def test_a_confidence_may_be_infinite_and_is_never_nan() -> None:
     found = risk_coverage(torch.tensor([-torch.inf, torch.inf]), torch.tensor([False, True]))
     assert found.risk.tolist() == [0, 0.5]
-    with pytest.raises(InputError, match="confidences that are NaN: 1 of 2, the first at image 1"):
+    with pytest.raises(InputError, match="confidences that are NaN: 1 of 2, the first at example 1"):
         risk_coverage(torch.tensor([0.0, torch.nan]), torch.tensor([False, True]))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match="there are 2 confidences, and of 3 images it is known"):
+    with pytest.raises(InputError, match="there are 2 confidences, and of 3 examples it is known"):
         risk_coverage(torch.zeros(2), torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match=r"the shape \[0\] is empty"):
         risk_coverage(torch.zeros(0), torch.ones(0, dtype=torch.bool))

@@ -78,5 +78,5 @@ def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nan_is_refused_and_found() -> None:
     logits = torch.zeros(1, 2, 3, 2)
     logits[0, 1, 2, 0] = torch.nan
-    with pytest.raises(InputError, match="1 of 12, the first at draw 0, member 1, image 2, class 0"):
+    with pytest.raises(InputError, match="1 of 12, the first at draw 0, member 1, example 2, class 0"):
         uncertainty(logits)

@@ -8,6 +8,7 @@ import pytest
 from driver import command, one_line, snapshot
 
 from bayes_share.cli import main
+from bayes_share.run import load_run
 
 Cells = list[list[str]]
 Change = Callable[[Cells, Cells], tuple[Cells, Cells]]
@@ -102,7 +103,5 @@ def test_no_output_becomes_a_part_of_the_data(first: Callable[[str], Path]) -> N
         assert "would become a part of csv:" in one_line(command(*words), 2)
     assert snapshot(table) == before
     (table / "validation.csv").mkdir()  # a folder is no file of a part
-    assert (
-        main(["fit", "map", "--data", f"csv:{table}", "--target", "price", *FAST, "--out", str(run), "--resume"]) == 0
-    )
+    assert len(load_run(run).data.test) == 21
     (table / "validation.csv").rmdir()

@@ -257,7 +257,7 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
         (str(run), str(few), "-o", str(out)): "there is no column 'built' for an input",
         (str(run), str(new)): "-o OUT.csv names the file",
         (str(run), str(new), "-o", str(new)): "new.csv",
-        (str(run), str(new), "-o", str(out), "--quantiles", "1.5"): "below 1, and one is 1.5",
+        (str(run), str(new), "-o", str(out), "--quantiles", "1.5"): "above 0 and below 1, not 1.5",
         (str(table.parent), str(new), "-o", str(out)): "has no config.yaml",
         (
             str(new),
@@ -268,19 +268,97 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
     }.items():
         assert message in one_line(command("predict", *words), 2)
     assert not out.exists()
-    (run / "form.json").write_text((run / "form.json").read_text().replace('"rows": ', '"rows": 1'))
+    form = (run / "form.json").read_text()
+    (run / "form.json").write_text(form.replace('"rows": ', '"rows": 1'))
     assert "is damaged or missing" in one_line(command("predict", run, table, "-o", out), 2)
+    (run / "form.json").write_text(form)
 
 
 def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "out.csv")]
     for target, words, message in (
         ("tail", ["--num-samples", "0"], "--num-samples is at least 1, not 0"),
-        ("tail", ["--quantiles", "0.5", "0.5"], "two columns of"),
+        ("tail", ["--quantiles", "0.5", "5e-1"], "--quantiles has 0.5 twice"),
+        ("tail", ["--quantiles", "0"], "--quantiles takes numbers above 0 and below 1, not 0"),
+        ("tail", ["--quantiles", "-1"], "--quantiles takes numbers above 0 and below 1, not -1"),
+        ("tail", ["--quantiles", "0.5", "nan"], "--quantiles takes a number, not 'nan'"),
+        ("tail", ["--quantiles", "-inf"], "--quantiles takes a number, not '-inf'"),
+        ("tail", ["--quantiles", "1e-400"], "--quantiles takes numbers above 0 and below 1, not 0"),
+        ("tail", ["--device", "gpu"], "unknown device 'gpu'"),
         ("city", ["--quantiles", "0.5"], "--quantiles are of numbers"),
     ):
         assert message in one_line(command("predict", finished(target), table, *out, *words), 2)
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("target", ["sold", "city"])
+def test_chains_on_tables_are_diagnosed(
+    target: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain = ["sghmc", "--learning-rate", "0.01", "--num-samples", "30"]
+    assert fit(table, tmp_path / "run", target, chain, "--epochs", "12", "--model", "mlp1_4") == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--diagnostics", "--arviz", str(tmp_path / "draws.nc")]) == 0
+    said = capsys.readouterr()
+    assert "PSIS-LOO on the training examples" in said.out
+    assert "image" not in said.out + said.err
+    training = load_run(tmp_path / "run")
+    assert torch.equal(training.predict(training.data.test), training.predict(training.data.test.inputs))
+
+
+@pytest.mark.parametrize("target", ["price", "city"])
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (["0.5", "2"], "--conformal takes numbers above 0 and below 1, not 2"),
+        (["0"], "--conformal takes numbers above 0 and below 1, not 0"),
+        (["nan"], "--conformal takes a number, not 'nan'"),
+        (["0.1", "1e-1"], "--conformal has 0.1 twice"),
+    ],
+)
+def test_levels_are_looked_at_before_anything_is_shown(
+    target: str, levels: list[str], message: str, finished: Callable[[str], Path]
+) -> None:
+    assert message in one_line(command("evaluate", finished(target), "--conformal", *levels), 2)
+
+
+def test_a_run_that_chose_on_all_rows_is_refused_before_anything_is_shown(table: Path, tmp_path: Path) -> None:
+    assert fit(table, tmp_path / "run", "price", MAP, "--patience", "2") == 0
+    assert "patience" in one_line(command("evaluate", tmp_path / "run", "--conformal"), 2)
+
+
+def test_what_new_rows_lack_is_said(
+    finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{**row, "area": "50"} for row in rows()[:8]]
+    complete = write(tmp_path / "complete.csv", lines)
+    lines[0]["area"] = lines[5]["area"] = lines[1]["built"] = lines[2]["garden"] = ""
+    lines[3]["city"] = lines[4]["city"] = "Rom"
+    new, run = write(tmp_path / "new.csv", lines), str(finished("price"))
+    capsys.readouterr()
+    assert main(["predict", run, str(complete), "-o", str(tmp_path / "out.csv")]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["predict", run, str(new), "-o", str(tmp_path / "out.csv")]) == 0
+    assert sorted(line.partition("new.csv")[2] for line in capsys.readouterr().err.splitlines()) == [
+        ", column 'built': 1 of 8 values missing, and none of the training rows'; their median is used",
+        ", column 'city': 2 of 8 values, such as 'Rom', are not in the training rows, and give inputs of 0",
+        ", column 'garden': 1 of 8 values, such as a missing one, are not in the training rows, and give inputs of 0",
+        ": missing values: 'area' in 2 of 8 rows",
+    ]
+
+
+def test_rows_are_called_as_their_file_says(table: Path, tmp_path: Path) -> None:
+    run, out = str(tmp_path / "run"), tmp_path / "out.csv"
+    assert fit(table, Path(run), "price", MAP, "--id-column", "tail") == 0
+    twice = rows()[:3] + rows()[:1]
+    for lines, more, head, names in (
+        (twice, [], "tail", [row["tail"] for row in twice]),
+        ([{k: v for k, v in row.items() if k != "tail"} for row in twice], [], "row", ["1", "2", "3", "4"]),
+        (twice, ["--id-column", "visits"], "visits", [row["visits"] for row in twice]),
+    ):
+        assert main(["predict", run, str(write(tmp_path / "new.csv", lines)), "-o", str(out), *more]) == 0
+        assert [line[head] for line in read(out)] == names
+    assert main(["predict", run, str(tmp_path / "new.csv"), "-o", str(out), "--id-column", "none"]) == 2
 
 
 def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Path) -> None:

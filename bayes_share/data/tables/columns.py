@@ -56,6 +56,17 @@ class Standardised:
         """A name for each input of a column."""
         return [name, f"{name} is missing"] if self.has_indicator else [name]
 
+    def warn(self, column: Column) -> None:
+        """Log how many values of a column are missing, where none was in the training rows."""
+        if (count := column.texts.count("")) and not self.has_indicator:
+            _log.warning(
+                "%s, column %s: %d of %d values missing, and none of the training rows'; their median is used",
+                column.where,
+                quoted(column.name),
+                count,
+                len(column.texts),
+            )
+
 
 @dataclass(frozen=True)
 class Number:
@@ -76,16 +87,22 @@ class Number:
         """How many inputs it becomes."""
         return self.values.width
 
+    @property
+    def has_missing(self) -> bool:
+        """Whether values were missing in the training rows."""
+        return self.values.has_indicator
+
     def features(self) -> list[str]:
         """A name for each input."""
         return self.values.features(self.name)
 
     def encode(self, column: Column) -> np.ndarray:
-        """The inputs ``[row, width]``.
+        """The inputs ``[row, width]``; missing values are logged where none was in the training rows.
 
         Raises:
             InputError: a text that is no number.
         """
+        self.values.warn(column)
         return self.values.encode(numbers(column))
 
 
@@ -110,6 +127,11 @@ class Date:
         """How many inputs it becomes."""
         return self.days.width + 2 * (2 + self.has_time)
 
+    @property
+    def has_missing(self) -> bool:
+        """Whether values were missing in the training rows."""
+        return self.days.has_indicator
+
     def features(self) -> list[str]:
         """A name for each input."""
         circles = ["year", "week", "day"][: 2 + self.has_time]
@@ -117,11 +139,12 @@ class Date:
         return [*self.days.features(self.name), *parts]
 
     def encode(self, column: Column) -> np.ndarray:
-        """The inputs ``[row, width]``.
+        """The inputs ``[row, width]``; missing values are logged where none was in the training rows.
 
         Raises:
             InputError: a text that is no date.
         """
+        self.days.warn(column)
         days = days_of(column)
         return np.concatenate([self.days.encode(days), _circles(self.days.filled(days), 2 + self.has_time)], 1)
 
@@ -155,6 +178,15 @@ class Category:
         """How many inputs it becomes: the number of categories."""
         return len(self.categories) + self.has_other
 
+    @property
+    def has_missing(self) -> bool:
+        """Whether a missing value has an input of its own."""
+        return "" in self.categories
+
+    def num_others(self, column: Column) -> int:
+        """How many values of a column have no input of their own."""
+        return sum(text not in self.categories for text in category_texts(column, self.is_boolean))
+
     def features(self) -> list[str]:
         """A name for each input."""
         names = [f"{self.name} = {category}" if category else f"{self.name} is missing" for category in self.categories]
@@ -184,7 +216,7 @@ class Category:
 
 
 InputColumn = Number | Date | Category
-"""What a column becomes; all have `name`, `kind`, `width`, `features()` and `encode(column)`."""
+"""What a column becomes; all have `name`, `kind`, `width`, `has_missing`, `features()` and `encode(column)`."""
 
 KINDS: dict[str, type[InputColumn]] = {kind.kind: kind for kind in (Number, Date, Category)}
 """The records of columns, by what they are called in JSON."""

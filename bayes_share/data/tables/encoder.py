@@ -78,6 +78,26 @@ class TableEncoder:
             blocks.append(block)
         return torch.from_numpy(np.concatenate(blocks, 1))
 
+    def remarks(self, table: Table) -> list[str]:
+        """Lines on values in new rows that are missing or rare as some training rows' are; `encode` logs what is new.
+
+        Args:
+            table: that `encode` takes.
+        """
+        missing, lines = [], []
+        for one in self.inputs:
+            column = table.column(one.name, "input")
+            if one.has_missing and (count := column.texts.count("")):
+                missing.append(f"{quoted(one.name)} in {count:,}")
+            if isinstance(one, Category) and one.has_other and (count := one.num_others(column)):
+                lines.append(
+                    f"{column.where}, column {quoted(one.name)}: {count:,} of {table.num_rows:,} values are other than "
+                    f"the {len(one.categories):,} most frequent categories of the training rows, and count as one"
+                )
+        if missing:
+            lines.insert(0, f"{table.where}: missing values: {', '.join(missing)} of {table.num_rows:,} rows")
+        return lines
+
     def to_json(self) -> str:
         """The record as a text of JSON, which `from_json` reads."""
         inputs = [column_to_plain(column) for column in self.inputs]
