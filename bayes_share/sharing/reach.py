@@ -1,8 +1,8 @@
 """Which modules of a network the batch reaches, seen by running it on an example."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from bayes_share.calls import Call
 from bayes_share.errors import InputError
 from bayes_share.sharing.arguments import Arguments
 
-_COMPUTING = "torch.nn.utils."
+# Where hooks are from that a network computes with: weights, and which of its outputs it gives.
+_COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
 def run_example(net: nn.Module, call: Call) -> Any:
@@ -82,25 +83,27 @@ def constant_modules(modules: Mapping[nn.Module, str], run: Callable[[Call], obj
 def without_hooks(network: nn.Module) -> Iterator[None]:
     """Call no forward hooks, nor those of all modules: what they are there for is to see the batches, not a trial.
 
-    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning).
+    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning), and those of Hugging Face.
     """
-
-    def needed(hooks: dict[int, Any]) -> OrderedDict[int, Any]:
-        return OrderedDict((key, hook) for key, hook in hooks.items() if type(hook).__module__.startswith(_COMPUTING))
-
-    of_all = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks)]
-    for hooks, _ in of_all:
-        hooks.clear()
-    kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in network.modules()]
-    for module, hooks, pre_hooks in kept:
-        module._forward_hooks, module._forward_pre_hooks = needed(hooks), needed(pre_hooks)
+    of_modules = [hooks for module in network.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+    kept = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks, *of_modules)]
+    for hooks, before in kept:
+        for key, hook in before.items():
+            if not _is_computing(hook):
+                del hooks[key]
     try:
         yield
     finally:
-        for hooks, before in of_all:
-            hooks.update(before)
-        for module, hooks, pre_hooks in kept:
-            module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
+        for hooks, before in kept:
+            # Networks of Hugging Face add hooks of their own when they run for the first time.
+            added = {key: hook for key, hook in hooks.items() if key not in before}
+            hooks.clear()
+            hooks.update(before | added)
+
+
+def _is_computing(hook: Any) -> bool:
+    made_in = hook.__module__ if isinstance(hook, FunctionType) else type(hook).__module__
+    return made_in.startswith(_COMPUTING)
 
 
 def first_line(error: Exception) -> str:
