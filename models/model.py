@@ -109,7 +109,10 @@ class Model(nn.Module):
         """
         args, kwargs = call_of(self.network, self.entered(x))
         if isinstance(self.network, Ensemble):
+            was_settled = self.network.is_settled
             outputs = self.network(*args, feed=feed, **kwargs)
+            if not was_settled:
+                self._forget_signs()
             return _logits(outputs, self.network.network)
         return _logits(self.network(*args, **kwargs), self.network).unsqueeze(0)
 

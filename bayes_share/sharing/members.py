@@ -1,5 +1,6 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, 
 
 Feed = Literal["tile", "split"]
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
+_NOTHING = inspect.Parameter.empty
 
 
 class Ensemble(nn.Module):
@@ -93,7 +95,7 @@ class Ensemble(nn.Module):
             raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
         return self._plain
 
-    def forward(self, *args: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
+    def forward(self, x: Any = _NOTHING, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
         """Every member's outputs.
 
         Tensors whose first axis is as long as that of the first tensor are of the batch. All else is passed on as it
@@ -101,7 +103,8 @@ class Ensemble(nn.Module):
         as ``position_ids [token]``, are known (`WITHOUT_BATCH` in `bayes_share.sharing.arguments`).
 
         Args:
-            args: what the network takes: a batch ``[batch, ...]``, or several; tuples, lists and dicts of such.
+            x: what the network takes first: a batch ``[batch, ...]``, or a tuple, list or dict of such.
+            others: what else it takes by place.
             feed: ``"tile"``: every member sees the whole batch; ``"split"``: member m sees the m-th consecutive part.
             kwargs: what the network takes by name.
 
@@ -116,10 +119,11 @@ class Ensemble(nn.Module):
         """
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
+        args = others if x is _NOTHING else (x, *others)
         given = self.arguments(Call(args, kwargs))
         if feed == "split" and (given.batch or 0) % self.ensemble_size:
             raise InputError(f"a batch of {given.batch} does not split among {self.ensemble_size} members")
-        if self.strategy == "auto" or not self._is_reach_known:
+        if self.strategy == "auto" or self._may_change_reach():
             self._settle(given.call if feed == "tile" else self._parts(given)[0])
         if self.training:
             self._kept.forget()  # a step follows, after which they are of no use
@@ -130,6 +134,11 @@ class Ensemble(nn.Module):
             return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
         rows = given.call if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a batch has shown how the members compute, and what stays shared since no batch reaches it."""
+        return self._is_reach_known and self.strategy != "auto"
 
     def arguments(self, call: Call) -> Arguments:
         """What the network is called with, by which of it has the batch first."""
@@ -230,8 +239,11 @@ class Ensemble(nn.Module):
         except InputError:  # another batch size than its own, or other axes first
             self._settle_by(self.arguments(call))
 
+    def _may_change_reach(self) -> bool:
+        return not self._is_reach_known and self._may_change()
+
     def _settle_by(self, example: Arguments) -> None:
-        if not self._is_reach_known and self._may_change() and example.batch:
+        if self._may_change_reach() and example.batch:
             self._share_again(unreached(self, example))
             self._is_reach_known = True
         if self.strategy == "auto":
