@@ -1,6 +1,5 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -27,7 +26,10 @@ from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, 
 
 Feed = Literal["tile", "split"]
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
-_NOTHING = inspect.Parameter.empty
+
+
+class _Nothing:
+    """In place of a first argument."""
 
 
 class Ensemble(nn.Module):
@@ -95,7 +97,7 @@ class Ensemble(nn.Module):
             raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
         return self._plain
 
-    def forward(self, x: Any = _NOTHING, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
+    def forward(self, x: Any = _Nothing, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
         """Every member's outputs.
 
         Tensors whose first axis is as long as that of the first tensor are of the batch. All else is passed on as it
@@ -119,7 +121,7 @@ class Ensemble(nn.Module):
         """
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
-        args = others if x is _NOTHING else (x, *others)
+        args = others if x is _Nothing else (x, *others)
         given = self.arguments(Call(args, kwargs))
         if feed == "split" and (given.batch or 0) % self.ensemble_size:
             raise InputError(f"a batch of {given.batch} does not split among {self.ensemble_size} members")
