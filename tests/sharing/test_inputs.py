@@ -146,7 +146,14 @@ def test_an_optimizer_that_was_made_before_the_first_batch_goes_on() -> None:
             members(x).square().mean().backward()
             optimizer.step()
         steps.append(members)
-    assert [tuple(own.shape) for own in steps[1].network.position.parameters()] == [(5, 1), (5,), (5,), (5,), (4, 5), (4,)]
+    assert [tuple(own.shape) for own in steps[1].network.position.parameters()] == [
+        (5, 1),
+        (5,),
+        (5,),
+        (5,),
+        (4, 5),
+        (4,),
+    ]
     for one, other in zip(steps[0].parameters(), steps[1].parameters(), strict=True):
         assert torch.equal(one, other)
 
