@@ -11,7 +11,7 @@ from bayes_share.layers.operations import Operation
 from bayes_share.layers.rank1 import Rank1Layer
 
 
-class Rank1Conv1D(Rank1Layer, Conv1D):  # type: ignore[misc]  # transformers may be without types
+class Rank1Conv1D(Rank1Layer, Conv1D):
     """`transformers.pytorch_utils.Conv1D`, the linear layer of GPT-2, for the members of an ensemble.
 
     Its weight is that of a linear layer, transposed, ``[in, out]``.

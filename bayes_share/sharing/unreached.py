@@ -48,7 +48,8 @@ def converted_since(network: nn.Module, state_dict: Mapping[str, Tensor], prefix
         state_dict: of one like it; there are none in that of a plain network, in which no module has such parts.
         prefix: of the names of its tensors.
     """
-    plain, converted = [], []
+    plain: list[str] = []
+    converted: list[str] = []
     for name, module in network.named_modules():
         of_module = f"{prefix}{name}." if name else prefix
         if isinstance(module, Factored):

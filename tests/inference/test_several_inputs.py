@@ -1,4 +1,4 @@
-"""Networks of several inputs, trained and predicted with: a dict by name, a tuple by place, whatever the network takes."""
+"""Networks of several inputs, trained and predicted with: a dict by name, a tuple by place, or all in one."""
 
 from collections import UserDict
 from collections.abc import Callable
@@ -125,6 +125,6 @@ def test_an_output_without_logits_is_refused() -> None:
             return self.words(ids), self.ages(ages)
 
     with pytest.raises(
-        InputError, match="a model takes a network that gives one tensor, or an output with logits, and"
+        InputError, match="a network that gives one tensor, or an output with logits, and"
     ):
         Model(Hidden())((IDS, AGES))
