@@ -53,6 +53,7 @@ _PUBLIC = {
     "fit": "bayes_share.inference.fit",
     "fit_tensors": "bayes_share.inference.fit",
     "Training": "bayes_share.inference.train",
+    "parameter_groups": "bayes_share.inference.step.groups",
     "batches_of": "bayes_share.inference.batches.choice",
     "predict": "bayes_share.inference.predict",
     "predictive": "bayes_share.inference.predictive",

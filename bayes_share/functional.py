@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,7 +11,12 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 
-def call_under(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[Any] = ()) -> Any:
+def call_under(
+    module: nn.Module,
+    values: Mapping[str, Tensor],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
     """Call a module with other parameters and buffers in the place of its own, and leave it as it is.
 
     The same as `torch.func.functional_call`, which puts the module's own tensors back before the backward pass runs. A
@@ -26,22 +32,23 @@ def call_under(module: nn.Module, values: Mapping[str, Tensor], args: Sequence[A
         values: by name; a tied parameter has to be given under its name in each of the modules that have it, where a
             module that stands in several places has its first name.
         args: positional arguments; trees of tensors and anything else.
+        kwargs: keyword arguments, likewise.
 
     Returns:
         What the module returns.
     """
     if not torch.is_grad_enabled() or _is_traced():
-        return torch.func.functional_call(module, dict(values), tuple(args), tie_weights=False)
+        return torch.func.functional_call(module, dict(values), tuple(args), dict(kwargs), tie_weights=False)
     own = {
         name: tensor
         for name, tensor in _each_tensor(module)
         if name not in values and isinstance(tensor, nn.Parameter) and tensor.requires_grad
     }
-    leaves, spec = tree_flatten(tuple(args))
+    leaves, spec = tree_flatten((tuple(args), dict(kwargs)))
     call = _Call(module, {**own, **values}, leaves, spec)
     tensors = call.differentiable()
     if not tensors:
-        return torch.func.functional_call(module, dict(values), tuple(args), tie_weights=False)
+        return torch.func.functional_call(module, dict(values), tuple(args), dict(kwargs), tie_weights=False)
     recorded = list(_Recorded.apply(call, *tensors))
     assert call.output_spec is not None
     outputs = [recorded.pop(0) if _has_gradient(leaf) else leaf for leaf in call.outputs]
@@ -68,8 +75,8 @@ class _Call:
     def run(self, leaves: Mapping[int, Tensor]) -> list[Any]:
         """Call the module with leaves of a graph of its own in the place of `differentiable`; the outputs, flat."""
         values = {name: leaves.get(id(value), value) for name, value in self.values.items()}
-        args = tree_unflatten([leaves.get(id(arg), arg) for arg in self.args], self.spec)
-        outputs = torch.func.functional_call(self.module, values, args, tie_weights=False)
+        args, kwargs = tree_unflatten([leaves.get(id(arg), arg) for arg in self.args], self.spec)
+        outputs = torch.func.functional_call(self.module, values, args, kwargs, tie_weights=False)
         self.outputs, self.output_spec = tree_flatten(outputs)
         return list(self.outputs)
 

@@ -1,6 +1,9 @@
-"""Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first."""
+"""Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first.
 
-from collections.abc import Iterator, Sequence
+Beside tensors there may be plain values and None, which are the same for all examples.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -11,14 +14,30 @@ from torch.utils._pytree import (
     tree_flatten_with_path,
     tree_leaves,
     tree_map,
-    tree_structure,
-    tree_unflatten,
 )
 
 from bayes_share.errors import InputError
 
 Tree = Any
-"""A tensor ``[example, ...]``, or a dict, tuple or list of such, which may be nested."""
+"""A tensor ``[example, ...]``, or a dict, tuple or list of such, which may be nested, and hold plain values too."""
+
+_PLAIN = bool | int | float | str | None
+
+
+def tensors_of(x: Tree) -> list[Tensor]:
+    """The tensors, in order."""
+    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
+
+
+def each_tensor(change: Callable[..., Any], x: Tree, *others: Tree) -> Tree:
+    """The same with other tensors; plain values stay.
+
+    Args:
+        change: gives a tensor for one of `x` and those of the others in its place.
+        x: a tree.
+        others: of the same form.
+    """
+    return tree_map(lambda leaf, *rest: change(leaf, *rest) if isinstance(leaf, Tensor) else leaf, x, *others)
 
 
 def check_tree(what: str, x: Tree) -> None:
@@ -29,18 +48,23 @@ def check_tree(what: str, x: Tree) -> None:
         x: anything.
 
     Raises:
-        InputError: something else than tensors, a tensor without an axis of examples, or of another number of them.
+        InputError: something else than tensors and plain values, no tensor, one without an axis of examples, or of
+            another number of them.
     """
     leaves = tree_leaves(x)
+    tensors = tensors_of(x)
     if not leaves:
         raise InputError(f"{what} must be a tensor, or a dict, tuple or list of tensors, and not an empty one")
     for leaf in leaves:
-        if not isinstance(leaf, Tensor):
+        if not isinstance(leaf, Tensor) and not (tensors and isinstance(leaf, _PLAIN)):
             one = "be a tensor" if leaf is x else "hold tensors"
+            if isinstance(leaf, Mapping):
+                raise InputError(f"{what} must {one}, not {type(leaf).__name__}: hand in dict(...) of it")
             raise InputError(f"{what} must {one}, not {type(leaf).__name__}: torch.as_tensor makes one of an array")
+    for leaf in tensors:
         if leaf.ndim == 0:
             raise InputError(f"{what} must have an axis of examples first, and is one number")
-    if len(sizes := sorted({len(leaf) for leaf in leaves})) > 1:
+    if len(sizes := sorted({len(leaf) for leaf in tensors})) > 1:
         raise InputError(f"the tensors of {what} have the examples first, and {sizes[0]} and {sizes[1]} of them")
 
 
@@ -50,12 +74,12 @@ def num_examples(x: Tree) -> int:
     >>> num_examples({"image": torch.zeros(3, 8, 8), "age": torch.zeros(3)})
     3
     """
-    return len(x) if isinstance(x, Tensor) else len(tree_leaves(x)[0])
+    return len(x) if isinstance(x, Tensor) else len(tensors_of(x)[0])
 
 
 def rows(x: Tree, which: Tensor | slice) -> Tree:
     """Some of the examples, by their numbers or a slice."""
-    return x[which] if isinstance(x, Tensor) else tree_map(lambda leaf: leaf[which], x)
+    return x[which] if isinstance(x, Tensor) else each_tensor(lambda leaf: leaf[which], x)
 
 
 def split(x: Tree, size: int) -> Iterator[Tree]:
@@ -71,8 +95,7 @@ def joined(parts: Sequence[Tree]) -> Tree:
     """Parts of the examples, one after the other, as one."""
     if len(parts) == 1:
         return parts[0]
-    leaves = zip(*map(tree_leaves, parts), strict=True)
-    return tree_unflatten([torch.cat(each) for each in leaves], tree_structure(parts[0]))
+    return each_tensor(lambda *leaves: torch.cat(leaves), *parts)
 
 
 def to_device(x: Tree, device: torch.device) -> Tree:
@@ -81,23 +104,22 @@ def to_device(x: Tree, device: torch.device) -> Tree:
     is_waited_for = device.type == "cpu"
     if isinstance(x, Tensor):
         return x.to(device, non_blocking=not is_waited_for)
-    return tree_map(lambda leaf: leaf.to(device, non_blocking=not is_waited_for), x)
+    return each_tensor(lambda leaf: leaf.to(device, non_blocking=not is_waited_for), x)
 
 
 def device_of(x: Tree) -> torch.device:
     """Where the first of the tensors lies."""
-    device: torch.device = tree_leaves(x)[0].device
-    return device
+    return tensors_of(x)[0].device
 
 
 def copied(content: Any) -> Any:
     """A copy of nested tensors and plain values, on the host."""
-    return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf, content)
+    return each_tensor(lambda leaf: leaf.detach().to("cpu", copy=True), content)
 
 
 def is_finite(x: Tree) -> Tensor:
     """Whether all numbers are finite, as a tensor where they lie; numbers that are whole are."""
-    flags = [leaf.isfinite().all() for leaf in tree_leaves(x) if leaf.is_floating_point() or leaf.is_complex()]
+    flags = [leaf.isfinite().all() for leaf in tensors_of(x) if leaf.is_floating_point() or leaf.is_complex()]
     return torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool, device=device_of(x))
 
 

@@ -27,6 +27,7 @@ from bayes_share.inference.predict import predict_draws as predict_draws
 from bayes_share.inference.predictive import predict_arguments as predict_arguments
 from bayes_share.inference.predictive import predictive as predictive
 from bayes_share.inference.step.drivers import take_step as take_step
+from bayes_share.inference.step.groups import parameter_groups as parameter_groups
 from bayes_share.inference.step.steps import Steps as Steps
 from bayes_share.inference.step.updates import Descent as Descent
 from bayes_share.inference.train import Training as Training

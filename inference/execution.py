@@ -6,11 +6,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.models.model import Model
-from bayes_share.trees import Tree, to_device
+from bayes_share.trees import Tree, each_tensor, to_device
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
@@ -62,7 +61,7 @@ class Execution:
     def place_inputs(self, x: Tree) -> Tree:
         """Move the inputs of a batch to the device and memory format."""
         x = to_device(x, self.torch_device)
-        return tree_map(_channels_last, x) if self.channels_last else x
+        return each_tensor(_channels_last, x) if self.channels_last else x
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for computing in the precision."""

@@ -22,7 +22,7 @@ from bayes_share.inference.execution import Execution
 from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
 from bayes_share.inference.loop.near_copies import MadeDifferent, judged_line, near_copies
 from bayes_share.inference.loop.no_better import no_better
-from bayes_share.inference.loop.preflight import looked_at
+from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
@@ -108,11 +108,11 @@ class Training:
         self._sums = torch.zeros(5, dtype=torch.float64, device=execution.torch_device)
         self._one = torch.ones((), device=execution.torch_device)
         with seeded(seed, "init"):
-            self.state = algorithm.init(lambda: execution.place(build()), source.num_data, self.num_steps)
+            settled = settling(build, source, execution)
+            self.state = algorithm.init(settled, source.num_data, self.num_steps)
         if keep is not None:
             check_keeps(algorithm, self.state, keep)
-        parameters = algorithm.draw(self.state, 0).parts[0].model.parameters()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+        dtype = precision_of(algorithm.draw(self.state, 0).parts[0].model)
         with execution.autocast():
             source = source.on(execution, dtype).fed(algorithm.feeding(self.state))
             self.source, check = looked_at(algorithm, self.state, source, seed)

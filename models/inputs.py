@@ -2,10 +2,9 @@
 
 from jaxtyping import Float, Num
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from bayes_share.errors import InputError
-from bayes_share.trees import Tree, check_tree, num_examples
+from bayes_share.trees import Tree, check_tree, each_tensor, num_examples, tensors_of
 from bayes_share.units import Units, in_words
 
 _FEW = 4  # features whose units are printed
@@ -44,7 +43,7 @@ class StandardisedInputs(nn.Module):
         check_tree("x", x)
         if not num_examples(x):
             raise InputError("there are no inputs to standardise by")
-        return cls([_units_of(leaf, weights) if leaf.is_floating_point() else None for leaf in tree_leaves(x)])
+        return cls([_units_of(leaf, weights) if leaf.is_floating_point() else None for leaf in tensors_of(x)])
 
     def forward(self, x: Tree) -> Tree:
         """The inputs in these units, in their own precision.
@@ -52,10 +51,11 @@ class StandardisedInputs(nn.Module):
         Raises:
             InputError: another number of tensors than the inputs of the training had, or of features.
         """
-        leaves, structure = tree_flatten(x)
-        if len(leaves) != self._count:
-            raise InputError(f"the inputs of the training were {self._count} tensors, and these are {len(leaves)}")
-        return tree_unflatten([self._standardised(number, leaf) for number, leaf in enumerate(leaves)], structure)
+        tensors = tensors_of(x)
+        if len(tensors) != self._count:
+            raise InputError(f"the inputs of the training were {self._count} tensors, and these are {len(tensors)}")
+        standardised = iter([self._standardised(number, tensor) for number, tensor in enumerate(tensors)])
+        return each_tensor(lambda _: next(standardised), x)
 
     def extra_repr(self) -> str:
         """The units of a few features, for printing."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from bayes_share.calls import call_of
 from bayes_share.errors import InputError
 from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
@@ -99,14 +100,34 @@ class Model(nn.Module):
     def forward(self, x: Tree, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
         """Each member's outputs for a batch ``[batch, ...]``, a tensor or a tree of them; fed as in `Ensemble`.
 
+        A dict reaches the network as keyword arguments where its ``forward`` can be called with these names, a tuple as
+        positional arguments where it takes as many; otherwise either is one argument. Of an output with ``logits``, as
+        Hugging Face's networks give, these are taken.
+
         Raises:
-            InputError: a network that gives anything but one tensor.
+            InputError: a network that gives anything but one tensor, or logits.
         """
-        x = self.entered(x)
+        args, kwargs = call_of(self.network, self.entered(x))
         if isinstance(self.network, Ensemble):
-            outputs = self.network(x, feed=feed)
-            return _as_tensor(outputs, self.network.network)
-        return _as_tensor(self.network(x), self.network).unsqueeze(0)
+            was_settled = self.network.is_settled
+            outputs = self.network(*args, feed=feed, **kwargs)
+            if not was_settled:
+                self._forget_signs()
+            return _logits(outputs, self.network.network)
+        return _logits(self.network(*args, **kwargs), self.network).unsqueeze(0)
+
+    def settle(self, x: Tree) -> None:
+        """See by a batch how the network computes, and what of it stays shared; see `Ensemble.settle`.
+
+        Call it before an optimizer is made, as `fit` does. A network that is no ensemble is left as it is.
+
+        Raises:
+            InputError: the network refuses the batch.
+        """
+        if isinstance(self.network, Ensemble):
+            args, kwargs = call_of(self.network, self.entered(x))
+            self.network.settle(*args, **kwargs)
+            self._forget_signs()
 
     def entered(self, x: Tree) -> Tree:
         """What the network is given of some inputs: themselves, unless they are standardised."""
@@ -221,6 +242,21 @@ class Model(nn.Module):
             if site.name in priors
         }
 
+    def _forget_signs(self) -> None:
+        """Have no signs of factors that there are none of any more."""
+        there = dict(self.network.named_parameters())
+        for buffer in list(self.signs._buffers):
+            if buffer.replace("/", ".") not in there:
+                delattr(self.signs, buffer)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load; of factors that the state has not, since no batch reached them, it has no signs either."""
+        for buffer in list(self.signs._buffers):
+            name = buffer.replace("/", ".")
+            if f"{prefix}signs.{buffer}" not in state_dict and f"{prefix}network.{name}" not in state_dict:
+                delattr(self.signs, buffer)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _sites(self) -> dict[str, Site]:
         """What is learned, by the parameters' names in the model."""
         kinds = parameter_kinds(self.network)
@@ -244,12 +280,15 @@ class Model(nn.Module):
         return y.expand(self.ensemble_size, *y.shape)
 
 
-def _as_tensor(outputs: Any, network: nn.Module) -> Tensor:
+def _logits(outputs: Any, network: nn.Module) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
+    named = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if isinstance(named, Tensor):
+        return named
     raise InputError(
-        f"a model takes a network that gives one tensor, and this {type(network).__name__} gives a "
-        f"{type(outputs).__name__}: put it into a module that returns the logits alone"
+        f"a model takes a network that gives one tensor, or an output with logits, and this {type(network).__name__} "
+        f"gives a {type(outputs).__name__}: put it into a module that returns the logits alone"
     )
 
 

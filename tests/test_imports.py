@@ -17,7 +17,7 @@ FOLDERS = ("models", "inference", "evaluation")
 # docs/architecture.md, "Folders": a part may import what is in its own line and above.
 ORDER = (
     ("errors", "terminal", "reading", "arrays", "seeding", "files", "csv_file", "functional", "records", "version"),
-    ("lock", "trees", "units"),
+    ("lock", "calls", "trees", "units"),
     ("layers",),
     ("sharing", "data"),
     ("sites",),

@@ -157,6 +157,15 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         """Become the plain attention that the first member is, in place."""
         super().remove_factors()
         self.out_proj.remove_factors()
+        self._become_torchs()
+
+    def share_all(self) -> None:
+        """Become the plain attention that its base weights are, for all members, in place."""
+        super().share_all()
+        self.out_proj.share_all()
+        self._become_torchs()
+
+    def _become_torchs(self) -> None:
         self.out_proj.__class__ = NonDynamicallyQuantizableLinear
         self._qkv_same_embed_dim = self.in_proj_weight is not None
 

@@ -124,12 +124,27 @@ class Factored(nn.Module):
         with torch.no_grad():
             tensors = self.member_tensors(0)
         trained = {name: parameter.requires_grad for name, parameter in self.named_parameters(recurse=False)}
+        self.become_plain()
+        for name, tensor in tensors.items():
+            setattr(self, name, nn.Parameter(tensor, trained[name]))
+
+    def share_all(self) -> None:
+        """Become the plain module that its base weights are, for all members, in place.
+
+        Parameters stay the same objects, also where members had each a row of one: an optimizer that has them goes on
+        with them.
+        """
+        for name in set(self.member_parameters) - set(self.added_parameters):
+            if (rows := getattr(self, name)) is not None:
+                rows.data = rows.data[0].clone()
+        self.become_plain()
+
+    def become_plain(self) -> None:
+        """Have the class of the plain module, and nothing that it does not have but the numbers of its parameters."""
         self._forget_factors()
         for name in ("way", "fold_above"):
             self.__dict__.pop(name, None)
         self.__class__ = next(kind for kind in type(self).__mro__ if not issubclass(kind, Factored))  # type: ignore[assignment]
-        for name, tensor in tensors.items():
-            setattr(self, name, nn.Parameter(tensor, trained[name]))
 
     @property
     def ensemble_size(self) -> int:
@@ -142,6 +157,13 @@ class Factored(nn.Module):
         signs = (name for name in self._buffers if name.endswith("_sign"))
         names = (*self.factor_parameters, *self.member_parameters, "sign_seeds", *signs)
         return tuple(name for name in names if getattr(self, name, None) is not None)
+
+    @property
+    def is_of_members_alone(self) -> bool:
+        """Whether only members share its base weights, which are the plain module's: `share_all` makes it that one."""
+        blocks = (getattr(self, name, None) for name in self.factor_parameters)
+        is_cut = any(factor is not None and factor.ndim == 4 for factor in blocks)
+        return not (is_cut or self.owns_weights or self.shares_across or getattr(self, "mix", None) is not None)
 
     @property
     def owns_weights(self) -> bool:

@@ -19,6 +19,9 @@ from bayes_share.sharing.partners import described, layers_of, shape_text, users
 Along = Literal["both", "out", "in"]
 Indivisible = Literal["error", "skip"]
 
+# Attributes of torch's layers, and of Hugging Face's linear one.
+_OUTS, _INS = ("out_features", "out_channels", "nf"), ("in_features", "in_channels", "nx")
+
 
 def share_groups(
     net: nn.Module,
@@ -170,10 +173,10 @@ def _cut_layers(
 def _why_indivisible(layer: nn.Module, parts: tuple[int, int]) -> str | None:
     if getattr(layer, "groups", 1) > 1:
         return f"has {layer.groups} groups of channels already"
-    outs = getattr(layer, "out_features", None) or layer.out_channels
-    ins = getattr(layer, "in_features", None) or layer.in_channels
+    sizes = vars(layer)
+    outs, ins = (next(sizes[name] for name in names if name in sizes) for names in (_OUTS, _INS))
     for what, size, part in (("output", outs, parts[0]), ("input", ins, parts[1])):
-        if int(size) % part:  # type: ignore[arg-type]
+        if size % part:
             return f"has {size} {what} channels, which do not divide into {part} groups"
     return None
 

@@ -1,5 +1,6 @@
 """How modules of torch become layers that serve all members: in place, by exact type, once per object."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -51,7 +52,7 @@ FACTORED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Embedding: Rank1Embedding,
     nn.MultiheadAttention: Rank1MultiheadAttention,
 }
-"""What gets rank-1 factors, and what it becomes."""
+"""What gets rank-1 factors, and what it becomes; `check_network` adds Hugging Face's linear layer."""
 
 NORMS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: MemberBatchNorm,
@@ -323,6 +324,16 @@ def check_network(net: nn.Module) -> None:
         what = f"the class {net.__name__}" if isinstance(net, type) else f"{type(net).__name__} {net!r:.60}"
         raise InputError(f"a network must be an instance of torch.nn.Module, not {what}")
     check_initialised(net)
+    know_hugging_face()
+
+
+def know_hugging_face() -> None:
+    """Convert Hugging Face's linear layer too, where transformers is loaded: otherwise no network has one."""
+    found = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)
+    if found is not None and found not in FACTORED:
+        from bayes_share.layers.hugging_face import Rank1Conv1D
+
+        FACTORED[found] = Rank1Conv1D
 
 
 def has_parameters(module: nn.Module) -> bool:

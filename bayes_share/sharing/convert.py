@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from bayes_share.calls import argument_names, call_of
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored, check_ensemble_size
@@ -12,6 +13,7 @@ from bayes_share.layers.factors import FactorForm, FactorInit, FactorTerms
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way
+from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.conversion import (
     FACTORED,
     NORMS,
@@ -27,9 +29,10 @@ from bayes_share.sharing.conversion import (
 from bayes_share.sharing.following import norms_that_follow
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import empty_copy, tied_names
-from bayes_share.sharing.reach import constant_modules
+from bayes_share.sharing.reach import constant_modules, run_example, without_hooks
 from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
+from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT
 
 
 def ensemble(
@@ -46,6 +49,7 @@ def ensemble(
     factor_rank: int = 1,
     factor_form: FactorForm = "multiplied",
     own: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> Ensemble:
     """Turn a network into an ensemble that shares its weights (BatchEnsemble, arXiv 2002.06715).
 
@@ -57,7 +61,7 @@ def ensemble(
     frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
 
     Args:
-        net: any network whose inputs and outputs have the batch first, trained or not.
+        net: any network whose inputs and outputs have the batch first, trained or not. It may take several.
         ensemble_size: members.
         init: how the factors start. For a trained network: ``"keep"``, ones with noise scaled to the number of
             layers (`keeping`), so that no member loses a point of accuracy and yet all differ, or ``"ones"``, copies of
@@ -73,7 +77,8 @@ def ensemble(
         include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
         exclude: the same, of those to leave shared.
         example: a batch ``[batch, ...]``, two images are enough: shows which layers the batch reaches, so that
-            constants computed on the way stay shared, and settles the strategy at once.
+            constants computed on the way stay shared, and settles the strategy at once. A dict or a tuple is several
+            arguments where ``forward`` takes as many, see `call_of`. None: the first batch does this.
         strategy: how the members compute: "auto", "tile" or "loop"; see `Ensemble`.
         way: how each layer does: ``"activations"``: it multiplies inputs and outputs by its factors; ``"weights"``: it
             folds them into a weight for each member; ``"auto"``: the faster one for the sizes and the device, or the
@@ -88,9 +93,13 @@ def ensemble(
             module has that name, for the last layer. What is named here is each member's own even where `exclude` names
             it too. Before a batch norm of its own, a member's factor s stays at its start: the norm would undo all of
             it but the sign.
+        shared: the names of arguments of ``forward`` that are passed on to all members as they are, for tensors whose
+            first axis may be as long as the batch and is none, such as ``("positions",)``. The usual ones of Hugging
+            Face are known.
 
     Returns:
-        A module that maps ``x [batch, ...]`` to outputs ``[member, batch, ...]``; its `summary` says what was done.
+        A module that is called as the network is, and gives ``[member, batch, ...]`` in place of ``[batch, ...]``; its
+        `summary` says what was done.
 
     Raises:
         InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, a
@@ -113,16 +122,19 @@ def ensemble(
     terms = FactorTerms(factor_rank, factor_form)
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
     is_own = chosen_as_own(net, own, norm, is_chosen)
-    constants = set() if example is None else constant_modules(net, {**FACTORED, **NORMS}, example)
+    if isinstance(shared, str):
+        raise InputError(f'shared is a list of names, such as shared=("{shared}",)')
+    given = None if example is None else Arguments(call_of(net, example), argument_names(net), shared)
+    constants = set() if given is None else _constants(net, given)
 
     def why_shared(names: Sequence[str]) -> str | None:
         if not constants.isdisjoint(names):
-            return "computes a constant, which the batch does not reach"
+            return COMPUTES_A_CONSTANT
         return None if is_chosen(names) or is_own(names) else "left out by include or exclude"
 
     network = copy_of(net)
     starts = starts_of(init, network, layers_with_factors(network, why_shared, is_own, terms), terms)
-    shared = convert(network, Parts(ensemble_size, starts.of, terms, way, why_shared, is_own))
+    left = convert(network, Parts(ensemble_size, starts.of, terms, way, why_shared, is_own))
     _stop_before_own_norms(network)
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
@@ -130,10 +142,27 @@ def ensemble(
             f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
             f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
-    made = Ensemble(network, ensemble_size, empty_copy(net), strategy, shared, starts.words, tied_names(net))
-    if example is not None and strategy == "auto":
-        made.settle(example)
+    made = Ensemble(
+        network,
+        ensemble_size,
+        empty_copy(net),
+        strategy,
+        left,
+        starts.words,
+        tied_names(net),
+        shared,
+        is_reach_known=given is not None,
+    )
+    if given is not None and strategy == "auto":
+        made.settle(*given.call.args, **given.call.kwargs)
     return made
+
+
+def _constants(net: nn.Module, example: Arguments) -> set[str]:
+    """The names of what could be converted and computes a constant."""
+    modules = {module: name for name, module in net.named_modules() if type(module) in (*FACTORED, *NORMS)}
+    with without_hooks(net):
+        return constant_modules(modules, lambda call: run_example(net, call), example)
 
 
 def _stop_before_own_norms(network: nn.Module) -> None:

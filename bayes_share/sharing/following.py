@@ -47,7 +47,7 @@ def _norm_channels(norm: nn.Module) -> int | None:
 
 
 def _out_channels(layer: nn.Module) -> int | None:
-    for name in ("out_features", "out_channels", "embed_dim"):
+    for name in ("out_features", "out_channels", "embed_dim", "nf"):
         if hasattr(layer, name):
             return int(getattr(layer, name))
     return None

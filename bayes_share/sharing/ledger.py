@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bayes_share.calls import call_of
 from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.describe import weight_uses
@@ -175,8 +176,9 @@ def _weights(layer: Factored) -> list[tuple[str, nn.Parameter]]:
 def _flops(net: nn.Module, example: Any) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # imports Triton, where that is there
 
-    batch = next(len(leaf) for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
-    run_example(net, example)  # what is settled in a first call is not part of a prediction
+    call = call_of(net, example)
+    batch = next(len(leaf) for leaf in tree_leaves(call) if isinstance(leaf, Tensor))
+    run_example(net, call)  # what is settled in a first call is not part of a prediction
     with FlopCounterMode(display=False) as counter:
-        run_example(net, example)
+        run_example(net, call)
     return counter.get_total_flops() // batch

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from bayes_share.calls import Call, argument_names, call_of
 from bayes_share.errors import InputError, unknown
 from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
@@ -15,19 +16,20 @@ from bayes_share.layers.factored import Factored
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
-from bayes_share.sharing.conversion import (
-    FACTORED,
-    describe,
-    listed_names,
-    owns_parameters,
-)
-from bayes_share.sharing.outputs import has_rows, of_rows, stacked
+from bayes_share.sharing.arguments import Arguments
+from bayes_share.sharing.conversion import describe, listed_names, owns_parameters
+from bayes_share.sharing.outputs import has_rows, joined, of_rows
 from bayes_share.sharing.plain import KeptMembers, follow_options, member_tensors
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.take import checked_members, keep_rows
+from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, share_again, unreached
 
 Feed = Literal["tile", "split"]
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
+
+
+class _Nothing:
+    """In place of a first argument."""
 
 
 class Ensemble(nn.Module):
@@ -48,6 +50,8 @@ class Ensemble(nn.Module):
         shared: what has parameters and stayed shared, by name, with the reason.
         start: how the factors started, in words.
         tied: the names of parameters of the plain network that were one; see `tied_names`.
+        shared_inputs: the names of arguments that are passed on as they are, though as long as the batch.
+        is_reach_known: whether it was seen what the batch does not reach; otherwise the first batch shows it.
     """
 
     def __init__(
@@ -59,6 +63,8 @@ class Ensemble(nn.Module):
         shared: Mapping[str, str] = MappingProxyType({}),
         start: str = "as the layers were built",
         tied: Sequence[Sequence[str]] = (),
+        shared_inputs: Sequence[str] = (),
+        is_reach_known: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -68,11 +74,14 @@ class Ensemble(nn.Module):
         self.shared = dict(shared)
         self.start = start
         self.tied = tied
+        self.shared_inputs = tuple(shared_inputs)
         self.training = network.training
         # Kept out of the registry: a form to fill in, not parameters of this module.
         object.__setattr__(self, "_plain", plain)
         object.__setattr__(self, "_kept", KeptMembers())
         self._converted = _structure(network)
+        self._names = argument_names(network if plain is None else plain)
+        self._is_reach_known = is_reach_known or plain is None
 
     _plain: nn.Module | None
     _kept: KeptMembers
@@ -88,41 +97,70 @@ class Ensemble(nn.Module):
             raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
         return self._plain
 
-    def forward(self, x: Any, *, feed: Feed = "tile") -> Any:
+    def forward(self, x: Any = _Nothing, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
         """Every member's outputs.
 
+        Tensors whose first axis is as long as that of the first tensor are of the batch. All else is passed on as it
+        is, and so is what `shared_inputs` names. Arguments that Hugging Face's networks have without a batch axis, such
+        as ``position_ids [token]``, are known (`WITHOUT_BATCH` in `bayes_share.sharing.arguments`).
+
         Args:
-            x: a batch ``[batch, ...]``: a tensor, or a tuple, list or dict of tensors.
+            x: what the network takes first: a batch ``[batch, ...]``, or a tuple, list or dict of such.
+            others: what else it takes by place.
             feed: ``"tile"``: every member sees the whole batch; ``"split"``: member m sees the m-th consecutive part.
+            kwargs: what the network takes by name.
 
         Returns:
-            What the network returns, with ``[member, batch, ...]`` in place of ``[batch, ...]``, or
-            ``[member, batch / member, ...]`` where the batch was split.
+            What the network returns, of the same class, with ``[member, batch, ...]`` in place of ``[batch, ...]``, or
+            ``[member, batch / member, ...]`` where the batch was split. A number for a whole batch, such as a loss, is
+            the mean over the members.
 
         Raises:
-            InputError: a batch that is to be split and does not divide among the members, or an unknown `feed`.
+            InputError: a batch that is to be split and does not divide among the members, an unknown `feed`, or a cache
+                of keys and values.
         """
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
-        if feed == "split":
-            self._check_split(x)
-        if self.strategy == "auto":
-            self.settle(x if feed == "tile" else self._parts(x)[0])
+        args = others if x is _Nothing else (x, *others)
+        given = self.arguments(Call(args, kwargs))
+        if feed == "split" and (given.batch or 0) % self.ensemble_size:
+            raise InputError(f"a batch of {given.batch} does not split among {self.ensemble_size} members")
+        if self.strategy == "auto" or self._may_change_reach():
+            self._settle(given.call if feed == "tile" else self._parts(given)[0])
         if self.training:
             self._kept.forget()  # a step follows, after which they are of no use
-        if feed == "tile" and self._may_fold(x):
+        if feed == "tile" and self._may_fold():
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
-            return stacked([member(x) for member in members])
+            return joined([member(*args, **kwargs) for member in members])
         if self.strategy != "tile":  # also where it could not be settled yet
-            return self.loop([x] * self.ensemble_size if feed == "tile" else self._parts(x))
-        return self.tile(x if feed == "split" else tree_map(self._repeated, x))
+            return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
+        rows = given.call if feed == "split" else self.tiled(given)
+        return self.tile(*rows.args, **rows.kwargs)
 
-    def tile(self, rows: Any) -> Any:
+    @property
+    def is_settled(self) -> bool:
+        """Whether a batch has shown how the members compute, and what stays shared since no batch reaches it."""
+        return self._is_reach_known and self.strategy != "auto"
+
+    def arguments(self, call: Call) -> Arguments:
+        """What the network is called with, by which of it has the batch first."""
+        return Arguments(call, self._names, self.shared_inputs)
+
+    def tiled(self, given: Arguments) -> Call:
+        """The arguments with member-major rows ``[member * batch, ...]``, in which every member has the whole batch."""
+        # Not `repeat`, which would lose the memory format.
+        return given.counted(self.ensemble_size).changed(lambda tensor: torch.cat([tensor] * self.ensemble_size))
+
+    def tile(self, *args: Any, **kwargs: Any) -> Any:
         """The converted network on member-major rows ``[member * batch, ...]``, in one pass."""
-        return tree_map(lambda leaf: self._divided(of_rows(leaf)), self.network(rows))
+        return tree_map(lambda leaf: self._divided(of_rows(leaf)), self.network(*args, **kwargs))
 
     def loop(self, parts: Sequence[Any]) -> Any:
-        """The plain network on each member's part, with that member's weights."""
+        """The plain network on each member's part of a batch, as `call_of` hands it in, with that member's weights."""
+        return self.one_by_one([call_of(self, part) for part in parts])
+
+    def one_by_one(self, calls: Sequence[Call]) -> Any:
+        """The plain network called once for each member, with that member's weights."""
         if not self._is_as_converted():
             raise InputError(
                 "modules of the ensemble were replaced since it was made: change the network before ensemble()"
@@ -138,12 +176,12 @@ class Ensemble(nn.Module):
             if isinstance(module, MemberBatchNorm) and module.training and module.num_batches_tracked is not None
         ]
         outputs = []
-        for member, part in enumerate(parts):
+        for member, call in enumerate(calls):
             for count, before in counts:
                 count.copy_(before)  # one number for all members, who see as many batches
             tensors = member_tensors(self.network, member)
-            outputs.append(call_under(self.plain, tensors, (part,)))
-        return stacked(outputs)
+            outputs.append(call_under(self.plain, tensors, *call))
+        return joined(outputs)
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
@@ -171,9 +209,9 @@ class Ensemble(nn.Module):
         kept.leave_only(members)
         return kept
 
-    def choose_strategy(self, x: Any) -> None:
+    def choose_strategy(self, *args: Any, **kwargs: Any) -> None:
         """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
-        self.strategy, self.strategy_reason = decide(self, x)
+        self.strategy, self.strategy_reason = decide(self, self.arguments(Call(args, kwargs)))
 
     def leave_only(self, members: Sequence[int]) -> None:
         """As `keep`, in place: parameters that members have their own of are new ones."""
@@ -182,16 +220,50 @@ class Ensemble(nn.Module):
         self.ensemble_size = len(members)
         self._kept.forget()
 
-    def settle(self, x: Any) -> None:
-        """Choose the strategy by the first two examples of a batch, or by all of it where two do not show it.
+    def settle(self, *args: Any, **kwargs: Any) -> None:
+        """See by a batch what it does not reach, which stays shared, and choose the strategy.
+
+        Two examples are looked at, or the whole batch where they do not show it. The first call does this too. Call it
+        before an optimizer is made, as `fit` does: what stays shared has no factors.
 
         Args:
-            x: a batch, as the network takes it.
+            args: what the network takes.
+            kwargs: what it takes by name.
+
+        Raises:
+            InputError: the network refuses the batch.
         """
+        self._settle(Call(args, kwargs))
+
+    def _settle(self, call: Call) -> None:
         try:
-            self.choose_strategy(tree_map(lambda leaf: leaf[:2] if has_rows(leaf) else leaf, x))
+            self._settle_by(self.arguments(self.arguments(call).changed(lambda tensor: tensor[:2])))
         except InputError:  # another batch size than its own, or other axes first
-            self.choose_strategy(x)
+            self._settle_by(self.arguments(call))
+
+    def _may_change_reach(self) -> bool:
+        return not self._is_reach_known and self._may_change()
+
+    def _settle_by(self, example: Arguments) -> None:
+        if self._may_change_reach() and example.batch:
+            self._share_again(unreached(self, example))
+            self._is_reach_known = True
+        if self.strategy == "auto":
+            self.strategy, self.strategy_reason = decide(self, example)
+
+    def _share_again(self, names: Sequence[str]) -> None:
+        """Leave modules shared that were converted, and that the batch does not reach, in place."""
+        if names:
+            shared = share_again(self.network, self.plain, names)
+            self.shared |= dict.fromkeys(shared, COMPUTES_A_CONSTANT)
+            self._converted = _structure(self.network)
+            self._kept.forget()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load; what had no factors when the state was saved, since no batch reached it, has none afterwards."""
+        if not self._is_reach_known:
+            self._share_again(converted_since(self.network, state_dict, f"{prefix}network."))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def summary(self) -> str:
         """How the members compute and why, what was converted and how it started, and what stayed shared."""
@@ -200,7 +272,7 @@ class Ensemble(nn.Module):
         for name, module in self.network.named_modules():
             if owns_parameters(module):
                 own.append(name or "the network itself")
-            elif type(module) in FACTORED.values():
+            elif isinstance(module, Factored):
                 kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
         lines = [
             f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
@@ -225,15 +297,17 @@ class Ensemble(nn.Module):
         """What printing shows of it."""
         return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
 
-    def _may_fold(self, x: Any) -> bool:
-        if self._plain is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return False
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+    def _may_change(self) -> bool:
+        """Whether the tensors in the network are its own, and this call is no part of a graph or a transformation."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
         # What `functional_call` puts in is for one call, and has no values to compare under `vmap`.
         if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
             return False
-        if any(torch._C._functorch.is_functorch_wrapped_tensor(buffer) for buffer in self.buffers()):
+        return not any(torch._C._functorch.is_functorch_wrapped_tensor(buffer) for buffer in self.buffers())
+
+    def _may_fold(self) -> bool:
+        if self._plain is None or torch.is_grad_enabled() or not self._may_change():
             return False
         # A graph that is replayed compares nothing.
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
@@ -250,22 +324,15 @@ class Ensemble(nn.Module):
     def _is_as_converted(self) -> bool:
         return _structure(self.network) == self._converted
 
-    def _repeated(self, leaf: Any) -> Any:
-        # Not `repeat`, which would lose the memory format.
-        return torch.cat([leaf] * self.ensemble_size) if has_rows(leaf) else leaf
-
     def _divided(self, leaf: Any) -> Any:
         return divide(leaf, self.ensemble_size) if has_rows(leaf) else leaf
 
-    def _check_split(self, x: Any) -> None:
-        for leaf in tree_leaves(x):
-            if has_rows(leaf) and len(leaf) % self.ensemble_size:
-                raise InputError(f"a batch of {len(leaf)} does not split among {self.ensemble_size} members")
-
-    def _parts(self, x: Any) -> list[Any]:
-        divided = tree_map(self._divided, x)
+    def _parts(self, given: Arguments) -> list[Call]:
+        """What each member is called with of a batch that is split."""
+        size = (given.batch or 0) // self.ensemble_size
+        of_one = given.counted(1 / self.ensemble_size)
         return [
-            tree_map(lambda leaf: leaf[member] if has_rows(leaf) else leaf, divided)  # noqa: B023 (at once)
+            of_one.changed(lambda tensor: tensor[member * size : (member + 1) * size])  # noqa: B023 (at once)
             for member in range(self.ensemble_size)
         ]
 

@@ -1,4 +1,4 @@
-"""What goes into a network and comes out of it: tensors with rows, alone or in tuples, lists and dicts."""
+"""What comes out of a network: tensors with rows, alone or in tuples, lists, dicts and outputs of Hugging Face."""
 
 from typing import Any
 
@@ -14,8 +14,18 @@ def has_rows(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0
 
 
+def check_no_cache(leaf: Any) -> None:
+    """Raise an InputError where something is one of Hugging Face's caches, which a network changes as it runs."""
+    if any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(leaf).__mro__):
+        raise InputError(
+            f"members share no {type(leaf).__name__} of keys and values: call the ensemble with use_cache=False, or "
+            f"set use_cache=False in the network's config"
+        )
+
+
 def known(leaf: Any) -> Any:
     """An output; what might hold tensors that would not be seen is refused."""
+    check_no_cache(leaf)
     if leaf is not None and not isinstance(leaf, (Tensor, bool, int, float, str)):
         raise InputError(
             f"the network returns a {type(leaf).__name__}, in which tensors are not found: have it return tensors, or "
@@ -25,14 +35,20 @@ def known(leaf: Any) -> Any:
 
 
 def of_rows(leaf: Any) -> Any:
-    """An output for many rows; one number for all of them is refused."""
-    if isinstance(leaf, Tensor) and leaf.ndim == 0:
-        raise InputError("the network returns one number for all rows, which is not divided among members")
+    """An output for the rows of all members; a number for them all is a mean over them, if it is any."""
+    if isinstance(leaf, Tensor) and leaf.ndim == 0 and not leaf.is_floating_point():
+        raise InputError("the network returns one whole number for all rows, which is not divided among members")
     return known(leaf)
 
 
-def stacked(outputs: list[Any]) -> Any:
-    """The outputs of members, each of one form, as one of that form with tensors ``[member, ...]``."""
-    return tree_map(
-        lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else known(leaves[0]), *outputs
-    )
+def joined(outputs: list[Any]) -> Any:
+    """The outputs of members, each of one form, as one of that form.
+
+    Tensors are ``[member, ...]``, and a number that a member has for its whole batch, such as a loss, is their mean.
+    """
+    return tree_map(lambda *leaves: _joined(leaves) if isinstance(leaves[0], Tensor) else known(leaves[0]), *outputs)
+
+
+def _joined(leaves: tuple[Tensor, ...]) -> Tensor:
+    of_members = torch.stack(leaves)
+    return of_members.mean(0) if of_members.ndim == 1 and of_members.is_floating_point() else of_members

@@ -10,7 +10,13 @@ from bayes_share.errors import InputError
 from bayes_share.layers.attention import Rank1MultiheadAttention
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.sharing.conversion import FACTORED, has_computed_weight, matches, names_by_module
+from bayes_share.sharing.conversion import (
+    FACTORED,
+    has_computed_weight,
+    know_hugging_face,
+    matches,
+    names_by_module,
+)
 
 Which: TypeAlias = (
     Literal["all", "early", "deep"] | str | Sequence[str] | Sequence[Sequence[str]] | Callable[[str, nn.Module], bool]
@@ -25,6 +31,7 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
 
     Those whose weights are the members' own are left out.
     """
+    know_hugging_face()
     layers: dict[str, nn.Module] = {}
     parts: set[nn.Module] = set()
     for module, names in names_by_module(network).items():

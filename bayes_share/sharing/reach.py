@@ -1,22 +1,29 @@
 """Which modules of a network the batch reaches, seen by running it on an example."""
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
+from bayes_share.calls import Call
 from bayes_share.errors import InputError
+from bayes_share.sharing.arguments import Arguments
 
-_COMPUTING = "torch.nn.utils."
+# Where hooks are from that a network computes with: weights, and which of its outputs it gives.
+_COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
-def run_example(net: nn.Module, example: Any) -> Any:
+def run_example(net: nn.Module, call: Call) -> Any:
     """The network's outputs for an example, in eval mode; its modes, buffers and the random numbers stay as they were.
+
+    Args:
+        net: to run.
+        call: what it is called with.
 
     Raises:
         InputError: the network refuses the example; says what it was and how.
@@ -31,11 +38,11 @@ def run_example(net: nn.Module, example: Any) -> Any:
     net.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()):
-            return net(example)
+            return net(*call.args, **call.kwargs)
     except InputError:
         raise
     except Exception as error:
-        shapes = [list(leaf.shape) for leaf in tree_leaves(example) if isinstance(leaf, Tensor)]
+        shapes = [list(leaf.shape) for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
         shape = shapes[0] if len(shapes) == 1 else shapes
         raise InputError(f"the network refuses the example of shape {shape}: {first_line(error)}") from error
     finally:
@@ -48,54 +55,55 @@ def run_example(net: nn.Module, example: Any) -> Any:
                 module._buffers[name] = buffer
 
 
-def constant_modules(net: nn.Module, kinds: Iterable[type[nn.Module]], example: Any) -> set[str]:
-    """The names of the modules of some kinds that see the same however large the batch is.
+def constant_modules(modules: Mapping[nn.Module, str], run: Callable[[Call], object], example: Arguments) -> set[str]:
+    """The names of those modules that see the same however large the batch is.
 
-    Those compute constants on the way: position networks, relative position tables and the like. They cannot be fed
-    with rows of members.
+    They compute constants on the way: position networks, relative position tables and the like. They cannot be fed with
+    rows of members.
 
     Args:
-        net: is run on the example and on the example twice over.
-        kinds: exact types.
-        example: inputs ``[batch, ...]``: a tensor, or a tuple or dict of tensors.
+        modules: to look at, with their names.
+        run: runs the network that they are in, on the example and on the example twice over.
+        example: some of a batch.
 
     Raises:
         InputError: the network refuses the example.
     """
-    wanted = set(kinds)
-    names = {module: name for name, module in net.named_modules() if type(module) in wanted}
-    with without_hooks(net):
-        once = _input_shapes(net, names, example)
-        try:
-            twice = _input_shapes(net, names, tree_map(_doubled, example))
-        except InputError:
-            return set()  # its batch has a fixed size: there is no telling
-    return {name for module, name in names.items() if once.get(module) and once[module] == twice.get(module)}
+    if not example.batch:
+        return set()  # of no size, or of none that could change
+    once = _input_shapes(modules, run, example.call)
+    try:
+        twice = _input_shapes(modules, run, example.changed(_doubled))
+    except InputError:
+        return set()  # its batch has a fixed size: there is no telling
+    return {name for module, name in modules.items() if once.get(module) and once[module] == twice.get(module)}
 
 
 @contextmanager
 def without_hooks(network: nn.Module) -> Iterator[None]:
     """Call no forward hooks, nor those of all modules: what they are there for is to see the batches, not a trial.
 
-    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning).
+    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning), and those of Hugging Face.
     """
-
-    def needed(hooks: dict[int, Any]) -> OrderedDict[int, Any]:
-        return OrderedDict((key, hook) for key, hook in hooks.items() if type(hook).__module__.startswith(_COMPUTING))
-
-    of_all = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks)]
-    for hooks, _ in of_all:
-        hooks.clear()
-    kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in network.modules()]
-    for module, hooks, pre_hooks in kept:
-        module._forward_hooks, module._forward_pre_hooks = needed(hooks), needed(pre_hooks)
+    of_modules = [hooks for module in network.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+    kept = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks, *of_modules)]
+    for hooks, before in kept:
+        for key, hook in before.items():
+            if not _is_computing(hook):
+                del hooks[key]
     try:
         yield
     finally:
-        for hooks, before in of_all:
-            hooks.update(before)
-        for module, hooks, pre_hooks in kept:
-            module._forward_hooks, module._forward_pre_hooks = hooks, pre_hooks
+        for hooks, before in kept:
+            # Networks of Hugging Face add hooks of their own when they run for the first time.
+            added = {key: hook for key, hook in hooks.items() if key not in before}
+            hooks.clear()
+            hooks.update(before | added)
+
+
+def _is_computing(hook: Any) -> bool:
+    made_in = hook.__module__ if isinstance(hook, FunctionType) else type(hook).__module__
+    return made_in.startswith(_COMPUTING)
 
 
 def first_line(error: Exception) -> str:
@@ -103,16 +111,19 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _input_shapes(net: nn.Module, modules: Iterable[nn.Module], example: Any) -> dict[nn.Module, list[torch.Size]]:
+def _input_shapes(
+    modules: Iterable[nn.Module], run: Callable[[Call], object], call: Call
+) -> dict[nn.Module, list[torch.Size]]:
     """The shapes that each module is called with, one call after the other."""
     shapes: dict[nn.Module, list[torch.Size]] = {}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        shapes.setdefault(module, []).extend(leaf.shape for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = tree_leaves((args, kwargs))
+        shapes.setdefault(module, []).extend(leaf.shape for leaf in given if isinstance(leaf, Tensor))
 
-    handles = [module.register_forward_pre_hook(note) for module in modules]
+    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:
-        run_example(net, example)
+        run(call)
     finally:
         for handle in handles:
             handle.remove()
@@ -123,8 +134,8 @@ def _equal(buffer: Tensor, before: Tensor) -> bool:
     return buffer.is_meta or torch.equal(buffer, before)
 
 
-def _doubled(leaf: Any) -> Any:
-    return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.ndim else leaf
+def _doubled(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])
 
 
 def _cuda_devices() -> list[int]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bayes_share.calls import Call
 from bayes_share.layers.folded import without_autocast
+from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
 from bayes_share.sharing.reach import first_line, run_example, without_hooks
 
@@ -24,7 +26,7 @@ _ROUNDING, _ROUNDINGS = 1e-2, 10.0
 _ZERO = 1e-2
 
 
-def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
+def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
     """Try both ways of computing on a batch, with factors that differ, and say which to take and why.
 
     A network may read a child's weight itself, mix rows, fix its batch size or put another axis first. Then one pass
@@ -32,16 +34,16 @@ def decide(ensemble: "Ensemble", x: Any) -> tuple[Strategy, str]:
 
     Args:
         ensemble: is left as it was.
-        x: a batch; two images are enough.
+        example: a batch; two examples are enough.
 
     The trial is without autocast and in eval mode: rows that are mixed in training alone (as mixup inside the network
     does) are not seen, and such a network wants ``strategy="loop"``.
     """
     parameter = next(ensemble.parameters())
-    x = tree_map(lambda leaf: _telling(leaf, parameter.dtype), x)
+    call = tree_map(lambda leaf: _telling(leaf, parameter.dtype), example.call)
     values = {f"ensemble.{name}": value for name, value in trial_values(ensemble).items()}
     with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(parameter.device):
-        tiled, looped, failure = run_example(_Call(_Both(ensemble), values), x)
+        tiled, looped, failure = run_example(_Call(_Both(ensemble), values), call)
     if failure is not None:
         return "loop", f"one pass over tiled rows fails ({failure})"
     difference = largest_difference(tiled, looped)
@@ -92,10 +94,12 @@ class _Both(nn.Module):
         super().__init__()
         self.ensemble = ensemble
 
-    def forward(self, x: Any) -> tuple[Any, Any, str | None]:
-        looped = self.ensemble.loop([x] * self.ensemble.ensemble_size)
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, str | None]:
+        given = self.ensemble.arguments(Call(args, kwargs))
+        looped = self.ensemble.one_by_one([given.call] * self.ensemble.ensemble_size)
+        rows = self.ensemble.tiled(given)
         try:
-            tiled = self.ensemble.tile(tree_map(self.ensemble._repeated, x))
+            tiled = self.ensemble.tile(*rows.args, **rows.kwargs)
         except Exception as error:
             return None, looped, first_line(error)
         return tiled, looped, None
@@ -107,9 +111,9 @@ class _Call(nn.Module):
         self.module = module
         self.parameters_drawn = parameters
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         # A module used twice has its parameters under two names; with `tie_weights` torch would put both back wrongly.
-        return torch.func.functional_call(self.module, self.parameters_drawn, (x,), tie_weights=False)
+        return torch.func.functional_call(self.module, self.parameters_drawn, args, kwargs, tie_weights=False)
 
 
 def largest_difference(tiled: Any, looped: Any) -> float | None:

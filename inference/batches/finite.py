@@ -2,11 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
 from bayes_share.models.targets import check_finite_examples
-from bayes_share.trees import Tree, is_finite
+from bayes_share.trees import Tree, is_finite, tensors_of
 
 _CHECK_EVERY = 50  # batches between looks where a look makes the CPU wait for the device
 
@@ -33,7 +32,7 @@ class FiniteInputs:
             InputError: what `check` does; where they are looked at one by one, it says which examples.
         """
         if self._is_host:
-            for leaf in tree_leaves(inputs):
+            for leaf in tensors_of(inputs):
                 if leaf.is_floating_point() or leaf.is_complex():
                     check_finite_examples(f"inputs of {name}", leaf)
             return

@@ -1,5 +1,6 @@
 """What a loader gives, as a batch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,8 @@ def as_batch(given: Any, name: str) -> Batch:
         found = f"a {type(given).__name__}" + (f" of {len(given)}" if isinstance(given, tuple | list) else "")
         raise InputError(f"a batch is a pair of inputs and targets, and {name} is {found}")
     inputs, targets = given
+    if isinstance(inputs, Mapping):  # such as what a tokenizer of Hugging Face gives
+        inputs = dict(inputs)
     check_tree(f"the input of {name}", inputs)
     if not isinstance(targets, Tensor):
         raise InputError(f"the target of {name} is a tensor, not {type(targets).__name__}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Batch, Feeding
@@ -17,7 +16,7 @@ from bayes_share.inference.batches.rows import padded
 from bayes_share.inference.batches.source import LastBatch, TargetCheck, check_last_batch
 from bayes_share.inference.execution import Execution
 from bayes_share.seeding import seeded_everywhere
-from bayes_share.trees import Tree, rows, to_device
+from bayes_share.trees import Tree, each_tensor, rows, to_device
 
 
 @runtime_checkable
@@ -236,7 +235,7 @@ def _side_by_side(name: str, batches: Sequence[Batch]) -> Batch:
     sizes = {len(batch.targets) for batch in batches}
     if len(sizes) > 1:
         raise InputError(f"the members' batches must be of one size, and those of {name} have {sorted(sizes)} examples")
-    joined: Batch = tree_map(lambda *parts: None if parts[0] is None else torch.cat(parts), *batches)
+    joined: Batch = each_tensor(lambda *parts: torch.cat(parts), *batches)
     return joined
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Feeding
@@ -17,7 +16,7 @@ from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
 from bayes_share.models.targets import check_finite_examples
-from bayes_share.trees import Tree, check_tree, device_of, digest, num_examples, rows, split, to_device
+from bayes_share.trees import Tree, check_tree, device_of, digest, num_examples, rows, split, tensors_of, to_device
 
 
 class Tensors:
@@ -54,7 +53,7 @@ class Tensors:
         check_tree("y", y)
         if num_examples(x) != len(y):
             raise InputError(f"{num_examples(x)} inputs and {len(y)} targets do not go together")
-        for leaf in tree_leaves(x):
+        for leaf in tensors_of(x):
             if leaf.is_floating_point() or leaf.is_complex():
                 check_finite_examples("inputs", leaf)
         self.data = (x, y) if data is None else data

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Inference
+from bayes_share.inference.algorithm import Build, Inference
 from bayes_share.inference.batches.source import Source, TargetCheck
 from bayes_share.inference.draws.forward import evaluating
+from bayes_share.inference.execution import Execution
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
+from bayes_share.sharing.members import Ensemble
 from bayes_share.trees import Tree, num_examples
 
 _FEW = 4  # examples that are looked at
@@ -54,6 +56,31 @@ def looked_at(algorithm: Inference[Any], state: Any, source: Source, seed: int) 
         source = source.checked(check)
         algorithm.check(state, source.first(num_examples(few)))
     return source, check
+
+
+def settling(build: Build, source: Source, execution: Execution) -> Build:
+    """A function that builds the same models, each placed, and settled by a few examples before it has an optimizer.
+
+    Args:
+        build: gives a freshly initialised model.
+        source: of the training examples.
+        execution: where the model is placed.
+    """
+
+    def settled() -> Model:
+        model = execution.place(build())
+        if isinstance(model.network, Ensemble) and not model.network.is_settled:
+            few = source.on(execution, precision_of(model)).first(min(_FEW, source.batch_size))
+            with execution.autocast(), suppress(InputError):  # what the network refuses is said by its first step
+                model.settle(few.inputs)
+        return model
+
+    return settled
+
+
+def precision_of(model: Model) -> torch.dtype:
+    """The dtype of the parameters."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _first_outputs(model: Model, first: Callable[[int], Tree], batch_size: int) -> tuple[Tree, Tensor]:

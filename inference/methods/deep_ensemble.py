@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch.utils._pytree import tree_map
-
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Build, Composed, Feeding, Forward, Inference, State
 from bayes_share.inference.draws.forward import check_state, side_by_side
@@ -13,6 +11,7 @@ from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.step.starts import building_anew
 from bayes_share.records import NOT_AN_OPTION
 from bayes_share.sharing.take import checked_members
+from bayes_share.trees import each_tensor
 
 _MOST_NETWORKS = 10_000
 
@@ -91,9 +90,9 @@ class DeepEnsemble(Composed[DeepEnsembleState]):
         """All of a batch for each network; or, with data of their own, one part after the other."""
         if not super().feeding(state).is_own:
             return [batch] * self.networks
-        parts: Batch = tree_map(lambda leaf: None if leaf is None else leaf.unflatten(0, (self.networks, -1)), batch)
+        parts: Batch = each_tensor(lambda leaf: leaf.unflatten(0, (self.networks, -1)), batch)
         return [
-            tree_map(lambda leaf: None if leaf is None else leaf[network], parts)  # noqa: B023 (at once)
+            each_tensor(lambda leaf: leaf[network], parts)  # noqa: B023 (at once)
             for network in range(self.networks)
         ]
 

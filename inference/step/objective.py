@@ -7,13 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Feed
+from bayes_share.trees import each_tensor
 
 Evaluate = Callable[[Any], tuple[Tensor, Likelihood]]
 """Inputs ``[part, ...]`` to the members' outputs ``[member, part, ...]``, and the likelihood under the same draw."""
@@ -160,7 +160,7 @@ def micro_batches(batch: Batch, parts: int, members: int = 1) -> Iterator[tuple[
         among = f" for each of {members} members" if members > 1 else ""
         raise InputError(f"a batch of {size} does not divide into {parts} parts to accumulate gradients over{among}")
     for rows in torch.arange(size, device=batch.targets.device).view(members, parts, -1).unbind(1):
-        part: Batch = tree_map(lambda leaf: None if leaf is None else leaf[rows.flatten()], batch)  # noqa: B023 (at once)
+        part: Batch = each_tensor(lambda leaf: leaf[rows.flatten()], batch)  # noqa: B023 (at once)
         if batch.counted is None or part.counted is None:
             yield part, 1 / parts
         else:

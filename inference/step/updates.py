@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.clock import Clock, precision_on
+from bayes_share.inference.step.groups import parameter_groups
 from bayes_share.inference.step.objective import Terms
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
-from bayes_share.sharing.kinds import further_terms, parameter_kinds
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
@@ -50,9 +50,12 @@ class Descent(Flat):
         return self.optimizer == "adamw"
 
     def groups(self, model: nn.Module, have_prior: Collection[str] = ()) -> list[dict[str, Any]]:
-        """The parameter groups of a model; see `parameter_groups`."""
-        steps, divide = self.steps, not self.is_decay_decoupled
-        return parameter_groups(model, steps.highest_rate, self.weight_decay, steps.factor_rate, divide, have_prior)
+        """The parameter groups of a model, of which a `Stepper` sets the rates; see `parameter_groups`."""
+        rate, factor_rate, is_decoupled = self.steps.highest_rate, self.steps.factor_rate, self.is_decay_decoupled
+        groups = parameter_groups(
+            model, rate, self.weight_decay, factor_rate, is_decoupled=is_decoupled, have_prior=have_prior
+        )
+        return on_a_clock(groups)
 
     def start(self, groups: list[dict[str, Any]], num_steps: int) -> "Stepper":
         """The optimizer over some groups, before the first step."""
@@ -164,40 +167,9 @@ class Stepper:
         self.slowing.copy_(state_dict.get("slowing", torch.ones(())))  # of older states, which were never slowed
 
 
-def parameter_groups(
-    network: nn.Module,
-    learning_rate: float,
-    weight_decay: float,
-    factor_rate: float,
-    divide: bool,
-    have_prior: Collection[str] = (),
-) -> list[dict[str, Any]]:
-    """Parameter groups for a torch optimizer, one for each kind of parameter and number of members.
-
-    A penalty on a member's own parameters is averaged over the members, so their decay is ``weight_decay / members``
-    where it is to `divide`. Factors are not pulled to 0, and have `factor_rate` times the learning rate; those of
-    further terms, which start around 0, are in groups of their own. So are parameters that have a prior, by name, which
-    have no decay. Frozen parameters are left out.
-    """
-    parameters = dict(network.named_parameters())
-    groups: dict[tuple[str, int, bool, bool], list[nn.Parameter]] = {}
-    further = further_terms(network)
-    for name, kind in parameter_kinds(network).items():
-        if parameters[name].requires_grad:
-            members = 1 if kind == "base" else parameters[name].shape[0]
-            group = kind, members, name in have_prior, name in further
-            groups.setdefault(group, []).append(parameters[name])
-    return [
-        {
-            "params": members_parameters,
-            "kind": kind,
-            "is_further": is_further,
-            "base_rate": learning_rate * (factor_rate if kind == "factor" else 1.0),
-            "lr": rate_on(members_parameters[0].device),
-            "weight_decay": 0.0 if kind == "factor" or has_prior else weight_decay / (members if divide else 1),
-        }
-        for (kind, members, has_prior, is_further), members_parameters in groups.items()
-    ]
+def on_a_clock(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same groups with rates that a `Stepper` sets in each step, as multiples of their own."""
+    return [{**group, "base_rate": group["lr"], "lr": rate_on(group["params"][0].device)} for group in groups]
 
 
 def rate_on(device: torch.device) -> Tensor:

@@ -124,7 +124,9 @@ ODD: dict[str, Odd] = {
     "a fixed batch size": Odd(lambda: Two(lambda h: torch.tanh(h.view(6, SIZE))), vectors(), reason=FAILS),
     "batches of one": Odd(lambda: Two(lambda h: torch.tanh(h.view(1, SIZE))), vectors(1, SIZE), reason=FAILS),
     "another first axis": Odd(SequenceFirst, vectors(5, 2, SIZE)),
-    "no batch in the outputs": Odd(lambda: Two(after=lambda y, _: y.sum()), vectors(), reason=FAILS),
+    "a sum over the batch": Odd(lambda: Two(after=lambda y, _: y.sum()), vectors()),
+    "a mean over the batch": Odd(lambda: Two(after=lambda y, _: y.mean()), vectors(), "tile", AGREES),
+    "a whole number for the batch": Odd(lambda: Two(after=lambda y, _: (y, (y > 0).sum())), vectors(), reason=FAILS),
     "fewer outputs than rows": Odd(lambda: Two(after=lambda y, _: y[:1]), vectors(), reason=FAILS),
     "not a number where rows are many": Odd(
         lambda: Two(after=lambda y, _: y if len(y) <= 2 else torch.full_like(y, torch.nan)),

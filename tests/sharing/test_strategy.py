@@ -31,7 +31,13 @@ def close_trees(found: Any, expected: Any, tolerance: float = 1e-10) -> None:
 
 
 def stacked(outputs: list[Any]) -> Any:
-    return tree_map(lambda *leaves: torch.stack(leaves) if isinstance(leaves[0], Tensor) else leaves[0], *outputs)
+    def of_members(*leaves: Any) -> Any:
+        if not isinstance(leaves[0], Tensor):
+            return leaves[0]
+        is_loss = leaves[0].ndim == 0 and leaves[0].is_floating_point()
+        return torch.stack(leaves).mean(0) if is_loss else torch.stack(leaves)
+
+    return tree_map(of_members, *outputs)
 
 
 def folded(members: Ensemble, x: Any) -> Any:
@@ -98,7 +104,7 @@ def test_rounding_of_short_numbers_is_not_taken_for_a_mistake(autocast: bool) ->
 
 
 @pytest.mark.parametrize("norm", ["shared", "member"])
-def test_what_computes_a_constant_stays_shared_where_there_is_an_example(norm: str) -> None:
+def test_what_computes_a_constant_stays_shared(norm: str) -> None:
     net = perturb(Positions().double()).eval()
     x = vectors(5, 6, SIZE)
     members = ensemble(net, MEMBERS, norm=norm, example=x)
@@ -107,11 +113,14 @@ def test_what_computes_a_constant_stays_shared_where_there_is_an_example(norm: s
         members.summary()
     )
     assert [type(module) for module in members.network.position] == [type(module) for module in net.position]
-    unseen = ensemble(net, MEMBERS, norm=norm)
-    close(unseen(x), folded(unseen, x))
-    assert unseen.strategy == "loop"
-    for made in (members, ensemble(net, MEMBERS, norm=norm, example=x, strategy="loop")):
+    at_first_call = [ensemble(net, MEMBERS, norm=norm, strategy=strategy) for strategy in ("auto", "tile", "loop")]
+    for made in (members, ensemble(net, MEMBERS, norm=norm, example=x, strategy="loop"), *at_first_call):
         close(made(x), folded(made, x))
+        assert made.shared.keys() == members.shared.keys()
+        assert [type(module) for module in made.network.modules()] == [type(module) for module in members.modules()][1:]
+        for own, plain in zip(made.network.position.parameters(), net.position.parameters(), strict=True):
+            assert torch.equal(own, plain)
+    assert at_first_call[0].strategy == "tile"
 
 
 class Holder:

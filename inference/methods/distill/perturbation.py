@@ -12,7 +12,7 @@ from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.inference.methods.distill.teachers import Teacher
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.trees import Tree
+from bayes_share.trees import Tree, tensors_of
 
 Perturbation = Literal["confident_ods", "ods", "none"]
 
@@ -52,7 +52,7 @@ class Pixels(nn.Module):
 
 def can_move(x: Tree) -> bool:
     """Whether there is anything in some inputs that can be moved a little: tokens cannot."""
-    return any(leaf.is_floating_point() for leaf in tree_flatten(x)[0])
+    return any(tensor.is_floating_point() for tensor in tensors_of(x))
 
 
 def output_diversified(
@@ -84,7 +84,7 @@ def output_diversified(
         InputError: the teacher's outputs have no gradient with respect to its inputs.
     """
     leaves, spec = tree_flatten(x)
-    places = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     with torch.enable_grad():
         moving = [leaves[place].detach().requires_grad_() for place in places]
         given = list(leaves)

@@ -12,11 +12,12 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.inference.algorithm import Batch, Build, Feeding, Forward, GradientMethod, StepInfo
 from bayes_share.inference.draws.forward import drawn
 from bayes_share.inference.methods.ivon.optimizer import HessianEstimate, IVONOptimizer
+from bayes_share.inference.step.groups import parameter_groups
 from bayes_share.inference.step.named_priors import normal_prior
 from bayes_share.inference.step.objective import mean_of
 from bayes_share.inference.step.starts import check_members_will_differ, check_trainable
 from bayes_share.inference.step.steps import Steps, check_not_negative
-from bayes_share.inference.step.updates import Stepper, parameter_groups
+from bayes_share.inference.step.updates import Stepper, on_a_clock
 from bayes_share.models.model import Model
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
@@ -196,9 +197,10 @@ class IVON(Flat, GradientMethod[IVONState]):
         flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
         special_cases = ("own", priors), ("flat", flat), ("scale", scales)
         groups, rates = [], self.steps
-        for group in parameter_groups(
-            model, rates.highest_rate, self.weight_decay, rates.factor_rate, divide=True, have_prior=named
-        ):
+        of_kinds = parameter_groups(
+            model, rates.highest_rate, self.weight_decay, rates.factor_rate, is_decoupled=False, have_prior=named
+        )
+        for group in on_a_clock(of_kinds):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
             decay = self.factor_decay / members if is_factor else group["weight_decay"]

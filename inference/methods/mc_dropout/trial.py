@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.masks import Place, is_maskable, masked, places_of
@@ -20,7 +19,7 @@ from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.strategy import largest_difference, rounding, trial_values
-from bayes_share.trees import Tree, device_of, num_examples, rows
+from bayes_share.trees import Tree, device_of, each_tensor, num_examples, rows
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def check_draws(model: Model, x: Tree) -> None:
     """
     parameter = next(model.parameters())
     x = x if num_examples(x) > 1 else rows(x, torch.zeros(_EXAMPLES, dtype=torch.int64, device=device_of(x)))
-    x = tree_map(lambda leaf: leaf.to(parameter if leaf.is_floating_point() else parameter.device), x)
+    x = each_tensor(lambda leaf: leaf.to(parameter if leaf.is_floating_point() else parameter.device), x)
     trial = copy_of(model)
     places = places_of(trial)
     with torch.no_grad(), without_autocast(parameter.device), torch.compiler.set_stance("force_eager"):

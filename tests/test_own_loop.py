@@ -1,0 +1,38 @@
+"""The page on loops of one's own: its code runs, compiled too, and its loss is the mean of the members'."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+PAGE = (Path(__file__).parent.parent / "docs" / "own_loop.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The names that are there after all code of the page."""
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("own loop"))
+        for block in re.findall(r"```python\n(.*?)```", PAGE, re.S):
+            exec(compile(block, "own_loop.md", "exec"), names)
+        assert Path("report.html").stat().st_size > 1000
+    return names
+
+
+def test_the_code_trains_saves_loads_and_reports(ran: dict[str, Any]) -> None:
+    assert ran["logits"].shape == (4, 256, 3)
+    torch.testing.assert_close(ran["probabilities"].sum(-1), torch.ones(256))
+    torch.testing.assert_close(ran["one"].eval()(ran["x"]), ran["logits"][2])
+    for own, averaged in zip(ran["members"].parameters(), ran["average"].module.parameters(), strict=True):
+        assert torch.equal(own, averaged)
+    assert {group["kind"] for group in ran["optimizer"].param_groups} == {"base", "member", "factor"}
+
+
+def test_the_loss_is_the_mean_of_the_members(ran: dict[str, Any]) -> None:
+    of_members = [F.cross_entropy(logits, ran["y"]) for logits in ran["logits"]]
+    torch.testing.assert_close(ran["loss_of"](ran["logits"], ran["y"]), torch.stack(of_members).mean())
