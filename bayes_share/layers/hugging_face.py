@@ -50,8 +50,11 @@ class TransposedProduct(Operation):
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One batched product for all members."""
         rows = x.flatten(1, -2)
-        y = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-        return y.view(*x.shape[:-1], weight.shape[-1])
+        return torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
+
+    def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
+        """Axes between the first and the last one are those of the rows."""
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]

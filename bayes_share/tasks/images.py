@@ -110,7 +110,7 @@ class ImageTask:
     @property
     def is_augmented(self) -> bool:
         """Whether images are shifted, mirrored and the like."""
-        return self.data.augment != "none"
+        return self.data.is_augmented
 
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """Augmented as the data say."""

@@ -48,6 +48,9 @@ class VarianceScaling:
         return Predictive(type(components)(**arguments))
 
 
+_LARGEST = 1e100  # of an NLL: the search multiplies differences of such
+
+
 def fit_variance_scaling(predictive: Predictive, targets: Num[Tensor, "example *output"]) -> VarianceScaling:
     """The factor of the least NLL, between 1/1000 and 1000 (for one normal Levi et al. 2022, arXiv 1905.11659).
 
@@ -64,7 +67,8 @@ def fit_variance_scaling(predictive: Predictive, targets: Num[Tensor, "example *
     _check(predictive, targets)
 
     def loss(log_factor: float) -> float:
-        return -VarianceScaling(math.exp(log_factor))(predictive).log_prob(targets).mean().item()
+        nll = -VarianceScaling(math.exp(log_factor))(predictive).log_prob(targets).mean().item()
+        return min(nll, _LARGEST)
 
     end = math.log(1000)
     found = minimize_scalar(loss, bounds=(-end, end), method="bounded", options={"xatol": 1e-8})

@@ -78,11 +78,6 @@ class TableData:
     test_digest: str
     description: tuple[str, ...]
 
-    @property
-    def is_augmented(self) -> bool:
-        """Rows are taken as they are."""
-        return False
-
     @cached_property
     def bins(self) -> tuple[tuple[float, ...], ...]:
         """Of each input that is a number, bins with about as many training rows each."""
