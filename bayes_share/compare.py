@@ -22,13 +22,13 @@ from bayes_share.terminal import listed, printable
 
 
 def compare(
-    runs: Mapping[str, Path], picture: Path, split: str = "test", files: Mapping[str, Path] | None = None
+    runs: Mapping[str, Path], picture: Path | None, split: str = "test", files: Mapping[str, Path] | None = None
 ) -> str:
     """Score runs, and predictions of which no run is known, and draw their reliability.
 
     Args:
         runs: the folder of each run, by the name to show.
-        picture: the file to draw into, PNG or SVG.
+        picture: the file to draw into, PNG or SVG; None: nothing is drawn.
         split: of the runs, "test" or "validation".
         files: predictions of the same images, by the name to show.
 
@@ -47,7 +47,8 @@ def compare(
     check_same(predictions)
     summaries = {name: read_summary(folder) for name, folder in folders.items()}
     scores = score_table(predictions, summaries)
-    reliability_picture(predictions, picture)
+    if picture is not None:
+        reliability_picture(predictions, picture)
     return "\n\n".join([scores, *cost_table(summaries)])
 
 

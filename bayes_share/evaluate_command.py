@@ -38,7 +38,13 @@ def parser(words: Sequence[str]) -> OptionParser:
         "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
     )
     add_option(parser, "split", Literal["test", "validation"], "test", "which predictions")
-    add_option(parser, "picture", str, None, "reliability picture, PNG or SVG; in the first RUN, or here, if not given")
+    add_option(
+        parser,
+        "picture",
+        str,
+        None,
+        "reliability picture, PNG or SVG; in the first RUN if not given, and of files alone none",
+    )
     shift = parser.add_argument_group("away from what was trained on")
     shift.add_argument(
         "--ood",
@@ -99,10 +105,12 @@ def run(options: Namespace) -> None:
     _check_files(files, options)
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
-    picture = Path(options.picture or next(iter(folders.values()), Path()) / "reliability.png")
+    picture = Path(options.picture) if options.picture else _picture_in(folders)
     found = finished_runs(folders, options.split)
-    check_picture(picture)
-    outputs = {"--picture": picture}
+    outputs: dict[str, Path] = {}
+    if picture is not None:
+        check_picture(picture)
+        outputs["--picture"] = picture
     if options.arviz is not None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
@@ -125,12 +133,19 @@ def run(options: Namespace) -> None:
         show(f"\n{shifted}\n")
     if diagnosed is not None:
         show(f"\n{diagnosed}\n")
-    show(f"reliability picture: {printable(picture)}")
+    if picture is not None:
+        show(f"reliability picture: {printable(picture)}")
     if options.arviz is not None:
         reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
         show(f"arviz data: {printable(options.arviz)}")
         if reason is not None:
             show(f"without log_likelihood, which arviz.loo reads: {reason}")
+
+
+def _picture_in(folders: Mapping[str, Path]) -> Path | None:
+    """Where the picture goes if nobody says: into the first run; nowhere where there is none."""
+    first = next(iter(folders.values()), None)
+    return None if first is None else first / "reliability.png"
 
 
 def _check_files(files: Mapping[str, Path], options: Namespace) -> None:

@@ -25,6 +25,7 @@ from bayes_share.reports.build import build_report
 from bayes_share.reports.document import Column, Report, Table
 from bayes_share.reports.gallery import gallery
 from bayes_share.reports.gather import read_runs
+from bayes_share.reports.members import members
 from bayes_share.reports.overview import SCORES, overview
 from bayes_share.reports.results import Result
 from bayes_share.run import run as make_run
@@ -42,6 +43,16 @@ def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: li
             assert row[column.key].value == pytest.approx(getattr(scores, column.key), abs=1e-12)
             assert 0 < (row[column.key].error or 0) < 1
         assert row["networks"].value == scores.num_draws * scores.num_members
+
+
+def test_near_copies_are_told_as_the_training_told_them(runs: list[Result]) -> None:
+    (one,) = [run for run in runs if run.run is not None and run.run.config["ensemble_size"] > 1]
+    line = {"epoch": 0.0, "train_accuracy": 1.0, "validation_accuracy": 0.5, "validation_nll": 1.0}
+    for apart, is_said in ((0.0, True), (0.4, False)):
+        history = [{**line, "validation_disagreement": apart}]
+        section = members([replace(one, run=replace(one.run, history=history))])
+        assert section is not None
+        assert any("are near copies" in text and "give each member data" in text for text in section.lead) is is_said
 
 
 def made_up(name: str, like: Result, probs: torch.Tensor, labels: torch.Tensor) -> Result:

@@ -25,6 +25,7 @@ TARGETS = {
     "tail": ["--likelihood", "student_t", "--noise", "learned"],
     "visits": ["--likelihood", "poisson"],
     "sold": [],
+    "garden": [],
     "city": [],
 }
 SHORT = ["--epochs", "3", "--batch-size", "16", "--model", "mlp1_8", "--no-progress"]
@@ -116,7 +117,8 @@ def test_predict_says_of_rows_what_the_run_said_of_them(
         assert list(found[0]) == ["row", "mean", "sd", "quantile 0.1", "quantile 0.8"]
     else:
         columns = list(saved.log_probs.exp().T)
-        names = {"sold": ["false", "true"], "city": ["'=Ulm", "Bonn", "Köln"]}[target]
+        names = {"sold": ["false", "true"], "garden": ["no", "yes"], "city": ["'=Ulm", "Bonn", "Köln"]}[target]
+        assert saved.class_names == tuple(name.lstrip("'") for name in names)
         assert list(found[0]) == ["row", "class", *(f"p({name.lstrip(chr(39))})" for name in names)]
         assert [line["class"] for line in found] == [names[i] for i in saved.log_probs.argmax(1).tolist()]
     written = [[float(line[name]) for line in found] for name in list(found[0])[-len(columns) :]]
@@ -201,6 +203,22 @@ def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="are not those that the run in"):
         load_run(tmp_path / "run")
     assert main(["predict", str(tmp_path / "run"), str(own), "-o", str(tmp_path / "out.csv")]) == 0
+
+
+def test_fit_says_what_it_understood_and_what_it_came_to_and_the_report_too(table: Path, tmp_path: Path) -> None:
+    run, words = tmp_path / "run", ["--data", f"csv:{table}", "--target", "garden", "--split-by", "built"]
+    found = command("fit", *MAP, *words, "--patience", "1", *SHORT, "--out", run)
+    ended_well(found)
+    lines = found.err.splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == ["houses.csv", "target 'garden'", "inputs", "missing values"]
+    assert lines[-1].endswith("of the lowest validation NLL")
+    assert len(lines) + found.out.count("\n") <= 8
+    assert re.match(r"test scores: accuracy [\d.]+%, NLL [\d.]+", found.out)
+    assert main(["report", str(run), "-o", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(line.replace("'", "&#39;") in page for line in lines[:4])
+    again = command("fit", "--resume", "--out", run)
+    assert again.out == found.out
 
 
 WRONG = {
