@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """Some examples of the training data.
 
     Args:
-        inputs: ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors, which is one argument of the network.
+        inputs: ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors; see `call_of`.
         targets: ``[batch, ...]``, as the likelihood takes them.
         weights: ``[batch]``: what each example counts in the mean, 0 where it only fills a batch up; None: all alike.
         counts: ``[batch]``: what the weighted sum is divided by the sum of; None: by that of the weights. Where the

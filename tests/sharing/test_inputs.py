@@ -196,3 +196,20 @@ def test_nothing_is_settled_under_other_parameters() -> None:
         for name, own in members.named_parameters():
             own.copy_(values[name])
     close(found, each(members, x))
+
+
+@pytest.mark.parametrize("name", ["position_ids", "cache_position"])
+def test_positions_of_all_examples_are_known_by_name_however_many_there_are(name: str) -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places, self.last = nn.Embedding(9, SIZE), nn.Linear(SIZE, 3)
+
+        def forward(self, x: Tensor, **positions: Tensor) -> Tensor:
+            return self.last(torch.tanh(x + self.places(positions[name])).mean(1))
+
+    x = vectors(5, 5, SIZE)  # as many tokens as examples
+    members = members_of(Placed)
+    for positions in (torch.arange(5), torch.arange(5)[None], *[torch.arange(5).expand(5, -1)][name[0] == "c" :]):
+        close(members(x, **{name: positions}), each(members, x, **{name: positions}))
+        assert members.strategy == "tile"
