@@ -52,10 +52,10 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sourc
         for what, source in inputs.items():
             if place.exists() and place.is_relative_to(real_path(source)):
                 raise InputError(f"{option} {path} would replace what is read as {what}: give another name")
-        for source in sources:
-            if is_of_source(source, place):
-                what = "replace what is read as" if place.exists() else "become a part of"
-                raise InputError(f"{option} {path} would {what} {printable(source)}: give another name")
+        for name in sources:
+            if is_of_source(name, place):
+                harm = "replace what is read as" if place.exists() else "become a part of"
+                raise InputError(f"{option} {path} would {harm} {printable(name)}: give another name")
 
 
 def check_output(path: Path) -> None:
