@@ -54,8 +54,8 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sourc
                 raise InputError(f"{option} {path} would replace what is read as {what}: give another name")
         for name in sources:
             if is_of_source(name, place):
-                what = "replace what is read as" if place.exists() else "become a part of"
-                raise InputError(f"{option} {path} would {what} {printable(name)}: give another name")
+                harm = "replace what is read as" if place.exists() else "become a part of"
+                raise InputError(f"{option} {path} would {harm} {printable(name)}: give another name")
 
 
 def check_output(path: Path) -> None:

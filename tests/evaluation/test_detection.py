@@ -90,8 +90,8 @@ def test_turning_the_score_round_swaps_the_sides() -> None:
             "in-distribution images that are not finite: 1 of 2, the first",
         ),
         (torch.zeros(3), torch.tensor([0, 1, math.inf]), "out-of-distribution images that are not finite: 1 of 3, the"),
-        (torch.zeros(0), torch.zeros(3), "scores of in-distribution images must have the axes [image]"),
-        (torch.zeros(3), torch.zeros(0), "scores of out-of-distribution images must have the axes [image]"),
+        (torch.zeros(0), torch.zeros(3), "scores of in-distribution images must have the axes [example]"),
+        (torch.zeros(3), torch.zeros(0), "scores of out-of-distribution images must have the axes [example]"),
     ],
 )
 def test_what_is_no_score_is_refused_with_its_place(score_in: Tensor, score_out: Tensor, words: str) -> None:

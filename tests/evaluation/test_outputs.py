@@ -63,7 +63,7 @@ def bad_features() -> dict[str, tuple[Tensor, str]]:
     infinite[2, 5, 1] = torch.inf
     return {
         "integers": (features().long(), "features must be floating point, and are int64"),
-        "two axes": (features()[0], r"features must have the axes \[member, image, feature\]: the shape"),
+        "two axes": (features()[0], r"features must have the axes \[member, example, feature\]: the shape"),
         "members": (features(members=2), "features are of 2 members and 200 images, and the logits of 3 and 200"),
         "images": (features(images=100), "features are of 3 members and 100 images, and the logits of 3 and 200"),
         "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, example 5, feature 1"),

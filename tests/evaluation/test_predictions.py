@@ -173,15 +173,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "one axis": (
         {"logits": np.zeros(4, np.float32)},
-        "logits must have the axes [draw, member, image, class]: the shape [4] is wrong",
+        "logits must have the axes [draw, member, example, class]: the shape [4] is wrong",
     ),
     "no draws": (
         {"logits": np.zeros((0, 3, 4, 5), np.float32)},
-        "logits must have the axes [draw, member, image, class]: the shape [0, 3, 4, 5] is empty",
+        "logits must have the axes [draw, member, example, class]: the shape [0, 3, 4, 5] is empty",
     ),
     "one-hot labels": (
         {"labels": np.eye(4, 5, dtype=np.int64)},
-        "labels must have the axis [image], and have the shape [4, 5]",
+        "labels must have the axis [example], and have the shape [4, 5]",
     ),
     "too many labels": ({"labels": np.zeros(6, np.int64)}, "there are 6 labels for 4 images"),
     "a label too high": (

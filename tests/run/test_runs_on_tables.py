@@ -3,7 +3,7 @@
 import csv
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ ALGORITHMS = {
     "svi": ["svi", "--learning-rate", "0.01", "--num-samples", "3"],
     "ivon": ["ivon", "--learning-rate", "0.01", "--num-samples", "3"],
     "swag": ["swag", "--num-samples", "3", "--learning-rate", "0.01"],
+    "sghmc": ["sghmc", "--learning-rate", "0.01", "--num-samples", "3"],
+    "nuts": ["nuts", "--max-tree-depth", "2", "--batch-size", "null", "--num-samples", "2", "--noise", "predicted"],
     "laplace": ["laplace", *MAP[1:], "--num-samples", "3"],
     "mc-dropout": ["mc-dropout", *MAP[1:], "--dropout", "0.1", "--num-samples", "3"],
     "deep ensemble": ["deep-ensemble", *INNER, "--networks", "2"],
@@ -152,16 +154,35 @@ def test_scores_are_in_the_units_of_the_target(finished: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_learns_a_table(name: str, table: Path, tmp_path: Path) -> None:
-    run, new = tmp_path / "run", write(tmp_path / "new.csv", rows()[:5])
-    assert fit(table, run, "price", ALGORITHMS[name], "--noise", "learned") == 0
+def test_every_algorithm_learns_a_table_and_predicts_it_again(
+    name: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    algorithm, *own = ALGORITHMS[name]  # after what all have
+    words = ["fit", algorithm, "--data", f"csv:{table}", "--target", "price", *TARGETS["price"], *SHORT]
+    assert main([*words, "--noise", "learned", *own, "--out", str(run)]) == 0
     saved = read_predictions(run / "predictions" / "test.npz")
     assert isinstance(saved, NumberPredictions)
-    assert main(["predict", str(run), str(new), "-o", str(tmp_path / "out.csv")]) == 0
     training = load_run(run)
-    arguments = training.predict_arguments(training.data.test.inputs, len(saved.arguments["loc"]))
+    arguments = training.predict_arguments(training.data.test, len(saved.arguments["loc"]))
     torch.testing.assert_close(arguments["loc"], saved.arguments["loc"].double())
-    assert len(read(tmp_path / "out.csv")) == 5
+    monkeypatch.setattr("bayes_share.predict_command._AT_A_TIME", 7)  # in pieces
+    predicts_again(run.rename(tmp_path / "moved"), training.data.test.names, tmp_path)
+
+
+def predicts_again(run: Path, names: Sequence[str], tmp_path: Path) -> None:
+    """See whether a run says of its test rows, in a file of new rows, what it said of them as it ended."""
+    saved = read_predictions(run / "predictions" / "test.npz")
+    new, out = write(tmp_path / "again.csv", [rows()[int(name) - 1] for name in names]), tmp_path / "again-out.csv"
+    assert main(["predict", str(run), str(new), "-o", str(out)]) == 0
+    if isinstance(saved, NumberPredictions):
+        expected = [saved.predictive.mean, saved.predictive.stddev, *saved.predictive.quantile([0.05, 0.5, 0.95])]
+    else:
+        expected = list(saved.log_probs.exp().T)
+    found = [[float(value) for value in list(line.values())[-len(expected) :]] for line in read(out)]
+    torch.testing.assert_close(
+        torch.tensor(found, dtype=torch.float64), torch.stack(expected, 1).double(), rtol=1e-6, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("target", ["price", "city"])
@@ -170,7 +191,7 @@ def test_a_student_learns_a_table_from_a_run(
 ) -> None:
     distill = ["distill", "--teacher", str(finished(target)), *INNER, "--ensemble-size", "2", "--init", "random_sign"]
     assert fit(table, tmp_path / "run", target, distill) == 0
-    assert main(["predict", str(tmp_path / "run"), str(table), "-o", str(tmp_path / "out.csv")]) == 0
+    predicts_again(tmp_path / "run", load_run(tmp_path / "run").data.test.names, tmp_path)
     assert fit(table, tmp_path / "other", target, [*distill, "--split-seed", "1"]) == 2
     assert "was trained on other examples of" in capsys.readouterr().err
 
@@ -194,6 +215,24 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert command(*words, setting=Setting(fault=fault)).code == -signal.SIGKILL
     ended_well(command(*words))
     assert differences(left(tmp_path / "run"), left(finished("price"))) == []
+
+
+def test_a_config_makes_the_same_run_of_a_table(finished: Callable[[str], Path], tmp_path: Path) -> None:
+    config = finished("price") / "config.yaml"
+    assert main(["fit", "--config", str(config), "--no-progress", "--out", str(tmp_path / "run")]) == 0
+    again, first = ({**left(run), "files": []} for run in (tmp_path / "run", finished("price")))
+    assert differences(again, first) == []
+
+
+def test_a_parquet_file_is_predicted_as_the_same_csv(finished: Callable[[str], Path], tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    csv_file = pytest.importorskip("pyarrow.csv")
+    new = write(tmp_path / "new.csv", [row for row in rows()[:9] if row["area"]])
+    parquet.write_table(csv_file.read_csv(new), tmp_path / "new.parquet")
+    for file in ("new.csv", "new.parquet"):
+        words = ["predict", str(finished("price")), str(tmp_path / file), "-o", str(tmp_path / f"{file}.out")]
+        assert main(words) == 0
+    assert (tmp_path / "new.csv.out").read_bytes() == (tmp_path / "new.parquet.out").read_bytes()
 
 
 def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:

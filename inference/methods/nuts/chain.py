@@ -196,7 +196,7 @@ class _Energy(torch.autograd.Function):
             energy = potential(dict(zip(names, leaves, strict=True)))
             energy.backward()
         ctx.gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        return energy.detach()
+        return energy.detach().to(values[0].dtype)  # of a likelihood in units float64, as which Pyro would take all
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
