@@ -113,8 +113,8 @@ class Model(nn.Module):
             outputs = self.network(*args, feed=feed, **kwargs)
             if not was_settled:
                 self._forget_signs()
-            return _logits(outputs, self.network.network)
-        return _logits(self.network(*args, **kwargs), self.network).unsqueeze(0)
+            return logits_in(outputs, self.network.network)
+        return logits_in(self.network(*args, **kwargs), self.network).unsqueeze(0)
 
     def settle(self, x: Tree) -> None:
         """See by a batch how the network computes, and what of it stays shared; see `Ensemble.settle`.
@@ -280,7 +280,18 @@ class Model(nn.Module):
         return y.expand(self.ensemble_size, *y.shape)
 
 
-def _logits(outputs: Any, network: nn.Module) -> Tensor:
+def outputs_of(network: nn.Module, x: Tree) -> Tensor:
+    """The outputs ``[batch, ...]`` of a network that is no ensemble, which is called as a `Model` calls it."""
+    args, kwargs = call_of(network, x)
+    return logits_in(network(*args, **kwargs), network)
+
+
+def logits_in(outputs: Any, network: nn.Module) -> Tensor:
+    """The one tensor that a network gave, or the logits in its output.
+
+    Raises:
+        InputError: it gave something else.
+    """
     if isinstance(outputs, Tensor):
         return outputs
     named = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)

@@ -10,7 +10,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bayes_share.errors import InputError
-from bayes_share.inference import MAP, SVI, DeepEnsemble, Training, batches_of, fit, fit_tensors, predict
+from bayes_share.inference import (
+    MAP,
+    SVI,
+    DeepEnsemble,
+    Distill,
+    LastLayerLaplace,
+    Training,
+    batches_of,
+    fit,
+    fit_tensors,
+    predict,
+)
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 
@@ -126,3 +137,15 @@ def test_an_output_without_logits_is_refused() -> None:
 
     with pytest.raises(InputError, match="a network that gives one tensor, or an output with logits, and"):
         Model(Hidden())((IDS, AGES))
+
+
+@pytest.mark.parametrize("algorithm", [LastLayerLaplace(), Distill(perturbation="none")], ids=["laplace", "distill"])
+def test_algorithms_that_run_plain_networks_call_them_alike(algorithm: Any) -> None:
+    found = []
+    for kind, x in ((InOne, FORMS["by name"]), (OfSentences, FORMS["by name"]), (OfSentences, FORMS["by place"])):
+        torch.manual_seed(1)
+        teacher = {"teacher": kind()} if isinstance(algorithm, Distill) else {}
+        state = fit_tensors(algorithm, build(kind), x, LABELS, 4, batch_size=8, **teacher)
+        found.append(predict(algorithm, state, x, 2))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])

@@ -27,7 +27,7 @@ from bayes_share.inference.methods.laplace.last_layer import LastLayer, find_las
 from bayes_share.inference.methods.laplace.prior import named_scales
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.models.model import Model
+from bayes_share.models.model import Model, outputs_of
 from bayes_share.records import Flat
 from bayes_share.seeding import generator
 from bayes_share.trees import Tree, to_device
@@ -188,7 +188,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         def forward(x: Tree) -> Tensor:
             with torch.no_grad():
                 x = state.model.entered(to_device(x, device))
-                return torch.stack([network(x) for network in networks])
+                return torch.stack([outputs_of(network, x) for network in networks])
 
         return Forward(forward, (Part(state.model, used=used),))
 

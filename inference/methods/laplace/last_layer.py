@@ -1,6 +1,7 @@
 """The last layer of a network: which one it is, and a proof by trial that the outputs follow its weight and no more."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn.utils import prune
 
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
-from bayes_share.models.model import Model
+from bayes_share.models.model import Model, outputs_of
 from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
@@ -67,7 +68,7 @@ class LastLayer:
         Returns:
             What multiplies the unknown numbers in each row of the outputs (a 1 for the bias); and the outputs.
         """
-        inputs, outputs = source.inputs(self.network, x)
+        inputs, outputs = source.inputs(partial(outputs_of, self.network), x)
         columns = {"weight": inputs, "bias": inputs.new_ones(len(inputs), 1)}
         return torch.cat([columns[part] for part in self.parts], 1), outputs
 
@@ -129,7 +130,7 @@ def _follows(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
     numbers = torch.randn(len(next(iter(kept.values()))), inputs.shape[1], generator=noise, dtype=torch.float64)
     change = (scale * numbers).to(inputs)
     last.shift(change)
-    found = last.network(x)
+    found = outputs_of(last.network, x)
     for part, value in last.unknown.items():
         value.copy_(kept[part])
     torch.clear_autocast_cache()
@@ -143,7 +144,7 @@ def _follows(last: LastLayer, source: OutputLayer, x: Tree) -> bool:
 @torch.no_grad()
 def _source(network: nn.Module, x: Tree, examples: int = FEW) -> OutputLayer:
     try:
-        source = find_output_layer(network, rows(x, slice(examples)), batch_axis=0)
+        source = find_output_layer(partial(outputs_of, network), rows(x, slice(examples)), batch_axis=0)
     except NoOutputLayer as error:
         raise InputError(f"{error}: {_NEEDED}") from error
     except Exception:  # whatever a network raises that takes batches of one size alone
