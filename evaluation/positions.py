@@ -28,7 +28,7 @@ def check_positions(logits: Shaped[Tensor, "..."], labels: Shaped[Tensor, "..."]
     if logits.shape[2 : labels.ndim + 2] == labels.shape:
         return
     if labels.shape == logits.shape[-2:]:
-        raise InputError(f"labels must have the axis [image], and have the shape {list(labels.shape)}")
+        raise InputError(f"labels must have the axis [example], and have the shape {list(labels.shape)}")
     raise InputError(
         f"labels of shape {list(labels.shape)} do not go with logits of shape {list(logits.shape)}: they are "
         f"[example, position] for logits [draw, member, example, position, class]"

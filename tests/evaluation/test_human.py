@@ -67,8 +67,8 @@ def test_a_class_that_is_impossible_and_chosen_costs_infinity() -> None:
 @pytest.mark.parametrize(
     ("logs", "humans", "expected"),
     [
-        (torch.zeros(1, 1), torch.tensor([[0.4]]), "human labels that do not sum to 1: 1 of 1, the first at image 0"),
-        (torch.zeros(1, 1), torch.tensor([[torch.nan]]), "human labels that are NaN: 1 of 1, the first at image 0"),
+        (torch.zeros(1, 1), torch.tensor([[0.4]]), "human labels that do not sum to 1: 1 of 1, the first at example 0"),
+        (torch.zeros(1, 1), torch.tensor([[torch.nan]]), "human labels that are NaN: 1 of 1, the first at example 0"),
         (torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]]), "probabilities that do not sum to 1"),
         (
             torch.zeros(2, 1),
@@ -107,9 +107,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "empty": (np.zeros((0, 3)), r"have shape \[0, 3\]"),
     "text": (np.array([["a", "b"]]), "type <U1"),
     "nobody": (np.array([[1, 2], [0, 0]]), "images that nobody labelled: 1 of 2, the first 1"),
-    "negative": (np.array([[1.5, -0.5]]), "human labels that are negative: 1 of 2, the first at image 0, class 1"),
-    "no shares": (np.array([[0.5, 0.2]]), r"do not sum to 1: 1 of 1, the first at image 0: 0\.7"),
-    "NaN": (np.array([[0.5, np.nan]]), "NaN: 1 of 2, the first at image 0, class 1"),
+    "negative": (np.array([[1.5, -0.5]]), "human labels that are negative: 1 of 2, the first at example 0, class 1"),
+    "no shares": (np.array([[0.5, 0.2]]), r"do not sum to 1: 1 of 1, the first at example 0: 0\.7"),
+    "NaN": (np.array([[0.5, np.nan]]), "NaN: 1 of 2, the first at example 0, class 1"),
 }
 
 

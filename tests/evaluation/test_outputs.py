@@ -64,8 +64,8 @@ def bad_features() -> dict[str, tuple[Tensor, str]]:
     return {
         "integers": (features().long(), "features must be floating point, and are int64"),
         "two axes": (features()[0], r"features must have the axes \[member, example, feature\]: the shape"),
-        "members": (features(members=2), "features are of 2 members and 200 images, and the logits of 3 and 200"),
-        "images": (features(images=100), "features are of 3 members and 100 images, and the logits of 3 and 200"),
+        "members": (features(members=2), "features are of 2 members and 200 examples, and the logits of 3 and 200"),
+        "images": (features(images=100), "features are of 3 members and 100 examples, and the logits of 3 and 200"),
         "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, example 5, feature 1"),
     }
 
@@ -134,7 +134,7 @@ def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),
         ([logits[0].double()], 1, "must be float32; draw 0 is torch.float64"),
         (list(nan), 3, "not finite: 1 of 3000, the first at draw 2, member 1, example 7, class 3"),
-        ([logits[0, :, :9]], 1, "there are 200 labels for 9 images"),
+        ([logits[0, :, :9]], 1, "there are 200 labels for 9 examples"),
     ]
     for draws, number, expected in cases:
         with pytest.raises(InputError, match=expected):

@@ -183,7 +183,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"labels": np.eye(4, 5, dtype=np.int64)},
         "labels must have the axis [example], and have the shape [4, 5]",
     ),
-    "too many labels": ({"labels": np.zeros(6, np.int64)}, "there are 6 labels for 4 images"),
+    "too many labels": ({"labels": np.zeros(6, np.int64)}, "there are 6 labels for 4 examples"),
     "a label too high": (
         {"labels": np.array([0, 4, 5, 7])},
         "labels outside the classes 0 to 4: 2 of 4, the first at example 2: 5",

@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         ({}, None, "predictions are given by name"),
         (good.logits, None, "predictions are given by name"),
         ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
-        ({"a": good, "b": other}, None, "a and b are not predictions of the same images"),
+        ({"a": good, "b": other}, None, "a and b are not predictions of the same examples"),
         ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
         (
             {"a": good},

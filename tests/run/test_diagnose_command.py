@@ -60,7 +60,7 @@ def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert err == ""
     _, _, elpds, mixing, loos = tables(out)
-    assert "test-set elpd [nat], the sum over 358 images" in out
+    assert "test-set elpd [nat], the sum over 358 examples" in out
     for name, cells in elpds.items():
         predictions = read_predictions(runs[name] / "predictions" / "test.npz")
         probs = predictions.logits.double().softmax(-1).mean((0, 1))
