@@ -265,13 +265,14 @@ def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likeliho
 
 
 def _check_squares(predictive: Predictive, targets: Tensor) -> None:
-    """Refuse numbers so small or large that variances and squared errors would be 0 or infinite."""
+    """Refuse noise that is so small everywhere that its square is 0, and numbers so large that one is infinite."""
     if predictive.is_discrete:
         return
     smallest, largest = SQUARED
     spread, centre = predictive.components.stddev, predictive.components.mean
+    is_small = (spread < smallest).all().expand_as(spread)
     for what, values, unit, is_wrong in (
-        ("a standard deviation", spread, "larger", spread < smallest),
+        ("a standard deviation", spread, "larger", is_small),
         ("a standard deviation", spread, "smaller", spread.isfinite() & (spread > largest)),
         ("a mean", centre, "smaller", centre.isfinite() & (centre.abs() > largest)),
         ("a target", targets, "smaller", targets.abs() > largest),

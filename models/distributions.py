@@ -47,7 +47,7 @@ class Poisson(distributions.Poisson):
 class Normal(distributions.Normal):
     """Normal, of any scale: torch has the density from the variance, which may be 0 or infinite where the scale is not.
 
-    >>> Normal(0.0, torch.tensor(1e-200).double()).log_prob(torch.tensor(0.0))
+    >>> Normal(0.0, torch.tensor(1e-200, dtype=torch.float64)).log_prob(torch.tensor(0.0))
     tensor(459.5981, dtype=torch.float64)
     """
 

@@ -74,12 +74,12 @@ class Predictive:
         """The variance that components expect of the targets: the mean of their variances.
 
         Raises:
-            InputError: classes, which have none; noise so small that its square is 0.
+            InputError: classes, which have none; noise that is so small everywhere that its square is 0.
         """
         each, sd = self._moment(self.components.variance), self.components.stddev
-        if bool((lost := (each < torch.finfo(each.dtype).tiny) & (sd > 0)).any()):
+        if bool((each < torch.finfo(each.dtype).tiny).all()) and bool((sd > 0).any()):
             raise InputError(
-                f"the variance of noise as small as {sd[lost].min().item():.6g} is lost in "
+                f"the variance of noise as small as {sd.max().item():.6g} is lost in "
                 f"{str(each.dtype).removeprefix('torch.')}: take stddev, or predict the targets in a larger unit"
             )
         return each.expand(self.components.batch_shape).mean((0, 1))

@@ -553,3 +553,13 @@ def test_what_is_written_in_rows_of_a_part(tmp_path: Path) -> None:
     data = load_table(tmp_path / "parts", "y", "normal")
     assert load_cells(tmp_path / "parts", data.test.places)["x"] == [str(i) for i in range(20, 30)]
     assert data.test.at(torch.tensor([3, 1])).targets.tolist() == [23.0, 21.0]
+
+
+def test_rare_and_missing_values_of_new_rows_are_counted(tmp_path: Path) -> None:
+    lines = [f"{'' if i % 9 == 0 else i},{i % 120},k{i % 120},{i}.5" for i in range(1200)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,z,k,y", *lines]))
+    encoder = load_table(tmp_path / "t.csv", "y").encoder
+    (tmp_path / "new.csv").write_text("x,z,k\n,1,new\n1,1,other\n2,1,\n3,1," + encoder.inputs[2].categories[0])  # type: ignore[union-attr]
+    first, second = encoder.remarks(read_table(tmp_path / "new.csv"))
+    assert first.endswith("new.csv: missing values: 'x' in 1 of 4 rows")
+    assert "column 'k': 3 of 4 values are other than the 99 most frequent categories of the training rows" in second

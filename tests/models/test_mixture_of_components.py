@@ -160,6 +160,8 @@ def test_what_is_no_square_is_right_in_any_unit(unit: float) -> None:
 
 
 def test_a_square_that_is_lost_is_said() -> None:
+    mixed = Predictive(OwnNormal(torch.zeros(1, 1, 2).double(), torch.tensor([1e-200, 2.0], dtype=torch.float64)))
+    assert mixed.variance.tolist() == [0.0, 4.0]  # to the nearest float
     for kind in (Normal, OwnNormal):
         small = Predictive(kind(torch.zeros(1, 1, 2).double(), 1e-170))
         for name in ("variance", "aleatoric"):
