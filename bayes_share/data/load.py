@@ -143,7 +143,7 @@ def unknown_data_set(name: str) -> InputError:
         hint = f"a table is named with csv: before it, csv:{shown}"
     elif ending == ".npz":
         hint = f"a file of images is named with npz: before it, npz:{shown}"
-    elif Path(path).expanduser().is_dir():
+    elif path and Path(path).expanduser().is_dir():
         hint = f"of a folder it is to be said what it holds: pictures, folder:{shown}, .npz files, npz:{shown}, or "
         hint += f"tables, csv:{shown}"
     else:

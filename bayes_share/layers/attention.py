@@ -157,17 +157,13 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         """Become the plain attention that the first member is, in place."""
         super().remove_factors()
         self.out_proj.remove_factors()
-        self._become_torchs()
+        _become_torchs(self)
 
     def share_all(self) -> None:
         """Become the plain attention that its base weights are, for all members, in place."""
         super().share_all()
         self.out_proj.share_all()
-        self._become_torchs()
-
-    def _become_torchs(self) -> None:
-        self.out_proj.__class__ = NonDynamicallyQuantizableLinear
-        self._qkv_same_embed_dim = self.in_proj_weight is not None
+        _become_torchs(self)
 
     def _weights(self) -> tuple[Tensor, ...]:
         """The weights of queries, keys and values: base weights, or the members' own."""
@@ -253,3 +249,9 @@ def _merged(masks: list[Tensor], sources: int, like: Tensor) -> Tensor | None:
 def _for_rows(own: Tensor, like: Tensor) -> Tensor:
     """An additional key or value ``[1, 1, channel]``, or one for each member, for all rows: ``[row, 1, channel]``."""
     return spread(own.view(-1, 1, own.shape[-1]), like.shape[0])
+
+
+def _become_torchs(attention: nn.MultiheadAttention) -> None:
+    """Have an attention without factors, which is no `Rank1MultiheadAttention` any more, as torch makes it."""
+    attention.out_proj.__class__ = NonDynamicallyQuantizableLinear
+    attention._qkv_same_embed_dim = attention.in_proj_weight is not None

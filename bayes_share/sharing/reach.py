@@ -1,5 +1,6 @@
 """Which modules of a network the batch reaches, seen by running it on an example."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FunctionType
@@ -37,7 +38,9 @@ def run_example(net: nn.Module, call: Call) -> Any:
     ]
     net.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()):
+        with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()), warnings.catch_warnings():
+            # Such as of checkpoints, which see no gradients here.
+            warnings.simplefilter("ignore")
             return net(*call.args, **call.kwargs)
     except InputError:
         raise

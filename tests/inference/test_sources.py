@@ -225,7 +225,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a state of objects": (lambda: batches_of(Unpicklable()), "the state of this Unpicklable must be of tensors"),
     "an unknown last batch": (lambda: batches_of((X, Y), 4, "keep"), "unknown last_batch 'keep'"),
     "trees apart": (lambda: batches_of(({"a": X, "b": X[:3]}, Y)), "have the examples first, and 3 and 22 of them"),
-    "a tree with a number": (lambda: batches_of(({"a": X, "b": 3.0}, Y)), "x must hold tensors, not float"),
     "an empty tree": (lambda: batches_of(({}, Y)), "x must be a tensor, or a dict.* not an empty one"),
     "NaN": (lambda: batches_of((X / 0 * 0, Y)), "22 of 22 inputs hold NaN or infinity"),
     "NaN in a tree": (lambda: batches_of(({"a": X, "b": X.log()}, Y)), "1 of 22 inputs hold NaN or infinity"),

@@ -358,7 +358,8 @@ def test_mlp_widths(widths: tuple[int, ...], norm: str) -> None:
 
 
 def test_network_names() -> None:
-    assert network_names() == [*NETWORKS, "mlpD_W", "resnetD", "resnetD_W", "vgg11_W", "wide_resnetD_W"]
+    families = ["mlpD_W", "resnetD", "resnetD_W", "vgg11_W", "wide_resnetD_W"]
+    assert network_names() == [*NETWORKS, *families, "timm:NAME", "torchvision:NAME"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("resnet20", "resnet20_16"), ("vgg11", "vgg11_64"), ("mlp", "mlp2_128")])

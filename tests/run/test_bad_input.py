@@ -104,7 +104,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", "--resume", "--out", "run"], "there is no run in run to go on with; name an algorithm to begin one"),
         ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu' or 'cuda', not 'tpu'"),
         ([*FIT, "--precision", "float16"], "--precision"),
-        ([*FIT, "--augment", "flip"], "--augment"),
+        ([*FIT, "--augment", "flop"], "--augment"),
         (["evaluate"], "which runs?"),
         (["evaluate", "--ood", "noise", "run"], "which runs? Their folders come first: some options take all words"),
         ([*FIT, "--hold-out", "8"], "--hold-out takes a list in brackets, such as [1, 2], not '8'"),
