@@ -91,9 +91,9 @@ def _owner(buffer: str) -> str | None:
 
 
 def _plain_norms(model: Model, norms: Mapping[str, nn.Module]) -> list[nn.Module]:
-    """The same norms in the plain network that an ensemble runs member by member, where it does; their mode follows."""
+    """The same norms in the plain network that members run one by one, if only in a trial; their mode follows."""
     network = model.network
-    if not isinstance(network, Ensemble) or network.strategy == "tile":
+    if not isinstance(network, Ensemble) or network._plain is None:
         return []
     everywhere = model.named_modules(remove_duplicate=False)  # one that stands in several places is several there
     names = {name.removeprefix("network.network.") for name, module in everywhere if module in norms.values()}

@@ -114,6 +114,7 @@ def test_all_examples_in_order_are_all_of_them_as_often_as_one_likes(kind: str) 
         assert seen(passes[0]) == ALL
 
 
+@pytest.mark.usefixtures("unchecked")  # beartype draws from `random` which items of a container it looks at
 def test_reading_a_batch_leaves_the_generators_of_the_step_and_of_the_caller() -> None:
     import random
 
