@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from bayes_share.layers.operations import Operation
+from bayes_share.layers.operations import Product
 from bayes_share.layers.rank1 import Rank1Layer
 
 
@@ -36,30 +35,22 @@ class Rank1Conv1D(Rank1Layer, Conv1D):
 
 
 @dataclass(frozen=True)
-class TransposedProduct(Operation):
-    """``x W`` on the last axis."""
+class TransposedProduct(Product):
+    """``x W`` on the last axis: a `Product` with the weight laid out the other way round."""
 
-    channel_axis: ClassVar[int] = -1
-    groups: int = 1
     transposed: bool = True
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """One product."""
-        return x @ weight if bias is None else x @ weight + bias
+        return super().apply(x, weight.mT, bias)
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """One batched product for all members."""
-        rows = x.flatten(1, -2)
-        return torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
-
-    def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
-        """Axes between the first and the last one are those of the rows."""
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return super().apply_members(x, weight.mT, bias)
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Two batched products."""
-        rows, grad_rows = x.flatten(1, -2), grad.flatten(1, -2)
-        of_x = torch.bmm(grad_rows, weight.mT).view(x.shape) if wanted[0] else None
-        return of_x, torch.bmm(rows.mT, grad_rows) if wanted[1] else None
+        of_x, of_weight = super().gradients(grad, x, weight.mT, wanted)
+        return of_x, None if of_weight is None else of_weight.mT
