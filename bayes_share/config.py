@@ -16,9 +16,10 @@ from bayes_share.data.tables.load import TableData, load_table
 from bayes_share.errors import InputError, for_command_line, option
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.layers.factors import FactorForm, FactorInit
+from bayes_share.layers.factors import FactorForm
 from bayes_share.models.model import Model
 from bayes_share.models.weights import load_weights
+from bayes_share.network_sharing import EnsembleKind, NetworkSharing
 from bayes_share.priors import (
     WEIGHT_SCALE,
     Centre,
@@ -31,11 +32,8 @@ from bayes_share.priors import (
 )
 from bayes_share.reading import read_text, reading
 from bayes_share.records import NOT_AN_OPTION, option_places, options_of
-from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
-from bayes_share.sharing.blocks import share_groups
+from bayes_share.sharing.across import LayerFactors, NormOfLayers
 from bayes_share.sharing.conversion import NormSharing
-from bayes_share.sharing.convert import ensemble
-from bayes_share.sharing.starts import read_starts
 from bayes_share.tasks import Form, NetworkChoice, NoiseChoice, check_options, form_of, is_table
 from bayes_share.values import dump_yaml, load_yaml, option_types, read_values
 
@@ -80,6 +78,13 @@ class RunConfig:
         norm: "batch", "frn", "group" or "none"; null: what the network usually has.
         dropout: probability of dropout, of the network's own; 0: it has none.
         ensemble_size: members that share the network's weights; 1: a single network without factors.
+        ensemble_kind: "factors" (each member has rank-1 factors, a BatchEnsemble); or a rival to compare with:
+            "packed" (members are narrow networks that share nothing), "masked" (Masksembles: members see each layer's
+            inputs through masks of their own) or "mimo" (one network that takes an image for each member; train it
+            with feed "own").
+        packed_width: of "packed": the width of all members together, over that of the network (alpha).
+        packed_groups: of "packed": groups that each member's convolutions are cut into (gamma).
+        mask_scale: of "masked": how little masks overlap; 1: all are ones.
         init: start of the factors. For trained weights: "keep". From scratch: "random_sign"; "normal", from which
             members may become near copies in long trainings; "fixed_sign", signs that stay as they are, made from
             seeds, so that members have no number of their own; or "standard_normal". Or "ones". Or one for each of some
@@ -147,19 +152,23 @@ class RunConfig:
     weights: str | None = None
     norm: Literal["batch", "frn", "group", "none"] | None = None
     dropout: float = 0.0
-    ensemble_size: int = 1
-    init: str = "normal"
-    init_sd: float = 0.5
-    init_probability: float = 0.5
-    factor_rank: int = 1
-    factor_form: FactorForm = "multiplied"
-    own: tuple[str, ...] = ()
-    norm_sharing: NormSharing = "shared"
-    share_layers: str = "none"
-    share_factors: LayerFactors = "rank1"
-    share_norm: NormOfLayers = "own"
-    share_templates: int = 1
-    share_groups: int = 1
+    ensemble_size: int = NetworkSharing.ensemble_size
+    ensemble_kind: EnsembleKind = NetworkSharing.ensemble_kind
+    packed_width: float = NetworkSharing.packed_width
+    packed_groups: int = NetworkSharing.packed_groups
+    mask_scale: float = NetworkSharing.mask_scale
+    init: str = NetworkSharing.init
+    init_sd: float = NetworkSharing.init_sd
+    init_probability: float = NetworkSharing.init_probability
+    factor_rank: int = NetworkSharing.factor_rank
+    factor_form: FactorForm = NetworkSharing.factor_form
+    own: tuple[str, ...] = NetworkSharing.own
+    norm_sharing: NormSharing = NetworkSharing.norm_sharing
+    share_layers: str = NetworkSharing.share_layers
+    share_factors: LayerFactors = NetworkSharing.share_factors
+    share_norm: NormOfLayers = NetworkSharing.share_norm
+    share_templates: int = NetworkSharing.share_templates
+    share_groups: int = NetworkSharing.share_groups
     latent: Latents = "all"
     prior: WeightPriorName = "normal"
     prior_scale: float = WEIGHT_SCALE
@@ -180,28 +189,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_options(self.data, vars(self), {name: getattr(RunConfig, name, ()) for name in vars(self)})
-        if self.ensemble_size < 1:
-            raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
-        for name in ("share_templates", "share_groups"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{option(name)} must be at least 1, and is {getattr(self, name)}")
-        starts = read_starts(self.init, self.init_sd, self.init_probability)
-        is_ruinous = isinstance(starts, FactorInit) and self.init != "ones"
-        if self.weights is not None and self.ensemble_size > 1 and is_ruinous:
+        sharing = NetworkSharing.of_options(self)
+        if self.weights is not None and sharing.is_ruinous:
+            if self.ensemble_kind != "factors":
+                raise InputError(f"{option('ensemble_kind')} {self.ensemble_kind} takes no {option('weights')}")
             raise InputError(
                 f"{option('init')} {self.init} ruins what the weights know: give {option('init')} keep, or ones"
             )
-        if self.ensemble_size == 1:
-            for name in ("factor_rank", "factor_form", "own"):
-                if getattr(self, name) != getattr(RunConfig, name):
-                    raise InputError(f"{option(name)} is of an ensemble's members: give {option('ensemble_size')} too")
-        if self.share_layers == "none":
-            for name in ("share_factors", "share_norm", "share_templates"):
-                value = getattr(self, name)
-                if value != getattr(RunConfig, name):
-                    raise InputError(
-                        f"{option(name)} {value} is of layers that share: give {option('share_layers')} too"
-                    )
         for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, name)
             if value != getattr(RunConfig, name):
@@ -249,28 +243,13 @@ class RunConfig:
             form: of the examples.
             weights: trained ones that the network starts from, before it is converted; see `load_weights`.
         """
-        noise = NoiseChoice(self.noise, self.noise_beta)
+        noise, sharing = NoiseChoice(self.noise, self.noise_beta), NetworkSharing.of_options(self)
 
         def build() -> Model:
             network = form.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
             if weights:
                 load_weights(network, weights, str(self.weights))
-            if self.share_layers != "none":
-                patterns = [pattern.strip() for pattern in self.share_layers.split(",")]
-                which = patterns if len(patterns) > 1 else self.share_layers
-                network = share_layers(network, which, self.share_factors, self.share_norm, self.share_templates)
-            if self.share_groups > 1:
-                network = share_groups(network, self.share_groups, indivisible="skip")
-            if self.ensemble_size > 1:
-                network = ensemble(
-                    network,
-                    self.ensemble_size,
-                    read_starts(self.init, self.init_sd, self.init_probability),
-                    self.norm_sharing,
-                    factor_rank=self.factor_rank,
-                    factor_form=self.factor_form,
-                    own=self.own,
-                )
+            network = sharing.applied_to(network, form.example)
             return Model(network, form.likelihood(noise), self.priors(network))
 
         return build

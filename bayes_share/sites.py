@@ -10,7 +10,7 @@ from bayes_share.layers.factored import Factored, is_further
 from bayes_share.layers.norm import MemberLayerNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
-from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 
 Role = Literal["weight", "bias", "norm", "factor", "term", "mix", "likelihood"]
 
@@ -83,7 +83,7 @@ def sites_of(
 
 def prefix_of(network: nn.Module) -> str:
     """What stands before the names of the user's network in those of a network."""
-    return "network." if isinstance(network, Ensemble) else ""
+    return "network." if isinstance(network, Members) else ""
 
 
 def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:

@@ -19,8 +19,9 @@ from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.sharing.conversion import check_network
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
-from bayes_share.sharing.members import Ensemble, Feed
+from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import under_all_names
+from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.take import checked_members, own_tensors
 from bayes_share.sites import Site, prefix_of, sites_of
 from bayes_share.trees import Tree
@@ -49,8 +50,8 @@ class Model(nn.Module):
     """A network with a likelihood and priors, which inference algorithms train and draw from.
 
     Args:
-        network: maps ``[batch, ...]`` to outputs ``[batch, output]`` (logits, means), or an `Ensemble` of such a
-            network.
+        network: maps ``[batch, ...]`` to outputs ``[batch, output]`` (logits, means), or an `Ensemble` or `Mimo` of
+            such a network.
         likelihood: of the targets given the outputs; `Categorical` unless given.
         priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
             "term", "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied
@@ -95,7 +96,12 @@ class Model(nn.Module):
     @property
     def ensemble_size(self) -> int:
         """The number of members: 1 where the network is no ensemble."""
-        return self.network.ensemble_size if isinstance(self.network, Ensemble) else 1
+        return self.network.ensemble_size if isinstance(self.network, Members) else 1
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of its network that an example takes when every member sees it."""
+        return self.network.rows_each if isinstance(self.network, Members) else 1
 
     def forward(self, x: Tree, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
         """Each member's outputs for a batch ``[batch, ...]``, a tensor or a tree of them; fed as in `Ensemble`.
@@ -108,7 +114,7 @@ class Model(nn.Module):
             InputError: a network that gives anything but one tensor, or logits.
         """
         args, kwargs = call_of(self.network, self.entered(x))
-        if isinstance(self.network, Ensemble):
+        if isinstance(self.network, Members):
             was_settled = self.network.is_settled
             outputs = self.network(*args, feed=feed, **kwargs)
             if not was_settled:
@@ -119,12 +125,12 @@ class Model(nn.Module):
     def settle(self, x: Tree) -> None:
         """See by a batch how the network computes, and what of it stays shared; see `Ensemble.settle`.
 
-        Call it before an optimizer is made, as `fit` does. A network that is no ensemble is left as it is.
+        Call it before an optimizer is made, as `fit` does. A network that is not several is left as it is.
 
         Raises:
             InputError: the network refuses the batch.
         """
-        if isinstance(self.network, Ensemble):
+        if isinstance(self.network, Members):
             args, kwargs = call_of(self.network, self.entered(x))
             self.network.settle(*args, **kwargs)
             self._forget_signs()
@@ -201,7 +207,7 @@ class Model(nn.Module):
             InputError: what `Ensemble.keep` says, or a network that is no ensemble.
         """
         if not isinstance(self.network, Ensemble):
-            raise InputError("one network has no members of which some could be kept")
+            raise InputError("members that compute in one network, or one alone, cannot be kept apart from the others")
         members = checked_members(members, self.ensemble_size)
         kept = copy_of(self)
         for name in set(own_tensors(self.network, self.ensemble_size)):

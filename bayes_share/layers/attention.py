@@ -131,7 +131,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
                     before = factor_parameter(weight, ensemble_size, shape, init.for_factor(factor), before)
                 self.register_parameter(factor, before)
         if init.is_fixed and not terms.is_additive:
-            self.fix_signs(ensemble_size, shapes, init, self._weights()[0])
+            self.fix_factors(ensemble_size, shapes, init, self._weights()[0])
         self.out_proj.__class__ = Rank1Linear
         self.out_proj.add_factors(ensemble_size, init, terms)
         # torch's encoder layer would otherwise read the weights, in eval mode, and never call this layer.

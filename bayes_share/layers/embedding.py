@@ -79,7 +79,7 @@ class Rank1Embedding(Factored, nn.Embedding):
         if init.is_fixed:
             self.register_parameter("r", r)
             self.register_parameter("s", s)
-            self.fix_signs(ensemble_size, shapes, init, self.weight)
+            self.fix_factors(ensemble_size, shapes, init, self.weight)
             return
         of_tokens = None
         if self.token_factors:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from math import prod
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.layers.expansion import Pair, expand_weight
 from bayes_share.layers.factors import ONE_TERM, FactorForm, FactorInit, FactorTerms
+from bayes_share.layers.masks import overlapping_masks
 from bayes_share.layers.rows import spread
 from bayes_share.layers.signs import draw_seeds, signs_from
 from bayes_share.layers.way import FOLD_ABOVE, Way, check_way, folds_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of one member's factors, by their names."""
+
+FIXED = "_fixed"
+"""What the names of factors that stay as they are end with."""
 
 _TERMS = ("more_", "add_")
 
@@ -39,7 +44,8 @@ class Factored(nn.Module):
     `member_parameters`, of it and of what is then factored inside it, are replaced by a copy for each member. A fourth
     step, `own_weights`, makes a weight of each member's own of what the factors give.
 
-    Factors that are fixed signs are no parameters: `sign_seeds` ``[member]`` are kept in their place.
+    Factors that stay as they are, are no parameters but buffers: signs, in whose place `sign_seeds` ``[member]`` are
+    kept, and masks.
 
     Args:
         args: what the torch module takes.
@@ -154,8 +160,8 @@ class Factored(nn.Module):
     @property
     def owned(self) -> tuple[str, ...]:
         """The names of the parameters and buffers with a row for each member."""
-        signs = (name for name in self._buffers if name.endswith("_sign"))
-        names = (*self.factor_parameters, *self.member_parameters, "sign_seeds", *signs)
+        fixed = (name for name in self._buffers if name.endswith(FIXED))
+        names = (*self.factor_parameters, *self.member_parameters, "sign_seeds", *fixed)
         return tuple(name for name in names if getattr(self, name, None) is not None)
 
     @property
@@ -166,17 +172,22 @@ class Factored(nn.Module):
         return not (is_cut or self.owns_weights or self.shares_across or getattr(self, "mix", None) is not None)
 
     @property
+    def has_fixed_factors(self) -> bool:
+        """Whether it has factors that stay as they are."""
+        return any(name.endswith(FIXED) for name in self._buffers)
+
+    @property
     def owns_weights(self) -> bool:
         """Whether its weights are the members' own, and not shared."""
         return any(name.endswith("weight") for name in self.member_parameters)
 
     def factor(self, name: str) -> Tensor | None:
-        """A factor as it is used: what is learned of it, times the signs that are made from seeds."""
-        learned, signs = getattr(self, name, None), getattr(self, f"{name}_sign", None)
-        if signs is None or learned is None:
-            return learned if signs is None else signs
-        uses = max(len(learned), len(signs))
-        return spread(learned, uses) * spread(signs, uses)
+        """A factor as it is used: what is learned of it, times what is fixed of it."""
+        learned, fixed = getattr(self, name, None), getattr(self, f"{name}{FIXED}", None)
+        if fixed is None or learned is None:
+            return learned if fixed is None else fixed
+        uses = max(len(learned), len(fixed))
+        return spread(learned, uses) * spread(fixed, uses)
 
     def one_term(self, prefix: str = "") -> Pair | None:
         """The pair r and s, where the weight of each use is ``W ∘ (s rᵀ)`` and no more; otherwise None.
@@ -239,20 +250,27 @@ class Factored(nn.Module):
         more, added = (None if pair is None else (chosen(pair[0]), chosen(pair[1])) for pair in pairs)
         return expand_weight(weight, r, s, groups, transposed, mix, more, added)
 
-    def fix_signs(self, ensemble_size: int, shapes: Shapes, init: FactorInit, like: Tensor) -> None:
-        """Have signs for factors, by their names, made from new seeds.
+    def fix_factors(self, ensemble_size: int, shapes: Shapes, init: FactorInit, like: Tensor) -> None:
+        """Have factors that stay as they are, by their names: signs made from new seeds, or masks of the inputs.
 
         Args:
             ensemble_size: members.
-            shapes: of one member's factors.
-            init: gives the probability of +1.
+            shapes: of one member's factors; "s" or "..._s" is the one of the outputs.
+            init: whose kind is one of the fixed ones.
             like: gives dtype and device.
         """
+        if init.kind == "mask":
+            for name, shape in shapes.items():
+                is_s = name.endswith("s")
+                whole = (ensemble_size, *shape)
+                mask = torch.ones(whole) if is_s else overlapping_masks(ensemble_size, prod(shape), init.mask_scale)
+                self.register_buffer(f"{name}{FIXED}", mask.reshape(whole).to(like), persistent=not is_s)
+            return
         self.register_buffer("sign_seeds", draw_seeds(ensemble_size, like.device))
         self.sign_probability = init.probability
         for name, shape in shapes.items():
             signs = signs_from(self.sign_seeds, name, shape, init.probability, like)
-            self.register_buffer(f"{name}_sign", signs, persistent=False)
+            self.register_buffer(f"{name}{FIXED}", signs, persistent=False)
 
     def set_terms(
         self, ensemble_size: int, shapes: Shapes, init: FactorInit, terms: FactorTerms, weight: Tensor
@@ -289,7 +307,7 @@ class Factored(nn.Module):
     def _forget_factors(self) -> None:
         for name in self.added_parameters:
             self._parameters.pop(name, None)
-        for name in [name for name in self._buffers if name.endswith("_sign") or name == "sign_seeds"]:
+        for name in [name for name in self._buffers if name.endswith(FIXED) or name == "sign_seeds"]:
             delattr(self, name)
         for name in ("shares_across", "member_parameters", "sign_probability"):
             self.__dict__.pop(name, None)
@@ -300,13 +318,17 @@ class Factored(nn.Module):
                 setattr(self, name, own_parameter(shared, ensemble_size))
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Load, and make the signs of the seeds that are now there, where the weight now is."""
+        """Load, and make what is fixed and in no state, where the weight now is: signs of the seeds, and ones."""
         super()._load_from_state_dict(*args)
         like = next((parameter for parameter in self._parameters.values() if parameter is not None), None)
-        for name, signs in list(self._buffers.items()):
-            if name.endswith("_sign") and signs is not None:
-                factor, place = name.removesuffix("_sign"), signs if like is None else like
-                made = signs_from(self.sign_seeds, factor, signs.shape[1:], self.sign_probability, place)
+        for name in self._non_persistent_buffers_set:
+            fixed = self._buffers.get(name)
+            if name.endswith(FIXED) and fixed is not None:
+                factor, place = name.removesuffix(FIXED), fixed if like is None else like
+                if "sign_seeds" in self._buffers:
+                    made = signs_from(self.sign_seeds, factor, fixed.shape[1:], self.sign_probability, place)
+                else:
+                    made = torch.ones(fixed.shape, dtype=place.dtype, device=place.device)
                 self._buffers[name] = made
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.layers.masks import check_mask_scale
 
-FactorInitKind = Literal["normal", "standard_normal", "random_sign", "fixed_sign", "ones", "fresh"]
+FactorInitKind = Literal["normal", "standard_normal", "random_sign", "fixed_sign", "ones", "fresh", "mask"]
 FactorForm = Literal["multiplied", "additive"]
 
 # Noise on the factors that a trained network bears, over the root of its layers; docs/results.md has what it costs.
@@ -82,15 +83,17 @@ class FactorInit:
             2002.06715); ``"fixed_sign"``: +1 or -1 for good, made from a seed for each member and layer, so that the
             members have no number to learn or to store; ``"ones"``: the members begin as copies of the network;
             ``"standard_normal"``: N(0, 1), as the first r of TabM (arXiv 2410.24210). ``"fresh"`` is for weights of the
-            members' own, not for factors: each member draws them anew, as the layer did when it was made.
+            members' own, not for factors: each member draws them anew, as the layer did when it was made. ``"mask"``:
+            r is a mask of zeros and ones that stays as it is, and s is 1 (Masksembles, arXiv 2012.08334).
         sd: of ``"normal"``.
         probability: of +1 in ``"random_sign"`` and ``"fixed_sign"``.
         term_sd: of s in further terms; 0 where a trained network is to be kept.
         of_s: how s starts, where not as r does.
+        mask_scale: of ``"mask"``: how little masks overlap, see `overlapping_masks`.
 
     Raises:
         InputError: an unknown kind, a standard deviation that is negative or not finite, a `probability` outside
-            [0, 1], or ``"fixed_sign"`` or ``"fresh"`` for one of r and s alone.
+            [0, 1], a `mask_scale` below 1, or ``"fixed_sign"``, ``"mask"`` or ``"fresh"`` for one of r and s alone.
     """
 
     kind: FactorInitKind = "normal"
@@ -98,6 +101,7 @@ class FactorInit:
     probability: float = 0.5
     term_sd: float = _SMALL
     of_s: "FactorInit | None" = None
+    mask_scale: int | float = 2.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FactorInitKind):
@@ -107,14 +111,15 @@ class FactorInit:
                 raise InputError(f"the factors' standard deviation must be finite and not negative, and is {sd}")
         if not 0 <= self.probability <= 1:
             raise InputError(f"the probability of a positive sign must be from 0 to 1, and is {self.probability}")
+        check_mask_scale(self.mask_scale)
         for kind in (self.kind, self.of_s.kind) if self.of_s is not None else ():
-            if kind in ("fixed_sign", "fresh"):
+            if kind in ("fixed_sign", "mask", "fresh"):
                 raise InputError(f"init {kind!r} is for a whole layer, not for one of its factors r and s")
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the factors stay as they begin, and are made from seeds."""
-        return self.kind == "fixed_sign"
+        """Whether the factors stay as they begin, and are no parameters."""
+        return self.kind in ("fixed_sign", "mask")
 
     @property
     def is_fresh(self) -> bool:
@@ -172,6 +177,8 @@ class FactorInit:
             return "drawn anew for each member"
         if self.kind == "ones":
             return "1"
+        if self.kind == "mask":
+            return f"masks of scale {self.mask_scale:g}, fixed"
         return f"±1, with probability {self.probability:g} of +1" + ", fixed" * self.is_fixed
 
     @property
@@ -181,6 +188,8 @@ class FactorInit:
             return True
         if self.kind.endswith("sign"):
             return 0 < self.probability < 1
+        if self.kind == "mask":
+            return self.mask_scale > 1
         return self.kind in ("standard_normal", "fresh") or (self.kind == "normal" and self.sd > 0)
 
 

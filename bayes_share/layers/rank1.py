@@ -108,7 +108,7 @@ class Rank1Layer(Factored):
         self.set_terms(ensemble_size, shapes, init, terms, self.weight)
         if init.is_fixed:
             self.set_factors(r, s, mix)
-            self.fix_signs(ensemble_size, shapes, init, self.weight)
+            self.fix_factors(ensemble_size, shapes, init, self.weight)
             return
         self.set_factors(
             factor_parameter(

@@ -8,8 +8,9 @@ from bayes_share.sharing.describe import describe_sharing, sharing_error
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.kinds import ParameterKind, members_equal, parameter_kinds
 from bayes_share.sharing.ledger import Ledger, ledger
-from bayes_share.sharing.members import Ensemble, Feed
+from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.partners import Which
+from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.starts import Start
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.sharing.take import take_member
@@ -21,6 +22,7 @@ __all__ = [
     "Indivisible",
     "LayerFactors",
     "Ledger",
+    "Members",
     "NormOfLayers",
     "NormSharing",
     "ParameterKind",

@@ -151,9 +151,9 @@ def _cut_layers(
     for name, layer in chosen.items():
         if isinstance(layer, Rank1Layer) and layer.blocks() != (1, 1):
             raise InputError(f"{name} is cut into groups already: a weight is cut once")
-        if isinstance(layer, Rank1Layer) and (layer.has_further_terms() or hasattr(layer, "sign_seeds")):
+        if isinstance(layer, Rank1Layer) and (layer.has_further_terms() or layer.has_fixed_factors):
             raise InputError(
-                f"{name} has factors of several terms, or fixed signs, for its whole weight: cut it into groups first, "
+                f"{name} has factors of several terms, or fixed ones, for its whole weight: cut it into groups first, "
                 f"then make the ensemble"
             )
         problem = _why_indivisible(layer, parts)

@@ -164,9 +164,9 @@ def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Ten
     """
     names = {module: name for name, module in network.named_modules()}
     for layer in layers:
-        if layer.has_further_terms() or hasattr(layer, "sign_seeds"):
+        if layer.has_further_terms() or layer.has_fixed_factors:
             raise InputError(
-                f"{names[layer] or 'the network itself'} has factors of several terms, or fixed signs, which are not "
+                f"{names[layer] or 'the network itself'} has factors of several terms, or fixed ones, which are not "
                 f"fitted: share with fit_to_weights first, then make the ensemble"
             )
     weights = [layer.expanded_weight().clone() for layer in layers]

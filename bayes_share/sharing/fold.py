@@ -11,6 +11,7 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, tied_names, under_all_names
+from bayes_share.sharing.several import Members
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -34,6 +35,10 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
             raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
         network, empty, tied = net.network, net.plain, net.tied
     else:
+        if member is not None and isinstance(net, Members):
+            raise InputError(
+                f"the members of this {type(net).__name__} compute in one network, and none is one by itself"
+            )
         if member is not None:
             raise InputError(f"this {type(net).__name__} has no members: fold it with member=None")
         if not parameters and not any(_is_shared(module) for module in net.modules()):

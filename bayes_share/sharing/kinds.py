@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from bayes_share.layers.factored import Factored, is_further
+from bayes_share.layers.factored import FIXED, Factored, is_further
 
 ParameterKind = Literal["base", "member", "factor"]
 
@@ -37,14 +37,14 @@ def further_terms(network: nn.Module) -> set[str]:
 
 
 def members_equal(network: nn.Module) -> bool:
-    """Whether all members of a network have the same parameters and signs, so that they compute, and learn, the same.
+    """Whether all members have the same parameters and fixed factors, so that they compute, and learn, the same.
 
     Members that compute the same and differ in a factor of what is 0 so far are not equal: their gradients differ.
     """
     parameters = dict(network.named_parameters())
     owned = [parameters[name] for name, kind in parameter_kinds(network).items() if kind != "base"]
-    signs = [buffer for name, buffer in network.named_buffers() if name.endswith("_sign")]  # which seeds may share
-    return all(bool((rows == rows[:1]).all()) for rows in (*owned, *signs))
+    fixed = [buffer for name, buffer in network.named_buffers() if name.endswith(FIXED)]  # which seeds may share
+    return all(bool((rows == rows[:1]).all()) for rows in (*owned, *fixed))
 
 
 def _member_names(module: nn.Module) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.factored import Factored
 from bayes_share.sharing.describe import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import identities, member_tensors
 from bayes_share.sharing.reach import run_example
+from bayes_share.sharing.several import Members
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Ledger:
         members: networks that it stands for.
         stored: parameters, each counted once: what has to be kept and learned.
         used: parameters that all members together compute with: what as many separate networks that share nothing would
-            store.
+            store, or of members in one network (`Mimo`) that one's.
         base: stored parameters that all members use.
         member: stored parameters of one member each, but for the factors: biases, norms, mixtures of templates, and
             weights of the members' own.
@@ -110,18 +110,19 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     """
     check_initialised(net)
     parameters = dict(net.named_parameters())
+    members, rows = (net.ensemble_size, net.rows_each) if isinstance(net, Members) else (1, 1)
     counts = {"base": 0, "member": 0, "factor": 0}
     for name, kind in parameter_kinds(net).items():
-        counts[kind] += parameters[name].numel()
+        is_one_row = kind == "member" and members > 1 and len(parameters[name]) == 1  # which serves all members
+        counts["base" if is_one_row else kind] += parameters[name].numel()
     in_file = net.state_dict().keys()
     buffers = [buffer for name, buffer in net.named_buffers() if name in in_file]
-    members = net.ensemble_size if isinstance(net, Ensemble) else 1
-    network = net.network if isinstance(net, Ensemble) else net
+    network = net.network if isinstance(net, Members) else net
     uses = _uses(network)
     return Ledger(
         members=members,
         stored=sum(counts.values()),
-        used=members * _used(network),
+        used=rows * _used(network),
         base=counts["base"],
         member=counts["member"],
         factor=counts["factor"],

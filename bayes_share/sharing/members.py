@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -20,11 +20,11 @@ from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.conversion import describe, listed_names, owns_parameters
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
 from bayes_share.sharing.plain import KeptMembers, follow_options, member_tensors
+from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.take import checked_members, keep_rows
 from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, share_again, unreached
 
-Feed = Literal["tile", "split"]
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 
 
@@ -32,7 +32,7 @@ class _Nothing:
     """In place of a first argument."""
 
 
-class Ensemble(nn.Module):
+class Ensemble(Members):
     """A network that is many, called on plain batches. Made by `ensemble`.
 
     The members compute in one of two ways. ``"tile"``: the batch goes through the converted network once, with a part
@@ -136,6 +136,11 @@ class Ensemble(nn.Module):
             return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
         rows = given.call if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
+
+    @property
+    def rows_each(self) -> int:
+        """One for each member."""
+        return self.ensemble_size
 
     @property
     def is_settled(self) -> bool:

@@ -23,6 +23,7 @@ _PURPOSES = {
     "fixed_sign": "for training from scratch; signs that stay as they are, each layer's made from a seed",
     "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
     "fresh": "for training from scratch; weights of the members' own, which each draws anew",
+    "mask": "for training from scratch; masks of each layer's inputs that stay as they are",
 }
 _REST = "*"
 _PLACES = {"first": 0, "head": -1}  # among the layers with factors, of words that are no module's name

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from bayes_share.calls import Call
-from bayes_share.layers.factored import Factored
+from bayes_share.layers.factored import FIXED, Factored
 from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.reach import constant_modules, run_example, without_hooks
@@ -53,7 +53,8 @@ def converted_since(network: nn.Module, state_dict: Mapping[str, Tensor], prefix
     for name, module in network.named_modules():
         of_module = f"{prefix}{name}." if name else prefix
         if isinstance(module, Factored):
-            is_plain = not any(f"{of_module}{own}" in state_dict for own in (*module.added_parameters, "sign_seeds"))
+            fixed = ("sign_seeds", *(name for name in module._buffers if name.endswith(FIXED)))
+            is_plain = not any(f"{of_module}{own}" in state_dict for own in (*module.added_parameters, *fixed))
         elif _is_own_norm(module):
             weight = state_dict.get(f"{of_module}weight")
             is_plain = weight is not None and weight.ndim < module.weight.ndim

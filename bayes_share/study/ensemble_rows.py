@@ -13,7 +13,7 @@ from bayes_share.study.relatives import of_width, twice_as_deep
 MEMBERS = 4
 """Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""
 
-Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students"]
+Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students", "rivals"]
 
 _DRAWS = 16
 # Each network has an order and augmentation of its own, as networks have that are trained apart.
@@ -115,6 +115,18 @@ ROWS: dict[str, Row] = {
     ),
     "signs-own-data": Row("signs, data of a member's own", "BatchEnsembles", {**_SIGNS, "feed": "own"}, is_core=False),
     "deep-ensemble-2": Row("deep ensemble of 2", "networks apart", {**_DEEP, "networks": 2}, is_core=False),
+    "packed": Row(
+        "packed ensemble of 4, α = 2", "rivals", {"ensemble_size": MEMBERS, "ensemble_kind": "packed"}, is_core=False
+    ),
+    "masked": Row(
+        "Masksembles of 4, scale 2", "rivals", {"ensemble_size": MEMBERS, "ensemble_kind": "masked"}, is_core=False
+    ),
+    "mimo": Row(
+        "MIMO of 2",
+        "rivals",
+        {"ensemble_size": 2, "ensemble_kind": "mimo", "feed": "own"},
+        is_core=False,
+    ),
     "half-width-fixed-signs": Row(
         "four of half the width, each a BatchEnsemble of 4 (fixed signs)",
         "BatchEnsembles",

@@ -227,14 +227,14 @@ def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], probes: Probes)
         InputError: files that are missing or damaged.
     """
     for part in (replace(probes, ood=()), *(replace(probes, ood=(one,), corruptions=()) for one in probes.ood)):
-        _have_predicted(list(runs.values()), part)
+        have_predicted(list(runs.values()), part)
     outcomes = read_outcomes(runs)
     deep = {trial.seed: folder for trial, folder in runs.items() if trial.row == _DEEP}
     sizes = sorted({one.costs.components for one in outcomes} - {1, MEMBERS})
     return EnsembleSummary(outcomes, {size: pooled_scores(deep, size) for size in sizes})
 
 
-def _have_predicted(folders: Sequence[RunFolder], probes: Probes) -> None:
+def have_predicted(folders: Sequence[RunFolder], probes: Probes) -> None:
     """Have runs predict sets of images, unless these cannot be read, which the first run says for all."""
     if not probes.ood and not probes.corruptions:
         return

@@ -34,13 +34,13 @@ def _sharing(
 def _ensembles(
     preset: str, grid: Mapping[str, Any], seeds: int, options: Mapping[str, Any], runs: Path
 ) -> Mapping[EnsembleTrial, RunConfig]:
-    _probes(grid)
+    ensemble_probes(grid["ood"], grid["corruptions"])
     return EnsembleStudy(tuple(grid["rows"]), seeds, preset, options).configs(runs)
 
 
-def _probes(grid: Mapping[str, Any]) -> Probes:
+def ensemble_probes(ood: Sequence[str], corruptions: Sequence[str]) -> Probes:
     """What all runs of a study of ensembles predict besides, of a fixed size."""
-    return Probes(tuple(grid["ood"]), tuple(grid["corruptions"]), ood_images=1000, corruption_images=500)
+    return Probes(tuple(ood), tuple(corruptions), ood_images=1000, corruption_images=500)
 
 
 def _grid_of_ensembles(preset: str) -> Sequence[GridOption]:
@@ -114,7 +114,7 @@ STUDIES: dict[str, Study] = {
                 Group("execution", Execution),
             ),
             _ensembles,
-            lambda runs, grid: summarise_ensembles(runs, _probes(grid)),
+            lambda runs, grid: summarise_ensembles(runs, ensemble_probes(grid["ood"], grid["corruptions"])),
             lambda trial: trial.needs,
         ),
     )

@@ -49,6 +49,10 @@ class Form(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """As they can be shown, no two alike; none where targets are no classes."""
 
+    @property
+    def example(self) -> Tensor:
+        """Two examples as the network takes them, of zeros."""
+
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """A freshly initialised network, with the outputs that the likelihood of this noise takes.
 

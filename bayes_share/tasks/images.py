@@ -5,7 +5,8 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bayes_share.data import Data, Split
 from bayes_share.data.load import short_name
@@ -31,6 +32,11 @@ class ImageForm:
     class_names: tuple[str, ...]
     in_channels: int
     image_size: tuple[int, int]
+
+    @property
+    def example(self) -> Tensor:
+        """``[2, channel, height, width]``."""
+        return torch.zeros(2, self.in_channels, *self.image_size)
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """One of `network_names`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
@@ -43,6 +44,11 @@ class TableForm:
     def class_names(self) -> tuple[str, ...]:
         """Those of the target."""
         return self.encoder.target.shown_classes
+
+    @property
+    def example(self) -> Tensor:
+        """``[2, input]``."""
+        return torch.zeros(2, self.encoder.num_inputs)
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
         """One of `table_network_names`, with an output for each argument of the target's likelihood."""

@@ -15,6 +15,7 @@ from bayes_share.models.model import Model
 from bayes_share.seeding import generator
 from bayes_share.sharing.conversion import FACTORED
 from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 from bayes_share.sites import prefix_of
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -136,7 +137,7 @@ def masked(model: Model, sample: int, batch_size: int, places: Sequence[Place] |
     masks = _Masks(sample, batch_size)
     handles = []
     for place in places_of(model) if places is None else places:
-        for rows_of, same in ((model.ensemble_size, place.module), *((1, twin) for twin in place.twins)):
+        for rows_of, same in ((model.rows_each, place.module), *((1, twin) for twin in place.twins)):
             mask = _Mask(masks, place, rows_of)
             if isinstance(place.module, nn.modules.dropout._DropoutNd):
                 handles.append(same.register_forward_hook(mask.after))
@@ -239,7 +240,7 @@ def _twins(network: nn.Module) -> dict[nn.Module, tuple[nn.Module, ...]]:
 
 
 def _inner(network: nn.Module) -> nn.Module:
-    return network.network if isinstance(network, Ensemble) else network
+    return network.network if isinstance(network, Members) else network
 
 
 def _check_kinds(network: nn.Module) -> None:

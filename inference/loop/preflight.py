@@ -14,7 +14,7 @@ from bayes_share.inference.draws.forward import evaluating
 from bayes_share.inference.execution import Execution
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
-from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 from bayes_share.trees import Tree, num_examples
 
 _FEW = 4  # examples that are looked at
@@ -69,7 +69,7 @@ def settling(build: Build, source: Source, execution: Execution) -> Build:
 
     def settled() -> Model:
         model = execution.place(build())
-        if isinstance(model.network, Ensemble) and not model.network.is_settled:
+        if isinstance(model.network, Members) and not model.network.is_settled:
             few = source.on(execution, precision_of(model)).first(min(_FEW, source.batch_size))
             with execution.autocast(), suppress(InputError):  # what the network refuses is said by its first step
                 model.settle(few.inputs)

@@ -40,7 +40,7 @@ def check_trainable(model: Model) -> None:
 def check_members_will_differ(model: Model, feed: DataFeed) -> None:
     """Raise an InputError where members are equal and would stay so, because all are fed alike and without noise."""
     has_dropout = any(dropout_rate(module) > 0 for module in model.modules())
-    if model.ensemble_size > 1 and feed == "tile" and not has_dropout and members_equal(model):
+    if model.rows_each > 1 and feed == "tile" and not has_dropout and members_equal(model):
         raise InputError(
             "all members are equal and see the same images, so they would stay equal: "
             'start the factors with init="normal" or "random_sign", or feed with "own" or "split"'

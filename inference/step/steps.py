@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from bayes_share.errors import InputError, unknown
+from bayes_share.errors import InputError, option, unknown
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.step.objective import (
     Evaluate,
@@ -17,7 +17,7 @@ from bayes_share.inference.step.objective import (
 from bayes_share.inference.step.schedules import Schedule, ScheduleName
 from bayes_share.models.model import Model
 from bayes_share.records import NOT_AN_OPTION
-from bayes_share.sharing.members import Feed
+from bayes_share.sharing.several import Feed
 
 DEFAULT_RATE = 0.1
 
@@ -93,7 +93,15 @@ class Steps:
         return "tile" if self.feed == "tile" else "split"
 
     def feeding(self, model: Model) -> Feeding:
-        """For whom the examples of a batch are that a model is trained on."""
+        """For whom the examples of a batch are that a model is trained on.
+
+        Raises:
+            InputError: members that compute in one network are all to see the same.
+        """
+        if self.feed == "tile" and model.ensemble_size > model.rows_each:
+            raise InputError(
+                f"members in one network (MIMO) are trained on examples that differ: give {option('feed')} own or split"
+            )
         is_own = self.feed in ("own", "bootstrap")
         return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap", is_own)
 

@@ -31,7 +31,7 @@ from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble, share_groups, share_layers
-from bayes_share.sharing.members import Feed
+from bayes_share.sharing.several import Feed
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
 from bayes_share.sharing.fold import fold
-from bayes_share.sharing.members import Feed
+from bayes_share.sharing.several import Feed
 
 CHANNELS, SIZE, CLASSES = 3, 4, 5
 TEMPERATURE, ALPHA, STEP = 3.0, 0.7, 1 / 255

@@ -18,7 +18,7 @@ from bayes_share.inference.step.objective import Evaluate, NegativeLogLikelihood
 from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
-from bayes_share.sharing.members import Feed
+from bayes_share.sharing.several import Feed
 
 THROUGH_PYRO = SVI(guide="low-rank", rank=2, learning_rate=1e-2)
 

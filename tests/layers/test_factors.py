@@ -111,7 +111,7 @@ def test_makes_members_differ(init: FactorInit, differ: bool) -> None:
     [
         ({"kind": "random_sing"}, "did you mean 'random_sign'"),
         ({"kind": "Normal"}, "did you mean 'normal'"),
-        ({"kind": "???"}, "choose from fixed_sign, fresh, normal, ones, random_sign, standard_normal"),
+        ({"kind": "???"}, "choose from fixed_sign, fresh, mask, normal, ones, random_sign, standard_normal"),
         ({"sd": -0.1}, "finite and not negative"),
         ({"sd": float("nan")}, "finite and not negative"),
         ({"kind": "random_sign", "probability": 1.1}, "from 0 to 1"),

@@ -10,7 +10,8 @@ from driver import command, ended_well, left, one_line
 from bayes_share.config import RunConfig
 from bayes_share.layers import Rank1Conv2d
 from bayes_share.run import load_run
-from bayes_share.sharing import Ensemble
+from bayes_share.run_folder import RunFolder, read_summary
+from bayes_share.sharing import Ensemble, Members
 
 SMALL = ("--epochs", "1", "--batch-size", "420", "--no-progress")
 
@@ -75,3 +76,43 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
 )
 def test_bad_options_are_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
     assert message in one_line(command("fit", "map", *options, *SMALL, "--out", tmp_path / "run"), 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "shape"),
+    [
+        ("packed", ("--packed-width", "4"), (4, 64, 64)),
+        ("masked", ("--mask-scale", "1.5"), (10, 64)),
+        ("mimo", ("--feed", "own"), (64, 256)),
+    ],
+)
+def test_a_rival_is_trained_stopped_and_scored(
+    tmp_path: Path, kind: str, options: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    out = tmp_path / "run"
+    given = ("--model", "mlp1_64", "--ensemble-size", "4", "--ensemble-kind", kind, *options)
+    ended_well(command("fit", "map", *given, *SMALL, "--out", out))
+    network = load_run(out).state.model.network
+    assert isinstance(network, Members)
+    layers = [module for module in network.modules() if hasattr(module, "in_features")]
+    assert layers[-1 if kind == "masked" else 0].weight.shape == shape
+    assert load_run(out).predict(load_run(out).data.test, 1).shape[:2] == (1, 4)
+    ended_well(command("evaluate", out))
+    assert read_summary(RunFolder(out))["costs"]["members"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ensemble-kind", "packed"), "give --ensemble-size too"),
+        (("--ensemble-size", "4", "--mask-scale", "3"), "--mask-scale is for --ensemble-kind masked"),
+        (
+            ("--ensemble-size", "4", "--ensemble-kind", "mimo", "--init", "ones"),
+            "--init is for --ensemble-kind factors",
+        ),
+        (("--ensemble-size", "4", "--ensemble-kind", "mimo"), "give --feed own or split"),
+        (("--ensemble-size", "4", "--ensemble-kind", "packde"), "packed"),
+    ],
+)
+def test_options_of_rivals_that_do_not_go_together(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in one_line(command("fit", "map", *options, *SMALL, "--out", tmp_path / "run"), 2)

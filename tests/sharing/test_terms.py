@@ -283,7 +283,7 @@ def test_fixed_signs_are_where_the_weights_are_that_are_read_into_shapes(network
     empty = made(network, "fixed signs")[0].eval().float().to("meta")
     empty.load_state_dict(members.state_dict(), assign=True)
     close(empty(x), members(x))
-    assert {buffer.dtype for name, buffer in empty.named_buffers() if name.endswith("_sign")} == {torch.float64}
+    assert {buffer.dtype for name, buffer in empty.named_buffers() if name.endswith("_fixed")} == {torch.float64}
 
 
 def test_what_is_own_starts_as_the_factors_would_make_it() -> None:

@@ -15,6 +15,7 @@ from bayes_share.models.model import Model, outputs_of
 from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 from bayes_share.trees import Tree, num_examples, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
@@ -111,7 +112,7 @@ def find_last_layers(model: Model, x: Tree) -> list[tuple[LastLayer, OutputLayer
 
 def layer_of(model: Model, name: str) -> nn.Module:
     """The layer of this name of the network in the model, with what its weight is made of."""
-    network = model.network.network if isinstance(model.network, Ensemble) else model.network
+    network = model.network.network if isinstance(model.network, Members) else model.network
     return network.get_submodule(name)
 
 
@@ -161,6 +162,8 @@ def _source(network: nn.Module, x: Tree, examples: int = FEW) -> OutputLayer:
 def _members(model: Model) -> list[nn.Module]:
     """A plain network of its own for each member, in eval mode."""
     network = model.network
+    if model.ensemble_size > model.rows_each:
+        raise InputError("laplace takes members with a last layer each, and members in one network (MIMO) share it")
     members = range(network.ensemble_size) if isinstance(network, Ensemble) else (None,)
     return [fold(network, member).eval() for member in members]
 

@@ -17,7 +17,7 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.layers.folded import without_autocast
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
-from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 from bayes_share.sharing.strategy import largest_difference, rounding, trial_values
 from bayes_share.trees import Tree, device_of, each_tensor, num_examples, rows
 
@@ -127,7 +127,7 @@ def _are_equal(one: Any, other: Any) -> bool:
 def _name(model: Model, module: nn.Module) -> str:
     """The name of a module in the user's network, which a module of a plain member has too."""
     network = model.network
-    forms = [network.network, network._plain] if isinstance(network, Ensemble) else [network]
+    forms = [network.network, getattr(network, "_plain", None)] if isinstance(network, Members) else [network]
     names = {part: name for form in forms if form is not None for name, part in form.named_modules()}
     return names.get(module) or f"the forward of {type(forms[0]).__name__}"
 

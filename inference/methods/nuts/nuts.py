@@ -196,6 +196,8 @@ class NUTS(Transition[NUTSState]):
 def _members(model: Model) -> list[Model]:
     """Each member as a model of its own; the model itself where there are none."""
     if not isinstance(model.network, Ensemble):
+        if model.ensemble_size > 1:
+            raise InputError("nuts gives all members all examples, and members in one network (MIMO) need their own")
         return [model]
     members = [take_member(model.network, member) for member in range(model.ensemble_size)]
     return [Model(member, deepcopy(model.likelihood), model.priors, deepcopy(model.inputs)) for member in members]

@@ -18,7 +18,8 @@ from bayes_share.inference.step.steps import Steps
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
-from bayes_share.sharing.members import Ensemble, Feed
+from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Feed
 from bayes_share.trees import Tree, num_examples
 
 

@@ -1,0 +1,1 @@
+"""The study of ensembles in parts, on machines that share no disk."""
