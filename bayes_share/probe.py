@@ -195,6 +195,7 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
         likelihood=test.likelihood,
         stamp=_stamp(folder),
         class_names=test.class_names,
+        names=train.names,
     )
     write_predictions(folder.predictions("train"), trained)
 

@@ -329,6 +329,7 @@ def _write_predictions(
             likelihood=likelihood.name,  # type: ignore[arg-type]
             stamp=stamp,
             class_names=class_names,
+            names=part.names,
         )
         return
     arguments = training.predict_arguments(part.inputs, num_samples)

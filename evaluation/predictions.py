@@ -50,10 +50,11 @@ class Outputs:
             example. Scores are over positions, and their errors those over examples.
         class_names: in the order of their numbers, to be shown in place of these; of a single binary label two, of 0
             and of 1. None: the classes have no names.
+        names: of the images, such as their files, one for each; None: they have none.
 
     Raises:
         InputError: another type or shape, a number that is not finite (says where), one class, an unknown likelihood,
-            or other names than one for each class.
+            or other names than one for each class or image.
     """
 
     logits: Float32[Tensor, "draw member image output"]
@@ -62,6 +63,7 @@ class Outputs:
     stamp: str
     examples: Int64[Tensor, "image"] | None
     class_names: tuple[str, ...] | None
+    names: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Outputs:
         stamp: str = "",
         examples: Array | None = None,
         class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         check_likelihood(likelihood)
         found = as_float32("logits", logits)
@@ -85,8 +88,10 @@ class Outputs:
             check_features(seen, *found.shape[1:3])
         if of is not None:
             check_examples(of, found.shape[2])
-        names = None if class_names is None else checked_names(class_names, likelihood, found.shape[-1])
-        self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp, examples=of, class_names=names)
+        classes = None if class_names is None else checked_names(class_names, likelihood, found.shape[-1])
+        of_images = None if names is None else names_of_images(names, found.shape[2])
+        self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp, examples=of)
+        self._keep(class_names=classes, names=of_images)
         warn_of_probabilities(found, likelihood)
 
     def _keep(self, **values: Any) -> None:
@@ -189,6 +194,7 @@ class Predictions(Outputs):
         stamp: as in `Outputs`.
         examples: as in `Outputs`.
         class_names: as in `Outputs`.
+        names: as in `Outputs`.
         ignore_index: a label that stands for "not known", such as -100: those positions are left out. Of classes only.
 
     Raises:
@@ -214,6 +220,7 @@ class Predictions(Outputs):
         stamp: str = "",
         examples: Array | None = None,
         class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
         ignore_index: int | None = None,
     ) -> None:
         check_likelihood(likelihood)
@@ -230,7 +237,13 @@ class Predictions(Outputs):
         if ignore_index is not None and wanted.ndim == 1:
             found, wanted, of = _known(found, wanted, of, ignore_index)
         super().__init__(
-            found, features=features, likelihood=likelihood, stamp=stamp, examples=of, class_names=class_names
+            found,
+            features=features,
+            likelihood=likelihood,
+            stamp=stamp,
+            examples=of,
+            class_names=class_names,
+            names=names,
         )
         self._keep(labels=checked_labels(wanted, self.logits.shape, likelihood))
 
@@ -238,7 +251,8 @@ class Predictions(Outputs):
         """The predictions of some of the images, in the order of their indices, without features."""
         examples = None if self.examples is None else self.examples[indices]
         chosen = {"logits": self.logits[:, :, indices], "labels": self.labels[indices]}
-        return self._with(**chosen, features=None, examples=examples)
+        names = None if self.names is None else tuple(self.names[image] for image in indices.tolist())
+        return self._with(**chosen, features=None, examples=examples, names=names)
 
     def _problem(self, label: int) -> dict[str, Any]:
         labels = self.labels if self.labels.ndim == 1 else self.labels[:, label]
@@ -271,6 +285,18 @@ def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
     if not isinstance(found, kind):
         arguments = "logits, labels" if issubclass(kind, Predictions) else "logits"
         raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
+
+
+def names_of_images(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Names, one for each image, as they are kept.
+
+    Raises:
+        InputError: another number of them, or no texts.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(names) != count:
+        found = "one text" if isinstance(names, str) else f"{len(names)} of them"
+        raise InputError(f"names must be {count} texts, one for each image, not {found}")
+    return tuple(names)
 
 
 def check_likelihood(name: str) -> None:

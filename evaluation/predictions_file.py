@@ -25,12 +25,13 @@ from bayes_share.evaluation.predictions import (
     Predictions,
     check_likelihood,
     checked_labels,
+    names_of_images,
 )
 from bayes_share.files import replacing
 from bayes_share.terminal import listed, printable
 
 _LONGEST_NAME = 100  # characters
-_OPTIONAL = ("features", "likelihood", "examples", "class_names")
+_OPTIONAL = ("features", "likelihood", "examples", "class_names", "names")
 
 
 def write_predictions(path: str | Path, predictions: Outputs) -> None:
@@ -55,6 +56,7 @@ def write_predictions(path: str | Path, predictions: Outputs) -> None:
         predictions.stamp,
         predictions.examples,
         predictions.class_names,
+        predictions.names,
     )
 
 
@@ -68,6 +70,7 @@ def write_draws(
     stamp: str = "",
     examples: Int64[Tensor, "image"] | None = None,
     class_names: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
 
@@ -81,6 +84,7 @@ def write_draws(
         stamp: as in `Outputs`.
         examples: as in `Outputs`.
         class_names: as in `Outputs`.
+        names: as in `Outputs`.
 
     Raises:
         InputError: what `Predictions` refuses, draws of different shape, or another number of them.
@@ -99,6 +103,8 @@ def write_draws(
         arrays["examples"] = examples.numpy(force=True)
     if class_names is not None:
         arrays["class_names"] = np.array(checked_names(class_names, likelihood, first.shape[-1]), dtype=np.str_)
+    if names is not None:
+        arrays["names"] = np.array(names_of_images(names, first.shape[1]), dtype=np.str_)
     if likelihood != "categorical":  # which a file without a name is
         arrays["likelihood"] = np.array(likelihood)
     with replacing(path) as file, ZipFile(file, "w") as archive:
@@ -174,8 +180,9 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
         given: dict[str, Any] = dict(arrays)
         if "ignore_index" in given:
             given["ignore_index"] = _whole(given["ignore_index"])
-        if "class_names" in given:
-            given["class_names"] = _texts(given["class_names"])
+        for name, of in (("class_names", "class"), ("names", "image")):
+            if name in given:
+                given[name] = _texts(given[name], name, of)
         return kind(**given, likelihood=cast(LikelihoodName, likelihood))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -189,9 +196,9 @@ def _whole(array: np.ndarray) -> int:
     return int(array)
 
 
-def _texts(array: np.ndarray) -> list[str]:
+def _texts(array: np.ndarray, name: str, of: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind != "U":
         raise InputError(
-            f"class_names must be a text for each class, and are {list(array.shape)} of {kind_in_words(array.dtype)}"
+            f"{name} must be a text for each {of}, and are {list(array.shape)} of {kind_in_words(array.dtype)}"
         )
     return [str(name) for name in array.tolist()]

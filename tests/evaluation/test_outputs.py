@@ -224,3 +224,22 @@ def test_a_damaged_byte_far_into_a_file_is_seen(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="Bad CRC-32"):
         read_predictions(path)
+
+
+def test_names_of_images_are_kept_in_their_file(tmp_path: Path) -> None:
+    logits, names = torch.randn(1, 2, 3, 4), ("a/1.jpg", "b/é.png", "c")
+    path = tmp_path / "found.npz"
+    write_predictions(path, Predictions(logits, torch.tensor([0, 1, 2]), names=names))
+    found = read_predictions(path)
+    assert isinstance(found, Predictions)
+    assert found.names == names
+    assert found.at(torch.tensor([2, 0])).names == ("c", "a/1.jpg")
+    write_predictions(path, Outputs(logits))
+    assert read_outputs(path).names is None
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("names", [("a", "b"), "abc", (1, 2, 3)])
+def test_names_that_are_not_one_text_for_each_image_are_refused(names: Any) -> None:
+    with pytest.raises(InputError, match="names must be 3 texts, one for each image"):
+        Outputs(torch.zeros(1, 2, 3, 4), names=names)

@@ -50,5 +50,6 @@ def test_a_network_is_fine_tuned_as_an_ensemble_on_pictures_of_mixed_size(
     assert command(*words, "--resume").code == 0
     with np.load(RunFolder(Path("run")).predictions("test")) as file:
         assert file["logits"].shape == (1, 2, 8, 2)
+        assert all(Path("pictures", name).is_file() for name in file["names"].tolist())
     assert "gone.pth" in one_line(command(*words, "--weights", "gone.pth", "--out", "other"), 2)
     assert not Path("other").exists()
