@@ -7,13 +7,18 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from bayes_share.data.large import has_room_for, images_at
+
+_AT_A_TIME = 2**21  # pixels that are counted, each as an int64
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Labelled images, one part of a data set.
 
     Attributes:
-        images: ``[image, channel, height, width]``, grey values from 0 to 255.
+        images: ``[image, channel, height, width]``, grey values from 0 to 255; where they are too many for the memory,
+            in a mapped file.
         labels: ``[image]``, the class of each image, counted from 0.
         names: of the images, such as those of their files; None where they have none.
     """
@@ -43,12 +48,13 @@ class Split:
             indices: ``[chosen]``, each from 0 to ``len(self) - 1``; on the CPU or where the images are.
         """
         names = None if self.names is None else tuple(self.names[place] for place in indices.tolist())
-        indices = indices.to(self.images.device)
-        return Split(self.images[indices], self.labels[indices], names)
+        images = images_at(self.images, indices.to(self.images.device))
+        return Split(images, self.labels[indices.to(self.labels.device)], names)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same images on another device, still as uint8."""
-        return Split(self.images.to(device), self.labels.to(device), self.names)
+        """The same images on another device, still as uint8; without room there they stay, and batches of them move."""
+        images = self.images.to(device) if has_room_for(device, self.images.nbytes) else self.images
+        return Split(images, self.labels.to(device), self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +123,14 @@ class Data:
         """Bring pixels to the scale on which each channel of the training images has mean 0 and deviation 1.
 
         Args:
-            images: ``[batch, channel, height, width]``, on the device of the data; they need not come from this set.
+            images: ``[batch, channel, height, width]``, which are moved to the device of the data; they need not come
+                from this set.
 
         Returns:
             ``[batch, channel, height, width]``, float32.
         """
         mean, std = self.mean[:, None, None], self.std[:, None, None]
-        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        return images.to(self.mean.device).to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def to(self, device: torch.device | str) -> "Data":
         """The same data on another device; images stay uint8, a quarter of the memory of float32."""
@@ -150,7 +157,9 @@ def pixel_moments(
         mean and std, ``[channel]`` each, on the scale from 0 to 1; a constant channel has std 1, so that dividing by
         it is harmless.
     """
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(max(1, _AT_A_TIME // images[:1].numel())):
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)]).cpu()
     weights = counts.double() / counts.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = weights @ values

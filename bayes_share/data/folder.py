@@ -3,19 +3,21 @@
 import io
 import logging
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bayes_share.data.dataset import Split
+from bayes_share.data.large import empty_images
 from bayes_share.data.listing import ENDINGS, Part, list_images
-from bayes_share.data.source import MixedSizes, Source, checked_split, from_where
+from bayes_share.data.source import MixedSizes, Source, from_where
 from bayes_share.errors import InputError
 from bayes_share.reading import check_file, reading
 from bayes_share.terminal import listed, muted, printable
@@ -25,6 +27,7 @@ _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 _TURNED = (5, 6, 7, 8)  # EXIF orientations whose height and width are exchanged
 _ORIENTATION = 0x0112
 _LONGEST_NAME = 200  # characters of the name of a file that are shown
+_AHEAD = 64  # images that are decoded before the one that is stored
 _MARGIN = 0.875  # of a picture's shorter side is kept: 224 of 256 pixels
 _log = logging.getLogger(__name__)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised too, and would be shown twice
@@ -35,7 +38,7 @@ def read_folder(folder: Path, side: int | None = None) -> Source:
 
     The parts may have other usual names (`PARTS`). Images are grey if all are, else all are colour, and upright as
     their EXIF data say. Transparency is dropped, and of several frames the first is read. What is skipped is logged, in
-    one line.
+    one line. Each file is decoded once; pixels that are too many for the memory are in a mapped file.
 
     Args:
         folder: the one that has ``train`` and ``test``, or the classes, in it.
@@ -61,15 +64,27 @@ def read_folder(folder: Path, side: int | None = None) -> Source:
     digest, splits, classes = sha256(), {}, listing.parts["train"].classes
     with muted(), ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes outside of Python's lock
         for part, found in listing.parts.items():
-            images = np.empty((len(found.images), *reader.shape), np.uint8)
+            images = empty_images((len(found.images), *reader.shape))
             files = [path for path, _ in found.images]
-            decoded = threads.map(reader.read, files)
+            decoded = _in_turn(threads, reader.read, files)
             for place, path in enumerate(files):
                 with reading(path, "an image"):
                     images[place], of_file = next(decoded)
                 digest.update(of_file)
             splits[part] = _split(found, images, classes, folder)
     return Source(splits["train"], splits.get("test"), splits.get("validation"), classes, digest.hexdigest())
+
+
+def _in_turn(
+    threads: ThreadPoolExecutor, read: Callable[[Path], tuple[np.ndarray, bytes]], files: Sequence[Path]
+) -> Iterator[tuple[np.ndarray, bytes]]:
+    """What is read of each file, in their order; no more than a few are read before they are asked for."""
+    waiting = deque(threads.submit(read, path) for path in files[:_AHEAD])
+    for path in files[_AHEAD:]:
+        found = waiting.popleft()
+        waiting.append(threads.submit(read, path))
+        yield found.result()
+    yield from (found.result() for found in waiting)
 
 
 def framed(image: Image.Image, side: int) -> Image.Image:
@@ -133,8 +148,8 @@ class _Reader(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``[height, width]`` or, in colour, ``[height, width, 3]``."""
-        return (*self.size, 3) if self.is_colour else self.size
+        """``[channel, height, width]``."""
+        return (3 if self.is_colour else 1, *self.size)
 
     def read(self, path: Path) -> tuple[np.ndarray, bytes]:
         """The pixels of an image, and what a digest of all files takes of it."""
@@ -142,6 +157,7 @@ class _Reader(NamedTuple):
         with _opened(io.BytesIO(content), self.formats) as image:
             upright = _upright(image).convert("RGB" if self.is_colour else "L")
             pixels = np.asarray(upright if self.side is None else framed(upright, self.side))
+        pixels = pixels.transpose(2, 0, 1) if self.is_colour else pixels[None]
         if pixels.shape != self.shape:
             raise ValueError("its size is another one than it says")
         return pixels, b"%d " % len(content) + content
@@ -181,6 +197,6 @@ def _split(part: Part, images: np.ndarray, classes: tuple[str, ...], folder: Pat
         if name not in classes:
             known = listed(classes)
             raise InputError(f"{printable(part.root)}: there is a class {name!r}, but training has only {known}")
-    labels = np.array([classes.index(name) for _, name in part.images])
+    labels = np.array([classes.index(name) for _, name in part.images], np.int64)
     names = tuple(printable(os.path.relpath(path, folder), _LONGEST_NAME) for path, _ in part.images)
-    return replace(checked_split(images, labels, printable(part.root)), names=names)
+    return Split(torch.from_numpy(images), torch.from_numpy(labels), names)
