@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.inference.step.capture import Captured, Driver, Eager
 from bayes_share.models.model import Model
 from bayes_share.trees import Tree, each_tensor, to_device
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
+Capture = Literal["auto", "on", "off"]
+
+CAPTURED_BY_DEFAULT: frozenset[str] = frozenset()
+"""The names of the GPUs on which captured steps have been measured to be right and faster."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,33 @@ class Execution:
         precision: "float32", or "bfloat16": autocast, with parameters in float32.
         channels_last: whether images and convolutions lie in memory with their channels innermost.
         compile: whether `torch.compile` is used; the first steps then take a minute, and rounding differs.
+        capture: whether steps are recorded in a CUDA graph and replayed, which spares the host: "on", "off", or "auto"
+            (on kinds of GPU where that has been measured). What cannot be is taken step by step, and the log says why.
+            On a CPU "on" is slower.
     """
 
     device: DeviceName = "auto"
     precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
+    capture: Capture = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceName):
             raise unknown("device", self.device, get_args(DeviceName))
         if self.precision not in get_args(Precision):
             raise unknown("precision", self.precision, get_args(Precision))
+        if self.capture not in get_args(Capture):
+            raise unknown("capture", self.capture, get_args(Capture))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("device 'cuda': torch sees no CUDA device here; use 'cpu' or 'auto'")
+
+    @property
+    def driver(self) -> Driver:
+        """Who takes the steps of a training; a new one each time."""
+        device = self.torch_device
+        is_known = device.type == "cuda" and torch.cuda.get_device_name(device) in CAPTURED_BY_DEFAULT
+        return Captured(device) if self.capture == "on" or (self.capture == "auto" and is_known) else Eager()
 
     @property
     def torch_device(self) -> torch.device:

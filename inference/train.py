@@ -28,7 +28,6 @@ from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
-from bayes_share.inference.step.drivers import take_step
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.reading import reading
@@ -124,6 +123,7 @@ class Training:
         self._history = History()
         self._seconds = 0.0
         self._losses = Losses(self.num_steps, execution.torch_device)
+        self._driver = execution.driver
         self._is_loaded = False
         self._batches: Iterator[Batch] | None = None
         self._at_epoch_start: dict[str, Any] | None = None
@@ -256,6 +256,7 @@ class Training:
         self._sums = state_dict["sums"].to(self._sums.device)
         self._is_loaded = True
         self._batches = None
+        self._driver.forget()
 
     def _content(self) -> dict[str, Any]:
         self._losses.check()
@@ -322,7 +323,7 @@ class Training:
         with seeded(self.seed, "step", self.step):
             batch = next(batches)
             with self._gone_on_from(), self.execution.autocast():
-                info = take_step(self.algorithm, self.state, batch, self.step)
+                info = self._driver.take(self.algorithm, self.state, batch, self.step)
         accuracy = info.accuracy.nan_to_num()  # there may be none, or none in a batch
         figures = torch.stack([info.loss, info.log_lik, self._one, accuracy, ~info.accuracy.isnan()])
         self._sums += figures if batch.counted is None else figures * batch.counted.mean()

@@ -1,11 +1,9 @@
-"""The operators of a step: seen, refused where they read the host, recorded and replayed."""
+"""The operators of a step: refused where they read the host, recorded and replayed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, no_grad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -20,31 +18,40 @@ READS_THE_HOST = {
     "unique_consecutive": "the size of the result depends on numbers",
     "_linalg_check_errors": "errors are looked for on the host",
 }
+"""Operators that make the host wait for the device, or read what is only known there, each with what it does."""
+
+_INDEXING = ("index", "index_put_", "index_put", "_unsafe_index")
+
+
+class HostRead(RuntimeError):
+    """A step read the host; says by what operator."""
 
 
 class ReadsNothing(TorchDispatchMode):
-    """Raises where an operator makes the host wait for the device, or reads what is only known there."""
+    """A context that raises `HostRead` where an operator makes the host wait for the device, or depends on numbers."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the operator, if it may be."""
         name = func.overloadpacket.__name__
-        assert name not in READS_THE_HOST, f"{name}: {READS_THE_HOST[name]}"
-        if name in ("index", "index_put_", "index_put", "_unsafe_index"):
-            assert not any(
-                isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
-            ), f"{name}: by a mask"
+        if name in READS_THE_HOST:
+            raise HostRead(f"{READS_THE_HOST[name]} ({name})")
+        if name in _INDEXING and any(_is_mask(leaf) for leaf in tree_leaves(args[1])):
+            raise HostRead(f"the size of the result depends on numbers ({name} by a mask)")
         return func(*args, **(kwargs or {}))
 
 
-@dataclass
 class Recording(TorchDispatchMode):
-    """The operators of a step in their order, to be run again without its Python."""
+    """A context that records the operators that run in it, to be run again without their Python.
 
-    calls: list[tuple[Any, Any, Any, Any]] = field(default_factory=list)
+    All tensors that they took and gave are kept.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the operator, and note it."""
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         if not func.namespace.startswith("profiler"):
@@ -52,16 +59,24 @@ class Recording(TorchDispatchMode):
         return found
 
     def replay(self) -> Callable[[Any], Any]:
-        """Run the operators again; gives what finds the new tensor in the place of a recorded one."""
+        """Run the operators again.
+
+        Returns:
+            A function from what was recorded, a tensor or a tree of such, to what is now in its place.
+        """
         new: dict[int, Tensor] = {}
 
         def renewed(value: Any) -> Any:
             return new.get(id(value), value) if isinstance(value, Tensor) else value
 
-        with torch.no_grad():
+        with no_grad():
             for func, args, kwargs, found in self.calls:
                 again = func(*tree_map(renewed, args), **tree_map(renewed, kwargs))
                 for before, after in zip(tree_leaves(found), tree_leaves(again), strict=True):
                     if isinstance(before, Tensor):
                         new[id(before)] = after
         return lambda value: tree_map(renewed, value)
+
+
+def _is_mask(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and str(leaf.dtype) in ("torch.bool", "torch.uint8")

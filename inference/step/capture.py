@@ -1,0 +1,183 @@
+"""Steps that are recorded once and replayed: in a CUDA graph, and on a CPU as the list of their operators."""
+
+import copy
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map, tree_structure
+
+from bayes_share.inference.algorithm import Batch, Inference, StepInfo
+from bayes_share.inference.step.drivers import after_step, step, take_step, why_eager
+from bayes_share.inference.step.recording import ReadsNothing, Recording
+
+_WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
+_MOST = 4  # forms of batches that are recorded, each with memory of its own
+_log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """Who takes the steps of a training."""
+
+    def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+        """Take a step, as `take_step` does."""
+
+    def forget(self) -> None:
+        """Forget what was recorded of a state, whose tensors are now others."""
+
+
+class Eager:
+    """Operator by operator, as Python comes to them. A `Driver`."""
+
+    def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+        """Take it."""
+        return take_step(algorithm, state, batch, steps)
+
+    def forget(self) -> None:
+        """There is nothing."""
+
+
+class Captured:
+    """The first steps are taken as usual; then one is recorded for each form of batch, and replayed. A `Driver`.
+
+    By the law of a step nothing but tensors changes from one to the next, so that a replay is a step. Its random
+    numbers are those that the generators then give. What cannot be recorded is taken as usual, and the log says why: an
+    algorithm that moves by transitions, a network whose operators read the host, batches of many forms.
+
+    On a CPU this is slower than `Eager`, and keeps all that a step computes with: it is there to show that captured
+    steps are the same, where there is no GPU.
+
+    Args:
+        device: where the steps are computed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._steps: dict[Hashable, _Recorded] = {}
+        self._taken = 0
+        self._is_tried = False
+        self.reason: str | None = None
+        """Why steps are taken as usual after all; None where they are not."""
+
+    def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
+        """Take it, recorded or not."""
+        form = _form_of(batch)
+        may_record = self._taken >= _WARM and self.reason is None and (form in self._steps or len(self._steps) < _MOST)
+        self._taken += 1
+        if may_record and not self._is_tried:
+            self._is_tried = True
+            self.reason = _why_not(algorithm, state, batch)
+            how = f"taken one by one: {self.reason}" if self.reason else f"captured ({_WAYS[self._device.type]})"
+            _log.info("steps are %s", how)
+        if not may_record or self.reason is not None:
+            with _aside(self._device) if self._taken <= _WARM else nullcontext():
+                return take_step(algorithm, state, batch, steps)
+        if form in self._steps:
+            info = self._steps[form].replay(batch)
+        else:
+            kind = _InGraph if self._device.type == "cuda" else _AsOperators
+            self._steps[form] = kind(algorithm, state, batch)
+            info = self._steps[form].first
+        after_step(algorithm, state, steps + 1)
+        return info
+
+    def forget(self) -> None:
+        """Record anew, after the first steps."""
+        self._steps.clear()
+        self._taken = 0
+
+
+_WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is slower on a CPU"}
+
+
+@runtime_checkable
+class _Recorded(Protocol):
+    first: StepInfo
+    """Of the step that was recorded, which is taken."""
+
+    def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None: ...
+
+    def replay(self, batch: Batch) -> StepInfo:
+        """Take another step."""
+
+
+class _AsOperators:
+    """A step as the operators that it ran."""
+
+    def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
+        self._batch = _copied(batch)
+        with Recording() as self._recording:
+            self.first = step(algorithm, state, self._batch)
+
+    def replay(self, batch: Batch) -> StepInfo:
+        _copy_into(self._batch, batch)
+        with torch.autocast("cpu", enabled=False):  # what it cast is among the operators
+            renewed = self._recording.replay()
+        return _changed(self.first, renewed)
+
+
+class _InGraph:
+    """A step as a CUDA graph, with its own memory."""
+
+    def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
+        self._batch, self._graph = _copied(batch), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._info = step(algorithm, state, self._batch)  # is recorded, and not run
+        self.first = self.replay(batch)
+
+    def replay(self, batch: Batch) -> StepInfo:
+        _copy_into(self._batch, batch)
+        self._graph.replay()
+        return _changed(self._info, torch.clone)  # the next replay writes where these are
+
+
+def _why_not(algorithm: Inference[Any], state: Any, batch: Batch) -> str | None:
+    """Why a step cannot be recorded, found out by one on a copy of the state; None where it can."""
+    if (reason := why_eager(algorithm, state)) is not None:
+        return reason
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices), ReadsNothing():
+            step(algorithm, copy.deepcopy(state), _copied(batch))
+    except Exception as error:  # whatever a network raises that cannot be copied or looked at
+        return f"{error or type(error).__name__}".partition("\n")[0]
+    return None
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """On a stream of its own where there are streams, as what is captured later will be."""
+    if device.type != "cuda":
+        yield
+        return
+    current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):
+        yield
+    current.wait_stream(aside)
+
+
+def _form_of(batch: Batch) -> Hashable:
+    leaves = tree_leaves(tuple(batch))
+    return str(tree_structure(tuple(batch))), tuple(
+        (leaf.shape, leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else leaf for leaf in leaves
+    )
+
+
+def _copied(batch: Batch) -> Batch:
+    return Batch(*tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tuple(batch)))
+
+
+def _copy_into(static: Batch, batch: Batch) -> None:
+    for place, leaf in zip(tree_leaves(tuple(static)), tree_leaves(tuple(batch)), strict=True):
+        if isinstance(place, Tensor):
+            place.copy_(leaf)
+
+
+def _changed(info: StepInfo, change: Any) -> StepInfo:
+    return StepInfo(**{field.name: change(getattr(info, field.name)) for field in fields(info)})

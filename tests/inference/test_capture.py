@@ -1,0 +1,132 @@
+"""Captured steps: the numbers of ordinary ones, bit for bit, for every algorithm; and what is taken step by step."""
+
+import copy
+import logging
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from algorithms import CASES, FORMS, Case, digits, form_builder
+from states import differences
+from torch import Tensor, nn
+
+from bayes_share.inference import MAP, NUTS, Build, Execution, Training, batches_of
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.capture import Captured, Eager
+from bayes_share.models.likelihoods import Gaussian
+from bayes_share.models.model import Model
+from bayes_share.seeding import seeded
+
+KINDS = ("single", "ensemble")
+EACH = pytest.mark.parametrize(
+    ("case", "form"),
+    [pytest.param(CASES[name], FORMS[kind], id=f"{name}-{kind}") for name in CASES for kind in KINDS if name != "nuts"],
+)
+
+
+def training(case: Case, build: Build, capture: Any, **options: Any) -> Training:
+    source = batches_of(digits("crop"), case.batch_size, last_batch="pad")
+    execution = Execution("cpu", capture=capture, **options)
+    return Training(case.algorithm, build, source, epochs=3, seed=5, execution=execution)
+
+
+def run_to_the_end(run: Training) -> Training:
+    for _ in run.steps():
+        pass
+    return run
+
+
+@EACH
+def test_captured_steps_have_the_numbers_of_ordinary_ones(case: Case, form: Any) -> None:
+    build = form_builder(case, form, norm=case.norm, dropout=0.2)
+    captured, ordinary = (run_to_the_end(training(case, build, capture)) for capture in ("on", "off"))
+    assert isinstance(captured._driver, Captured)
+    assert captured._driver.reason is None
+    assert len(captured._driver._steps) == 1
+    assert differences(captured.state.state_dict(), ordinary.state.state_dict()) == []
+    without_time = [{k: v for k, v in line.items() if k != "seconds"} for line in captured.history]
+    assert without_time == [{k: v for k, v in line.items() if k != "seconds"} for line in ordinary.history]
+
+
+def test_captured_steps_are_those_of_the_precision() -> None:
+    case = CASES["ivon"]
+    build = form_builder(case, FORMS["ensemble"])
+    one, other = (run_to_the_end(training(case, build, way, precision="bfloat16")) for way in ("on", "off"))
+    assert differences(one.state.state_dict(), other.state.state_dict()) == []
+
+
+def test_a_captured_training_that_is_resumed_goes_on_as_it_would_have() -> None:
+    case = CASES["ivon"]
+    build = form_builder(case, FORMS["ensemble"], norm="batch")
+    whole, first = training(case, build, "on"), training(case, build, "on")
+    run_to_the_end(whole)
+    steps = first.steps()
+    for _ in range(7):
+        next(steps)
+    # Into one that has recorded steps of a state whose tensors the load replaces.
+    second = training(case, build, "on")
+    others = second.steps()
+    for _ in range(5):
+        next(others)
+    second.load_state_dict(first.state_dict())
+    run_to_the_end(second)
+    assert differences(second.state.state_dict(), whole.state.state_dict()) == []
+
+
+def test_batches_of_several_forms_are_recorded_apart() -> None:
+    """Of 5 and of 3 rows, with weights and without; a fifth form is taken as usual."""
+    x = torch.randn(30, 5, 3, generator=torch.Generator().manual_seed(0))
+    forms = [(rows, has_weights) for rows in (5, 3) for has_weights in (False, True)] + [(1, False)]
+    captured, ordinary = Captured(torch.device("cpu")), Eager()
+
+    def states() -> tuple[Any, Any]:
+        with seeded("init"):
+            first = MAP().init(lambda: Model(nn.Linear(3, 1), Gaussian(0.5)), 12, 30)
+        return first, copy.deepcopy(first)
+
+    one, other = states()
+    for number in range(30):
+        rows, has_weights = forms[number % 5]
+        batch = Batch(x[number, :rows], x[number, :rows, :1], torch.rand(rows) if has_weights else None)
+        infos = [driver.take(MAP(), state, batch, number) for driver, state in ((captured, one), (ordinary, other))]
+        assert torch.equal(infos[0].loss, infos[1].loss)
+        assert differences(one.state_dict(), other.state_dict()) == []
+    assert len(captured._steps) == 4
+
+
+class Branches(nn.Module):
+    """Takes another way where the mean is positive, which is read on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x.flatten(1))
+        return y if y.mean() > 0 else 2 * y
+
+
+@pytest.mark.parametrize(
+    ("case", "build", "reason"),
+    [
+        (replace(CASES["map"]), lambda: Model(Branches()), "a tensor is read as a truth value|read as a number"),
+        (
+            replace(CASES["nuts"], algorithm=NUTS(max_tree_depth=1)),
+            form_builder(CASES["nuts"], FORMS["single"], norm="none"),
+            "a step of NUTS is a transition of its chain",
+        ),
+    ],
+)
+def test_what_cannot_be_captured_is_taken_step_by_step_and_said(
+    case: Case, build: Build, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "bayes_share.inference.step.capture"):
+        captured = training(replace(case, batch_size=48 if case.batch_size < 240 else 240), build, "on")
+        captured = run_to_the_end(captured)
+    ordinary = run_to_the_end(training(case, build, "off"))
+    assert differences(captured.state.state_dict(), ordinary.state.state_dict()) == []
+    if captured.num_steps > 3:
+        (said,) = (record.message for record in caplog.records)
+        assert re.search(f"taken one by one: .*({reason})", said)
