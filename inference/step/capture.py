@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from bayes_share.inference.algorithm import Batch, Inference, StepInfo
-from bayes_share.inference.step.drivers import after_step, step, take_step, why_eager
+from bayes_share.inference.step.drivers import after_step, in_turn, step, take_step, why_eager
 from bayes_share.inference.step.recording import ReadsNothing, Recording
 
 _WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
@@ -47,7 +47,8 @@ class Captured:
 
     By the law of a step nothing but tensors changes from one to the next, so that a replay is a step. Its random
     numbers are those that the generators then give. What cannot be recorded is taken as usual, and the log says why: an
-    algorithm that moves by transitions, a network whose operators read the host, batches of many forms.
+    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. On a GPU the
+    networks of a deep ensemble are computed side by side, a stream each.
 
     On a CPU this is slower than `Eager`, and keeps all that a step computes with: it is there to show that captured
     steps are the same, where there is no GPU.
@@ -79,10 +80,17 @@ class Captured:
                 return take_step(algorithm, state, batch, steps)
         if form in self._steps:
             info = self._steps[form].replay(batch)
+        elif self._device.type == "cuda":
+            try:
+                self._steps[form] = _InGraph(algorithm, state, batch)
+            except RuntimeError as error:  # nothing was run: the step is still to be taken
+                self.reason = str(error).partition("\n")[0]
+                _log.warning("steps are taken one by one after all: the capture failed (%s)", self.reason)
+                return take_step(algorithm, state, batch, steps)
+            info = self._steps[form].replay(batch)
         else:
-            kind = _InGraph if self._device.type == "cuda" else _AsOperators
-            self._steps[form] = kind(algorithm, state, batch)
-            info = self._steps[form].first
+            recorded = _AsOperators(algorithm, state, batch)
+            self._steps[form], info = recorded, recorded.first
         after_step(algorithm, state, steps + 1)
         return info
 
@@ -97,17 +105,12 @@ _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is 
 
 @runtime_checkable
 class _Recorded(Protocol):
-    first: StepInfo
-    """Of the step that was recorded, which is taken."""
-
-    def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None: ...
-
     def replay(self, batch: Batch) -> StepInfo:
-        """Take another step."""
+        """Take a step."""
 
 
 class _AsOperators:
-    """A step as the operators that it ran."""
+    """A step as the operators that it ran; the one that is recorded is taken, and reports `first`."""
 
     def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
         self._batch = _copied(batch)
@@ -122,18 +125,32 @@ class _AsOperators:
 
 
 class _InGraph:
-    """A step as a CUDA graph, with its own memory."""
+    """A step as a CUDA graph, with its own memory; the one that is recorded is not taken."""
 
     def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
         self._batch, self._graph = _copied(batch), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._info = step(algorithm, state, self._batch)  # is recorded, and not run
-        self.first = self.replay(batch)
+            self._info = step(algorithm, state, self._batch, _side_by_side)
 
     def replay(self, batch: Batch) -> StepInfo:
         _copy_into(self._batch, batch)
         self._graph.replay()
         return _changed(self._info, torch.clone)  # the next replay writes where these are
+
+
+def _side_by_side(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+    """Steps of several networks, each on a stream of its own; their backward passes follow on the same."""
+    if len(takes) == 1:
+        return in_turn(takes)
+    current, streams = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in takes]
+    infos = []
+    for take, stream in zip(takes, streams, strict=True):
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            infos.append(take())
+    for stream in streams:
+        current.wait_stream(stream)
+    return infos
 
 
 def _why_not(algorithm: Inference[Any], state: Any, batch: Batch) -> str | None:

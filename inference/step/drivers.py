@@ -1,6 +1,7 @@
-"""Who takes the steps: one after the other, eagerly."""
+"""Steps of algorithms, of whichever of the three kinds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,8 +27,25 @@ def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, T
     return info
 
 
-def step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor]) -> StepInfo:
-    """Take a step, and leave what is done now and then to the caller; see `take_step`."""
+def in_turn(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+    """One step after the other."""
+    return [take() for take in takes]
+
+
+def step(
+    algorithm: Inference[Any],
+    state: Any,
+    batch: Batch | tuple[Any, Tensor],
+    run: Callable[[Sequence[Callable[[], StepInfo]]], list[StepInfo]] = in_turn,
+) -> StepInfo:
+    """Take a step, and leave what is done now and then to the caller; see `take_step`.
+
+    Args:
+        algorithm: takes it.
+        state: is changed.
+        batch: some of the training data.
+        run: takes the steps of several trainings, none of which depends on another.
+    """
     batch = Batch(*batch)
     match algorithm:
         case GradientMethod():
@@ -36,7 +54,7 @@ def step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor
             return info
         case Composed():
             parts = zip(algorithm.trainings(state), algorithm.batches(state, batch), strict=True)
-            return _mean([step(method, own, part) for (method, own), part in parts])
+            return _mean(run([partial(step, method, own, part, run) for (method, own), part in parts]))
         case Transition():
             return algorithm.transition(state, batch)
     raise TypeError(f"{type(algorithm).__name__} takes no steps: it is no GradientMethod, Transition or Composed")
