@@ -50,7 +50,8 @@ class Outputs:
             example. Scores are over positions, and their errors those over examples.
         class_names: in the order of their numbers, to be shown in place of these; of a single binary label two, of 0
             and of 1. None: the classes have no names.
-        names: of the images, such as their files, one for each; None: they have none.
+        names: of the images, such as their files, one for each; where these have positions, one for each example, whose
+            positions all have it. None: they have none.
 
     Raises:
         InputError: another type or shape, a number that is not finite (says where), one class, an unknown likelihood,
@@ -89,7 +90,7 @@ class Outputs:
         if of is not None:
             check_examples(of, found.shape[2])
         classes = None if class_names is None else checked_names(class_names, likelihood, found.shape[-1])
-        of_images = None if names is None else names_of_images(names, found.shape[2])
+        of_images = None if names is None else names_of_images(names, found.shape[2], of)
         self._keep(logits=found, features=seen, likelihood=likelihood, stamp=stamp, examples=of)
         self._keep(class_names=classes, names=of_images)
         warn_of_probabilities(found, likelihood)
@@ -235,6 +236,9 @@ class Predictions(Outputs):
             found, of = rows_of(found)
             wanted = wanted.flatten(0, -own_axes)
         if ignore_index is not None and wanted.ndim == 1:
+            if names is not None:
+                rows = names_of_images(names, len(wanted), None if of is None else as_labels(of))
+                names = [name for name, is_known in zip(rows, wanted != ignore_index, strict=True) if is_known]
             found, wanted, of = _known(found, wanted, of, ignore_index)
         super().__init__(
             found,
@@ -287,12 +291,20 @@ def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
         raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
 
 
-def names_of_images(names: Sequence[str], count: int) -> tuple[str, ...]:
+def names_of_images(names: Sequence[str], count: int, examples: Tensor | None = None) -> tuple[str, ...]:
     """Names, one for each image, as they are kept.
+
+    Args:
+        names: one for each image, or where these are positions, one for each example.
+        count: images.
+        examples: ``[image]``, that each is a position of; None: each is an example.
 
     Raises:
         InputError: another number of them, or no texts.
     """
+    if examples is not None and not isinstance(names, str) and len(names) == len(examples.unique()) != count:
+        numbers = examples.unique(return_inverse=True)[1].tolist()
+        return names_of_images([names[number] for number in numbers], count)
     if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(names) != count:
         found = "one text" if isinstance(names, str) else f"{len(names)} of them"
         raise InputError(f"names must be {count} texts, one for each image, not {found}")

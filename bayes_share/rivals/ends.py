@@ -8,16 +8,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
-from bayes_share.sharing.conversion import has_parameters
+from bayes_share.sharing.conversion import FACTORED, NORMS, has_parameters
 from bayes_share.sharing.reach import first_line, without_hooks
 
 
 class Ends(NamedTuple):
-    """Names of modules with parameters.
+    """Names of layers: modules with parameters that are no norms, and that hold no others.
 
     Args:
-        first: what they are given depends on no parameter.
-        last: between them and the outputs there is no other module with parameters.
+        first: what they are given depends on the parameters of no other layer.
+        last: between them and the outputs there is no other layer.
     """
 
     first: frozenset[str]
@@ -32,12 +32,13 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
         example: a batch that it takes.
 
     Raises:
-        InputError: the network refuses the example, or no module with parameters is reached.
+        InputError: the network refuses the example, or no layer is reached.
     """
     network = copy_of(net).eval()
-    for parameter in network.parameters():
+    network.requires_grad_(False)
+    names = {module: name for name, module in network.named_modules() if _is_layer(module)}
+    for parameter in (parameter for module in names for parameter in module.parameters()):
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    names = {module: name for name, module in network.named_modules() if has_parameters(module)}
     first: set[str] = set()
 
     def cut(module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -63,10 +64,15 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
     gradients = torch.autograd.grad(numbers, parameters, ones, allow_unused=True) if numbers else ()
     reached = {id(parameter) for parameter, grad in zip(parameters, gradients, strict=False) if grad is not None}
     last = {
-        name
-        for module, name in names.items()
-        if any(id(parameter) in reached for parameter in module.parameters(recurse=False))
+        name for module, name in names.items() if any(id(parameter) in reached for parameter in module.parameters())
     }
     if not first or not last:
         raise InputError(f"no layer with parameters of this {type(net).__name__} is between its input and its outputs")
     return Ends(frozenset(first), frozenset(last))
+
+
+def _is_layer(module: nn.Module) -> bool:
+    if type(module) in FACTORED:
+        return True
+    is_norm = type(module) in (*NORMS, *NORMS.values())
+    return has_parameters(module) and not is_norm and next(module.children(), None) is None

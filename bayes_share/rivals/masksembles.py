@@ -1,12 +1,14 @@
 """Masksembles: members that see each layer's inputs through masks of their own."""
 
 from collections.abc import Sequence
+from glob import escape
 
 from torch import Tensor, nn
 
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.way import Way
 from bayes_share.rivals.ends import ends_of
+from bayes_share.sharing.conversion import FACTORED
 from bayes_share.sharing.convert import ensemble
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.strategy import Strategy
@@ -54,7 +56,9 @@ def masked(
     (torch.Size([4, 5, 3]), 4)
     """
     start = FactorInit("mask", mask_scale=scale)
-    first = () if include is not None else sorted(ends_of(net, example).first)
+    modules = dict(net.named_modules())
+    reached = () if include is not None else sorted(ends_of(net, example).first)
+    first = [escape(name) for name in reached if type(modules[name]) in FACTORED]
     return ensemble(
         net,
         ensemble_size,

@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers.factored import check_ensemble_size
 from bayes_share.layers.way import Way
 from bayes_share.rivals.ends import ends_of
-from bayes_share.rivals.resizing import resized
+from bayes_share.rivals.resizing import drawn_like, resized, shapes_of
 from bayes_share.sharing.convert import ensemble
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.strategy import Strategy
@@ -36,7 +37,8 @@ def packed(
     first layers take the whole input, and the last ones give all outputs.
 
     Args:
-        net: made of linear layers, convolutions and norms of torch. Its weights are not used: all are drawn anew.
+        net: made of linear layers, convolutions and norms of torch, freshly initialised: the numbers of each member are
+            drawn at random from those that its layers have, scaled to their new fan-in.
         ensemble_size: members.
         alpha: the width of all members together, over that of the network.
         gamma: groups that the convolutions of each member are cut into, but for the first and last layers. Numbers of
@@ -75,5 +77,16 @@ def packed(
         return 1 if name in (*ends.first, *ends.last) else gamma
 
     member = resized(net, example, outputs, groups, _WHAT)
-    everything: dict[str, Any] = {"init": "fresh", "own": ("*",)}
-    return ensemble(member, ensemble_size, example=example, strategy=strategy, way=way, **everything)
+    if shapes_of(member, example) != shapes_of(net, example):
+        raise InputError(
+            f"{_WHAT} keeps the outputs of the last linear layers or convolutions, and this {type(net).__name__} makes "
+            f"others of them: its outputs would have another shape"
+        )
+    options: dict[str, Any] = {"example": example, "strategy": strategy, "way": way}
+    members = ensemble(member, ensemble_size, init="ones", own=("*",), **options)
+    parameters = dict(net.named_parameters())
+    with torch.no_grad():
+        for name, rows in members.network.named_parameters():
+            for row in rows:
+                row.copy_(drawn_like(parameters[name], row.shape))
+    return members

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bayes_share.calls import Call
 from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
 from bayes_share.sharing.conversion import has_computed_weight, has_parameters, listed_names
 from bayes_share.sharing.plain import tied_names
-from bayes_share.sharing.reach import first_line, without_hooks
+from bayes_share.sharing.reach import first_line, run_example, without_hooks
+from bayes_share.sharing.several import Members
 
 Outputs = Callable[[str, int], int]
 """From a layer's name and its number of output channels to the one that it is to have."""
@@ -26,8 +28,9 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[[str], int], what: str) -> nn.Module:
     """A copy of a network whose layers have other numbers of channels.
 
-    It runs once on the example: each layer is made anew, as its class makes it, for the channels that reach it and the
-    outputs that it is to have, before it computes. One that would have the sizes it has stays as it is.
+    It runs once on the example: each layer is made anew for the channels that reach it and the outputs that it is to
+    have, before it computes. Its numbers are `drawn_like` those that it had. One that would have the sizes it has stays
+    as it is.
 
     Args:
         net: made of torch's linear and convolutional layers and norms; other modules without parameters pass.
@@ -40,6 +43,8 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
         InputError: a module that is not known, tied parameters, sizes that do not divide or that the network fixes
             elsewhere, or a layer that the example does not reach.
     """
+    if any(isinstance(module, Members) for module in net.modules()):
+        raise InputError("this network is an ensemble already")
     names = {module: name for name, module in net.named_modules() if has_parameters(module)}
     unknown = [
         f"{name or 'the network itself'} ({type(one).__name__})" for one, name in names.items() if not _knows(one)
@@ -61,10 +66,10 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
             done.add(module)
             _resize(module, of_copy[module], args[0], outputs, groups, what)
 
-    with without_hooks(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with without_hooks(network), torch.no_grad():
         handles = [module.register_forward_pre_hook(fit) for module in of_copy]
         try:
-            outputs = network(example)
+            network(example)
         except InputError:
             raise
         except Exception as error:
@@ -75,16 +80,34 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
         finally:
             for handle in handles:
                 handle.remove()
-    if any(len(leaf) != len(example) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.ndim):
-        raise InputError(
-            f"{what} changes the widths of layers, and this {type(net).__name__} fixes them elsewhere too: its outputs "
-            f"have no longer a row for each example"
-        )
     if missed := [name for module, name in of_copy.items() if module not in done]:
         raise InputError(f"{what} cannot tell the sizes of {listed_names(missed)}, which the example does not reach")
     for module, before in zip(network.modules(), net.modules(), strict=True):
         module.training = before.training
     return network
+
+
+def drawn_like(before: Tensor, shape: torch.Size) -> Tensor:
+    """Numbers for a parameter of another shape, drawn at random from those that there were.
+
+    So a network keeps the kind of its start: He's, zeros for the last norm of a block, or torch's own. Weights are
+    scaled by the root of the ratio of their fan-ins. Draws are from torch's global generator on the CPU.
+
+    Args:
+        before: the parameter as it was, freshly initialised.
+        shape: that it gets.
+    """
+    numbers = before.detach().flatten()
+    drawn = numbers[torch.randint(len(numbers), tuple(shape)).to(numbers.device)]
+    if before.ndim < 2:
+        return drawn
+    return drawn * (before[0].numel() / max(1, shape[1:].numel())) ** 0.5
+
+
+def shapes_of(net: nn.Module, example: Tensor) -> list[torch.Size]:
+    """The shapes of the tensors that a network gives for an example, in eval mode."""
+    outputs = run_example(net, Call((example,), {}))
+    return [leaf.shape for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def _knows(module: nn.Module) -> bool:
@@ -98,7 +121,10 @@ def _resize(module: nn.Module, name: str, x: Tensor, outputs: Outputs, groups: C
     if made is None or _shapes(made) == _shapes(module):
         return
     for own, parameter in made.named_parameters():
-        parameter.requires_grad_(module.get_parameter(own).requires_grad)
+        before = module.get_parameter(own)
+        with torch.no_grad():
+            parameter.copy_(drawn_like(before, parameter.shape))
+        parameter.requires_grad_(before.requires_grad)
     module._parameters, module._buffers = made._parameters, made._buffers
     for option, value in vars(made).items():
         if not option.startswith("_") and option != "training":

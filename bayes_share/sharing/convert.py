@@ -30,6 +30,7 @@ from bayes_share.sharing.following import norms_that_follow
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.plain import empty_copy, tied_names
 from bayes_share.sharing.reach import constant_modules, run_example, without_hooks
+from bayes_share.sharing.several import Members
 from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT
@@ -117,7 +118,7 @@ def ensemble(
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
     check_way(way)
-    if any(isinstance(module, Ensemble) or _has_members(module) for module in net.modules()):
+    if any(isinstance(module, Members) or _has_members(module) for module in net.modules()):
         raise InputError("this network is an ensemble already")
     terms = FactorTerms(factor_rank, factor_form)
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))

@@ -1,5 +1,6 @@
 """The ledger: how many numbers a network stores, how many it computes with, and what sharing is real."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,9 @@ class Ledger:
 
     @property
     def overhead(self) -> float:
-        """What each further member adds, as a part of the base: 0.01 is one per cent."""
-        return (self.member + self.factor) / max(1, self.members) / max(1, self.base)
+        """What each further member adds, as a part of the base: 0.01 is one per cent; infinite where none is shared."""
+        own = (self.member + self.factor) / max(1, self.members)
+        return own / self.base if self.base else math.inf if own else 0.0
 
     @property
     def per_use(self) -> float:
@@ -69,9 +71,10 @@ class Ledger:
             ("parameters used", f"{self.used:,}, {self.used / max(1, self.stored):.2f} times what is stored"),
         ]
         if self.members > 1:
+            adds = f"with its factors a member adds {self.overhead:.1%}" if self.base else "members share nothing"
             lines += [
                 ("shared by all members", f"{self.base:,}"),
-                ("own weights and norms", f"{self.member:,}; with its factors a member adds {self.overhead:.1%}"),
+                ("own weights and norms", f"{self.member:,}; {adds}"),
             ]
         if self.weights:
             uses = f"{self.weights:,}, used {self.uses:,} times"

@@ -238,6 +238,15 @@ def test_names_of_images_are_kept_in_their_file(tmp_path: Path) -> None:
     assert read_outputs(path).names is None
 
 
+def test_names_are_those_of_the_positions_and_labels_that_are_left() -> None:
+    labels = torch.tensor([[0, 1], [-100, 1], [0, -100]])
+    found = Predictions(torch.zeros(3, 2, 4), labels, ignore_index=-100, names=("a", "b", "c"))
+    assert found.names == ("a", "a", "b", "c")
+    found = Predictions(torch.zeros(3, 4), torch.tensor([0, -100, 1]), ignore_index=-100, names=("a", "b", "c"))
+    assert found.names == ("a", "c")
+    assert Outputs(torch.zeros(1, 1, 3, 2, 4), names=("a", "b", "c")).names == ("a", "a", "b", "b", "c", "c")
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("names", [("a", "b"), "abc", (1, 2, 3)])
 def test_names_that_are_not_one_text_for_each_image_are_refused(names: Any) -> None:

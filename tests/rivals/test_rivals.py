@@ -167,6 +167,70 @@ def test_networks_of_others_are_converted(make: Callable[..., Any], network: Cal
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())  # left alone
 
 
+def with_last(*last: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4), *last)
+
+
+WIDE = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("make", [packed, mimo])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, nn.Identity])
+def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, norm: Any) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(6), *with_last(norm(4)))  # type: ignore[call-overload]
+    if make is mimo and norm is nn.LayerNorm:
+        with pytest.raises(InputError, match="would mix the members"):
+            make(net, 4, example=WIDE)
+        return
+    assert make(net, 4, example=WIDE).eval()(WIDE).shape == (4, 5, 4)
+
+
+def test_mimo_divides_the_axis_of_its_outputs() -> None:
+    words = torch.randn(2, 8, 6)
+    with pytest.raises(InputError, match="reads another axis"):
+        mimo(with_last(), 2, example=words)
+    net = nn.Sequential(nn.Conv1d(8, 5, 3, padding=1), nn.Conv1d(5, 3, 1))  # outputs of each position
+    members = mimo(net, 2, example=words)
+    torch.testing.assert_close(
+        members(words), members.network(words.repeat(1, 2, 1)).unflatten(1, (2, 3)).movedim(1, 0)
+    )
+
+
+def test_a_start_of_the_networks_own_is_kept() -> None:
+    """He's, of our networks, and zeros: as spread as those of the same network built as narrow."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"num_classes": 10, "in_channels": 3, "image_size": (8, 8)}
+    net, narrow = (build_network(name, **options) for name in ("resnet20", "resnet20_8"))
+    members = packed(net, 4, 2.0, example=EXAMPLE).requires_grad_(False)
+    narrow.requires_grad_(False)
+    for (name, expected), rows in zip(narrow.named_parameters(), members.network.parameters(), strict=True):
+        if expected.ndim > 1:
+            error = float(expected.std()) / expected.numel() ** 0.5
+            assert abs(float(rows.std() / expected.std()) - 1) < 5 * error / float(expected.std()) + 0.02, name
+        elif bool((expected == expected[0]).all()):  # the head's bias is random
+            torch.testing.assert_close(rows, expected.expand_as(rows))
+    stem = mimo(net, 3, example=EXAMPLE).network
+    first, before = next(stem.parameters()).detach(), next(net.parameters()).detach()
+    assert float(first.std() / before.std()) == pytest.approx(3**-0.5, rel=0.1)
+
+
+class Embedded(nn.Module):
+    """A container with a parameter of its own, which the input reaches first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inside, self.head = nn.Parameter(torch.ones(6)), nn.Linear(6, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inside(x * self.scale).relu())
+
+
+def test_masks_are_left_out_of_layers_and_not_of_what_holds_them() -> None:
+    members = masked(Embedded(), 3, example=WIDE)
+    assert type(members.network.inside) is nn.Linear
+    assert members.network.head.has_fixed_factors  # type: ignore[union-attr]
+
+
 class Patches(nn.Module):
     """A parameter that is no layer's."""
 
@@ -207,12 +271,16 @@ ROWS = torch.zeros(2, 4)
     [
         (lambda: packed(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
         (lambda: mimo(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
-        (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "this Fixed fixes them elsewhere too"),
+        (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "keeps the outputs of the last"),
         (lambda: packed(tied(), example=ROWS), "are one parameter"),
         (lambda: packed(conv_net(), alpha=0.0, example=EXAMPLE), "must be positive"),
         (lambda: packed(conv_net(), gamma=0, example=EXAMPLE), "a whole number from 1"),
         (lambda: packed(grouped(), gamma=3, example=EXAMPLE), "9 channels to 12 in 12 groups, which do not divide"),
-        (lambda: packed(ensemble(conv_net(), 2), example=EXAMPLE), "parameters in"),
+        (lambda: packed(ensemble(conv_net(), 2), example=EXAMPLE), "an ensemble already"),
+        (lambda: ensemble(mimo(conv_net(), example=EXAMPLE), 2), "an ensemble already"),
+        (lambda: packed(mimo(conv_net(), example=EXAMPLE), example=EXAMPLE), "an ensemble already"),
+        (lambda: mimo(with_last(nn.LogSoftmax(1)), 2, example=WIDE), "would mix the members"),
+        (lambda: mimo(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)), example=X), "one output"),
         (lambda: masked(conv_net(), scale=0.5, example=EXAMPLE), "scale of masks"),
         (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one tensor \[batch, channel"),
         (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "does not split among 3"),

@@ -28,6 +28,7 @@ from bayes_share.inference import (
     fit_tensors,
     predict,
 )
+from bayes_share.inference.methods.distill.teachers import teachers_of
 from bayes_share.models.model import Model
 from bayes_share.rivals import masked, mimo, packed
 
@@ -94,7 +95,7 @@ def test_training_learns_what_is_there(rival: str) -> None:
     algorithm = MAP(feed="own", learning_rate=0.05)
     state = fit_tensors(algorithm, build(rival), X, Y, num_steps=300, batch_size=16)
     probs = predict(algorithm, state, X).softmax(-1).mean((0, 1))
-    assert float(-probs[range(48), Y].log().mean()) < 0.5
+    assert float(-probs[range(48), Y].log().mean()) < 0.7
     assert float((predict(algorithm, state, X)[0, 0] - predict(algorithm, state, X)[0, 1]).abs().max()) > 0.1
 
 
@@ -143,3 +144,10 @@ def test_mimo_members_are_trained_on_images_of_their_own() -> None:
 def test_members_in_one_network_cannot_be_kept_apart() -> None:
     with pytest.raises(InputError, match="cannot be kept apart"):
         fit_tensors(MAP(feed="own"), build("mimo"), X, Y, 4, 16, validation=(X, Y), keep=1)
+
+
+def test_the_members_of_a_mimo_network_teach_one_by_one() -> None:
+    teacher = RIVALS["mimo"](net()).eval()
+    found = teachers_of(teacher)
+    assert len(found) == 2
+    torch.testing.assert_close(torch.stack([one(X[:5])[0] for one in found]), teacher(X[:5]))

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from bayes_share.errors import InputError, named
 from bayes_share.inference.algorithm import Inference, Part
@@ -15,6 +16,7 @@ from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.several import Members
 from bayes_share.trees import Tree, digest
 
 
@@ -126,13 +128,33 @@ def _under(part: Part) -> Model:
     return model
 
 
+class OneMember(nn.Module):
+    """The network that one member of several is, where all of them compute in one.
+
+    Args:
+        members: all of them.
+        member: which one.
+    """
+
+    def __init__(self, members: Members, member: int) -> None:
+        super().__init__()
+        self.members, self.member = members, member
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The member's outputs ``[batch, ...]``."""
+        return tree_map(lambda leaf: leaf[self.member], self.members(*args, **kwargs))
+
+
 def _each(model: nn.Module) -> Iterator[Teacher]:
     """The members of a model, an ensemble or a network that nobody else holds."""
     network, likelihood, inputs = (
         (model.network, model.likelihood, model.inputs) if isinstance(model, Model) else (model, None, None)
     )
-    if not isinstance(network, Ensemble):
+    if not isinstance(network, Members):
         yield Teacher(network, likelihood, inputs)
+        return
+    if not isinstance(network, Ensemble):
+        yield from (Teacher(OneMember(network, m), likelihood, inputs) for m in range(network.ensemble_size))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of weights that were tied: nobody loads these networks into another one
