@@ -97,7 +97,9 @@ def run(options: Namespace) -> None:
         RunError: a file cannot be written.
     """
     if not options.runs:
-        raise InputError("which runs? Their folders come first: some options take all words that follow")
+        raise InputError(
+            "no run folder given: list run folders before options, some of which take all words that follow"
+        )
     check_levels("--conformal", options.conformal or ())
     files = named_files(options.runs)
     folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
@@ -181,7 +183,7 @@ def _probes(options: Namespace) -> Probes | None:
     """What the runs are to predict besides; None where that is nothing."""
     for option, of in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
         if getattr(options, option) is not None and getattr(options, of) is None:
-            raise InputError(f"--{option.replace('_', '-')} is of --{of}, which is not given")
+            raise InputError(f"--{option.replace('_', '-')} requires --{of}")
     if options.ood_score is not None and options.ood_score not in SCORES:
         raise unknown("score", options.ood_score, SCORES)
     if options.ood is None and options.corruptions is None:

@@ -101,7 +101,7 @@ def run(options: Namespace) -> None:
 
 def _check_out(out: str | None) -> None:
     if not out:
-        raise InputError("where to? --out RUN names the folder of the run")
+        raise InputError("missing --out RUN, the folder of the run")
 
 
 def _beginning(first: Namespace, named: str | None) -> _Beginning:

@@ -65,7 +65,7 @@ def run(options: Namespace) -> None:
         RunError: the file cannot be written.
     """
     if not options.out:
-        raise InputError("where to? -o OUT.csv names the file to write")
+        raise InputError("missing -o OUT.csv, the file to write")
     check_levels("--quantiles", options.quantiles or ())
     if options.num_samples is not None and options.num_samples < 1:
         raise InputError(f"--num-samples is at least 1, not {options.num_samples}")

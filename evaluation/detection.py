@@ -48,7 +48,7 @@ def detection(score_in: Float[Tensor, "inside"], score_out: Float[Tensor, "outsi
         score_out: of other images.
 
     Raises:
-        InputError: no image of a kind, or a score that is no finite number; says where.
+        InputError: no image of a kind, or a score that is NaN or infinite; says where.
 
     >>> detection(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 4.0]))  # 5 1/2 of 6 pairs, 1 of 2 accepted
     Detection(auroc=0.9166666666666666, aupr_in=0.9166666666666666, aupr_out=0.8333333333333333, fpr95=0.5)

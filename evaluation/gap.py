@@ -56,7 +56,7 @@ def share_of_gap(
         divide by: the deep ensemble is no better, or the gap's own interval holds 0.
 
     Raises:
-        InputError: a score that is no finite number, a confidence that cannot be, or fewer than 2 resamples.
+        InputError: a score that is NaN or infinite, a confidence that cannot be, or fewer than 2 resamples.
 
     >>> found = share_of_gap({0: 3.0, 1: 4.0}, {0: 1.0, 1: 2.0}, {0: 2.0, 1: 2.0})
     >>> found.value, found.interval.low, found.interval.high

@@ -152,7 +152,7 @@ class Training:
         """Take the steps that are left, one for each item; `history` gets a line at the end of every epoch.
 
         Raises:
-            RunError: a loss that is no finite number; names the step and the learning rate. Or numbers in the state.
+            RunError: the loss became NaN or infinite; names the step and the learning rate. Or numbers in the state.
             InputError: a batch that is none, or more or fewer of them than the source said.
         """
         while not self.is_over:

@@ -205,7 +205,7 @@ class Factored(nn.Module):
         return any(self._pair(terms, prefix) is not None for terms in _TERMS)
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         plain = super().extra_repr()
         way = "" if self.way == "auto" else f", way={self.way!r}"
         own = ", own weights" * self.owns_weights

@@ -47,7 +47,7 @@ class FilterResponseNorm2d(nn.Module):
         return torch.addcmul(align(bias, parts, axis=1), parts, divide(scales, len(bias))).flatten(0, 1)
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return f"{self.num_features}, eps={self.eps}, ensemble_size={self.ensemble_size}"
 
 
@@ -79,7 +79,7 @@ class ThresholdedLinearUnit(nn.Module):
         return (F.relu(parts - shift) + shift).flatten(0, 1)  # the gradient of a maximum takes several passes more
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}"
 
 
@@ -161,7 +161,7 @@ class MemberBatchNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -200,7 +200,7 @@ class MemberGroupNorm(nn.Module):
         return scale_shift(normalised, self.weight, self.bias, axis=1)
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return f"{self.num_groups}, {self.num_channels}, ensemble_size={self.ensemble_size}, eps={self.eps}"
 
 
@@ -259,7 +259,7 @@ class MemberLayerNorm(nn.Module):
         return scale_shift(normalised.flatten(-axes), self.weight.flatten(1), bias, axis=-1).view(x.shape)
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return (
             f"{self.normalized_shape}, ensemble_size={self.ensemble_size}, eps={self.eps}, "
             f"elementwise_affine={self.elementwise_affine}"

@@ -52,7 +52,7 @@ def run(options: Namespace) -> None:
         RunError: a file cannot be written.
     """
     if not options.runs:
-        raise InputError("which runs? Their folders, or files of predictions as NAME=FILE.npz, come first")
+        raise InputError("no run given: list run folders, or files of predictions as NAME=FILE.npz, before options")
     named = {"-o": options.out, "--json": options.json, "--csv": options.csv}
     if options.figures is not None:
         named["--figures"] = str(Path(options.figures) / "figure.png")

@@ -299,7 +299,7 @@ class Ensemble(Members):
         self.network.compile(*args, **options)
 
     def extra_repr(self) -> str:
-        """What printing shows of it."""
+        """The options, as `repr` shows them."""
         return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
 
     def _may_change(self) -> bool:

@@ -32,7 +32,7 @@ SCORES = ("accuracy", "nll", "brier", "ece", "squared_calibration_error")
 COMPARED = ("nll", "brier", "squared_calibration_error")
 """What differences are taken of, beside accuracy or error: a difference of ECEs favours the more accurate run."""
 
-NOTE = "* Student's 95 % interval of this one difference leaves out 0; of 20 such that are nothing, one does so too."
+NOTE = "* Student's 95 % interval of this one difference leaves out 0; about 1 in 20 null differences is starred."
 """On what the stars of differences mean."""
 
 

@@ -1,4 +1,4 @@
-"""Losses and states that are no finite numbers: there is nothing to go on from."""
+"""Losses and states that became NaN or infinite, from which training cannot go on."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class Losses:
         """Look at the losses since the last look.
 
         Raises:
-            RunError: one is no finite number; names the step and the learning rate.
+            RunError: one is NaN or infinite; names the step and the learning rate.
         """
         if not self._unchecked or bool(torch.stack([info.loss for _, info in self._unchecked]).isfinite().all()):
             self._unchecked.clear()
@@ -62,6 +62,6 @@ def check_finite(state: dict[str, Any], step: int, num_steps: int) -> None:
     tensors = (leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point())
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise RunError(
-            f"after step {step} of {num_steps} some parameters are no finite numbers: "
+            f"after step {step} of {num_steps} some parameters are NaN or infinite: "
             f"try a lower learning rate, a warm-up or clipping"
         )

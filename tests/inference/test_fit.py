@@ -105,10 +105,10 @@ def test_on_a_device_losses_are_looked_at_now_and_then() -> None:
 
 
 def test_a_last_step_that_ruins_the_network_is_said_too() -> None:
-    with pytest.raises(RunError, match="after step 1 of 1 some parameters are no finite numbers"):
+    with pytest.raises(RunError, match="after step 1 of 1 some parameters are NaN or infinite"):
         fit_tensors(MAP(learning_rate=1e38), curve, X, 1e3 * torch.sin(2 * X), 1)
     too_fast = MAP(learning_rate=1e38, weight_decay=1e3)
-    with pytest.raises(RunError, match="after step 1 of 1 some parameters are no finite numbers"):
+    with pytest.raises(RunError, match="after step 1 of 1 some parameters are NaN or infinite"):
         fit(too_fast, classes(10), load_data("digits"), epochs=1, batch_size=None)
 
 

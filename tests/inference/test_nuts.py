@@ -169,12 +169,14 @@ def test_a_batch_that_is_not_all_the_data_is_refused() -> None:
 
 
 def test_networks_that_cannot_be_sampled_are_refused() -> None:
-    with pytest.raises(InputError, match="examples that do not see one another, and 1 is a batch norm"):
+    with pytest.raises(InputError, match="outputs not depend on the other examples, and 1 is a batch norm"):
         NUTS().init(lambda: plain(nn.BatchNorm1d(2)), 10, 4)
     own = ensemble(plain(nn.BatchNorm1d(2)).network, 2, norm="member", init="normal")
     with pytest.raises(InputError, match=r"network\.1 is a batch norm"):
         NUTS().init(lambda: Model(own), 10, 4)
-    with pytest.raises(InputError, match=r"network\.0\.bias has no prior, and nuts learns no points"):
+    with pytest.raises(
+        InputError, match=r"network\.0\.bias has no prior, and nuts requires one on every trained parameter"
+    ):
         NUTS().init(lambda: plain(priors={"bias": None}), 10, 4)
     with pytest.raises(InputError, match=r"0\.weight begins outside the support of its prior"):
         NUTS().init(lambda: plain(priors={"weight": dist.LogNormal(0.0, 1.0)}), 10, 4)

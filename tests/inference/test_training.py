@@ -147,7 +147,7 @@ def test_parameters_that_are_no_numbers_are_not_saved() -> None:
     training.state_dict()
     with torch.no_grad():
         next(training.state.model.parameters()).view(-1)[0] = torch.nan
-    with pytest.raises(RunError, match="some parameters are no finite numbers"):
+    with pytest.raises(RunError, match="some parameters are NaN or infinite"):
         training.state_dict()
 
 

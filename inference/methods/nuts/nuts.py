@@ -207,8 +207,8 @@ def _check_independent(model: Model) -> None:
     for name, module in model.network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm | MemberBatchNorm):
             raise InputError(
-                f"nuts needs examples that do not see one another, and {name} is a batch norm: take norm group, frn or "
-                f"none"
+                f"nuts requires that outputs not depend on the other examples, and {name} is a batch norm: take norm "
+                f"group, frn or none"
             )
 
 
@@ -218,7 +218,9 @@ def _check_priors(model: Model) -> None:
     sampled = {latent.parameter for latent in latents}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in sampled:
-            raise InputError(f"{name} has no prior, and nuts learns no points: give it a prior, or freeze it")
+            raise InputError(
+                f"{name} has no prior, and nuts requires one on every trained parameter: give it a prior, or freeze it"
+            )
 
 
 def _fit_of(model: Model, batch: Batch) -> Tensor:
