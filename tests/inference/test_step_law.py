@@ -157,7 +157,15 @@ def test_a_step_runs_on_tensors_without_numbers(algorithm: Any, build: Build, ba
     runs_without_numbers(algorithm, build, batch_size)
 
 
-@EACH
+# Single networks and ensembles are replayed by whole trainings, in test_capture.py.
+@pytest.mark.parametrize(
+    ("algorithm", "build", "batch_size"),
+    [
+        pytest.param(*case, id=name)
+        for name, case in {**FORM_CASES, **OTHER_CASES}.items()
+        if not name.endswith(("-single", "-ensemble"))
+    ],
+)
 def test_the_operators_of_a_step_replayed_are_steps(algorithm: Any, build: Build, batch_size: int) -> None:
     replays(algorithm, build, batch_size)
 
