@@ -45,11 +45,13 @@ class Feeding:
             each from an order of its own.
         is_bootstrap: whether the examples have weights of each member's own, as a bootstrap gives them.
         is_own: whether each member is to have data of its own, be there one member or several.
+        parts: into how many parts, one after the other, the model divides a batch.
     """
 
     members: int = 1
     is_bootstrap: bool = False
     is_own: bool = False
+    parts: int = 1
 
 
 Build = Callable[[], Model]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.capture import Captured, Driver, Eager
+from bayes_share.inference.step.ranks import OfRanks, Ranks
 from bayes_share.models.model import Model
 from bayes_share.trees import Tree, each_tensor, to_device
 
@@ -53,6 +54,8 @@ class Execution:
     @property
     def driver(self) -> Driver:
         """Who takes the steps of a training; a new one each time."""
+        if (ranks := Ranks.here()).count > 1:
+            return OfRanks(ranks)
         device = self.torch_device
         is_known = device.type == "cuda" and torch.cuda.get_device_name(device) in CAPTURED_BY_DEFAULT
         return Captured(device) if self.capture == "on" or (self.capture == "auto" and is_known) else Eager()

@@ -18,6 +18,7 @@ from bayes_share.inference.execution import Execution, WhereTensorsAre
 from bayes_share.inference.loop.history import Line
 from bayes_share.inference.loop.resumption import kept_in
 from bayes_share.inference.methods.distill.distill import taught
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.inference.step.starts import building_anew
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
@@ -211,10 +212,12 @@ def _trained(
 ) -> Any:
     """The state at the end of a training."""
     with keeping as save:
-        bar = tqdm(total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step")
+        is_first = Ranks.here().is_first
+        shows = None if progress and is_first else True
+        bar = tqdm(total=training.num_steps, initial=training.step, disable=shows, unit="step")
         with bar:
             for _ in training.steps():
-                if report is not None and training.step % training.steps_per_epoch == 0:
+                if report is not None and is_first and training.step % training.steps_per_epoch == 0:
                     report(dict(training.history[-1]))
                 save()
                 bar.update()

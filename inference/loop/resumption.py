@@ -1,7 +1,7 @@
 """Checkpoints of trainings that are begun from Python: which training one is of, and going on with it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from bayes_share.errors import InputError
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop.saving import Saver
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.inference.train import Training
 from bayes_share.lock import alone_in
 from bayes_share.terminal import say
@@ -19,6 +20,8 @@ def kept_in(
     folder: str | Path | None, training: Training, resume: bool, minutes: float
 ) -> Iterator[Callable[[], object]]:
     """Go on with a training from its latest checkpoint, and save it on its way; no other process does meanwhile.
+
+    Of several processes of one training, all go on, and the first one saves.
 
     Args:
         folder: of the checkpoints; None: none are saved.
@@ -38,8 +41,9 @@ def kept_in(
             raise InputError("resume=True goes on from checkpoints: name their folder, checkpoints=...")
         yield lambda: None
         return
-    checkpoints = Checkpoints(Path(folder))
-    with alone_in(checkpoints.folder):
+    checkpoints, ranks = Checkpoints(Path(folder)), Ranks.here()
+    with alone_in(checkpoints.folder) if ranks.is_first else nullcontext():
+        ranks.wait()  # the first process has the folder for itself
         noted = identity_of(training)
         saved = checkpoints.load(say)
         if saved is not None:
@@ -50,6 +54,10 @@ def kept_in(
                 training.load_state_dict(saved)
             except InputError as error:
                 raise InputError(f"the latest checkpoint in {folder} is none of this training: {error}") from error
+        ranks.wait()  # all have read what the first one may now replace
+        if not ranks.is_first:
+            yield lambda: None
+            return
         saver = Saver(checkpoints, minutes, {"training": noted})
         was_finished = training.is_finished
         yield lambda: saver.after_step(training)

@@ -32,11 +32,17 @@ def in_turn(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
     return [take() for take in takes]
 
 
+def its_gradient(method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
+    """That of the whole batch."""
+    return method.gradient(state, batch)
+
+
 def step(
     algorithm: Inference[Any],
     state: Any,
     batch: Batch | tuple[Any, Tensor],
     run: Callable[[Sequence[Callable[[], StepInfo]]], list[StepInfo]] = in_turn,
+    gradient: Callable[[GradientMethod[Any], Any, Batch], StepInfo] = its_gradient,
 ) -> StepInfo:
     """Take a step, and leave what is done now and then to the caller; see `take_step`.
 
@@ -45,16 +51,17 @@ def step(
         state: is changed.
         batch: some of the training data.
         run: takes the steps of several trainings, none of which depends on another.
+        gradient: leaves the gradient of a training's objective where its update follows it.
     """
     batch = Batch(*batch)
     match algorithm:
         case GradientMethod():
-            info = algorithm.gradient(state, batch)
+            info = gradient(algorithm, state, batch)
             algorithm.update(state)
             return info
         case Composed():
             parts = zip(algorithm.trainings(state), algorithm.batches(state, batch), strict=True)
-            return _mean(run([partial(step, method, own, part, run) for (method, own), part in parts]))
+            return _mean(run([partial(step, method, own, part, run, gradient) for (method, own), part in parts]))
         case Transition():
             return algorithm.transition(state, batch)
     raise TypeError(f"{type(algorithm).__name__} takes no steps: it is no GradientMethod, Transition or Composed")

@@ -103,7 +103,8 @@ class Steps:
                 f"members in one network (MIMO) are trained on examples that differ: give {option('feed')} own or split"
             )
         is_own = self.feed in ("own", "bootstrap")
-        return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap", is_own)
+        parts = model.ensemble_size if self.model_feed == "split" else 1
+        return Feeding(model.ensemble_size if is_own else 1, self.feed == "bootstrap", is_own, parts)
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """The multiple of the learning rate at a step, which counts from 0."""

@@ -1,0 +1,122 @@
+"""Trainings of several processes, joined by gloo: what `test_ranks` starts, and runs by itself for comparison."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from bayes_share.data import load_data
+from bayes_share.inference import (
+    IVON,
+    MAP,
+    SGHMC,
+    SVI,
+    SWAG,
+    DeepEnsemble,
+    Execution,
+    MCDropout,
+    Training,
+    batches_of,
+    fit,
+)
+from bayes_share.models.mlp import mlp
+from bayes_share.models.model import Model
+from bayes_share.sharing import ensemble, share_layers
+
+STEPS = 50
+
+
+def network(members: int = 1, shares: bool = False, norm: str = "none", dropout: float = 0.0) -> Model:
+    widths = (16, 16, 16) if shares else (16,)
+    net = mlp(widths, num_classes=10, in_channels=1, image_size=(8, 8), norm=norm, dropout=dropout)
+    net = share_layers(net) if shares else net
+    return Model(net if members == 1 else ensemble(net, members, "random_sign")).double()
+
+
+EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
+    "sgd": (MAP(), network),
+    "adamw": (MAP(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01), network),
+    "sgd, ensemble": (MAP(clip_norm=0.5), partial(network, 3)),
+    "adamw, ensemble": (MAP(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01), partial(network, 3)),
+    "sgd, shared layers": (MAP(), partial(network, 1, True)),
+    "split": (MAP(feed="split"), partial(network, 3)),
+    "own": (MAP(feed="own"), partial(network, 3)),
+    "bootstrap": (MAP(feed="bootstrap"), partial(network, 3)),
+    "deep ensemble": (DeepEnsemble(of=MAP(feed="own"), networks=2), partial(network, 1)),
+    "swag": (SWAG(), network),
+    "padded": (MAP(accumulate=2), partial(network, 3)),
+}
+"""Trainings without noise, which have the numbers of one process."""
+
+NOISY: dict[str, tuple[Any, Callable[[], Model]]] = {
+    "svi": (SVI(), network),
+    "ivon": (IVON(hess_init=5.0), partial(network, 3)),
+    "sghmc": (SGHMC(), network),
+    "dropout and batch norm": (MAP(), partial(network, 3, norm="batch", dropout=0.2)),
+    "mc-dropout": (MCDropout(), network),
+}
+"""Trainings with noise of each process's own, or statistics of its own part."""
+
+
+def data(augment: str, count: int = 240) -> Any:
+    found = load_data("digits", augment=augment)
+    return replace(found, train=found.train.at(torch.arange(count)), validation=found.validation.at(torch.arange(20)))
+
+
+def training(name: str) -> Training:
+    algorithm, build = (EXACT | NOISY)[name]
+    # With a last batch of 24, which is filled up; its weights are float32, and rounded.
+    images = data("crop") if name in NOISY else data("none", 240 if name == "padded" else 216)
+    source = batches_of(images, 36, last_batch="pad")
+    return Training(algorithm, build, source, num_steps=STEPS, seed=3, execution=Execution("cpu"))
+
+
+def run(name: str) -> dict[str, Any]:
+    made = training(name)
+    for _ in made.steps():
+        pass
+    return {"state": made.state.state_dict(), "history": [line["loss"] for line in made.history]}
+
+
+def resumed(folder: Path) -> list[Any]:
+    """A training in two sittings, and one in one."""
+    algorithm, build = NOISY["ivon"]
+    options: dict[str, Any] = {"batch_size": 36, "progress": False, "seed": 3}
+    fit(algorithm, build, data("crop"), epochs=2, checkpoints=folder / "stopped", **options)
+    told: list[Any] = []
+    fit(
+        algorithm,
+        build,
+        data("crop"),
+        epochs=2,
+        checkpoints=folder / "stopped",
+        resume=True,
+        report=told.append,
+        **options,
+    )
+    return told
+
+
+def main(rank: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
+    for number, name in enumerate([*EXACT, *(NOISY if count == 2 else ())]):
+        torch.save(run(name), folder / f"{number}-{rank}.pt")
+    torch.save(resumed(folder), folder / f"resumed-{rank}.pt")
+    try:
+        training_of_50 = Training(MAP(), network, batches_of(data("none"), 50), num_steps=1, execution=Execution("cpu"))
+        next(training_of_50.steps()) if count == 3 else None
+        said = ""
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    (folder / f"refused-{rank}").write_text(said)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,112 @@
+"""Trainings of 2 and of 3 processes: the numbers of one process where there is no noise, and the same in all ranks."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks_worker
+import torch
+from states import differences, leaves
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.ranks import Ranks, part_of
+
+COUNTS = (2, 3)
+
+
+@pytest.fixture(scope="module", params=COUNTS)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """How many processes there were, and the folder in which each left what it came to."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, ranks_worker.__file__]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(request.param), str(folder)]) for rank in range(request.param)
+    ]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0] * request.param
+    finally:
+        for process in processes:
+            process.kill()
+    return request.param, folder
+
+
+def of_ranks(finished: tuple[int, Path], name: str) -> list[Any]:
+    number = [*ranks_worker.EXACT, *ranks_worker.NOISY].index(name)
+    count, folder = finished
+    return [torch.load(folder / f"{number}-{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+@pytest.mark.parametrize("name", ranks_worker.EXACT)
+def test_several_processes_have_the_numbers_of_one(finished: tuple[int, Path], name: str) -> None:
+    first, *others = of_ranks(finished, name)
+    expected = ranks_worker.run(name)
+    here, there = dict(leaves(first["state"])), dict(leaves(expected["state"]))
+    assert here.keys() == there.keys()
+    for path, value in there.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            error = 1e-6 if name in ("padded", "bootstrap") else 1e-9  # weights are float32
+            torch.testing.assert_close(here[path], value, rtol=error, atol=error, msg=lambda text: f"{path}: {text}")  # noqa: B023
+    assert first["history"] == pytest.approx(expected["history"], rel=1e-7)
+    for other in others:
+        assert differences(other["state"], first["state"]) == []
+
+
+@pytest.mark.parametrize("name", ranks_worker.NOISY)
+def test_noise_and_norms_of_a_process_leave_the_states_the_same(finished: tuple[int, Path], name: str) -> None:
+    if finished[0] != 2:
+        pytest.skip("run on 2 processes")
+    first, second = of_ranks(finished, name)
+    assert differences(second["state"], first["state"]) == []
+    assert second["history"] == first["history"]
+    alone = ranks_worker.run(name)["history"]
+    assert first["history"][-1] < first["history"][0] or name == "sghmc"
+    assert first["history"][-1] == pytest.approx(alone[-1], rel=0.5)
+
+
+def test_only_the_first_process_saves_and_reports(finished: tuple[int, Path]) -> None:
+    count, folder = finished
+    told = [torch.load(folder / f"resumed-{rank}.pt", weights_only=True) for rank in range(count)]
+    assert all(of_rank == [] for of_rank in told[1:])
+    assert [path.name for path in (folder / "stopped").iterdir() if path.suffix == ".pt"] or list(
+        (folder / "stopped").rglob("*")
+    )
+
+
+def test_a_batch_that_does_not_divide_is_refused(finished: tuple[int, Path]) -> None:
+    count, folder = finished
+    said = {(folder / f"refused-{rank}").read_text() for rank in range(count)}
+    words = "InputError: a batch of 50 examples does not divide among 3 processes: give a batch size that does"
+    assert said == ({words} if count == 3 else {""})
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_parts_of_a_batch_are_all_of_it(parts: int) -> None:
+    batch = Batch({"x": torch.arange(12), "same": torch.ones(3)}, torch.arange(12), torch.rand(12))
+    found = [part_of(batch, Ranks(rank, 3), parts) for rank in range(3)]
+    together = torch.stack([part.targets.unflatten(0, (parts, -1)) for part in found], 1).flatten()
+    assert torch.equal(together, batch.targets)
+    assert all(torch.equal(part.inputs["x"], part.targets) and len(part.inputs["same"]) == 3 for part in found)
+    # Weighted sums over the sums of counts, averaged over processes, are the weighted mean.
+    values = torch.randn(12)
+    assert batch.weights is not None
+    expected = (batch.weights * values).sum() / batch.weights.sum()
+    means = [
+        (part.weights * values[part.targets]).sum() / part.counted.sum()  # type: ignore[operator, union-attr]
+        for part in found
+    ]
+    torch.testing.assert_close(torch.stack(means).mean(), expected)
+
+
+def test_one_process_alone_is_the_first() -> None:
+    assert Ranks.here() == Ranks(0, 1)
+    assert Ranks.here().is_first
+    Ranks.here().wait()
+
+
+def test_a_batch_that_does_not_divide_says_what_would() -> None:
+    with pytest.raises(InputError, match="among 2 members and 3 processes"):
+        part_of(Batch(torch.zeros(8), torch.zeros(8)), Ranks(0, 3), parts=2)
