@@ -1,5 +1,6 @@
 """``bayes-share fit``: train a network, and leave all that came of it in a folder."""
 
+import logging
 import os
 import shlex
 from argparse import SUPPRESS, Namespace
@@ -12,6 +13,7 @@ from bayes_share.algorithms import algorithm_type, inner_name, run_defaults
 from bayes_share.config import RunConfig, read_config, read_options
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS, Execution
+from bayes_share.inference.step.ranks import joined_by_torchrun
 from bayes_share.options import OptionParser, add_option, add_options, first_line, first_look, listing, reader
 from bayes_share.presets import SUMMARIES, preset
 from bayes_share.run import run as make_run
@@ -90,7 +92,13 @@ def run(options: Namespace) -> None:
     _check_out(out)
     for name in ("config", "preset"):
         given.pop(name)
-    folder = make_run(RunConfig.from_flat(given), Path(out), resume, progress)
+    config = RunConfig.from_flat(given)
+    with joined_by_torchrun(config.execution.torch_device) as ranks:
+        if not ranks.is_first:
+            logging.disable()  # the first process says it
+        folder = make_run(config, Path(out), resume, progress)
+        if not ranks.is_first:
+            return None
 
     from bayes_share.reports.score_line import score_line
 

@@ -30,6 +30,7 @@ from bayes_share.identity import Identity, check_data, check_options, check_same
 from bayes_share.inference import Execution, Inference, Training, factor_draws
 from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.methods.distill.distill import Distill, no_teacher
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.lock import alone_in
 from bayes_share.models.weights import read_weights
@@ -61,27 +62,59 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
             and resumed ends, on the CPU, with the same numbers as one that was not.
         progress: whether a bar is shown.
 
+    Of several processes that `torch.distributed` has joined, all take the steps together, and the first one writes.
+
     Raises:
         InputError: what cannot be used in the config; a folder that exists, cannot be written in, or in which another
             process is at work; data, options or checkpoints that are not those that the run was begun with.
         RunError: the loss is no number any more, or the disk is full.
         InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint, or at the predictions.
     """
-    folder = RunFolder(path)
-    if _is_finished(folder, config, resume):
+    folder, ranks = RunFolder(path), Ranks.here()
+    if not ranks.is_first:
+        if ranks.first_says(True):
+            _follow(folder, config, ranks)
         return folder
-    with terminable(), alone_in(path):
-        if _is_finished(folder, config, resume):  # by another process, while this one waited
+    is_begun = False
+    try:
+        if _is_finished(folder, config, resume):
             return folder
-        training, identity = _taken_up(folder, config, learns=True)
-        remove_leftovers(folder)
-        with interruptible() as is_interrupted:
-            _train(training, identity, folder, config, is_interrupted, progress)
-        try:
-            _finish(training, identity, folder, config)
-        except KeyboardInterrupt as error:
-            raise InterruptedRun("stopped after training, at the predictions: go on by --resume") from error
+        with terminable(), alone_in(path):
+            if _is_finished(folder, config, resume):  # by another process, while this one waited
+                return folder
+            training, identity = _taken_up(folder, config, learns=True)
+            remove_leftovers(folder)
+            is_begun = ranks.first_says(True)
+            _train_and_finish(training, identity, folder, config, progress)
+    finally:
+        if not is_begun:
+            ranks.first_says(False)  # the other processes wait for the word
     return folder
+
+
+def _follow(folder: RunFolder, config: RunConfig, ranks: Ranks) -> None:
+    """Take the steps of a run together with the first process, which writes its files.
+
+    Raises:
+        InterruptedRun: one of the processes was told to stop.
+    """
+    with terminable():
+        training, _ = _taken_up(folder, config, learns=True)
+        with interruptible() as is_interrupted:
+            for _ in training.steps():
+                if ranks.any_says(is_interrupted()):
+                    raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}")
+
+
+def _train_and_finish(
+    training: Training, identity: Identity, folder: RunFolder, config: RunConfig, progress: bool
+) -> None:
+    with interruptible() as is_interrupted:
+        _train(training, identity, folder, config, is_interrupted, progress)
+    try:
+        _finish(training, identity, folder, config)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("stopped after training, at the predictions: go on by --resume") from error
 
 
 def load_run(path: str | Path) -> Training:
@@ -249,7 +282,7 @@ def _train(
     is_interrupted: Callable[[], bool],
     progress: bool,
 ) -> None:
-    was_finished = training.is_finished
+    was_finished, ranks = training.is_finished, Ranks.here()
     saver = Saver(folder.checkpoints, config.checkpoint_minutes, {"run": identity.to_plain()})
     bar = tqdm(
         total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
@@ -261,7 +294,7 @@ def _train(
                 bar.clear()
                 for line in task_of(training.data).description:
                     _log.info(line)
-            is_last = is_interrupted()
+            is_last = ranks.any_says(is_interrupted())
             if saver.after_step(training, is_last):
                 write_atomically(folder.metrics, _csv(training.history))
             if training.step % training.steps_per_epoch == 0:

@@ -29,6 +29,7 @@ from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.reading import reading
 from bayes_share.seeding import seeded
@@ -249,6 +250,9 @@ class Training:
             self._leave(state_dict.get("kept"))
             self.state.load_state_dict(state_dict["state"])
             self.source.load_state_dict(state_dict["source"])
+        before, now = state_dict.get("processes", 1), Ranks.here().count
+        if before != now and not state_dict["is_finished"]:
+            _log.info("the training was of %s processes, and goes on with %s: its noise is another", before, now)
         self.step = state_dict["step"]
         self.is_finished = state_dict["is_finished"]
         self._history = History(state_dict["history"])
@@ -269,6 +273,7 @@ class Training:
             "history": self.history,
             "seconds": self._seconds,
             "sums": self._sums,
+            "processes": Ranks.here().count,
             "source": self.source.state_dict(),
             **({} if self._stopping is None else {"stopping": self._stopping.state_dict()}),
             **({} if self._kept is None else {"kept": self.kept}),

@@ -1,8 +1,10 @@
 """Steps of several processes: each computes a part of the batch, and the gradients are averaged between the halves."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import Any, NamedTuple
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from bayes_share.inference.step.drivers import after_step, step, trainings
 from bayes_share.seeding import seeded
 
 
-class Ranks(NamedTuple):
+@dataclass(frozen=True)
+class Ranks:
     """The processes of a training, which `torch.distributed` has joined.
 
     Args:
@@ -42,6 +45,22 @@ class Ranks(NamedTuple):
         """Go on when all processes have come here."""
         if self.count > 1:
             dist.barrier()
+
+    def first_says(self, word: bool) -> bool:
+        """What the first process says, in all of them; its own word counts in no other one."""
+        if self.count == 1:
+            return word
+        told = torch.tensor([float(word)], device=_of_messages())
+        dist.broadcast(told, 0)
+        return bool(told.item())
+
+    def any_says(self, word: bool) -> bool:
+        """Whether one of the processes says so."""
+        if self.count == 1:
+            return word
+        told = torch.tensor([float(word)], device=_of_messages())
+        dist.all_reduce(told)
+        return bool(told.item())
 
 
 class OfRanks:
@@ -140,6 +159,33 @@ def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:
     # The mean over processes is then the sum over all divided by that of all counts.
     share = batch.counted.sum() / size
     return Batch(inputs, targets, weights, share.expand(len(targets)))
+
+
+@contextmanager
+def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` has started, if it did; on a GPU each takes its own.
+
+    Args:
+        device: that the training is for.
+
+    Yields:
+        The processes; one alone, where ``torchrun`` has started none or one, or where they are joined already.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ or dist.is_initialized():
+        yield Ranks.here()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks.here()
+    finally:
+        dist.destroy_process_group()
+
+
+def _of_messages() -> torch.device:
+    """Where the tensors are that the backend sends."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def _tensors(algorithm: Inference[Any], state: Any) -> Iterable[Tensor]:

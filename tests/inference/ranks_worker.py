@@ -53,6 +53,9 @@ EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
 }
 """Trainings without noise, which have the numbers of one process."""
 
+FEW = ("sgd", "adamw", "sgd, ensemble", "adamw, ensemble")
+"""Of these, those that are run on three processes too."""
+
 NOISY: dict[str, tuple[Any, Callable[[], Model]]] = {
     "svi": (SVI(), network),
     "ivon": (IVON(hess_init=5.0), partial(network, 3)),
@@ -105,7 +108,7 @@ def resumed(folder: Path) -> list[Any]:
 def main(rank: int, count: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
-    for number, name in enumerate([*EXACT, *(NOISY if count == 2 else ())]):
+    for number, name in enumerate([*EXACT, *NOISY] if count == 2 else FEW):
         torch.save(run(name), folder / f"{number}-{rank}.pt")
     torch.save(resumed(folder), folder / f"resumed-{rank}.pt")
     try:

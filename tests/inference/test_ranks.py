@@ -42,6 +42,8 @@ def of_ranks(finished: tuple[int, Path], name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", ranks_worker.EXACT)
 def test_several_processes_have_the_numbers_of_one(finished: tuple[int, Path], name: str) -> None:
+    if finished[0] == 3 and name not in ranks_worker.FEW:
+        pytest.skip("run on 2 processes")
     first, *others = of_ranks(finished, name)
     expected = ranks_worker.run(name)
     here, there = dict(leaves(first["state"])), dict(leaves(expected["state"]))

@@ -1,0 +1,101 @@
+"""``torchrun -m bayes_share fit``: on two processes as on one; killed, stopped and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from driver import command, ended_well
+
+from bayes_share.run_folder import RunFolder
+
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc, by which processes are found")
+
+OPTIONS = ("--data", "digits", "--model", "mlp1_64", "--ensemble-size", "2", "--batch-size", "50", "--no-progress")
+LONG = ("--epochs", "16", "--checkpoint-minutes", "0.0005", "--augment", "crop")
+
+
+def start(algorithm: str, out: Path, *options: str) -> subprocess.Popen[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "bayes_share", "fit", algorithm, *OPTIONS, *options, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*torchrun, *words], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def process_of(rank: int, out: Path) -> int:
+    """The number of the process of a rank."""
+    for folder in Path("/proc").iterdir():
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
+            if str(out).encode() in words and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+        except (OSError, ProcessLookupError):
+            continue
+    raise AssertionError(f"there is no rank {rank} of {out}")
+
+
+def begun(out: Path) -> None:
+    """Wait for a checkpoint."""
+    for _ in range(1200):
+        if list((out / "checkpoints").glob("*")) and (out / "metrics.csv").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError("there is no checkpoint after two minutes")
+
+
+def logits(out: Path) -> np.ndarray:
+    with np.load(RunFolder(out).predictions("test")) as file:
+        return file["logits"]
+
+
+def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+    said = finish(start("map", tmp_path / "two", "--epochs", "2"))
+    assert said.count("digits: 1,797 images") == 1
+    ended_well(command("fit", "map", *OPTIONS, "--epochs", "2", "--out", tmp_path / "one"))
+    np.testing.assert_allclose(logits(tmp_path / "two"), logits(tmp_path / "one"), rtol=1e-3, atol=1e-4)
+    ended_well(command("evaluate", tmp_path / "two", tmp_path / "one"))
+
+
+def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
+    finish(start("ivon", tmp_path / "whole", *LONG))
+    out = tmp_path / "stopped"
+    killed = start("ivon", out, *LONG)
+    begun(out)
+    os.kill(process_of(1, out), signal.SIGKILL)
+    started = time.monotonic()
+    killed.communicate(timeout=120)
+    assert killed.returncode != 0
+    assert time.monotonic() - started < 60
+    finish(start("ivon", out, *LONG, "--resume"))
+    assert np.array_equal(logits(out), logits(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_saves_and_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
+    options = (*LONG, "--epochs", "40")
+    finish(start("map", tmp_path / "whole", *options))
+    out = tmp_path / "stopped"
+    stopped = start("map", out, *options)
+    begun(out)
+    stopped.send_signal(signal.SIGTERM)  # to torchrun, which tells all
+    stopped.communicate(timeout=120)
+    assert not RunFolder(out).summary.is_file()
+    finish(start("map", out, *options, "--resume"))
+    assert np.array_equal(logits(out), logits(tmp_path / "whole"))
+
+
+def test_what_cannot_be_ends_all_processes(tmp_path: Path) -> None:
+    process = start("map", tmp_path / "run", "--batch-size", "51", "--epochs", "1")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "a batch of 51 examples does not divide among 2 processes" in said
