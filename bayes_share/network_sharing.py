@@ -62,6 +62,12 @@ class NetworkSharing:
         for name in ("share_templates", "share_groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"{option(name)} must be at least 1, and is {getattr(self, name)}")
+        if self.packed_groups < 1:
+            raise InputError(f"{option('packed_groups')} must be at least 1, and is {self.packed_groups}")
+        if not 0 < self.packed_width < float("inf"):
+            raise InputError(f"{option('packed_width')} must be positive, and is {self.packed_width}")
+        if self.ensemble_kind == "masked" and self.mask_scale == 1:
+            raise InputError(f"{option('mask_scale')} 1 makes all members the same: it must be above 1")
         read_starts(self.init, self.init_sd, self.init_probability)
         if self.ensemble_size == 1:
             for name in ("factor_rank", "factor_form", "own", "ensemble_kind"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_MOUNTS = Path("/proc/mounts")
 _PART = 0.25  # of the free memory that one array of images may take
 _PART_OF_DEVICE = 0.5  # of its free memory
 _AT_A_TIME = 2**22  # pixels that are copied
@@ -20,8 +21,9 @@ _AT_A_TIME = 2**22  # pixels that are copied
 def empty_images(shape: tuple[int, ...]) -> np.ndarray:
     """An array of uint8 without values: in memory, or in a mapped file where it is a large part of the free memory.
 
-    The file is in the system's folder for temporary files (``TMPDIR``), has no name, and is gone when the array is. The
-    system reads and writes its pages as they are used, and keeps as many in memory as there is room for.
+    The file is in ``TMPDIR``, or else in the system's folder for temporary files on a disk, has no name, and is gone
+    when the array is. The system reads and writes its pages as they are used, and keeps as many in memory as there is
+    room for.
 
     Args:
         shape: of the array.
@@ -32,18 +34,19 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
     size = int(np.prod(shape, dtype=np.int64))
     if size <= _PART * free_memory():
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile(prefix="bayes-share-") as file:
-        try:
+    folder = _folder_on_disk()
+    try:
+        with tempfile.TemporaryFile(prefix="bayes-share-", dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found here, and not when a page is written
             else:
                 file.truncate(size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
-        except OSError as error:
-            raise InputError(
-                f"images of {size / 2**30:,.1f} GiB are too many for the memory, and {tempfile.gettempdir()} has no "
-                f"room for them ({error.strerror}): set TMPDIR to a folder that has, or take fewer or smaller images"
-            ) from error
+    except OSError as error:
+        raise InputError(
+            f"images of {size / 2**30:,.1f} GiB are too many for the memory, and {folder} has no room for them "
+            f"({error.strerror}): set TMPDIR to a folder that has, or take fewer or smaller images"
+        ) from error
 
 
 def images_at(
@@ -79,6 +82,25 @@ def free_memory() -> int:
         free = pages * os.sysconf("SC_PAGE_SIZE") // 2 if pages > 0 else 2**32
     try:
         most, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # there is none, or no limit
+        counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(counts["inactive_file"]) + int(counts["active_file"])
+    except (OSError, KeyError, ValueError):  # there is none, or no limit
         return free
-    return min(free, max(0, most - used))
+    return min(free, max(0, most - used + cached))
+
+
+def _folder_on_disk() -> str:
+    """The folder for temporary files; where that is in memory and nobody has named it, the one that outlasts a boot."""
+    usual = tempfile.gettempdir()
+    is_named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return usual if is_named or not _is_in_memory(usual) or not os.access("/var/tmp", os.W_OK) else "/var/tmp"
+
+
+def _is_in_memory(folder: str) -> bool:
+    try:
+        mounts = [line.split()[1:3] for line in _MOUNTS.read_text().splitlines()]
+    except OSError:
+        return False
+    over = [(place, kind) for place, kind in mounts if os.path.realpath(folder).startswith(place.rstrip("/") + "/")]
+    over += [(place, kind) for place, kind in mounts if place == os.path.realpath(folder)]
+    return bool(over) and max(over, key=lambda mount: len(mount[0]))[1] in ("tmpfs", "ramfs")

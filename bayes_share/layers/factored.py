@@ -263,8 +263,8 @@ class Factored(nn.Module):
             for name, shape in shapes.items():
                 is_s = name.endswith("s")
                 whole = (ensemble_size, *shape)
-                mask = torch.ones(whole) if is_s else overlapping_masks(ensemble_size, prod(shape), init.mask_scale)
-                self.register_buffer(f"{name}{FIXED}", mask.reshape(whole).to(like), persistent=not is_s)
+                mask = torch.ones(whole) if is_s else _masks(whole, init.mask_scale)
+                self.register_buffer(f"{name}{FIXED}", mask.to(like), persistent=not is_s)
             return
         self.register_buffer("sign_seeds", draw_seeds(ensemble_size, like.device))
         self.sign_probability = init.probability
@@ -390,6 +390,13 @@ def row_of(rows: Tensor, member: int) -> Tensor:
     """The row ``[1, ...]`` of a member; what there is one row of serves all."""
     first = member if len(rows) > 1 else 0
     return rows[first : first + 1]
+
+
+def _masks(shape: tuple[int, ...], scale: float) -> Tensor:
+    """Masks of the inputs of each member; where a weight is cut into blocks, the same for all blocks of outputs."""
+    members, *blocks, inputs = shape
+    masks = overlapping_masks(members, prod(blocks[1:]) * inputs, scale)
+    return masks.reshape(members, *[1] * len(blocks[:1]), *blocks[1:], inputs).expand(shape).clone()
 
 
 def own_parameter(shared: nn.Parameter, ensemble_size: int) -> nn.Parameter:

@@ -13,7 +13,7 @@ _LARGEST = 100.0
 
 def check_mask_scale(scale: int | float) -> None:
     """Raise an InputError unless masks can have this scale."""
-    if not 1 <= scale <= _LARGEST:
+    if not isinstance(scale, (int, float)) or not 1 <= scale <= _LARGEST:
         raise InputError(f"the scale of masks must be from 1 (all masks are ones) to {_LARGEST:g}, and is {scale}")
 
 
@@ -38,14 +38,20 @@ def overlapping_masks(members: int, channels: int, scale: int | float) -> Tensor
     """
     check_mask_scale(scale)
     ones, places = _sizes(members, channels, scale)
+    if ones == channels > 1 and scale > 1 and members > 1:
+        raise _too_few(members, channels, scale)
     for _ in range(_TRIES):
         order = torch.rand(members, places).argsort(dim=1)
         masks = (order < ones).float()
         used = masks.any(dim=0)
         if int(used.sum()) == channels:
             return masks[:, used]
-    raise InputError(
-        f"there are no {members} masks of scale {scale:g} for a layer with {channels} input channels: take a smaller "
+    raise _too_few(members, channels, scale)
+
+
+def _too_few(members: int, channels: int, scale: float) -> InputError:
+    return InputError(
+        f"there are no {members} masks of scale {scale:g} for a layer with {channels} input channels: take another "
         f"scale, or leave the layer out"
     )
 

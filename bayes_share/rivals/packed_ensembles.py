@@ -62,8 +62,8 @@ def packed(
     (torch.Size([4, 8, 8]), torch.Size([4, 5, 3]))
     """
     check_ensemble_size(ensemble_size)
-    if not 0 < alpha < math.inf:
-        raise InputError(f"alpha, the width of all members together, must be positive, and is {alpha}")
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+        raise InputError(f"alpha, the width of all members together, must be positive, and is {alpha!r}")
     if not isinstance(gamma, int) or gamma < 1:
         raise InputError(f"gamma, the groups of a member's convolutions, must be a whole number from 1, not {gamma!r}")
     ends = ends_of(net, example)

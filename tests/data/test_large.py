@@ -120,9 +120,30 @@ def test_a_container_has_no_more_than_its_group_leaves(tmp_path: Path, monkeypat
     whole = module.free_memory()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 1200\ninactive_file 1500\nactive_file 300\n")
     assert module.free_memory() > whole // 2
     (tmp_path / "memory.max").write_text("5000\n")
-    assert module.free_memory() == 2000
+    assert module.free_memory() == 5000 - 1200
+
+
+def test_a_folder_in_memory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module.tempfile, "tempdir", "/tmp")
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(module, "_MOUNTS", mounts)
+    mounts.write_text("/dev/sda / ext4 rw 0 0\n")
+    assert module._folder_on_disk() == "/tmp"
+    mounts.write_text("/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n")
+    assert module._folder_on_disk() == "/var/tmp"
+    monkeypatch.setenv("TMPDIR", "/tmp")  # as somebody wants it
+    assert module._folder_on_disk() == "/tmp"
+
+
+def test_a_folder_that_is_gone_is_said_in_one_line(without_memory: Path) -> None:
+    without_memory.rmdir()
+    with pytest.raises(InputError, match=r"has no room for them .*No such file"):
+        empty_images((10, 3, 20, 20))
 
 
 def test_a_full_disk_is_said_in_one_line(without_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

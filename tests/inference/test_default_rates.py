@@ -40,7 +40,7 @@ def line() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", RATED)
 @pytest.mark.parametrize("noise", NOISY)
-@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("standardise", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_defaults_learn_a_line_to_its_noise(name: str, noise: str, standardise: bool) -> None:
     x, y = line()
     algorithm, outputs = RATED[name], 1 if noise == "learned" else 2

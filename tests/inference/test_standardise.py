@@ -36,7 +36,7 @@ from bayes_share.sharing import ensemble
 
 CENTRE, SCALE = torch.tensor([1e4, -3.0, 0.0]), torch.tensor([200.0, 1e-3, 1.0])
 WHOLE = {"map": MAP(), "svi": SVI(), "rows": SVI(draws="example"), "ivon": IVON(), "swag": SWAG(), "sghmc": SGHMC()}
-WHOLE |= {"sgld": SGLD(), "nuts": NUTS(), "laplace": LastLayerLaplace(), "dropout": MCDropout()}
+WHOLE |= {"sgld": SGLD(), "nuts": NUTS(max_tree_depth=3), "laplace": LastLayerLaplace(), "dropout": MCDropout()}
 WHOLE |= {"deep": DeepEnsemble(networks=2), "distill": Distill(step_size=0.0)}
 
 

@@ -42,7 +42,7 @@ ALGORITHMS: dict[str, Inference[Any]] = {
     "ivon": IVON(),
     "sghmc": SGHMC(),
     "sgld": SGLD(),
-    "nuts": NUTS(),
+    "nuts": NUTS(max_tree_depth=3),
 }
 
 

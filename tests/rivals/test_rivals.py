@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenet_v2, resnet18
 
-from bayes_share import ensemble, fold, ledger
+from bayes_share import ensemble, fold, ledger, share_groups
 from bayes_share.errors import InputError
 from bayes_share.models.networks import build_network
 from bayes_share.rivals import masked, mimo, packed
@@ -212,6 +212,14 @@ def test_a_start_of_the_networks_own_is_kept() -> None:
     stem = mimo(net, 3, example=EXAMPLE).network
     first, before = next(stem.parameters()).detach(), next(net.parameters()).detach()
     assert float(first.std() / before.std()) == pytest.approx(3**-0.5, rel=0.1)
+
+
+def test_the_masks_of_a_weight_that_is_cut_into_blocks_are_of_inputs() -> None:
+    torch.manual_seed(0)
+    net = share_groups(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4)), 2)
+    r = masked(net, 4, example=WIDE).network[2].factor("r")  # type: ignore[index]
+    assert r.shape == (4, 2, 2, 6)
+    assert torch.equal(r[:, 0] != 0, r[:, 1] != 0)  # for both halves of the outputs
 
 
 class Embedded(nn.Module):

@@ -112,6 +112,11 @@ def test_a_rival_is_trained_stopped_and_scored(
         ),
         (("--ensemble-size", "4", "--ensemble-kind", "mimo"), "give --feed own or split"),
         (("--ensemble-size", "4", "--ensemble-kind", "packde"), "packed"),
+        (
+            ("--ensemble-size", "4", "--ensemble-kind", "masked", "--mask-scale", "1"),
+            "--mask-scale 1 makes all members",
+        ),
+        (("--ensemble-size", "4", "--ensemble-kind", "packed", "--packed-groups", "0"), "--packed-groups must be"),
     ],
 )
 def test_options_of_rivals_that_do_not_go_together(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
