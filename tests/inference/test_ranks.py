@@ -1,5 +1,6 @@
 """Trainings of 2 and of 3 processes: the numbers of one process where there is no noise, and the same in all ranks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 import ranks_worker
 import torch
+from regression import PROBLEMS, misses, misses_of_chain
 from states import differences, leaves
+from test_sghmc import stationary
 from torch import Tensor
 
 from bayes_share.errors import InputError
@@ -22,16 +25,22 @@ COUNTS = (2, 3)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """How many processes there were, and the folder in which each left what it came to."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, ranks_worker.__file__]
+    run_processes(str(ranks_worker.__file__), request.param, folder)
+    return request.param, folder
+
+
+def run_processes(script: str, count: int, folder: Path) -> None:
+    """Run a script as so many processes, to their end."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
-        subprocess.Popen([*command, str(rank), str(request.param), str(folder)]) for rank in range(request.param)
+        subprocess.Popen([sys.executable, script, str(rank), str(count), str(folder)], env=environment)
+        for rank in range(count)
     ]
     try:
-        assert [process.wait(timeout=300) for process in processes] == [0] * request.param
+        assert [process.wait(timeout=900) for process in processes] == [0] * count
     finally:
         for process in processes:
             process.kill()
-    return request.param, folder
 
 
 def of_ranks(finished: tuple[int, Path], name: str) -> list[Any]:
@@ -112,3 +121,17 @@ def test_one_process_alone_is_the_first() -> None:
 def test_a_batch_that_does_not_divide_says_what_would() -> None:
     with pytest.raises(InputError, match="among 2 members and 3 processes"):
         part_of(Batch(torch.zeros(8), torch.zeros(8)), Ranks(0, 3), parts=2)
+
+
+@pytest.mark.slow
+def test_the_posterior_on_two_processes_is_the_known_one(tmp_path: Path) -> None:
+    run_processes(str(Path(__file__).with_name("ranks_posterior.py")), 2, tmp_path)
+    problem = PROBLEMS[0]
+    for name in ("svi", "ivon", "sghmc"):
+        first, second = (torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2))
+        assert torch.equal(first, second)
+        if name == "sghmc":
+            assert misses_of_chain(first, stationary(problem)) == []
+        else:
+            assert misses(first, problem.mean_field()) == []
+            assert misses(first.flip(2), problem.mean_field())  # another posterior is told from it

@@ -1,0 +1,30 @@
+"""The posterior of the linear regression on several processes; a script that `test_ranks` starts."""
+
+import sys
+from pathlib import Path
+
+import test_ivon_posterior
+import test_sghmc
+import test_svi
+import torch
+from regression import PROBLEMS
+from torch import distributed as dist
+
+FOUND = {
+    "svi": lambda: test_svi.fitted(PROBLEMS[0]),
+    "ivon": lambda: test_ivon_posterior.seen(test_ivon_posterior.learned(PROBLEMS[0])),
+    "sghmc": lambda: test_sghmc.chain(PROBLEMS[0]),
+}
+"""Draws of what is unknown, by algorithm."""
+
+
+def main(rank: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
+    for name, found in FOUND.items():
+        torch.save(found(), folder / f"{name}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
