@@ -312,7 +312,7 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
     few = write(new, [{"area": 3.0}])
     for words, message in {
         (str(run), str(few), "-o", str(out)): "there is no column 'built' for an input",
-        (str(run), str(new)): "-o OUT.csv names the file",
+        (str(run), str(new)): "missing -o OUT.csv, the file",
         (str(run), str(new), "-o", str(new)): "new.csv",
         (str(run), str(new), "-o", str(out), "--quantiles", "1.5"): "above 0 and below 1, not 1.5",
         (str(table.parent), str(new), "-o", str(out)): "has no config.yaml",
