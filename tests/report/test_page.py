@@ -201,7 +201,7 @@ def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["nowhere"], "nowhere is not a run: there is no such folder"),
         (["--pictures", "-1", "nowhere"], "--pictures is at least 0, not -1"),
-        ([], "runs"),
+        ([], "no run given: list run folders"),
     ],
 )
 def test_bad_input_gets_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
