@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from bayes_share.compare import compare
 from bayes_share.config import RunConfig
@@ -17,7 +18,7 @@ from bayes_share.outputs import check_outputs
 from bayes_share.probe import Probes, probe
 from bayes_share.reports import build_report, page, read_runs
 from bayes_share.run import run as make_run
-from bayes_share.run_folder import check_folder_of_runs
+from bayes_share.run_folder import RunFolder, check_folder_of_runs
 from bayes_share.terminal import printable, say, show
 
 _METHODS = {
@@ -68,12 +69,21 @@ def quickstart(out: Path, seed: int) -> None:
     torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
     runs = {}
     for name, config in _METHODS.items():
-        say(f"{name} ...")
         runs[name] = out / name.replace(" ", "-").lower()
         folder = make_run(replace(config, seed=seed), runs[name], resume=True)
-        probe(folder, _PROBES)
+        _probe(folder, name)
     show(compare(runs, picture))
     show(f"reliability picture: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
     write_atomically(report, page(made).encode())
     show(f"report, to be opened in a browser: {printable(report)}")
+
+
+def _probe(folder: RunFolder, name: str) -> None:
+    """Try a trained network on other and corrupted images: a bar on a terminal, a line elsewhere."""
+    sets = 2 + len(_PROBES.ood_names) + len(_PROBES.corruption_types)  # two: test and training images, for features
+    with tqdm(total=sets, desc=name, unit="set", disable=None) as bar:
+        probe(folder, _PROBES, lambda _: bar.update())
+        bar.update(sets - bar.n)  # those that an earlier command has predicted
+        if bar.disable:
+            say(f"{name}: trained, and tested on {sets} sets of images")
