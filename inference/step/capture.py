@@ -36,6 +36,9 @@ class Driver(Protocol):
     def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Take a step, as `take_step` does."""
 
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """See to it that the whole state is here, before it is looked at."""
+
     def forget(self) -> None:
         """Forget what was recorded of a state, whose tensors are now others."""
 
@@ -46,6 +49,9 @@ class Eager:
     def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Take it."""
         return take_step(algorithm, state, batch, steps)
+
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
 
     def forget(self) -> None:
         """There is nothing."""
@@ -103,6 +109,9 @@ class Captured:
         after_step(algorithm, state, steps + 1)
         return info
 
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
+
     def forget(self) -> None:
         """Record anew, after the first steps."""
         self._steps.clear()
@@ -114,6 +123,8 @@ _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is 
 
 @runtime_checkable
 class Recorded(Protocol):
+    """A recorded step."""
+
     def replay(self, batch: Batch) -> StepInfo:
         """Take a step."""
 
@@ -127,6 +138,7 @@ class AsOperators:
             self.first = step(algorithm, state, self._batch, self._in_turn)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
         with torch.autocast("cpu", enabled=False):  # what it cast is among the operators
             renewed = self._recording.replay()
@@ -166,6 +178,7 @@ class InGraph:
             self._info = step(algorithm, state, self._batch, self._side_by_side)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
         if self._numbers:
             key = drawn_key()
