@@ -102,7 +102,10 @@ def _follow(folder: RunFolder, config: RunConfig, ranks: Ranks) -> None:
         training, _ = _taken_up(folder, config, learns=True)
         with interruptible() as is_interrupted:
             for _ in training.steps():
-                if ranks.any_says(is_interrupted()):
+                is_last, is_due = ranks.any_says(is_interrupted(), False)
+                if is_last or is_due:
+                    training.complete()
+                if is_last:
                     raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}")
 
 
@@ -294,9 +297,12 @@ def _train(
                 bar.clear()
                 for line in task_of(training.data).description:
                     _log.info(line)
-            is_last = ranks.any_says(is_interrupted())
-            if saver.after_step(training, is_last):
-                write_atomically(folder.metrics, _csv(training.history))
+            is_last, is_due = ranks.any_says(is_interrupted(), saver.is_due(training))
+            if is_last or is_due:
+                training.complete()
+                saver.save(training)
+                if training.step % training.steps_per_epoch == 0:
+                    write_atomically(folder.metrics, _csv(training.history))
             if training.step % training.steps_per_epoch == 0:
                 bar.set_postfix_str(_latest(training.history))
             if is_last:

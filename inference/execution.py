@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.capture import Captured, Driver, Eager
-from bayes_share.inference.step.ranks import OfRanks, Ranks
+from bayes_share.inference.step.of_ranks import OfRanks
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.models.model import Model
 from bayes_share.trees import Tree, each_tensor, to_device
 

@@ -223,6 +223,10 @@ class Training:
         """Of the model that is trained; what it learns is as it was before the first step, or as it is now."""
         return self.algorithm.draw(self.state, 0).parts[0].model.likelihood
 
+    def complete(self) -> None:
+        """Bring the whole state to all processes, where they had parts of it; to be called in all of them."""
+        self._driver.complete(self.algorithm, self.state)
+
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors and plain values: from here, or from the end of the last epoch.
 
@@ -343,6 +347,7 @@ class Training:
             self._kept = members
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
+        self.complete()
         sums = self._sums
         figures = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4], info.learning_rate.double().view(1)])
         self._sums.zero_()
@@ -373,6 +378,7 @@ class Training:
 
     def _finish(self) -> None:
         """The last pass of the algorithm, from the best state where training may stop early."""
+        self.complete()
         self._losses.check()
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:

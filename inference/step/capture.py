@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
-from bayes_share.inference.algorithm import Batch, Inference, StepInfo
-from bayes_share.inference.step.drivers import after_step, in_turn, step, take_step, why_eager
+from bayes_share.inference.algorithm import Batch, Composed, Inference, StepInfo
+from bayes_share.inference.step.drivers import (
+    after_step,
+    drawn_key,
+    in_turn,
+    of_training,
+    step,
+    take_step,
+    why_eager,
+)
 from bayes_share.inference.step.recording import ReadsNothing, Recording
+from bayes_share.seeding import seed_from, seeded
 
 _WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
 _MOST = 4  # forms of batches that are recorded, each with memory of its own
@@ -27,6 +36,9 @@ class Driver(Protocol):
     def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Take a step, as `take_step` does."""
 
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """See to it that the whole state is here, before it is looked at."""
+
     def forget(self) -> None:
         """Forget what was recorded of a state, whose tensors are now others."""
 
@@ -37,6 +49,9 @@ class Eager:
     def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Take it."""
         return take_step(algorithm, state, batch, steps)
+
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
 
     def forget(self) -> None:
         """There is nothing."""
@@ -59,7 +74,7 @@ class Captured:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._steps: dict[Hashable, _Recorded] = {}
+        self._steps: dict[Hashable, Recorded] = {}
         self._taken = 0
         self._is_tried = False
         self.reason: str | None = None
@@ -82,17 +97,20 @@ class Captured:
             info = self._steps[form].replay(batch)
         elif self._device.type == "cuda":
             try:
-                self._steps[form] = _InGraph(algorithm, state, batch)
+                self._steps[form] = InGraph(algorithm, state, batch)
             except RuntimeError as error:  # nothing was run: the step is still to be taken
                 self.reason = str(error).partition("\n")[0]
                 _log.warning("steps are taken one by one after all: the capture failed (%s)", self.reason)
                 return take_step(algorithm, state, batch, steps)
             info = self._steps[form].replay(batch)
         else:
-            recorded = _AsOperators(algorithm, state, batch)
+            recorded = AsOperators(algorithm, state, batch)
             self._steps[form], info = recorded, recorded.first
         after_step(algorithm, state, steps + 1)
         return info
+
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
 
     def forget(self) -> None:
         """Record anew, after the first steps."""
@@ -104,53 +122,92 @@ _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is 
 
 
 @runtime_checkable
-class _Recorded(Protocol):
+class Recorded(Protocol):
+    """A recorded step."""
+
     def replay(self, batch: Batch) -> StepInfo:
         """Take a step."""
 
 
-class _AsOperators:
+class AsOperators:
     """A step as the operators that it ran; the one that is recorded is taken, and reports `first`."""
 
     def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
         self._batch = _copied(batch)
         with Recording() as self._recording:
-            self.first = step(algorithm, state, self._batch)
+            self.first = step(algorithm, state, self._batch, self._in_turn)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
         with torch.autocast("cpu", enabled=False):  # what it cast is among the operators
             renewed = self._recording.replay()
         return _changed(self.first, renewed)
 
+    def _in_turn(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+        """As `in_turn`; a replay seeds the generator at the same places."""
+        if len(takes) == 1:
+            return in_turn(takes)
+        key, stack, infos = [0], ExitStack(), []
 
-class _InGraph:
-    """A step as a CUDA graph, with its own memory; the one that is recorded is not taken."""
+        def begin() -> None:
+            key[0] = drawn_key()
+
+        self._recording.also(begin)
+        for number, take in enumerate(takes):
+            self._recording.also(lambda number=number: stack.enter_context(seeded(*of_training(key[0], number))))
+            infos.append(take())
+            self._recording.also(stack.close)
+        return infos
+
+
+class InGraph:
+    """A step as a CUDA graph, with its own memory; the one that is recorded is not taken.
+
+    Each of several networks has a stream of its own, and a state of the generator, which is seeded before a replay.
+    """
 
     def __init__(self, algorithm: Inference[Any], state: Any, batch: Batch) -> None:
-        self._batch, self._graph = _copied(batch), torch.cuda.CUDAGraph()
+        self._batch, self._graph, self._is_within = _copied(batch), torch.cuda.CUDAGraph(), False
+        self._default = torch.cuda.default_generators[torch.cuda.current_device()]
+        count = len(algorithm.trainings(state)) if isinstance(algorithm, Composed) else 1
+        self._numbers = [self._default.clone_state() for _ in range(count if count > 1 else 0)]
+        for numbers in self._numbers:
+            self._graph.register_generator_state(numbers)
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._info = step(algorithm, state, self._batch, _side_by_side)
+            self._info = step(algorithm, state, self._batch, self._side_by_side)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
+        if self._numbers:
+            key = drawn_key()
+            for number, numbers in enumerate(self._numbers):
+                numbers.manual_seed(seed_from(*of_training(key, number)))
         self._graph.replay()
         return _changed(self._info, torch.clone)  # the next replay writes where these are
 
-
-def _side_by_side(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
-    """Steps of several networks, each on a stream of its own; their backward passes follow on the same."""
-    if len(takes) == 1:
-        return in_turn(takes)
-    current, streams = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in takes]
-    infos = []
-    for take, stream in zip(takes, streams, strict=True):
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            infos.append(take())
-    for stream in streams:
-        current.wait_stream(stream)
-    return infos
+    def _side_by_side(self, takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
+        """Steps of several networks; their backward passes follow on the same streams."""
+        if len(takes) == 1:
+            return in_turn(takes)
+        if self._is_within:
+            raise RuntimeError("networks within networks are not computed side by side")
+        self._is_within = True
+        current, streams = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in takes]
+        usual, infos = self._default.graphsafe_get_state(), []
+        for take, stream, numbers in zip(takes, streams, self._numbers, strict=True):
+            stream.wait_stream(current)
+            self._default.graphsafe_set_state(numbers)
+            try:
+                with torch.cuda.stream(stream):
+                    infos.append(take())
+            finally:
+                self._default.graphsafe_set_state(usual)
+        for stream in streams:
+            current.wait_stream(stream)
+        self._is_within = False
+        return infos
 
 
 def _why_not(algorithm: Inference[Any], state: Any, batch: Batch) -> str | None:

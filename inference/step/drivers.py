@@ -1,13 +1,16 @@
 """Steps of algorithms, of whichever of the three kinds."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo, Transition
+from bayes_share.seeding import seeded
 
 
 def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor], steps: int) -> StepInfo:
@@ -28,8 +31,25 @@ def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, T
 
 
 def in_turn(takes: Sequence[Callable[[], StepInfo]]) -> list[StepInfo]:
-    """One step after the other."""
-    return [take() for take in takes]
+    """One step after the other; of several, each draws random numbers that do not depend on the others."""
+    if len(takes) == 1:
+        return [takes[0]()]
+    key, infos = drawn_key(), []
+    for number, take in enumerate(takes):
+        with seeded(*of_training(key, number)):
+            infos.append(take())
+    return infos
+
+
+def drawn_key() -> int:
+    """A key for the random numbers of a step's parts, drawn on the host and seen by no mode that looks at operators."""
+    with _disable_current_modes():
+        return int(torch.randint(2**62, ()))
+
+
+def of_training(key: int, number: int) -> tuple[int, str, int]:
+    """The key of the random numbers that one of several trainings draws in a step."""
+    return key, "training", number
 
 
 def its_gradient(method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
@@ -92,15 +112,12 @@ def after_step(algorithm: Inference[Any], state: Any, steps: int) -> None:
 def _why_eager(method: Inference[Any], state: Any) -> str | None:
     if isinstance(method, GradientMethod):
         return method.why_eager(state)
-    return f"a step of {type(method).__name__} is a transition of its chain"
+    return f"a step of {type(method).__name__} is a transition"
 
 
 def _mean(infos: Sequence[StepInfo]) -> StepInfo:
-    """Over trainings, which have the learning rate in common."""
     if len(infos) == 1:
         return infos[0]
-
-    def mean(name: str) -> Tensor:
-        return torch.stack([getattr(info, name) for info in infos]).mean(0)
-
-    return StepInfo(mean("loss"), mean("log_lik"), mean("kl"), mean("accuracy"), infos[0].learning_rate)
+    return StepInfo(
+        **{each.name: torch.stack([getattr(info, each.name) for info in infos]).mean(0) for each in fields(StepInfo)}
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, no_grad
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 READS_THE_HOST = {
@@ -58,6 +58,12 @@ class Recording(TorchDispatchMode):
             self.calls.append((func, args, kwargs, found))
         return found
 
+    def also(self, act: Callable[[], object]) -> None:
+        """Do something on the host, now and at this place in every replay."""
+        with _disable_current_modes():
+            act()
+        self.calls.append((act, (), {}, None))
+
     def replay(self) -> Callable[[Any], Any]:
         """Run the operators again.
 
@@ -72,6 +78,8 @@ class Recording(TorchDispatchMode):
         with no_grad():
             for func, args, kwargs, found in self.calls:
                 again = func(*tree_map(renewed, args), **tree_map(renewed, kwargs))
+                if found is None:
+                    continue
                 for before, after in zip(tree_leaves(found), tree_leaves(again), strict=True):
                     if isinstance(before, Tensor):
                         new[id(before)] = after

@@ -115,7 +115,7 @@ class Branches(nn.Module):
         (
             replace(CASES["nuts"], algorithm=NUTS(max_tree_depth=1)),
             form_builder(CASES["nuts"], FORMS["single"], norm="none"),
-            "a step of NUTS is a transition of its chain",
+            "a step of NUTSChain is a transition",
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
         r"gradients in every chain, would take about \d+ (minute|hour)s?; take sghmc"
     )
     with pytest.raises(InputError, match=message):
-        one_step(algorithm, state, data())
+        algorithm.check(state, Batch(*data()))
     assert differences(before, state.state_dict()) == []
 
 

@@ -19,9 +19,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopy
 from bayes_share.data import train_batch
 from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemble
 from bayes_share.inference.algorithm import Batch
+from bayes_share.inference.step.capture import AsOperators
 from bayes_share.inference.step.drivers import after_step, take_step, why_eager
 from bayes_share.inference.step.drivers import step as one_step
-from bayes_share.inference.step.recording import HostRead, ReadsNothing, Recording
+from bayes_share.inference.step.recording import HostRead, ReadsNothing
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.seeding import seeded
@@ -104,7 +105,7 @@ def test_which_algorithms_run_eagerly_alone() -> None:
         state, _ = begun(algorithm, build, batch_size)
         assert why_eager(algorithm, state) is None, name
     for algorithm, reason in (
-        (DeepEnsemble(of=NUTS(max_tree_depth=1)), "a step of NUTS is a transition of its chain"),
+        (DeepEnsemble(of=NUTS(max_tree_depth=1)), "a step of NUTSChain is a transition"),
         (SVI(guide="low-rank"), "svi goes through Pyro: a guide is not normal, cauchy or delta"),
     ):
         state = algorithm.init(with_priors({}, members=1), 240, NUM_STEPS)
@@ -129,22 +130,19 @@ def runs_without_numbers(algorithm: Any, build: Build, batch_size: int) -> None:
 def replays(algorithm: Any, build: Build, batch_size: int) -> None:
     state, batches = begun(algorithm, build, batch_size)
     expected = copy.deepcopy(state)
-    batch = Batch(batches[WARM].inputs.clone(), batches[WARM].targets.clone())
-    with seeded("step", WARM), (recording := Recording()):
-        info = one_step(algorithm, state, batch)
+    with seeded("step", WARM):
+        recorded = AsOperators(algorithm, state, batches[WARM])
     after_step(algorithm, state, WARM + 1)
     take(algorithm, expected, batches[WARM], WARM)
     assert differences(state.state_dict(), expected.state_dict()) == []
     for step in range(WARM + 1, WARM + 17):
-        batch.inputs.copy_(batches[step].inputs)
-        batch.targets.copy_(batches[step].targets)
         with seeded("step", step):
-            renewed = recording.replay()
+            info = recorded.replay(batches[step])
         after_step(algorithm, state, step + 1)
         ordinary = take(algorithm, expected, batches[step], step)
         assert differences(state.state_dict(), expected.state_dict()) == [], step
         for name in ("loss", "log_lik", "kl", "accuracy", "learning_rate"):
-            assert torch.equal(renewed(getattr(info, name)), getattr(ordinary, name)), (name, step)
+            assert torch.equal(getattr(info, name), getattr(ordinary, name)), (name, step)
 
 
 @EACH

@@ -23,6 +23,8 @@ class Chain:
 
     Args:
         model: at the position of the chain; of one member.
+        num_data: training examples.
+        num_steps: transitions that it will make.
         warmup_steps: transitions in which the step size and the masses are adapted.
         max_tree_depth: at most ``2 ** max_tree_depth - 1`` gradients are taken in a transition.
         target_accept: acceptance probability that the step size is adapted to.
@@ -33,6 +35,8 @@ class Chain:
     """
 
     model: Model
+    num_data: int | float
+    num_steps: int
     warmup_steps: int
     max_tree_depth: int
     target_accept: float

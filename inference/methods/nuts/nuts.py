@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, Build, Forward, StepInfo, Transition
-from bayes_share.inference.draws.forward import evaluating, side_by_side
-from bayes_share.inference.draws.thinning import Thinning, check_thinning
+from bayes_share.inference.algorithm import Batch, Build, Composed, Forward
+from bayes_share.inference.draws.forward import side_by_side
+from bayes_share.inference.draws.thinning import check_thinning
 from bayes_share.inference.methods.nuts.chain import Chain
-from bayes_share.inference.step.objective import usual_terms
+from bayes_share.inference.methods.nuts.one_chain import NUTSChain
 from bayes_share.inference.step.prior_density import check_start
 from bayes_share.inference.step.starts import building_anew, check_trainable
 from bayes_share.layers.norm import MemberBatchNorm
@@ -33,11 +32,9 @@ _TIMED = 256  # examples of a gradient that is only taken to see how long it tak
 
 @dataclass
 class NUTSState:
-    """The chains, and how many of how many transitions each has made."""
+    """The chains, and how many transitions each has made."""
 
     chains: Sequence[Chain]
-    num_data: int | float
-    num_steps: int
     step: int = 0
 
     @property
@@ -62,7 +59,7 @@ class NUTSState:
 
 
 @dataclass(frozen=True)
-class NUTS(Transition[NUTSState]):
+class NUTS(Composed[NUTSState]):
     """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: minutes for a small network.
 
     Draws all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
@@ -107,48 +104,32 @@ class NUTS(Transition[NUTSState]):
             InputError: a trained parameter without a prior, a start outside a prior's support, or a network in which
                 examples see one another.
         """
-        warmup_steps, build = Thinning(num_steps, self.warmup, self.keep).first, building_anew(build)
-        chains = []
+        build, chains = building_anew(build), []
         for _ in range(self.chains):
             model = build()
             check_trainable(model)
             _check_independent(model)
             for member in _members(model):
                 _check_priors(member)
-                chains.append(Chain(member, warmup_steps, self.max_tree_depth, self.target_accept))
-        return NUTSState(chains, num_data, num_steps)
+                chains.append(self._of_each.init(lambda member=member: member, num_data, num_steps))  # type: ignore[misc]
+        return NUTSState(chains)
 
-    def transition(self, state: NUTSState, batch: Batch) -> StepInfo:
-        """One transition of each chain.
+    def trainings(self, state: NUTSState) -> list[tuple[NUTSChain, Chain]]:
+        """Each chain's."""
+        return [(self._of_each, chain) for chain in state.chains]
+
+    def check(self, state: NUTSState, batch: Batch) -> None:
+        """See whether the networks are small enough.
 
         Raises:
-            InputError: a batch that is not all the data or is padded, or a network that is too large.
+            InputError: a network with more numbers than `max_parameters`; says how long a step would take.
         """
-        if batch.weights is not None and batch.counts is None:
-            raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
-        seen = len(batch.targets) if batch.counts is None else float(batch.counts.sum())
-        if not math.isclose(seen, state.num_data, rel_tol=1e-6):
-            raise InputError(
-                f"nuts needs all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
-                f"set batch_size to null"
-            )
         if state.chains[0].num_latents > self.max_parameters:
             raise self._too_large(state, batch)
-        energies, found = [], []
-        for chain in state.chains:
-            energies.append(chain.transition(batch))
-            found.append(_fit_of(chain.model, batch))
-        state.step += 1
-        log_lik, accuracy = torch.stack(found).mean(0)
-        loss = torch.stack(energies).mean() / state.num_data
-        step_size = sum(chain.step_size for chain in state.chains) / len(state.chains)
-        return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, loss.new_tensor(step_size))
 
     def after_step(self, state: NUTSState, steps: int) -> None:
-        """Keep the draw of each chain, where it is time for one."""
-        if Thinning(state.num_steps, self.warmup, self.keep).keeps(steps - 1):
-            for chain in state.chains:
-                chain.keep()
+        """Count the step."""
+        state.step = steps
 
     def finish(self, state: NUTSState, batches: Iterable[Batch]) -> None:
         """Say in the log which chains never moved while draws were kept."""
@@ -175,6 +156,10 @@ class NUTS(Transition[NUTSState]):
         """It is."""
         return True
 
+    @property
+    def _of_each(self) -> NUTSChain:
+        return NUTSChain(self.warmup, self.keep, self.max_tree_depth, self.target_accept)
+
     def _too_large(self, state: NUTSState, batch: Batch) -> InputError:
         """What to say of a network that is too large: how large it is, and how long a step would take."""
         chain = state.chains[0]
@@ -185,7 +170,7 @@ class NUTS(Transition[NUTSState]):
             chain.gradient(Batch(x, y))
             seconds.append(time.perf_counter() - started)
         gradients = 2**self.max_tree_depth - 1
-        whole = min(seconds) * state.num_data / len(y) * gradients * len(state.chains)
+        whole = min(seconds) * chain.num_data / len(y) * gradients * len(state.chains)
         return InputError(
             f"nuts takes networks of up to {self.max_parameters:,} numbers to sample (max_parameters), and this one "
             f"has {chain.num_latents:,}: a step, with up to {gradients:,} gradients in every chain, would "
@@ -221,13 +206,6 @@ def _check_priors(model: Model) -> None:
             raise InputError(
                 f"{name} has no prior, and nuts requires one on every trained parameter: give it a prior, or freeze it"
             )
-
-
-def _fit_of(model: Model, batch: Batch) -> Tensor:
-    """The mean log-likelihood of a model and its accuracy, ``[2]``."""
-    with evaluating(model), torch.no_grad():
-        found = usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")
-    return torch.stack([found.log_lik, found.accuracy])
 
 
 def _duration(seconds: float) -> str:
