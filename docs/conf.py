@@ -1,4 +1,4 @@
-"""How the site is built: ``python -m sphinx -W --keep-going -b html docs OUT``, which reads nothing from the network."""
+"""How the site is built: ``python -m sphinx -W --keep-going -b html docs OUT``; the network is not needed."""
 
 import os
 import sys
@@ -8,9 +8,13 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 # For the cells of the tutorials, which run in processes of their own.
-os.environ |= {"MATPLOTLIBRC": str(DOCS / "matplotlibrc"), "OMP_NUM_THREADS": "1"}
+os.environ |= {
+    "MATPLOTLIBRC": str(DOCS / "matplotlibrc"),
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # Pyro's progress bar looks for Jupyter's widgets
+}
 
-from bayes_share.version import __version__
+from bayes_share.version import __version__  # noqa: E402 (found by the path above)
 
 project = "bayes_share"
 author = "the authors of bayes_share"
@@ -56,4 +60,12 @@ napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Args", "params_style")]
 napoleon_use_rtype = False
 
-linkcheck_ignore = [r"https?://"]  # the network is not needed to check the site's own links
+
+def _link_to_pages(app, docname, source):
+    """Pages link to files of the repository, so that they also work there; these links lead to the site's pages."""
+    source[0] = source[0].replace("](../benchmarks/README.md", "](benchmarks.md")
+
+
+def setup(app):
+    """Hook it in."""
+    app.connect("source-read", _link_to_pages)
