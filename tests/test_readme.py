@@ -64,5 +64,5 @@ def test_its_commands_have_the_options_that_it_shows(command: str, capsys: pytes
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/reference/"))
     described = re.findall(r"^\.\. auto(?:class|function):: bayes_share\.(\w+)$", pages, re.MULTILINE)
-    listed = re.findall(r"^   bayes_share\.(\w+)$", pages, re.MULTILINE)
+    listed = re.findall(r"^   ~bayes_share\.(\w+)$", pages, re.MULTILINE)
     assert sorted(described) == sorted(listed) == sorted(bayes_share.__all__)
