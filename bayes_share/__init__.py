@@ -36,7 +36,7 @@ _PUBLIC = {
     "StudentT": "bayes_share.models.likelihoods",
     "Poisson": "bayes_share.models.likelihoods",
     "Bernoulli": "bayes_share.models.likelihoods",
-    "load_run": "bayes_share.run",
+    "load_run": "bayes_share.runs.run",
     "load_data": "bayes_share.data",
     "load_table": "bayes_share.data.tables.load",
     "load_rows": "bayes_share.data.tables.load",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bayes_share.errors import InputError
 from bayes_share.evaluation.repeats import estimate
 from bayes_share.evaluation.style import check_picture, label, plain_log_scale, save_figure, styled
-from bayes_share.terminal import distinct
+from bayes_share.io.terminal import distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

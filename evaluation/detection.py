@@ -14,7 +14,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_scores
 from bayes_share.evaluation.intervals import percentile_interval
 from bayes_share.evaluation.repeats import Interval
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.curves import COLOURS
 from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.style import check_picture, label, save_figure, styled
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from bayes_share.arrays import read_arrays
 from bayes_share.errors import InputError
 from bayes_share.evaluation.calibration import reliability_of
 from bayes_share.evaluation.checks import check_distributions
-from bayes_share.terminal import listed, printable
+from bayes_share.io.arrays import read_arrays
+from bayes_share.io.terminal import listed, printable
 
 
 @dataclass(frozen=True)

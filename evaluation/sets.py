@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bayes_share.errors import InputError
-from bayes_share.files import write_atomically
-from bayes_share.reading import read_text, reading
+from bayes_share.io.files import write_atomically
+from bayes_share.io.reading import read_text, reading
 
 _FILE = "sets.json"
 _LARGEST = 2**63

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Inference
 from bayes_share.inference.draws.forward import check_state
-from bayes_share.trees import Tree, check_tree, split
+from bayes_share.tensors.trees import Tree, check_tree, split
 
 
 def predict(

@@ -11,7 +11,7 @@ from bayes_share.inference.algorithm import Forward, Inference
 from bayes_share.inference.predict import check_asked
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.predictive import Predictive
-from bayes_share.trees import Tree, split
+from bayes_share.tensors.trees import Tree, split
 
 
 def predictive(

@@ -16,9 +16,9 @@ from bayes_share.data.parts import TABLE_ENDINGS
 from bayes_share.data.smaller import averaged, some_of
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
-from bayes_share.reading import reading
-from bayes_share.seeding import generator
-from bayes_share.terminal import distinct, printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import distinct, printable
+from bayes_share.tensors.seeding import generator
 
 DOWNLOADED = {
     "cifar10": "flip-crop",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bayes_share.data.listing import ENDINGS
 from bayes_share.data.tables.folder import would_be_read
-from bayes_share.files import real_path
+from bayes_share.io.files import real_path
 
 _OF_FILES = ("npz", "folder", "csv", "cifar-10-c")
 

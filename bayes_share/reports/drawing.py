@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayes_share.evaluation.curves import COLOURS, STROKES
 from bayes_share.evaluation.style import label, plain_log_scale, styled
-from bayes_share.terminal import distinct
+from bayes_share.io.terminal import distinct
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
-from bayes_share.identity import check_data
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.reports.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.reports.results import Result, records
-from bayes_share.run_folder import noted_identity
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.identity import check_data
+from bayes_share.runs.run_folder import noted_identity
 from bayes_share.tasks import is_table
 
 _CLASSES_SHOWN = 3

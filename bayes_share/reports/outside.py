@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from bayes_share.analysis.dataset_shift import read_ood
 from bayes_share.evaluation.detection import detection, detection_intervals
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.repeats import Estimate, estimate
@@ -15,7 +16,6 @@ from bayes_share.reports.best import marked
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.drawing import TITLE_WIDTH, Line, add_legend, line_drawing, line_style
 from bayes_share.reports.results import Result, once, sets_in_common
-from bayes_share.shift import read_ood
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

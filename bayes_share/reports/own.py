@@ -7,21 +7,21 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from bayes_share.compare import score_table
-from bayes_share.conformal import set_tables, sets_at_levels
+from bayes_share.analysis.comparison import score_table
+from bayes_share.analysis.conformal import set_tables, sets_at_levels
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.own_arrays import Array
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.files import write_atomically
-from bayes_share.outputs import check_output
+from bayes_share.io.files import write_atomically
+from bayes_share.io.terminal import listed, printable
 from bayes_share.reports.build import build_report
 from bayes_share.reports.gather import own_results
 from bayes_share.reports.number_conformal import LEVELS, conformal_table
 from bayes_share.reports.number_report import build_number_report
 from bayes_share.reports.number_results import NumberResult, checked_validation, number_table
 from bayes_share.reports.page import page
-from bayes_share.terminal import listed, printable
+from bayes_share.runs.output_paths import check_output
 
 _Given = Predictions | NumberPredictions | Mapping[str, Predictions] | Mapping[str, NumberPredictions]
 _NAME = "predictions"  # of those that are given without one

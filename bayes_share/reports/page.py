@@ -5,11 +5,11 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from bayes_share.io.terminal import printable, printable_lines
 from bayes_share.reports.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
 from bayes_share.reports.drawing import line_style
 from bayes_share.reports.export import file_names
 from bayes_share.reports.svg import inline_svg
-from bayes_share.terminal import printable, printable_lines
 from bayes_share.version import __version__
 
 if TYPE_CHECKING:

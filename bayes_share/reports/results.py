@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayes_share.conformal import validation_left
+from bayes_share.analysis.conformal import validation_left
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.sets import SetInfo

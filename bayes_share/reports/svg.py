@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bayes_share.evaluation.curves import COLOURS
 from bayes_share.evaluation.style import styled
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.numbers.ranges import central_interval
 from bayes_share.evaluation.scores import per_image
+from bayes_share.io.terminal import printable
 from bayes_share.reports.document import Cell, Column, Section, Table
 from bayes_share.reports.number_results import COVERAGE, NumberResult
 from bayes_share.reports.results import Result
-from bayes_share.terminal import printable
 
 _SHOWN = 10
 _MOST_INPUTS = 12  # columns; more make a table that nobody reads

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bayes_share.calls import Call
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.factored import check_ensemble_size
 from bayes_share.rivals.ends import Ends, ends_of
@@ -14,6 +13,7 @@ from bayes_share.rivals.resizing import resized, shapes_of
 from bayes_share.sharing.outputs import known
 from bayes_share.sharing.reach import run_example, without_hooks
 from bayes_share.sharing.several import Feed, Members
+from bayes_share.tensors.calls import Call
 
 _WHAT = "mimo()"
 _FEEDS = get_args(Feed)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bayes_share.calls import Call
 from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
@@ -16,6 +15,7 @@ from bayes_share.sharing.conversion import has_computed_weight, has_parameters, 
 from bayes_share.sharing.plain import tied_names
 from bayes_share.sharing.reach import first_line, run_example, without_hooks
 from bayes_share.sharing.several import Members
+from bayes_share.tensors.calls import Call
 
 Outputs = Callable[[str, int], int]
 """From a layer's name and its number of output channels to the one that it is to have."""

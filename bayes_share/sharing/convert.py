@@ -5,7 +5,6 @@ from typing import Any, get_args
 
 from torch import nn
 
-from bayes_share.calls import argument_names, call_of
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored, check_ensemble_size
@@ -34,6 +33,7 @@ from bayes_share.sharing.several import Members
 from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT
+from bayes_share.tensors.calls import argument_names, call_of
 
 
 def ensemble(

@@ -8,9 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from bayes_share.calls import Call, argument_names, call_of
 from bayes_share.errors import InputError, unknown
-from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.norm import MemberBatchNorm
@@ -24,6 +22,8 @@ from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.take import checked_members, keep_rows
 from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, share_again, unreached
+from bayes_share.tensors.calls import Call, argument_names, call_of
+from bayes_share.tensors.functional import call_under
 
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils._pytree import tree_leaves
 
-from bayes_share.calls import Call
 from bayes_share.errors import InputError
 from bayes_share.sharing.arguments import Arguments
+from bayes_share.tensors.calls import Call
 
 # Where hooks are from that a network computes with: weights, and which of its outputs it gives.
 _COMPUTING = ("torch.nn.utils.", "transformers.")

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bayes_share.calls import Call
 from bayes_share.layers.factored import FIXED, Factored
 from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.reach import constant_modules, run_example, without_hooks
+from bayes_share.tensors.calls import Call
 
 if TYPE_CHECKING:
     from bayes_share.sharing.members import Ensemble

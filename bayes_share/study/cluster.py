@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.interrupt import InterruptedRun, interruptible
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.terminal import printable
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.interrupt import InterruptedRun, interruptible
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.cluster_address import check_answers, no_answer
 from bayes_share.study.order import Line
 from bayes_share.study.runner import check_runs, reason
-from bayes_share.terminal import printable
 
 _RETRIES = 20  # of a run whose node or process is lost, before it counts as failed
 _LOOK_EVERY = 0.5  # seconds between looks at whether Ctrl-C came

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bayes_share.errors import unknown
-from bayes_share.presets import PRESETS
+from bayes_share.runs.presets import PRESETS
 from bayes_share.study.definition import check_once
 from bayes_share.study.relatives import of_width, twice_as_deep
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bayes_share.analysis.shifted_predictions import Probes, probe
 from bayes_share.errors import InputError
 from bayes_share.evaluation.gap import Share, coverage, share_of_gap
 from bayes_share.evaluation.gap_picture import Mark, gap_picture
 from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.table import Cell
-from bayes_share.files import remove, write_atomically
-from bayes_share.probe import Probes, probe
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.files import remove, write_atomically
+from bayes_share.io.terminal import say
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.ensemble_results import (
     CORRUPTED,
     OF_MEMBERS,
@@ -26,7 +27,6 @@ from bayes_share.study.ensemble_results import (
 from bayes_share.study.ensemble_rows import MEMBERS, ROWS
 from bayes_share.study.ensembles import EnsembleTrial
 from bayes_share.study.results import table, write_csv
-from bayes_share.terminal import say
 
 _SINGLE, _DEEP = "single", "deep-ensemble"
 _TITLES = {

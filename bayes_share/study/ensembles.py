@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig, run_types
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP
-from bayes_share.records import option_places
+from bayes_share.options.records import option_places
+from bayes_share.runs.config import RunConfig, run_types
 from bayes_share.study.definition import check_seeds
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 

@@ -16,13 +16,13 @@ from types import MappingProxyType
 import torch
 from tqdm import tqdm
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, RunError
-from bayes_share.interrupt import InterruptedRun, interruptible
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder, check_folder, finished_run
+from bayes_share.io.terminal import printable
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.interrupt import InterruptedRun, interruptible
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run
 from bayes_share.study.order import Line
-from bayes_share.terminal import printable
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, unknown
+from bayes_share.runs.config import RunConfig
 from bayes_share.study.definition import check_once, check_seeds
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bayes_share.config import RunConfig
+from bayes_share.analysis.shifted_predictions import Probes
 from bayes_share.inference import MAP, Execution
-from bayes_share.probe import Probes
+from bayes_share.runs.config import RunConfig
 from bayes_share.study.definition import GridOption, Group, Preset, Study
 from bayes_share.study.ensemble_rows import ROWS
 from bayes_share.study.ensemble_summary import summarise_ensembles

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.trees import Tree
+from bayes_share.tensors.trees import Tree
 
 Noise = Literal["predicted", "learned"]
 

@@ -13,10 +13,10 @@ from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
+from bayes_share.io.terminal import listed, printable
 from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.models.networks import build_network
 from bayes_share.tasks.form import NetworkChoice, NoiseChoice
-from bayes_share.terminal import listed, printable
 
 
 @dataclass(frozen=True)

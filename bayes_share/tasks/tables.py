@@ -15,9 +15,9 @@ from bayes_share.data.tables.target import REAL
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
+from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.table_networks import build_table_network
-from bayes_share.reading import reading
 from bayes_share.tasks.form import NetworkChoice, NoiseChoice
 
 NOISE_AT_START = 1.0

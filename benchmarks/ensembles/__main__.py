@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.ensemble_costs import Costs
 from bayes_share.study.ensemble_results import Outcome, pooled_scores, read_outcomes
 from bayes_share.study.ensemble_rows import ROWS

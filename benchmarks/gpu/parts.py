@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.inference import Execution, Training, batches_of, predict
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.seeding import seeded
+from bayes_share.runs.config import RunConfig
 from bayes_share.sharing import ensemble, share_groups, share_layers
+from bayes_share.tensors.seeding import seeded
 from benchmarks.measure import peak_bytes, saved_bytes
 
 Row = dict[str, Any]

@@ -19,7 +19,7 @@ from bayes_share.evaluation.numbers import number_scores
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.scores import score
-from bayes_share.run_folder import RunFolder, read_summary
+from bayes_share.runs.run_folder import RunFolder, read_summary
 from bayes_share.tasks import NoiseChoice, TableForm
 from benchmarks.report import table
 from benchmarks.tables.peers import tabm, trees_of_classes, trees_of_numbers

@@ -11,7 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal.sets import SetMethod, check_exchangeable, fit_sets_of
 from bayes_share.evaluation.posthoc import Calibration, fit_calibration
 from bayes_share.evaluation.predictions import Predictions, check_kind
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 _LEAST_FOR_TEMPERATURE = 20
 

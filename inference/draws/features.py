@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bayes_share.inference.algorithm import Forward, Inference
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.inference.predict import check_asked
-from bayes_share.trees import Tree, num_examples, rows, split
+from bayes_share.tensors.trees import Tree, num_examples, rows, split
 
 
 def predict_with_features(

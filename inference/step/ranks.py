@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, GradientMethod, Inference, StepInfo
 from bayes_share.inference.step.drivers import after_step, step, trainings
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 
 @dataclass(frozen=True)

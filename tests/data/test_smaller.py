@@ -8,14 +8,14 @@ import torch
 import yaml
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data, load_ood
 from bayes_share.data.photographs import photograph_patches
 from bayes_share.data.smaller import averaged, some_of
 from bayes_share.errors import InputError
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder
-from bayes_share.seeding import generator
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import load_run
+from bayes_share.runs.run_folder import RunFolder
+from bayes_share.tensors.seeding import generator
 
 
 def stored(path: Path, shape: tuple[int, ...] = (32, 32, 3), num: int = 100, seed: int = 1, classes: int = 4) -> str:

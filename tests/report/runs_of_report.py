@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bayes_share.config import RunConfig
+from bayes_share.analysis.shifted_predictions import Probes, probe
 from bayes_share.inference import MAP, MCDropout
-from bayes_share.probe import Probes, probe
-from bayes_share.run import run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 _SHORT = RunConfig(model="mlp", epochs=2)
 CONFIGS = {

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import pytest
 from hostile import NAMES
 
+from bayes_share.analysis.comparison import compare
 from bayes_share.cli import main
-from bayes_share.compare import compare
+from bayes_share.io.terminal import printable
 from bayes_share.reports.document import (
     Cell,
     Column,
@@ -33,7 +34,6 @@ from bayes_share.reports.export import file_names, write_csv, write_figures, wri
 from bayes_share.reports.outside import _draw_histogram
 from bayes_share.reports.page import page
 from bayes_share.reports.svg import inline_svg
-from bayes_share.terminal import printable
 
 Captured = pytest.CaptureFixture[bytes]
 SHORT = [name for name in NAMES.values() if len(name) < 1000]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import write_predictions
@@ -28,7 +27,8 @@ from bayes_share.reports.gather import read_runs
 from bayes_share.reports.members import members
 from bayes_share.reports.overview import SCORES, overview
 from bayes_share.reports.results import Result
-from bayes_share.run import run as make_run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run as make_run
 
 
 def table(report: Report, name: str) -> Table:

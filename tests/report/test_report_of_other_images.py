@@ -19,7 +19,7 @@ from bayes_share.reports.members import members
 from bayes_share.reports.outside import mean_aurocs, outside
 from bayes_share.reports.results import Result, once, sets_in_common
 from bayes_share.reports.robustness import robustness
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run_folder import RunFolder
 
 
 def table(report: Report, name: str) -> Table:

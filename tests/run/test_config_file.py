@@ -11,10 +11,10 @@ from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
 from states import differences
 from torch import nn
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Distill, Execution, Inference
 from bayes_share.inference.step.objective import NegativeLogLikelihood
+from bayes_share.runs.config import RunConfig
 
 Untouched = Callable[[str], Path]
 

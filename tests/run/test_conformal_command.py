@@ -8,18 +8,18 @@ import pytest
 import torch
 from driver import command, ended_well, one_line
 
-from bayes_share.choices import scored_images, unchosen
-from bayes_share.config import RunConfig
-from bayes_share.conformal import validation_left
+from bayes_share.analysis.conformal import validation_left
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal import halves, set_coverage
 from bayes_share.evaluation.predictions_file import read_class_predictions
-from bayes_share.files import write_atomically
 from bayes_share.inference.methods.distill.distill import Distill
+from bayes_share.io.files import write_atomically
 from bayes_share.reports.conformal import conformal
 from bayes_share.reports.document import Table
 from bayes_share.reports.gather import read_runs
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run_folder import RunFolder
+from bayes_share.runs.validation_images import scored_images, unchosen
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from driver import command, ended_well, one_line, snapshot
 
-from bayes_share import lock
 from bayes_share.errors import InputError, RunError
-from bayes_share.lock import LOCK, alone_in, in_turn
+from bayes_share.io import folder_lock as lock
+from bayes_share.io.folder_lock import LOCK, alone_in, in_turn
 
 FIT = ("fit", "map", "--epochs", "1", "--no-progress")
 STUDY = ("study", "sharing", "--no-progress", "--resume")
@@ -58,7 +58,7 @@ def test_a_folder_is_the_same_by_another_way_there(tmp_path: Path, monkeypatch: 
 
 
 def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from bayes_share.lock import alone_in\n"
+    code = "import sys, time; from pathlib import Path; from bayes_share.io.folder_lock import alone_in\n"
     code += f"with alone_in(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
     root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE)

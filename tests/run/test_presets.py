@@ -9,10 +9,10 @@ from driver import Outcome, command, ended_well, one_line
 from torch import nn
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.inference import IVON, MAP, SVI
 from bayes_share.models.model import Model
-from bayes_share.presets import PRESETS, SUMMARIES
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.presets import PRESETS, SUMMARIES
 from bayes_share.sharing import ensemble
 
 SMALL = ["--data", "digits", "--model", "mlp", "--norm", "none", "--epochs", "1", "--num-samples", "2", "--no-progress"]

@@ -11,7 +11,9 @@ import torch
 from scipy import special, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bayes_share import probe as probing
+from bayes_share.analysis import shifted_predictions as probing
+from bayes_share.analysis.dataset_shift import corruption_scores, corruption_table, detections, scores_in_out
+from bayes_share.analysis.shifted_predictions import Probes, images_to_corrupt
 from bayes_share.cli import main
 from bayes_share.data import Split, load_ood
 from bayes_share.data.corruptions import CORRUPTIONS, corrupt
@@ -20,10 +22,8 @@ from bayes_share.evaluation import Outputs, Predictions, read_outputs, read_pred
 from bayes_share.evaluation.sets import SetInfo
 from bayes_share.inference import Training
 from bayes_share.models.mixture import mixture_log_probs
-from bayes_share.probe import Probes, images_to_corrupt
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder
-from bayes_share.shift import corruption_scores, corruption_table, detections, scores_in_out
+from bayes_share.runs.run import load_run
+from bayes_share.runs.run_folder import RunFolder
 
 FIT = ["--epochs", "2", "--hold-out", "[8, 9]", "--no-progress", "--out"]
 KINDS = {"single": ["map"], "ensemble": ["map", "--ensemble-size", "3"]}
@@ -166,7 +166,9 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
 
     rows = lines_below(out, "Corrupted test images, means over rotate, brightness:")
     scored = []
-    monkeypatch.setattr("bayes_share.shift.score", lambda predictions: scored.append(0) or score(predictions))
+    monkeypatch.setattr(
+        "bayes_share.analysis.dataset_shift.score", lambda predictions: scored.append(0) or score(predictions)
+    )
     found = corruption_scores(folder, ["rotate", "brightness"])
     assert len(scored) == 1 + 2 * 5  # the images as they are once
     whole = read_predictions(folder.predictions("test"))

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from driver import Setting, command, ended_well, one_line
 
-from bayes_share.algorithms import run_defaults
-from bayes_share.config import RunConfig
 from bayes_share.inference import NUTS, SGHMC
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop import saving
-from bayes_share.run import run
+from bayes_share.runs.algorithms import run_defaults
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 
 def test_an_algorithm_has_its_own() -> None:

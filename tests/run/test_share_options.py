@@ -7,10 +7,10 @@ import torch
 import yaml
 from driver import command, ended_well, left, one_line
 
-from bayes_share.config import RunConfig
 from bayes_share.layers import Rank1Conv2d
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder, read_summary
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import load_run
+from bayes_share.runs.run_folder import RunFolder, read_summary
 from bayes_share.sharing import Ensemble, Members
 
 SMALL = ("--epochs", "1", "--batch-size", "420", "--no-progress")

@@ -18,13 +18,13 @@ from driver import left, snapshot
 from states import differences
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP
-from bayes_share.outputs import STUDY_FILES
-from bayes_share.presets import preset
-from bayes_share.run import load_run, run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.output_paths import STUDY_FILES
+from bayes_share.runs.presets import preset
+from bayes_share.runs.run import load_run, run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.optimizers import METHODS, RECIPES, OptimizerStudy, Trial
 from bayes_share.study.runner import run_all
 

@@ -16,8 +16,8 @@ from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
-from bayes_share.outputs import STUDY_FILES
-from bayes_share.run import run
+from bayes_share.runs.output_paths import STUDY_FILES
+from bayes_share.runs.run import run
 from bayes_share.study.ensemble_costs import Costs, costs
 from bayes_share.study.ensemble_results import read_outcomes
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows

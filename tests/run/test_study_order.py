@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.order import Line
 from bayes_share.study.runner import run_all
 

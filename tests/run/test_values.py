@@ -12,11 +12,11 @@ import pytest
 from driver import SMALL
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.inference import SVI
-from bayes_share.run import load_run
-from bayes_share.values import load_yaml, read_value
+from bayes_share.options.values import load_yaml, read_value
+from bayes_share.runs.config import RunConfig, read_run_config
+from bayes_share.runs.run import load_run
 
 RIGHT: list[tuple[Any, Any, Any]] = [
     (int, 3, 3),

@@ -9,10 +9,10 @@ import torch
 from explicit import close
 from torch import nn
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit
 from bayes_share.layers.factored import Factored
+from bayes_share.runs.config import RunConfig
 from bayes_share.sharing import Ensemble, ensemble, fold, share_groups, share_layers
 from bayes_share.sharing.starts import read_starts
 

@@ -14,8 +14,8 @@ from bayes_share.data.tables.plain import check_names, from_plain
 from bayes_share.data.tables.table import Table, quoted
 from bayes_share.data.tables.target import Target
 from bayes_share.errors import InputError, named, unknown
-from bayes_share.reading import reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable
 
 _FORMAT = 1
 _LONGEST = 200  # characters of an input's name

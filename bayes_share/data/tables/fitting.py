@@ -13,7 +13,7 @@ from bayes_share.data.tables.kinds import kind_of, numbers, warn_of_texts_among_
 from bayes_share.data.tables.table import Column, Table, quoted
 from bayes_share.data.tables.target import REAL, Target, class_names_of
 from bayes_share.errors import InputError
-from bayes_share.units import SQUARED
+from bayes_share.tensors.units import SQUARED
 
 _log = logging.getLogger(__name__)
 

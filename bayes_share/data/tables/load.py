@@ -24,8 +24,8 @@ from bayes_share.data.tables.parquet_table import read_parquet
 from bayes_share.data.tables.table import Table, quoted, stacked
 from bayes_share.data.tables.target import Target, choose_likelihood, class_names_of
 from bayes_share.errors import InputError, option
-from bayes_share.reading import reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable
 
 
 @dataclass(frozen=True, eq=False)

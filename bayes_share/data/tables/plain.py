@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 Record = TypeVar("Record")
 

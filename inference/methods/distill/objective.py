@@ -20,7 +20,7 @@ from bayes_share.inference.step.objective import Evaluate, Terms, mean, usual_te
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.several import Feed
-from bayes_share.trees import Tree, joined, num_examples, rows
+from bayes_share.tensors.trees import Tree, joined, num_examples, rows
 
 
 @dataclass(frozen=True, eq=False)

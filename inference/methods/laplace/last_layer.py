@@ -16,7 +16,7 @@ from bayes_share.sharing.conversion import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.several import Members
-from bayes_share.trees import Tree, num_examples, rows, to_device
+from bayes_share.tensors.trees import Tree, num_examples, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
 _LEAST_ROUNDING = 1e-3  # of any other dtype, also where products are taken in TensorFloat-32

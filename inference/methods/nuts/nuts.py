@@ -23,7 +23,7 @@ from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.take import take_member
-from bayes_share.trees import rows
+from bayes_share.tensors.trees import rows
 
 _log = logging.getLogger(__name__)
 
