@@ -24,7 +24,7 @@ from bayes_share.data import Data, load_data
 from bayes_share.io.files import write_atomically
 from bayes_share.layers import FactorInit
 from bayes_share.models.networks import build_network
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.strategy import Strategy
 from benchmarks.report import about
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.evaluation.own_arrays import Array, as_tensor
+from bayes_share.evaluation.array_conversion import Array, as_tensor
 from bayes_share.io.arrays import map_arrays, write_array, write_stamp
 from bayes_share.io.files import replacing
 from bayes_share.io.terminal import listed, printable

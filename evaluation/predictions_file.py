@@ -12,10 +12,10 @@ from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.array_conversion import kind_in_words
 from bayes_share.evaluation.binary import with_label_axis
 from bayes_share.evaluation.checks import check_binary_logits, check_logits
 from bayes_share.evaluation.class_names import checked_names
-from bayes_share.evaluation.own_arrays import kind_in_words
 from bayes_share.evaluation.positions import check_examples
 from bayes_share.evaluation.predictions import (
     Kind,

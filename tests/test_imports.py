@@ -21,7 +21,7 @@ ORDER = (
     ("options",),
     ("layers",),
     ("sharing", "data"),
-    ("rivals", "priors"),
+    ("baselines", "priors"),
     ("models",),
     ("inference",),
     ("evaluation",),
@@ -100,7 +100,11 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize(
     ("source", "module", "problem"),
     [
-        ("from bayes_share.sharing.convert import ensemble", "bayes_share.layers.conv", "comes after layers"),
+        (
+            "from bayes_share.sharing.ensemble_conversion import ensemble",
+            "bayes_share.layers.conv",
+            "comes after layers",
+        ),
         ("import bayes_share.inference.methods.map as m", "bayes_share.models.model", "comes after models"),
         (
             "def f():\n    from bayes_share.cli import main",

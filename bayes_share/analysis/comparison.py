@@ -17,7 +17,7 @@ from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.io.terminal import listed, printable
 from bayes_share.models.pairs import mean_differences
-from bayes_share.runs.config import read_run_config
+from bayes_share.runs.config_file import read_run_config, to_flat
 from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, written_again
 
 
@@ -177,7 +177,7 @@ def _have_other_examples(one: RunFolder, other: RunFolder) -> bool:
 
 def _data(folder: RunFolder) -> str:
     """The data of a run, with what decides which of its examples are in which part."""
-    config = read_run_config(folder.config).to_flat()
+    config = to_flat(read_run_config(folder.config))
     more = [
         f"{name} {config[name]}"
         for name in ("target", "split_by", "split_seed", "hold_out", "image_size")

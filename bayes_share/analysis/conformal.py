@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from bayes_share.errors import named
 from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
-from bayes_share.evaluation.conformal.halves import halves
-from bayes_share.evaluation.conformal.promise import Range, range_of_coverage, verdict
-from bayes_share.evaluation.conformal.sets import SET_METHODS, fit_sets_of
+from bayes_share.evaluation.conformal.guarantee import Range, range_of_coverage, verdict
+from bayes_share.evaluation.conformal.prediction_sets import SET_METHODS, fit_sets_of
+from bayes_share.evaluation.conformal.temperature_split import halves
 from bayes_share.evaluation.conformal.threshold import check_alpha
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.runs.config import read_run_config
+from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.run_folder import RunFolder
 from bayes_share.runs.validation_images import unchosen
 

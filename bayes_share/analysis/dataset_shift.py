@@ -1,6 +1,6 @@
 """Runs away from what they were trained on: tables of out-of-distribution detection and of corrupted images.
 
-They work from the predictions in the runs' folders, which `probe` leaves there.
+They work from the predictions in the runs' folders, which `predict_shifted` leaves there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,41 +9,44 @@ from dataclasses import asdict, fields, replace
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayes_share.analysis.shifted_predictions import CIFAR10C, Probes, images_to_corrupt, probe
+from bayes_share.analysis.shifted_predictions import CIFAR10C, ShiftedSets, images_to_corrupt, predict_shifted
 from bayes_share.data.cifar10c import CIFAR10C_EXTRA
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.detection import Detection, detection
+from bayes_share.evaluation.image_sets import SetInfo
 from bayes_share.evaluation.ood import SCORES, ood_scores
 from bayes_share.evaluation.predictions import Outputs
 from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
 from bayes_share.evaluation.scores import Scores, score
-from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.runs.run_folder import RunFolder
 
 ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
 
 
-def shift_tables(runs: Mapping[str, RunFolder], probes: Probes, by: str = "entropy") -> str:
+def shift_tables(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets, by: str = "entropy") -> str:
     """Have runs predict what they have not yet, and show how they do.
 
     Args:
         runs: finished, on the same data, by the name to show.
-        probes: what they are to predict.
+        shifted_sets: what they are to predict.
         by: the score of out-of-distribution images that is shown.
 
     Raises:
-        InputError: an unknown score or one that no run has, or what `probe` refuses.
+        InputError: an unknown score or one that no run has, or what `predict_shifted` refuses.
     """
     if by not in SCORES:
         raise unknown("score", by, SCORES)
     for folder in runs.values():
-        probe(folder, probes)
+        predict_shifted(folder, shifted_sets)
     tables = []
-    if probes.ood:
-        tables += [f"Out-of-distribution images told from test images by {by}:", ood_table(runs, probes.ood_names, by)]
-    types = list(probes.corruption_types)
+    if shifted_sets.ood:
+        tables += [
+            f"Out-of-distribution images told from test images by {by}:",
+            ood_table(runs, shifted_sets.ood_names, by),
+        ]
+    types = list(shifted_sets.corruption_types)
     own = [kind for kind in types if kind in CORRUPTIONS]
     official = [kind for kind in types if kind not in CORRUPTIONS]
     for what, kinds in ((f"{', '.join(own)}", own), ("the 15 types of CIFAR-10-C's benchmark", averaged(official))):

@@ -16,13 +16,13 @@ from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.inference import Part, Training, chain_order, posterior_samples
 from bayes_share.inference.draws.posterior import by_users_name
-from bayes_share.runs.config import read_run_config
-from bayes_share.runs.run import load_run
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import finished_run
 from bayes_share.tasks import task_of
 
 
-def diagnose(runs: Mapping[str, Path], split: str = "test") -> str:
+def diagnostic_tables(runs: Mapping[str, Path], split: str = "test") -> str:
     """Elpd with paired differences, r-hat and ESS in function space, and PSIS-LOO of runs that sampled.
 
     Args:

@@ -11,20 +11,21 @@ from bayes_share.data import Data, Split, load_ood
 from bayes_share.data.cifar10c import CIFAR10C_TYPES, check_cifar10c, read_cifar10c
 from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from bayes_share.data.ood import OODName
-from bayes_share.data.smaller import in_form_of
+from bayes_share.data.reduction import in_form_of
 from bayes_share.data.source import stratified
-from bayes_share.data.stamp import source_stamp
+from bayes_share.data.source_files import source_stamp
 from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.image_sets import SetInfo, note_set
 from bayes_share.evaluation.predictions import Outputs, Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs, write_predictions
-from bayes_share.evaluation.sets import SetInfo, note_set
 from bayes_share.inference import Training
 from bayes_share.io.files import remove
 from bayes_share.io.folder_lock import in_turn
 from bayes_share.io.terminal import say
-from bayes_share.runs.config import RunConfig, read_run_config
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.interrupt import InterruptedRun, terminable
-from bayes_share.runs.run import load_run
+from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import RunFolder, noted_identity, remove_leftovers
 from bayes_share.tasks import is_table
 from bayes_share.tensors.seeding import generator
@@ -35,7 +36,7 @@ _TRAIN_IMAGES = 10_000  # whose features neighbours are looked for among
 
 
 @dataclass(frozen=True)
-class Probes:
+class ShiftedSets:
     """What a run is to predict.
 
     Args:
@@ -81,7 +82,7 @@ class Probes:
         return found
 
 
-def probe(folder: RunFolder, probes: Probes, tell: Callable[[str], None] = say) -> None:
+def predict_shifted(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str], None] = say) -> None:
     """Predict what is not there yet, and leave it in the run's folder.
 
     An out-of-distribution set is in ``predictions/ood/NAME.npz``, with all components and, where the network ends in a
@@ -92,7 +93,7 @@ def probe(folder: RunFolder, probes: Probes, tell: Callable[[str], None] = say) 
 
     Args:
         folder: of a finished run.
-        probes: what to predict.
+        shifted_sets: what to predict.
         tell: is told each set that is predicted, in a line.
 
     Raises:
@@ -101,29 +102,29 @@ def probe(folder: RunFolder, probes: Probes, tell: Callable[[str], None] = say) 
     """
     if is_table(data := read_run_config(folder.config).data):
         raise InputError(f"{folder.path} is a run on {data}: other and corrupted images are for runs on images")
-    if not _missing_ood(folder, probes) and not _missing_corruptions(folder, probes):
+    if not _missing_ood(folder, shifted_sets) and not _missing_corruptions(folder, shifted_sets):
         return
     with terminable(), in_turn(folder.path):
         remove_leftovers(folder)
         try:
-            _predict(folder, probes, tell)
+            _predict(folder, shifted_sets, tell)
         except KeyboardInterrupt as error:
             raise InterruptedRun(f"{folder.path}: stopped; the same command goes on with the set it was at") from error
 
 
-def _predict(folder: RunFolder, probes: Probes, tell: Callable[[str], None]) -> None:
+def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str], None]) -> None:
     """Predict what is missing now: another process may have come first."""
-    ood, corruptions = _missing_ood(folder, probes), _missing_corruptions(folder, probes)
+    ood, corruptions = _missing_ood(folder, shifted_sets), _missing_corruptions(folder, shifted_sets)
     if not ood and not corruptions:
         return
-    for source in _changed(folder, probes):
+    for source in _changed(folder, shifted_sets):
         tell(f"{folder.path}: {source} has changed since it was predicted, and is predicted anew")
     config = read_run_config(folder.config)
     training = load_run(folder.path)
     if ood:
         likelihood = read_outputs(folder.predictions("test")).likelihood
         stamps = [source_stamp(OODName.parse(text).source) for text in ood]
-        sets = [load_ood(text, training.data, config.data_dir, probes.ood_images) for text in ood]
+        sets = [load_ood(text, training.data, config.data_dir, shifted_sets.ood_images) for text in ood]
         _add_features(folder, training, config, tell)
         run = _stamp(folder)
         for found, stamp in zip(sets, stamps, strict=True):
@@ -135,7 +136,7 @@ def _predict(folder: RunFolder, probes: Probes, tell: Callable[[str], None]) -> 
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
             note_set(path.parent, found.name, info)
     if corruptions:
-        _predict_corruptions(folder, training, config, corruptions, probes.corruption_images, tell)
+        _predict_corruptions(folder, training, config, corruptions, shifted_sets.corruption_images, tell)
 
 
 def _stamp(folder: RunFolder) -> str:
@@ -155,10 +156,10 @@ def images_to_corrupt(num_test: int, limit: int) -> Int64[Tensor, "image"]:
     return torch.randperm(num_test, generator=rng)[:limit].sort().values
 
 
-def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
+def _missing_ood(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
     there = folder.sets("ood")
     missing = []
-    for text in probes.ood:
+    for text in shifted_sets.ood:
         wanted = OODName.parse(text)
         info = there.get(wanted.name)
         if info is not None and info.source != wanted.source:
@@ -166,7 +167,7 @@ def _missing_ood(folder: RunFolder, probes: Probes) -> list[str]:
                 f"{folder.path} has predictions for a set {wanted.name!r} from {info.source}: "
                 f"give the one from {wanted.source} another name, NAME={wanted.source}"
             )
-        if info is None or not _is_there(info, wanted.source, probes.ood_images):
+        if info is None or not _is_there(info, wanted.source, shifted_sets.ood_images):
             missing.append(text)
     return missing
 
@@ -200,21 +201,22 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
     write_predictions(folder.predictions("train"), trained)
 
 
-def _missing_corruptions(folder: RunFolder, probes: Probes) -> list[tuple[str, int, str]]:
+def _missing_corruptions(folder: RunFolder, shifted_sets: ShiftedSets) -> list[tuple[str, int, str]]:
     """Type, severity and source of what there are no predictions for."""
     there = folder.sets("corruptions")
     return [
         (kind, severity, source)
-        for kind, source in probes.corruption_types.items()
+        for kind, source in shifted_sets.corruption_types.items()
         for severity in SEVERITIES
-        if (info := there.get(f"{kind}-{severity}")) is None or not _is_there(info, source, probes.corruption_images)
+        if (info := there.get(f"{kind}-{severity}")) is None
+        or not _is_there(info, source, shifted_sets.corruption_images)
     ]
 
 
-def _changed(folder: RunFolder, probes: Probes) -> list[str]:
+def _changed(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
     """The sources that are to be predicted and were predicted before, when they were others."""
     there = [*folder.sets("ood").values(), *folder.sets("corruptions").values()]
-    asked = {OODName.parse(text).source for text in probes.ood} | set(probes.corruption_types.values())
+    asked = {OODName.parse(text).source for text in shifted_sets.ood} | set(shifted_sets.corruption_types.values())
     return sorted(
         {info.source for info in there if info.source in asked and info.has_changed(source_stamp(info.source))}
     )

@@ -8,8 +8,8 @@ from typing import Literal
 from bayes_share.analysis.comparison import compare, cost_table, finished_runs
 from bayes_share.analysis.conformal import conformal_tables
 from bayes_share.analysis.dataset_shift import shift_tables
-from bayes_share.analysis.diagnostics import diagnose, export_arviz
-from bayes_share.analysis.shifted_predictions import Probes
+from bayes_share.analysis.diagnostics import diagnostic_tables, export_arviz
+from bayes_share.analysis.shifted_predictions import ShiftedSets
 from bayes_share.data.ood import OODName
 from bayes_share.errors import InputError, unknown
 from bayes_share.evaluation.arviz_data import check_arviz_path
@@ -21,7 +21,7 @@ from bayes_share.options.parser import OptionParser, add_option, check_levels, r
 from bayes_share.reports.gather import number_runs, read_numbers
 from bayes_share.reports.number_conformal import conformal_table
 from bayes_share.reports.number_results import number_table
-from bayes_share.runs.config import read_run_config
+from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.output_paths import check_outputs
 from bayes_share.runs.run_folder import RunFolder, read_summary
 
@@ -61,7 +61,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         None,
         "which score is shown: max-probability, entropy (if not given), mutual-information, energy, max-logit or k-nn",
     )
-    many = f"a random sample of so many of a larger set; {Probes.ood_images:,} if not given"
+    many = f"a random sample of so many of a larger set; {ShiftedSets.ood_images:,} if not given"
     add_option(shift, "ood_images", int | None, None, many)
     shift.add_argument(
         "--corruptions",
@@ -71,7 +71,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
         "'cifar-10-c:DIR', the official files",
     )
-    many = f"a random sample of so many test images is corrupted; {Probes.corruption_images:,} if not given"
+    many = f"a random sample of so many test images is corrupted; {ShiftedSets.corruption_images:,} if not given"
     add_option(shift, "corruption_images", int | None, None, many)
     parser.add_argument(
         "--conformal",
@@ -103,7 +103,7 @@ def run(options: Namespace) -> None:
     check_levels("--conformal", options.conformal or ())
     files = named_files(options.runs)
     folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
-    probes = _probes(options)
+    shifted_sets = _shifted_sets(options)
     _check_files(files, options)
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz writes one run, and {len(folders)} were given")
@@ -116,7 +116,7 @@ def run(options: Namespace) -> None:
     if options.arviz is not None:
         outputs["--arviz"] = Path(options.arviz)
         check_arviz_path(outputs["--arviz"])
-    check_outputs(outputs, files, _sources(found, probes))
+    check_outputs(outputs, files, _sources(found, shifted_sets))
     if numbers := read_numbers(files, found, options.split):
         _check_numbers(options)
         summaries = {name: read_summary(folder) for name, folder in found.items()}
@@ -126,8 +126,8 @@ def run(options: Namespace) -> None:
         show("\n\n".join(tables))
         return
     sets = None if options.conformal is None else conformal_tables(found, options.conformal or (0.1,))
-    shifted = None if probes is None else shift_tables(found, probes, options.ood_score or "entropy")
-    diagnosed = diagnose(folders, options.split) if options.diagnostics else None
+    shifted = None if shifted_sets is None else shift_tables(found, shifted_sets, options.ood_score or "entropy")
+    diagnosed = diagnostic_tables(folders, options.split) if options.diagnostics else None
     show(compare(folders, picture, options.split, files))
     if sets is not None:
         show(f"\n{sets}\n")
@@ -171,15 +171,15 @@ def _check_numbers(options: Namespace) -> None:
             raise InputError(f"--{name} is of predictions of classes, and these are of numbers: leave it out")
 
 
-def _sources(runs: Mapping[str, RunFolder], probes: Probes | None) -> list[str]:
+def _sources(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets | None) -> list[str]:
     """The sets that examples come from."""
     sources = [read_run_config(run.config).data for run in runs.values()]
-    if probes is not None:
-        sources += [*(OODName.parse(text).source for text in probes.ood), *probes.corruption_types.values()]
+    if shifted_sets is not None:
+        sources += [*(OODName.parse(text).source for text in shifted_sets.ood), *shifted_sets.corruption_types.values()]
     return sources
 
 
-def _probes(options: Namespace) -> Probes | None:
+def _shifted_sets(options: Namespace) -> ShiftedSets | None:
     """What the runs are to predict besides; None where that is nothing."""
     for option, of in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
         if getattr(options, option) is not None and getattr(options, of) is None:
@@ -190,4 +190,6 @@ def _probes(options: Namespace) -> Probes | None:
         return None
     corruptions = () if options.corruptions is None else tuple(options.corruptions or ("all",))
     sizes = {name: getattr(options, name) for name in ("ood_images", "corruption_images")}
-    return Probes(tuple(options.ood or ()), corruptions, **{k: size for k, size in sizes.items() if size is not None})
+    return ShiftedSets(
+        tuple(options.ood or ()), corruptions, **{k: size for k, size in sizes.items() if size is not None}
+    )

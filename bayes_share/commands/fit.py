@@ -15,7 +15,8 @@ from bayes_share.inference.step.ranks import joined_by_torchrun
 from bayes_share.io.terminal import printable, show
 from bayes_share.options.parser import OptionParser, add_option, add_options, first_line, first_look, listing, reader
 from bayes_share.runs.algorithms import algorithm_type, inner_name, run_defaults
-from bayes_share.runs.config import RunConfig, read_config, read_options
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, read_config, read_options
 from bayes_share.runs.presets import SUMMARIES, preset
 from bayes_share.runs.run import run as make_run
 
@@ -92,7 +93,7 @@ def run(options: Namespace) -> None:
     _check_out(out)
     for name in ("config", "preset"):
         given.pop(name)
-    config = RunConfig.from_flat(given)
+    config = from_flat(given)
     with joined_by_torchrun(config.execution.torch_device) as ranks:
         if not ranks.is_first:
             logging.disable()  # the first process says it

@@ -20,11 +20,12 @@ from bayes_share.io.reading import reading
 from bayes_share.io.terminal import printable, say, show
 from bayes_share.models.predictive import Predictive
 from bayes_share.options.parser import OptionParser, add_option, check_levels, reader
-from bayes_share.runs.config import RunConfig, read_run_config
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.identity import Identity, check_options
 from bayes_share.runs.output_paths import check_outputs
-from bayes_share.runs.run_folder import RunFolder, check_last_step, finished_run, read_form, written_again
-from bayes_share.tasks import TableForm, is_table
+from bayes_share.runs.run_folder import RunFolder, check_last_step, finished_run, read_table_spec, written_again
+from bayes_share.tasks import TableSpec, is_table
 
 _AT_A_TIME = 10_000  # rows
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -77,8 +78,8 @@ def run(options: Namespace) -> None:
             f"load_run(folder).predict(images) takes images"
         )
     check_outputs({"-o": out}, {str(new): new}, [config.data])
-    form = read_form(folder)
-    if options.quantiles is not None and form.encoder.target.class_names:
+    spec = read_table_spec(folder)
+    if options.quantiles is not None and spec.encoder.target.class_names:
         raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
     if options.device is not None:
         config = replace(config, execution=replace(config.execution, device=options.device))
@@ -87,31 +88,31 @@ def run(options: Namespace) -> None:
     table = read_table(new.expanduser())
     id_column = options.id_column or (config.id_column if config.id_column in table.columns else None)
     names = table.names(id_column)
-    titles = ["row" if id_column is None else id_column, *_titles(form, levels)]
+    titles = ["row" if id_column is None else id_column, *_titles(spec, levels)]
     if titles[0] in titles[1:]:
         raise InputError(f"two columns of {printable(out)} would be called {printable(titles[0])}: rename that of ids")
     with reading(new, "a table"):
-        inputs = form.encoder.encode(table)
-    for line in form.encoder.remarks(table):
+        inputs = spec.encoder.encode(table)
+    for line in spec.encoder.remarks(table):
         say(line)
-    rows = _predicted(config, form, folder, inputs, draws, levels)
+    rows = _predicted(config, spec, folder, inputs, draws, levels)
     write_table(out, [titles, *([name, *row] for name, row in zip(names, rows, strict=True))])
     show(f"predictions of {len(names):,} rows: {printable(out)}")
 
 
-def _titles(form: TableForm, quantiles: Sequence[float]) -> list[str]:
+def _titles(spec: TableSpec, quantiles: Sequence[float]) -> list[str]:
     """Of the columns that are predicted."""
-    if classes := form.encoder.target.shown_classes:
+    if classes := spec.encoder.target.shown_classes:
         return ["class", *(f"p({name})" for name in classes)]
     return ["mean", "sd", *(f"quantile {level}" for level in quantiles)]
 
 
 def _predicted(
-    config: RunConfig, form: TableForm, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
+    config: RunConfig, spec: TableSpec, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
 ) -> list[list[object]]:
     """What is in the columns of `_titles` for each row."""
-    algorithm, execution, state = config.algorithm, config.execution, _state(config, form, folder)
-    classes = form.encoder.target.shown_classes
+    algorithm, execution, state = config.algorithm, config.execution, _state(config, spec, folder)
+    classes = spec.encoder.target.shown_classes
     rows: list[list[object]] = []
     for part in inputs.split(_AT_A_TIME):
         with execution.autocast():
@@ -125,7 +126,7 @@ def _predicted(
     return rows
 
 
-def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
+def _state(config: RunConfig, spec: TableSpec, folder: RunFolder) -> Any:
     """What the run has learned."""
     saved = folder.checkpoints.load(say)
     if saved is None:
@@ -133,10 +134,10 @@ def _state(config: RunConfig, form: TableForm, folder: RunFolder) -> Any:
     check_last_step(folder, saved.get("is_finished") is True)
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)
-    epoch = Rows(form.num_train, form.batch_size(config.batch_size), config.last_batch).steps_per_epoch
+    epoch = Rows(spec.num_train, spec.batch_size(config.batch_size), config.last_batch).steps_per_epoch
     num_steps = config.epochs * epoch
-    build, seed = config.build_for(form), config.seed
-    return restored(config.algorithm, build, form.num_train, num_steps, saved, seed, config.execution)
+    build, seed = config.build_for(spec), config.seed
+    return restored(config.algorithm, build, spec.num_train, num_steps, saved, seed, config.execution)
 
 
 def _probs(components: Distribution) -> Tensor:

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from bayes_share.analysis.comparison import compare
-from bayes_share.analysis.shifted_predictions import Probes, probe
+from bayes_share.analysis.shifted_predictions import ShiftedSets, predict_shifted
 from bayes_share.inference import MAP, DeepEnsemble
 from bayes_share.io.files import write_atomically
 from bayes_share.io.terminal import printable, say, show
 from bayes_share.options.parser import OptionParser, add_option
-from bayes_share.reports import build_report, page, read_runs
+from bayes_share.reports import build_report, html_page, read_runs
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.interrupt import InterruptedRun
 from bayes_share.runs.output_paths import check_outputs
@@ -25,7 +25,7 @@ _METHODS = {
     "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=4),
     "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="mlp", ensemble_size=1),
 }
-_PROBES = Probes(ood=("photographs", "noise"), corruptions=("all",))
+_SHIFTED_SETS = ShiftedSets(ood=("photographs", "noise"), corruptions=("all",))
 
 
 def parser(words: Sequence[str]) -> OptionParser:
@@ -71,9 +71,9 @@ def quickstart(out: Path, seed: int) -> None:
         say(f"{name} ...")
         runs[name] = out / name.replace(" ", "-").lower()
         folder = make_run(replace(config, seed=seed), runs[name], resume=True)
-        probe(folder, _PROBES)
+        predict_shifted(folder, _SHIFTED_SETS)
     show(compare(runs, picture))
     show(f"reliability picture: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
-    write_atomically(report, page(made).encode())
+    write_atomically(report, html_page(made).encode())
     show(f"report, to be opened in a browser: {printable(report)}")

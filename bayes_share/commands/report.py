@@ -67,14 +67,14 @@ def run(options: Namespace) -> None:
     if options.pictures < 0:
         raise InputError(f"--pictures is at least 0, not {options.pictures}")
 
-    from bayes_share.evaluation.human import read_human_labels
+    from bayes_share.evaluation.human_labels import read_human_labels
     from bayes_share.evaluation.reading_predictions import read_predictions
     from bayes_share.reports.build import build_report
     from bayes_share.reports.gather import inputs_of_rows, named_runs, read_numbers, read_results
     from bayes_share.reports.number_report import build_number_report
     from bayes_share.reports.results import records
     from bayes_share.reports.run_record import RunRecord
-    from bayes_share.runs.config import read_run_config
+    from bayes_share.runs.config_file import read_run_config
 
     folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
     sources = [str(read_run_config(folder.config).data) for folder in folders.values()]
@@ -99,13 +99,13 @@ def run(options: Namespace) -> None:
 
 def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path], sources: Sequence[str]) -> None:
     from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
-    from bayes_share.reports.page import page
+    from bayes_share.reports.html_page import html_page
 
     if options.figures is not None:
         paths = figure_paths(made, Path(options.figures))
         check_outputs({f"the figure {path.name}": path for path in paths}, inputs, sources)
     out = Path(options.out)
-    write_atomically(out, page(made).encode())
+    write_atomically(out, html_page(made).encode())
     if options.json:
         write_json(made, Path(options.json))
     if options.csv:

@@ -14,14 +14,15 @@ from bayes_share.io.folder_lock import alone_in
 from bayes_share.io.terminal import printable, show
 from bayes_share.options.parser import OptionParser, add_option, add_options, first_look, listing
 from bayes_share.options.values import dump_yaml, option_types, read_values
-from bayes_share.runs.config import RunConfig, read_config
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_config
 from bayes_share.runs.identity import check_data
 from bayes_share.runs.output_paths import STUDY_FILES
 from bayes_share.runs.run_folder import RunFolder, check_folder_of_runs, noted_identity
 from bayes_share.study.cluster import run_all_on_ray
 from bayes_share.study.definition import Study, check_settings
+from bayes_share.study.registry import STUDIES
 from bayes_share.study.runner import check_runs, run_all
-from bayes_share.study.studies import STUDIES
 
 _OVERVIEW = """Many independent runs in one folder, with tables over seeds and pictures.
 

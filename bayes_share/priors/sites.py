@@ -10,7 +10,7 @@ from bayes_share.layers.factored import Factored, is_further
 from bayes_share.layers.norm import MemberLayerNorm
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.kinds import ParameterKind, parameter_kinds
-from bayes_share.sharing.several import Members
+from bayes_share.sharing.members_interface import Members
 
 Role = Literal["weight", "bias", "norm", "factor", "term", "mix", "likelihood"]
 

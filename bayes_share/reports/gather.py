@@ -18,7 +18,7 @@ from bayes_share.io.terminal import listed, printable, say
 from bayes_share.reports.number_results import NumberResult
 from bayes_share.reports.results import Result
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat
 from bayes_share.runs.identity import check_data
 from bayes_share.runs.run_folder import RunFolder, noted_identity
 from bayes_share.tasks import is_table
@@ -158,7 +158,7 @@ def inputs_of_rows(runs: Sequence[RunRecord]) -> dict[str, list[str]] | None:
     """
     if not runs or not is_table(str(runs[0].config["data"])):
         return None
-    config, folder = RunConfig.from_flat(runs[0].config), runs[0].folder
+    config, folder = from_flat(runs[0].config), runs[0].folder
     try:
         data = config.load_data()
         assert isinstance(data, TableData)

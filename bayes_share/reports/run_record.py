@@ -14,7 +14,7 @@ from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
 from bayes_share.io.arrays import read_arrays
 from bayes_share.io.terminal import listed
-from bayes_share.runs.config import read_run_config
+from bayes_share.runs.config_file import read_run_config, to_flat
 from bayes_share.runs.run_folder import RunFolder, read_history, read_summary
 
 
@@ -41,7 +41,7 @@ class RunRecord:
         Raises:
             InputError: a file that is missing or damaged.
         """
-        return cls(folder, read_run_config(folder.config).to_flat(), read_summary(folder), read_history(folder))
+        return cls(folder, to_flat(read_run_config(folder.config)), read_summary(folder), read_history(folder))
 
     @cached_property
     def train_features(self) -> Tensor | None:

@@ -7,7 +7,7 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
-from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.convergence_curves import COLOURS
 from bayes_share.evaluation.style import styled
 from bayes_share.io.terminal import printable
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from bayes_share.errors import InputError, unknown
-from bayes_share.inference import ALGORITHMS
+from bayes_share.inference import ALGORITHMS, Inference
 
 
 def algorithm_type(name: str) -> type:
@@ -47,3 +47,17 @@ def run_defaults(name: str, inner: str | None = None) -> dict[str, Any]:
     """
     kinds = [algorithm_type(kind) for kind in (inner, name) if kind is not None]
     return {option: value for kind in kinds for option, value in getattr(kind, "run_defaults", {}).items()}
+
+
+def algorithm_name(algorithm: Inference[Any]) -> str:
+    """The name of an algorithm on the command line.
+
+    Raises:
+        InputError: one that the command line does not have.
+    """
+    for name, kind in ALGORITHMS.items():
+        if kind is type(algorithm):
+            return name
+    raise InputError(
+        f"a run's algorithm is one of {', '.join(ALGORITHMS)}, not {type(algorithm).__name__}: train it with fit"
+    )

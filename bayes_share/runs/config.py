@@ -1,26 +1,21 @@
 """What a run is: an algorithm and all options, as one record and as one flat, readable file."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-import yaml
 from torch import Tensor, nn
 
 from bayes_share.data import Data, load_data
 from bayes_share.data.tables.load import TableData, load_table
-from bayes_share.errors import InputError, for_command_line, option
+from bayes_share.errors import InputError, option
 from bayes_share.inference import ALGORITHMS, MAP, Build, Execution, Inference
 from bayes_share.inference.batches.source import LastBatch
-from bayes_share.io.reading import read_text, reading
 from bayes_share.layers.factors import FactorForm
 from bayes_share.models.model import Model
 from bayes_share.models.weights import load_weights
-from bayes_share.options.records import NOT_AN_OPTION, option_places, options_of
-from bayes_share.options.values import dump_yaml, load_yaml, option_types, read_values
+from bayes_share.options.records import NOT_AN_OPTION
 from bayes_share.priors import (
     WEIGHT_SCALE,
     Centre,
@@ -31,14 +26,16 @@ from bayes_share.priors import (
     WeightPriorName,
     standard_rules,
 )
-from bayes_share.runs.algorithms import algorithm_type, has_inner, inner_name, run_defaults
+from bayes_share.runs.algorithms import algorithm_name
 from bayes_share.runs.network_sharing import EnsembleKind, NetworkSharing
-from bayes_share.sharing.across import LayerFactors, NormOfLayers
-from bayes_share.sharing.conversion import NormSharing
-from bayes_share.tasks import Form, NetworkChoice, NoiseChoice, check_options, form_of, is_table
+from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers
+from bayes_share.sharing.module_conversion import NormSharing
+from bayes_share.tasks import DataSpec, NetworkChoice, NoiseChoice, check_options, is_table, spec_of
 
-_LARGEST = 2**20  # bytes of a config
 _MOST_DRAWS = 1_000_000
+
+
+_OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,7 @@ class RunConfig:
         for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, name)
             if value != getattr(RunConfig, name):
-                algorithm = _name_of(self.algorithm)
+                algorithm = algorithm_name(self.algorithm)
                 under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
                     f"{option(name)} {value} is for algorithms under priors ({under_priors}), and {algorithm} has "
@@ -234,23 +231,23 @@ class RunConfig:
 
     def build(self, data: Data | TableData) -> Build:
         """A function that gives a freshly initialised model for the data."""
-        return self.build_for(form_of(data))
+        return self.build_for(spec_of(data))
 
-    def build_for(self, form: Form, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Build:
+    def build_for(self, spec: DataSpec, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Build:
         """A function that gives a freshly initialised model for examples of a form.
 
         Args:
-            form: of the examples.
+            spec: of the examples.
             weights: trained ones that the network starts from, before it is converted; see `load_weights`.
         """
         noise, sharing = NoiseChoice(self.noise, self.noise_beta), NetworkSharing.of_options(self)
 
         def build() -> Model:
-            network = form.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
+            network = spec.network(NetworkChoice(self.model, self.norm, self.dropout), noise)
             if weights:
                 load_weights(network, weights, str(self.weights))
-            network = sharing.applied_to(network, form.example)
-            return Model(network, form.likelihood(noise), self.priors(network))
+            network = sharing.applied_to(network, spec.example)
+            return Model(network, spec.likelihood(noise), self.priors(network))
 
         return build
 
@@ -267,135 +264,3 @@ class RunConfig:
             self.factor_prior_scale,
             self.factor_prior_centre,
         )
-
-    def to_flat(self) -> dict[str, Any]:
-        """All options by their names on the command line, as plain values."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("algorithm", "execution")}
-        flat = {**_flat_algorithm("algorithm", self.algorithm), **own, **asdict(self.execution)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
-
-    @classmethod
-    def from_flat(cls, values: Mapping[str, Any], origin: str | None = None) -> "RunConfig":
-        """The record that `to_flat` made the values of; the rest is as the algorithm has it by default.
-
-        Args:
-            values: options by name.
-            origin: the file that they are from, for messages.
-
-        Raises:
-            InputError: an option that does not exist, or a value that is of the wrong type or cannot be used.
-        """
-        given = read_options(values, origin)
-        given = {**run_defaults(given["algorithm"], given.get("of")), **given}
-        own, execution = ({k: given[k] for k in option_places(kind) if k in given} for kind in (cls, Execution))
-        try:
-            with nullcontext() if origin is None else for_command_line(False):  # a file has options as Python has them
-                return cls(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
-        except InputError as error:
-            raise error if origin is None else InputError(f"{origin}: {error}") from error
-
-    def to_yaml(self) -> str:
-        """The file that starts the same run again.
-
-        Raises:
-            InputError: an option is a function, which no file can hold.
-        """
-        try:
-            return dump_yaml(self.to_flat())
-        except yaml.representer.RepresenterError as error:
-            raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
-
-
-_OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
-
-
-def run_types(name: str, inner: str | None) -> dict[str, Any]:
-    """The types of all options of a run, by name.
-
-    Args:
-        name: of the algorithm on the command line.
-        inner: of the one that it runs, if it runs one.
-
-    Raises:
-        InputError: there is no such algorithm; names the nearest.
-    """
-    kinds = [RunConfig, Execution, *(algorithm_type(one) for one in (name, inner) if one is not None)]
-    types = {kind: option_types(kind) for kind in kinds}
-    return {option: types[kind][option] for kind in kinds for option in option_places(kind)}
-
-
-def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
-    """Options of a run, each as its type says; the algorithm is among them.
-
-    Args:
-        values: options by name.
-        origin: the file that they are from, for messages.
-
-    Raises:
-        InputError: no algorithm, an option that does not exist, or a value of the wrong type.
-    """
-    if values.get("algorithm") is None:
-        raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
-    name, of = str(values["algorithm"]), values.get("of")
-    inner = inner_name(name, None if of is None else str(of))
-    names = {"algorithm": name} | ({} if inner is None else {"of": inner})
-    others = {option: value for option, value in values.items() if option not in names}
-    return {**names, **read_values(others, run_types(name, inner), origin)}
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """What is in a file that `RunConfig.to_yaml` wrote, or that was written by hand: options by name.
-
-    Raises:
-        InputError: no such file, or one that is not a list of options and values.
-    """
-    text = read_text(path, "a config", largest=_LARGEST)
-    with reading(path, "a config in YAML"):
-        values = load_yaml(text)
-    if not isinstance(values, dict):
-        raise InputError(f"config {path} must have a line 'option: value' for each option")
-    named = {str(name).replace("-", "_"): value for name, value in values.items()}
-    if len(named) < len(values):
-        raise InputError(f"config {path} has an option twice, spelt with - and with _")
-    return named
-
-
-def read_run_config(path: Path) -> RunConfig:
-    """The config of a run; an option that is younger than the run has its default.
-
-    Raises:
-        InputError: no such file, or one that is not the config of a run; names the option that is wrong.
-    """
-    return RunConfig.from_flat(read_config(path), str(path))
-
-
-def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
-    kind = algorithm_type(name)
-    own = {option: options[option] for option in option_places(kind) if option in options}
-    return kind(**own, of=_algorithm(options["of"], options)) if has_inner(kind) else kind(**own)
-
-
-def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
-    """An algorithm as options.
-
-    Raises:
-        InputError: one that options do not make again.
-    """
-    kind, name, own = type(algorithm), _name_of(algorithm), options_of(algorithm)
-    of: dict[str, Any] = {"of": algorithm.of} if has_inner(kind) else {}  # type: ignore[attr-defined]
-    if kind(**own, **of) != algorithm:
-        raise InputError(
-            f"{name} holds a record of Python's, such as an objective, which no file can hold: train it with fit"
-        )
-    if of:
-        inner_name(name, _name_of(of["of"]))
-    return {key: name, **own, **(_flat_algorithm("of", of["of"]) if of else {})}
-
-
-def _name_of(algorithm: Inference[Any]) -> str:
-    for name, kind in ALGORITHMS.items():
-        if kind is type(algorithm):
-            return name
-    raise InputError(
-        f"a run's algorithm is one of {', '.join(ALGORITHMS)}, not {type(algorithm).__name__}: train it with fit"
-    )

@@ -14,7 +14,8 @@ from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError
 from bayes_share.io.terminal import say
 from bayes_share.runs.config import RunConfig
-from bayes_share.tasks import form_of
+from bayes_share.runs.config_file import to_flat
+from bayes_share.tasks import spec_of
 from bayes_share.version import __version__
 
 _MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes", "teacher"}  # between a run and its resumption
@@ -81,7 +82,7 @@ class Identity:
 
 def lasting_options(config: RunConfig) -> dict[str, Any]:
     """The options of a run that stay as they are as long as there is the run."""
-    return {name: value for name, value in config.to_flat().items() if name not in _MAY_CHANGE}
+    return {name: value for name, value in to_flat(config).items() if name not in _MAY_CHANGE}
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
@@ -162,14 +163,14 @@ def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: 
     Raises:
         InputError: they are others.
     """
-    if form_of(ours) == form_of(theirs) and all(
+    if spec_of(ours) == spec_of(theirs) and all(
         torch.equal(one.inputs.cpu(), other.inputs.cpu()) and torch.equal(one.targets.cpu(), other.targets.cpu())
         for one, other in ((getattr(theirs, part), getattr(ours, part)) for part in ("train", "validation", "test"))
     ):
         return
     if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
         raise InputError(f"{path} was trained on other data, {theirs.name}, and its student is to learn {ours.name}")
-    options = config.to_flat()
+    options = to_flat(config)
     chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_EXAMPLES if options.get(name) is not None)
     raise InputError(
         f"{path} was trained on other examples of {theirs.name} ({chosen}), and its student must not be validated on "

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from bayes_share.baselines import masked, mimo, packed
 from bayes_share.errors import InputError, option
 from bayes_share.layers.factors import FactorForm, FactorInit
-from bayes_share.rivals import masked, mimo, packed
-from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import share_groups
-from bayes_share.sharing.conversion import NormSharing
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
+from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers, share_layers
+from bayes_share.sharing.module_conversion import NormSharing
 from bayes_share.sharing.starts import read_starts
 
 EnsembleKind = Literal["factors", "packed", "masked", "mimo"]

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from bayes_share.data.stamp import is_of_source
+from bayes_share.data.source_files import is_of_source
 from bayes_share.errors import InputError
 from bayes_share.io.files import real_path
 from bayes_share.io.reading import check_path

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bayes_share.data.parts import TABLE_ENDINGS
 from bayes_share.errors import InputError
-from bayes_share.evaluation.sets import SetInfo, read_sets
+from bayes_share.evaluation.image_sets import SetInfo, read_sets
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop.history import ALWAYS, check_history
 from bayes_share.io.arrays import read_stamp
@@ -21,10 +21,11 @@ from bayes_share.io.files import left_beside, real_path, remove_left_beside
 from bayes_share.io.folder_lock import LOCK
 from bayes_share.io.reading import check_path, read_text, reading
 from bayes_share.io.terminal import printable
-from bayes_share.runs.config import RunConfig, read_run_config
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.identity import Identity, check_options, difference, lasting_options
 from bayes_share.runs.summary import parse_summary
-from bayes_share.tasks import TableForm
+from bayes_share.tasks import TableSpec
 
 _WRITTEN = re.compile(
     r"(study|config)\.yaml|(form|summary|sets)\.json|metrics\.csv|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt",
@@ -45,7 +46,7 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
-    def form(self) -> Path:
+    def spec(self) -> Path:
         """What was fitted on the training rows of a table; only where the data are one."""
         return self.path / "form.json"
 
@@ -96,7 +97,7 @@ class RunFolder:
         Args:
             path: below this folder, as it is written here.
         """
-        files = (self.config, self.form, self.metrics, self.summary, self.factors, self.path / LOCK)
+        files = (self.config, self.spec, self.metrics, self.summary, self.factors, self.path / LOCK)
         folders = (self.checkpoints.folder, self.path / "predictions")
         is_run = files[-1].exists() or (self.config.exists() and any(f.exists() for f in (*files[1:], *folders)))
         return is_run and (path in files or any(path.is_relative_to(folder) for folder in folders))
@@ -134,18 +135,18 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
             return history
 
 
-def read_form(folder: RunFolder) -> TableForm:
+def read_table_spec(folder: RunFolder) -> TableSpec:
     """What was fitted on the training rows of a finished run on a table.
 
     Raises:
         InputError: a file that is missing or damaged.
     """
     noted = read_summary(folder).get("form")
-    with _whole(folder, folder.form):
-        text = read_text(folder.form, "the form of a table")
+    with _whole(folder, folder.spec):
+        text = read_text(folder.spec, "the form of a table")
         if noted != sha256(text.encode()).hexdigest():
-            raise InputError(f"{folder.form} is not what the run wrote")
-        return TableForm.from_json(text, str(folder.form))
+            raise InputError(f"{folder.spec} is not what the run wrote")
+        return TableSpec.from_json(text, str(folder.spec))
 
 
 @contextmanager

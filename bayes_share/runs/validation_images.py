@@ -9,7 +9,8 @@ from torch import Tensor
 from bayes_share.errors import InputError, named, option
 from bayes_share.inference.methods.distill.distill import Distill
 from bayes_share.io.files import real_path
-from bayes_share.runs.config import RunConfig, read_run_config
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config
 
 
 def scored_images(config: RunConfig, count: int) -> Int64[Tensor, "image"]:

@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_leaves
 
 from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.factored import Factored
-from bayes_share.sharing.describe import weight_uses
+from bayes_share.sharing.batch_dependence import run_example
+from bayes_share.sharing.description import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sharing.plain import identities, member_tensors
-from bayes_share.sharing.reach import run_example
-from bayes_share.sharing.several import Members
+from bayes_share.sharing.member_networks import identities, member_tensors
+from bayes_share.sharing.members_interface import Members
 from bayes_share.tensors.calls import call_of
 
 

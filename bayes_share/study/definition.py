@@ -11,7 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import Execution
 from bayes_share.options.records import option_places
 from bayes_share.runs.config import RunConfig
-from bayes_share.runs.run import training_of
+from bayes_share.runs.loading import training_of
 from bayes_share.runs.run_folder import RunFolder
 
 _MOST_SEEDS = 10_000

@@ -30,7 +30,7 @@ from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble, share_groups, share_layers
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.members_interface import Feed
 from bayes_share.tensors.seeding import seeded
 
 

@@ -38,7 +38,7 @@ from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Lik
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
 from bayes_share.sharing.fold import fold
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.members_interface import Feed
 from bayes_share.tensors.seeding import seeded
 
 CHANNELS, SIZE, CLASSES = 3, 4, 5

@@ -24,7 +24,7 @@ from bayes_share.inference import (
     posterior_samples,
 )
 from bayes_share.inference.draws.thinning import chain_order
-from bayes_share.runs.run import load_run
+from bayes_share.runs.loading import load_run
 
 COMMON = ["--model", "mlp", "--ensemble-size", "2", "--no-progress", "--batch-size", "400"]
 

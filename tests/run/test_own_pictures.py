@@ -9,7 +9,7 @@ from driver import command, one_line
 from PIL import Image
 from torchvision import models
 
-from bayes_share.runs.run import load_run
+from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import RunFolder
 
 

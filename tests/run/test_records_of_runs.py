@@ -12,7 +12,7 @@ import pytest
 
 from bayes_share.analysis.comparison import compare
 from bayes_share.errors import InputError
-from bayes_share.evaluation.sets import SetInfo, note_set, read_sets
+from bayes_share.evaluation.image_sets import SetInfo, note_set, read_sets
 from bayes_share.runs.run_folder import RunFolder, finished_run, read_history, read_summary
 
 Untouched = Callable[[str], Path]

@@ -18,7 +18,7 @@ from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.reading_predictions import read_predictions
-from bayes_share.runs.run import load_run
+from bayes_share.runs.loading import load_run
 
 TARGETS = {
     "price": ["--likelihood", "normal"],

@@ -16,8 +16,8 @@ from states import differences
 
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.io.folder_lock import alone_in
-from bayes_share.runs.config import read_run_config
-from bayes_share.runs.run import load_run
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.loading import load_run
 from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.runner import check_runs
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program
-from bayes_share.sharing.plain import under_all_names
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.member_networks import under_all_names
+from bayes_share.sharing.members_interface import Feed
 from bayes_share.tensors.functional import call_under
 from bayes_share.tensors.trees import Tree
 
