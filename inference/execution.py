@@ -12,7 +12,7 @@ from bayes_share.inference.step.capture import Captured, Driver, Eager
 from bayes_share.inference.step.of_ranks import OfRanks
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.models.model import Model
-from bayes_share.trees import Tree, each_tensor, to_device
+from bayes_share.tensors.trees import Tree, each_tensor, to_device
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]

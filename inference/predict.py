@@ -12,7 +12,7 @@ from bayes_share.inference.algorithm import Inference
 from bayes_share.inference.draws.forward import check_state, device_of_draw
 from bayes_share.inference.draws.in_parts import InParts, check_at_a_time
 from bayes_share.inference.step.ranks import ALONE, Ranks
-from bayes_share.trees import Tree, check_tree
+from bayes_share.tensors.trees import Tree, check_tree
 
 
 def predict(

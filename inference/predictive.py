@@ -14,7 +14,7 @@ from bayes_share.inference.predict import check_asked
 from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.predictive import Predictive
-from bayes_share.trees import Tree
+from bayes_share.tensors.trees import Tree
 
 
 def predictive(

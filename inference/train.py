@@ -30,10 +30,10 @@ from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
 from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.reading import reading
-from bayes_share.seeding import seeded
-from bayes_share.trees import Tree, copied
+from bayes_share.tensors.seeding import seeded
+from bayes_share.tensors.trees import Tree, copied
 
 _log = logging.getLogger(__name__)
 

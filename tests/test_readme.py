@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, DeepEnsemble
-from bayes_share.run import run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)

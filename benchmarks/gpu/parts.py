@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.inference import Execution, Training, batches_of, predict
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.seeding import seeded
+from bayes_share.runs.config_file import from_flat
 from bayes_share.sharing import ensemble, share_groups, share_layers
 from bayes_share.sharing.strategy import Strategy
+from bayes_share.tensors.seeding import seeded
 from benchmarks.measure import peak_bytes, saved_bytes
 
 Row = dict[str, Any]
@@ -217,7 +217,7 @@ def learning(setting: Setting) -> Iterator[Row]:
     for name, networks in (("one network", 1), ("deep ensemble of 4", 4)):
         options: dict[str, Any] = {"learning_rate": 0.1, "weight_decay": 5e-4, "schedule": "cosine"}
         options |= {"algorithm": "deep-ensemble", "of": "map", "networks": 4} if networks > 1 else {"algorithm": "map"}
-        algorithm = RunConfig.from_flat(options).algorithm
+        algorithm = from_flat(options).algorithm
         execution = Execution(setting.device, "bfloat16", capture="on" if setting.device == "cuda" else "off")  # type: ignore[arg-type]
 
         training = Training(algorithm, build, batches_of(data, 128), epochs=epochs, execution=execution)
@@ -253,7 +253,7 @@ def _training(
         net = setting.network(norm)
         return Model(net if members == 1 else ensemble(net, members, "random_sign", strategy=strategy))
 
-    algorithm = RunConfig.from_flat(ALGORITHMS[name]).algorithm
+    algorithm = from_flat(ALGORITHMS[name]).algorithm
     execution = Execution(setting.device, **options)  # type: ignore[arg-type]
     return Training(algorithm, build, batches_of((x, y), setting.batch_size), num_steps=100_000, execution=execution)
 

@@ -13,7 +13,7 @@ from bayes_share.inference.draws.forward import device_of_draw
 from bayes_share.inference.draws.in_parts import InParts
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.inference.predict import check_asked
-from bayes_share.trees import Tree, num_examples, rows
+from bayes_share.tensors.trees import Tree, num_examples, rows
 
 
 def predict_with_features(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Forward, Inference, Part, State
 from bayes_share.models.model import Model
-from bayes_share.trees import Tree, to_device
+from bayes_share.tensors.trees import Tree, to_device
 
 
 def drawn(

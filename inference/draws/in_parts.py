@@ -7,7 +7,7 @@ import torch
 
 from bayes_share.errors import InputError
 from bayes_share.inference.step.ranks import ALONE, Ranks
-from bayes_share.trees import Tree, num_examples, rows, split
+from bayes_share.tensors.trees import Tree, num_examples, rows, split
 
 AT_A_TIME = {"cuda": 4000}
 """Inputs at a time by kind of device: a GPU needs many to be busy."""

@@ -22,8 +22,8 @@ from bayes_share.inference.step.drivers import (
     why_eager,
 )
 from bayes_share.inference.step.recording import ReadsNothing, Recording
-from bayes_share.seeding import seed_from, seeded
-from bayes_share.trees import copied
+from bayes_share.tensors.seeding import seed_from, seeded
+from bayes_share.tensors.trees import copied
 
 _WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
 _MOST = 4  # forms of batches that are recorded, each with memory of its own

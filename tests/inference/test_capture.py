@@ -17,7 +17,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.capture import Captured, Eager
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 KINDS = ("single", "ensemble")
 EACH = pytest.mark.parametrize(
