@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from bayes_share.errors import InputError, RunError, for_command_line
-from bayes_share.interrupt import terminable
-from bayes_share.options import OptionParser
-from bayes_share.terminal import fill_streams, say, show_no_more, showing_log
+from bayes_share.io.terminal import fill_streams, say, show_no_more, showing_log
+from bayes_share.options.parser import OptionParser
+from bayes_share.runs.interrupt import terminable
 from bayes_share.version import __version__
 
 
@@ -30,19 +30,19 @@ class Command:
 COMMANDS = {
     "quickstart": Command(
         "a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute",
-        "bayes_share.quickstart",
+        "bayes_share.commands.quickstart",
     ),
-    "fit": Command("train a network and write its predictions into a run folder", "bayes_share.fit_command"),
+    "fit": Command("train a network and write its predictions into a run folder", "bayes_share.commands.fit"),
     "evaluate": Command(
-        "scores and a reliability picture from the predictions of runs", "bayes_share.evaluate_command"
+        "scores and a reliability picture from the predictions of runs", "bayes_share.commands.evaluate"
     ),
-    "predict": Command("predict the rows of a CSV file with a run on a table", "bayes_share.predict_command"),
+    "predict": Command("predict the rows of a CSV file with a run on a table", "bayes_share.commands.predict"),
     "report": Command(
         "a page on runs: scores, calibration, other and corrupted images, members, and how to run them again",
-        "bayes_share.reports.command",
+        "bayes_share.commands.report",
     ),
     "study": Command(
-        "many runs in one folder, with tables over seeds and pictures of convergence", "bayes_share.study.command"
+        "many runs in one folder, with tables over seeds and pictures of convergence", "bayes_share.commands.study"
     ),
 }
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bayes_share.evaluation.bootstrap_intervals import bootstrap
 from bayes_share.evaluation.calibration import bin_of, reliability_of
 from bayes_share.evaluation.calibration_estimates import ece_interval_of, squared_error_terms_of
 from bayes_share.evaluation.detection import detection_intervals
-from bayes_share.evaluation.intervals import bootstrap
-from bayes_share.evaluation.repeats import estimate
+from bayes_share.evaluation.seed_statistics import estimate
 from benchmarks.report import table
 
 ACCURACIES = (0.6, 0.8, 0.95)

@@ -13,7 +13,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from bayes_share.files import write_atomically
 from bayes_share.inference import (
     IVON,
     MAP,
@@ -27,8 +26,9 @@ from bayes_share.inference import (
     chain_order,
 )
 from bayes_share.inference import fit_tensors as fit
+from bayes_share.io.files import write_atomically
 from bayes_share.models.program import pyro_model
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 from benchmarks.known_posteriors import PROBLEMS, Moments, Problem
 from benchmarks.report import table
 

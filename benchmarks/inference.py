@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from bayes_share.files import write_atomically
 from bayes_share.inference import IVON, MAP, SVI, SWAG, Batch, DeepEnsemble, Inference, MCDropout
 from bayes_share.inference.step.drivers import step
+from bayes_share.io.files import write_atomically
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.models.program import pyro_model

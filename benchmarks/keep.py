@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 from bayes_share.data import Data, load_data
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from bayes_share.layers import FactorInit
 from bayes_share.models.networks import build_network
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.strategy import Strategy
 from benchmarks.report import about
 

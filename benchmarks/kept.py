@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from bayes_share.models.networks import build_network
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.members import Ensemble
 from benchmarks.report import about
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayes_share.files import write_atomically
 from bayes_share.inference import MAP, Build, Distill, Inference
 from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.step.drivers import take_step
+from bayes_share.io.files import write_atomically
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ensemble

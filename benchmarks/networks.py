@@ -17,7 +17,7 @@ from bayes_share.layers.factored import Factored, set_way
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way
 from bayes_share.models.resnet import ResNet
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.members import Ensemble
 
 Mode = Literal["eager", "compiled", "channels_last"]

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from bayes_share.data import Data, load_data
-from bayes_share.files import write_atomically
 from bayes_share.inference import (
     IVON,
     MAP,
@@ -31,6 +30,7 @@ from bayes_share.inference import (
     Training,
     batches_of,
 )
+from bayes_share.io.files import write_atomically
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model

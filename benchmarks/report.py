@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from benchmarks.measure import Spread
 from benchmarks.networks import Case
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from bayes_share.models.networks import build_network
 from bayes_share.sharing import ledger, share_groups, share_layers
 from benchmarks.measure import Spread, peak_bytes, time_ratios

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bayes_share.errors import RunError
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from benchmarks.report import about, table
 from benchmarks.steps_worker import OPTIONS
 

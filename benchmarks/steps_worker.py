@@ -17,13 +17,13 @@ from torch import Tensor
 
 import bayes_share
 from bayes_share import inference
-from bayes_share.config import RunConfig
 from bayes_share.inference import predict
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.seeding import seeded
+from bayes_share.runs.config_file import from_flat
 from bayes_share.sharing import ensemble
+from bayes_share.tensors.seeding import seeded
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "map-sgd": {"algorithm": "map"},
@@ -67,7 +67,7 @@ class Subject:
             for _ in range(BATCHES)
         ]
         self.test = images(TEST)
-        self.algorithm: Any = RunConfig.from_flat(OPTIONS[algorithm]).algorithm
+        self.algorithm: Any = from_flat(OPTIONS[algorithm]).algorithm
         if algorithm == "nuts":
             self.batches = self.batches[:1]  # all the data
         num_data = batch_size if algorithm == "nuts" else 50_000

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from bayes_share.layers import FactorInit
 from bayes_share.layers.factored import Factored, set_way
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
 from benchmarks.report import about

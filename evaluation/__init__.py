@@ -5,6 +5,7 @@ from typing import Any
 from bayes_share.errors import no_attribute
 from bayes_share.evaluation.arviz_data import to_arviz, write_arviz
 from bayes_share.evaluation.binary import two_class_logits
+from bayes_share.evaluation.bootstrap_intervals import bootstrap, bootstrap_mean, paired_differences, score_intervals
 from bayes_share.evaluation.calibration import (
     Reliability,
     adaptive_ece,
@@ -19,9 +20,8 @@ from bayes_share.evaluation.detection import Detection, detection, detection_int
 from bayes_share.evaluation.diagnostics import Convergence, Loo, function_space_convergence, loo
 from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.elpd import Elpd, ElpdDifference, elpd, elpd_differences
-from bayes_share.evaluation.forest import factor_forest
-from bayes_share.evaluation.human import HumanScores, human_scores, read_human_labels
-from bayes_share.evaluation.intervals import bootstrap, bootstrap_mean, paired_differences, score_intervals
+from bayes_share.evaluation.forest_plot import factor_forest
+from bayes_share.evaluation.human_labels import HumanScores, human_scores, read_human_labels
 from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
@@ -29,7 +29,6 @@ from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate,
 from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs
 from bayes_share.evaluation.predictions_file import read_outputs, write_draws, write_predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
-from bayes_share.evaluation.repeats import Interval
 from bayes_share.evaluation.scores import (
     Scores,
     accuracy,
@@ -40,6 +39,7 @@ from bayes_share.evaluation.scores import (
     score,
     top_k_accuracy,
 )
+from bayes_share.evaluation.seed_statistics import Interval
 from bayes_share.evaluation.selection import select
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.table import format_table

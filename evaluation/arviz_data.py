@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation.predictions import Predictions, label_log_probs
-from bayes_share.files import beside_of, replacing
-from bayes_share.terminal import printable
+from bayes_share.io.files import beside_of, replacing
+from bayes_share.io.terminal import printable
 
 _LONGEST = 240  # bytes of a name, which has a file or an axis of its own
 _SHOWN = 60  # characters of a name in an error

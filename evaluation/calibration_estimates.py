@@ -17,7 +17,7 @@ from torch import Tensor
 from bayes_share.evaluation.calibration import bin_of, check_bins
 from bayes_share.evaluation.checks import check_probs
 from bayes_share.evaluation.positions import terms_by_example
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 
 _Z = 1.959964  # of a normal number, 2.5 % are above it
 _DRAWS = 4000

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import distinct
+from bayes_share.io.terminal import distinct
 
 _LONGEST = 200  # characters of a name, as it is shown
 

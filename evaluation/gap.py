@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 
 _MOST_EXACT = 50_000  # resamples that are gone through one by one, where there are no more
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.convergence_curves import COLOURS
 from bayes_share.evaluation.gap import Share
 from bayes_share.evaluation.style import check_picture, label, save_figure, styled
 

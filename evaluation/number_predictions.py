@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from bayes_share.arrays import map_arrays, write_array, write_stamp
 from bayes_share.errors import InputError, unknown
-from bayes_share.evaluation.own_arrays import Array, as_tensor
-from bayes_share.files import replacing
+from bayes_share.evaluation.array_conversion import Array, as_tensor
+from bayes_share.io.arrays import map_arrays, write_array, write_stamp
+from bayes_share.io.files import replacing
+from bayes_share.io.terminal import listed, printable
 from bayes_share.models.likelihoods import Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.predictive import Predictive
-from bayes_share.terminal import listed, printable
-from bayes_share.units import SQUARED
+from bayes_share.tensors.units import SQUARED
 
 NUMBER_LIKELIHOODS: Mapping[str, type[Likelihood]] = {kind.name: kind for kind in (Gaussian, StudentT, Poisson)}
 """Likelihoods of numbers and counts that files of predictions can name."""

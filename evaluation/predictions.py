@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.array_conversion import Array, as_float32, as_labels
 from bayes_share.evaluation.binary import binary_labels, two_class_logits
 from bayes_share.evaluation.checks import (
     check_binary_logits,
@@ -18,9 +19,8 @@ from bayes_share.evaluation.checks import (
     check_logits,
 )
 from bayes_share.evaluation.class_names import checked_names, shown
-from bayes_share.evaluation.own_arrays import Array, as_float32, as_labels
+from bayes_share.evaluation.logit_check import warn_of_probabilities
 from bayes_share.evaluation.positions import check_examples, check_positions, rows_of
-from bayes_share.evaluation.taken_for_logits import warn_of_probabilities
 from bayes_share.models.mixture import image_parts, mixture_log_probs
 
 _AXES = 4  # draws, members, images and classes

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 from torch import Tensor
 
-from bayes_share.arrays import map_arrays, write_array, write_stamp
 from bayes_share.errors import InputError
+from bayes_share.evaluation.array_conversion import kind_in_words
 from bayes_share.evaluation.binary import with_label_axis
 from bayes_share.evaluation.checks import check_binary_logits, check_logits
 from bayes_share.evaluation.class_names import checked_names
-from bayes_share.evaluation.own_arrays import kind_in_words
 from bayes_share.evaluation.positions import check_examples
 from bayes_share.evaluation.predictions import (
     Kind,
@@ -27,8 +26,9 @@ from bayes_share.evaluation.predictions import (
     checked_labels,
     names_of_images,
 )
-from bayes_share.files import replacing
-from bayes_share.terminal import listed, printable
+from bayes_share.io.arrays import map_arrays, write_array, write_stamp
+from bayes_share.io.files import replacing
+from bayes_share.io.terminal import listed, printable
 
 _LONGEST_NAME = 100  # characters
 _OPTIONAL = ("features", "likelihood", "examples", "class_names", "names")

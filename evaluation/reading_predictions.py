@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bayes_share.arrays import map_arrays
 from bayes_share.evaluation.number_predictions import NUMBER_LIKELIHOODS, NumberPredictions, read_number_predictions
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
+from bayes_share.io.arrays import map_arrays
 from bayes_share.models.likelihoods import Likelihood
 
 

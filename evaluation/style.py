@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bayes_share.errors import InputError
-from bayes_share.files import replacing
-from bayes_share.terminal import printable
+from bayes_share.io.files import replacing
+from bayes_share.io.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bayes_share.errors import unknown
-from bayes_share.terminal import distinct, printable
+from bayes_share.io.terminal import distinct, printable
 
 Cell = str | int | float | None
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from bayes_share.errors import InputError
-from bayes_share.files import write_atomically
-from bayes_share.reading import reading
+from bayes_share.io.files import write_atomically
+from bayes_share.io.reading import reading
 
 _REMEDY = ": remove it, and training goes on from the one before"
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")

@@ -23,7 +23,7 @@ from bayes_share.inference.step.starts import building_anew
 from bayes_share.inference.train import Training
 from bayes_share.layers.copying import copy_of
 from bayes_share.models.model import Model
-from bayes_share.trees import Tree, device_of
+from bayes_share.tensors.trees import Tree, device_of
 
 
 def fit(

@@ -4,8 +4,8 @@ from typing import Any
 
 from bayes_share.inference.algorithm import Build, Inference
 from bayes_share.inference.execution import Execution
-from bayes_share.reading import reading
-from bayes_share.seeding import seeded
+from bayes_share.io.reading import reading
+from bayes_share.tensors.seeding import seeded
 
 
 def restored(

@@ -29,11 +29,11 @@ from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.step.ranks import Ranks
+from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.reading import reading
-from bayes_share.seeding import seeded
-from bayes_share.trees import Tree, copied
+from bayes_share.tensors.seeding import seeded
+from bayes_share.tensors.trees import Tree, copied
 
 _log = logging.getLogger(__name__)
 
@@ -203,19 +203,31 @@ class Training:
                 self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
             )
 
-    def predict_draws(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Iterator[Tensor]:
-        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for."""
-        draws = predict_draws(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
+    def predict_draws(
+        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for.
+
+        Args:
+            x: as of `predict`.
+            num_samples: draws.
+            ranks: processes that all ask for the same draws, and each compute a part of them.
+        """
+        draws = predict_draws(
+            self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
+        )
         for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
             with self._gone_on_from(), self.execution.autocast():
                 draw = next(draws)
             yield draw
 
-    def predict_arguments(self, x: Split | TablePart | Tree, num_samples: int = 1) -> dict[str, Tensor]:
+    def predict_arguments(
+        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
+    ) -> dict[str, Tensor]:
         """The arguments of the distribution of the targets for every draw and member; see `predict_arguments`."""
         with self._gone_on_from(), self.execution.autocast():
             return predict_arguments(
-                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
+                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
             )[1]
 
     @property
@@ -359,7 +371,7 @@ class Training:
         if self.validation is not None:
             with self._gone_on_from(), self.execution.autocast():
                 scores = validation_scores(
-                    self.algorithm, self.state, self.validation.in_order(), self.validation_samples
+                    self.algorithm, self.state, self.validation.in_order(), self.validation_samples, Ranks.here()
                 )
         loss, log_lik, accuracy, rate = figures
         self._history.add(

@@ -4,8 +4,8 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.trees import Tree, check_tree, each_tensor, num_examples, tensors_of
-from bayes_share.units import Units, in_words
+from bayes_share.tensors.trees import Tree, check_tree, each_tensor, num_examples, tensors_of
+from bayes_share.tensors.units import Units, in_words
 
 _FEW = 4  # features whose units are printed
 

@@ -12,8 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Latent, Model
 from bayes_share.priors import Hierarchical, moved
-from bayes_share.seeding import seeded
-from bayes_share.trees import Tree
+from bayes_share.tensors.seeding import seeded
+from bayes_share.tensors.trees import Tree
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution

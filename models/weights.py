@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayes_share.errors import InputError
-from bayes_share.reading import check_file, reading
+from bayes_share.io.reading import check_file, reading
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "model_ema")  # where training scripts put a network's weights
 _WRAPPERS = ("module.", "model.", "_orig_mod.")  # what they put before names

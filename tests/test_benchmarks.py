@@ -12,7 +12,7 @@ from torch import nn
 
 from bayes_share.errors import RunError
 from bayes_share.layers import factored
-from bayes_share.sharing.convert import ensemble
+from bayes_share.sharing.ensemble_conversion import ensemble
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from torchvision.transforms import v2 as transforms
 from bayes_share.data import AUGMENTATIONS, Data, Split, epoch_order, eval_batches, load_data, train_batch
 from bayes_share.data.source import stratified
 from bayes_share.errors import InputError
-from bayes_share.seeding import generator, seeded
+from bayes_share.tensors.seeding import generator, seeded
 
 
 def arrays(num: int = 60, classes: int = 3, shape: tuple[int, ...] = (8, 8, 3), seed: int = 0) -> dict[str, np.ndarray]:

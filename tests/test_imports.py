@@ -16,24 +16,21 @@ FOLDERS = ("models", "inference", "evaluation")
 
 # docs/architecture.md, "Folders": a part may import what is in its own line and above.
 ORDER = (
-    ("errors", "terminal", "reading", "arrays", "seeding", "files", "csv_file", "functional", "records", "version"),
-    ("lock", "calls", "trees", "units"),
+    ("errors", "version"),
+    ("io", "tensors"),
+    ("options",),
     ("layers",),
     ("sharing", "data"),
-    ("sites", "rivals"),
-    ("priors",),
+    ("baselines", "priors"),
     ("models",),
     ("inference",),
     ("evaluation",),
-    ("values", "algorithms", "tasks", "network_sharing"),
-    ("config", "presets"),
-    ("choices", "identity", "interrupt", "outputs", "prediction_files", "run_folder", "summary"),
-    ("run",),
-    ("compare", "conformal", "options", "probe", "shift", "diagnose"),
+    ("tasks",),
+    ("runs",),
+    ("analysis",),
     ("reports",),
-    ("evaluate_command", "predict_command"),
     ("study",),
-    ("quickstart", "fit_command"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )
@@ -103,12 +100,16 @@ def test_imports_run_one_way(module: str) -> None:
 @pytest.mark.parametrize(
     ("source", "module", "problem"),
     [
-        ("from bayes_share.sharing.convert import ensemble", "bayes_share.layers.conv", "comes after layers"),
+        (
+            "from bayes_share.sharing.ensemble_conversion import ensemble",
+            "bayes_share.layers.conv",
+            "comes after layers",
+        ),
         ("import bayes_share.inference.methods.map as m", "bayes_share.models.model", "comes after models"),
         (
             "def f():\n    from bayes_share.cli import main",
-            "bayes_share.run",
-            "line 2: bayes_share.cli comes after run",
+            "bayes_share.runs.run",
+            "line 2: bayes_share.cli comes after runs",
         ),
         ("from ..sharing.kinds import members_equal", "bayes_share.layers.conv", "comes after layers"),
         ("from .. import sharing", "bayes_share.layers.conv", "comes after layers"),
@@ -130,10 +131,10 @@ def test_the_checker_sees(source: str, module: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("source", "module"),
     [
-        ("from bayes_share.errors import InputError", "bayes_share.files"),
+        ("from bayes_share.errors import InputError", "bayes_share.io.files"),
         ("from bayes_share.layers.rows import divide\nimport torch.nn", "bayes_share.layers.conv"),
         ("from .rows import divide\nfrom ..errors import InputError", "bayes_share.layers.conv"),
-        ("from bayes_share import quickstart\nfrom bayes_share.models import networks", "bayes_share.cli"),
+        ("from bayes_share import commands\nfrom bayes_share.models import networks", "bayes_share.cli"),
         ("import torchvision.models", "bayes_share.data.load"),
     ],
 )
@@ -154,7 +155,8 @@ def loaded_by(*modules: str) -> set[str]:
 
 
 def test_what_is_slow_to_import_is_imported_where_it_is_used() -> None:
-    public = ["cli", "data", "evaluation", "inference", "layers", "models.networks", "quickstart", "run", "sharing"]
+    public = ["cli", "data", "evaluation", "inference", "layers", "models.networks", "sharing"]
+    public += ["commands.quickstart", "runs.run"]
     there = [f"bayes_share.{name}" for name in public if importlib.util.find_spec(f"bayes_share.{name}")]
     assert len(there) >= 5
     assert not loaded_by(*there) & LATE

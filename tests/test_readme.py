@@ -10,9 +10,9 @@ import pytest
 
 import bayes_share
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.inference import MAP, DeepEnsemble
-from bayes_share.run import run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 ROOT = Path(__file__).parent.parent
 PAGES = {

@@ -9,7 +9,7 @@ from torch import Tensor
 from bayes_share.data.augmentation import AUGMENTATIONS
 from bayes_share.data.dataset import Data, Split
 from bayes_share.errors import InputError
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 Batch = tuple[Float32[Tensor, "batch channel height width"], Int64[Tensor, "batch"]]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bayes_share.data.dataset import Data, Split
 from bayes_share.errors import InputError, unknown
-from bayes_share.reading import check_file, reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import check_file, reading
+from bayes_share.io.terminal import printable
 
 CIFAR10C_TYPES = (
     "brightness",

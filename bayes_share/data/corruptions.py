@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from bayes_share.data.form import resized
+from bayes_share.data.image_format import resized
 from bayes_share.errors import InputError, unknown
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 Images = UInt8[Tensor, "image channel height width"]
 Corruption = Callable[[Images, int, Generator], Images]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from bayes_share.data.large import has_room_for, images_at
+from bayes_share.data.mapped_images import has_room_for, images_at
 
 _AT_A_TIME = 2**21  # pixels that are counted, each as an int64
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bayes_share.data.dataset import Split
-from bayes_share.data.large import empty_images
 from bayes_share.data.listing import ENDINGS, Part, list_images
+from bayes_share.data.mapped_images import empty_images
 from bayes_share.data.source import MixedSizes, Source, from_where
 from bayes_share.errors import InputError
-from bayes_share.reading import check_file, reading
-from bayes_share.terminal import listed, muted, printable
+from bayes_share.io.reading import check_file, reading
+from bayes_share.io.terminal import listed, muted, printable
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bayes_share.data.parts import by_part, check_classes, check_parts, part_of
 from bayes_share.errors import InputError
-from bayes_share.terminal import listed, printable
+from bayes_share.io.terminal import listed, printable
 
 ENDINGS = frozenset(
     f".{ending}"

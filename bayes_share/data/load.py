@@ -13,12 +13,12 @@ from bayes_share.data.digits import read_digits
 from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
 from bayes_share.data.parts import TABLE_ENDINGS
-from bayes_share.data.smaller import averaged, some_of
+from bayes_share.data.reduction import averaged, some_of
 from bayes_share.data.source import Source, three_parts
 from bayes_share.errors import InputError, unknown
-from bayes_share.reading import reading
-from bayes_share.seeding import generator
-from bayes_share.terminal import distinct, printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import distinct, printable
+from bayes_share.tensors.seeding import generator
 
 DOWNLOADED = {
     "cifar10": "flip-crop",

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from bayes_share.arrays import read_arrays
 from bayes_share.data.dataset import Split
 from bayes_share.data.parts import PARTS, by_part, check_parts
 from bayes_share.data.source import Source, checked_images, checked_split, from_where
 from bayes_share.errors import InputError
-from bayes_share.terminal import listed, printable
+from bayes_share.io.arrays import read_arrays
+from bayes_share.io.terminal import listed, printable
 
 _log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from bayes_share.data.dataset import Data
 from bayes_share.data.load import KNOWN, read_source
 from bayes_share.data.npz import read_unlabelled
 from bayes_share.data.photographs import photograph_patches
-from bayes_share.data.smaller import averaged, in_form_of
+from bayes_share.data.reduction import averaged, in_form_of
 from bayes_share.data.source import MixedSizes
 from bayes_share.errors import InputError, unknown
-from bayes_share.reading import reading
-from bayes_share.seeding import generator
-from bayes_share.terminal import printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable
+from bayes_share.tensors.seeding import generator
 
 _NUM_NOISE = 10_000
 _NAMED = re.compile(r"(?P<name>[^=:]+)=(?P<source>.+)")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import listed
+from bayes_share.io.terminal import listed
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),

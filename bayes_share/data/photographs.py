@@ -5,7 +5,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Generator, Tensor
 
-from bayes_share.data.form import resized
+from bayes_share.data.image_format import resized
 
 NUM_PATCHES = 1000
 """How many patches there are; two photographs give no more that differ."""

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from bayes_share.data.dataset import Split
 from bayes_share.errors import InputError
-from bayes_share.seeding import generator
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
+from bayes_share.tensors.seeding import generator
 
 _LONGEST_TYPE = 100  # characters of the name of an array's type
 

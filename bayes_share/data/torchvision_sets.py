@@ -9,7 +9,7 @@ from torchvision import datasets
 from bayes_share.data.dataset import Split
 from bayes_share.data.source import Source, checked_split
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 _LONGEST_REASON = 200  # characters
 _CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

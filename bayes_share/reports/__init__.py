@@ -2,7 +2,7 @@
 
 from bayes_share.reports.build import build_report
 from bayes_share.reports.gather import read_runs
-from bayes_share.reports.page import page
+from bayes_share.reports.html_page import html_page
 from bayes_share.reports.results import Result
 
-__all__ = ["Result", "build_report", "page", "read_runs"]
+__all__ = ["Result", "build_report", "html_page", "read_runs"]

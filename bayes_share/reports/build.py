@@ -16,13 +16,13 @@ from bayes_share.reports.data import data
 from bayes_share.reports.diagnostics import diagnostics
 from bayes_share.reports.document import Report, Section
 from bayes_share.reports.gallery import gallery
+from bayes_share.reports.least_expected import as_inputs, least_expected_labels
 from bayes_share.reports.members import members
-from bayes_share.reports.outside import outside
+from bayes_share.reports.out_of_distribution import out_of_distribution
 from bayes_share.reports.overview import overview
 from bayes_share.reports.results import Result, records
 from bayes_share.reports.robustness import robustness
 from bayes_share.reports.selective import selective
-from bayes_share.reports.worst import as_inputs, least_expected_labels
 
 
 def build_report(
@@ -56,7 +56,7 @@ def build_report(
         partial(calibration, runs, humans),
         partial(conformal, runs),
         partial(selective, runs),
-        partial(outside, runs),
+        partial(out_of_distribution, runs),
         partial(robustness, runs),
         partial(members, runs),
         partial(gallery, runs, pictures),

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.binary import mean_over_labels
+from bayes_share.evaluation.bootstrap_intervals import score_terms
 from bayes_share.evaluation.calibration import reliability
 from bayes_share.evaluation.calibration_estimates import ece_interval
-from bayes_share.evaluation.human import human_scores
-from bayes_share.evaluation.intervals import score_terms
+from bayes_share.evaluation.human_labels import human_scores
 from bayes_share.evaluation.pictures import reliability_drawing
 from bayes_share.evaluation.posthoc import CalibrationMethod, calibrate
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.evaluation.repeats import estimate
 from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.seed_statistics import estimate
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.overview import ECE, RUN, SCORES, SQUARED
 from bayes_share.reports.results import Result

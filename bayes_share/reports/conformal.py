@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from bayes_share.conformal import Found, judgement, sets_at_levels
+from bayes_share.analysis.conformal import Found, judgement, sets_at_levels
 from bayes_share.errors import InputError
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing

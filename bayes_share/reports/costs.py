@@ -3,9 +3,9 @@
 import shlex
 from collections.abc import Sequence
 
+from bayes_share.io.terminal import printable
 from bayes_share.reports.document import Block, Cell, Column, Listing, Section, Table
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.terminal import printable
 
 _LEDGER = (
     Column("run", "run"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bayes_share.diagnose import chain, in_order
+from bayes_share.analysis.diagnostics import chain, in_order
 from bayes_share.errors import InputError
 from bayes_share.evaluation.diagnostics import Convergence, function_space_convergence
 from bayes_share.evaluation.elpd import elpd, elpd_differences

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bayes_share.evaluation.curves import COLOURS, STROKES
+from bayes_share.evaluation.convergence_curves import COLOURS, STROKES
 from bayes_share.evaluation.style import label, plain_log_scale, styled
-from bayes_share.terminal import distinct
+from bayes_share.io.terminal import distinct
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

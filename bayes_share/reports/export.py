@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from bayes_share.csv_file import write_table
 from bayes_share.evaluation.style import save_figure
-from bayes_share.files import write_atomically
+from bayes_share.io.csv_file import write_table
+from bayes_share.io.files import write_atomically
 from bayes_share.reports.document import Figure, Panel, Report, Table
 
 _LONGEST = 180  # bytes of a file's name, without its ending and what is added to it while it is written

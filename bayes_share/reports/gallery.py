@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_same_images
-from bayes_share.identity import check_data
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.reports.document import Block, Gallery, Opinion, Picture, Section, Share
 from bayes_share.reports.results import Result, records
-from bayes_share.run_folder import noted_identity
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.identity import check_data
+from bayes_share.runs.run_folder import noted_identity
 from bayes_share.tasks import is_table
 
 _CLASSES_SHOWN = 3
@@ -39,7 +39,7 @@ def gallery(runs: Sequence[Result], count: int) -> Section | None:
         return None
     _, run = known[0]
     try:
-        data = RunConfig.from_flat(run.config).load_data(download=False)
+        data = from_flat(run.config).load_data(download=False)
         assert isinstance(data, Data)
         check_data(noted_identity(run.folder), data, run.folder.path)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)

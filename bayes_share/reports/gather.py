@@ -5,23 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from bayes_share.compare import check_same, check_same_classes, finished_runs
-from bayes_share.config import RunConfig
+from bayes_share.analysis.comparison import check_same, check_same_classes, finished_runs
 from bayes_share.data.tables.load import TableData, load_cells
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions, read_number_predictions
 from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.reading_predictions import are_of_numbers
-from bayes_share.files import real_path
-from bayes_share.identity import check_data
-from bayes_share.prediction_files import is_file_of_predictions, named_files
+from bayes_share.io.files import real_path
+from bayes_share.io.prediction_files import is_file_of_predictions, named_files
+from bayes_share.io.terminal import listed, printable, say
 from bayes_share.reports.number_results import NumberResult
 from bayes_share.reports.results import Result
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.run_folder import RunFolder, noted_identity
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.identity import check_data
+from bayes_share.runs.run_folder import RunFolder, noted_identity
 from bayes_share.tasks import is_table
-from bayes_share.terminal import listed, printable, say
 
 
 def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = None) -> list[Result]:
@@ -158,7 +158,7 @@ def inputs_of_rows(runs: Sequence[RunRecord]) -> dict[str, list[str]] | None:
     """
     if not runs or not is_table(str(runs[0].config["data"])):
         return None
-    config, folder = RunConfig.from_flat(runs[0].config), runs[0].folder
+    config, folder = from_flat(runs[0].config), runs[0].folder
     try:
         data = config.load_data()
         assert isinstance(data, TableData)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bayes_share.choices import scored_images
-from bayes_share.config import read_run_config
 from bayes_share.evaluation.diversity import Diversity, diversity
-from bayes_share.evaluation.forest import forest_drawing
+from bayes_share.evaluation.forest_plot import forest_drawing
 from bayes_share.evaluation.scores import score
 from bayes_share.inference.loop.near_copies import MadeDifferent, has_signs, judged_line, near_copies
 from bayes_share.layers.factored import is_further
 from bayes_share.models.pairs import mean_of_pairs
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.results import Result
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.validation_images import scored_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

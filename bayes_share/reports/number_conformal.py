@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal.coverage import IntervalCoverage, interval_coverage
-from bayes_share.evaluation.conformal.predicted import INTERVAL_METHODS, conformal_intervals
-from bayes_share.evaluation.conformal.promise import Range, range_of_coverage, verdict
+from bayes_share.evaluation.conformal.from_predictions import INTERVAL_METHODS, conformal_intervals
+from bayes_share.evaluation.conformal.guarantee import Range, range_of_coverage, verdict
 from bayes_share.evaluation.conformal.threshold import check_alpha
-from bayes_share.evaluation.numbers.ranges import central_interval
+from bayes_share.evaluation.numbers.central_intervals import central_interval
 from bayes_share.evaluation.table import format_table
 from bayes_share.reports.conformal import BY_CHANCE
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table

@@ -12,13 +12,14 @@ from bayes_share.evaluation.numbers.pictures import coverage_drawing, intervals_
 from bayes_share.evaluation.numbers.recalibration import fit_pit_map, fit_variance_scaling
 from bayes_share.evaluation.numbers.scores import number_scores
 from bayes_share.evaluation.numbers.selective import ErrorCoverage, error_coverage
-from bayes_share.evaluation.repeats import estimate
-from bayes_share.reports.best import badness
+from bayes_share.evaluation.seed_statistics import estimate
+from bayes_share.reports.best_marks import badness
 from bayes_share.reports.convergence import convergence
 from bayes_share.reports.costs import costs, repetition
 from bayes_share.reports.data import data
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
+from bayes_share.reports.least_expected import as_inputs, least_expected_targets
 from bayes_share.reports.number_conformal import number_conformal
 from bayes_share.reports.number_results import (
     COVERAGE,
@@ -29,7 +30,6 @@ from bayes_share.reports.number_results import (
     checked_validation,
 )
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.reports.worst import as_inputs, least_expected_targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

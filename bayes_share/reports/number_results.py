@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from bayes_share.choices import unchosen
-from bayes_share.config import read_run_config
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.numbers.pit import pit
 from bayes_share.evaluation.numbers.scores import number_terms, scores_of_terms
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 from bayes_share.evaluation.table import format_table
+from bayes_share.io.terminal import listed, printable
 from bayes_share.reports.document import Cell, Column
 from bayes_share.reports.run_record import RunRecord
-from bayes_share.terminal import listed, printable
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.validation_images import unchosen
 
 COVERAGE = 0.9
 """Of the central intervals."""

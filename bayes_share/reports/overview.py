@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from bayes_share.evaluation.bootstrap_intervals import score_terms
 from bayes_share.evaluation.calibration import ece
-from bayes_share.evaluation.intervals import score_terms
-from bayes_share.evaluation.repeats import Estimate, estimate
-from bayes_share.reports.best import badness, marked
+from bayes_share.evaluation.seed_statistics import Estimate, estimate
+from bayes_share.reports.best_marks import badness, marked
 from bayes_share.reports.document import Cell, Column, Section, Table
-from bayes_share.reports.outside import mean_aurocs
+from bayes_share.reports.out_of_distribution import mean_aurocs
 from bayes_share.reports.results import Result
 from bayes_share.reports.robustness import mean_corrupted_accuracies
 

@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 from jaxtyping import Float64
 from torch import Tensor
 
-from bayes_share.conformal import validation_left
+from bayes_share.analysis.conformal import validation_left
+from bayes_share.evaluation.image_sets import SetInfo
 from bayes_share.evaluation.pictures import named_problems
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.evaluation.sets import SetInfo
 from bayes_share.evaluation.uncertainty import Uncertainty, uncertainty
 from bayes_share.reports.run_record import RunRecord
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from bayes_share.analysis.dataset_shift import averaged, corruption_scores
 from bayes_share.data.corruptions import SEVERITIES
-from bayes_share.evaluation.intervals import score_terms
+from bayes_share.evaluation.bootstrap_intervals import score_terms
 from bayes_share.evaluation.predictions_file import read_class_predictions
-from bayes_share.evaluation.repeats import Estimate, estimate
 from bayes_share.evaluation.scores import Scores
+from bayes_share.evaluation.seed_statistics import Estimate, estimate
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing
 from bayes_share.reports.results import Result, once, sets_in_common
-from bayes_share.shift import averaged, corruption_scores
 
 _SHOWN_SEVERITIES = (0, *SEVERITIES)
 _SHOWN = {"accuracy": ("accuracy", "accuracy [%]", 100), "nll": ("NLL", "NLL [nat]", 1), "ece": ("ECE", "ECE", 1)}

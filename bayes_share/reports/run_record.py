@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_share.arrays import read_arrays
-from bayes_share.config import read_run_config
+from bayes_share.analysis.dataset_shift import train_features
 from bayes_share.data.load import short_name
 from bayes_share.errors import InputError
-from bayes_share.run_folder import RunFolder, read_history, read_summary
-from bayes_share.shift import train_features
-from bayes_share.terminal import listed
+from bayes_share.io.arrays import read_arrays
+from bayes_share.io.terminal import listed
+from bayes_share.runs.config_file import read_run_config, to_flat
+from bayes_share.runs.run_folder import RunFolder, read_history, read_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class RunRecord:
         Raises:
             InputError: a file that is missing or damaged.
         """
-        return cls(folder, read_run_config(folder.config).to_flat(), read_summary(folder), read_history(folder))
+        return cls(folder, to_flat(read_run_config(folder.config)), read_summary(folder), read_history(folder))
 
     @cached_property
     def train_features(self) -> Tensor | None:

@@ -4,7 +4,7 @@ from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.reports.number_results import COVERAGE, NumberResult
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run_folder import RunFolder
 
 
 def score_line(folder: RunFolder) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bayes_share.evaluation.predictions import Predictions
-from bayes_share.evaluation.repeats import estimate
+from bayes_share.evaluation.seed_statistics import estimate
 from bayes_share.evaluation.selective import RiskCoverage, risk_coverage
 from bayes_share.evaluation.uncertainty import uncertainty
 from bayes_share.reports.document import Cell, Column, Figure, Panel, Section, Table

@@ -7,9 +7,9 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
-from bayes_share.evaluation.curves import COLOURS
+from bayes_share.evaluation.convergence_curves import COLOURS
 from bayes_share.evaluation.style import styled
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,19 +1,19 @@
 """Who shares a base weight: the members of an ensemble, the layers of a network, the blocks of a layer."""
 
-from bayes_share.sharing.across import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.blocks import Along, Indivisible, share_groups
-from bayes_share.sharing.conversion import NormSharing
-from bayes_share.sharing.convert import ensemble
-from bayes_share.sharing.describe import describe_sharing, sharing_error
+from bayes_share.sharing.description import describe_sharing, sharing_error
+from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.kinds import ParameterKind, members_equal, parameter_kinds
+from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers, share_layers
 from bayes_share.sharing.ledger import Ledger, ledger
+from bayes_share.sharing.member_selection import take_member
 from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.members_interface import Feed, Members
+from bayes_share.sharing.module_conversion import NormSharing
 from bayes_share.sharing.partners import Which
-from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.starts import Start
 from bayes_share.sharing.strategy import Strategy
-from bayes_share.sharing.take import take_member
 
 __all__ = [
     "Along",

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from bayes_share.calls import Call
 from bayes_share.sharing.outputs import check_no_cache
+from bayes_share.tensors.calls import Call
 
 WITHOUT_BATCH = {
     "position_ids": 1,

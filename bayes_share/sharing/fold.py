@@ -9,9 +9,16 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
+from bayes_share.sharing.member_networks import (
+    IN_SEVERAL_PLACES,
+    empty_copy,
+    fill,
+    member_tensors,
+    tied_names,
+    under_all_names,
+)
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.plain import IN_SEVERAL_PLACES, empty_copy, fill, member_tensors, tied_names, under_all_names
-from bayes_share.sharing.several import Members
+from bayes_share.sharing.members_interface import Members
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from bayes_share.calls import call_of
 from bayes_share.layers.copying import check_initialised
 from bayes_share.layers.factored import Factored
-from bayes_share.sharing.describe import weight_uses
+from bayes_share.sharing.batch_dependence import run_example
+from bayes_share.sharing.description import weight_uses
 from bayes_share.sharing.kinds import parameter_kinds
-from bayes_share.sharing.plain import identities, member_tensors
-from bayes_share.sharing.reach import run_example
-from bayes_share.sharing.several import Members
+from bayes_share.sharing.member_networks import identities, member_tensors
+from bayes_share.sharing.members_interface import Members
+from bayes_share.tensors.calls import call_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -8,22 +9,23 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from bayes_share.calls import Call, argument_names, call_of
 from bayes_share.errors import InputError, unknown
-from bayes_share.functional import call_under
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.arguments import Arguments
-from bayes_share.sharing.conversion import describe, listed_names, owns_parameters
+from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
+from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
+from bayes_share.sharing.member_selection import checked_members, keep_rows
+from bayes_share.sharing.members_interface import Feed, Members
+from bayes_share.sharing.module_conversion import describe, listed_names, owns_parameters
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
-from bayes_share.sharing.plain import KeptMembers, follow_options, member_tensors
-from bayes_share.sharing.several import Feed, Members
 from bayes_share.sharing.strategy import Strategy, decide
-from bayes_share.sharing.take import checked_members, keep_rows
-from bayes_share.sharing.unreached import COMPUTES_A_CONSTANT, converted_since, share_again, unreached
+from bayes_share.sharing.streams import one_after_the_other
+from bayes_share.tensors.calls import Call, argument_names, call_of
+from bayes_share.tensors.functional import call_under
 
 _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 
@@ -180,13 +182,15 @@ class Ensemble(Members):
             for module in self.network.modules()
             if isinstance(module, MemberBatchNorm) and module.training and module.num_batches_tracked is not None
         ]
-        outputs = []
-        for member, call in enumerate(calls):
+
+        def of_member(member: int, call: Call) -> Any:
             for count, before in counts:
                 count.copy_(before)  # one number for all members, who see as many batches
-            tensors = member_tensors(self.network, member)
-            outputs.append(call_under(self.plain, tensors, *call))
-        return joined(outputs)
+            return call_under(self.plain, member_tensors(self.network, member), *call)
+
+        each = [partial(of_member, member, call) for member, call in enumerate(calls)]
+        # Side by side, they would count in one place at the same time.
+        return joined([call() for call in each] if counts else one_after_the_other(each))
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
@@ -206,7 +210,7 @@ class Ensemble(Members):
         Raises:
             InputError: no member, one that there is not, or one twice.
 
-        >>> from bayes_share.sharing.convert import ensemble
+        >>> from bayes_share.sharing.ensemble_conversion import ensemble
         >>> ensemble(nn.Linear(3, 2), ensemble_size=8).keep([0, 5, 7])(torch.zeros(4, 3)).shape
         torch.Size([3, 4, 2])
         """
@@ -251,7 +255,7 @@ class Ensemble(Members):
 
     def _settle_by(self, example: Arguments) -> None:
         if self._may_change_reach() and example.batch:
-            self._share_again(unreached(self, example))
+            self._share_again(constant_layers(self, example))
             self._is_reach_known = True
         if self.strategy == "auto":
             self.strategy, self.strategy_reason = decide(self, example)

@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.layers.attention import Rank1MultiheadAttention
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.sharing.conversion import (
+from bayes_share.sharing.module_conversion import (
     FACTORED,
     has_computed_weight,
     know_hugging_face,

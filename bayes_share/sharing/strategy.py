@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bayes_share.calls import Call
 from bayes_share.layers.folded import without_autocast
 from bayes_share.sharing.arguments import Arguments
+from bayes_share.sharing.batch_dependence import first_line, run_example, without_hooks
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
-from bayes_share.sharing.reach import first_line, run_example, without_hooks
+from bayes_share.tensors.calls import Call
 
 if TYPE_CHECKING:
     from bayes_share.sharing.members import Ensemble

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.interrupt import InterruptedRun, interruptible
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.terminal import printable
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.interrupt import InterruptedRun, interruptible
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.cluster_address import check_answers, no_answer
-from bayes_share.study.order import Line
+from bayes_share.study.run_queue import RunQueue
 from bayes_share.study.runner import check_runs, reason
-from bayes_share.terminal import printable
 
 _RETRIES = 20  # of a run whose node or process is lost, before it counts as failed
 _LOOK_EVERY = 0.5  # seconds between looks at whether Ctrl-C came
@@ -52,15 +52,15 @@ def run_all_on_ray(
 
     Raises:
         InputError: Ray is not installed, no cluster answers, a folder that is no run or one with other options, or
-            what `Line` refuses; before any run begins.
+            what `RunQueue` refuses; before any run begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has had time to save a checkpoint.
     """
     check_runs(configs, folder, jobs=1)
     where = folder.resolve()
-    line = Line(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
+    queue = RunQueue(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     bar = tqdm(
         total=len(configs),
-        initial=len(configs) - line.num_waiting,
+        initial=len(configs) - queue.num_waiting,
         disable=None if progress else True,
         unit="run",
         leave=False,
@@ -69,14 +69,14 @@ def run_all_on_ray(
         gpus = ray.cluster_resources().get("GPU", 0)
         task = ray.remote(max_retries=_RETRIES)(_make)
         running: dict[Any, str] = {}
-        while (running or line.num_waiting) and not is_interrupted():
-            while (name := line.next()) is not None:
+        while (running or queue.num_waiting) and not is_interrupted():
+            while (name := queue.next()) is not None:
                 config = replace(configs[name], data_dir=str(Path(configs[name].data_dir).resolve()))
                 of_node = task.options(num_cpus=1, num_gpus=int(gpus > 0 and config.execution.device != "cpu"))
                 running[of_node.remote(config, where / name)] = name
             for ended in ray.wait(list(running), timeout=_LOOK_EVERY)[0]:
                 name = running.pop(ended)
-                settled = line.ended(name, _result(ray, ended))
+                settled = queue.ended(name, _result(ray, ended))
                 bar.set_postfix_str(printable(name, 40))
                 bar.update(settled)
         if is_interrupted():
@@ -86,7 +86,7 @@ def run_all_on_ray(
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
-    return line.failed
+    return queue.failed
 
 
 def _make(config: RunConfig, path: Path) -> str | None:

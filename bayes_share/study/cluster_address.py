@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 _KNOCK = 10.0  # seconds to wait for anything at all at an address
 _ANSWER = 30.0  # seconds to wait for a cluster

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bayes_share.config import RunConfig
 from bayes_share.data import Data
 from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError
 from bayes_share.inference import Execution
-from bayes_share.records import option_places
-from bayes_share.run import training_of
-from bayes_share.run_folder import RunFolder
+from bayes_share.options.records import option_places
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.loading import training_of
+from bayes_share.runs.run_folder import RunFolder
 
 _MOST_SEEDS = 10_000
 

@@ -40,7 +40,7 @@ def costs(
     What algorithms do beside their steps (norm statistics of draws, say) is left out.
 
     Args:
-        options: of the run, as `RunConfig.to_flat` gives them.
+        options: of the run, as `to_flat` gives them.
         summary: of the run, as `read_summary` gives it.
         components: draws times members of its predictions.
         teacher: what its teacher cost, where it has one.

@@ -7,15 +7,15 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from bayes_share.config import read_run_config
+from bayes_share.analysis.dataset_shift import averaged, corruption_scores, detections
 from bayes_share.evaluation.diversity import diversity
 from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
-from bayes_share.run_folder import RunFolder, read_history, read_summary
-from bayes_share.shift import averaged, corruption_scores, detections
+from bayes_share.runs.config_file import read_run_config, to_flat
+from bayes_share.runs.run_folder import RunFolder, read_history, read_summary
 from bayes_share.study.ensemble_costs import Costs, costs
 from bayes_share.study.ensemble_rows import MEMBERS, ROWS
 from bayes_share.study.ensembles import EnsembleTrial
@@ -114,7 +114,7 @@ def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> 
         scores[CORRUPTED] = _corrupted_nll(folder, types)
     scores |= {f"auroc_{name}": detections(folder, name)["entropy"].auroc for name in folder.ood_sets()}
     scores["seconds"] = read_history(folder)[-1]["seconds"]
-    cost = costs(read_run_config(folder.config).to_flat(), read_summary(folder), components, teacher)
+    cost = costs(to_flat(read_run_config(folder.config)), read_summary(folder), components, teacher)
     return Outcome(trial, scores, cost)
 
 

@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bayes_share.errors import unknown
-from bayes_share.presets import PRESETS
+from bayes_share.runs.presets import PRESETS
 from bayes_share.study.definition import check_once
-from bayes_share.study.relatives import of_width, twice_as_deep
+from bayes_share.study.related_networks import of_width, twice_as_deep
 
 MEMBERS = 4
 """Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""

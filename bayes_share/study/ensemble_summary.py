@@ -7,14 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bayes_share.analysis.shifted_predictions import ShiftedSets, predict_shifted
 from bayes_share.errors import InputError
 from bayes_share.evaluation.gap import Share, coverage, share_of_gap
 from bayes_share.evaluation.gap_picture import Mark, gap_picture
-from bayes_share.evaluation.repeats import Estimate, estimate
+from bayes_share.evaluation.seed_statistics import Estimate, estimate
 from bayes_share.evaluation.table import Cell
-from bayes_share.files import remove, write_atomically
-from bayes_share.probe import Probes, probe
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.files import remove, write_atomically
+from bayes_share.io.terminal import say
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.ensemble_results import (
     CORRUPTED,
     OF_MEMBERS,
@@ -26,7 +27,6 @@ from bayes_share.study.ensemble_results import (
 from bayes_share.study.ensemble_rows import MEMBERS, ROWS
 from bayes_share.study.ensembles import EnsembleTrial
 from bayes_share.study.results import table, write_csv
-from bayes_share.terminal import say
 
 _SINGLE, _DEEP = "single", "deep-ensemble"
 _TITLES = {
@@ -216,17 +216,20 @@ class EnsembleSummary:
         return found
 
 
-def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], probes: Probes) -> EnsembleSummary:
+def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], shifted_sets: ShiftedSets) -> EnsembleSummary:
     """Read what finished runs came to, when they have predicted what they are to predict besides.
 
     Args:
         runs: by trial.
-        probes: sets from elsewhere and corruptions; those that cannot be read are left out, with a line.
+        shifted_sets: sets from elsewhere and corruptions; those that cannot be read are left out, with a line.
 
     Raises:
         InputError: files that are missing or damaged.
     """
-    for part in (replace(probes, ood=()), *(replace(probes, ood=(one,), corruptions=()) for one in probes.ood)):
+    for part in (
+        replace(shifted_sets, ood=()),
+        *(replace(shifted_sets, ood=(one,), corruptions=()) for one in shifted_sets.ood),
+    ):
         have_predicted(list(runs.values()), part)
     outcomes = read_outcomes(runs)
     deep = {trial.seed: folder for trial, folder in runs.items() if trial.row == _DEEP}
@@ -234,13 +237,13 @@ def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], probes: Probes)
     return EnsembleSummary(outcomes, {size: pooled_scores(deep, size) for size in sizes})
 
 
-def have_predicted(folders: Sequence[RunFolder], probes: Probes) -> None:
+def have_predicted(folders: Sequence[RunFolder], shifted_sets: ShiftedSets) -> None:
     """Have runs predict sets of images, unless these cannot be read, which the first run says for all."""
-    if not probes.ood and not probes.corruptions:
+    if not shifted_sets.ood and not shifted_sets.corruptions:
         return
     try:
         for folder in tqdm(folders, desc="other images", disable=None, unit="run", leave=False):
-            probe(folder, probes, lambda line: None)
+            predict_shifted(folder, shifted_sets, lambda line: None)
     except InputError as error:
         say(f"left out of the tables: {error}")
 

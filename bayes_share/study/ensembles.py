@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig, run_types
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP
-from bayes_share.records import option_places
+from bayes_share.options.records import option_places
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, run_types
 from bayes_share.study.definition import check_seeds
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 
@@ -114,7 +115,7 @@ class EnsembleStudy:
             model = row.network(str(common.get("model", RunConfig.model)))
             of_teacher = {} if trial.teacher is None else {"teacher": str((runs / trial.teacher.name).resolve())}
             common = {name: value for name, value in common.items() if name in known}
-            return RunConfig.from_flat({**common, **given, **of_teacher, "model": model, "seed": trial.seed})
+            return from_flat({**common, **given, **of_teacher, "model": model, "seed": trial.seed})
         except InputError as error:
             raise InputError(f"row {trial.row}: {error}") from error
 

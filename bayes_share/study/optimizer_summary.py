@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from bayes_share.evaluation.curves import Measure, convergence_picture, curve
-from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
+from bayes_share.evaluation.convergence_curves import Measure, convergence_picture, curve
+from bayes_share.evaluation.seed_statistics import Estimate, estimate, paired_difference
 from bayes_share.evaluation.table import Cell
-from bayes_share.files import write_atomically
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.files import write_atomically
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.optimizers import Trial
 from bayes_share.study.results import (
     COMPARED,

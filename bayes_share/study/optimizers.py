@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import unknown
-from bayes_share.presets import preset
-from bayes_share.records import option_places
+from bayes_share.options.records import option_places
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.presets import preset
 from bayes_share.study.definition import check_once, check_seeds
 
 _DRAWS_WHILE_TRAINING = 4  # for the curves; more would cost small networks as much as training does
@@ -138,4 +139,4 @@ class OptimizerStudy:
         config = {**given, "ensemble_size": trial.size, "seed": trial.seed}
         if config["algorithm"] != "map":  # which is a point: all of its draws are equal
             config["validation_samples"] = _DRAWS_WHILE_TRAINING
-        return RunConfig.from_flat(config)
+        return from_flat(config)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from bayes_share.csv_file import write_table
 from bayes_share.evaluation.predictions_file import read_class_predictions
-from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.seed_statistics import Estimate
 from bayes_share.evaluation.table import Cell, format_table
-from bayes_share.run_folder import RunFolder, read_history, read_summary
+from bayes_share.io.csv_file import write_table
+from bayes_share.runs.run_folder import RunFolder, read_history, read_summary
 from bayes_share.study.definition import Trial
 
 AnyTrial = TypeVar("AnyTrial", bound=Trial)

@@ -16,13 +16,13 @@ from types import MappingProxyType
 import torch
 from tqdm import tqdm
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, RunError
-from bayes_share.interrupt import InterruptedRun, interruptible
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder, check_folder, finished_run
-from bayes_share.study.order import Line
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.interrupt import InterruptedRun, interruptible
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run
+from bayes_share.study.run_queue import RunQueue
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
 
@@ -51,32 +51,32 @@ def run_all(
         Why runs failed, in a line each, by their names; empty where all are finished.
 
     Raises:
-        InputError: no jobs, a folder that is no run or one with other options, or what `Line` refuses; before any run
+        InputError: no jobs, a folder that is no run or one with other options, or what `RunQueue` refuses; before any
             begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has its checkpoint.
     """
     check_runs(configs, folder, jobs)
-    line = Line(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
+    queue = RunQueue(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     threads = max(1, torch.get_num_threads() // jobs)
     bar = tqdm(
         total=len(configs),
-        initial=len(configs) - line.num_waiting,
+        initial=len(configs) - queue.num_waiting,
         disable=None if progress else True,
         unit="run",
         leave=False,
     )
     with interruptible() as is_interrupted, _stopped_at_the_end() as workers, bar:
-        workers += [_Worker(threads) for _ in range(min(jobs, line.num_waiting))]
-        while line.num_waiting or any(worker.name for worker in workers):
+        workers += [_Worker(threads) for _ in range(min(jobs, queue.num_waiting))]
+        while queue.num_waiting or any(worker.name for worker in workers):
             for worker in workers:
-                if worker.name is None and (name := line.next()) is not None:
+                if worker.name is None and (name := queue.next()) is not None:
                     worker.begin(name, configs[name], folder / name)
             ready = connection.wait([worker.connection for worker in workers if worker.name], _LOOK_EVERY)
             if is_interrupted():
                 break
             for worker in [worker for worker in workers if worker.connection in ready]:
                 name = str(worker.name)
-                settled = line.ended(name, worker.result())
+                settled = queue.ended(name, worker.result())
                 if worker.is_dead:
                     workers[workers.index(worker)] = _Worker(threads)
                 bar.set_postfix_str(printable(name, 40))
@@ -84,7 +84,7 @@ def run_all(
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
         raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
-    return line.failed
+    return queue.failed
 
 
 def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> None:

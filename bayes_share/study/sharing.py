@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError, unknown
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat
 from bayes_share.study.definition import check_once, check_seeds
 
 
@@ -205,7 +206,7 @@ class SharingStudy:
         """The runs, seed by seed, so that one that is stopped half way has all settings."""
         settings = self.settings()
         return {
-            SharingTrial(setting, seed): RunConfig.from_flat(
+            SharingTrial(setting, seed): from_flat(
                 {"algorithm": "map", **self.options, **setting.options(), "seed": seed}
             )
             for seed in range(self.seeds)

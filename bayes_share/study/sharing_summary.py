@@ -7,11 +7,11 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from bayes_share.evaluation.frontier import Spot, frontier_picture
-from bayes_share.evaluation.repeats import Estimate, estimate, paired_difference
+from bayes_share.evaluation.pareto import Spot, frontier_picture
+from bayes_share.evaluation.seed_statistics import Estimate, estimate, paired_difference
 from bayes_share.evaluation.table import Cell
-from bayes_share.files import write_atomically
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.files import write_atomically
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.results import (
     COMPARED,
     NOTE,

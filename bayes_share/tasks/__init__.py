@@ -1,18 +1,18 @@
 """What a run asks of its data, of whatever kind: the network's shape, the likelihood, and batches."""
 
-from bayes_share.tasks.choice import check_options, form_of, is_table, task_of
-from bayes_share.tasks.form import Form, NetworkChoice, NoiseChoice, Part, Task
-from bayes_share.tasks.tables import TableForm
+from bayes_share.tasks.choice import check_options, is_table, spec_of, task_of
+from bayes_share.tasks.contracts import DataSpec, NetworkChoice, NoiseChoice, Part, Task
+from bayes_share.tasks.tables import TableSpec
 
 __all__ = [
-    "Form",
+    "DataSpec",
     "NetworkChoice",
     "NoiseChoice",
     "Part",
-    "TableForm",
+    "TableSpec",
     "Task",
     "check_options",
-    "form_of",
     "is_table",
+    "spec_of",
     "task_of",
 ]

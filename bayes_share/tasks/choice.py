@@ -7,7 +7,7 @@ from bayes_share.data import Data
 from bayes_share.data.load import is_known, unknown_data_set
 from bayes_share.data.tables.load import TableData
 from bayes_share.errors import InputError, option
-from bayes_share.tasks.form import Form, Task
+from bayes_share.tasks.contracts import DataSpec, Task
 from bayes_share.tasks.images import ImageTask
 from bayes_share.tasks.tables import TableTask
 
@@ -31,9 +31,9 @@ def task_of(data: Data | TableData) -> Task:
     return TableTask(data) if isinstance(data, TableData) else ImageTask(data)
 
 
-def form_of(data: Data | TableData) -> Form:
+def spec_of(data: Data | TableData) -> DataSpec:
     """What the examples of some data are like."""
-    return task_of(data).form
+    return task_of(data).spec
 
 
 def check_options(data: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

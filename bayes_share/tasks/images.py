@@ -13,14 +13,14 @@ from bayes_share.data.load import short_name
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.images import Images
 from bayes_share.inference.batches.source import LastBatch, Source
+from bayes_share.io.terminal import listed, printable
 from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.models.networks import build_network
-from bayes_share.tasks.form import NetworkChoice, NoiseChoice
-from bayes_share.terminal import listed, printable
+from bayes_share.tasks.contracts import NetworkChoice, NoiseChoice
 
 
 @dataclass(frozen=True)
-class ImageForm:
+class ImageSpec:
     """What images are like.
 
     Args:
@@ -77,22 +77,22 @@ class ImageTask:
     data: Data
 
     @property
-    def form(self) -> ImageForm:
+    def spec(self) -> ImageSpec:
         """Classes, channels and size."""
-        return ImageForm(self.data.class_names, self.data.in_channels, self.data.image_size)
+        return ImageSpec(self.data.class_names, self.data.in_channels, self.data.image_size)
 
     @property
     def description(self) -> tuple[str, ...]:
         """Images and their division, and classes."""
-        data, form = self.data, self.form
+        data, spec = self.data, self.spec
         parts = {"training": data.train, "validation": data.validation, "test": data.test}
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
-        height, width = form.image_size
+        height, width = spec.image_size
         total = sum(len(part) for part in parts.values())
         return (
-            f"{printable(short_name(data.name))}: {total:,} images of {height} x {width} pixels in {form.in_channels} "
-            f"channel{'s' * (form.in_channels > 1)}, {sizes}",
-            f"{len(form.class_names)} classes: {listed(form.class_names, 100)}",
+            f"{printable(short_name(data.name))}: {total:,} images of {height} x {width} pixels in {spec.in_channels} "
+            f"channel{'s' * (spec.in_channels > 1)}, {sizes}",
+            f"{len(spec.class_names)} classes: {listed(spec.class_names, 100)}",
         )
 
     @property

@@ -15,10 +15,10 @@ from bayes_share.data.tables.target import REAL
 from bayes_share.errors import InputError, option
 from bayes_share.inference.batches.source import LastBatch, Source
 from bayes_share.inference.batches.tensors import Tensors
+from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, StudentT
 from bayes_share.models.table_networks import build_table_network
-from bayes_share.reading import reading
-from bayes_share.tasks.form import NetworkChoice, NoiseChoice
+from bayes_share.tasks.contracts import NetworkChoice, NoiseChoice
 
 NOISE_AT_START = 1.0
 """Standard deviation of noise that is learned, in units of the targets' own, when training begins."""
@@ -27,7 +27,7 @@ _AT_A_TIME = 1000  # rows that are validated on
 
 
 @dataclass(frozen=True)
-class TableForm:
+class TableSpec:
     """What the rows of a table are like.
 
     Args:
@@ -103,7 +103,7 @@ class TableForm:
         return json.dumps(plain, indent=1)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> "TableForm":
+    def from_json(cls, text: str, where: str) -> "TableSpec":
         """What `to_json` wrote.
 
         Args:
@@ -132,9 +132,9 @@ class TableTask:
     data: TableData
 
     @property
-    def form(self) -> TableForm:
+    def spec(self) -> TableSpec:
         """Columns and target."""
-        return TableForm(self.data.encoder, len(self.data.train), self.data.bins)
+        return TableSpec(self.data.encoder, len(self.data.train), self.data.bins)
 
     @property
     def description(self) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class TableTask:
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
         """All training rows, on the device."""
         train = self.data.train
-        return Tensors(train.inputs, train.targets, self.form.batch_size(batch_size), last_batch, data=self.data)
+        return Tensors(train.inputs, train.targets, self.spec.batch_size(batch_size), last_batch, data=self.data)
 
     def scored(self, part: Any) -> Source | None:
         """The same, of some rows."""

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.ensemble_costs import Costs
 from bayes_share.study.ensemble_results import Outcome, pooled_scores, read_outcomes
 from bayes_share.study.ensemble_rows import ROWS
 from bayes_share.study.ensemble_summary import EnsembleSummary, have_predicted
 from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, EnsembleTrial
-from bayes_share.study.studies import ensemble_probes
+from bayes_share.study.registry import ensemble_shifted_sets
 
 POOLED = (8, 16)
 """Sizes of deep ensembles that are made of the networks of several seeds."""
@@ -44,7 +44,7 @@ def run_part(options: argparse.Namespace) -> None:
     file, given = lines_of(options.preset), dict(pair.split("=", 1) for pair in options.set)
     study = EnsembleStudy(options.rows, max(options.seeds) + 1, options.preset, {**given, "channels_last": True})
     ood = options.ood or ENSEMBLE_PRESETS[options.preset].ood
-    probes = ensemble_probes(ood, ENSEMBLE_PRESETS[options.preset].corruptions)
+    shifted_sets = ensemble_shifted_sets(ood, ENSEMBLE_PRESETS[options.preset].corruptions)
     runs = Path(options.out)
     for trial, config in study.configs(runs).items():
         if trial.seed not in options.seeds or _is_told(file, trial):
@@ -52,7 +52,7 @@ def run_part(options: argparse.Namespace) -> None:
         folder = RunFolder(runs / trial.name)
         try:
             run(config, folder.path, resume=True, progress=False)
-            have_predicted([folder], probes)
+            have_predicted([folder], shifted_sets)
         except Exception as error:  # the other runs go on
             print(f"{trial.name}: {type(error).__name__}: {error}", flush=True)
             continue

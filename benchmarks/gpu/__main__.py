@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bayes_share.files import write_atomically
+from bayes_share.io.files import write_atomically
 from benchmarks.gpu.parts import PARTS, Row, Setting
 from benchmarks.report import about, table
 

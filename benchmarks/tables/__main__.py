@@ -19,8 +19,8 @@ from bayes_share.evaluation.numbers import number_scores
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.scores import score
-from bayes_share.run_folder import RunFolder, read_summary
-from bayes_share.tasks import NoiseChoice, TableForm
+from bayes_share.runs.run_folder import RunFolder, read_summary
+from bayes_share.tasks import NoiseChoice, TableSpec
 from benchmarks.report import table
 from benchmarks.tables.peers import tabm, trees_of_classes, trees_of_numbers
 from benchmarks.tables.recipe import Recipe
@@ -50,10 +50,10 @@ def of_run(words: Sequence[str], folder: Path) -> Scores:
 
 def of_tabm(data: TableData, recipe: Recipe, seed: int) -> Scores:
     """The scores of the authors' package."""
-    form, noise = TableForm(data.encoder, len(data.train), ()), NoiseChoice(beta=0.0)
+    spec, noise = TableSpec(data.encoder, len(data.train), ()), NoiseChoice(beta=0.0)
     is_real = not data.encoder.target.class_names
-    likelihood = form.likelihood(NoiseChoice(beta=recipe.beta) if is_real else noise)
-    said, parameters = tabm(data, recipe, likelihood, form._num_outputs(noise), seed)
+    likelihood = spec.likelihood(NoiseChoice(beta=recipe.beta) if is_real else noise)
+    said, parameters = tabm(data, recipe, likelihood, spec._num_outputs(noise), seed)
     return {**scores_of(said(data.test)), "parameters": parameters}
 
 

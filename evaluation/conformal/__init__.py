@@ -7,15 +7,15 @@ from bayes_share.evaluation.conformal.coverage import (
     interval_coverage,
     set_coverage,
 )
-from bayes_share.evaluation.conformal.halves import Halves, halves
+from bayes_share.evaluation.conformal.from_predictions import INTERVAL_METHODS, conformal_intervals, conformal_sets
 from bayes_share.evaluation.conformal.intervals import (
     QuantileIntervals,
     ScaledIntervals,
     fit_quantile_intervals,
     fit_scaled_intervals,
 )
-from bayes_share.evaluation.conformal.predicted import INTERVAL_METHODS, conformal_intervals, conformal_sets
-from bayes_share.evaluation.conformal.sets import SET_METHODS, ConformalSets, fit_sets, fit_sets_of
+from bayes_share.evaluation.conformal.prediction_sets import SET_METHODS, ConformalSets, fit_sets, fit_sets_of
+from bayes_share.evaluation.conformal.temperature_split import Halves, halves
 from bayes_share.evaluation.conformal.threshold import Threshold, fit_threshold
 
 __all__ = [

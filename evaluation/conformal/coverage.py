@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.bootstrap_intervals import bootstrap_mean
 from bayes_share.evaluation.checks import check_labels
-from bayes_share.evaluation.intervals import bootstrap_mean
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 
 _OUTSIDE = 0.025  # at each end of an interval
 _LARGEST_OF_GROUPS = (0, 1, 2, 3, 4, 10, 100)

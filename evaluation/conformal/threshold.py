@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.checks import check_values
-from bayes_share.seeding import generator, seed_from
+from bayes_share.tensors.seeding import generator, seed_from
 
 
 @dataclass(frozen=True)

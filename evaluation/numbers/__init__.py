@@ -1,9 +1,9 @@
 """Scores, recalibration and pictures of predicted numbers: functions of a predictive distribution and targets."""
 
+from bayes_share.evaluation.numbers.central_intervals import covered, interval_score, width
 from bayes_share.evaluation.numbers.crps import crps
 from bayes_share.evaluation.numbers.forecast import Forecast
 from bayes_share.evaluation.numbers.pit import pit, quantile_calibration_error
-from bayes_share.evaluation.numbers.ranges import covered, interval_score, width
 from bayes_share.evaluation.numbers.recalibration import (
     Recalibrated,
     fit_pit_map,

@@ -10,8 +10,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from bayes_share.errors import InputError
+from bayes_share.evaluation.numbers.central_intervals import central_interval
 from bayes_share.evaluation.numbers.forecast import Forecast, check_targets
-from bayes_share.evaluation.numbers.ranges import central_interval
 from bayes_share.evaluation.style import check_picture, label, save_figure, styled
 from bayes_share.models.predictive import Predictive
 

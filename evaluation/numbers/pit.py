@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.evaluation.numbers.forecast import Forecast, check_targets
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 _LEVELS = tuple(level / 20 for level in range(1, 20))
 

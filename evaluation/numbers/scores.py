@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Float64, Num
 from torch import Tensor
 
-from bayes_share.evaluation.intervals import percentile_interval, resampled_means
+from bayes_share.evaluation.bootstrap_intervals import percentile_interval, resampled_means
+from bayes_share.evaluation.numbers.central_intervals import central_interval, score_of
 from bayes_share.evaluation.numbers.crps import crps
 from bayes_share.evaluation.numbers.forecast import Forecast, by_example, check_targets
 from bayes_share.evaluation.numbers.pit import calibration_error_of, pit, shares_below
-from bayes_share.evaluation.numbers.ranges import central_interval, score_of
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 from bayes_share.models.predictive import Predictive
 
 _NAMES = {"squared_error": "rmse", "absolute_error": "mae"}

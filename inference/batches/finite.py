@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.models.targets import check_finite_examples
-from bayes_share.trees import Tree, is_finite, tensors_of
+from bayes_share.tensors.trees import Tree, is_finite, tensors_of
 
 _CHECK_EVERY = 50  # batches between looks where a look makes the CPU wait for the device
 

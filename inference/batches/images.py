@@ -13,7 +13,7 @@ from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
-from bayes_share.trees import digest
+from bayes_share.tensors.trees import digest
 
 _AT_A_TIME = 500  # images that are validated on
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from bayes_share.errors import InputError
 from bayes_share.inference.batches.pairs import as_batch
-from bayes_share.seeding import seeded_everywhere
+from bayes_share.tensors.seeding import seeded_everywhere
 
 
 class Iterated:

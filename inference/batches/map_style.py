@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from bayes_share.errors import InputError
-from bayes_share.seeding import seed_globals, seeded_everywhere
+from bayes_share.tensors.seeding import seed_globals, seeded_everywhere
 
 Request = tuple[tuple[int | str, ...], Any]
 """The key of a batch's randomness, and the indices of its examples."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
-from bayes_share.trees import check_tree, num_examples
+from bayes_share.tensors.trees import check_tree, num_examples
 
 
 def as_batch(given: Any, name: str) -> Batch:

@@ -12,7 +12,7 @@ from bayes_share.data.batches import epoch_order
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Feeding
 from bayes_share.inference.batches.source import LastBatch, check_last_batch
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 
 @dataclass(frozen=True)

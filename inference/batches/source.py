@@ -10,7 +10,7 @@ from torch import Tensor
 from bayes_share.errors import unknown
 from bayes_share.inference.algorithm import Batch, Feeding
 from bayes_share.inference.execution import Execution
-from bayes_share.trees import Tree
+from bayes_share.tensors.trees import Tree
 
 LastBatch = Literal["drop", "pad"]
 """What becomes of a last batch of an epoch that is short: it is left out, or filled up with examples of weight 0."""

@@ -15,8 +15,8 @@ from bayes_share.inference.batches.pairs import as_batch
 from bayes_share.inference.batches.rows import padded
 from bayes_share.inference.batches.source import LastBatch, TargetCheck, check_last_batch
 from bayes_share.inference.execution import Execution
-from bayes_share.seeding import seeded_everywhere
-from bayes_share.trees import Tree, each_tensor, rows, to_device
+from bayes_share.tensors.seeding import seeded_everywhere
+from bayes_share.tensors.trees import Tree, each_tensor, rows, to_device
 
 
 @runtime_checkable

@@ -16,7 +16,17 @@ from bayes_share.inference.batches.rows import Rows
 from bayes_share.inference.batches.source import LastBatch, TargetCheck
 from bayes_share.inference.execution import Execution
 from bayes_share.models.targets import check_finite_examples
-from bayes_share.trees import Tree, check_tree, device_of, digest, num_examples, rows, split, tensors_of, to_device
+from bayes_share.tensors.trees import (
+    Tree,
+    check_tree,
+    device_of,
+    digest,
+    num_examples,
+    rows,
+    split,
+    tensors_of,
+    to_device,
+)
 
 
 class Tensors:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Forward, Inference, Part, State
 from bayes_share.models.model import Model
-from bayes_share.trees import Tree, to_device
+from bayes_share.tensors.trees import Tree, to_device
 
 
 def drawn(
@@ -36,6 +36,11 @@ def drawn(
             return model.forward_with(values, x) if values else model(x)
 
     return Forward(forward, (Part(model, values, scales),))
+
+
+def device_of_draw(forward: Forward) -> torch.device:
+    """Where a draw is computed."""
+    return next(forward.parts[0].model.parameters()).device
 
 
 def check_state(algorithm: Inference[Any], state: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bayes_share.trees import Tree
+from bayes_share.tensors.trees import Tree
 
 Run = Callable[[Tree], Tensor]
 """Runs networks, one or several, on a batch."""

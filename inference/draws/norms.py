@@ -12,7 +12,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
 from bayes_share.sharing.members import Ensemble
-from bayes_share.trees import num_examples, to_device
+from bayes_share.tensors.trees import num_examples, to_device
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _BatchNorm = nn.modules.batchnorm._BatchNorm | MemberBatchNorm

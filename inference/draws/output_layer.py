@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.linear_calls import Caught, LinearCall, Run, catch, list_calls
-from bayes_share.seeding import generator, seeded
-from bayes_share.trees import Tree, num_examples
+from bayes_share.tensors.seeding import generator, seeded
+from bayes_share.tensors.trees import Tree, num_examples
 
 FEW = 2
 """Examples that are enough for a trial."""

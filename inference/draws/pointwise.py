@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Forward, Inference
-from bayes_share.trees import Tree, check_tree, num_examples, rows, split
+from bayes_share.tensors.trees import Tree, check_tree, num_examples, rows, split
 
 
 def pointwise_log_lik(

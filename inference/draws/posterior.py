@@ -12,9 +12,9 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Inference, Part
 from bayes_share.inference.draws.forward import check_state
 from bayes_share.models.model import Model
+from bayes_share.priors.sites import prefix_of
 from bayes_share.sharing.kinds import parameter_kinds
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sites import prefix_of
 
 Names = str | Callable[[str], bool] | None
 """Which parameters: a name or a pattern such as ``"layers.*.weight"``, a predicate of a name, or None for all."""

@@ -13,9 +13,9 @@ from bayes_share.inference.batches.source import Source, TargetCheck
 from bayes_share.inference.draws.forward import evaluating
 from bayes_share.inference.execution import Execution
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
-from bayes_share.sharing.several import Members
-from bayes_share.trees import Tree, num_examples
+from bayes_share.sharing.members_interface import Members
+from bayes_share.tensors.seeding import seeded
+from bayes_share.tensors.trees import Tree, num_examples
 
 _FEW = 4  # examples that are looked at
 

@@ -11,8 +11,8 @@ from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop.saving import Saver
 from bayes_share.inference.step.ranks import Ranks
 from bayes_share.inference.train import Training
-from bayes_share.lock import alone_in
-from bayes_share.terminal import say
+from bayes_share.io.folder_lock import alone_in
+from bayes_share.io.terminal import say
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bayes_share.errors import InputError
-from bayes_share.trees import copied
+from bayes_share.tensors.trees import copied
 
 
 class EarlyStopping:

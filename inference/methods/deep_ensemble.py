@@ -9,9 +9,9 @@ from bayes_share.inference.algorithm import Batch, Build, Composed, Feeding, For
 from bayes_share.inference.draws.forward import check_state, side_by_side
 from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.step.starts import building_anew
-from bayes_share.records import NOT_AN_OPTION
-from bayes_share.sharing.take import checked_members
-from bayes_share.trees import each_tensor
+from bayes_share.options.records import NOT_AN_OPTION
+from bayes_share.sharing.member_selection import checked_members
+from bayes_share.tensors.trees import each_tensor
 
 _MOST_NETWORKS = 10_000
 

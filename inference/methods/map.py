@@ -14,7 +14,7 @@ from bayes_share.inference.step.starts import check_members_will_differ, check_t
 from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.inference.step.updates import Descent, Stepper
 from bayes_share.models.model import Model
-from bayes_share.records import Flat
+from bayes_share.options.records import Flat
 
 
 @dataclass

@@ -15,7 +15,7 @@ from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
 from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import Steps
-from bayes_share.records import Flat
+from bayes_share.options.records import Flat
 
 
 @dataclass(frozen=True, init=False)

@@ -15,7 +15,7 @@ from bayes_share.inference.step.chain import GradientChain
 from bayes_share.inference.step.position import clip
 from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import Steps, check_not_negative
-from bayes_share.records import Flat
+from bayes_share.options.records import Flat
 
 _BEARABLE = 4.0
 """Steepness that does not slow it: a step without momentum goes a tenth as far as SGHMC's, and may be longer."""

@@ -15,8 +15,8 @@ from bayes_share.inference.draws.norms import reestimate_norms
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.models.model import Model
-from bayes_share.records import Flat
-from bayes_share.seeding import generator
+from bayes_share.options.records import Flat
+from bayes_share.tensors.seeding import generator
 
 
 @dataclass

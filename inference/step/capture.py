@@ -22,10 +22,14 @@ from bayes_share.inference.step.drivers import (
     why_eager,
 )
 from bayes_share.inference.step.recording import ReadsNothing, Recording
-from bayes_share.seeding import seed_from, seeded
+from bayes_share.tensors.seeding import seed_from, seeded
+from bayes_share.tensors.trees import copied
 
 _WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
 _MOST = 4  # forms of batches that are recorded, each with memory of its own
+_MOST_APART = 0.05  # of the way that a step goes: kernels may add in another order, and round to bfloat16
+_ROUNDING = 1e-5
+_SMALLEST = 1e-30
 _log = logging.getLogger(__name__)
 
 
@@ -62,8 +66,9 @@ class Captured:
 
     By the law of a step nothing but tensors changes from one to the next, so that a replay is a step. Its random
     numbers are those that the generators then give. What cannot be recorded is taken as usual, and the log says why: an
-    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. On a GPU the
-    networks of a deep ensemble are computed side by side, a stream each.
+    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. So is all, from
+    then on, where the first replay of a step gives other numbers than the step itself on a copy of the state. On a GPU
+    the networks of a deep ensemble are computed side by side, a stream each.
 
     On a CPU this is slower than `Eager`, and keeps all that a step computes with: it is there to show that captured
     steps are the same, where there is no GPU.
@@ -75,6 +80,7 @@ class Captured:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._steps: dict[Hashable, Recorded] = {}
+        self._checked: set[Hashable] = set()
         self._taken = 0
         self._is_tried = False
         self.reason: str | None = None
@@ -93,8 +99,10 @@ class Captured:
         if not may_record or self.reason is not None:
             with _aside(self._device) if self._taken <= _WARM else nullcontext():
                 return take_step(algorithm, state, batch, steps)
-        if form in self._steps:
+        if form in self._steps and form in self._checked:
             info = self._steps[form].replay(batch)
+        elif form in self._steps:
+            info = self._first_replay(algorithm, state, batch, form)
         elif self._device.type == "cuda":
             try:
                 self._steps[form] = InGraph(algorithm, state, batch)
@@ -102,7 +110,7 @@ class Captured:
                 self.reason = str(error).partition("\n")[0]
                 _log.warning("steps are taken one by one after all: the capture failed (%s)", self.reason)
                 return take_step(algorithm, state, batch, steps)
-            info = self._steps[form].replay(batch)
+            info = self._first_replay(algorithm, state, batch, form)
         else:
             recorded = AsOperators(algorithm, state, batch)
             self._steps[form], info = recorded, recorded.first
@@ -115,7 +123,23 @@ class Captured:
     def forget(self) -> None:
         """Record anew, after the first steps."""
         self._steps.clear()
+        self._checked.clear()
         self._taken = 0
+
+    def _first_replay(self, algorithm: Inference[Any], state: Any, batch: Batch, form: Hashable) -> StepInfo:
+        """Replay a step, and take it on a copy of the state too; where they differ, go on with the latter."""
+        before, other = copied(state.state_dict()), copy.deepcopy(state)
+        with torch.random.fork_rng(devices=_devices()):
+            expected = step(algorithm, other, _copied(batch))
+        info = self._steps[form].replay(batch)
+        self._checked.add(form)
+        if (apart := _apart(before, state.state_dict(), other.state_dict())) is None:
+            return info
+        self.reason = f"a replay of the recorded step gave other numbers ({apart})"
+        _log.warning("steps are taken one by one after all: %s", self.reason)
+        state.load_state_dict(copied(other.state_dict()))
+        self._steps.clear()
+        return expected
 
 
 _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is slower on a CPU"}
@@ -214,13 +238,28 @@ def _why_not(algorithm: Inference[Any], state: Any, batch: Batch) -> str | None:
     """Why a step cannot be recorded, found out by one on a copy of the state; None where it can."""
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=devices), ReadsNothing():
+        with torch.random.fork_rng(devices=_devices()), ReadsNothing():
             step(algorithm, copy.deepcopy(state), _copied(batch))
     except Exception as error:  # whatever a network raises that cannot be copied or looked at
         return f"{error or type(error).__name__}".partition("\n")[0]
     return None
+
+
+def _devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
+def _apart(before: Any, found: Any, expected: Any) -> str | None:
+    """By how much a step went elsewhere than it should have, where that is more than rounding; None where it is not."""
+    worst = 0.0
+    for start, here, there in zip(*(tree_leaves(content) for content in (before, found, expected)), strict=True):
+        if not isinstance(there, Tensor) or not there.is_floating_point() or not there.numel():
+            continue
+        moved = (there - start).abs().max() if start.shape == there.shape else there.abs().max()
+        apart = (here - there).abs().max() / (moved + _ROUNDING * there.abs().max()).clamp_min(_SMALLEST)
+        worst = max(worst, float(apart.nan_to_num(nan=1.0)) if not there.isnan().any() else 0.0)
+    return None if worst <= _MOST_APART else f"its parameters or statistics moved {worst:.0%} of a step elsewhere"
 
 
 @contextmanager

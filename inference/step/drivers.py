@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo, Transition
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 
 def take_step(algorithm: Inference[Any], state: Any, batch: Batch | tuple[Any, Tensor], steps: int) -> StepInfo:

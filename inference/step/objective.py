@@ -12,8 +12,8 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
-from bayes_share.sharing.several import Feed
-from bayes_share.trees import each_tensor
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.trees import each_tensor
 
 Evaluate = Callable[[Any], tuple[Tensor, Likelihood]]
 """Inputs ``[part, ...]`` to the members' outputs ``[member, part, ...]``, and the likelihood under the same draw."""

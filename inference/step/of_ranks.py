@@ -13,7 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo
 from bayes_share.inference.step.drivers import after_step, drawn_key, of_training, step, take_step, trainings
 from bayes_share.inference.step.ranks import Ranks
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 
 class OfRanks:

@@ -16,8 +16,8 @@ from bayes_share.inference.step.objective import (
 )
 from bayes_share.inference.step.schedules import Schedule, ScheduleName
 from bayes_share.models.model import Model
-from bayes_share.records import NOT_AN_OPTION
-from bayes_share.sharing.several import Feed
+from bayes_share.options.records import NOT_AN_OPTION
+from bayes_share.sharing.members_interface import Feed
 
 DEFAULT_RATE = 0.1
 

@@ -14,7 +14,7 @@ from bayes_share.inference.step.groups import parameter_groups
 from bayes_share.inference.step.objective import Terms
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.models.model import Model
-from bayes_share.records import Flat
+from bayes_share.options.records import Flat
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 

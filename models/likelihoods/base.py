@@ -12,7 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.distributions import as_pyro, unvalidated
 from bayes_share.models.likelihoods.outputs import beside, each
 from bayes_share.models.targets import finite
-from bayes_share.units import Units
+from bayes_share.tensors.units import Units
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution

@@ -13,7 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.likelihoods.base import Likelihood
 from bayes_share.models.likelihoods.outputs import beside, each, one_to_one, precise, squeezed
 from bayes_share.models.targets import finite
-from bayes_share.units import Units, in_words
+from bayes_share.tensors.units import Units, in_words
 
 Noise = float | Literal["predicted"]
 Own = TypeVar("Own", bound="LocationScale")

@@ -29,7 +29,8 @@ _WORKING = 0.3  # seconds of a processor in that time
 _GRACE = 10.0  # seconds, after the interrupt
 _MEMORY = 4 * 2**30  # bytes of addresses, above what it begins with
 _FILE = 2**28  # bytes of a file: a campaign must not fill the disk
-_PRODUCT = ("run", "options", "evaluate_command", "quickstart", "reports.command", "reports.build", "study.command")
+_COMMANDS = ("evaluate", "quickstart", "report", "study")
+_PRODUCT = ("runs.run", "reports.build", *(f"commands.{name}" for name in _COMMANDS))
 _LATE = (
     *("sklearn.datasets", "torch._dynamo", "PIL.JpegImagePlugin", "PIL.GifImagePlugin", "PIL.BmpImagePlugin"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_share.algorithms import algorithm_type, has_inner, inner_name
 from bayes_share.data.cifar10c import CIFAR10C_TYPES
 from bayes_share.errors import InputError
 from bayes_share.inference import ALGORITHMS
+from bayes_share.runs.algorithms import algorithm_type, has_inner, inner_name
 from tests.campaign.faults import Fault
 from tests.campaign.process import Outcome, run
 

@@ -8,11 +8,12 @@ import torch
 import yaml
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
-from bayes_share.run import load_run
-from bayes_share.run_folder import check_folder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, to_yaml
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run_folder import check_folder
 
 
 def rows(images: torch.Tensor) -> list[bytes]:
@@ -91,12 +92,12 @@ def test_a_run_keeps_what_it_holds_out_and_older_runs_hold_out_nothing(
     assert "hold_out [8, 9], which cannot be resumed with [8]" in capsys.readouterr().err
 
     config = RunConfig(hold_out=(8, 9))
-    assert RunConfig.from_flat(yaml.safe_load(config.to_yaml())) == config
+    assert from_flat(yaml.safe_load(to_yaml(config))) == config
     older = tmp_path / "older"
     assert main([*arguments[:-1], str(older)]) == 0
     lines = (older / "config.yaml").read_text().splitlines()
     (older / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith("hold_out")) + "\n")
-    from bayes_share.run_folder import RunFolder
+    from bayes_share.runs.run_folder import RunFolder
 
     check_folder(RunFolder(older), RunConfig(epochs=1), resume=True)
     assert load_run(older).data.held_out is None

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from bayes_share.data import Data, load_data, load_ood
-from bayes_share.data.form import in_form, resized
+from bayes_share.data.image_format import in_form, resized
 from bayes_share.data.ood import OODName
 from bayes_share.errors import InputError
 

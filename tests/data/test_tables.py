@@ -15,7 +15,7 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from bayes_share.data.tables import TableEncoder, load_rows, load_table
-from bayes_share.data.tables.kinds import kind_of
+from bayes_share.data.tables.column_types import kind_of
 from bayes_share.data.tables.load import load_cells, read_table
 from bayes_share.errors import InputError
 from tests.hostile import NAMES

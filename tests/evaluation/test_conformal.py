@@ -18,7 +18,7 @@ from bayes_share.evaluation.conformal import (
     fit_sets_of,
     fit_threshold,
 )
-from bayes_share.evaluation.conformal.sets import SetMethod
+from bayes_share.evaluation.conformal.prediction_sets import SetMethod
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.models.predictive import Predictive
 

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import betabinom, binom
 
 from bayes_share.evaluation.conformal import fit_sets_of, halves, set_coverage
-from bayes_share.evaluation.conformal.promise import range_of_coverage, verdict
+from bayes_share.evaluation.conformal.guarantee import range_of_coverage, verdict
 from bayes_share.evaluation.conformal.threshold import rank_of
 from bayes_share.evaluation.posthoc import fit_calibration
 from bayes_share.evaluation.predictions import Predictions

@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation import gap_picture as module
 from bayes_share.evaluation.gap import Share
 from bayes_share.evaluation.gap_picture import Mark, gap_picture
-from bayes_share.evaluation.repeats import Interval
+from bayes_share.evaluation.seed_statistics import Interval
 
 
 def mark(label: str, cost: float, value: float, half: float | None = 0.05, family: str = "a") -> Mark:

@@ -10,11 +10,11 @@ import torch
 from hostile import NAMES
 from random_predictions import make
 
-from bayes_share.evaluation.curves import Curve, convergence_picture
-from bayes_share.evaluation.forest import factor_forest
-from bayes_share.evaluation.frontier import Spot, frontier_picture
+from bayes_share.evaluation.convergence_curves import Curve, convergence_picture
+from bayes_share.evaluation.forest_plot import factor_forest
+from bayes_share.evaluation.pareto import Spot, frontier_picture
 from bayes_share.evaluation.pictures import reliability_picture
-from bayes_share.evaluation.repeats import Estimate
+from bayes_share.evaluation.seed_statistics import Estimate
 from bayes_share.evaluation.style import label
 
 CURVE = Curve([1.0, 2.0], [1.0, 2.0], [0.5, 0.4], [0.1, 0.1])

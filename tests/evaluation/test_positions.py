@@ -13,9 +13,9 @@ import bayes_share
 from bayes_share import MAP, Categorical, Model, Outputs, Predictions, fit_tensors, predict_arguments
 from bayes_share.errors import InputError
 from bayes_share.evaluation import calibrate, read_predictions, score, score_intervals, write_predictions
+from bayes_share.evaluation.bootstrap_intervals import bootstrap, paired_differences
 from bayes_share.evaluation.conformal import conformal_sets, halves
 from bayes_share.evaluation.elpd import elpd
-from bayes_share.evaluation.intervals import bootstrap, paired_differences
 from bayes_share.evaluation.positions import terms_by_example
 
 IGNORED = -100

@@ -9,7 +9,7 @@ from random_predictions import make
 
 from bayes_share.errors import InputError, RunError
 from bayes_share.evaluation import Predictions, log_probs, read_predictions, write_predictions
-from bayes_share.files import replacing
+from bayes_share.io.files import replacing
 
 
 def write_arrays(path: Path, **changes: Any) -> Path:

@@ -29,9 +29,9 @@ from bayes_share.inference import (
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble, share_groups, share_layers
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.seeding import seeded
 
 
 @dataclass(frozen=True)

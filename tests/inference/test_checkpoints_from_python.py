@@ -13,7 +13,7 @@ from toy_data import SIZE, Again, X, Y, line, loader
 from bayes_share.data import load_data
 from bayes_share.errors import InputError, RunError
 from bayes_share.inference import MAP, SVI, Training, fit, fit_tensors
-from bayes_share.lock import alone_in
+from bayes_share.io.folder_lock import alone_in
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 

@@ -13,7 +13,7 @@ from bayes_share.data import train_batch
 from bayes_share.inference import ALGORITHMS, Inference, State, StepInfo, Training, batches_of, predict
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.position import Position
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 ALL = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 EACH = pytest.mark.parametrize(("case", "form"), each_form())

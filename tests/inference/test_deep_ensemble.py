@@ -30,7 +30,7 @@ from bayes_share.inference import (
 )
 from bayes_share.inference.algorithm import Batch, Build, Composed, Forward
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 NETWORKS = 3
 

@@ -36,10 +36,10 @@ from bayes_share.inference.methods.distill.teachers import Teachers, teachers_of
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
 from bayes_share.sharing.fold import fold
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.seeding import seeded
 
 CHANNELS, SIZE, CLASSES = 3, 4, 5
 TEMPERATURE, ALPHA, STEP = 3.0, 0.7, 1 / 255

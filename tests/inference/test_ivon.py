@@ -16,9 +16,9 @@ from bayes_share.inference.methods.ivon.optimizer import IVONOptimizer
 from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.layers.norm import FilterResponseNorm2d
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
 from bayes_share.sharing.kinds import parameter_kinds
+from bayes_share.tensors.seeding import seeded
 
 NUM_DATA = 100
 

@@ -28,7 +28,7 @@ from toy_data import COUNT, SIZE, Noisy, Together, X, Y, loader, names, on_cpu
 from bayes_share.errors import InputError
 from bayes_share.inference import batches_of
 from bayes_share.inference.algorithm import Batch
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 
 def epoch(given: DataLoader, number: int = 0, first: int = 0, **options: Any) -> list[Batch]:

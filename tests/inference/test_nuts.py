@@ -21,8 +21,8 @@ from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
+from bayes_share.tensors.seeding import seeded
 
 STEPS, KEPT = 160, 120
 SAMPLER = NUTS(warmup=0.25, keep=KEPT, max_tree_depth=3)

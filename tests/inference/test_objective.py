@@ -17,8 +17,8 @@ from bayes_share.inference.step.drivers import step
 from bayes_share.inference.step.objective import Evaluate, NegativeLogLikelihood, Terms
 from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
-from bayes_share.sharing.several import Feed
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.seeding import seeded
 
 THROUGH_PYRO = SVI(guide="low-rank", rank=2, learning_rate=1e-2)
 

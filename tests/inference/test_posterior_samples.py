@@ -32,7 +32,7 @@ from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical
 from bayes_share.sharing import ensemble, fold
-from bayes_share.sharing.plain import under_all_names
+from bayes_share.sharing.member_networks import under_all_names
 
 POINTS = ("map", "mc-dropout", "deep-ensemble", "distill")
 DRAWING = {name: case for name, case in CASES.items() if name not in POINTS}

@@ -13,7 +13,7 @@ from bayes_share.data import train_batch
 from bayes_share.inference import IVON, MAP, SVI, DeepEnsemble, Inference
 from bayes_share.inference.algorithm import Batch, GradientMethod
 from bayes_share.inference.step.drivers import step, trainings
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 KINDS = ("single", "ensemble", "shared layers")
 METHODS = {

@@ -18,8 +18,8 @@ from bayes_share.inference.step.drivers import take_step
 from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.model import Model
 from bayes_share.priors import Hierarchical, standard_rules
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
+from bayes_share.tensors.seeding import seeded
 
 FRICTION, RATE, STEPS, KEPT = 0.4, 0.07, 1100, 1000
 SAMPLER = SGHMC(learning_rate=RATE, factor_rate=1.0, friction=FRICTION, burn_in=1 / 11, keep=KEPT)

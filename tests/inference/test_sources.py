@@ -19,7 +19,7 @@ from bayes_share.inference.algorithm import Batch
 from bayes_share.inference.batches.source import Source
 from bayes_share.models.likelihoods import Categorical
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 ALL = list(range(COUNT))

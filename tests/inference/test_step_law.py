@@ -25,8 +25,8 @@ from bayes_share.inference.step.drivers import step as one_step
 from bayes_share.inference.step.recording import HostRead, ReadsNothing
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
 from bayes_share.sharing import ensemble
+from bayes_share.tensors.seeding import seeded
 
 NUM_STEPS, WARM = 24, 3
 KINDS = {name: FORMS[name] for name in ("single", "ensemble", "shared layers")}

@@ -26,7 +26,7 @@ from bayes_share.inference import (
 )
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble
-from bayes_share.trees import digest
+from bayes_share.tensors.trees import digest
 
 N = 48
 NUMBERS = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.inputs import StandardisedInputs
 from bayes_share.models.likelihoods import Categorical, Gaussian, Poisson
 from bayes_share.models.model import Model
-from bayes_share.units import Units
+from bayes_share.tensors.units import Units
 
 
 def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from bayes_share.errors import InputError
 from bayes_share.models.number_embeddings import NumberEmbeddings
 from bayes_share.models.table_mlp import TableMLP
 from bayes_share.models.table_networks import build_table_network
-from bayes_share.presets import preset
+from bayes_share.runs.presets import preset
 from bayes_share.sharing import ensemble, ledger
 from bayes_share.sharing.starts import read_starts
 

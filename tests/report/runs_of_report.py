@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bayes_share.config import RunConfig
+from bayes_share.analysis.shifted_predictions import ShiftedSets, predict_shifted
 from bayes_share.inference import MAP, MCDropout
-from bayes_share.probe import Probes, probe
-from bayes_share.run import run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 _SHORT = RunConfig(model="mlp", epochs=2)
 CONFIGS = {
@@ -18,9 +18,9 @@ CONFIGS = {
 
 def make_runs(folder: Path) -> list[Path]:
     """A single network, an ensemble, and one that is drawn from; on digits. The first two are tried on other images."""
-    probes = Probes(ood=("photographs", "noise"), corruptions=("contrast", "rotate"), ood_images=150)
+    shifted_sets = ShiftedSets(ood=("photographs", "noise"), corruptions=("contrast", "rotate"), ood_images=150)
     for name, config in CONFIGS.items():
         made = run(config, folder / name, progress=False)
         if name != "dropout":
-            probe(made, probes)
+            predict_shifted(made, shifted_sets)
     return [folder / name for name in CONFIGS]

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import pytest
 from hostile import NAMES
 
+from bayes_share.analysis.comparison import compare
 from bayes_share.cli import main
-from bayes_share.compare import compare
+from bayes_share.io.terminal import printable
 from bayes_share.reports.document import (
     Cell,
     Column,
@@ -30,10 +31,9 @@ from bayes_share.reports.document import (
 )
 from bayes_share.reports.drawing import Line, line_drawing
 from bayes_share.reports.export import file_names, write_csv, write_figures, write_json
-from bayes_share.reports.outside import _draw_histogram
-from bayes_share.reports.page import page
+from bayes_share.reports.html_page import html_page
+from bayes_share.reports.out_of_distribution import _draw_histogram
 from bayes_share.reports.svg import inline_svg
-from bayes_share.terminal import printable
 
 Captured = pytest.CaptureFixture[bytes]
 SHORT = [name for name in NAMES.values() if len(name) < 1000]
@@ -87,10 +87,10 @@ def read(text: str) -> Page:
 
 
 def test_a_page_says_every_name_and_has_nothing_of_them_but_words() -> None:
-    text = page(report_on(SHORT))
+    text = html_page(report_on(SHORT))
     text.encode()
     assert all(c == "\n" or c.isprintable() for c in text)
-    found, plain = read(text), read(page(report_on(["plain"])))
+    found, plain = read(text), read(html_page(report_on(["plain"])))
     assert found.tags == plain.tags
     assert found.attributes == plain.attributes
     assert text.count("<script>") == 1
@@ -99,11 +99,11 @@ def test_a_page_says_every_name_and_has_nothing_of_them_but_words() -> None:
 
 
 def test_a_listing_keeps_its_lines() -> None:
-    assert '<pre tabindex="0">a: 1\nb: x&#39;\\x1b\n</pre>' in page(report_on(["x'\x1b"]))
+    assert '<pre tabindex="0">a: 1\nb: x&#39;\\x1b\n</pre>' in html_page(report_on(["x'\x1b"]))
 
 
 def test_a_name_of_any_length_makes_no_page_of_any_length() -> None:
-    assert len(page(report_on(["x" * 100_000])).encode()) < 600_000
+    assert len(html_page(report_on(["x" * 100_000])).encode()) < 600_000
 
 
 def test_what_a_drawing_says_is_not_taken_for_its_own_code() -> None:

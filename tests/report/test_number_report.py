@@ -19,8 +19,8 @@ from bayes_share.reports import build_report
 from bayes_share.reports.document import Cell, Figure, Report, Table
 from bayes_share.reports.export import write_csv, write_json
 from bayes_share.reports.gather import own_results
+from bayes_share.reports.html_page import html_page
 from bayes_share.reports.number_report import build_number_report
-from bayes_share.reports.page import page
 
 
 def predictions(seed: int = 0, factor: float = 1.0, examples: int = 150) -> NumberPredictions:
@@ -184,7 +184,7 @@ def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None
     (row, _) = rows(made, "overview")
     assert (row["nll"].value, row["nll"].error) == (np.inf, None)
     assert row["rmse"].value == pytest.approx(np.sqrt((targets**2).mean()))
-    shown = page(made)
+    shown = html_page(made)
     assert ">inf<" in re.sub(r"\s", "", shown)
     assert "nan" not in re.sub(r"<[^>]*>", " ", shown.partition("<main")[2]).split()
     assert "inf" in bayes_share.evaluate(runs)

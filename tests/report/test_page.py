@@ -15,7 +15,7 @@ from bayes_share.cli import main
 from bayes_share.reports.document import Cell, Column, Figure, Panel, Report, Section, Table
 from bayes_share.reports.drawing import Line, line_drawing, line_style, thinned
 from bayes_share.reports.export import write_csv, write_figures, write_json
-from bayes_share.reports.page import page
+from bayes_share.reports.html_page import html_page
 from bayes_share.reports.svg import inline_svg
 
 
@@ -47,7 +47,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(report: Report) -> str:
-    return page(report)
+    return html_page(report)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_names_are_text(made: str) -> None:
 
 
 def test_the_same_runs_give_the_same_page(made: str, report: Report) -> None:
-    assert page(report) == made
+    assert html_page(report) == made
 
 
 def test_a_drawing_takes_its_colours_from_the_page_and_keeps_its_text() -> None:
@@ -182,7 +182,7 @@ def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> N
     panels = [draw(name) for name in ("SGD", "sgd", "sgd ", "sgd-2")]
     report = Report("", "", [Section("all", "All", [], [Figure("Curves", panels, "")])])
     assert len(write_figures(report, tmp_path)) == len(list(tmp_path.iterdir())) == 8
-    ids = Counter(re.findall(r'\bid="([^"]+)"', page(report)))
+    ids = Counter(re.findall(r'\bid="([^"]+)"', html_page(report)))
     assert ids
     assert max(ids.values()) == 1
 

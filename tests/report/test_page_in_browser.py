@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bayes_share.reports.document import Report
-from bayes_share.reports.page import page
+from bayes_share.reports.html_page import html_page
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra 'browser' is not installed")
@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(report: Report, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page(report), encoding="utf-8")
+    path.write_text(html_page(report), encoding="utf-8")
     return Path(path).as_uri()
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from bayes_share.config import RunConfig
+from bayes_share.commands import report as command
 from bayes_share.errors import InputError
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import write_predictions
-from bayes_share.evaluation.repeats import Estimate
 from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.seed_statistics import Estimate
 from bayes_share.inference import SGHMC
-from bayes_share.reports import command, gather
-from bayes_share.reports.best import marked
+from bayes_share.reports import gather
+from bayes_share.reports.best_marks import marked
 from bayes_share.reports.build import build_report
 from bayes_share.reports.document import Column, Report, Table
 from bayes_share.reports.gallery import gallery
@@ -28,7 +28,8 @@ from bayes_share.reports.gather import read_runs
 from bayes_share.reports.members import members
 from bayes_share.reports.overview import SCORES, overview
 from bayes_share.reports.results import Result
-from bayes_share.run import run as make_run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run as make_run
 
 
 def table(report: Report, name: str) -> Table:

@@ -16,10 +16,10 @@ from bayes_share.reports.document import Figure, Report, Table
 from bayes_share.reports.gallery import gallery
 from bayes_share.reports.gather import read_runs
 from bayes_share.reports.members import members
-from bayes_share.reports.outside import mean_aurocs, outside
+from bayes_share.reports.out_of_distribution import mean_aurocs, out_of_distribution
 from bayes_share.reports.results import Result, once, sets_in_common
 from bayes_share.reports.robustness import robustness
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run_folder import RunFolder
 
 
 def table(report: Report, name: str) -> Table:
@@ -128,7 +128,7 @@ def test_a_run_may_be_called_as_a_column_is(runs: list[Result]) -> None:
 
 
 def test_runs_that_were_not_tried_have_no_such_sections(runs: list[Result]) -> None:
-    assert outside(runs[2:]) is None
+    assert out_of_distribution(runs[2:]) is None
     assert robustness(runs[2:]) is None
 
 
@@ -222,7 +222,7 @@ def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], mon
     read = []
     plain = predictions.map_arrays
     monkeypatch.setattr(predictions, "map_arrays", lambda path, *more: read.append(path) or plain(path, *more))
-    assert outside([fresh]) is not None
+    assert out_of_distribution([fresh]) is not None
     assert {path.stem for path in read} == {"train", "photographs", "noise"}
     assert len(read) == 3
 

@@ -143,7 +143,7 @@ def test_what_torch_says_of_memory_is_one_line(
     def stop(*_: object) -> None:
         raise RuntimeError(said)
 
-    monkeypatch.setattr("bayes_share.fit_command.make_run", stop)
+    monkeypatch.setattr("bayes_share.commands.fit.make_run", stop)
     assert main(FIT) == 1
     assert capsys.readouterr().err.startswith("bayes-share: not enough memory: ")
     monkeypatch.setattr("bayes_share.cli._is_out_of_memory", lambda error: False)

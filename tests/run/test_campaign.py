@@ -22,7 +22,7 @@ def _forgets_momentum() -> None:
 
 
 def _raises_key_error() -> None:
-    from bayes_share.run_folder import RunFolder
+    from bayes_share.runs.run_folder import RunFolder
 
     def summary(self: RunFolder) -> Path:
         path = self.path / "summary.json"

@@ -8,7 +8,7 @@ import pytest
 from driver import command, one_line, snapshot
 
 from bayes_share.cli import main
-from bayes_share.run import load_run
+from bayes_share.runs.loading import load_run
 
 Cells = list[list[str]]
 Change = Callable[[Cells, Cells], tuple[Cells, Cells]]

@@ -11,10 +11,11 @@ from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
 from states import differences
 from torch import nn
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SGHMC, SWAG, DeepEnsemble, Distill, Execution, Inference
 from bayes_share.inference.step.objective import NegativeLogLikelihood
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, to_flat, to_yaml
 
 Untouched = Callable[[str], Path]
 
@@ -64,8 +65,8 @@ def test_it_may_be_short_and_written_by_hand(tmp_path: Path) -> None:
     ],
 )
 def test_flat_values_and_back(config: RunConfig) -> None:
-    assert RunConfig.from_flat(config.to_flat()) == config
-    assert RunConfig.from_flat(yaml.safe_load(config.to_yaml())) == config
+    assert from_flat(to_flat(config)) == config
+    assert from_flat(yaml.safe_load(to_yaml(config))) == config
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ class MyMAP(MAP):
 )
 def test_a_run_that_a_file_would_change_is_refused(algorithm: Inference[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        RunConfig(algorithm=algorithm).to_flat()
+        to_flat(RunConfig(algorithm=algorithm))

@@ -8,18 +8,19 @@ import pytest
 import torch
 from driver import command, ended_well, one_line
 
-from bayes_share.choices import scored_images, unchosen
-from bayes_share.config import RunConfig
-from bayes_share.conformal import validation_left
+from bayes_share.analysis.conformal import validation_left
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal import halves, set_coverage
 from bayes_share.evaluation.predictions_file import read_class_predictions
-from bayes_share.files import write_atomically
 from bayes_share.inference.methods.distill.distill import Distill
+from bayes_share.io.files import write_atomically
 from bayes_share.reports.conformal import conformal
 from bayes_share.reports.document import Table
 from bayes_share.reports.gather import read_runs
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import to_yaml
+from bayes_share.runs.run_folder import RunFolder
+from bayes_share.runs.validation_images import scored_images, unchosen
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_what_was_chosen_on_is_left_out() -> None:
 )
 def test_what_the_teacher_chose_on_counts(teacher: RunConfig | None, message: str | None, tmp_path: Path) -> None:
     if teacher is not None:
-        write_atomically(tmp_path / "config.yaml", teacher.to_yaml().encode())
+        write_atomically(tmp_path / "config.yaml", to_yaml(teacher).encode())
     student = RunConfig(algorithm=Distill(teacher=str(tmp_path)))
     if message is None:
         assert len(unchosen(student, 10)) == 10
@@ -104,6 +105,6 @@ def test_what_the_teacher_chose_on_counts(teacher: RunConfig | None, message: st
 
 def test_a_student_that_names_itself_as_its_teacher_is_refused(tmp_path: Path) -> None:
     student = RunConfig(algorithm=Distill(teacher=str(tmp_path)))
-    write_atomically(tmp_path / "config.yaml", student.to_yaml().encode())
+    write_atomically(tmp_path / "config.yaml", to_yaml(student).encode())
     with pytest.raises(InputError, match="names itself as its own teacher"):
         unchosen(student, 10)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from bayes_share.analysis.diagnostics import by_member, no_loo
 from bayes_share.cli import main
-from bayes_share.diagnose import by_member, no_loo
 from bayes_share.evaluation import read_predictions, write_predictions
 from bayes_share.inference import (
     IVON,
@@ -24,7 +24,7 @@ from bayes_share.inference import (
     posterior_samples,
 )
 from bayes_share.inference.draws.thinning import chain_order
-from bayes_share.run import load_run
+from bayes_share.runs.loading import load_run
 
 COMMON = ["--model", "mlp", "--ensemble-size", "2", "--no-progress", "--batch-size", "400"]
 

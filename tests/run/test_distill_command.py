@@ -11,13 +11,14 @@ import torch
 from driver import Fault, Setting, command, ended_well, left, one_line, snapshot
 from states import differences
 
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import Distill, fit, predict
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
-from bayes_share.run import load_run, run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run import run
 
 FEW = ["--epochs", "2", "--batch-size", "180", "--model", "mlp1_16", "--no-progress"]
 STUDENT = [*FEW, "--ensemble-size", "3", "--augment", "crop", "--norm", "batch"]

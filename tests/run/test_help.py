@@ -5,11 +5,11 @@ from itertools import combinations
 
 import pytest
 
-from bayes_share.algorithms import has_inner
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.inference import ALGORITHMS, Execution
-from bayes_share.records import option_places, options_of
+from bayes_share.options.records import option_places, options_of
+from bayes_share.runs.algorithms import has_inner
+from bayes_share.runs.config import RunConfig
 
 
 def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

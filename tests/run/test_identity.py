@@ -13,10 +13,11 @@ import pytest
 import torch
 from driver import Fault, Setting, command, ended_well, one_line, snapshot
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference.checkpoint import Checkpoints
-from bayes_share.run import load_run, run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run import run
 
 OPTIONS = ("map", "--epochs", "2", "--batch-size", "20", "--no-progress")
 Arrays = dict[str, np.ndarray]

@@ -12,8 +12,8 @@ import pytest
 from driver import KINDS, Fault, Setting, command, ended_well, fit, left, one_line, start
 from states import differences
 
-from bayes_share.config import RunConfig
-from bayes_share.run import run
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
 
 Expected = Callable[[str], dict[str, Any]]
 

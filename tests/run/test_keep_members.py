@@ -12,7 +12,7 @@ from states import differences
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.selection import select
-from bayes_share.run import load_run
+from bayes_share.runs.loading import load_run
 
 OPTIONS = ["--epochs", "2", "--no-progress", "--init", "random_sign"]
 KINDS = {

@@ -10,8 +10,8 @@ import pytest
 from driver import command, ended_well, one_line, snapshot
 
 from bayes_share.errors import InputError, RunError
-from bayes_share.files import write_atomically
-from bayes_share.outputs import check_output, check_outputs
+from bayes_share.io.files import write_atomically
+from bayes_share.runs.output_paths import check_output, check_outputs
 
 Untouched = Callable[[str], Path]
 

@@ -9,8 +9,8 @@ from driver import command, one_line
 from PIL import Image
 from torchvision import models
 
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run_folder import RunFolder
 
 
 @pytest.fixture

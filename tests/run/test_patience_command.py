@@ -9,7 +9,7 @@ import yaml
 from driver import Fault, Setting, command, ended_well, left, one_line
 from states import differences
 
-from bayes_share.run import load_run
+from bayes_share.runs.loading import load_run
 
 STOPS = [
     *("fit", "map", "--epochs", "30", "--batch-size", "90", "--learning-rate", "1.5", "--schedule", "constant"),

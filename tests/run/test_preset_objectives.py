@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayes_share.config import RunConfig
 from bayes_share.data import load_data
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, SGHMC, SVI, DeepEnsemble
 from bayes_share.inference.step.drivers import step
 from bayes_share.models.model import Model
-from bayes_share.presets import PRESETS
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.presets import PRESETS
 from bayes_share.sharing.kinds import parameter_kinds
 
 DATA = load_data("digits")
@@ -20,7 +21,7 @@ SMALL = {"sgd-cifar10": "resnet8_2", "adamw-cifar10": "resnet8_2", "batch-ensemb
 
 
 def config_of(name: str) -> RunConfig:
-    return RunConfig.from_flat({**PRESETS[name], "model": SMALL.get(name, "resnet8_2")})
+    return from_flat({**PRESETS[name], "model": SMALL.get(name, "resnet8_2")})
 
 
 def batch() -> tuple[Tensor, Tensor]:

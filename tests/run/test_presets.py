@@ -9,10 +9,10 @@ from driver import Outcome, command, ended_well, one_line
 from torch import nn
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.inference import IVON, MAP, SVI
 from bayes_share.models.model import Model
-from bayes_share.presets import PRESETS, SUMMARIES
+from bayes_share.runs.config_file import from_flat, to_flat
+from bayes_share.runs.presets import PRESETS, SUMMARIES
 from bayes_share.sharing import ensemble
 
 SMALL = ["--data", "digits", "--model", "mlp", "--norm", "none", "--epochs", "1", "--num-samples", "2", "--no-progress"]
@@ -24,13 +24,13 @@ def fit(*arguments: str | Path) -> Outcome:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_is_made_of_options_that_exist(name: str) -> None:
-    config = RunConfig.from_flat(PRESETS[name])
-    flat = config.to_flat()
+    config = from_flat(PRESETS[name])
+    flat = to_flat(config)
     assert {option: flat[option] for option in PRESETS[name]} == PRESETS[name]
 
 
 def test_the_rank1_recipe_is_the_published_one() -> None:
-    config = RunConfig.from_flat(PRESETS["rank1-cifar10"])
+    config = from_flat(PRESETS["rank1-cifar10"])
     assert isinstance(config.algorithm, SVI)
     assert (config.model, config.ensemble_size, config.epochs, config.batch_size) == ("wide_resnet28_10", 4, 250, 128)
     rates = [config.algorithm.descent.steps.rate_at(epoch, 250) for epoch in (99, 100, 200, 225)]
@@ -48,9 +48,9 @@ def test_the_rank1_recipe_is_the_published_one() -> None:
 
 def test_the_recipes_are_those_of_the_ivon_paper() -> None:
     for name in ("ivon-cifar10", "sgd-cifar10", "adamw-cifar10"):
-        config = RunConfig.from_flat(PRESETS[name])
+        config = from_flat(PRESETS[name])
         assert (config.data, config.model, config.norm, config.epochs) == ("cifar10", "resnet20", "frn", 200)
-    config = RunConfig.from_flat(PRESETS["ivon-cifar10"])
+    config = from_flat(PRESETS["ivon-cifar10"])
     expected = IVON(learning_rate=0.2, weight_decay=2e-4, hess_init=0.5, beta2=1 - 1e-5, ess=5e4, warmup=5 / 200)
     assert config.algorithm == expected
     assert (config.batch_size, config.num_samples) == (50, 64)
@@ -59,7 +59,7 @@ def test_the_recipes_are_those_of_the_ivon_paper() -> None:
         ("sgd-cifar10", MAP(learning_rate=0.2, **paper)),
         ("adamw-cifar10", MAP(optimizer="adamw", learning_rate=0.002, **paper)),
     ):
-        assert RunConfig.from_flat(PRESETS[name]).algorithm == expected
+        assert from_flat(PRESETS[name]).algorithm == expected
 
 
 def test_options_override_it_before_and_after(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_help_lists_them_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_schedule_differs_from_that_of_the_papers_scripts_by_what_is_said() -> None:
     """Theirs changes once an epoch: (e + 1) / 5 in the first five, then (1 + cos(pi e / 200)) / 2."""
-    algorithm = RunConfig.from_flat(PRESETS["ivon-cifar10"]).algorithm
+    algorithm = from_flat(PRESETS["ivon-cifar10"]).algorithm
     per_epoch = 900
     ours = [algorithm.steps.rate_at(step, 200 * per_epoch) for step in range(200 * per_epoch)]
     theirs = [(e + 1) / 5 if e < 5 else (1 + math.cos(math.pi * e / 200)) / 2 for e in range(200)]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bayes_share.compare import compare
+from bayes_share.analysis.comparison import compare
 from bayes_share.errors import InputError
-from bayes_share.evaluation.sets import SetInfo, note_set, read_sets
-from bayes_share.run_folder import RunFolder, finished_run, read_history, read_summary
+from bayes_share.evaluation.image_sets import SetInfo, note_set, read_sets
+from bayes_share.runs.run_folder import RunFolder, finished_run, read_history, read_summary
 
 Untouched = Callable[[str], Path]
 

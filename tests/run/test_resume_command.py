@@ -11,7 +11,7 @@ from driver import KINDS, SMALL, Fault, Setting, command, ended_well, fit, left,
 from states import differences
 
 from bayes_share.inference.loop.history import COLUMNS
-from bayes_share.run_folder import RunFolder, read_history
+from bayes_share.runs.run_folder import RunFolder, read_history
 
 Expected = Callable[[str], dict[str, Any]]
 Untouched = Callable[[str], Path]

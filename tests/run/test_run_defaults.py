@@ -7,23 +7,24 @@ import pytest
 import yaml
 from driver import Setting, command, ended_well, one_line
 
-from bayes_share.algorithms import run_defaults
-from bayes_share.config import RunConfig
 from bayes_share.inference import NUTS, SGHMC
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop import saving
-from bayes_share.run import run
+from bayes_share.runs.algorithms import run_defaults
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, to_yaml
+from bayes_share.runs.run import run
 
 
 def test_an_algorithm_has_its_own() -> None:
     assert run_defaults("map") == {}
     assert run_defaults("nuts") == dict(NUTS.run_defaults)
     assert run_defaults("deep-ensemble", "sghmc") == dict(SGHMC.run_defaults)
-    config = RunConfig.from_flat({"algorithm": "nuts", "epochs": 7})
+    config = from_flat({"algorithm": "nuts", "epochs": 7})
     assert (config.batch_size, config.num_samples, config.epochs) == (None, 32, 7)
-    assert RunConfig.from_flat({"algorithm": "map"}) == RunConfig()
-    assert RunConfig.from_flat({"algorithm": "deep-ensemble", "of": "sghmc"}).num_samples == 16
-    assert RunConfig.from_flat(yaml.safe_load(config.to_yaml())) == config
+    assert from_flat({"algorithm": "map"}) == RunConfig()
+    assert from_flat({"algorithm": "deep-ensemble", "of": "sghmc"}).num_samples == 16
+    assert from_flat(yaml.safe_load(to_yaml(config))) == config
 
 
 def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bayes_share.cli import main
 from bayes_share.errors import InputError
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.reading_predictions import read_predictions
-from bayes_share.run import load_run
+from bayes_share.runs.loading import load_run
 
 TARGETS = {
     "price": ["--likelihood", "normal"],
@@ -166,7 +166,7 @@ def test_every_algorithm_learns_a_table_and_predicts_it_again(
     training = load_run(run)
     arguments = training.predict_arguments(training.data.test, len(saved.arguments["loc"]))
     torch.testing.assert_close(arguments["loc"], saved.arguments["loc"].double())
-    monkeypatch.setattr("bayes_share.predict_command._AT_A_TIME", 7)  # in pieces
+    monkeypatch.setattr("bayes_share.commands.predict._AT_A_TIME", 7)  # in pieces
     predicts_again(run.rename(tmp_path / "moved"), training.data.test.names, tmp_path)
 
 

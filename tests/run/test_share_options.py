@@ -7,10 +7,10 @@ import torch
 import yaml
 from driver import command, ended_well, left, one_line
 
-from bayes_share.config import RunConfig
 from bayes_share.layers import Rank1Conv2d
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder, read_summary
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run_folder import RunFolder, read_summary
 from bayes_share.sharing import Ensemble, Members
 
 SMALL = ("--epochs", "1", "--batch-size", "420", "--no-progress")
@@ -50,7 +50,7 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
     older = {name: value for name, value in flat.items() if not name.startswith("share_")}
     assert len(older) == len(flat) - 5
     (out / "config.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
-    assert RunConfig.from_flat(older) == RunConfig.from_flat(flat)
+    assert from_flat(older) == from_flat(flat)
     ended_well(command("fit", "map", *SMALL, "--out", out, "--resume"))
     assert torch.equal(
         torch.as_tensor(left(out)["predictions"]["test"]["logits"]),

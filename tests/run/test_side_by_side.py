@@ -14,11 +14,11 @@ import torch
 from driver import KINDS, Setting, command, ended_well, fit, left, snapshot, start
 from states import differences
 
-from bayes_share.config import read_run_config
 from bayes_share.inference.checkpoint import Checkpoints
-from bayes_share.lock import alone_in
-from bayes_share.run import load_run
-from bayes_share.run_folder import RunFolder
+from bayes_share.io.folder_lock import alone_in
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.runner import check_runs
 
 Untouched = Callable[[str], Path]

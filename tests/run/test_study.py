@@ -18,13 +18,15 @@ from driver import left, snapshot
 from states import differences
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.inference import IVON, MAP
-from bayes_share.outputs import STUDY_FILES
-from bayes_share.presets import preset
-from bayes_share.run import load_run, run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import to_flat, to_yaml
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.output_paths import STUDY_FILES
+from bayes_share.runs.presets import preset
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.optimizers import METHODS, RECIPES, OptimizerStudy, Trial
 from bayes_share.study.runner import run_all
 
@@ -190,7 +192,7 @@ def test_failures_are_one_line_at_the_end(tmp_path: Path, capsys: pytest.Capture
     blocked = out / "runs" / "ivon-size-1-seed-0"
     blocked.mkdir(parents=True)
     config = OptimizerStudy(("ivon",), (1,), 1, options={"epochs": 2}).configs()[Trial("ivon", 1, 0)]
-    (blocked / "config.yaml").write_text(config.to_yaml())
+    (blocked / "config.yaml").write_text(to_yaml(config))
     (blocked / "metrics.csv").mkdir()  # where the run has to write a file
     assert study(*TINY, "--seeds", "1", "--out", out, "--resume") == 1
     shown = capsys.readouterr()
@@ -235,7 +237,7 @@ def test_other_options_do_not_go_into_the_same_study(made: Path, capsys: pytest.
 def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
     configs = OptimizerStudy(seeds=1, sizes=(1,), preset="paper").configs()
     for method in ("sgd", "adamw", "ivon"):
-        flat = configs[Trial(method, 1, 0)].to_flat()
+        flat = to_flat(configs[Trial(method, 1, 0)])
         recipe = preset(f"{method}-cifar10")
         assert {name: flat[name] for name in recipe} == recipe
     assert {(c.epochs, c.batch_size, c.model, c.norm) for c in configs.values()} == {(200, 50, "resnet20", "frn")}

@@ -16,13 +16,14 @@ from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.scores import score
 from bayes_share.evaluation.selection import select
-from bayes_share.outputs import STUDY_FILES
-from bayes_share.run import run
+from bayes_share.runs.config_file import to_flat
+from bayes_share.runs.output_paths import STUDY_FILES
+from bayes_share.runs.run import run
 from bayes_share.study.ensemble_costs import Costs, costs
 from bayes_share.study.ensemble_results import read_outcomes
 from bayes_share.study.ensemble_rows import ROWS, chosen_rows
 from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, EnsembleTrial
-from bayes_share.study.relatives import of_width, twice_as_deep
+from bayes_share.study.related_networks import of_width, twice_as_deep
 
 
 def study(*arguments: str | Path) -> int:
@@ -199,7 +200,7 @@ def test_every_row_is_a_run(name: str, tmp_path: Path) -> None:
     for preset in ENSEMBLE_PRESETS:
         chosen = ENSEMBLE_PRESETS[preset].options
         for trial, config in EnsembleStudy([name], 1, preset).configs(tmp_path / "runs").items():
-            flat = config.to_flat()
+            flat = to_flat(config)
             row = ROWS[trial.row]
             assert {option: flat[option] for option in ("data", "image_size", "train_images") if option in chosen} == {
                 option: chosen[option] for option in ("data", "image_size", "train_images") if option in chosen
@@ -214,7 +215,7 @@ def test_every_row_is_a_run(name: str, tmp_path: Path) -> None:
 def test_options_are_for_all_rows_but_those_that_a_row_or_its_algorithm_has(tmp_path: Path) -> None:
     options = {"learning_rate": 0.3, "epochs": 7, "model": "mlp3_40"}
     configs = EnsembleStudy(["single", "ivon", "half-width"], 1, "digits", options).configs(tmp_path)
-    flat = {trial.row: config.to_flat() for trial, config in configs.items()}
+    flat = {trial.row: to_flat(config) for trial, config in configs.items()}
     assert {row: found["learning_rate"] for row, found in flat.items()} == {
         "single": 0.3,
         "ivon": 1.0,

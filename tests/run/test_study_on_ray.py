@@ -14,10 +14,10 @@ import torch
 from driver import left
 from states import differences
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
-from bayes_share.run import run
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
 from bayes_share.study.cluster import run_all_on_ray
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,10 @@ from driver import left, snapshot
 from states import differences
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig
-from bayes_share.outputs import STUDY_FILES
-from bayes_share.run import load_run, run
+from bayes_share.runs.config_file import from_flat
+from bayes_share.runs.loading import load_run
+from bayes_share.runs.output_paths import STUDY_FILES
+from bayes_share.runs.run import run
 from bayes_share.study.definition import check_settings
 from bayes_share.study.sharing import FACTORS, SHARING_PRESETS, SIZES, Setting, SharingStudy, SharingTrial, setting_of
 from bayes_share.study.sharing_summary import summarise_sharing
@@ -157,7 +158,7 @@ def test_the_second_time_nothing_is_computed(made: Path, capsys: pytest.CaptureF
 
 
 def test_what_is_finished_is_shown_where_little_is(made: Path) -> None:
-    from bayes_share.run_folder import RunFolder
+    from bayes_share.runs.run_folder import RunFolder
 
     def summary(*settings: Setting) -> Any:
         trials = [SharingTrial(setting, 0) for setting in settings]
@@ -222,7 +223,7 @@ def test_the_published_settings() -> None:
 @pytest.mark.parametrize("levels", list(product(*(factor.levels for factor in FACTORS.values()))))
 def test_every_combination_is_a_run(levels: tuple[str, ...]) -> None:
     setting = setting_of("mlp4_64", dict(zip(FACTORS, levels, strict=True)), SIZES)
-    RunConfig.from_flat({"algorithm": "map", **setting.options()})
+    from_flat({"algorithm": "map", **setting.options()})
     assert setting.label
     assert "/" not in setting.name
 

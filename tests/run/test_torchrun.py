@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from driver import command, ended_well
 
-from bayes_share.run_folder import RunFolder
+from bayes_share.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc, by which processes are found")
 

@@ -12,11 +12,12 @@ import pytest
 from driver import SMALL
 
 from bayes_share.cli import main
-from bayes_share.config import RunConfig, read_run_config
 from bayes_share.errors import InputError
 from bayes_share.inference import SVI
-from bayes_share.run import load_run
-from bayes_share.values import load_yaml, read_value
+from bayes_share.options.values import load_yaml, read_value
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config, to_flat, to_yaml
+from bayes_share.runs.loading import load_run
 
 RIGHT: list[tuple[Any, Any, Any]] = [
     (int, 3, 3),
@@ -211,17 +212,17 @@ def test_a_short_text_takes_little_memory(tmp_path: Path) -> None:
 )
 def test_a_config_holds_any_text(text: str, tmp_path: Path) -> None:
     config = RunConfig(data_dir=text)
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_run_config(tmp_path / "config.yaml") == config
 
 
 def test_a_config_on_the_command_line_is_what_a_file_is(tmp_path: Path) -> None:
     config = RunConfig(hold_out=(8, 9), norm="frn", batch_size=None)
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_run_config(tmp_path / "config.yaml") == config
-    assert load_yaml(config.to_yaml()) == config.to_flat()
+    assert load_yaml(to_yaml(config)) == to_flat(config)
 
 
 def test_options_that_no_file_can_hold_are_refused() -> None:
     with pytest.raises(InputError, match="plain values"):
-        RunConfig(algorithm=SVI(guide=lambda model: None)).to_yaml()
+        to_yaml(RunConfig(algorithm=SVI(guide=lambda model: None)))

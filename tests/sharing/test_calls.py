@@ -10,9 +10,9 @@ from explicit import close, perturb
 from odd_nets import SIZE, Positions, vectors
 from torch import Tensor, nn
 
-from bayes_share.calls import Call, call_of
 from bayes_share.errors import InputError
 from bayes_share.sharing import Ensemble, ensemble, fold
+from bayes_share.tensors.calls import Call, call_of
 
 MEMBERS = 3
 STRATEGIES = pytest.mark.parametrize("strategy", ["auto", "tile", "loop"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.layers import set_way
-from bayes_share.sharing import Ensemble, ensemble, plain
+from bayes_share.sharing import Ensemble, ensemble, member_networks
 
 MEMBERS = 3
 
@@ -23,7 +23,7 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The plain networks that have been made since, in order."""
     made: list[nn.Module] = []
     fill = plain.fill
-    monkeypatch.setattr(plain, "fill", lambda *given: made.append(fill(*given)) or made[-1])
+    monkeypatch.setattr(member_networks, "fill", lambda *given: made.append(fill(*given)) or made[-1])
     return made
 
 

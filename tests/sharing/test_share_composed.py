@@ -13,6 +13,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference import MAP
 from bayes_share.layers import set_way
 from bayes_share.models.model import Model
+from bayes_share.priors.sites import sites_of
 from bayes_share.sharing import (
     Ensemble,
     describe_sharing,
@@ -25,7 +26,6 @@ from bayes_share.sharing import (
     sharing_error,
     take_member,
 )
-from bayes_share.sites import sites_of
 
 MEMBERS = 3
 

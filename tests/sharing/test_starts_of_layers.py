@@ -9,10 +9,11 @@ import torch
 from explicit import close
 from torch import nn
 
-from bayes_share.config import RunConfig
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit
 from bayes_share.layers.factored import Factored
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import to_yaml
 from bayes_share.sharing import Ensemble, ensemble, fold, share_groups, share_layers
 from bayes_share.sharing.starts import read_starts
 
@@ -191,7 +192,7 @@ def test_weights_that_layers_share_are_not_drawn_anew() -> None:
 
 def test_a_config_keeps_starts_by_layer() -> None:
     config = RunConfig(ensemble_size=4, init="first=random_sign,*=ones", init_probability=0.25)
-    assert "init: first=random_sign,*=ones" in config.to_yaml()
+    assert "init: first=random_sign,*=ones" in to_yaml(config)
     starts = read_starts(config.init, config.init_sd, config.init_probability)
     assert starts == {"first": FactorInit("random_sign", 0.5, 0.25), "*": FactorInit("ones", 0.5, 0.25)}
     with pytest.raises(InputError, match="unknown factor init 'one'"):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bayes_share.data.tables.kinds import numbers, seconds, truths
+from bayes_share.data.tables.column_types import numbers, seconds, truths
 from bayes_share.data.tables.table import Column, quoted
 from bayes_share.errors import InputError
 

@@ -8,8 +8,8 @@ from typing import IO
 
 from bayes_share.data.tables.table import Rows, Table, quoted
 from bayes_share.errors import InputError
-from bayes_share.reading import check_file, reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import check_file, reading
+from bayes_share.io.terminal import printable
 
 _WHAT = "a CSV file"
 _LARGEST = 2**30  # bytes, of which Python's texts take a multiple in memory

@@ -2,13 +2,13 @@
 
 from collections import Counter
 
+from bayes_share.data.tables.column_types import kind_of, numbers, seconds
 from bayes_share.data.tables.columns import InputColumn
 from bayes_share.data.tables.division import Indices
 from bayes_share.data.tables.encoder import TableEncoder
-from bayes_share.data.tables.kinds import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, Table, quoted
 from bayes_share.data.tables.target import Target
-from bayes_share.terminal import listed, printable
+from bayes_share.io.terminal import listed, printable
 
 _PARTS = ("training", "validation", "test")
 _LONGEST = 100  # characters of several names

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from bayes_share.data.tables.kinds import kind_of, numbers, seconds
+from bayes_share.data.tables.column_types import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, Table
 from bayes_share.data.tables.target import Target
 from bayes_share.errors import InputError

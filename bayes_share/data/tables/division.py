@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from bayes_share.data.source import stratified
-from bayes_share.data.tables.kinds import kind_of, numbers, seconds
+from bayes_share.data.tables.column_types import kind_of, numbers, seconds
 from bayes_share.data.tables.table import Column, check_complete, quoted
 from bayes_share.errors import InputError
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of the training, validation and test rows, each ``[row]`` in ascending order."""

@@ -10,12 +10,12 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from bayes_share.data.tables.columns import KINDS, Category, InputColumn, column_to_plain
-from bayes_share.data.tables.plain import check_names, from_plain
+from bayes_share.data.tables.json_records import check_names, from_plain
 from bayes_share.data.tables.table import Table, quoted
 from bayes_share.data.tables.target import Target
 from bayes_share.errors import InputError, named, unknown
-from bayes_share.reading import reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable
 
 _FORMAT = 1
 _LONGEST = 200  # characters of an input's name

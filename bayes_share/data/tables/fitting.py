@@ -7,13 +7,13 @@ import numpy as np
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from bayes_share.data.tables.column_types import kind_of, numbers, warn_of_texts_among_numbers
 from bayes_share.data.tables.columns import Category, Date, InputColumn, Number, Standardised, category_texts, days_of
 from bayes_share.data.tables.encoder import TableEncoder
-from bayes_share.data.tables.kinds import kind_of, numbers, warn_of_texts_among_numbers
 from bayes_share.data.tables.table import Column, Table, quoted
 from bayes_share.data.tables.target import REAL, Target, class_names_of
 from bayes_share.errors import InputError
-from bayes_share.units import SQUARED
+from bayes_share.tensors.units import SQUARED
 
 _log = logging.getLogger(__name__)
 

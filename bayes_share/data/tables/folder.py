@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bayes_share.data.parts import TABLE_ENDINGS, by_part
 from bayes_share.errors import InputError
-from bayes_share.terminal import printable
+from bayes_share.io.terminal import printable
 
 PARQUET = (".parquet", ".pq")
 

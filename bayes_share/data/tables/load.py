@@ -12,6 +12,7 @@ from torch import Tensor
 from bayes_share.data.parts import PARTS, check_parts
 from bayes_share.data.source import from_where
 from bayes_share.data.tables.bins import quantile_bins
+from bayes_share.data.tables.column_types import kind_of
 from bayes_share.data.tables.csv_table import read_csv
 from bayes_share.data.tables.description import described
 from bayes_share.data.tables.digest import digest_of, rows_digest
@@ -19,13 +20,12 @@ from bayes_share.data.tables.division import Indices, divide_at_random, divide_b
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.fitting import fit_encoder
 from bayes_share.data.tables.folder import PARQUET, part_files
-from bayes_share.data.tables.kinds import kind_of
 from bayes_share.data.tables.parquet_table import read_parquet
 from bayes_share.data.tables.table import Table, quoted, stacked
 from bayes_share.data.tables.target import Target, choose_likelihood, class_names_of
 from bayes_share.errors import InputError, option
-from bayes_share.reading import reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from typing import Any
 
 from bayes_share.data.tables.table import Kind, Rows, Table, quoted
 from bayes_share.errors import InputError
-from bayes_share.reading import check_file, reading
-from bayes_share.terminal import printable
+from bayes_share.io.reading import check_file, reading
+from bayes_share.io.terminal import printable
 
 _WHAT = "a Parquet file"
 _MOST_CELLS = 2**26  # few bytes of a file stand for any number of equal values

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bayes_share.errors import InputError, option
-from bayes_share.terminal import listed, printable
+from bayes_share.io.terminal import listed, printable
 
 Kind = Literal["number", "date", "boolean", "text"]
 """What the values of a column are."""

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayes_share.data.tables.kinds import kind_of, numbers, truths, whole
+from bayes_share.data.tables.column_types import kind_of, numbers, truths, whole
 from bayes_share.data.tables.table import Column, Kind, check_complete, quoted
 from bayes_share.errors import InputError, option, unknown
-from bayes_share.terminal import distinct
-from bayes_share.units import Units
+from bayes_share.io.terminal import distinct
+from bayes_share.tensors.units import Units
 
 REAL = ("normal", "student_t")
 """The likelihoods whose targets are standardised."""

@@ -19,7 +19,7 @@ from bayes_share.inference.methods.distill.teachers import Teachers, teachers_of
 from bayes_share.inference.methods.map import MAP
 from bayes_share.inference.step.objective import NegativeLogLikelihood
 from bayes_share.models.model import Model
-from bayes_share.records import NOT_AN_OPTION
+from bayes_share.options.records import NOT_AN_OPTION
 
 _MOST_DRAWS = 10_000
 
@@ -141,7 +141,7 @@ class Distill(Composed[DistillState]):
         images = data if isinstance(data, Data) else None
         if isinstance(teacher, str | Path):
             # What opens runs is built on what is here, and so is looked up when it is asked for.
-            teacher = import_module("bayes_share.run").load_teacher(teacher, images)
+            teacher = import_module("bayes_share.runs.loading").load_teacher(teacher, images)
         teachers = teachers_of(teacher, self.teacher_draws)
         pixels = None if images is None else Pixels.of(images)
         return replace(self, lesson=Lesson(teachers, pixels, teachers.origin), teacher="")

@@ -19,8 +19,8 @@ from bayes_share.inference.methods.distill.teachers import Teacher, Teachers, ch
 from bayes_share.inference.step.objective import Evaluate, Terms, mean, usual_terms
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
-from bayes_share.sharing.several import Feed
-from bayes_share.trees import Tree, joined, num_examples, rows
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.trees import Tree, joined, num_examples, rows
 
 
 @dataclass(frozen=True, eq=False)

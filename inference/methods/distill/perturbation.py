@@ -12,7 +12,7 @@ from bayes_share.data import Data
 from bayes_share.errors import InputError
 from bayes_share.inference.methods.distill.teachers import Teacher
 from bayes_share.models.likelihoods import Likelihood
-from bayes_share.trees import Tree, tensors_of
+from bayes_share.tensors.trees import Tree, tensors_of
 
 Perturbation = Literal["confident_ods", "ods", "none"]
 

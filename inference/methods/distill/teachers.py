@@ -16,8 +16,8 @@ from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.several import Members
-from bayes_share.trees import Tree, digest
+from bayes_share.sharing.members_interface import Members
+from bayes_share.tensors.trees import Tree, digest
 
 
 @runtime_checkable

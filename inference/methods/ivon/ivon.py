@@ -19,9 +19,9 @@ from bayes_share.inference.step.starts import check_members_will_differ, check_t
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.inference.step.updates import Stepper, on_a_clock
 from bayes_share.models.model import Model
-from bayes_share.records import Flat
-from bayes_share.seeding import generator
-from bayes_share.sharing.conversion import NORMS
+from bayes_share.options.records import Flat
+from bayes_share.sharing.module_conversion import NORMS
+from bayes_share.tensors.seeding import generator
 
 _LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of units or of data sets
 

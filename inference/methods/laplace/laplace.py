@@ -28,9 +28,9 @@ from bayes_share.inference.methods.laplace.prior import named_scales
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model, outputs_of
-from bayes_share.records import Flat
-from bayes_share.seeding import generator
-from bayes_share.trees import Tree, to_device
+from bayes_share.options.records import Flat
+from bayes_share.tensors.seeding import generator
+from bayes_share.tensors.trees import Tree, to_device
 
 _LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
 _FEW = 4  # examples that a likelihood is tried on

@@ -15,8 +15,8 @@ from bayes_share.inference.draws.masks import masked, place_dropout, places_of
 from bayes_share.inference.methods.map import MAP, MAPState
 from bayes_share.inference.methods.mc_dropout.trial import check_draws
 from bayes_share.models.model import Model
-from bayes_share.records import Flat
-from bayes_share.trees import Tree, num_examples, to_device
+from bayes_share.options.records import Flat
+from bayes_share.tensors.trees import Tree, num_examples, to_device
 
 
 @dataclass(frozen=True, init=False)

@@ -16,10 +16,10 @@ from bayes_share.inference.draws.masks import Place, is_maskable, masked, places
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.folded import without_autocast
 from bayes_share.models.model import Model
-from bayes_share.seeding import seeded
-from bayes_share.sharing.several import Members
+from bayes_share.sharing.members_interface import Members
 from bayes_share.sharing.strategy import largest_difference, rounding, trial_values
-from bayes_share.trees import Tree, device_of, each_tensor, num_examples, rows
+from bayes_share.tensors.seeding import seeded
+from bayes_share.tensors.trees import Tree, device_of, each_tensor, num_examples, rows
 
 _log = logging.getLogger(__name__)
 

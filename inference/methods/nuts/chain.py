@@ -12,7 +12,7 @@ from bayes_share.inference.draws.forward import drawn, evaluating
 from bayes_share.inference.draws.thinning import spread
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model
-from bayes_share.seeding import seeded
+from bayes_share.tensors.seeding import seeded
 
 _PLATES = 2  # of a `Program`: data and members
 

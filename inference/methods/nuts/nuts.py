@@ -21,9 +21,9 @@ from bayes_share.inference.step.prior_density import check_start
 from bayes_share.inference.step.starts import building_anew, check_trainable
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.models.model import Model
+from bayes_share.sharing.member_selection import take_member
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.take import take_member
-from bayes_share.trees import rows
+from bayes_share.tensors.trees import rows
 
 _log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, Structure, observe
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.several import Feed
-from bayes_share.trees import Tree, num_examples
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.trees import Tree, num_examples
 
 
 class Bound(ABC):

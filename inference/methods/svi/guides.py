@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to, constraints
 
-from bayes_share.seeding import seeded
 from bayes_share.sharing.kinds import ParameterKind
+from bayes_share.tensors.seeding import seeded
 
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bayes_share.functional import call_under
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program
-from bayes_share.sharing.plain import under_all_names
-from bayes_share.sharing.several import Feed
-from bayes_share.trees import Tree
+from bayes_share.sharing.member_networks import under_all_names
+from bayes_share.sharing.members_interface import Feed
+from bayes_share.tensors.functional import call_under
+from bayes_share.tensors.trees import Tree
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Those whose outputs are linear in their weight, by exact type."""

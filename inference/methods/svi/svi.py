@@ -22,9 +22,9 @@ from bayes_share.inference.step.steps import check_not_negative
 from bayes_share.inference.step.updates import Descent, Stepper, rate_on
 from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model, read_structure
+from bayes_share.options.records import Flat
 from bayes_share.priors import Hierarchical
-from bayes_share.records import Flat
-from bayes_share.seeding import generator
+from bayes_share.tensors.seeding import generator
 
 Draws = Literal["batch", "example"]
 

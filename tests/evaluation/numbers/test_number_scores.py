@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Exponential, Normal, StudentT
 
 from bayes_share.errors import InputError
-from bayes_share.evaluation.intervals import bootstrap
+from bayes_share.evaluation.bootstrap_intervals import bootstrap
 from bayes_share.evaluation.numbers import (
     Forecast,
     covered,

@@ -1,0 +1,186 @@
+"""Runs side by side: a table of their scores and a picture of their calibration."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.pictures import reliability_picture
+from bayes_share.evaluation.predictions import Predictions
+from bayes_share.evaluation.predictions_file import read_class_predictions
+from bayes_share.evaluation.reading_predictions import right_answers
+from bayes_share.evaluation.scores import score
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.io.terminal import listed, printable
+from bayes_share.models.pairs import mean_differences
+from bayes_share.runs.config_file import read_run_config, to_flat
+from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, written_again
+
+
+def compare(
+    runs: Mapping[str, Path], picture: Path | None, split: str = "test", files: Mapping[str, Path] | None = None
+) -> str:
+    """Score runs, and predictions of which no run is known, and draw their reliability.
+
+    Args:
+        runs: the folder of each run, by the name to show.
+        picture: the file to draw into, PNG or SVG; None: nothing is drawn.
+        split: of the runs, "test" or "validation".
+        files: predictions of the same images, by the name to show.
+
+    Returns:
+        The scores, a line for each, and below them what each network of the runs costs.
+
+    Raises:
+        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
+    """
+    folders = finished_runs(runs, split)
+    predictions = {name: read_class_predictions(folder.predictions(split)) for name, folder in folders.items()}
+    for name, path in (files or {}).items():
+        if name in predictions:
+            raise InputError(f"a run and a file are both called {printable(name)}: give the file another name")
+        predictions[name] = read_class_predictions(path)
+    check_same(predictions)
+    summaries = {name: read_summary(folder) for name, folder in folders.items()}
+    scores = score_table(predictions, summaries)
+    if picture is not None:
+        reliability_picture(predictions, picture)
+    return "\n\n".join([scores, *cost_table(summaries)])
+
+
+def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What one network of each run costs, under a line that says so; nothing where there is no run.
+
+    Args:
+        summaries: of the runs, by name.
+    """
+    if not summaries:
+        return []
+    costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
+    columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
+    return ["One network of each run:", format_table(columns, costs)]
+
+
+def score_table(
+    predictions: Mapping[str, Predictions], summaries: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """The scores of predictions of the same images, a line for each.
+
+    Args:
+        predictions: by the name to show.
+        summaries: of those that are of a run, what it cost.
+    """
+    rows = [_scores(name, one, (summaries or {}).get(name, {})) for name, one in predictions.items()]
+    return format_table([name for name in rows[0] if any(row[name] is not None for row in rows)], rows)
+
+
+def _scores(name: str, predictions: Predictions, summary: Mapping[str, Any]) -> dict[str, Cell]:
+    scores = score(predictions)
+    disagreement, kl = _of_members(predictions)
+    return {
+        "run": name,
+        "accuracy": scores.accuracy,
+        "nll": scores.nll,
+        "brier": scores.brier,
+        "ece": scores.ece,
+        "disagreement": disagreement,
+        "kl": kl,
+        "parameters": summary.get("parameters"),
+        "seconds": summary.get("seconds"),
+    }
+
+
+def _of_members(predictions: Predictions) -> tuple[float | None, float | None]:
+    """The disagreement and the KL of two members, the means over pairs; None of one network."""
+    if predictions.logits.shape[1] == 1:
+        return None, None
+    each = [mean_differences(problem.logits) for problem in predictions.problems()]
+    disagreement, kl = (sum(values) / len(each) for values in zip(*each, strict=True))
+    return disagreement, kl
+
+
+def check_same(predictions: Mapping[str, Predictions]) -> None:
+    """See whether predictions can stand in one table.
+
+    Args:
+        predictions: by the name to show.
+
+    Raises:
+        InputError: some are of other images, classes or labels.
+    """
+    check_same_classes(predictions)
+    for (one, first), (name, other) in pairwise(predictions.items()):
+        alike = first.likelihood == other.likelihood and first.logits.shape[2:] == other.logits.shape[2:]
+        if not alike or not torch.equal(first.labels.cpu(), other.labels.cpu()):
+            raise InputError(
+                f"{printable(one)} and {printable(name)} are not predictions of the same examples: their number, "
+                f"classes or labels differ, and their figures do not go into one table"
+            )
+
+
+def check_same_classes(predictions: Mapping[str, Predictions]) -> None:
+    """See whether predictions give their classes the same names, in the same order, where they give them any.
+
+    Args:
+        predictions: by the name to show.
+
+    Raises:
+        InputError: two do not; their labels do not mean the same.
+    """
+    known = [(name, one.class_names) for name, one in predictions.items() if one.class_names is not None]
+    for (one, ours), (name, theirs) in pairwise(known):
+        if ours != theirs:
+            raise InputError(
+                f"the classes of {printable(one)} are {listed(ours, 100)}, and those of {printable(name)} "
+                f"{listed(theirs, 100)}: they must have the same names in the same order"
+            )
+
+
+def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, RunFolder]:
+    """The folders of runs that can stand in one table: finished, and with predictions for the same images.
+
+    Args:
+        runs: the folder of each run, by name.
+        split: "test" or "validation".
+
+    Raises:
+        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
+    """
+    folders = {name: finished_run(path) for name, path in runs.items()}
+    first: tuple[RunFolder, Tensor] | None = None
+    for folder in folders.values():
+        try:
+            answers = right_answers(folder.predictions(split))
+        except InputError as error:
+            raise InputError(f"{error}; {written_again(folder)}") from error
+        first = first or (folder, answers)
+        is_same = first[1].dtype == answers.dtype and torch.equal(first[1], answers)
+        if not is_same or _have_other_examples(first[0], folder):
+            raise InputError(
+                f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
+                f"{_data(folder)}): their test examples differ, and their figures do not go into one table; "
+                f"evaluate them one by one"
+            )
+    return folders
+
+
+def _have_other_examples(one: RunFolder, other: RunFolder) -> bool:
+    """Whether runs noted other test examples; sets that are sorted by class may have the same labels."""
+    ours, theirs = map(read_summary, (one, other))
+    # Older runs noted none, or inputs of a table as their network took them.
+    return any(ours[name] != theirs[name] for name in ("test_images", "test_rows") if name in ours and name in theirs)
+
+
+def _data(folder: RunFolder) -> str:
+    """The data of a run, with what decides which of its examples are in which part."""
+    config = to_flat(read_run_config(folder.config))
+    more = [
+        f"{name} {config[name]}"
+        for name in ("target", "split_by", "split_seed", "hold_out", "image_size")
+        if config.get(name)
+    ]
+    return ", ".join([str(config.get("data")), *more])

@@ -1,0 +1,208 @@
+"""Runs away from what they were trained on: tables of out-of-distribution detection and of corrupted images.
+
+They work from the predictions in the runs' folders, which `predict_shifted` leaves there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from bayes_share.analysis.shifted_predictions import CIFAR10C, ShiftedSets, images_to_corrupt, predict_shifted
+from bayes_share.data.cifar10c import CIFAR10C_EXTRA
+from bayes_share.data.corruptions import CORRUPTIONS, SEVERITIES
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.detection import Detection, detection
+from bayes_share.evaluation.image_sets import SetInfo
+from bayes_share.evaluation.ood import SCORES, ood_scores
+from bayes_share.evaluation.predictions import Outputs
+from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
+from bayes_share.evaluation.scores import Scores, score
+from bayes_share.evaluation.table import Cell, format_table
+from bayes_share.runs.run_folder import RunFolder
+
+ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outside"]]]
+
+
+def shift_tables(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets, by: str = "entropy") -> str:
+    """Have runs predict what they have not yet, and show how they do.
+
+    Args:
+        runs: finished, on the same data, by the name to show.
+        shifted_sets: what they are to predict.
+        by: the score of out-of-distribution images that is shown.
+
+    Raises:
+        InputError: an unknown score or one that no run has, or what `predict_shifted` refuses.
+    """
+    if by not in SCORES:
+        raise unknown("score", by, SCORES)
+    for folder in runs.values():
+        predict_shifted(folder, shifted_sets)
+    tables = []
+    if shifted_sets.ood:
+        tables += [
+            f"Out-of-distribution images told from test images by {by}:",
+            ood_table(runs, shifted_sets.ood_names, by),
+        ]
+    types = list(shifted_sets.corruption_types)
+    own = [kind for kind in types if kind in CORRUPTIONS]
+    official = [kind for kind in types if kind not in CORRUPTIONS]
+    for what, kinds in ((f"{', '.join(own)}", own), ("the 15 types of CIFAR-10-C's benchmark", averaged(official))):
+        if kinds:
+            tables += [f"Corrupted test images, means over {what}:", corruption_table(runs, kinds)]
+    return "\n\n".join(tables)
+
+
+def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
+    """Each score of the test images and of a set's images, by the name of the score.
+
+    Args:
+        folder: of a run with predictions for the set.
+        name: of the set.
+
+    Raises:
+        InputError: what `read_ood` refuses.
+    """
+    train = train_features(folder)
+    test = read_outputs(folder.predictions("test"))
+    other = read_ood(folder, name, test)
+    inside, outside = ood_scores(test, train), ood_scores(other, train)
+    return {score: (inside[score], outside[score]) for score in inside if score in outside}
+
+
+def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
+    """A run's outputs for a set of images from outside, of as many draws and members as for its test images.
+
+    Args:
+        folder: of a run with predictions for the set.
+        name: of the set.
+        test: the run's outputs for its test images.
+
+    Raises:
+        InputError: predictions that are missing or damaged, of other numbers of draws or members, from which scores
+            would differ for that alone, or of another number of images than is noted.
+    """
+    path = folder.predictions(f"ood/{name}")
+    other = read_outputs(path)
+    (draws, members), (other_draws, other_members) = (outputs.logits.shape[:2] for outputs in (test, other))
+    if (draws, members) != (other_draws, other_members):
+        raise InputError(
+            f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of "
+            f"{members}: remove it, and have it made again"
+        )
+    noted = folder.sets("ood").get(name)
+    if noted is not None and noted.images != other.logits.shape[2]:
+        raise InputError(
+            f"{path} is of {other.logits.shape[2]} images, and sets.json beside it says {noted.images}: remove it, and "
+            f"have it made again"
+        )
+    return other
+
+
+def detections(folder: RunFolder, name: str) -> dict[str, Detection]:
+    """How well each score tells a set's images from the test images; arguments as of `scores_in_out`."""
+    return {score: detection(*pair) for score, pair in scores_in_out(folder, name).items()}
+
+
+def ood_table(runs: Mapping[str, RunFolder], sets: Sequence[str], by: str = "entropy") -> str:
+    """A line for each run and set: how well a score tells the set's images from the run's test images.
+
+    Args:
+        runs: with predictions for the sets, by the name to show.
+        sets: names of out-of-distribution sets.
+        by: the score.
+
+    Raises:
+        InputError: an unknown score, or predictions that are missing or damaged.
+    """
+    if by not in SCORES:
+        raise unknown("score", by, SCORES)
+    rows: list[dict[str, Cell]] = []
+    for name, folder in runs.items():
+        there = folder.sets("ood")
+        for which in sets:
+            found = detections(folder, which).get(by)
+            size = str(there[which]).removesuffix(" images")
+            rows.append({"run": name, "set": which, "images": size, **(asdict(found) if found else {})})
+    figures = [field.name for field in fields(Detection)]
+    if not any(figures[0] in row for row in rows):
+        raise InputError(f"no run has the score {by}: {_WHY[by]}")
+    return format_table(["run", "set", "images", *figures], rows)
+
+
+_WHY = {
+    "mutual-information": "it takes several draws or members",
+    "k-nn": "it takes a network that ends with a linear layer",
+}
+
+
+def averaged(types: Sequence[str]) -> tuple[str, ...]:
+    """The types of corruption that means are over: the 15 of the benchmark CIFAR-10-C where they are there, else all.
+
+    >>> averaged(["contrast", "cifar-10-c-fog", "cifar-10-c-spatter"])
+    ('cifar-10-c-fog',)
+    """
+    extra = {f"{CIFAR10C}-{kind}" for kind in CIFAR10C_EXTRA}
+    return tuple(kind for kind in types if kind.startswith(CIFAR10C) and kind not in extra) or tuple(types)
+
+
+def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict[str, Scores]]:
+    """The scores of each type of corruption, by severity; of severity 0 those of the same images as they are.
+
+    Args:
+        folder: of a run with predictions for the types, at least one.
+        types: names as `RunFolder.corruption_sets` gives them.
+
+    Raises:
+        InputError: predictions that are missing or damaged.
+    """
+    sizes = {kind: _size(folder, kind).images for kind in types}
+    test = read_class_predictions(folder.predictions("test"))
+    clean = {}
+    for size in set(sizes.values()):  # one, as a rule
+        chosen = images_to_corrupt(len(test.labels), size)
+        clean[size] = score(replace(test, logits=test.logits[:, :, chosen], labels=test.labels[chosen], features=None))
+    return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
+        severity: {
+            kind: score(read_class_predictions(folder.predictions(f"corruptions/{kind}-{severity}"))) for kind in types
+        }
+        for severity in SEVERITIES
+    }
+
+
+def _size(folder: RunFolder, kind: str) -> SetInfo:
+    known = folder.sets("corruptions")
+    if f"{kind}-1" not in known:
+        raise InputError(
+            f"{folder.path} has no predictions for {kind}; 'bayes-share evaluate --corruptions' makes them"
+        )
+    return known[f"{kind}-1"]
+
+
+def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str:
+    """A line for each run and severity: means over types of corruption; severity 0 is the same images as they are.
+
+    Args:
+        runs: with predictions for the types, by the name to show.
+        types: names as `RunFolder.corruption_sets` gives them.
+
+    Raises:
+        InputError: predictions that are missing or damaged.
+    """
+    rows: list[dict[str, Cell]] = []
+    for name, folder in runs.items():
+        size = str(_size(folder, types[0])).removesuffix(" images")
+        for severity, scores in corruption_scores(folder, types).items():
+            row: dict[str, Cell] = {"run": name, "severity": severity, "images": size}
+            for figure in ("accuracy", "nll", "ece"):
+                row[figure] = sum(getattr(found, figure) for found in scores.values()) / len(scores)
+            rows.append(row)
+    return format_table(["run", "severity", "images", "accuracy", "nll", "ece"], rows)
+
+
+def train_features(folder: RunFolder) -> Tensor | None:
+    """Features of training images ``[member, image, feature]``, where the run has them."""
+    path = folder.predictions("train")
+    return read_outputs(path).features if path.is_file() else None

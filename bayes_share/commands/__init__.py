@@ -1,0 +1,1 @@
+"""The commands of ``bayes-share``, one module each."""

@@ -1,0 +1,169 @@
+"""``bayes-share fit``: train a network, and leave all that came of it in a folder."""
+
+import logging
+import os
+import shlex
+from argparse import SUPPRESS, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bayes_share.errors import InputError
+from bayes_share.inference import ALGORITHMS, Execution
+from bayes_share.inference.step.ranks import joined_by_torchrun
+from bayes_share.io.terminal import printable, show
+from bayes_share.options.parser import OptionParser, add_option, add_options, first_line, first_look, listing, reader
+from bayes_share.runs.algorithms import algorithm_type, inner_name, run_defaults
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import from_flat, read_config, read_options
+from bayes_share.runs.presets import SUMMARIES, preset
+from bayes_share.runs.run import run as make_run
+
+_USAGE = """bayes-share fit ALGORITHM --out RUN [OPTIONS]
+       bayes-share fit --config RUN/config.yaml --out NEW_RUN [OPTIONS]
+       bayes-share fit --preset NAME --out RUN [OPTIONS]
+       bayes-share fit --resume --out RUN"""
+
+_OVERVIEW = """Train a network and write metrics, checkpoints and predictions into the folder RUN.
+
+algorithms:
+{algorithms}
+
+presets, which options override:
+{presets}
+
+examples:
+  bayes-share fit map --out runs/digits
+  bayes-share fit map --data cifar10 --model resnet20 --ensemble-size 4 --out runs/batch-ensemble
+  bayes-share fit deep-ensemble --of map --networks 4 --data cifar10 --model resnet20 --out runs/deep
+  bayes-share fit distill --teacher runs/deep --data cifar10 --model resnet20 --ensemble-size 4 --out runs/student
+
+'bayes-share fit ALGORITHM --help' explains the options of an algorithm, with their defaults."""
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What the options that are given are added to.
+
+    Args:
+        options: of a preset, a config or the run that is resumed, each of its type; the algorithm is among them.
+        origin: what they are from, for messages.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = None
+
+
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``fit``: what options there are depends on the algorithm.
+
+    Raises:
+        InputError: an unknown algorithm or preset, or a config that cannot be used.
+    """
+    named = None if not words or words[0].startswith("-") else words[0]
+    first = first_look(words, "--config", "--preset", "--of", "--out")
+    if first.out == "":
+        _check_out(first.out)
+    beginning = _beginning(first, named)
+    if named is None and not beginning.options and (not words or {"-h", "--help"} & set(words)):
+        algorithms = listing({name: first_line(kind) for name, kind in ALGORITHMS.items()})
+        return OptionParser(
+            usage=_USAGE, description=_OVERVIEW.format(algorithms=algorithms, presets=listing(SUMMARIES))
+        )
+    algorithm = _algorithm(named, first, beginning)
+    inner = inner_name(algorithm, first.of or beginning.options.get("of"))
+    made = _parser(algorithm, inner)
+    made.set_defaults({name: value for name, value in beginning.options.items() if name != "algorithm"})
+    return made
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: the run had to stop.
+        InterruptedRun: it was stopped.
+    """
+    given = dict(vars(options))
+    if "out" not in given:
+        return parser([]).print_help()
+    out, resume, progress = (given.pop(name) for name in ("out", "resume", "progress"))
+    _check_out(out)
+    for name in ("config", "preset"):
+        given.pop(name)
+    config = from_flat(given)
+    with joined_by_torchrun(config.execution.torch_device) as ranks:
+        if not ranks.is_first:
+            logging.disable()  # the first process says it
+        folder = make_run(config, Path(out), resume, progress)
+        if not ranks.is_first:
+            return None
+
+    from bayes_share.reports.score_line import score_line
+
+    show(score_line(folder))
+    show(f"run in {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
+    return None
+
+
+def _check_out(out: str | None) -> None:
+    if not out:
+        raise InputError("missing --out RUN, the folder of the run")
+
+
+def _beginning(first: Namespace, named: str | None) -> _Beginning:
+    if first.preset is not None and first.config is not None:
+        raise InputError("--preset and --config are two beginnings: give one of them, and the rest as options")
+    if first.preset is not None:
+        return _Beginning(read_options(preset(first.preset)), f"preset {first.preset}")
+    saved = Path(first.out) / "config.yaml" if first.resume and first.out else None
+    file = saved if first.config is None and saved is not None and os.path.isfile(saved) else first.config
+    if file is None:
+        return _Beginning()
+    values = read_config(Path(file))
+    if named is not None:
+        values = {"algorithm": named, **values}
+    return _Beginning(read_options(values, str(file)), str(file))
+
+
+def _algorithm(named: str | None, first: Namespace, beginning: _Beginning) -> str:
+    saved = beginning.options.get("algorithm")
+    if named is None and saved is None:
+        if first.resume:
+            _check_out(first.out)
+            raise InputError(f"there is no run in {first.out} to go on with; name an algorithm to begin one")
+        raise InputError(
+            "which algorithm? Its name comes first, before all options, and 'bayes-share fit --help' lists them; "
+            "or give a --config or --preset"
+        )
+    if named is None or saved in (None, named):
+        return str(saved if named is None else named)
+    if first.resume and first.config is None and first.preset is None:
+        raise InputError(f"{first.out} is a run with algorithm {saved}, which cannot be resumed with {named}")
+    algorithm_type(named)
+    raise InputError(
+        f"{beginning.origin} is of algorithm {saved}, not {named}: leave {named} out, or give other options"
+    )
+
+
+def _parser(algorithm: str, inner: str | None) -> OptionParser:
+    kind = algorithm_type(algorithm)
+    prog = f"bayes-share fit {algorithm}"
+    made = OptionParser(prog=prog, usage=f"{prog} --out RUN [OPTIONS]", description=first_line(kind))
+    made.add_argument("algorithm", nargs="?", type=reader(Literal[algorithm]), help=SUPPRESS)
+    made.set_defaults(algorithm=algorithm)
+    own = made.add_argument_group("the run")
+    add_option(own, "out", str, None, "folder of the run; must not exist yet")
+    own.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    add_option(own, "config", str, None, "a run's config.yaml; options override it")
+    add_option(own, "preset", str, None, "a published recipe; options override it")
+    add_option(own, "progress", bool, True, "whether a progress bar is shown")
+    add_options(made, f"the algorithm, {algorithm}", kind)
+    if inner is not None:
+        add_option(own, "of", str, inner, "name of the algorithm that it runs")
+        add_options(made, f"the algorithm that it runs, {inner}", algorithm_type(inner))
+    add_options(made, "data, network and training", RunConfig, run_defaults(algorithm, inner))
+    add_options(made, "execution", Execution)
+    return made

@@ -1,0 +1,164 @@
+"""``bayes-share predict``: what a run on a table says of new rows."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution
+
+from bayes_share.data.tables.load import read_table
+from bayes_share.errors import InputError
+from bayes_share.inference.batches.rows import Rows
+from bayes_share.inference.predictive import predict_arguments
+from bayes_share.inference.restored import restored
+from bayes_share.io.csv_file import write_table
+from bayes_share.io.reading import reading
+from bayes_share.io.terminal import printable, say, show
+from bayes_share.models.predictive import Predictive
+from bayes_share.options.parser import OptionParser, add_option, check_levels, reader
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.identity import Identity, check_options
+from bayes_share.runs.output_paths import check_outputs
+from bayes_share.runs.run_folder import RunFolder, check_last_step, finished_run, read_table_spec, written_again
+from bayes_share.tasks import TableSpec, is_table
+
+_AT_A_TIME = 10_000  # rows
+_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``predict``."""
+    parser = OptionParser(
+        prog="bayes-share predict",
+        usage="bayes-share predict RUN FILE -o OUT.csv [OPTIONS]",
+        description="Predict the rows of a CSV or Parquet file with a run on a table. The file has the columns that "
+        "the run was trained on, and needs no target; the training data are not needed either. OUT.csv has a line for "
+        "each row, in their order: its name, from the column of names, or its number where FILE has no such column; of "
+        "numbers the mean, the standard deviation and quantiles, in the unit of the target; of classes the most "
+        "probable class and all probabilities.",
+    )
+    parser.add_argument("run", type=str, help="folder of a finished run")
+    parser.add_argument("file", type=str, help="CSV or Parquet file of new rows")
+    parser.add_argument("-o", "--out", type=str, metavar="OUT", help="the CSV file to write")
+    parser.add_argument(
+        "--quantiles",
+        type=reader(float),
+        nargs="+",
+        metavar="LEVEL",
+        help=f"of numbers, each between 0 and 1; {' '.join(map(str, _QUANTILES))} if not given",
+    )
+    add_option(parser, "num_samples", int | None, None, "draws; null: as many as the run predicted with")
+    add_option(parser, "id_column", str | None, None, "column of names of rows; null: that of the run, if FILE has it")
+    add_option(parser, "device", str | None, None, "where to compute; null: where the run was trained")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: the file cannot be written.
+    """
+    if not options.out:
+        raise InputError("missing -o OUT.csv, the file to write")
+    check_levels("--quantiles", options.quantiles or ())
+    if options.num_samples is not None and options.num_samples < 1:
+        raise InputError(f"--num-samples is at least 1, not {options.num_samples}")
+    folder, new, out = RunFolder(Path(options.run)), Path(options.file), Path(options.out)
+    config = read_run_config(finished_run(folder.path).config)
+    if not is_table(config.data):
+        raise InputError(
+            f"{printable(folder.path)} is a run on {config.data}, and predict is for runs on tables; in Python, "
+            f"load_run(folder).predict(images) takes images"
+        )
+    check_outputs({"-o": out}, {str(new): new}, [config.data])
+    spec = read_table_spec(folder)
+    if options.quantiles is not None and spec.encoder.target.class_names:
+        raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
+    if options.device is not None:
+        config = replace(config, execution=replace(config.execution, device=options.device))
+    draws = config.num_samples if options.num_samples is None else options.num_samples
+    levels = options.quantiles or _QUANTILES
+    table = read_table(new.expanduser())
+    id_column = options.id_column or (config.id_column if config.id_column in table.columns else None)
+    names = table.names(id_column)
+    titles = ["row" if id_column is None else id_column, *_titles(spec, levels)]
+    if titles[0] in titles[1:]:
+        raise InputError(f"two columns of {printable(out)} would be called {printable(titles[0])}: rename that of ids")
+    with reading(new, "a table"):
+        inputs = spec.encoder.encode(table)
+    for line in spec.encoder.remarks(table):
+        say(line)
+    rows = _predicted(config, spec, folder, inputs, draws, levels)
+    write_table(out, [titles, *([name, *row] for name, row in zip(names, rows, strict=True))])
+    show(f"predictions of {len(names):,} rows: {printable(out)}")
+
+
+def _titles(spec: TableSpec, quantiles: Sequence[float]) -> list[str]:
+    """Of the columns that are predicted."""
+    if classes := spec.encoder.target.shown_classes:
+        return ["class", *(f"p({name})" for name in classes)]
+    return ["mean", "sd", *(f"quantile {level}" for level in quantiles)]
+
+
+def _predicted(
+    config: RunConfig, spec: TableSpec, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
+) -> list[list[object]]:
+    """What is in the columns of `_titles` for each row."""
+    algorithm, execution, state = config.algorithm, config.execution, _state(config, spec, folder)
+    classes = spec.encoder.target.shown_classes
+    rows: list[list[object]] = []
+    for part in inputs.split(_AT_A_TIME):
+        with execution.autocast():
+            likelihood, arguments = predict_arguments(
+                algorithm, state, part, num_samples, transform=execution.place_inputs
+            )
+        if classes:
+            rows += _class_rows(_probs(likelihood.of(arguments)), classes)
+        else:
+            rows += _number_rows(Predictive(likelihood.of(arguments)), quantiles)
+    return rows
+
+
+def _state(config: RunConfig, spec: TableSpec, folder: RunFolder) -> Any:
+    """What the run has learned."""
+    saved = folder.checkpoints.load(say)
+    if saved is None:
+        raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
+    check_last_step(folder, saved.get("is_finished") is True)
+    noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
+    check_options(noted, config, folder.checkpoints.folder)
+    epoch = Rows(spec.num_train, spec.batch_size(config.batch_size), config.last_batch).steps_per_epoch
+    num_steps = config.epochs * epoch
+    build, seed = config.build_for(spec), config.seed
+    return restored(config.algorithm, build, spec.num_train, num_steps, saved, seed, config.execution)
+
+
+def _probs(components: Distribution) -> Tensor:
+    """The probabilities of the classes ``[row, class]``, the means over draws and members."""
+    assert isinstance(components, Bernoulli | Categorical)
+    if isinstance(components, Bernoulli):
+        of_second = components.probs.mean((0, 1))
+        return torch.stack([1 - of_second, of_second], 1)
+    return components.probs.mean((0, 1))
+
+
+def _class_rows(probs: Tensor, classes: Sequence[str]) -> list[list[object]]:
+    return [
+        [classes[best], *map(_short, row)] for best, row in zip(probs.argmax(1).tolist(), probs.tolist(), strict=True)
+    ]
+
+
+def _number_rows(found: Predictive, quantiles: Sequence[float]) -> list[list[object]]:
+    columns = [found.mean, found.stddev, *found.quantile(list(quantiles))]
+    return torch.stack(columns, 1).tolist()
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.9g}")

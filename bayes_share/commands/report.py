@@ -1,0 +1,116 @@
+"""``bayes-share report``."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayes_share.errors import InputError
+from bayes_share.io.files import write_atomically
+from bayes_share.io.prediction_files import is_file_of_predictions, named_files
+from bayes_share.io.terminal import printable, say, show
+from bayes_share.options.parser import OptionParser, add_option
+from bayes_share.runs.output_paths import check_outputs
+
+if TYPE_CHECKING:
+    from bayes_share.reports.document import Report
+
+
+def parser(words: Sequence[str]) -> OptionParser:
+    """The parser for the words that follow ``report``."""
+    parser = OptionParser(
+        prog="bayes-share report",
+        description="A page on runs of one data set: scores, calibration, selective prediction, detection of other "
+        "images, robustness, members, images, and what it takes to run them again. It is one file that loads nothing. "
+        "'bayes-share evaluate RUN --ood ... --corruptions' adds what there is on other and on corrupted images.",
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
+    )
+    parser.add_argument(
+        "--validation",
+        type=str,
+        nargs="+",
+        metavar="NAME=FILE.npz",
+        help="validation predictions of those files, by the same names: post-hoc calibration is fitted to them",
+    )
+    parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
+    add_option(parser, "title", str, "Calibration report", "of the page")
+    add_option(parser, "humans", str, None, "human labels of the test images, such as CIFAR-10H's: .npz or .npy")
+    add_option(parser, "pictures", int, 6, "images of each kind in each run's gallery")
+    add_option(parser, "json", str, None, "file for all tables, for machines")
+    add_option(parser, "csv", str, None, "file for all numbers, one in each line")
+    add_option(parser, "figures", str, None, "folder for all figures, as PNG and SVG")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        InputError: what cannot be used.
+        RunError: a file cannot be written.
+    """
+    if not options.runs:
+        raise InputError("no run given: list run folders, or files of predictions as NAME=FILE.npz, before options")
+    named = {"-o": options.out, "--json": options.json, "--csv": options.csv}
+    if options.figures is not None:
+        named["--figures"] = str(Path(options.figures) / "figure.png")
+    outputs = {option: Path(name) for option, name in named.items() if name is not None}
+    files, validation = named_files(options.runs), named_files(options.validation or [])
+    if (wrong := next((w for w in options.validation or [] if not is_file_of_predictions(w)), None)) is not None:
+        raise InputError(f"--validation takes files of predictions, NAME=FILE.npz, not {printable(wrong)!r}")
+    read = {**files, **{f"--validation {name}": path for name, path in validation.items()}}
+    if options.humans is not None:
+        read["--humans"] = Path(options.humans)
+    check_outputs(outputs, read)
+    if options.pictures < 0:
+        raise InputError(f"--pictures is at least 0, not {options.pictures}")
+
+    from bayes_share.evaluation.human_labels import read_human_labels
+    from bayes_share.evaluation.reading_predictions import read_predictions
+    from bayes_share.reports.build import build_report
+    from bayes_share.reports.gather import inputs_of_rows, named_runs, read_numbers, read_results
+    from bayes_share.reports.number_report import build_number_report
+    from bayes_share.reports.results import records
+    from bayes_share.reports.run_record import RunRecord
+    from bayes_share.runs.config_file import read_run_config
+
+    folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
+    sources = [str(read_run_config(folder.config).data) for folder in folders.values()]
+    check_outputs(outputs, read, sources)
+    if numbers := read_numbers(files, folders):
+        if options.humans is not None:
+            raise InputError("--humans is of images, and the predictions are of numbers")
+        if own_too := [name for name in validation if name in folders]:
+            raise InputError(f"--validation is of files, and {printable(own_too[0])} is a run, which has its own")
+        own = {name: folder.predictions("validation") for name, folder in folders.items()}
+        held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
+        runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
+        shown = inputs_of_rows([run for _, run in runs])
+        _write(build_number_report(numbers, held_out, options.title, shown, runs), options, read, sources)
+        return
+    results = read_results(options.runs, validation)
+    shown = inputs_of_rows([run for _, run in records(results)])
+    humans = None if options.humans is None else read_human_labels(Path(options.humans))
+    made = build_report(results, options.title, humans, options.pictures, progress=True, inputs=shown)
+    _write(made, options, read, sources)
+
+
+def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path], sources: Sequence[str]) -> None:
+    from bayes_share.reports.export import figure_paths, write_csv, write_figures, write_json
+    from bayes_share.reports.html_page import html_page
+
+    if options.figures is not None:
+        paths = figure_paths(made, Path(options.figures))
+        check_outputs({f"the figure {path.name}": path for path in paths}, inputs, sources)
+    out = Path(options.out)
+    write_atomically(out, html_page(made).encode())
+    if options.json:
+        write_json(made, Path(options.json))
+    if options.csv:
+        write_csv(made, Path(options.csv))
+    if options.figures:
+        count = len(write_figures(made, Path(options.figures)))
+        say(f"{count} files of figures in {options.figures}")
+    show(f"report: {printable(out)}")

@@ -1,0 +1,213 @@
+"""Arrays in ``.npz`` files: read whole, mapped into memory, or written in parts. Nothing in a file is executed."""
+
+import io
+import math
+import os
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo, is_zipfile
+
+import numpy as np
+
+from bayes_share.errors import InputError
+from bayes_share.io.reading import check_file, reading
+from bayes_share.io.terminal import printable
+
+_PIECE = 2**24  # bytes
+_LONGEST_HEADER = 2**16  # bytes; numpy itself takes 10,000
+_MOST_DENSE = 1032  # bytes that deflate makes of one, at most
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip's member; its last numbers are the lengths of what follows
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What an array's header says, and how many bytes it has itself."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+    header: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.header + self.dtype.itemsize * math.prod(self.shape)
+
+
+def read_arrays(
+    path: str | Path, what: str, names: Collection[str] | None = None, remedy: str = "", unnamed: str | None = None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read arrays of an ``.npz`` file. An array is only given memory where the file has as many bytes as it asks for.
+
+    Args:
+        path: the file.
+        what: it should be, for messages.
+        names: which arrays; those that are not in the file are left out. None: all.
+        remedy: as of `reading`.
+        unnamed: the name that the array of an ``.npy`` file gets; None: such a file is refused.
+
+    Returns:
+        The arrays, and the names of all that the file holds.
+
+    Raises:
+        InputError: a file that is missing, damaged or no such file, or an array that holds objects; names the file.
+    """
+    check_file(path, what, remedy)
+    if unnamed is not None and _is_single(path):
+        with reading(path, what, remedy), open(path, "rb") as file:
+            _form(file.read(_LONGEST_HEADER), os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            return {unnamed: np.lib.format.read_array(file, allow_pickle=False)}, [unnamed]
+    return _arrays(path, what, names, remedy, _read)
+
+
+def map_arrays(path: str | Path, what: str, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Map arrays of an uncompressed ``.npz`` file into memory, which may be smaller than they are.
+
+    Their bytes are read once, in pieces, to see that they are whole; afterwards the system reads what is looked at and
+    drops it where memory is short. What is written into such an array stays in memory and never reaches the file.
+
+    Args:
+        path: the file.
+        what: it should be, for messages.
+        names: which arrays; those that are not in the file are left out.
+
+    Returns:
+        The arrays, and the names of all that the file holds.
+
+    Raises:
+        InputError: a file that is missing or damaged, or an array that is compressed or holds objects; names the file.
+    """
+    check_file(path, what)
+    return _arrays(path, what, names, "", _map)
+
+
+def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterable[np.ndarray]) -> None:
+    """Write an array into an ``.npz`` file, part by part; the bytes are those of ``numpy.savez``.
+
+    Args:
+        archive: the file, opened for writing without compression.
+        name: of the array.
+        shape: of the whole.
+        parts: along its first axes, in order; all of one type.
+    """
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        for index, part in enumerate(parts):
+            if index == 0:
+                form = {"descr": part.dtype.str, "fortran_order": False, "shape": tuple(shape)}
+                np.lib.format.write_array_header_1_0(member, form)
+            member.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], stamp: str = "") -> None:
+    """Write arrays into an ``.npz`` file, without compression.
+
+    Args:
+        file: opened for writing.
+        arrays: by name.
+        stamp: as of `write_stamp`.
+    """
+    with ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            write_array(archive, name, array.shape, [array])
+        write_stamp(archive, stamp)
+
+
+def write_stamp(archive: ZipFile, stamp: str) -> None:
+    """Note in an ``.npz`` file what its arrays belong to, where numpy and others pass it over: the zip's comment."""
+    archive.comment = stamp.encode()
+
+
+def read_stamp(path: str | Path) -> str:
+    """What `write_stamp` noted in a file; empty where that is nothing, or there is no such file."""
+    with suppress(InputError):
+        check_file(path, "an .npz file")
+        with reading(path, "an .npz file"), ZipFile(path) as archive:
+            return archive.comment.decode()
+    return ""
+
+
+def _arrays(
+    path: str | Path,
+    what: str,
+    names: Collection[str] | None,
+    remedy: str,
+    take: Callable[[IO[bytes], ZipFile, ZipInfo], np.ndarray],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    if _is_single(path):
+        raise InputError(f"{printable(path)} holds a single array without a name, and should be {what}{remedy}")
+    with reading(path, what, remedy), open(path, "rb") as file, _zip(file) as archive:
+        members = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist()]
+        there = [name for name, _ in members]
+        wanted = [(name, info) for name, info in members if names is None or name in names]
+        if len(dict(wanted)) < len(wanted):
+            raise ValueError("two arrays have one name")
+        return {name: take(file, archive, info) for name, info in wanted}, there
+
+
+def _zip(file: IO[bytes]) -> ZipFile:
+    if not is_zipfile(file):
+        raise ValueError("it is no zip archive")
+    return ZipFile(file)
+
+
+def _is_single(path: str | Path) -> bool:
+    """Whether a file is of the form ``.npy``, whatever it is called."""
+    with reading(path, "a file of arrays"), open(path, "rb") as file:
+        return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+
+
+def _form(beginning: bytes, size: int) -> _Form:
+    """The form of an array that begins so, and of which there are so many bytes, header and all."""
+    head = io.BytesIO(beginning)
+    version = np.lib.format.read_magic(head)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    form = _Form(*read_header(head), head.tell())
+    if form.dtype.hasobject:
+        raise ValueError("it holds objects, which allow_pickle=False leaves closed")
+    is_endless = not form.dtype.itemsize and math.prod(form.shape) > 0  # strings of no characters, any number of them
+    if min(form.shape, default=0) < 0 or is_endless or form.num_bytes != size:
+        raise ValueError("an array is not as long as its header says")
+    return form
+
+
+def _form_of_member(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> _Form:
+    """The form of a zip's member, of which the zip's own directory may be wrong too."""
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError("an array is compressed in another way than numpy's")
+    density = 1 if info.compress_type == ZIP_STORED else _MOST_DENSE
+    if info.file_size > density * min(info.compress_size, os.fstat(file.fileno()).st_size):
+        raise ValueError("an array has fewer bytes than the directory of the zip says")
+    with archive.open(info) as member:
+        return _form(member.read(_LONGEST_HEADER), info.file_size)
+
+
+def _read(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
+    _form_of_member(file, archive, info)
+    with archive.open(info) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        member.read(1)  # compares the sum over all bytes
+    return array
+
+
+def _map(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
+    name = info.filename.removesuffix(".npy")
+    if info.compress_type != ZIP_STORED:
+        where = printable(file.name)
+        raise InputError(f"{where}: {name} are compressed, and cannot be read in parts: write them by numpy.savez")
+    form = _form_of_member(file, archive, info)
+    with archive.open(info) as member:
+        while member.read(_PIECE):  # the last piece compares the sum over all of them
+            pass
+    order: Literal["F", "C"] = "F" if form.is_fortran else "C"
+    if not math.prod(form.shape):
+        return np.empty(form.shape, form.dtype, order)
+    file.seek(info.header_offset)
+    lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    offset = info.header_offset + _LOCAL_HEADER.size + sum(lengths) + form.header
+    array = np.asarray(np.memmap(file, form.dtype, "c", offset, form.shape, order))
+    # By others than `write_array`, whose arrays lie as they should, it may begin at any byte.
+    return array if array.flags.aligned else array.copy()

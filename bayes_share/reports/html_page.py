@@ -1,0 +1,82 @@
+"""A report as one page that loads nothing: HTML with its style, its script and its drawings inside."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from bayes_share.io.terminal import printable, printable_lines
+from bayes_share.reports.document import Cell, Column, Figure, Gallery, Listing, Opinion, Report, Table
+from bayes_share.reports.drawing import line_style
+from bayes_share.reports.export import file_names
+from bayes_share.reports.svg import inline_svg
+from bayes_share.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_LONGEST = 10_000  # characters of a text on the page; what is longer is nothing that anybody reads
+_KINDS = {Table: "table", Figure: "figure", Gallery: "gallery", Listing: "listing"}
+
+
+def html_page(report: Report) -> str:
+    """The page.
+
+    Args:
+        report: what it shows.
+    """
+    names = file_names(report)
+    return _template().render(
+        report=report,
+        kind=lambda block: _KINDS[type(block)],
+        svg=lambda panel: inline_svg(panel.draw(False), names[panel], panel.alternative),
+        stroke=_stroke,
+        number=_number,
+        lines=printable_lines,
+        is_text=_is_text,
+        in_words=_in_words,
+        style=_text("page.css"),
+        script=_text("page.js"),
+        version=__version__,
+    )
+
+
+def _stroke(place: int) -> dict[str, str]:
+    """The colour and the dashes of a legend's line, as CSS has them."""
+    style = line_style(place)
+    dashes = () if style["linestyle"] == "-" else style["linestyle"][1]
+    colour = "currentColor" if style["color"] == "#000000" else f"var(--line-{place % 6})"
+    return {"colour": colour, "dashes": " ".join(str(1.4 * dash) for dash in dashes)}
+
+
+def _is_text(table: Table, column: Column) -> bool:
+    """Whether a column is set to the left and sorted by the alphabet."""
+    return any(isinstance(row[column.key].value, str) for row in table.rows if column.key in row)
+
+
+def _number(cell: Cell | None) -> str:
+    """What a cell of numbers is sorted by; nothing where it has no place in an order."""
+    return "" if cell is None or cell.value is None or cell.value != cell.value else json.dumps(cell.value)
+
+
+def _in_words(opinion: Opinion) -> str:
+    return f"{opinion.who}: " + ", ".join(f"{share.name} {share.probability:.0%}" for share in opinion.shares)
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_text("page.html"))
+
+
+def _shown(value: Any) -> Any:
+    """What the template writes, with its own HTML as it is: a page holds no characters that HTML or UTF-8 has not."""
+    return printable(value, _LONGEST) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _text(name: str) -> str:
+    return files("bayes_share.reports").joinpath(name).read_text(encoding="utf-8")

@@ -1,7 +1,0 @@
-"""Other ways to make a network several: packed ensembles, Masksembles and MIMO, to compare with."""
-
-from bayes_share.rivals.masksembles import masked
-from bayes_share.rivals.multi_input import Mimo, mimo
-from bayes_share.rivals.packed_ensembles import packed
-
-__all__ = ["Mimo", "masked", "mimo", "packed"]

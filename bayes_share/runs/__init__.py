@@ -1,0 +1,1 @@
+"""A run: its config, its folder, its identity, and training it."""

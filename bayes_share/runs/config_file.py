@@ -1,0 +1,141 @@
+"""The options of a run as flat values: in a config file, in a preset and on the command line."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bayes_share.errors import InputError, for_command_line
+from bayes_share.inference import ALGORITHMS, Execution, Inference
+from bayes_share.io.reading import read_text, reading
+from bayes_share.options.records import option_places, options_of
+from bayes_share.options.values import dump_yaml, load_yaml, option_types, read_values
+from bayes_share.runs.algorithms import algorithm_name, algorithm_type, has_inner, inner_name, run_defaults
+from bayes_share.runs.config import RunConfig
+
+_LARGEST = 2**20  # bytes of a config
+
+
+def to_flat(config: RunConfig) -> dict[str, Any]:
+    """All options by their names on the command line, as plain values."""
+    own = {name: value for name, value in asdict(config).items() if name not in ("algorithm", "execution")}
+    flat = {**_flat_algorithm("algorithm", config.algorithm), **own, **asdict(config.execution)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
+
+
+def from_flat(values: Mapping[str, Any], origin: str | None = None) -> RunConfig:
+    """The record that `to_flat` made the values of; the rest is as the algorithm has it by default.
+
+    Args:
+        values: options by name.
+        origin: the file that they are from, for messages.
+
+    Raises:
+        InputError: an option that does not exist, or a value that is of the wrong type or cannot be used.
+    """
+    given = read_options(values, origin)
+    given = {**run_defaults(given["algorithm"], given.get("of")), **given}
+    own, execution = ({k: given[k] for k in option_places(kind) if k in given} for kind in (RunConfig, Execution))
+    try:
+        with nullcontext() if origin is None else for_command_line(False):  # a file has options as Python has them
+            return RunConfig(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
+    except InputError as error:
+        raise error if origin is None else InputError(f"{origin}: {error}") from error
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The file that starts the same run again.
+
+    Raises:
+        InputError: an option is a function, which no file can hold.
+    """
+    try:
+        return dump_yaml(to_flat(config))
+    except yaml.representer.RepresenterError as error:
+        raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
+
+
+def run_types(name: str, inner: str | None) -> dict[str, Any]:
+    """The types of all options of a run, by name.
+
+    Args:
+        name: of the algorithm on the command line.
+        inner: of the one that it runs, if it runs one.
+
+    Raises:
+        InputError: there is no such algorithm; names the nearest.
+    """
+    kinds = [RunConfig, Execution, *(algorithm_type(one) for one in (name, inner) if one is not None)]
+    types = {kind: option_types(kind) for kind in kinds}
+    return {option: types[kind][option] for kind in kinds for option in option_places(kind)}
+
+
+def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
+    """Options of a run, each as its type says; the algorithm is among them.
+
+    Args:
+        values: options by name.
+        origin: the file that they are from, for messages.
+
+    Raises:
+        InputError: no algorithm, an option that does not exist, or a value of the wrong type.
+    """
+    if values.get("algorithm") is None:
+        raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
+    name, of = str(values["algorithm"]), values.get("of")
+    inner = inner_name(name, None if of is None else str(of))
+    names = {"algorithm": name} | ({} if inner is None else {"of": inner})
+    others = {option: value for option, value in values.items() if option not in names}
+    return {**names, **read_values(others, run_types(name, inner), origin)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What is in a file that `to_yaml` wrote, or that was written by hand: options by name.
+
+    Raises:
+        InputError: no such file, or one that is not a list of options and values.
+    """
+    text = read_text(path, "a config", largest=_LARGEST)
+    with reading(path, "a config in YAML"):
+        values = load_yaml(text)
+    if not isinstance(values, dict):
+        raise InputError(f"config {path} must have a line 'option: value' for each option")
+    named = {str(name).replace("-", "_"): value for name, value in values.items()}
+    if len(named) < len(values):
+        raise InputError(f"config {path} has an option twice, spelt with - and with _")
+    return named
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The config of a run; an option that is younger than the run has its default.
+
+    Raises:
+        InputError: no such file, or one that is not the config of a run; names the option that is wrong.
+    """
+    return from_flat(read_config(path), str(path))
+
+
+def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
+    kind = algorithm_type(name)
+    own = {option: options[option] for option in option_places(kind) if option in options}
+    return kind(**own, of=_algorithm(options["of"], options)) if has_inner(kind) else kind(**own)
+
+
+def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
+    """An algorithm as options.
+
+    Raises:
+        InputError: one that options do not make again.
+    """
+    kind, name, own = type(algorithm), algorithm_name(algorithm), options_of(algorithm)
+    of: dict[str, Any] = {"of": algorithm.of} if has_inner(kind) else {}  # type: ignore[attr-defined]
+    if kind(**own, **of) != algorithm:
+        raise InputError(
+            f"{name} holds a record of Python's, such as an objective, which no file can hold: train it with fit"
+        )
+    if of:
+        inner_name(name, algorithm_name(of["of"]))
+    return {key: name, **own, **(_flat_algorithm("of", of["of"]) if of else {})}

@@ -1,0 +1,154 @@
+"""Training a run, which can be interrupted and resumed: its folder holds the config, metrics and checkpoints."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bayes_share.inference import Training
+from bayes_share.inference.loop.saving import Saver
+from bayes_share.inference.step.ranks import Ranks
+from bayes_share.io.files import write_atomically
+from bayes_share.io.folder_lock import alone_in
+from bayes_share.io.terminal import say
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.config_file import to_yaml
+from bayes_share.runs.identity import Identity
+from bayes_share.runs.interrupt import InterruptedRun, interruptible, terminable
+from bayes_share.runs.loading import taken_up
+from bayes_share.runs.results import help_to_predict, history_csv, write_results
+from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
+from bayes_share.tasks import task_of
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = (
+    ("validation_accuracy", "validation accuracy", ".1%"),
+    ("validation_nll", "validation NLL", ".3f"),
+    ("validation_disagreement", "members disagree on", ".1%"),
+)
+
+
+def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
+    """Train, predict and leave all of it in a folder, which comes into being after the first step.
+
+    Args:
+        config: everything that the run depends on.
+        path: the folder; must not exist unless the run is resumed.
+        resume: go on with what is there, from the start where nothing is there yet. A run that was killed at any moment
+            and resumed ends, on the CPU, with the same numbers as one that was not.
+        progress: whether a bar is shown.
+
+    Of several processes that `torch.distributed` has joined, all take the steps together, and the first one writes.
+
+    Raises:
+        InputError: what cannot be used in the config; a folder that exists, cannot be written in, or in which another
+            process is at work; data, options or checkpoints that are not those that the run was begun with.
+        RunError: the loss is no number any more, or the disk is full.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint, or at the predictions.
+    """
+    folder, ranks = RunFolder(path), Ranks.here()
+    if not ranks.is_first:
+        if ranks.first_says(True):
+            _follow(folder, config, ranks)
+        return folder
+    is_begun = False
+    try:
+        if _is_finished(folder, config, resume):
+            return folder
+        with terminable(), alone_in(path):
+            if _is_finished(folder, config, resume):  # by another process, while this one waited
+                return folder
+            training, identity = taken_up(folder, config, learns=True)
+            remove_leftovers(folder)
+            is_begun = ranks.first_says(True)
+            _train_and_write(training, identity, folder, config, progress)
+    finally:
+        if not is_begun:
+            ranks.first_says(False)  # the other processes wait for the word
+    return folder
+
+
+def _follow(folder: RunFolder, config: RunConfig, ranks: Ranks) -> None:
+    """Take the steps of a run together with the first process, which writes its files.
+
+    Raises:
+        InterruptedRun: one of the processes was told to stop.
+    """
+    with terminable():
+        training, _ = taken_up(folder, config, learns=True)
+        with interruptible() as is_interrupted:
+            for _ in training.steps():
+                is_last, is_due = ranks.any_says(is_interrupted(), False)
+                if is_last or is_due:
+                    training.complete()
+                if is_last:
+                    raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}")
+        help_to_predict(training, config)
+
+
+def _train_and_write(
+    training: Training, identity: Identity, folder: RunFolder, config: RunConfig, progress: bool
+) -> None:
+    with interruptible() as is_interrupted:
+        _train(training, identity, folder, config, is_interrupted, progress)
+    try:
+        write_results(training, identity, folder, config)
+    except KeyboardInterrupt as error:
+        raise InterruptedRun("stopped after training, at the predictions: go on by --resume") from error
+
+
+def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
+    check_folder(folder, config, resume)
+    if not folder.summary.is_file():
+        return False
+    finished_run(folder.path)
+    say(f"{folder.path} is finished")
+    return True
+
+
+def _train(
+    training: Training,
+    identity: Identity,
+    folder: RunFolder,
+    config: RunConfig,
+    is_interrupted: Callable[[], bool],
+    progress: bool,
+) -> None:
+    was_finished, ranks = training.is_finished, Ranks.here()
+    saver = Saver(folder.checkpoints, config.checkpoint_minutes, {"run": identity.to_plain()})
+    bar = tqdm(
+        total=training.num_steps, initial=training.step, disable=None if progress else True, unit="step", leave=False
+    )
+    with bar:
+        for _ in training.steps():
+            if not folder.config.exists():
+                write_atomically(folder.config, to_yaml(config).encode())
+                bar.clear()
+                for line in task_of(training.data).description:
+                    _log.info(line)
+            is_last, is_due = ranks.any_says(is_interrupted(), saver.is_due(training))
+            if is_last or is_due:
+                training.complete()
+                saver.save(training)
+                if training.step % training.steps_per_epoch == 0:
+                    write_atomically(folder.metrics, history_csv(training.history))
+            if training.step % training.steps_per_epoch == 0:
+                bar.set_postfix_str(_latest(training.history))
+            if is_last:
+                raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")
+            bar.update()
+    if not was_finished:
+        saver.save(training)
+    if is_interrupted():
+        raise InterruptedRun("stopped after training: go on to the predictions by --resume")
+
+
+def _latest(history: list[dict[str, int | float]]) -> str:
+    last = history[-1]
+    said = [f"epoch {last['epoch'] + 1:.0f}", f"loss {last['loss']:.3f}"]
+    for name, title, form in _SHOWN:
+        if (value := last.get(name)) is not None:
+            said.append(f"{title} {value:{form}}")
+    return ", ".join(said)

@@ -1,0 +1,115 @@
+"""What the batch does not reach: modules of an ensemble that compute constants, and serve all members again."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from bayes_share.layers.factored import FIXED, Factored
+from bayes_share.layers.folded import without_autocast
+from bayes_share.sharing.arguments import Arguments
+from bayes_share.sharing.batch_dependence import constant_modules, run_example, without_hooks
+from bayes_share.tensors.calls import Call
+
+if TYPE_CHECKING:
+    from bayes_share.sharing.members import Ensemble
+
+COMPUTES_A_CONSTANT = "computes a constant, which the batch does not reach"
+
+
+def constant_layers(ensemble: "Ensemble", example: Arguments) -> list[str]:
+    """The names of the modules with parts of the members' own that the batch does not reach, in the plain network.
+
+    Args:
+        ensemble: is left as it is.
+        example: some of a batch.
+
+    Raises:
+        InputError: the network refuses the example.
+    """
+    plain = dict(ensemble.plain.named_modules())
+    changed = {
+        plain[name]: name
+        for name, module in ensemble.network.named_modules()
+        if isinstance(module, Factored) or _is_own_norm(module)
+    }
+    first = _First(ensemble)
+    device = next(ensemble.network.parameters()).device
+    with without_hooks(ensemble.network), without_hooks(ensemble.plain), without_autocast(device):
+        found = constant_modules(changed, lambda call: run_example(first, call), example)
+    return [name for name in changed.values() if name in found]
+
+
+def converted_since(network: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
+    """The names of the modules with parts of the members' own, of which a state has what the plain module has alone.
+
+    Args:
+        network: a converted one.
+        state_dict: of one like it; there are none in that of a plain network, in which no module has such parts.
+        prefix: of the names of its tensors.
+    """
+    plain: list[str] = []
+    converted: list[str] = []
+    for name, module in network.named_modules():
+        of_module = f"{prefix}{name}." if name else prefix
+        if isinstance(module, Factored):
+            fixed = ("sign_seeds", *(name for name in module._buffers if name.endswith(FIXED)))
+            is_plain = not any(f"{of_module}{own}" in state_dict for own in (*module.added_parameters, *fixed))
+        elif _is_own_norm(module):
+            weight = state_dict.get(f"{of_module}weight")
+            is_plain = weight is not None and weight.ndim < module.weight.ndim
+        else:
+            continue
+        (plain if is_plain and not getattr(module, "owns_weights", False) else converted).append(name)
+    return plain if converted else []
+
+
+def share_again(network: nn.Module, plain: nn.Module, names: Iterable[str]) -> list[str]:
+    """Make modules of a converted network what they are in the plain one, for all members, in place.
+
+    Base weights stay what they are, and of what members have their own the first one's is kept. Parameters stay the
+    same objects.
+
+    Args:
+        network: the converted network.
+        plain: before it was converted.
+        names: of the modules.
+
+    Returns:
+        The names of those that could be: neither weights of the members' own, nor of what layers share.
+    """
+    shared = []
+    for name in names:
+        module, kind = network.get_submodule(name), type(plain.get_submodule(name))
+        if _is_own_norm(module):
+            _share_norm(module, kind)
+        elif isinstance(module, Factored):
+            if not all(part.is_of_members_alone for part in module.modules() if isinstance(part, Factored)):
+                continue
+            module.share_all()
+        shared.append(name)
+    return shared
+
+
+def _share_norm(module: nn.Module, kind: type[nn.Module]) -> None:
+    for name in (*getattr(module, "member_parameters", ()), *getattr(module, "member_buffers", ())):
+        rows: Tensor | None = getattr(module, name, None)
+        if rows is not None:
+            rows.data = rows.data[0].clone()
+    module.ensemble_size = None  # type: ignore[assignment]
+    module.__class__ = kind
+
+
+def _is_own_norm(module: nn.Module) -> bool:
+    return not isinstance(module, Factored) and getattr(module, "ensemble_size", None) is not None
+
+
+class _First(nn.Module):
+    """The first member alone."""
+
+    def __init__(self, ensemble: "Ensemble") -> None:
+        super().__init__()
+        self.ensemble = ensemble
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self.ensemble.one_by_one([Call(args, kwargs)])

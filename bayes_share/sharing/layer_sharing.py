@@ -1,0 +1,207 @@
+"""Sharing across the layers of one network: one base weight, and factors of each layer's own."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
+from bayes_share.layers.copying import copy_of
+from bayes_share.layers.factored import Factored, factor_parameter, set_way
+from bayes_share.layers.factors import FactorInit, FactorInitKind
+from bayes_share.layers.rank1 import Rank1Layer
+from bayes_share.layers.way import Way, check_way
+from bayes_share.sharing.following_norms import norms_that_follow
+from bayes_share.sharing.member_networks import IN_SEVERAL_PLACES
+from bayes_share.sharing.members import Ensemble
+from bayes_share.sharing.module_conversion import FACTORED, Owner, check_network
+from bayes_share.sharing.partners import Which, base_weights, described, layers_of, partners
+from bayes_share.sharing.weight_fitting import fit_to, weights_to_fit
+
+LayerFactors = Literal["rank1", "scalar", "none"]
+NormOfLayers = Literal["own", "shared"]
+
+
+def share_layers(
+    net: nn.Module,
+    which: Which = "all",
+    factors: LayerFactors = "rank1",
+    norm: NormOfLayers = "own",
+    templates: int = 1,
+    init: FactorInitKind | FactorInit = "ones",
+    fit_to_weights: bool = False,
+    way: Way = "auto",
+) -> nn.Module:
+    """Have layers of one shape share one base weight, each with rank-1 factors and a bias of its own.
+
+    Layer l has the weight ``W ∘ (s_l r_lᵀ)``: the idea of BatchEnsemble (arXiv 2002.06715, eq. 1) inside one network.
+    With several templates it has ``(Σ_k mix_l[k] W_k) ∘ (s_l r_lᵀ)``, after soft parameter sharing (arXiv 1902.09701).
+
+    Layers share that are of one exact type and whose weights have one shape and number of groups; all of a shape count
+    as one stage, unless `which` gives sets of patterns. A layer without a partner stays as it is. The network handed in
+    is left alone. It may be an `Ensemble`, or cut into groups (`share_groups`); in either order the same is shared.
+    What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+
+    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
+    the layer applies its factors: leave such a layer out.
+
+    This is for training from scratch: what a trained network has learned is lost, but for what `fit_to_weights` keeps,
+    which is not all; `sharing_error` says how much is lost.
+
+    The base weight starts as the first layer's, and templates as those of the first `templates` layers, each of which
+    begins with its own, and the others with one of them in turn.
+
+    Args:
+        net: any network, trained or not.
+        which: ``"all"``; ``"early"`` or ``"deep"``: the first or second half, in the order of the network, of the
+            layers that have a partner (one in the middle is in both); patterns such as ``"layer2.*"``; several
+            sequences of patterns, each a set that shares within itself; or a predicate of a layer's name and the layer.
+        factors: of each layer: ``"rank1"``: r and s; ``"scalar"``: one number; ``"none"``: nothing but its bias. A
+            layer that has finer ones keeps them.
+        norm: ``"own"``, or ``"shared"``: the norms that follow layers of one weight are one norm too, statistics and
+            all. The next norm with as many channels, in the module that holds the layer, is taken to follow it.
+        templates: base weights of which each layer learns a mixture; 1: none is mixed. Layers of which there are no
+            more than templates stay as they are.
+        init: how factors that are new start. Layers differ by where they are, so all may start from ones.
+        fit_to_weights: fit base weight, mixtures and factors to the weights that are there, by alternating least
+            squares, so that a trained network is compressed; `sharing_error` says how well. Attention stays as it is.
+        way: how the layers with r and s compute; see `ensemble`. "auto" leaves the way that a layer has.
+
+    Returns:
+        A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
+        it.
+
+    Raises:
+        InputError: nothing to share, a pattern that matches nothing, layers that are named and whose shapes do not
+            match, a layer named twice or that shares its weight already, no norm to share, weights to fit to that are
+            NaN or infinite, fewer than one template, an unknown option.
+
+    >>> net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)])
+    >>> sum(parameter.numel() for parameter in share_layers(net).parameters())  # 64 + 3 * (8 + 8 + 8)
+    136
+    """
+    for what, option, known in (("factors", factors, LayerFactors), ("norm of layers", norm, NormOfLayers)):
+        if option not in get_args(known):
+            raise unknown(what, option, get_args(known))
+    check_way(way)
+    if not isinstance(templates, Integral) or templates < 1:
+        raise InputError(f"there is at least 1 template, a whole number, not {templates!r}")
+    factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
+    shares_attention = factors == "rank1" and templates == 1 and not fit_to_weights
+
+    def change(network: nn.Module) -> None:
+        own, layers = Owner(1), layers_of(network)
+        alike = partners(network, which)
+        groups = [[layers[name] for name in names] for names in alike]
+        groups = [group for group in groups if _may_share(group, shares_attention, templates)]
+        if not groups:
+            raise InputError(
+                f"nothing to share: with {templates} template{'s' * (templates > 1)} it takes more than {templates} "
+                f"layers of one shape (and attention takes factors 'rank1', one template and no fit); there is "
+                f"{described(layers, [name for names in alike for name in names])}"
+            )
+        for group in groups:
+            for layer in group:
+                give_factors(layer, factors, factor_init, own)
+                if way != "auto":
+                    set_way(layer, way)
+            of_rank1 = [layer for layer in group if isinstance(layer, Rank1Layer)]
+            weights = weights_to_fit(network, of_rank1) if fit_to_weights else []
+            _tie(group, templates)
+            if fit_to_weights:
+                fit_to(of_rank1, weights)
+        if norm == "shared":
+            _tie_norms(network, groups)
+        without_fast_paths(network)
+
+    return changed(net, change)
+
+
+def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
+    """A copy of a network, or of an ensemble's, that was changed in place."""
+    check_network(net)
+    if isinstance(net, Ensemble):
+        return net.changed(change)
+    copy = copy_of(net)
+    change(copy)
+    return copy
+
+
+def give_factors(layer: nn.Module, factors: LayerFactors, init: FactorInit, own: Owner) -> None:
+    """Make a layer one with factors, at least as fine as asked for, in place.
+
+    Args:
+        layer: a plain one, or one that has factors.
+        factors: which.
+        init: how they start.
+        own: gives it a bias with a row.
+    """
+    if not isinstance(layer, Factored):
+        layer.__class__ = FACTORED[type(layer)]
+        if isinstance(layer, Rank1Layer):
+            layer.set_factors()
+        elif isinstance(layer, Factored):
+            layer.add_factors(1, init)
+        for part in layer.modules():
+            if isinstance(part, Factored):
+                own(part, *part.member_parameters)
+    if isinstance(layer, Rank1Layer):
+        if factors == "rank1" and layer.r is None:
+            layer.add_factors(1, init)
+        elif factors == "scalar" and layer.s is None:
+            layer.set_factors(s=factor_parameter(layer.weight, 1, (1,), init), mix=layer.mix)
+
+
+def _may_share(group: Sequence[nn.Module], shares_attention: bool, templates: int) -> bool:
+    is_attention = isinstance(group[0], nn.MultiheadAttention)
+    return len(group) > templates and (shares_attention or not is_attention)
+
+
+def _tie(layers: Sequence[nn.Module], templates: int) -> None:
+    """Have layers hold the weights of the first of them, or templates of the first few, in place."""
+    first = layers[0]
+    if templates == 1 or isinstance(first, Rank1MultiheadAttention):
+        for name, weight in base_weights(first).items():
+            prefix, _, own = name.rpartition(".")
+            for layer in layers:
+                part = layer.get_submodule(prefix)
+                setattr(part, own, weight)
+                part.shares_across = True  # type: ignore[assignment]
+        return
+    rank1 = [layer for layer in layers if isinstance(layer, Rank1Layer)]
+    bases = torch.stack([layer.weight.detach() for layer in rank1[:templates]])
+    weight = nn.Parameter(bases, first.weight.requires_grad)  # type: ignore[arg-type]
+    for number, layer in enumerate(rank1):
+        mix = torch.zeros(layer.ensemble_size, templates, dtype=weight.dtype, device=weight.device)
+        mix[:, number % templates] = 1
+        layer.weight = weight
+        layer.shares_across = True
+        layer.mix = nn.Parameter(mix, weight.requires_grad)
+
+
+def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> None:
+    """Put one norm in the place of those that follow the layers of a group and are like it."""
+    following = norms_that_follow(network)
+    if not any(layer in following for group in groups for layer in group):
+        raise InputError('norm="shared": no norm is known to follow the layers that share: leave it at "own"')
+    for group in groups:
+        first: dict[tuple[object, ...], nn.Module] = {}
+        for layer in group:
+            if layer not in following:
+                continue
+            norm = following[layer]
+            are_trained = tuple(parameter.requires_grad for parameter in norm.parameters())
+            kept = first.setdefault((repr(norm), are_trained), norm)  # which shows the type and all options
+            if kept is not norm:
+                setattr(kept, IN_SEVERAL_PLACES, True)
+                _replace(network, norm, kept)
+
+
+def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    for module in network.modules():
+        for name, child in module._modules.items():
+            if child is old:
+                module._modules[name] = new

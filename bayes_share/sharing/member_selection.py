@@ -1,0 +1,104 @@
+"""Taking members out of an ensemble, which keep their base weights and factors apart."""
+
+from collections.abc import Iterator, Sequence
+from operator import index
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bayes_share.errors import InputError
+from bayes_share.layers.factored import Factored
+
+if TYPE_CHECKING:
+    from bayes_share.sharing.members import Ensemble
+
+
+def take_member(net: "Ensemble", member: int) -> "Ensemble":
+    """The ensemble of one member that a member of an ensemble is: `Ensemble.keep` of one.
+
+    Args:
+        net: what `ensemble` made; it is left alone.
+        member: which one, from 0.
+
+    Raises:
+        InputError: no such member.
+
+    >>> from bayes_share.sharing.ensemble_conversion import ensemble
+    >>> take_member(ensemble(nn.Linear(3, 2), ensemble_size=4), 1).network.r.shape
+    torch.Size([1, 3])
+    """
+    return net.keep([member])
+
+
+def checked_members(members: Sequence[int], ensemble_size: int) -> list[int]:
+    """Which members are to be kept, as plain numbers.
+
+    Raises:
+        InputError: none, one that there is not, or one twice.
+    """
+    if isinstance(members, str) or not isinstance(members, Sequence):
+        raise InputError(f"which members are kept is said by a list of their numbers, not {members!r:.60}")
+    for member in members:
+        if isinstance(member, bool) or not hasattr(member, "__index__") or not 0 <= index(member) < ensemble_size:
+            raise InputError(f"member is one of 0 to {ensemble_size - 1}, not {member!r:.60}")
+    found = [index(member) for member in members]
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"at least one member is kept, and each once, not {found}")
+    return found
+
+
+def keep_rows(network: nn.Module, members: Sequence[int], ensemble_size: int) -> None:
+    """Leave only some members in a converted network, in place.
+
+    Args:
+        network: inside an `Ensemble`; gets new parameters and buffers wherever members have their own.
+        members: which ones, in their new order.
+        ensemble_size: how many there were.
+    """
+    # By identity, with the whole one kept alive so that its identity is not used again: what was tied stays tied.
+    rows: dict[int, tuple[Tensor, Tensor]] = {}
+    for module in network.modules():
+        for name in _own_names(module):
+            whole = getattr(module, name)
+            if whole is None:
+                continue
+            if id(whole) not in rows:
+                # A layer that was left out of the ensemble has one row, which serves all members.
+                rows[id(whole)] = (whole, _rows(whole, members if len(whole) == ensemble_size else [0]))
+            setattr(module, name, rows[id(whole)][1])
+        if _has_own_size(module):
+            module.ensemble_size = len(members)  # type: ignore[assignment]
+
+
+def own_tensors(network: nn.Module, ensemble_size: int) -> Iterator[str]:
+    """The names of the parameters and buffers of a network with a row for each of so many members.
+
+    Args:
+        network: a converted one, or whatever holds one.
+        ensemble_size: members.
+    """
+    for prefix, module in network.named_modules(remove_duplicate=False):
+        for name in _own_names(module):
+            whole = getattr(module, name)
+            if whole is not None and len(whole) == ensemble_size:
+                yield f"{prefix}.{name}" if prefix else name
+
+
+def _own_names(module: nn.Module) -> tuple[str, ...]:
+    """The names of a module's parameters and buffers with a row for each member."""
+    if isinstance(module, Factored):
+        return module.owned
+    if not _has_own_size(module):
+        return ()
+    return (*getattr(module, "member_parameters", ()), *getattr(module, "member_buffers", ()))
+
+
+def _has_own_size(module: nn.Module) -> bool:
+    """Whether a module holds the number of its members; a factored one reads it off its factors."""
+    return not isinstance(module, Factored) and getattr(module, "ensemble_size", None) is not None
+
+
+def _rows(whole: Tensor, members: Sequence[int]) -> Tensor:
+    rows = whole.detach()[torch.tensor(members, device=whole.device)]
+    return nn.Parameter(rows, whole.requires_grad) if isinstance(whole, nn.Parameter) else rows

@@ -1,0 +1,143 @@
+"""Packed ensembles, Masksembles and MIMO beside torch-uncertainty's: outputs on equal weights, and time of a step.
+
+Run as ``python -m benchmarks.baselines``, from the root of a clone, with the extra ``benchmarks``. Each starts from
+torch-uncertainty's own plain ResNet-20, so its blocks are the same.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bayes_share.baselines import Mimo, masked, mimo, packed
+from bayes_share.layers.factored import FIXED
+from bayes_share.sharing import ensemble
+from benchmarks.measure import time_ratios
+from benchmarks.report import about, table
+
+MEMBERS = 4
+
+
+def pairs_of(alpha: float, scale: float) -> dict[str, tuple[Callable[[nn.Module, Tensor], nn.Module], nn.Module]]:
+    """Our conversion of a plain ResNet-20 and theirs, by name; theirs has the members' rows one after another."""
+    from torch_uncertainty.models.classification.resnet import masked_resnet, mimo_resnet, packed_resnet
+
+    common: dict[str, Any] = {"in_channels": 3, "num_classes": 10, "arch": 20, "style": "cifar", "conv_bias": False}
+    return {
+        "packed": (
+            lambda net, x: packed(net, MEMBERS, alpha, example=x),
+            packed_resnet(**common, num_estimators=MEMBERS, alpha=alpha, gamma=1),
+        ),
+        "masked": (
+            lambda net, x: masked(net, MEMBERS, scale, example=x),
+            masked_resnet(**common, num_estimators=MEMBERS, scale=scale),
+        ),
+        "mimo": (lambda net, x: mimo(net, MEMBERS, example=x), mimo_resnet(**common, num_estimators=MEMBERS)),
+    }
+
+
+def copy_weights(theirs: nn.Module, ours: nn.Module) -> None:
+    """Give our network the numbers of theirs: parameters, running statistics and masks, in the order of the layers."""
+    found = [module for module in theirs.modules() if _has_weight(module) or hasattr(module, "masks")]
+    masks = [module.masks for module in found if hasattr(module, "masks")]
+    layers = [module for module in found if not hasattr(module, "masks")]
+    own = [module for module in ours.network.modules() if _has_weight(module)]  # type: ignore[union-attr]
+    with torch.no_grad():
+        for there, here in zip(layers, own, strict=True):
+            for name, tensor in (*here.named_parameters(recurse=False), *here.named_buffers(recurse=False)):
+                if name.endswith(f"r{FIXED}"):
+                    tensor.copy_(masks.pop(0))
+                elif not name.endswith(FIXED):
+                    tensor.copy_(getattr(there, name).reshape(tensor.shape))
+    if masks:
+        raise ValueError(f"{len(masks)} masks of theirs have no place in ours")
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return isinstance(module._parameters.get("weight"), nn.Parameter)
+
+
+def theirs_on(theirs: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Their outputs ``[member, batch, class]`` where all members see all images, in training mode too."""
+    rows = x.repeat(MEMBERS, 1, 1, 1) if name != "packed" and theirs.training else x
+    return theirs(rows).unflatten(0, (MEMBERS, -1))
+
+
+def ours_on(ours: nn.Module, x: Tensor) -> Tensor:
+    """Our outputs, likewise."""
+    return ours(x)
+
+
+class Step:
+    """A step of SGD on one batch, as a call."""
+
+    def __init__(self, network: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
+        self.network, self.forward, self.x, self.y = network.train(), forward, x, y
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+
+    def __call__(self) -> None:
+        """Take it."""
+        self.optimizer.zero_grad()
+        outputs = self.forward(self.x)
+        F.cross_entropy(outputs.flatten(0, -2), self.y.repeat(len(outputs) if outputs.ndim == 3 else 1)).backward()
+        self.optimizer.step()
+
+
+def main() -> None:
+    """Print how far outputs are apart, and the times of a step over the plain network's."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a step")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds")
+    options = parser.parse_args()
+    from torch_uncertainty.models.classification.resnet import resnet
+
+    torch.manual_seed(0)
+    plain = resnet(in_channels=3, num_classes=10, arch=20, style="cifar")
+    x, y = torch.randn(options.batch_size, 3, 32, 32), torch.randint(10, (options.batch_size,))
+    few = x[:2]
+    rows: list[dict[str, Any]] = []
+    batch = ensemble(plain, MEMBERS, "random_sign", example=few)
+    steps: dict[str, Callable[[], object]] = {
+        "plain": Step(plain, plain, x, y),
+        "BatchEnsemble": Step(batch, partial(ours_on, batch), x, y),
+    }
+    for name, (convert, theirs) in pairs_of(alpha=2.0, scale=2.0).items():
+        ours = convert(plain, few)
+        copy_weights(theirs, ours)
+        theirs.double(), ours.double()
+        for network in (theirs, ours):
+            network.eval()
+        evaluated = (theirs_on(theirs, name, x[:8].double()) - ours(x[:8].double())).abs().max()
+        for network in (theirs, ours):
+            network.train()
+        trained = (theirs_on(theirs, name, x[:8].double()) - ours(x[:8].double())).abs().max()
+        theirs.float(), ours.float()
+        how = "one network" if isinstance(ours, Mimo) else ours.strategy  # type: ignore[union-attr]
+        rows.append(
+            {
+                "": name,
+                "computes": how,
+                "parameters": sum(p.numel() for p in ours.parameters()),
+                "theirs": sum(p.numel() for p in theirs.parameters() if p.requires_grad),
+                "apart, evaluation": f"{float(evaluated):.1e}",
+                "apart, training": f"{float(trained):.1e}",
+            }
+        )
+        steps[name] = Step(ours, partial(ours_on, ours), x, y)
+        steps[f"{name}, theirs"] = Step(theirs, partial(theirs_on, theirs, name), x, y)
+    ratios, seconds = time_ratios(steps, "plain", options.repeats, torch.device("cpu"))
+    origin = about(shlex.join(["python", "-m", "benchmarks.baselines", *sys.argv[1:]]), torch.device("cpu"))
+    print(f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`\n")
+    print(table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
+    print(f"\nA step, over that of the plain network ({1e3 * seconds:.0f} ms):\n")
+    print(table(["", "step"], [[name, str(spread)] for name, spread in ratios.items()]))
+
+
+if __name__ == "__main__":
+    main()

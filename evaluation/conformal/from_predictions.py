@@ -1,0 +1,137 @@
+"""Conformal sets and intervals from predictions: a calibration part in, sets or intervals of other examples out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+
+from bayes_share.errors import InputError, unknown
+from bayes_share.evaluation.conformal.intervals import fit_quantile_intervals, fit_scaled_intervals
+from bayes_share.evaluation.conformal.prediction_sets import SetMethod, fit_sets_of
+from bayes_share.evaluation.conformal.threshold import check_alpha
+from bayes_share.evaluation.number_predictions import NumberPredictions
+from bayes_share.evaluation.predictions import Outputs, Predictions
+from bayes_share.models.predictive import Predictive
+
+IntervalMethod = Literal["cqr", "scaled"]
+INTERVAL_METHODS: tuple[IntervalMethod, ...] = get_args(IntervalMethod)
+"""The methods by name."""
+
+
+def conformal_sets(
+    calibration: Predictions, test: Outputs, method: SetMethod = "lac", alpha: float = 0.1, seed: int = 0
+) -> Bool[Tensor, "example class"]:
+    """Sets of classes that hold the right one with a probability of at least 1 − α, whatever the network.
+
+    The probability is over calibration examples and test example together, all exchangeable; it is not of each class or
+    each input. With n calibration examples it is at most ``1 − α + 1/(n + 1)``, and with fewer than ``1/α − 1`` every
+    set is all classes.
+
+    Args:
+        calibration: of examples on which nothing was trained, selected or fitted, such as a temperature.
+        test: of the examples that get sets, with the same classes; labels are not looked at.
+        method: "lac", which has the smallest sets on average, or "aps", whose sets follow the doubt more closely.
+        alpha: the miscoverage that is allowed, between 0 and 1.
+        seed: of the random numbers that break ties.
+
+    Returns:
+        Whether each class is in each example's set; a set may be empty.
+
+    Raises:
+        InputError: something else than predictions, an unknown method, another alpha, other classes, or several labels
+            or positions of an example.
+
+    >>> import torch
+    >>> from bayes_share import Predictions, conformal_sets
+    >>> sure, unsure = [0.9, 0.08, 0.02], [0.4, 0.35, 0.25]
+    >>> calibration = Predictions(torch.tensor([sure, unsure] * 10).log(), torch.tensor([0, 1] * 10))
+    >>> test = Predictions(torch.tensor([[0.7, 0.2, 0.1], [0.45, 0.4, 0.15]]).log(), torch.tensor([0, 0]))
+    >>> conformal_sets(calibration, test, alpha=0.2)
+    tensor([[ True, False, False],
+            [ True,  True, False]])
+    """
+    return fit_sets_of(method, calibration, alpha, seed).of(test)
+
+
+def conformal_intervals(
+    calibration: NumberPredictions,
+    test: NumberPredictions | Predictive,
+    method: IntervalMethod = "cqr",
+    alpha: float = 0.1,
+    seed: int = 0,
+) -> tuple[Float64[Tensor, "example *target"], Float64[Tensor, "example *target"]]:
+    """Intervals that hold the target with a probability of at least 1 − α, whatever the network.
+
+    The probability is as of `conformal_sets`. Where examples have several targets, it is of each by itself. With fewer
+    than ``1/α − 1`` calibration examples every interval is infinite.
+
+    Args:
+        calibration: of examples on which nothing was trained, selected or fitted.
+        test: of the examples that get intervals, with as many targets each; targets are not looked at.
+        method: "cqr", the central interval with both ends moved by one amount, or "scaled", one number of predicted
+            standard deviations around the mean.
+        alpha: the miscoverage that is allowed, between 0 and 1.
+        seed: of the random numbers that break ties, which occur among counts.
+
+    Returns:
+        The lower and the upper ends, in the targets' units. Where the lower one is above the upper one, the interval is
+        empty.
+
+    Raises:
+        InputError: something else than predictions, an unknown method, another alpha, another number of targets, or, of
+            "scaled", a standard deviation that is 0 or infinite.
+
+    >>> import torch
+    >>> from bayes_share import NumberPredictions, conformal_intervals
+    >>> calibration = NumberPredictions({"loc": torch.zeros(99), "scale": 0.5}, torch.linspace(-2, 2, 99))
+    >>> test = NumberPredictions({"loc": torch.tensor([0.0, 10.0]), "scale": 0.5}, torch.zeros(2))
+    >>> lower, upper = conformal_intervals(calibration, test)
+    >>> lower, upper
+    (tensor([-1.8367,  8.1633], dtype=torch.float64), tensor([ 1.8367, 11.8367], dtype=torch.float64))
+    """
+    if method not in INTERVAL_METHODS:
+        raise unknown("conformal method", method, INTERVAL_METHODS)
+    check_alpha(alpha)
+    if not isinstance(calibration, NumberPredictions):
+        raise InputError(f"expected NumberPredictions(arguments, targets), not a {type(calibration).__name__}")
+    if not isinstance(test, NumberPredictions | Predictive):
+        raise InputError(f"expected NumberPredictions(arguments, targets) or a Predictive, not {type(test).__name__}")
+    known, new = calibration.predictive, test if isinstance(test, Predictive) else test.predictive
+    if known.shape[1:] != new.shape[1:]:
+        raise InputError(
+            f"the calibration examples have targets of shape {list(known.shape[1:])}, and the test examples of "
+            f"{list(new.shape[1:])}"
+        )
+    read, fit = _METHODS[method]
+    fitted = [
+        fit(*of_target, alpha, seed)
+        for of_target in zip(*map(_columns, (*read(known, alpha), calibration.targets)), strict=True)
+    ]
+    ends = [
+        torch.stack(intervals(*of_target))
+        for intervals, of_target in zip(fitted, zip(*map(_columns, read(new, alpha)), strict=True), strict=True)
+    ]
+    lower, upper = torch.stack(ends, dim=-1).reshape(2, *new.shape)
+    return lower, upper
+
+
+def _quantiles(predictive: Predictive, alpha: float) -> tuple[Tensor, Tensor]:
+    lower, upper = predictive.quantile([alpha / 2, 1 - alpha / 2])
+    return lower, upper
+
+
+def _moments(predictive: Predictive, alpha: float) -> tuple[Tensor, Tensor]:
+    return predictive.mean, predictive.stddev
+
+
+def _columns(values: Float64[Tensor, "example *target"]) -> tuple[Float64[Tensor, "example"], ...]:
+    """One for each target of an example."""
+    return values.reshape(len(values), -1).unbind(-1)
+
+
+_METHODS: Mapping[IntervalMethod, tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Any]]] = {
+    "cqr": (_quantiles, fit_quantile_intervals),
+    "scaled": (_moments, fit_scaled_intervals),
+}

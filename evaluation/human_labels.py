@@ -1,0 +1,116 @@
+"""Predictions against what people say: the share of them who chose each class, in place of one label."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.evaluation.calibration import reliability_of
+from bayes_share.evaluation.checks import check_distributions
+from bayes_share.io.arrays import read_arrays
+from bayes_share.io.terminal import listed, printable
+
+
+@dataclass(frozen=True)
+class HumanScores:
+    """How near predictions are to the labels of many people; each is a mean over images.
+
+    Args:
+        cross_entropy: ``−Σ_c h_c log p_c`` in nats, the NLL of one person's label; at least the entropy of the labels.
+        kl: ``KL(h ‖ p)`` in nats, what is left of the cross-entropy without that entropy; 0 is best.
+        total_variation: ``½ Σ_c |h_c − p_c|``, the part of the probability that lies elsewhere, 0 to 1.
+        ece: the expected calibration error, where the share of people who chose the predicted class is how right it is.
+        accuracy: that share itself, the chance that a person agrees.
+    """
+
+    cross_entropy: float
+    kl: float
+    total_variation: float
+    ece: float
+    accuracy: float
+
+
+def human_scores(
+    log_probs: Float[Tensor, "image class"], humans: Float[Tensor, "image class"], bins: int = 15
+) -> HumanScores:
+    """Compare predictions with the distributions of people's labels.
+
+    CIFAR-10H, Peterson et al. 2019, arXiv 1908.07086: the soft cross-entropy is their measure.
+
+    Args:
+        log_probs: the logs of probabilities; each row of probabilities sums to 1.
+        humans: the share of people who chose each class; each row sums to 1.
+        bins: of the ECE, of equal width: ``(lo, hi]``, the first one closed.
+
+    Raises:
+        InputError: rows that are no distributions, NaN among them (says where), or the two of different shape.
+
+    >>> people = torch.tensor([[0.5, 0.5]])
+    >>> found = human_scores(torch.tensor([[0.75, 0.25]]).log(), people)
+    >>> round(found.cross_entropy, 4), round(found.kl, 4), round(found.total_variation, 4), round(found.ece, 4)
+    (0.837, 0.1438, 0.25, 0.25)
+    """
+    log_probs, humans = log_probs.double(), humans.double()
+    probs = log_probs.exp()
+    check_distributions("probabilities", probs)
+    check_distributions("human labels", humans)
+    if probs.shape != humans.shape:
+        ours, theirs = (" and ".join(map(str, values.shape)) for values in (probs, humans))
+        raise InputError(f"the probabilities are of {ours} images and classes, and the human labels of {theirs}")
+    # A class that nobody chose adds nothing, also where its probability is 0.
+    cross_entropy = -torch.where(humans > 0, humans * log_probs, 0).sum(-1)
+    entropy = torch.special.entr(humans).sum(-1)
+    confidence, predicted = probs.max(-1)
+    agreeing = humans.gather(-1, predicted[:, None]).squeeze(-1)
+    return HumanScores(
+        cross_entropy=cross_entropy.mean().item(),
+        kl=(cross_entropy - entropy).mean().item(),
+        total_variation=(probs - humans).abs().sum(-1).mean().item() / 2,
+        ece=reliability_of(confidence, agreeing, bins).ece,
+        accuracy=agreeing.mean().item(),
+    )
+
+
+def read_human_labels(path: str | Path) -> Float64[Tensor, "image class"]:
+    """Read the distributions of people's labels; nothing in the file is executed.
+
+    Args:
+        path: an ``.npz`` file with the array `probs` or `counts`, ``[image, class]``, or an ``.npy`` file of either,
+            such as CIFAR-10H's ``cifar10h-probs.npy`` and ``cifar10h-counts.npy``. Whole numbers are counts, of which
+            each row is divided by its sum.
+
+    Returns:
+        The share of people who chose each class.
+
+    Raises:
+        InputError: a missing or damaged file, or one that does not hold such an array; names the file.
+    """
+    array, where = _array(Path(path)), printable(path)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
+        form = f"shape {list(array.shape)} and type {printable(array.dtype, 100)}"
+        raise InputError(f"{where}: human labels must be numbers with the axes [image, class], and have {form}")
+    rows = torch.from_numpy(array.astype(np.float64))
+    if bool((rows == rows.round()).all()):
+        empty = (rows.sum(-1) == 0).nonzero().flatten().tolist()
+        if empty:
+            raise InputError(f"{where}: images that nobody labelled: {len(empty)} of {len(rows)}, the first {empty[0]}")
+        rows = rows / rows.sum(-1, keepdim=True)
+    try:
+        check_distributions("human labels", rows)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return rows
+
+
+def _array(path: Path) -> np.ndarray:
+    names = ("probs", "counts")
+    arrays, there = read_arrays(path, "an .npz or .npy file of human labels", names, unnamed="probs")
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    held = listed(there) or "nothing"
+    raise InputError(f"{printable(path)}: no human labels without the array probs or counts; it holds {held}")

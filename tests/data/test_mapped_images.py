@@ -1,0 +1,170 @@
+"""Images that are too many for the memory: in a mapped file, with the same numbers, and without a trace afterwards."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bayes_share.data import load_data
+from bayes_share.data import mapped_images as module
+from bayes_share.data.mapped_images import empty_images, images_at
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, fit, predict
+from bayes_share.models.model import Model
+from bayes_share.models.networks import build_network
+
+SIDE = 48
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc, which says where memory is")
+
+
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine with hardly any free memory; returns its folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(module, "free_memory", lambda: 1000)
+    monkeypatch.setattr(module, "_AT_A_TIME", 1000)
+    monkeypatch.setattr(module.tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures of several sizes and modes, in two classes by brightness."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for place in range(40):
+        height, width = (int(size) for size in rng.integers(40, 90, 2))
+        pixels = rng.integers(0, 128, (height, width, 3)).astype(np.uint8) + np.uint8(127 * (place % 2))
+        path = folder / ("dark", "bright")[place % 2] / f"{place}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).convert("L" if place % 5 == 0 else "RGB").save(path)
+    return folder
+
+
+def test_small_arrays_are_in_memory_and_large_ones_in_a_file_without_a_name(
+    without_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = empty_images((10, 3, 20, 20))
+    assert isinstance(mapped, np.memmap)
+    mapped[:] = 7
+    assert mapped.sum() == 7 * mapped.size
+    assert list(without_memory.iterdir()) == []
+    monkeypatch.setattr(module, "free_memory", lambda: 10**6)
+    assert type(empty_images((10, 3, 20, 20))) is np.ndarray
+
+
+def test_some_of_many_images_are_in_a_file_too(without_memory: Path) -> None:
+    images = torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8)
+    indices = torch.randperm(30)[:21]
+    found = images_at(images, indices)
+    assert torch.equal(found, images[indices])
+    assert _is_in_a_file(found, without_memory)
+    assert not _is_in_a_file(images, without_memory)
+
+
+def test_pictures_in_a_file_are_those_in_memory(pictures: Path, request: pytest.FixtureRequest) -> None:
+    name = f"folder:{pictures}"
+    before = load_data(name, image_size=SIDE)
+    folder = request.getfixturevalue("without_memory")
+    after = load_data(name, image_size=SIDE)
+    assert _is_in_a_file(after.train.images, folder)
+    assert after.digest == before.digest
+    for one, other in zip(("train", "validation", "test"), ("train", "validation", "test"), strict=True):
+        assert torch.equal(getattr(after, one).images, getattr(before, other).images)
+        assert getattr(after, one).names == getattr(before, other).names
+    assert torch.equal(after.mean, before.mean)
+    assert torch.equal(after.std, before.std)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_training_on_mapped_images_has_the_numbers_of_one_in_memory(
+    pictures: Path, request: pytest.FixtureRequest
+) -> None:
+    def trained() -> torch.Tensor:
+        data = load_data(f"folder:{pictures}", image_size=SIDE, augment="flip")
+
+        def build() -> Model:
+            return Model(build_network("lenet", num_classes=2, in_channels=3, image_size=(SIDE, SIDE)))
+
+        return predict(MAP(), fit(MAP(), build, data, epochs=1, batch_size=7), data.normalise(data.test.images))
+
+    before = trained()
+    request.getfixturevalue("without_memory")
+    assert torch.equal(trained(), before)
+
+
+def test_mapped_images_take_no_memory_of_the_process(
+    tmp_path: Path, without_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AT_A_TIME", 2**21)
+    rng = np.random.default_rng(0)
+    for place in range(300):
+        path = tmp_path / "pictures" / "ab"[place % 2] / f"{place}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (224, 224, 3)).astype(np.uint8)).save(path)
+    load_data(f"folder:{tmp_path}/pictures")  # what is imported and kept by the first call
+    before = _private_bytes()
+    data = load_data(f"folder:{tmp_path}/pictures")
+    size = sum(part.images.nbytes for part in (data.train, data.validation, data.test))
+    assert size == 300 * 3 * 224 * 224
+    assert _private_bytes() - before < size / 3
+
+
+def test_a_container_has_no_more_than_its_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CGROUP", tmp_path)
+    whole = module.free_memory()
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 1200\ninactive_file 1500\nactive_file 300\n")
+    assert module.free_memory() > whole // 2
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert module.free_memory() == 5000 - 1200
+
+
+def test_a_folder_in_memory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module.tempfile, "tempdir", "/tmp")
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(module, "_MOUNTS", mounts)
+    mounts.write_text("/dev/sda / ext4 rw 0 0\n")
+    assert module._folder_on_disk() == "/tmp"
+    mounts.write_text("/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n")
+    assert module._folder_on_disk() == "/var/tmp"
+    monkeypatch.setenv("TMPDIR", "/tmp")  # as somebody wants it
+    assert module._folder_on_disk() == "/tmp"
+
+
+def test_a_folder_that_is_gone_is_said_in_one_line(without_memory: Path) -> None:
+    without_memory.rmdir()
+    with pytest.raises(InputError, match=r"has no room for them .*No such file"):
+        empty_images((10, 3, 20, 20))
+
+
+def test_a_full_disk_is_said_in_one_line(without_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=rf"too many for the memory, and {without_memory} has no room .* TMPDIR"):
+        empty_images((10, 3, 20, 20))
+
+
+def _is_in_a_file(images: torch.Tensor, folder: Path) -> bool:
+    """Whether the numbers of a tensor lie in a mapped file of a folder."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
+        if first <= images.data_ptr() < last:
+            return str(folder) in line
+    return False
+
+
+def _private_bytes() -> int:
+    """Memory of this process that is of no file."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    return 1024 * int(line.split()[1])

@@ -1,0 +1,256 @@
+"""Whatever a path leads to, and whatever bytes a file has, a reader takes it or says in one line why not."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bayes_share.data import load_data, load_ood
+from bayes_share.data.cifar10c import read_cifar10c
+from bayes_share.data.tables import load_table
+from bayes_share.errors import InputError
+from bayes_share.evaluation import read_human_labels, read_outputs, read_predictions
+from bayes_share.reports.run_record import RunRecord
+from bayes_share.runs.run_folder import RunFolder
+
+MUTANTS = 250
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """An open pipe waits for ever."""
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+def read_data(path: Path) -> None:
+    load_data(f"npz:{path}")
+
+
+def read_folder(path: Path) -> None:
+    load_data(f"folder:{path}")
+
+
+def read_ood(path: Path) -> None:
+    load_ood(f"x=npz:{path}", load_data("digits"))
+
+
+def read_ood_folder(path: Path) -> None:
+    load_ood(f"x=folder:{path}", load_data("digits"))
+
+
+def read_factors(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    if path != folder.factors and os.path.lexists(path):
+        path.rename(folder.factors)
+    _ = RunRecord(folder, {}, {}, []).factors
+
+
+def read_table(path: Path) -> None:
+    load_table(path, "y")
+
+
+def read_corrupted(path: Path) -> None:
+    np.save(path.parent / "labels.npy", np.zeros(50_000, np.uint8))
+    if os.path.lexists(path):
+        path.rename(path.parent / "fog.npy")
+    read_cifar10c(path.parent, "fog", 1)
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "data": read_data,
+    "folder": read_folder,
+    "ood": read_ood,
+    "ood folder": read_ood_folder,
+    "predictions": read_predictions,
+    "outputs": read_outputs,
+    "human labels": read_human_labels,
+    "factors": read_factors,
+    "cifar-10-c": read_corrupted,
+    "table": read_table,
+}
+
+
+def refused(reader: Callable[[Path], Any], path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        reader(path)
+    message = str(caught.value)
+    assert message.isprintable(), message
+    return message
+
+
+NODES: dict[str, Callable[[Path], Any]] = {
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": Path.mkdir,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "nothing in it": Path.touch,
+    "text": lambda path: path.write_text("text"),
+    "a hole of 10^11 bytes": lambda path: [path.touch(), os.truncate(path, 10**11)],
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("node", NODES)
+def test_what_is_no_such_file_is_one_line(node: str, reader: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    NODES[node](path)
+    refused(READERS[reader], path)
+
+
+PATHS = {
+    "300 characters": Path("a" * 300),
+    "5000 characters": Path("a/" * 2500),
+    "a null byte": Path("a\0b"),
+    "no UTF-8": Path(os.fsdecode(b"a\xff")),
+    "a line break": Path("a\nb"),
+    "nobody's home": Path("~nobody-of-this-name/x"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("reader", [name for name in READERS if name not in ("factors", "cifar-10-c")])
+@pytest.mark.parametrize("case", PATHS)
+def test_paths_that_lead_nowhere_are_one_line(case: str, reader: str) -> None:
+    refused(READERS[reader], PATHS[case])
+
+
+STRANGE: dict[str, np.ndarray] = {
+    "strings": np.array(["a"] * 60),
+    "bytes": np.array([b"a"] * 60),
+    "dates": np.zeros(60, "M8[s]"),
+    "complex": np.zeros(60, complex),
+    "records": np.zeros(60, [("a", "i4"), ("b", "f8")]),
+    "truth": np.zeros(60, bool),
+    "long": np.zeros(60, np.longdouble),
+    "no axis": np.array(3),
+    "empty": np.zeros(0, np.uint8),
+    "unsigned": np.full(60, 2**64 - 1, np.uint64),
+    "huge": np.arange(60, dtype=np.int64) * 10**12,
+    "many axes": np.zeros((1,) * 60, np.uint8),
+    "no rows": np.zeros((0, 10**12), np.uint8),
+    "no columns": np.zeros((10**12, 0, 1), np.uint8),
+}
+WHOLE: dict[str, dict[str, np.ndarray]] = {
+    "data": {"images": np.zeros((60, 4, 4), np.uint8), "labels": np.arange(60) % 2, "split": np.arange(60) % 3},
+    "ood": {"images": np.zeros((60, 4, 4), np.uint8)},
+    "predictions": {
+        "logits": np.zeros((1, 2, 60, 3), np.float32),
+        "labels": np.arange(60) % 3,
+        "features": np.ones((2, 60, 4), np.float32),
+        "likelihood": np.array("categorical"),
+    },
+    "human labels": {"probs": np.full((60, 2), 0.5)},
+    "factors": {"layers.0.r": np.ones((2, 2, 60), np.float32)},
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("reader", WHOLE)
+def test_arrays_of_strange_types_are_one_line(strange: str, reader: str, tmp_path: Path) -> None:
+    for name in WHOLE[reader]:
+        np.savez(tmp_path / "x.npz", **{**WHOLE[reader], name: STRANGE[strange]})
+        refused(READERS[reader], tmp_path / "x.npz")
+
+
+def image(kind: str) -> Callable[[Path], Any]:
+    def write(path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {"exif": exif} if kind in ("png", "jpeg", "tiff") else {}
+        Image.linear_gradient("L").resize((6, 6)).save(path, kind, **options)
+
+    return write
+
+
+def read_image(path: Path) -> None:
+    """A folder of images that has the file among others."""
+    folder = path.parent / "set"
+    for name in ("cat", "dog"):
+        if not (folder / name).exists():
+            (folder / name).mkdir(parents=True)
+            for i in range(10):
+                image("png")(folder / name / f"{i}.png")
+    path.rename(folder / "cat" / "0.png")
+    load_data(f"folder:{folder}")
+
+
+TABLE = "x,when,where,y\n" + "".join(f"{i},2020-01-{1 + i % 28},{'ab'[i % 2]},{i}.5\n" for i in range(30))
+FUZZED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+    "data": (lambda path: np.savez(path, **WHOLE["data"]), read_data),
+    "packed data": (lambda path: np.savez_compressed(path, **WHOLE["data"]), read_data),
+    "predictions": (lambda path: np.savez(path, **WHOLE["predictions"]), read_predictions),
+    "table": (lambda path: Path(path.name).write_text(TABLE), read_table),
+    "human labels": (lambda path: np.save(path, WHOLE["human labels"]["probs"]), read_human_labels),
+    "packed tiff": (
+        partial(Image.linear_gradient("L").resize((6, 6)).save, format="tiff", compression="jpeg"),
+        read_image,
+    ),
+    **{kind: (image(kind), read_image) for kind in ("png", "jpeg", "gif", "tiff", "bmp", "webp", "tga", "ppm")},
+}
+
+
+def mutant(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A file with a few bytes changed, cut, doubled or moved; early and late ones, where headers are, more often."""
+    content = bytearray(whole)
+    for _ in range(rng.integers(1, 5)):
+        place = int(rng.integers(len(content)) * rng.random() ** 2)
+        place = place if rng.random() < 0.7 else len(content) - 1 - place
+        piece = int(rng.integers(1, 9))
+        match rng.integers(5):
+            case 0:
+                content[place] ^= 1 << int(rng.integers(8))
+            case 1:
+                content[place : place + piece] = rng.bytes(piece)
+            case 2:
+                content[place : place + piece] = rng.choice([b"\xff", b"\0", b"\x7f", b"(", b"9"]) * piece
+            case 3:
+                del content[place : place + piece]
+            case 4:
+                content[place:place] = content[place : place + piece]
+        content = content or bytearray(b"\0")
+    return bytes(content)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", FUZZED)
+def test_mutants_are_read_or_refused_in_one_line(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    write, reader = FUZZED[kind]
+    path = tmp_path / "x.file"
+    with path.open("wb") as file:
+        write(file)  # type: ignore[arg-type]
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refusals, until = 0, time.monotonic() + 2
+    for number in range(MUTANTS):
+        path.write_bytes(mutant(whole, rng))
+        message = ""
+        try:
+            reader(path)
+        except InputError as error:
+            message = str(error)
+            refusals += 1
+        assert message == "" or message.isprintable(), (number, message)
+        if time.monotonic() > until:
+            break
+    assert refusals
+    assert capfd.readouterr().err == ""
+    assert not recwarn.list
+
+
+def test_readers_of_the_whole_files_take_them(tmp_path: Path) -> None:
+    for reader, arrays in WHOLE.items():
+        np.savez(tmp_path / "x.npz", **arrays)
+        READERS[reader](tmp_path / "x.npz")

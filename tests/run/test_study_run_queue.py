@@ -1,0 +1,63 @@
+"""Runs that need others begin after them, and fail with them."""
+
+from pathlib import Path
+
+import pytest
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run_folder import RunFolder
+from bayes_share.study.run_queue import RunQueue
+from bayes_share.study.runner import run_all
+
+
+def test_a_run_begins_when_all_that_it_needs_are_finished() -> None:
+    line = RunQueue(["student", "a", "b", "alone"], {"student": ["a", "b"]})
+    assert [line.next(), line.next(), line.next(), line.next()] == ["a", "b", "alone", None]
+    assert (line.ended("a", None), line.next(), line.num_waiting) == (1, None, 1)
+    line.ended("b", None)
+    assert (line.next(), line.num_waiting) == ("student", 0)
+
+
+def test_what_is_finished_already_is_not_waited_for() -> None:
+    line = RunQueue(["a", "student"], {"student": ["a"]}, finished=["a"])
+    assert (line.num_waiting, line.next(), line.next()) == (1, "student", None)
+
+
+def test_who_needs_a_run_that_failed_fails_with_its_reason_however_far() -> None:
+    line = RunQueue(["a", "b", "c", "d"], {"b": ["a"], "c": ["a", "b"], "d": []})
+    assert line.next() == "a"
+    assert line.ended("a", "no disk") == 3
+    assert line.failed["a"] == "no disk"
+    assert line.failed["b"] == "it needs a, which failed: no disk"
+    assert line.failed["c"].startswith("it needs a")
+    assert (line.next(), line.next(), line.num_waiting) == ("d", None, 0)
+
+
+def test_what_can_never_begin_is_refused() -> None:
+    with pytest.raises(InputError, match="the run b needs x, which is none of the runs"):
+        RunQueue(["a", "b"], {"b": ["x"]})
+    with pytest.raises(InputError, match="the runs a, b wait for each other"):
+        RunQueue(["a", "b", "c"], {"a": ["b"], "b": ["a"]})
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_runner_keeps_the_order(jobs: int, tmp_path: Path) -> None:
+    configs = {
+        "student": RunConfig(epochs=1),
+        "other": RunConfig(epochs=1, seed=1),
+        "teacher": RunConfig(epochs=3),
+        "diverges": RunConfig(MAP(learning_rate=1e12), epochs=1),
+        "lost": RunConfig(epochs=1, seed=2),
+    }
+    needs = {"student": ["teacher"], "lost": ["diverges"]}
+    failed = run_all(configs, tmp_path, jobs=jobs, progress=False, needs=needs)
+    assert set(failed) == {"diverges", "lost"}
+    assert failed["lost"] == f"it needs diverges, which failed: {failed['diverges']}"
+    assert not (tmp_path / "lost").exists()
+    student, teacher = (RunFolder(tmp_path / name) for name in ("student", "teacher"))
+    assert student.config.stat().st_mtime_ns > teacher.summary.stat().st_mtime_ns
+    (tmp_path / "student" / "summary.json").unlink()
+    assert set(run_all(configs, tmp_path, jobs=jobs, progress=False, needs=needs)) == {"diverges", "lost"}
+    assert student.summary.is_file()
