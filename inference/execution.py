@@ -9,13 +9,14 @@ from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.inference.step.capture import Captured, Driver, Eager
-from bayes_share.inference.step.ranks import OfRanks, Ranks
+from bayes_share.inference.step.of_ranks import OfRanks
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.models.model import Model
 from bayes_share.tensors.trees import Tree, each_tensor, to_device
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
-Capture = Literal["auto", "on", "off"]
+Capture = Literal["auto", "on", "off", "replay"]
 
 CAPTURED_BY_DEFAULT: frozenset[str] = frozenset()
 """The names of the GPUs on which captured steps have been measured to be right and faster."""
@@ -31,8 +32,9 @@ class Execution:
         channels_last: whether images and convolutions lie in memory with their channels innermost.
         compile: whether `torch.compile` is used; the first steps then take a minute, and rounding differs.
         capture: whether steps are recorded in a CUDA graph and replayed, which spares the host: "on", "off", or "auto"
-            (on kinds of GPU where that has been measured). What cannot be is taken step by step, and the log says why.
-            On a CPU "on" is slower.
+            (on kinds of GPU where that has been measured). What cannot be captured is taken step by step, as all is on
+            a CPU, and the log says why. "replay" is "on", and on a CPU the operators of a step are recorded and run
+            again: slower, to try out whether a network can be captured.
     """
 
     device: DeviceName = "auto"
@@ -57,8 +59,14 @@ class Execution:
         if (ranks := Ranks.here()).count > 1:
             return OfRanks(ranks)
         device = self.torch_device
-        is_known = device.type == "cuda" and torch.cuda.get_device_name(device) in CAPTURED_BY_DEFAULT
-        return Captured(device) if self.capture == "on" or (self.capture == "auto" and is_known) else Eager()
+        is_gpu = device.type == "cuda"
+        captures = {
+            "auto": is_gpu and torch.cuda.get_device_name(device) in CAPTURED_BY_DEFAULT,
+            "on": is_gpu,
+            "off": False,
+            "replay": True,
+        }
+        return Captured(device) if captures[self.capture] else Eager()
 
     @property
     def torch_device(self) -> torch.device:
@@ -76,7 +84,7 @@ class Execution:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.to(memory_format=torch.channels_last)
         if self.compile:
-            model.network.compile()
+            model.network.compile(options={"fallback_random": True})  # random numbers as they are when not compiled
         return model
 
     def place_inputs(self, x: Tree) -> Tree:

@@ -8,10 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayes_share.inference.algorithm import Forward, Inference
+from bayes_share.inference.draws.forward import device_of_draw
+from bayes_share.inference.draws.in_parts import InParts
 from bayes_share.inference.predict import check_asked
+from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.models.predictive import Predictive
-from bayes_share.tensors.trees import Tree, split
+from bayes_share.tensors.trees import Tree
 
 
 def predictive(
@@ -19,7 +22,7 @@ def predictive(
     state: Any,
     x: Tree,
     num_samples: int = 1,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     transform: Callable[[Tree], Tree] = lambda x: x,
 ) -> Predictive:
     """The distribution of the targets of some inputs: the equal mixture over all draws and members.
@@ -32,7 +35,7 @@ def predictive(
         state: after training.
         x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
         num_samples: draws.
-        batch_size: inputs at a time.
+        batch_size: as in `predict`.
         transform: as in `predict`.
 
     Returns:
@@ -64,8 +67,9 @@ def predict_arguments(
     state: Any,
     x: Tree,
     num_samples: int = 1,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     transform: Callable[[Tree], Tree] = lambda x: x,
+    ranks: Ranks = ALONE,
 ) -> tuple[Likelihood, dict[str, Tensor]]:
     """The likelihood, and the arguments of its distribution for every draw and member; see `predictive`.
 
@@ -78,10 +82,12 @@ def predict_arguments(
         InputError: as `predictive`.
     """
     check_asked(algorithm, state, x, num_samples, batch_size)
-    draws = []
+    device = device_of_draw(algorithm.draw(state, 0))
+    draws, in_parts = [], InParts(batch_size, device, ranks)
     for sample in range(num_samples):
         forward = algorithm.draw(state, sample)
-        outputs = torch.cat([forward(transform(part)) for part in split(x, batch_size)], dim=1)
+        parts = in_parts(lambda part: forward(transform(part)), x)  # noqa: B023 (at once)
+        outputs = torch.cat([part.to(device) for part in parts], dim=1)
         draws.append(arguments_under(forward, outputs))
     arguments = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
     return forward.parts[0].model.likelihood, arguments

@@ -29,7 +29,7 @@ from bayes_share.inference.loop.validation import validation_scores
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
-from bayes_share.inference.step.ranks import Ranks
+from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.io.reading import reading
 from bayes_share.models.likelihoods import Likelihood
 from bayes_share.tensors.seeding import seeded
@@ -203,25 +203,41 @@ class Training:
                 self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
             )
 
-    def predict_draws(self, x: Split | TablePart | Tree, num_samples: int = 1) -> Iterator[Tensor]:
-        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for."""
-        draws = predict_draws(self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs)
+    def predict_draws(
+        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
+    ) -> Iterator[Tensor]:
+        """As `predict`, one draw ``[member, example, class]`` after the other, each computed when it is asked for.
+
+        Args:
+            x: as of `predict`.
+            num_samples: draws.
+            ranks: processes that all ask for the same draws, and each compute a part of them.
+        """
+        draws = predict_draws(
+            self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
+        )
         for _ in range(num_samples):  # the precision holds for a draw, and not for whoever takes it
             with self._gone_on_from(), self.execution.autocast():
                 draw = next(draws)
             yield draw
 
-    def predict_arguments(self, x: Split | TablePart | Tree, num_samples: int = 1) -> dict[str, Tensor]:
+    def predict_arguments(
+        self, x: Split | TablePart | Tree, num_samples: int = 1, ranks: Ranks = ALONE
+    ) -> dict[str, Tensor]:
         """The arguments of the distribution of the targets for every draw and member; see `predict_arguments`."""
         with self._gone_on_from(), self.execution.autocast():
             return predict_arguments(
-                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs
+                self.algorithm, self.state, _inputs_of(x), num_samples, transform=self.source.inputs, ranks=ranks
             )[1]
 
     @property
     def likelihood(self) -> Likelihood:
         """Of the model that is trained; what it learns is as it was before the first step, or as it is now."""
         return self.algorithm.draw(self.state, 0).parts[0].model.likelihood
+
+    def complete(self) -> None:
+        """Bring the whole state to all processes, where they had parts of it; to be called in all of them."""
+        self._driver.complete(self.algorithm, self.state)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors and plain values: from here, or from the end of the last epoch.
@@ -343,6 +359,7 @@ class Training:
             self._kept = members
 
     def _close_epoch(self, epoch: int, info: StepInfo, started: float) -> None:
+        self.complete()
         sums = self._sums
         figures = torch.cat([sums[:2] / sums[2], sums[3:4] / sums[4], info.learning_rate.double().view(1)])
         self._sums.zero_()
@@ -354,7 +371,7 @@ class Training:
         if self.validation is not None:
             with self._gone_on_from(), self.execution.autocast():
                 scores = validation_scores(
-                    self.algorithm, self.state, self.validation.in_order(), self.validation_samples
+                    self.algorithm, self.state, self.validation.in_order(), self.validation_samples, Ranks.here()
                 )
         loss, log_lik, accuracy, rate = figures
         self._history.add(
@@ -373,6 +390,7 @@ class Training:
 
     def _finish(self) -> None:
         """The last pass of the algorithm, from the best state where training may stop early."""
+        self.complete()
         self._losses.check()
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:

@@ -15,6 +15,7 @@ from bayes_share.evaluation.number_predictions import NumberPredictions, write_n
 from bayes_share.evaluation.predictions import LikelihoodName
 from bayes_share.evaluation.predictions_file import write_draws
 from bayes_share.inference import Training, factor_draws
+from bayes_share.inference.step.ranks import Ranks
 from bayes_share.io.arrays import write_arrays
 from bayes_share.io.files import replacing, write_atomically
 from bayes_share.runs.config import RunConfig
@@ -33,8 +34,7 @@ def write_results(training: Training, identity: Identity, folder: RunFolder, con
     metrics, task = history_csv(training.history), task_of(training.data)
     spec = _write_spec(folder, task)
     write_atomically(folder.metrics, metrics)
-    _, validation = validation_parts(config, task.validation)
-    for name, part in (("validation", validation), ("test", task.test)):
+    for name, part in _predicted(training, config).items():
         _write_predictions(
             folder.predictions(name), training, part, config.num_samples, identity.stamp, task.spec.class_names
         )
@@ -59,6 +59,22 @@ def write_results(training: Training, identity: Identity, folder: RunFolder, con
     write_atomically(folder.summary, (json.dumps(summary, indent=2) + "\n").encode())
 
 
+def help_to_predict(training: Training, config: RunConfig) -> None:
+    """Compute a part of each prediction, for the process that writes them all."""
+    for part in _predicted(training, config).values():
+        if training.likelihood.name in get_args(LikelihoodName):
+            for _ in training.predict_draws(part.inputs, config.num_samples, Ranks.here()):
+                pass
+        else:
+            training.predict_arguments(part.inputs, config.num_samples, Ranks.here())
+
+
+def _predicted(training: Training, config: RunConfig) -> dict[str, Part]:
+    """The examples of which a run leaves predictions, by the names of their files."""
+    task = task_of(training.data)
+    return {"validation": validation_parts(config, task.validation)[1], "test": task.test}
+
+
 def _write_spec(folder: RunFolder, task: Task) -> bytes | None:
     """Write what new rows are encoded by; None where there is nothing of that kind."""
     text = task.spec.to_json()
@@ -74,7 +90,7 @@ def _write_predictions(
     """Logits, one draw after the other, or of numbers the arguments of their distributions, all at once."""
     targets, likelihood = part.targets.cpu(), training.likelihood
     if likelihood.name in get_args(LikelihoodName):
-        draws = training.predict_draws(part.inputs, num_samples)
+        draws = training.predict_draws(part.inputs, num_samples, Ranks.here())
         write_draws(
             path,
             draws,
@@ -86,7 +102,7 @@ def _write_predictions(
             names=part.names,
         )
         return
-    arguments = training.predict_arguments(part.inputs, num_samples)
+    arguments = training.predict_arguments(part.inputs, num_samples, Ranks.here())
     write_number_predictions(path, NumberPredictions(arguments, targets, likelihood, part.names, stamp))
 
 

@@ -17,7 +17,7 @@ from bayes_share.runs.config_file import to_yaml
 from bayes_share.runs.identity import Identity
 from bayes_share.runs.interrupt import InterruptedRun, interruptible, terminable
 from bayes_share.runs.loading import taken_up
-from bayes_share.runs.results import history_csv, write_results
+from bayes_share.runs.results import help_to_predict, history_csv, write_results
 from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run, remove_leftovers
 from bayes_share.tasks import task_of
 
@@ -63,7 +63,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
             training, identity = taken_up(folder, config, learns=True)
             remove_leftovers(folder)
             is_begun = ranks.first_says(True)
-            _train_andwrite_results(training, identity, folder, config, progress)
+            _train_and_write(training, identity, folder, config, progress)
     finally:
         if not is_begun:
             ranks.first_says(False)  # the other processes wait for the word
@@ -80,11 +80,15 @@ def _follow(folder: RunFolder, config: RunConfig, ranks: Ranks) -> None:
         training, _ = taken_up(folder, config, learns=True)
         with interruptible() as is_interrupted:
             for _ in training.steps():
-                if ranks.any_says(is_interrupted()):
+                is_last, is_due = ranks.any_says(is_interrupted(), False)
+                if is_last or is_due:
+                    training.complete()
+                if is_last:
                     raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}")
+        help_to_predict(training, config)
 
 
-def _train_andwrite_results(
+def _train_and_write(
     training: Training, identity: Identity, folder: RunFolder, config: RunConfig, progress: bool
 ) -> None:
     with interruptible() as is_interrupted:
@@ -124,9 +128,12 @@ def _train(
                 bar.clear()
                 for line in task_of(training.data).description:
                     _log.info(line)
-            is_last = ranks.any_says(is_interrupted())
-            if saver.after_step(training, is_last):
-                write_atomically(folder.metrics, history_csv(training.history))
+            is_last, is_due = ranks.any_says(is_interrupted(), saver.is_due(training))
+            if is_last or is_due:
+                training.complete()
+                saver.save(training)
+                if training.step % training.steps_per_epoch == 0:
+                    write_atomically(folder.metrics, history_csv(training.history))
             if training.step % training.steps_per_epoch == 0:
                 bar.set_postfix_str(_latest(training.history))
             if is_last:

@@ -1,6 +1,7 @@
 """Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ from bayes_share.sharing.members_interface import Feed, Members
 from bayes_share.sharing.module_conversion import describe, listed_names, owns_parameters
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
 from bayes_share.sharing.strategy import Strategy, decide
+from bayes_share.sharing.streams import one_after_the_other
 from bayes_share.tensors.calls import Call, argument_names, call_of
 from bayes_share.tensors.functional import call_under
 
@@ -180,13 +182,15 @@ class Ensemble(Members):
             for module in self.network.modules()
             if isinstance(module, MemberBatchNorm) and module.training and module.num_batches_tracked is not None
         ]
-        outputs = []
-        for member, call in enumerate(calls):
+
+        def of_member(member: int, call: Call) -> Any:
             for count, before in counts:
                 count.copy_(before)  # one number for all members, who see as many batches
-            tensors = member_tensors(self.network, member)
-            outputs.append(call_under(self.plain, tensors, *call))
-        return joined(outputs)
+            return call_under(self.plain, member_tensors(self.network, member), *call)
+
+        each = [partial(of_member, member, call) for member, call in enumerate(calls)]
+        # Side by side, they would count in one place at the same time.
+        return joined([call() for call in each] if counts else one_after_the_other(each))
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
         """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""

@@ -18,6 +18,7 @@ from bayes_share.models.model import Model
 from bayes_share.models.networks import build_network
 from bayes_share.runs.config_file import from_flat
 from bayes_share.sharing import ensemble, share_groups, share_layers
+from bayes_share.sharing.strategy import Strategy
 from bayes_share.tensors.seeding import seeded
 from benchmarks.measure import peak_bytes, saved_bytes
 
@@ -38,9 +39,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 WAYS = {
     "eager": {"capture": "off"},
-    "captured": {"capture": "on"},
+    "captured": {"capture": "replay"},
     "compiled": {"capture": "off", "compile": True},
-    "compiled, captured": {"capture": "on", "compile": True},
+    "compiled, captured": {"capture": "replay", "compile": True},
 }
 """Ways to run a step, as options of `Execution`."""
 
@@ -120,10 +121,11 @@ def right_outputs(setting: Setting) -> Iterator[Row]:
 
 def right_steps(setting: Setting) -> Iterator[Row]:
     """The state after some captured steps against that after as many eager ones, for every algorithm."""
-    for name in ALGORITHMS:
+    cases: list[tuple[str, int, Strategy]] = [(name, 1, "tile") for name in ALGORITHMS]
+    for name, members, strategy in (*cases, ("map", 4, "tile"), ("map", 4, "loop")):
         states = []
-        for capture in ("off", "on"):
-            training = _training(setting, name, {"capture": capture}, members=1)
+        for capture in ("off", "replay"):
+            training = _training(setting, name, {"capture": capture}, members, strategy)
             with seeded("steps"):
                 for _ in zip(range(8), training.steps(), strict=False):
                     pass
@@ -135,6 +137,8 @@ def right_steps(setting: Setting) -> Iterator[Row]:
         ]
         yield {
             "algorithm": name,
+            "members": members,
+            "strategy": strategy if members > 1 else "",
             "apart": max((_apart(*pair) for pair in pairs), default=0.0),
             "equal bits": all(torch.equal(*pair) for pair in pairs),
             "not captured, since": said or "",
@@ -238,14 +242,16 @@ PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
 """By name, in the order in which they are made."""
 
 
-def _training(setting: Setting, name: str, options: dict[str, Any], members: int) -> Training:
+def _training(
+    setting: Setting, name: str, options: dict[str, Any], members: int, strategy: Strategy = "tile"
+) -> Training:
     """A training of an algorithm, long enough that its schedule hardly moves."""
     x, y = setting.images(4 * setting.batch_size)
     norm = "batch" if ALGORITHMS[name]["algorithm"] in ("map", "deep-ensemble", "mc-dropout", "laplace") else "frn"
 
     def build() -> Model:
         net = setting.network(norm)
-        return Model(net if members == 1 else ensemble(net, members, "random_sign", strategy="tile"))
+        return Model(net if members == 1 else ensemble(net, members, "random_sign", strategy=strategy))
 
     algorithm = from_flat(ALGORITHMS[name]).algorithm
     execution = Execution(setting.device, **options)  # type: ignore[arg-type]

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bayes_share.inference.algorithm import Forward, Inference
+from bayes_share.inference.draws.forward import device_of_draw
+from bayes_share.inference.draws.in_parts import InParts
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.inference.predict import check_asked
-from bayes_share.tensors.trees import Tree, num_examples, rows, split
+from bayes_share.tensors.trees import Tree, num_examples, rows
 
 
 def predict_with_features(
@@ -19,7 +21,7 @@ def predict_with_features(
     state: Any,
     x: Tree,
     num_samples: int = 1,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     transform: Callable[[Tree], Tree] = lambda x: x,
 ) -> tuple[Float[Tensor, "draw member batch class"], Float[Tensor, "member batch feature"] | None]:
     """The logits of every draw and member, as `predict` gives them, and the features of every member.
@@ -34,7 +36,7 @@ def predict_with_features(
         state: after as many steps as you like.
         x: inputs ``[batch, ...]``, a tensor or a dict, tuple or list of tensors.
         num_samples: draws.
-        batch_size: inputs at a time.
+        batch_size: as in `predict`.
         transform: applied to each part of `x` before the network.
 
     Returns:
@@ -46,11 +48,12 @@ def predict_with_features(
     total: Tensor | None = None
     last: OutputLayer | None = None
     with torch.compiler.set_stance("force_eager"):
+        in_parts = InParts(batch_size, device_of_draw(algorithm.draw(state, 0)))
         for sample in range(num_samples):
             forward = algorithm.draw(state, sample)
             if sample == 0:
-                last = _last_layer(forward, transform(rows(x, slice(batch_size))))
-            parts = [_run(forward, transform(part), last) for part in split(x, batch_size)]
+                last = _last_layer(forward, transform(rows(x, slice(in_parts.batch_size))))
+            parts = in_parts(lambda part: _run(forward, transform(part), last), x)  # noqa: B023 (at once)
             logits = torch.cat([logits for logits, _ in parts], dim=1)
             draws.append(logits.to(torch.promote_types(logits.dtype, torch.float32)))
             found = [features for _, features in parts if features is not None]

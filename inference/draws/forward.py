@@ -38,6 +38,11 @@ def drawn(
     return Forward(forward, (Part(model, values, scales),))
 
 
+def device_of_draw(forward: Forward) -> torch.device:
+    """Where a draw is computed."""
+    return next(forward.parts[0].model.parameters()).device
+
+
 def check_state(algorithm: Inference[Any], state: Any) -> None:
     """Raise an InputError unless a state is one that the algorithm draws from."""
     if not isinstance(state, State):

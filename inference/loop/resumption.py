@@ -30,7 +30,7 @@ def kept_in(
         minutes: at most, without a checkpoint.
 
     Yields:
-        A function to be called after each step.
+        A function to be called after each step, in all processes.
 
     Raises:
         InputError: checkpoints that are not to be resumed, or are of another training; names what differs.
@@ -55,13 +55,18 @@ def kept_in(
             except InputError as error:
                 raise InputError(f"the latest checkpoint in {folder} is none of this training: {error}") from error
         ranks.wait()  # all have read what the first one may now replace
-        if not ranks.is_first:
-            yield lambda: None
-            return
         saver = Saver(checkpoints, minutes, {"training": noted})
         was_finished = training.is_finished
-        yield lambda: saver.after_step(training)
-        if not was_finished:
+
+        def after_step() -> None:
+            (is_due,) = ranks.any_says(ranks.is_first and saver.is_due(training))
+            if is_due:
+                training.complete()
+                if ranks.is_first:
+                    saver.save(training)
+
+        yield after_step
+        if ranks.is_first and not was_finished:
             saver.save(training)
 
 

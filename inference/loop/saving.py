@@ -21,13 +21,11 @@ class Saver:
         self._checkpoints, self._minutes, self._noted = checkpoints, minutes, noted
         self._saved_at, self._took = time.monotonic(), 0.0
 
-    def after_step(self, training: Training, is_last: bool = False) -> bool:
-        """Save where it is time to, or where no step follows; gives whether an epoch was worth it."""
+    def is_due(self, training: Training) -> bool:
+        """Whether it is time to save it."""
         since = time.monotonic() - self._saved_at
         is_worth = training.step % training.steps_per_epoch == 0 and since >= SAVING_PAYS * self._took
-        if is_worth or is_last or since > 60 * self._minutes:
-            self.save(training)
-        return is_worth
+        return is_worth or since > 60 * self._minutes
 
     def save(self, training: Training) -> None:
         """Save it as it is now; where its source does not go on within epochs, as it was at the end of the last."""

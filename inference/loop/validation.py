@@ -11,12 +11,13 @@ from torch import Tensor
 from bayes_share.inference.algorithm import Batch, Forward, Inference
 from bayes_share.inference.draws.pointwise import log_lik_under
 from bayes_share.inference.loop.history import OF_MEMBERS
+from bayes_share.inference.step.ranks import ALONE, Ranks
 from bayes_share.models.mixture import mixture_log_probs
 from bayes_share.models.pairs import mean_differences
 
 
 def validation_scores(
-    algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int
+    algorithm: Inference[Any], state: Any, batches: Iterable[Batch], num_samples: int, ranks: Ranks = ALONE
 ) -> dict[str, float]:
     """The NLL of the mixture of draws and members and, where the target of an example is one class, its accuracy.
 
@@ -27,12 +28,13 @@ def validation_scores(
         state: is looked at.
         batches: of the validation data, with targets as the likelihood takes them; gone through once for each draw.
         num_samples: draws.
+        ranks: processes that all score the same state, and each compute some of the batches.
 
     Returns:
         ``validation_accuracy``, where there is one, and ``validation_nll``, in nats for an example; of several members
         ``validation_disagreement`` and ``validation_kl``.
     """
-    draws = [_under(algorithm.draw(state, sample), batches) for sample in range(num_samples)]
+    draws = [_under(algorithm.draw(state, sample), batches, ranks) for sample in range(num_samples)]
     targets = draws[0][1]
     found = torch.stack([of_draw for of_draw, _ in draws])
     if found.ndim == 3:
@@ -48,15 +50,19 @@ def validation_scores(
 
 
 def _under(
-    forward: Forward, batches: Iterable[Batch]
+    forward: Forward, batches: Iterable[Batch], ranks: Ranks
 ) -> tuple[Float[Tensor, "member batch class"] | Float[Tensor, "member batch"], Tensor]:
     """The logits of the classes under a draw, or where there are none the log-likelihoods; and all targets."""
     likelihood = forward.parts[0].model.likelihood
-    parts, targets = [], []
-    for x, y, *_ in batches:
+    parts: list[Tensor | None] = []
+    targets = []
+    for number, (x, y, *_) in enumerate(batches):
+        targets.append(y.cpu())
+        if not ranks.deals(number):
+            parts.append(None)
+            continue
         outputs = forward(x)
         logits = likelihood.class_logits(outputs)
         found = log_lik_under(forward, outputs, y) if logits is None else logits
         parts.append(found.cpu().to(torch.promote_types(found.dtype, torch.float32)))
-        targets.append(y.cpu())
-    return torch.cat(parts, 1), torch.cat(targets)
+    return torch.cat([ranks.told(number, part) for number, part in enumerate(parts)], 1), torch.cat(targets)

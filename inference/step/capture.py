@@ -23,9 +23,13 @@ from bayes_share.inference.step.drivers import (
 )
 from bayes_share.inference.step.recording import ReadsNothing, Recording
 from bayes_share.tensors.seeding import seed_from, seeded
+from bayes_share.tensors.trees import copied
 
 _WARM = 3  # steps that are taken as usual first: optimizers make what they keep, libraries choose their kernels
 _MOST = 4  # forms of batches that are recorded, each with memory of its own
+_MOST_APART = 0.05  # of the way that a step goes: kernels may add in another order, and round to bfloat16
+_ROUNDING = 1e-5
+_SMALLEST = 1e-30
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +39,9 @@ class Driver(Protocol):
 
     def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Take a step, as `take_step` does."""
+
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """See to it that the whole state is here, before it is looked at."""
 
     def forget(self) -> None:
         """Forget what was recorded of a state, whose tensors are now others."""
@@ -47,6 +54,9 @@ class Eager:
         """Take it."""
         return take_step(algorithm, state, batch, steps)
 
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
+
     def forget(self) -> None:
         """There is nothing."""
 
@@ -56,8 +66,9 @@ class Captured:
 
     By the law of a step nothing but tensors changes from one to the next, so that a replay is a step. Its random
     numbers are those that the generators then give. What cannot be recorded is taken as usual, and the log says why: an
-    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. On a GPU the
-    networks of a deep ensemble are computed side by side, a stream each.
+    algorithm that moves by transitions, a network whose operators read the host, batches of many forms. So is all, from
+    then on, where the first replay of a step gives other numbers than the step itself on a copy of the state. On a GPU
+    the networks of a deep ensemble are computed side by side, a stream each.
 
     On a CPU this is slower than `Eager`, and keeps all that a step computes with: it is there to show that captured
     steps are the same, where there is no GPU.
@@ -69,6 +80,7 @@ class Captured:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._steps: dict[Hashable, Recorded] = {}
+        self._checked: set[Hashable] = set()
         self._taken = 0
         self._is_tried = False
         self.reason: str | None = None
@@ -87,8 +99,10 @@ class Captured:
         if not may_record or self.reason is not None:
             with _aside(self._device) if self._taken <= _WARM else nullcontext():
                 return take_step(algorithm, state, batch, steps)
-        if form in self._steps:
+        if form in self._steps and form in self._checked:
             info = self._steps[form].replay(batch)
+        elif form in self._steps:
+            info = self._first_replay(algorithm, state, batch, form)
         elif self._device.type == "cuda":
             try:
                 self._steps[form] = InGraph(algorithm, state, batch)
@@ -96,17 +110,36 @@ class Captured:
                 self.reason = str(error).partition("\n")[0]
                 _log.warning("steps are taken one by one after all: the capture failed (%s)", self.reason)
                 return take_step(algorithm, state, batch, steps)
-            info = self._steps[form].replay(batch)
+            info = self._first_replay(algorithm, state, batch, form)
         else:
             recorded = AsOperators(algorithm, state, batch)
             self._steps[form], info = recorded, recorded.first
         after_step(algorithm, state, steps + 1)
         return info
 
+    def complete(self, algorithm: Inference[Any], state: Any) -> None:
+        """It is."""
+
     def forget(self) -> None:
         """Record anew, after the first steps."""
         self._steps.clear()
+        self._checked.clear()
         self._taken = 0
+
+    def _first_replay(self, algorithm: Inference[Any], state: Any, batch: Batch, form: Hashable) -> StepInfo:
+        """Replay a step, and take it on a copy of the state too; where they differ, go on with the latter."""
+        before, other = copied(state.state_dict()), copy.deepcopy(state)
+        with torch.random.fork_rng(devices=_devices()):
+            expected = step(algorithm, other, _copied(batch))
+        info = self._steps[form].replay(batch)
+        self._checked.add(form)
+        if (apart := _apart(before, state.state_dict(), other.state_dict())) is None:
+            return info
+        self.reason = f"a replay of the recorded step gave other numbers ({apart})"
+        _log.warning("steps are taken one by one after all: %s", self.reason)
+        state.load_state_dict(copied(other.state_dict()))
+        self._steps.clear()
+        return expected
 
 
 _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is slower on a CPU"}
@@ -114,6 +147,8 @@ _WAYS = {"cuda": "a CUDA graph", "cpu": "operators that are run again, which is 
 
 @runtime_checkable
 class Recorded(Protocol):
+    """A recorded step."""
+
     def replay(self, batch: Batch) -> StepInfo:
         """Take a step."""
 
@@ -127,6 +162,7 @@ class AsOperators:
             self.first = step(algorithm, state, self._batch, self._in_turn)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
         with torch.autocast("cpu", enabled=False):  # what it cast is among the operators
             renewed = self._recording.replay()
@@ -166,6 +202,7 @@ class InGraph:
             self._info = step(algorithm, state, self._batch, self._side_by_side)
 
     def replay(self, batch: Batch) -> StepInfo:
+        """Take a step on another batch of the same form."""
         _copy_into(self._batch, batch)
         if self._numbers:
             key = drawn_key()
@@ -201,13 +238,28 @@ def _why_not(algorithm: Inference[Any], state: Any, batch: Batch) -> str | None:
     """Why a step cannot be recorded, found out by one on a copy of the state; None where it can."""
     if (reason := why_eager(algorithm, state)) is not None:
         return reason
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=devices), ReadsNothing():
+        with torch.random.fork_rng(devices=_devices()), ReadsNothing():
             step(algorithm, copy.deepcopy(state), _copied(batch))
     except Exception as error:  # whatever a network raises that cannot be copied or looked at
         return f"{error or type(error).__name__}".partition("\n")[0]
     return None
+
+
+def _devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+
+
+def _apart(before: Any, found: Any, expected: Any) -> str | None:
+    """By how much a step went elsewhere than it should have, where that is more than rounding; None where it is not."""
+    worst = 0.0
+    for start, here, there in zip(*(tree_leaves(content) for content in (before, found, expected)), strict=True):
+        if not isinstance(there, Tensor) or not there.is_floating_point() or not there.numel():
+            continue
+        moved = (there - start).abs().max() if start.shape == there.shape else there.abs().max()
+        apart = (here - there).abs().max() / (moved + _ROUNDING * there.abs().max()).clamp_min(_SMALLEST)
+        worst = max(worst, float(apart.nan_to_num(nan=1.0)) if not there.isnan().any() else 0.0)
+    return None if worst <= _MOST_APART else f"its parameters or statistics moved {worst:.0%} of a step elsewhere"
 
 
 @contextmanager

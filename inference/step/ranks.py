@@ -1,20 +1,14 @@
-"""Steps of several processes: each computes a part of the batch, and the gradients are averaged between the halves."""
+"""The processes of a training, and what they tell each other."""
 
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch import distributed as dist
-from torch.utils._pytree import tree_map
-
-from bayes_share.errors import InputError
-from bayes_share.inference.algorithm import Batch, GradientMethod, Inference, StepInfo
-from bayes_share.inference.step.drivers import after_step, step, trainings
-from bayes_share.tensors.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -54,111 +48,44 @@ class Ranks:
         dist.broadcast(told, 0)
         return bool(told.item())
 
-    def any_says(self, word: bool) -> bool:
-        """Whether one of the processes says so."""
+    def any_says(self, *words: bool) -> list[bool]:
+        """For each word, whether one of the processes says so."""
         if self.count == 1:
-            return word
-        told = torch.tensor([float(word)], device=_of_messages())
+            return list(words)
+        told = torch.tensor([float(word) for word in words], device=_of_messages())
         dist.all_reduce(told)
-        return bool(told.item())
+        return [bool(word) for word in told.tolist()]
 
+    def deals(self, number: int) -> bool:
+        """Whether the piece of work of this number, of those that are dealt out in turn, is this process's."""
+        return number % self.count == self.rank
 
-class OfRanks:
-    """Each process takes its part of every batch. A `Driver`.
+    def told(self, number: int, found: Any) -> Any:
+        """In all processes, what the one found that had the piece of work of this number.
 
-    All make the whole batch, in the order and with the augmentation of one process, and compute a part of it: of each
-    member's examples, where members have their own. What is drawn for a gradient, such as dropout or the noise of
-    `IVON`, is each process's own, so that processes act as further draws; what is drawn for an update is the same in
-    all, and so is what the update makes of the mean gradient. The statistics of batch norms are each process's own in a
-    step, and averaged after it. So the states stay the same. A transition of a chain is made by every process.
-
-    Args:
-        ranks: of this process.
-    """
-
-    def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._is_same = False
-
-    def take(self, algorithm: Inference[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
-        """Take a step together with the other processes.
-
-        Raises:
-            InputError: a batch that does not divide among them.
+        Args:
+            number: of the piece; see `deals`.
+            found: tensors, plain values, and lists and dicts of them; counts in that process alone.
         """
-        if not self._is_same:
-            self._broadcast(_tensors(algorithm, state))
-            self._is_same = True
-        info = step(algorithm, state, batch, gradient=self._gradient)
-        self._average([buffer for buffer in _buffers(algorithm, state) if buffer.is_floating_point()])
-        after_step(algorithm, state, steps + 1)
-        return info
-
-    def forget(self) -> None:
-        """See to it again that all begin with the same numbers."""
-        self._is_same = False
-
-    def _gradient(self, method: GradientMethod[Any], state: Any, batch: Batch) -> StepInfo:
-        """The mean gradient, and the mean of what the processes report."""
-        part = part_of(batch, self._ranks, max(1, method.feeding(state).parts))
-        key = int(torch.randint(2**62, ()))  # the same in all, as the generators are
-        with seeded(key, "rank", self._ranks.rank):
-            info = method.gradient(state, part)
-        self._average(method.gradients(state))
-        names = [field.name for field in fields(info)]
-        figures = torch.stack([getattr(info, name).double() for name in names])
-        self._average([figures])
-        return StepInfo(**dict(zip(names, (value.to(info.loss) for value in figures), strict=True)))
-
-    def _average(self, tensors: Sequence[Tensor]) -> None:
-        """Put the means over all processes in the place of tensors, in one message for each dtype."""
-        for dtype in {tensor.dtype for tensor in tensors}:
-            own = [tensor for tensor in tensors if tensor.dtype == dtype]
-            joined = torch.cat([tensor.detach().flatten() for tensor in own])
-            dist.all_reduce(joined)
-            joined /= self._ranks.count
-            for tensor, mean in zip(own, joined.split([tensor.numel() for tensor in own]), strict=True):
-                tensor.detach().copy_(mean.view(tensor.shape))
-
-    def _broadcast(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            whole = tensor.detach().contiguous()
-            dist.broadcast(whole, 0)
-            tensor.detach().copy_(whole)
+        if self.count == 1:
+            return found
+        owner, file = number % self.count, io.BytesIO()
+        if self.rank == owner:
+            torch.save(found, file)
+        size = torch.tensor([file.getbuffer().nbytes], device=_of_messages())
+        dist.broadcast(size, owner)
+        content = torch.empty(int(size.item()), dtype=torch.uint8)
+        if self.rank == owner:
+            content.copy_(torch.frombuffer(file.getbuffer(), dtype=torch.uint8))
+        content = content.to(_of_messages())
+        dist.broadcast(content, owner)
+        if self.rank == owner:
+            return found
+        return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), weights_only=True, map_location="cpu")
 
 
-def part_of(batch: Batch, ranks: Ranks, parts: int = 1) -> Batch:
-    """What a process computes of a batch.
-
-    Args:
-        batch: whole.
-        ranks: of the process.
-        parts: of the batch, one after the other, of each of which it has a part: those of members.
-
-    Raises:
-        InputError: a part does not divide among the processes.
-
-    >>> part_of(Batch(torch.arange(8), torch.arange(8)), Ranks(1, 2), parts=2).inputs
-    tensor([2, 3, 6, 7])
-    """
-    size = len(batch.targets)
-    if size % (parts * ranks.count):
-        of = f"{parts} members and {ranks.count} processes" if parts > 1 else f"{ranks.count} processes"
-        raise InputError(f"a batch of {size} examples does not divide among {of}: give a batch size that does")
-
-    def chosen(tensor: Tensor) -> Tensor:
-        by_rank = tensor.unflatten(0, (parts, ranks.count, -1))
-        return by_rank[:, ranks.rank].flatten(0, 1)
-
-    inputs, targets, weights, _ = tree_map(
-        lambda leaf: chosen(leaf) if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == size else leaf,
-        tuple(batch),
-    )
-    if batch.counted is None:
-        return Batch(inputs, targets)
-    # The mean over processes is then the sum over all divided by that of all counts.
-    share = batch.counted.sum() / size
-    return Batch(inputs, targets, weights, share.expand(len(targets)))
+ALONE = Ranks(0, 1)
+"""One process."""
 
 
 @contextmanager
@@ -176,7 +103,7 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks.here()
     finally:
@@ -184,18 +111,5 @@ def joined_by_torchrun(device: torch.device) -> Iterator[Ranks]:
 
 
 def _of_messages() -> torch.device:
-    """Where the tensors are that the backend sends."""
+    """Where the words are that processes tell each other: on the host, unless the backend sends from GPUs alone."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-
-
-def _tensors(algorithm: Inference[Any], state: Any) -> Iterable[Tensor]:
-    for _, own in trainings(algorithm, state):
-        if (model := getattr(own, "model", None)) is not None:
-            yield from model.parameters()
-    yield from _buffers(algorithm, state)
-
-
-def _buffers(algorithm: Inference[Any], state: Any) -> Iterable[Tensor]:
-    for _, own in trainings(algorithm, state):
-        if (model := getattr(own, "model", None)) is not None:
-            yield from model.buffers()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch import nn
 
 from bayes_share.data import load_data
 from bayes_share.inference import (
     IVON,
     MAP,
+    NUTS,
     SGHMC,
     SVI,
     SWAG,
@@ -23,7 +26,10 @@ from bayes_share.inference import (
     Training,
     batches_of,
     fit,
+    fit_tensors,
 )
+from bayes_share.inference.loop.resumption import kept_in
+from bayes_share.models.likelihoods import Gaussian
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
 from bayes_share.sharing import ensemble, share_layers
@@ -48,13 +54,14 @@ EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
     "own": (MAP(feed="own"), partial(network, 3)),
     "bootstrap": (MAP(feed="bootstrap"), partial(network, 3)),
     "deep ensemble": (DeepEnsemble(of=MAP(feed="own"), networks=2), partial(network, 1)),
+    "deep ensemble of ivon": (DeepEnsemble(of=IVON(hess_init=5.0), networks=3), partial(network, norm="batch")),
     "swag": (SWAG(), network),
     "padded": (MAP(accumulate=2), partial(network, 3)),
 }
-"""Trainings without noise, which have the numbers of one process."""
+"""Trainings without noise, or dealt out whole, which have the numbers of one process."""
 
-FEW = ("sgd", "adamw", "sgd, ensemble", "adamw, ensemble")
-"""Of these, those that are run on three processes too."""
+FEW = ("sgd", "adamw", "sgd, ensemble", "adamw, ensemble", "deep ensemble", "deep ensemble of ivon")
+"""Of these, those that are run on three processes too: of two networks, all processes compute parts of both."""
 
 NOISY: dict[str, tuple[Any, Callable[[], Model]]] = {
     "svi": (SVI(), network),
@@ -86,6 +93,25 @@ def run(name: str) -> dict[str, Any]:
     return {"state": made.state.state_dict(), "history": [line["loss"] for line in made.history]}
 
 
+def chains() -> dict[str, Any]:
+    """Three chains, more than there are processes or as many."""
+    x, y = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    algorithm = NUTS(chains=3, max_tree_depth=3, keep=5)
+    return fit_tensors(algorithm, lambda: Model(nn.Linear(3, 3), Gaussian(0.5)).double(), x, y, 12, seed=3).state_dict()
+
+
+def stopped_within_an_epoch(folder: Path) -> dict[str, Any]:
+    """The state of a deep ensemble that was stopped at its ninth step and gone on with from the checkpoint."""
+    for resume in (False, True):
+        made = training("deep ensemble of ivon")
+        with suppress(StopIteration), kept_in(folder / "within", made, resume, minutes=0.0) as save:
+            for _ in made.steps():
+                save()
+                if made.step == 9 and not resume:
+                    raise StopIteration
+    return made.state.state_dict()
+
+
 def resumed(folder: Path) -> int:
     """How often a training with checkpoints, which is then taken up again, called its report."""
     algorithm, build = NOISY["ivon"]
@@ -109,8 +135,11 @@ def resumed(folder: Path) -> int:
 def main(rank: int, count: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
-    for number, name in enumerate([*EXACT, *NOISY] if count == 2 else FEW):
-        torch.save(run(name), folder / f"{number}-{rank}.pt")
+    for number, name in enumerate([*EXACT, *NOISY]):
+        if count == 2 or name in FEW:
+            torch.save(run(name), folder / f"{number}-{rank}.pt")
+    torch.save(chains(), folder / f"chains-{rank}.pt")
+    torch.save(stopped_within_an_epoch(folder), folder / f"within-{rank}.pt")
     torch.save(resumed(folder), folder / f"resumed-{rank}.pt")
     try:
         training_of_50 = Training(MAP(), network, batches_of(data("none"), 50), num_steps=1, execution=Execution("cpu"))

@@ -41,7 +41,7 @@ def run_to_the_end(run: Training) -> Training:
 @EACH
 def test_captured_steps_have_the_numbers_of_ordinary_ones(case: Case, form: Any) -> None:
     build = form_builder(case, form, norm=case.norm, dropout=0.2)
-    captured, ordinary = (run_to_the_end(training(case, build, capture)) for capture in ("on", "off"))
+    captured, ordinary = (run_to_the_end(training(case, build, capture)) for capture in ("replay", "off"))
     assert isinstance(captured._driver, Captured)
     assert captured._driver.reason is None
     assert len(captured._driver._steps) == 1
@@ -53,20 +53,20 @@ def test_captured_steps_have_the_numbers_of_ordinary_ones(case: Case, form: Any)
 def test_captured_steps_are_those_of_the_precision() -> None:
     case = CASES["ivon"]
     build = form_builder(case, FORMS["ensemble"])
-    one, other = (run_to_the_end(training(case, build, way, precision="bfloat16")) for way in ("on", "off"))
+    one, other = (run_to_the_end(training(case, build, way, precision="bfloat16")) for way in ("replay", "off"))
     assert differences(one.state.state_dict(), other.state.state_dict()) == []
 
 
 def test_a_captured_training_that_is_resumed_goes_on_as_it_would_have() -> None:
     case = CASES["ivon"]
     build = form_builder(case, FORMS["ensemble"], norm="batch")
-    whole, first = training(case, build, "on"), training(case, build, "on")
+    whole, first = training(case, build, "replay"), training(case, build, "replay")
     run_to_the_end(whole)
     steps = first.steps()
     for _ in range(7):
         next(steps)
     # Into one that has recorded steps of a state whose tensors the load replaces.
-    second = training(case, build, "on")
+    second = training(case, build, "replay")
     others = second.steps()
     for _ in range(5):
         next(others)
@@ -108,6 +108,36 @@ class Branches(nn.Module):
         return y if y.mean() > 0 else 2 * y
 
 
+class Counts(nn.Module):
+    """Depends on how often it was called, which is a number of the host's."""
+
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counts.calls += 1
+        return self.layer(x.flatten(1)) * (1 + Counts.calls % 7)
+
+
+def test_a_replay_that_gives_other_numbers_is_noticed_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    run = training(CASES["map"], lambda: Model(Counts()), "replay")
+    driver = run._driver
+    assert isinstance(driver, Captured)
+    run_to_the_end(run)
+    assert driver.reason is not None
+    assert "steps are taken one by one after all: a replay of the recorded step gave other numbers" in caplog.text
+    assert run.step == run.num_steps
+    assert all(line["loss"] < 100 for line in run.history)
+
+
+def test_a_cpu_has_no_graphs() -> None:
+    assert isinstance(Execution("cpu", capture="on").driver, Eager)
+    assert isinstance(Execution("cpu", capture="replay").driver, Captured)
+
+
 @pytest.mark.parametrize(
     ("case", "build", "reason"),
     [
@@ -123,7 +153,7 @@ def test_what_cannot_be_captured_is_taken_step_by_step_and_said(
     case: Case, build: Build, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "bayes_share.inference.step.capture"):
-        captured = training(replace(case, batch_size=48 if case.batch_size < 240 else 240), build, "on")
+        captured = training(replace(case, batch_size=48 if case.batch_size < 240 else 240), build, "replay")
         captured = run_to_the_end(captured)
     ordinary = run_to_the_end(training(case, build, "off"))
     assert differences(captured.state.state_dict(), ordinary.state.state_dict()) == []

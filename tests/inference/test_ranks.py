@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch
-from bayes_share.inference.step.ranks import Ranks, part_of
+from bayes_share.inference.step.of_ranks import part_of
+from bayes_share.inference.step.ranks import Ranks
 
 COUNTS = (2, 3)
 
@@ -76,6 +77,23 @@ def test_noise_and_norms_of_a_process_leave_the_states_the_same(finished: tuple[
     alone = ranks_worker.run(name)["history"]
     assert first["history"][-1] < first["history"][0] or name == "sghmc"
     assert first["history"][-1] == pytest.approx(alone[-1], rel=0.5)
+
+
+def test_chains_that_are_dealt_out_are_those_of_one_process(finished: tuple[int, Path]) -> None:
+    count, folder = finished
+    expected = ranks_worker.chains()
+    assert len(expected["chains"]) == 3
+    for rank in range(count):
+        found = torch.load(folder / f"chains-{rank}.pt", weights_only=True)
+        assert differences(found, expected) == []
+
+
+def test_networks_that_are_dealt_out_go_on_within_an_epoch(finished: tuple[int, Path]) -> None:
+    count, folder = finished
+    expected = of_ranks(finished, "deep ensemble of ivon")[0]["state"]
+    for rank in range(count):
+        found = torch.load(folder / f"within-{rank}.pt", weights_only=True)
+        assert differences(found, expected) == []
 
 
 def test_only_the_first_process_saves_and_reports(finished: tuple[int, Path]) -> None:

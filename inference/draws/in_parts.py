@@ -1,0 +1,69 @@
+"""Prediction on parts of the inputs: of a size that the memory allows, and each in one of several processes."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from bayes_share.errors import InputError
+from bayes_share.inference.step.ranks import ALONE, Ranks
+from bayes_share.tensors.trees import Tree, num_examples, rows, split
+
+AT_A_TIME = {"cuda": 4000}
+"""Inputs at a time by kind of device: a GPU needs many to be busy."""
+
+_OTHERWISE = 500
+
+T = TypeVar("T")
+
+
+class InParts:
+    """Runs functions on the inputs, part by part.
+
+    Where the memory of a device does not suffice for a part, it is halved, and so are those that follow.
+
+    Args:
+        batch_size: inputs at a time; None: what suits the device.
+        device: on which the functions run.
+        ranks: processes that all run the same functions in the same order; parts are dealt out to them.
+
+    Raises:
+        InputError: no input at a time.
+
+    >>> InParts(2, torch.device("cpu"))(len, torch.zeros(5, 3))
+    [2, 2, 1]
+    """
+
+    def __init__(self, batch_size: int | None, device: torch.device, ranks: Ranks = ALONE) -> None:
+        check_at_a_time(batch_size)
+        self.batch_size = AT_A_TIME.get(device.type, _OTHERWISE) if batch_size is None else batch_size
+        self._fits, self._ranks = self.batch_size, ranks
+
+    def __call__(self, run: Callable[[Tree], T], x: Tree) -> list[T]:
+        """What the function gives for each part, in the order of the inputs."""
+        found: list[T] = []
+        for number, part in enumerate(split(x, self.batch_size)):
+            own = self._run(run, part) if self._ranks.deals(number) else None
+            found += self._ranks.told(number, own)
+        return found
+
+    def _run(self, run: Callable[[Tree], T], part: Tree) -> list[T]:
+        found: list[T] = []
+        at, count = 0, num_examples(part)
+        while at < count or not found:
+            size = min(self._fits, count - at)
+            try:
+                found.append(run(rows(part, slice(at, at + size))))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._fits = size // 2
+            else:
+                at += size
+        return found
+
+
+def check_at_a_time(batch_size: int | None) -> None:
+    """Raise an InputError for no input at a time."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"prediction takes at least 1 input at a time, not {batch_size}")

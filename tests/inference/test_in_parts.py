@@ -1,0 +1,43 @@
+"""Prediction part by part: every input once and in order, smaller parts where the memory does not suffice."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP, predict
+from bayes_share.inference.draws.in_parts import InParts
+from bayes_share.models.model import Model
+
+
+@pytest.mark.parametrize("fits", [1, 3, 7])
+def test_parts_are_halved_until_the_memory_suffices(fits: int) -> None:
+    sizes = []
+
+    def run(part: Tensor) -> Tensor:
+        sizes.append(len(part))
+        if len(part) > fits:
+            raise torch.OutOfMemoryError("no memory")
+        return part + 1
+
+    in_parts = InParts(10, torch.device("cpu"))
+    x = torch.arange(24.0)
+    for _ in range(2):
+        assert torch.equal(torch.cat(in_parts(run, x)), x + 1)
+    failed = [number for number, size in enumerate(sizes) if size > fits]
+    assert failed == list(range(len(failed)))  # what fits was found once, by the first part
+    assert max(size for size in sizes if size <= fits) > fits // 2
+
+
+def test_a_single_input_that_does_not_fit_is_an_error() -> None:
+    def run(part: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        InParts(4, torch.device("cpu"))(run, torch.zeros(4))
+
+
+def test_no_input_at_a_time_is_refused() -> None:
+    state = MAP().init(lambda: Model(torch.nn.Linear(2, 2)), 10, 10)
+    with pytest.raises(InputError, match="at least 1 input at a time, not 0"):
+        predict(MAP(), state, torch.zeros(3, 2), batch_size=0)
