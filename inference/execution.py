@@ -35,6 +35,8 @@ class Execution:
             (on kinds of GPU where that has been measured). What cannot be captured is taken step by step, as all is on
             a CPU, and the log says why. "replay" is "on", and on a CPU the operators of a step are recorded and run
             again: slower, to try out whether a network can be captured.
+        sync_norms: under torchrun, whether batch norms take their statistics over the batch of all processes, as one
+            process would, and not each over its part. It costs two messages for each norm.
     """
 
     device: DeviceName = "auto"
@@ -42,6 +44,7 @@ class Execution:
     channels_last: bool = False
     compile: bool = False
     capture: Capture = "auto"
+    sync_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceName):
@@ -57,7 +60,7 @@ class Execution:
     def driver(self) -> Driver:
         """Who takes the steps of a training; a new one each time."""
         if (ranks := Ranks.here()).count > 1:
-            return OfRanks(ranks)
+            return OfRanks(ranks, self.sync_norms)
         device = self.torch_device
         is_gpu = device.type == "cuda"
         captures = {

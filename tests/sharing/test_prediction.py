@@ -22,7 +22,7 @@ MEMBERS = 3
 def folded(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """The plain networks that have been made since, in order."""
     made: list[nn.Module] = []
-    fill = plain.fill
+    fill = member_networks.fill
     monkeypatch.setattr(member_networks, "fill", lambda *given: made.append(fill(*given)) or made[-1])
     return made
 
