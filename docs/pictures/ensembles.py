@@ -32,7 +32,7 @@ def draw() -> None:
     found = rows()
     names = sorted(found, key=lambda name: -found[name][2])
     colours = ["black" if name in WITHOUT_SHARING else "C0" for name in names]
-    figure, (quality, storage, training) = plt.subplots(1, 3, figsize=(10, 4.1), sharey=True, width_ratios=(2, 1, 1))
+    figure, (quality, storage, training) = plt.subplots(1, 3, figsize=(8.2, 4.2), sharey=True, width_ratios=(1.7, 1, 1))
     places = range(len(names))
     for place, name, colour in zip(places, names, colours, strict=True):
         _, _, nll, error = found[name]
@@ -48,7 +48,7 @@ def draw() -> None:
         panel.set_xticks([])
         panel.spines["bottom"].set_visible(False)
     quality.set_yticks(places, [SHORTER.get(name, name) for name in names])
-    quality.set_title("test NLL [nat]: lower is better")
+    quality.set(title="test NLL [nat]: lower is better", xticks=(1.35, 1.4, 1.45, 1.5))
     storage.set_title("numbers stored")
     training.set_title("training")
     for panel in (storage, training):
