@@ -129,8 +129,8 @@ class RunConfig:
         validation_images: number of validation examples scored after each epoch. Fewer save time, and leave examples
             for conformal prediction when patience is given. Predictions, and what is chosen at the end, use all
             validation examples. null: all.
-        checkpoint_minutes: maximum minutes between checkpoints. A checkpoint is also saved after each epoch, unless saving
-            takes long compared to the epoch.
+        checkpoint_minutes: maximum minutes between checkpoints. A checkpoint is also saved after each epoch, unless
+            saving takes long compared to the epoch.
         execution: device, precision and the like.
     """
 
@@ -192,9 +192,12 @@ class RunConfig:
         sharing = NetworkSharing.of_options(self)
         if self.weights is not None and sharing.is_ruinous:
             if self.ensemble_kind != "factors":
-                raise InputError(f"{option('ensemble_kind')} {self.ensemble_kind} takes no {option('weights')}")
+                raise InputError(
+                    f"{option('ensemble_kind')} {self.ensemble_kind} cannot start from {option('weights')}"
+                )
             raise InputError(
-                f"{option('init')} {self.init} ruins what the weights know: give {option('init')} keep, or ones"
+                f"{option('init')} {self.init} would destroy what the trained weights have learned: use "
+                f"{option('init')} keep or ones"
             )
         for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, name)
@@ -202,19 +205,19 @@ class RunConfig:
                 algorithm = algorithm_name(self.algorithm)
                 under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
-                    f"{option(name)} {value} is for algorithms under priors ({under_priors}), and {algorithm} has "
-                    f"penalties instead: leave it out"
+                    f"{option(name)} {value} requires an algorithm that uses priors ({under_priors}), and "
+                    f"{algorithm} uses weight decay: leave it out"
                 )
         if self.validation_images is not None and self.validation_images < 1:
             raise InputError(f"{option('validation_images')} must be at least 1, and is {self.validation_images}")
         if self.validation_images is not None and self.keep_members is not None:
             raise InputError(
-                f"{option('keep_members')} chooses on half of the validation examples: leave "
-                f"{option('validation_images')} out"
+                f"{option('keep_members')} uses half of the validation examples, and cannot be combined with "
+                f"{option('validation_images')}: leave the latter out"
             )
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
-                raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
+                raise InputError(f"the number of draws must be from 1 to {_MOST_DRAWS:,}, and is {draws:,}")
 
     def load_data(self, download: bool = True) -> Data | TableData:
         """Read the data set, and download it where it is not there and may be downloaded."""

@@ -73,8 +73,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Distill(Composed[DistillState]):
-    """Distillation: learns from labels and from trained networks, with output-diversified sampling (ODS, arXiv
-    2110.14149).
+    """Distillation: learns from labels and from trained networks, with ODS (arXiv 2110.14149).
 
     A step of the inner algorithm minimises the mean over members of ``(1 - alpha)`` times the negative log-likelihood
     of the labels plus ``alpha`` times ``temperature² · KL(teacher ‖ student)`` on the same inputs, perturbed. Member m
