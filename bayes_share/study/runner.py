@@ -83,7 +83,7 @@ def run_all(
                 bar.update(settled)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
+        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
@@ -94,7 +94,7 @@ def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> Non
         InputError: no jobs, a folder that is no run or one with other options, or what `finished_run` refuses.
     """
     if jobs < 1:
-        raise InputError(f"a study runs on at least 1 job, not {jobs}")
+        raise InputError(f"the number of jobs must be at least 1, and is {jobs}")
     for name, config in configs.items():
         check_folder(RunFolder(folder / name), config, resume=True)
         if RunFolder(folder / name).summary.is_file():
