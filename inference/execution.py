@@ -35,6 +35,8 @@ class Execution:
             "off", or "auto" (on GPUs for which it has been measured). Steps that cannot be captured, and all steps on a
             CPU, are taken one by one; the log says why. "replay" is "on", and on a CPU records and replays the
             operators of a step: slower, but it tests whether a network can be captured.
+        sync_norms: under torchrun, whether batch norms use the statistics of the batch of all processes, as a single
+            process would, rather than of each process's part. It costs two messages for each norm.
     """
 
     device: DeviceName = "auto"
@@ -42,6 +44,7 @@ class Execution:
     channels_last: bool = False
     compile: bool = False
     capture: Capture = "auto"
+    sync_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceName):
@@ -57,7 +60,7 @@ class Execution:
     def driver(self) -> Driver:
         """Who takes the steps of a training; a new one each time."""
         if (ranks := Ranks.here()).count > 1:
-            return OfRanks(ranks)
+            return OfRanks(ranks, self.sync_norms)
         device = self.torch_device
         is_gpu = device.type == "cuda"
         captures = {

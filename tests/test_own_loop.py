@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-PAGE = (Path(__file__).parent.parent / "docs" / "own_loop.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "guides" / "own_loop.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

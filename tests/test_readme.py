@@ -1,31 +1,52 @@
-"""What the README shows does run."""
+"""What the README and the pages of the site show does run; cells of tutorials run when the site is built."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+import bayes_share
 from bayes_share.cli import main
 from bayes_share.inference import MAP, DeepEnsemble
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.run import run
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = re.findall(r"^bayes-share (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^(?:bayes-share|torchrun .*? -m bayes_share) +(.*?)(?:\s+#.*)?$", re.MULTILINE)
+WITH_PYTHON = [name for name, text in PAGES.items() if BLOCK.search(text)]
+COMMANDS = sorted({command for text in PAGES.values() for command in COMMAND.findall(text)})
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the pages' code runs: it has the finished run that some of them read."""
+    made = tmp_path_factory.mktemp("pages")
+    run(RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=2), epochs=1), made / "runs/deep", progress=False)
+    return made
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
 def test_its_python_runs_from_the_first_block_to_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
+    page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    run(RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=2), epochs=1), Path("runs/deep"), progress=False)
-    assert len(BLOCKS) >= 5
+    monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
-    for block in BLOCKS:
-        # Less training: what is shown is the way, not a result.
-        exec(compile(re.sub(r"epochs=20", "epochs=1", block), "README.md", "exec"), names)
+    with mock.patch.dict(os.environ):
+        for block in BLOCK.findall(PAGES[page]):
+            # Less training: what is shown is the way, not a result.
+            exec(compile(re.sub(r"epochs=20", "epochs=1", block), page, "exec"), names)
+
+
+def test_the_readme_has_code() -> None:
+    assert len(BLOCK.findall(PAGES["README.md"])) >= 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,3 +59,10 @@ def test_its_commands_have_the_options_that_it_shows(command: str, capsys: pytes
     assert main([*arguments, "--help"]) == 0
     shown = capsys.readouterr().out
     assert [name for name in named if name not in shown] == []
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/reference/"))
+    described = re.findall(r"^\.\. auto(?:class|function):: bayes_share\.(\w+)$", pages, re.MULTILINE)
+    listed = re.findall(r"^   ~bayes_share\.(\w+)$", pages, re.MULTILINE)
+    assert sorted(described) == sorted(listed) == sorted(bayes_share.__all__)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from bayes_share.analysis.comparison import compare
 from bayes_share.analysis.shifted_predictions import ShiftedSets, predict_shifted
@@ -18,7 +19,7 @@ from bayes_share.runs.config import RunConfig
 from bayes_share.runs.interrupt import InterruptedRun
 from bayes_share.runs.output_paths import check_outputs
 from bayes_share.runs.run import run as make_run
-from bayes_share.runs.run_folder import check_folder_of_runs
+from bayes_share.runs.run_folder import RunFolder, check_folder_of_runs
 
 _METHODS = {
     "single network": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=1),
@@ -68,12 +69,26 @@ def quickstart(out: Path, seed: int) -> None:
     torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
     runs = {}
     for name, config in _METHODS.items():
-        say(f"{name} ...")
         runs[name] = out / name.replace(" ", "-").lower()
         folder = make_run(replace(config, seed=seed), runs[name], resume=True)
-        predict_shifted(folder, _SHIFTED_SETS)
+        _predict_shifted(folder, name)
     show(compare(runs, picture))
     show(f"reliability diagrams: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
     write_atomically(report, html_page(made).encode())
+<<<<<<< HEAD
     show(f"report, to open in a browser: {printable(report)}")
+=======
+    show(f"report, to be opened in a browser: {printable(report)}")
+
+
+def _predict_shifted(folder: RunFolder, name: str) -> None:
+    """Predict other and corrupted images: a bar on a terminal, a line elsewhere."""
+    of_features = 2  # test and training images
+    sets = of_features + len(_SHIFTED_SETS.ood_names) + len(_SHIFTED_SETS.corruption_types)
+    with tqdm(total=sets, desc=name, unit="set", disable=None) as bar:
+        predict_shifted(folder, _SHIFTED_SETS, lambda _: bar.update())
+        bar.update(sets - bar.n)  # those that an earlier command has predicted
+        if bar.disable:
+            say(f"{name}: trained, and tested on {sets} sets of images")
+>>>>>>> main

@@ -1,6 +1,7 @@
 """Steps of several processes: whole trainings are dealt out, or each computes a part of the batch."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from bayes_share.errors import InputError
 from bayes_share.inference.algorithm import Batch, Composed, GradientMethod, Inference, StepInfo
 from bayes_share.inference.step.drivers import after_step, drawn_key, of_training, step, take_step, trainings
 from bayes_share.inference.step.ranks import Ranks
+from bayes_share.inference.step.synced_norms import SyncedNorms
 from bayes_share.tensors.seeding import seeded
 
 
@@ -27,15 +29,18 @@ class OfRanks:
     augmentation of one process, and compute a part of it: of each member's examples, where members have their own. What
     is drawn for a gradient, such as dropout or the noise of `IVON`, is each process's own, so that processes act as
     further draws; what is drawn for an update is the same in all, and so is what the update makes of the mean gradient.
-    The statistics of batch norms are each process's own in a step, and averaged after it. So the states stay the same.
+    The statistics of batch norms are each process's own in a step, and averaged after it, unless they are synchronised.
+    So the states stay the same.
     The transition of a single chain is made by every process.
 
     Args:
         ranks: of this process.
+        syncs_norms: whether batch norms take their statistics over the whole batch.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, syncs_norms: bool = False) -> None:
         self._ranks = ranks
+        self._norms = SyncedNorms(ranks) if syncs_norms else nullcontext()
         self._is_same = False
         self._is_dealt = False
 
@@ -94,7 +99,7 @@ class OfRanks:
         """The mean gradient, and the mean of what the processes report."""
         part = part_of(batch, self._ranks, max(1, method.feeding(state).parts))
         key = drawn_key()  # the same in all, as the generators are
-        with seeded(key, "rank", self._ranks.rank):
+        with seeded(key, "rank", self._ranks.rank), self._norms:
             info = method.gradient(state, part)
         self._average(method.gradients(state))
         return self._mean([info])

@@ -37,11 +37,13 @@ from bayes_share.sharing import ensemble, share_layers
 STEPS = 50
 
 
-def network(members: int = 1, shares: bool = False, norm: str = "none", dropout: float = 0.0) -> Model:
+def network(
+    members: int = 1, shares: bool = False, norm: str = "none", dropout: float = 0.0, own: tuple[str, ...] = ()
+) -> Model:
     widths = (16, 16, 16) if shares else (16,)
     net = mlp(widths, num_classes=10, in_channels=1, image_size=(8, 8), norm=norm, dropout=dropout)
     net = share_layers(net) if shares else net
-    return Model(net if members == 1 else ensemble(net, members, "random_sign")).double()
+    return Model(net if members == 1 else ensemble(net, members, "random_sign", own=own)).double()
 
 
 EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
@@ -55,6 +57,8 @@ EXACT: dict[str, tuple[Any, Callable[[], Model]]] = {
     "bootstrap": (MAP(feed="bootstrap"), partial(network, 3)),
     "deep ensemble": (DeepEnsemble(of=MAP(feed="own"), networks=2), partial(network, 1)),
     "deep ensemble of ivon": (DeepEnsemble(of=IVON(hess_init=5.0), networks=3), partial(network, norm="batch")),
+    "synced norms": (MAP(), partial(network, norm="batch")),
+    "synced norms of members": (MAP(feed="split"), partial(network, 3, norm="batch", own=("norms",))),
     "swag": (SWAG(), network),
     "padded": (MAP(accumulate=2), partial(network, 3)),
 }
@@ -83,7 +87,8 @@ def training(name: str) -> Training:
     # With a last batch of 24, which is filled up; its weights are float32, and rounded.
     images = data("crop") if name in NOISY else data("none", 240 if name == "padded" else 216)
     source = batches_of(images, 36, last_batch="pad")
-    return Training(algorithm, build, source, num_steps=STEPS, seed=3, execution=Execution("cpu"))
+    execution = Execution("cpu", sync_norms=name.startswith("synced"))
+    return Training(algorithm, build, source, num_steps=STEPS, seed=3, execution=execution)
 
 
 def run(name: str) -> dict[str, Any]:

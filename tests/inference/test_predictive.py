@@ -260,12 +260,10 @@ def test_predicted_noise_is_found_in_the_data(beta: float) -> None:
 
 
 def test_the_likelihood_of_the_guide_is_the_products_poisson() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text(encoding="utf-8")
-    (block,) = re.findall(
-        r"^```python\n(.*?)^```", page.split("# A likelihood of your own")[1], re.DOTALL | re.MULTILINE
-    )
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "likelihoods.md").read_text(encoding="utf-8")
+    block, *_ = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
-    exec(compile(block, "guides.md", "exec"), names)
+    exec(compile(block, "likelihoods.md", "exec"), names)
     outputs, y = names["x"][None].double(), names["y"][None].double()
     torch.testing.assert_close(names["Counts"]().log_lik(outputs, y), Poisson().log_lik(outputs, y))
     expected = (1 + 2 * names["x"][:, 0]).exp().double()

@@ -1,8 +1,12 @@
 """The quickstart as a new user runs it."""
 
+import os
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
-from driver import command, ended_well, snapshot
+from driver import Outcome, command, ended_well, snapshot
 
 
 def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: Path) -> None:
@@ -20,11 +24,15 @@ def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: 
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     accuracies = [float(line.split("  ", 1)[1].split()[0]) for line in lines]
     assert min(accuracies) > 94
+    told = [line.partition(":")[0] for line in first.err.splitlines()]
+    assert told == ["digits", "10 classes", "single network", "BatchEnsemble of 4", "deep ensemble of 4"]
 
     before = snapshot(out)
-    second = command("quickstart", "--out", out)
-    ended_well(second)
+    second = on_a_terminal("quickstart", "--out", out)
     assert second.out == first.out
+    bars = [line.rpartition("\r")[2] for line in second.err.split("\n") if "100%" in line]
+    assert [bar.partition(":")[0] for bar in bars] == ["single network", "BatchEnsemble of 4", "deep ensemble of 4"]
+    assert all(" 15/15 " in bar for bar in bars)
     after = snapshot(out)
     assert {name for name in after if before[name] != after[name]} <= {"reliability.png", "report.html"}
 
@@ -37,3 +45,23 @@ def test_another_seed_does_not_go_into_the_same_folder(tmp_path: Path) -> None:
     assert outcome.code == 2
     assert "Traceback" not in outcome.err
     assert "cannot be resumed" in outcome.err
+
+
+def on_a_terminal(*arguments: str | Path) -> Outcome:
+    """``bayes-share ARGUMENTS`` with a terminal for stderr, to its end, which must be a good one."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bayes_share", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+        return Outcome(done.returncode, done.stdout, os.read(ours, 1 << 16).decode().replace("\r\n", "\n"))
+    finally:
+        os.close(ours)
+        os.close(theirs)

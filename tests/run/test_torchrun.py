@@ -66,6 +66,14 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     ended_well(command("evaluate", tmp_path / "two", tmp_path / "one"))
 
 
+def test_networks_that_are_dealt_out_are_those_of_one_process(tmp_path: Path) -> None:
+    options = ("--of", "ivon", "--networks", "3", "--epochs", "2", "--augment", "crop")
+    finish(start("deep-ensemble", tmp_path / "two", *options))
+    alone = command("fit", "deep-ensemble", *OPTIONS, *options, "--out", tmp_path / "one")
+    ended_well(alone)
+    np.testing.assert_allclose(logits(tmp_path / "two"), logits(tmp_path / "one"), rtol=1e-4, atol=1e-5)
+
+
 def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
     finish(start("ivon", tmp_path / "whole", *LONG))
     out = tmp_path / "stopped"
