@@ -89,7 +89,7 @@ def run_all_on_ray(
             ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
+        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
@@ -113,7 +113,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'bayes-share[ray]'") from error
+        raise InputError("--ray requires Ray: pip install 'bayes-share[ray]'") from error
     check_answers(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -85,7 +85,7 @@ def run_all(
                 bar.update(settled)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
+        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
@@ -96,9 +96,9 @@ def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int, proces
         InputError: no jobs, a folder that is no run or one with other options, or what `finished_run` refuses.
     """
     if jobs < 1:
-        raise InputError(f"a study runs on at least 1 job, not {jobs}")
+        raise InputError(f"the number of jobs must be at least 1, and is {jobs}")
     if processes < 1:
-        raise InputError(f"each run of a study takes at least 1 process, not {processes}")
+        raise InputError(f"the number of processes of a run must be at least 1, and is {processes}")
     for name, config in configs.items():
         check_folder(RunFolder(folder / name), config, resume=True)
         if RunFolder(folder / name).summary.is_file():

@@ -35,7 +35,7 @@ def test_two_processes_make_each_run(tmp_path: Path) -> None:
 
 
 def test_no_process_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="each run of a study takes at least 1 process, not 0"):
+    with pytest.raises(InputError, match="the number of processes of a run must be at least 1, and is 0"):
         run_all({"a": RunConfig()}, tmp_path, processes=0)
 
 
