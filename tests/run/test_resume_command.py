@@ -44,7 +44,7 @@ def test_a_finished_run_stays_as_it_is(arguments: list[str], finished: Path) -> 
     before = snapshot(finished)
     outcome = command(*arguments, "--out", finished, "--resume")
     ended_well(outcome)
-    assert "is finished" in outcome.err
+    assert "is already finished" in outcome.err
     assert snapshot(finished) == before
 
 
