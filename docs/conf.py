@@ -51,6 +51,8 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_output_stderr = "remove-warn"
 nb_merge_streams = True
+nb_code_prompt_show = "Show the code of the picture"
+nb_code_prompt_hide = "Hide the code of the picture"
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

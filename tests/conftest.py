@@ -5,19 +5,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import annotations
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 
-# Before anything of bayes_share is imported: from here on every annotation in it is checked at each call. The name
-# covers `bayes_share.models` and the others too, which are beside the package on disk.
-jaxtyping.install_import_hook("bayes_share", "beartype.beartype")
+# Before anything of bayes_share is imported. The name covers `bayes_share.models` and the others too, which are beside
+# the package on disk.
+annotations.check_annotations("bayes_share")
 
 torch.set_num_threads(1)  # networks are small, tests run side by side, and the last bits depend on the number
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # the benchmarks, which are not installed
+
+
+def pytest_runtest_setup() -> None:
+    """Before all fixtures of a test: calls of the product are its first ones."""
+    annotations.begin_test()
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,14 @@
-"""In tests, every shape annotation of the product is checked."""
+"""In tests, every shape annotation of the product is checked, at a function's first calls and then more rarely."""
 
 import importlib
 import inspect
 
+import annotations
+import beartype
 import jaxtyping
 import pytest
 import torch
+from jaxtyping import Float
 
 from bayes_share.layers import MemberGroupNorm, expand_weight
 from bayes_share.models.model import Model
@@ -35,6 +38,26 @@ def test_a_wrong_shape_raises_in_methods_and_for_results() -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_the_fixture_unchecked_switches_the_checks_off() -> None:
     assert expand_weight(torch.ones(3, 3), torch.ones(2, 3).long(), torch.ones(2, 3)).shape == (2, 3, 3)
+
+
+def test_the_first_calls_are_checked_and_then_those_at_powers_of_two() -> None:
+    @jaxtyping.jaxtyped(typechecker=beartype.beartype)  # as the hook writes it
+    def doubled(x: Float[torch.Tensor, " example"]) -> torch.Tensor:
+        return 2 * x
+
+    refused = []
+    for number in range(1, 40):
+        try:
+            doubled(torch.ones(3).long())
+        except jaxtyping.TypeCheckError:
+            refused.append(number)
+    assert refused == [*range(1, annotations.FIRST + 1), 16, 32]
+
+
+def test_each_test_begins_anew() -> None:
+    """The one before it has used up the checks of this function."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        expand_weight(torch.ones(3, 3), torch.ones(2, 3).long(), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize(

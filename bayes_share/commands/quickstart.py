@@ -76,10 +76,7 @@ def quickstart(out: Path, seed: int) -> None:
     show(f"reliability diagrams: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
     write_atomically(report, html_page(made).encode())
-<<<<<<< HEAD
     show(f"report, to open in a browser: {printable(report)}")
-=======
-    show(f"report, to be opened in a browser: {printable(report)}")
 
 
 def _predict_shifted(folder: RunFolder, name: str) -> None:
@@ -91,4 +88,3 @@ def _predict_shifted(folder: RunFolder, name: str) -> None:
         bar.update(sets - bar.n)  # those that an earlier command has predicted
         if bar.disable:
             say(f"{name}: trained, and tested on {sets} sets of images")
->>>>>>> main

@@ -79,7 +79,7 @@ def run(options: Namespace) -> None:
         remove_left_beside(out, lambda name: name in STUDY_FILES)
         check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
         by_name = {trial.name: config for trial, config in configs.items()}
-        check_runs(by_name, out / "runs", options.jobs)
+        check_runs(by_name, out / "runs", options.jobs, options.processes)
         _check_data([RunFolder(out / "runs" / name) for name in by_name], data)
         _run(kind, configs, out, asked, given)
     return None
@@ -100,9 +100,9 @@ def _run(
     runs, by_name = out / "runs", {trial.name: config for trial, config in configs.items()}
     needs = {trial.name: kind.needs(trial) for trial in configs}
     if options["ray"] is None:
-        failed = run_all(by_name, runs, options["jobs"], options["progress"], needs)
+        failed = run_all(by_name, runs, options["jobs"], options["progress"], needs, options["processes"])
     else:
-        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs)
+        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs, options["processes"])
     finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
         summary = kind.summary(finished, asked)
@@ -156,6 +156,7 @@ def _parser(kind: Study, preset: str) -> OptionParser:
     summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
     add_option(own, "preset", str, preset, f"settings for all runs. {summaries}")
     add_option(own, "jobs", int, 2, "number of runs at a time; they share the cores of the machine")
+    add_option(own, "processes", int, 1, "number of processes that share the work of each run, as under torchrun")
     ray = (
         "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. All nodes "
         "must see --out and the data under the same path, so that runs of a lost node resume on another"

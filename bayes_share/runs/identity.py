@@ -18,7 +18,7 @@ from bayes_share.runs.config_file import to_flat
 from bayes_share.tasks import spec_of
 from bayes_share.version import __version__
 
-_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes", "teacher"}  # between a run and its resumption
+_MAY_CHANGE = {"data_dir", "device", "capture", "checkpoint_minutes", "teacher"}  # between a run and its resumption
 _WHICH_EXAMPLES = (  # of the data, are in which part and how
     "target",
     "likelihood",

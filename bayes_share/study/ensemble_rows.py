@@ -104,6 +104,18 @@ ROWS: dict[str, Row] = {
         "posterior draws",
         {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS},
     ),
+    "mc-dropout-fixed-signs": Row(
+        "MC dropout .1 over fixed signs, 4 draws",
+        "draws of a posterior",
+        {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS // MEMBERS, **_FIXED},
+        is_core=False,
+    ),
+    "mc-dropout-deep": Row(
+        "deep ensemble of 4 with MC dropout .1, 4 draws",
+        "networks apart",
+        {**_DEEP, "of": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS // MEMBERS},
+        is_core=False,
+    ),
     "distilled-single": Row("one network, distilled", "students", _DISTILLED, teacher="deep-ensemble"),
     "distilled-signs": Row(
         "BatchEnsemble (signs), distilled", "students", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"
