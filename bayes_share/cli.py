@@ -29,21 +29,19 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "a single network, a BatchEnsemble and a deep ensemble on real images, compared in a minute",
+        "train and compare a single network, a BatchEnsemble and a deep ensemble on real images in a minute",
         "bayes_share.commands.quickstart",
     ),
     "fit": Command("train a network and write its predictions into a run folder", "bayes_share.commands.fit"),
     "evaluate": Command(
-        "scores and a reliability picture from the predictions of runs", "bayes_share.commands.evaluate"
+        "score runs, draw their reliability diagrams, and test them on other data", "bayes_share.commands.evaluate"
     ),
-    "predict": Command("predict the rows of a CSV file with a run on a table", "bayes_share.commands.predict"),
+    "predict": Command("predict new rows of a table with a trained run", "bayes_share.commands.predict"),
     "report": Command(
-        "a page on runs: scores, calibration, other and corrupted images, members, and how to run them again",
+        "write an HTML report on runs: scores, calibration, robustness, members and costs",
         "bayes_share.commands.report",
     ),
-    "study": Command(
-        "many runs in one folder, with tables over seeds and pictures of convergence", "bayes_share.commands.study"
-    ),
+    "study": Command("train many runs in one folder, and compare them over seeds", "bayes_share.commands.study"),
 }
 
 
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        return _stopped("not enough memory: take a smaller network, batch or number of members", 1)
+        return _stopped("out of memory: use a smaller network, batch size or number of members", 1)
     except KeyboardInterrupt as error:
         return _stopped(str(error) or "stopped", 130)
     except BrokenPipeError:  # what read the output, as `head` does, has enough

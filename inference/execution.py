@@ -1,4 +1,4 @@
-"""How a network is computed: on which device, in which precision and memory format, compiled or not."""
+"""How a network is computed: device, precision, memory format, compilation and capture."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,19 +24,19 @@ CAPTURED_BY_DEFAULT: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is computed; changes speed and rounding, not what is computed.
+    """How a network is computed. Changes speed and rounding, but not what is computed.
 
     Args:
         device: "cpu", "cuda", or "auto": a CUDA device if there is one.
         precision: "float32", or "bfloat16": autocast, with parameters in float32.
-        channels_last: whether images and convolutions lie in memory with their channels innermost.
-        compile: whether `torch.compile` is used; the first steps then take a minute, and rounding differs.
-        capture: whether steps are recorded in a CUDA graph and replayed, which spares the host: "on", "off", or "auto"
-            (on kinds of GPU where that has been measured). What cannot be captured is taken step by step, as all is on
-            a CPU, and the log says why. "replay" is "on", and on a CPU the operators of a step are recorded and run
-            again: slower, to try out whether a network can be captured.
-        sync_norms: under torchrun, whether batch norms take their statistics over the batch of all processes, as one
-            process would, and not each over its part. It costs two messages for each norm.
+        channels_last: whether images and convolutions use the channels-last memory format.
+        compile: whether to use `torch.compile`. The first steps then take about a minute, and rounding differs.
+        capture: whether to record training steps in a CUDA graph and replay them, which saves time on the host: "on",
+            "off", or "auto" (on GPUs for which it has been measured). Steps that cannot be captured, and all steps on a
+            CPU, are taken one by one; the log says why. "replay" is "on", and on a CPU records and replays the
+            operators of a step: slower, but it tests whether a network can be captured.
+        sync_norms: under torchrun, whether batch norms use the statistics of the batch of all processes, as a single
+            process would, rather than of each process's part. It costs two messages for each norm.
     """
 
     device: DeviceName = "auto"

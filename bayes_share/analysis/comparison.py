@@ -62,7 +62,7 @@ def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
     columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
-    return ["One network of each run:", format_table(columns, costs)]
+    return ["Cost of one network of each run:", format_table(columns, costs)]
 
 
 def score_table(
@@ -117,8 +117,8 @@ def check_same(predictions: Mapping[str, Predictions]) -> None:
         alike = first.likelihood == other.likelihood and first.logits.shape[2:] == other.logits.shape[2:]
         if not alike or not torch.equal(first.labels.cpu(), other.labels.cpu()):
             raise InputError(
-                f"{printable(one)} and {printable(name)} are not predictions of the same examples: their number, "
-                f"classes or labels differ, and their figures do not go into one table"
+                f"{printable(one)} and {printable(name)} are predictions of different examples (their number, "
+                "classes or labels differ), and cannot be compared in one table"
             )
 
 
@@ -161,9 +161,8 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
         is_same = first[1].dtype == answers.dtype and torch.equal(first[1], answers)
         if not is_same or _have_other_examples(first[0], folder):
             raise InputError(
-                f"{first[0].path} and {folder.path} are runs on different data ({_data(first[0])} and "
-                f"{_data(folder)}): their test examples differ, and their figures do not go into one table; "
-                f"evaluate them one by one"
+                f"{first[0].path} and {folder.path} have different test examples ({_data(first[0])} and "
+                f"{_data(folder)}), and cannot be compared in one table: evaluate them separately"
             )
     return folders
 

@@ -113,7 +113,7 @@ def set_tables(found: Sequence[Found]) -> str:
             "chance from": one.by_chance.low,
             "to": one.by_chance.high,
             "classes in a set": one.coverage.size.value,
-            "least of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
+            "lowest of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
         }
         for one in found
     ]
@@ -123,8 +123,11 @@ def set_tables(found: Sequence[Found]) -> str:
         for row in _rows(one, "class", {one.classes[label]: group for label, group in one.coverage.by_class.items()})
     ]
     by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
-    lead = "Conformal sets: coverage of the test examples, and where 95 % lie by chance where the aim is met"
-    of_groups = ("By class, with intervals of 95 %", by_class), ("By the size of the set", by_size)
+    lead = (
+        "Conformal sets: coverage of the test examples, with the range that holds 95 % of coverages if the "
+        "target is met"
+    )
+    of_groups = ("By class, with 95 % intervals", by_class), ("By set size", by_size)
     first, *others = [f"{title}:\n\n{format_table([*rows[0]], rows)}" for title, rows in ((lead, overall), *of_groups)]
     return "\n\n".join([first, judgement(found), *others])
 

@@ -43,7 +43,7 @@ def shift_tables(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets, by: s
     tables = []
     if shifted_sets.ood:
         tables += [
-            f"Out-of-distribution images told from test images by {by}:",
+            f"Out-of-distribution detection by {by}:",
             ood_table(runs, shifted_sets.ood_names, by),
         ]
     types = list(shifted_sets.corruption_types)
@@ -89,14 +89,14 @@ def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
     (draws, members), (other_draws, other_members) = (outputs.logits.shape[:2] for outputs in (test, other))
     if (draws, members) != (other_draws, other_members):
         raise InputError(
-            f"{path} has {other_draws} draws of {other_members} members, and the test images have {draws} of "
-            f"{members}: remove it, and have it made again"
+            f"{path} has {other_draws} draws of {other_members} members, and the test predictions have {draws} "
+            f"of {members}: remove the file, and predict the set again"
         )
     noted = folder.sets("ood").get(name)
     if noted is not None and noted.images != other.logits.shape[2]:
         raise InputError(
-            f"{path} is of {other.logits.shape[2]} images, and sets.json beside it says {noted.images}: remove it, and "
-            f"have it made again"
+            f"{path} has {other.logits.shape[2]} images, and sets.json in its folder says {noted.images}: remove "
+            "the file, and predict the set again"
         )
     return other
 
@@ -133,8 +133,8 @@ def ood_table(runs: Mapping[str, RunFolder], sets: Sequence[str], by: str = "ent
 
 
 _WHY = {
-    "mutual-information": "it takes several draws or members",
-    "k-nn": "it takes a network that ends with a linear layer",
+    "mutual-information": "it requires several draws or members",
+    "k-nn": "it requires a network that ends with a linear layer",
 }
 
 
@@ -175,9 +175,7 @@ def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict
 def _size(folder: RunFolder, kind: str) -> SetInfo:
     known = folder.sets("corruptions")
     if f"{kind}-1" not in known:
-        raise InputError(
-            f"{folder.path} has no predictions for {kind}; 'bayes-share evaluate --corruptions' makes them"
-        )
+        raise InputError(f"{folder.path} has no predictions for {kind}: run 'bayes-share evaluate --corruptions' first")
     return known[f"{kind}-1"]
 
 

@@ -38,9 +38,9 @@ def diagnostic_tables(runs: Mapping[str, Path], split: str = "test") -> str:
     predictions = {name: read_class_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
     chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
     num_images = len(next(iter(predictions.values())).labels)
-    parts = [f"{split}-set elpd [nat], the sum over {num_images:,} examples, and differences to the best:"]
+    parts = [f"elpd [nat] of the {split} set, summed over {num_images:,} examples, and differences to the best run:"]
     parts.append(_elpd_table(predictions))
-    parts.append("Mixing of the log-probability of each example's label; each member is a chain:")
+    parts.append("Convergence diagnostics of the log-probability of each example's label; each member is a chain:")
     parts.append(_convergence_table({name: in_order(found, chains.get(name)) for name, found in predictions.items()}))
     if chains:
         parts.append("PSIS-LOO on the training examples [nat]:")
@@ -88,13 +88,13 @@ def no_loo(training: Training) -> str | None:
     if reason := algorithm.not_drawn():
         return reason
     if tempering := algorithm.tempering(len(training.data.train)):
-        return f"PSIS-LOO needs draws of the posterior, and these are at the {tempering}"
+        return f"PSIS-LOO requires draws of the posterior, and these are at the {tempering}"
     if task_of(training.data).is_augmented:
-        return "PSIS-LOO needs draws of the posterior of the training examples, and these were augmented"
+        return "PSIS-LOO requires draws of the posterior given the training examples, and these were augmented"
     if any(part.model.ensemble_size > 1 for part in _parts(training)):
         return (
-            "PSIS-LOO needs draws of one network's posterior, and members that share weights are trained on the mean "
-            "of their log-likelihoods"
+            "PSIS-LOO requires draws of one network's posterior, and members that share weights are trained on "
+            "the mean of their log-likelihoods"
         )
     return None
 

@@ -56,11 +56,11 @@ class ShiftedSets:
 
     def __post_init__(self) -> None:
         if min(self.ood_images, self.corruption_images) < 1:
-            raise InputError(f"a set has at least 1 image, not {min(self.ood_images, self.corruption_images)}")
+            raise InputError(f"a set must have at least 1 image, not {min(self.ood_images, self.corruption_images)}")
         names = self.ood_names
         for name in names:
             if names.count(name) > 1:
-                raise InputError(f"there are two out-of-distribution sets called {name!r}: name one of them, NAME=...")
+                raise InputError(f"two out-of-distribution sets are called {name!r}: give one of them a name, NAME=...")
         for name in self.corruptions:
             if name not in (*CORRUPTIONS, "all") and not name.startswith(f"{CIFAR10C}:"):
                 raise unknown("corruption", name, (*CORRUPTIONS, "all", f"{CIFAR10C}:DIR"))
@@ -101,7 +101,9 @@ def predict_shifted(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable
             that is there.
     """
     if is_table(data := read_run_config(folder.config).data):
-        raise InputError(f"{folder.path} is a run on {data}: other and corrupted images are for runs on images")
+        raise InputError(
+            f"out-of-distribution and corrupted images require a run on images, and {folder.path} is a run on {data}"
+        )
     if not _missing_ood(folder, shifted_sets) and not _missing_corruptions(folder, shifted_sets):
         return
     with terminable(), in_turn(folder.path):
@@ -109,7 +111,7 @@ def predict_shifted(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable
         try:
             _predict(folder, shifted_sets, tell)
         except KeyboardInterrupt as error:
-            raise InterruptedRun(f"{folder.path}: stopped; the same command goes on with the set it was at") from error
+            raise InterruptedRun(f"{folder.path}: stopped; the same command resumes") from error
 
 
 def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str], None]) -> None:
@@ -118,7 +120,7 @@ def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str],
     if not ood and not corruptions:
         return
     for source in _changed(folder, shifted_sets):
-        tell(f"{folder.path}: {source} has changed since it was predicted, and is predicted anew")
+        tell(f"{folder.path}: {source} has changed since it was predicted, and is predicted again")
     config = read_run_config(folder.config)
     training = load_run(folder.path)
     if ood:
@@ -164,8 +166,8 @@ def _missing_ood(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
         info = there.get(wanted.name)
         if info is not None and info.source != wanted.source:
             raise InputError(
-                f"{folder.path} has predictions for a set {wanted.name!r} from {info.source}: "
-                f"give the one from {wanted.source} another name, NAME={wanted.source}"
+                f"{folder.path} already has predictions for a set {wanted.name!r} from {info.source}: give the "
+                f"set from {wanted.source} another name, NAME={wanted.source}"
             )
         if info is None or not _is_there(info, wanted.source, shifted_sets.ood_images):
             missing.append(text)
@@ -178,16 +180,16 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
         return
     data = training.data
     test = read_class_predictions(folder.predictions("test"))
-    tell(f"{folder.path}: test images for their features, {SetInfo('', len(data.test), len(data.test))}")
+    tell(f"{folder.path}: computing features of test images, {SetInfo('', len(data.test), len(data.test))}")
     _, features = training.predict_with_features(data.test.images, config.num_samples)
     if features is None:
-        tell(f"{folder.path}: k-nn is left out, since the network's outputs are not those of a linear layer")
+        tell(f"{folder.path}: k-nn is not available, since the network does not end with a linear layer")
     write_predictions(folder.predictions("test"), replace(test, features=features, stamp=_stamp(folder)))
     train = data.train.to("cpu")
     if len(train) > _TRAIN_IMAGES:
         shares = (_TRAIN_IMAGES, len(train) - _TRAIN_IMAGES)
         train = train.at(stratified(train.labels, shares, generator(0, "training images"))[0])
-    tell(f"{folder.path}: training images for their features, {SetInfo('', len(train), len(data.train))}")
+    tell(f"{folder.path}: computing features of training images, {SetInfo('', len(train), len(data.train))}")
     logits, features = training.predict_with_features(train.images, config.num_samples)
     trained = Predictions(
         logits,
@@ -245,7 +247,7 @@ def _predict_corruptions(
     said = None
     for kind, severity, source in missing:
         if kind != said:
-            tell(f"{folder.path}: {kind}, {info} in each severity")
+            tell(f"{folder.path}: {kind}, {info} at each severity")
             said = kind
         split = _corrupted(data, kind, severity, source, chosen).to(training.execution.torch_device)
         predicted = Outputs(training.predict(split, config.num_samples), likelihood=likelihood)

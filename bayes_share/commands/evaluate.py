@@ -31,8 +31,9 @@ def parser(words: Sequence[str]) -> OptionParser:
     parser = OptionParser(
         prog="bayes-share evaluate",
         usage="bayes-share evaluate RUN|NAME=FILE.npz ... [OPTIONS]",
-        description="Scores of runs, and a reliability picture; away from what they were trained on, too. Predictions "
-        "that this takes are kept in the runs' folders, where 'bayes-share report' finds them.",
+        description="Score finished runs and draw their reliability diagrams. Options test them on "
+        "out-of-distribution and corrupted images. New predictions are saved in the run folders, "
+        "where 'bayes-share report' uses them.",
     )
     parser.add_argument(
         "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
@@ -43,49 +44,54 @@ def parser(words: Sequence[str]) -> OptionParser:
         "picture",
         str,
         None,
-        "reliability picture, PNG or SVG; in the first RUN if not given, and of files alone none",
+        "file for the reliability diagrams, PNG or SVG; default: reliability.png in the first run folder, and "
+        "no picture for files of predictions only",
     )
-    shift = parser.add_argument_group("away from what was trained on")
+    shift = parser.add_argument_group("dataset shift")
     shift.add_argument(
         "--ood",
         type=str,
         nargs="+",
         metavar="SET",
-        help="out-of-distribution sets: a data set by its name (cifar100, npz:FILE, folder:DIR, as for fit --data), "
-        "'noise', 'photographs' (scikit-learn's), 'held-out' (classes left out by fit --hold-out); NAME=SET names one",
+        help="out-of-distribution sets: a data set as for fit --data (cifar100, npz:FILE, folder:DIR), 'noise', "
+        "'photographs' (of scikit-learn) or 'held-out' (classes left out by fit --hold-out); NAME=SET "
+        "gives a set a name",
     )
     add_option(
         shift,
         "ood_score",
         str,
         None,
-        "which score is shown: max-probability, entropy (if not given), mutual-information, energy, max-logit or k-nn",
+        "out-of-distribution score to show: max-probability, entropy (the default), mutual-information, energy, "
+        "max-logit or k-nn",
     )
-    many = f"a random sample of so many of a larger set; {ShiftedSets.ood_images:,} if not given"
+    many = f"maximum number of images of each set, sampled at random; default: {ShiftedSets.ood_images:,}"
     add_option(shift, "ood_images", int | None, None, many)
     shift.add_argument(
         "--corruptions",
         type=str,
         nargs="*",
         metavar="TYPE",
-        help="corruptions of the test images in 5 severities: names of types, none or 'all' for all, or "
-        "'cifar-10-c:DIR', the official files",
+        help="corruptions of the test images at 5 severities: names of corruption types, 'all' (also if no name "
+        "is given), or 'cifar-10-c:DIR' for the official files",
     )
-    many = f"a random sample of so many test images is corrupted; {ShiftedSets.corruption_images:,} if not given"
+    many = f"maximum number of test images to corrupt, sampled at random; default: {ShiftedSets.corruption_images:,}"
     add_option(shift, "corruption_images", int | None, None, many)
     parser.add_argument(
         "--conformal",
         type=reader(float),
         nargs="*",
         metavar="ALPHA",
-        help="conformal sets of classes, or intervals of numbers, which miss the right one with a probability of ALPHA "
-        "at most; 0.1 if not given. They are calibrated on validation examples that the run chose nothing on",
+        help="conformal prediction sets, or intervals for numbers, with a miscoverage of at most ALPHA "
+        "(default: 0.1), calibrated on validation examples that were not used to select anything",
     )
-    draws = parser.add_argument_group("draws of a posterior")
+    draws = parser.add_argument_group("posterior draws")
     draws.add_argument(
-        "--diagnostics", action="store_true", help="elpd with differences, r-hat, ESS; PSIS-LOO of samplers"
+        "--diagnostics",
+        action="store_true",
+        help="elpd with differences between runs, r-hat and ESS; for samplers also PSIS-LOO",
     )
-    add_option(draws, "arviz", str, None, "one run's predictions and draws as arviz data, .nc or .zarr")
+    add_option(draws, "arviz", str, None, "file for the predictions and draws of one run as ArviZ data, .nc or .zarr")
     return parser
 
 
@@ -97,16 +103,14 @@ def run(options: Namespace) -> None:
         RunError: a file cannot be written.
     """
     if not options.runs:
-        raise InputError(
-            "no run folder given: list run folders before options, some of which take all words that follow"
-        )
+        raise InputError("no run folder given: list run folders before options")
     check_levels("--conformal", options.conformal or ())
     files = named_files(options.runs)
     folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
     shifted_sets = _shifted_sets(options)
     _check_files(files, options)
     if options.arviz is not None and len(folders) > 1:
-        raise InputError(f"--arviz writes one run, and {len(folders)} were given")
+        raise InputError(f"--arviz requires exactly one run, and {len(folders)} were given")
     picture = Path(options.picture) if options.picture else _picture_in(folders)
     found = finished_runs(folders, options.split)
     outputs: dict[str, Path] = {}
@@ -136,12 +140,12 @@ def run(options: Namespace) -> None:
     if diagnosed is not None:
         show(f"\n{diagnosed}\n")
     if picture is not None:
-        show(f"reliability picture: {printable(picture)}")
+        show(f"reliability diagrams: {printable(picture)}")
     if options.arviz is not None:
         reason = export_arviz(folders[options.runs[0]], Path(options.arviz), options.split)
         show(f"arviz data: {printable(options.arviz)}")
         if reason is not None:
-            show(f"without log_likelihood, which arviz.loo reads: {reason}")
+            show(f"the file has no group log_likelihood, which arviz.loo requires: {reason}")
 
 
 def _picture_in(folders: Mapping[str, Path]) -> Path | None:
@@ -159,16 +163,20 @@ def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
     wanted = wanted or ("diagnostics" if options.diagnostics else None)
     if wanted is not None:
         name = printable(next(iter(files)))
-        raise InputError(f"--{wanted} is of runs, and {name} is a file of predictions: evaluate the runs by themselves")
+        raise InputError(
+            f"--{wanted} requires run folders, and {name} is a file of predictions: evaluate the runs separately"
+        )
     if options.split != "test":
-        raise InputError("--split is of runs: name the file of the predictions that are to be scored")
+        raise InputError("--split applies to run folders only: give the file of the predictions to score")
 
 
 def _check_numbers(options: Namespace) -> None:
     """Raise an InputError where something is asked for that is of classes alone."""
     for name in ("picture", "ood", "corruptions", "diagnostics", "arviz"):
         if getattr(options, name) not in (None, False):
-            raise InputError(f"--{name} is of predictions of classes, and these are of numbers: leave it out")
+            raise InputError(
+                f"--{name} requires predictions of classes, and these are predictions of numbers: leave it out"
+            )
 
 
 def _sources(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets | None) -> list[str]:

@@ -104,7 +104,7 @@ def run(options: Namespace) -> None:
     from bayes_share.reports.score_line import score_line
 
     show(score_line(folder))
-    show(f"run in {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
+    show(f"run folder: {printable(out)}; 'bayes-share evaluate {shlex.quote(printable(out))}' shows its scores")
     return None
 
 
@@ -115,7 +115,7 @@ def _check_out(out: str | None) -> None:
 
 def _beginning(first: Namespace, named: str | None) -> _Beginning:
     if first.preset is not None and first.config is not None:
-        raise InputError("--preset and --config are two beginnings: give one of them, and the rest as options")
+        raise InputError("--preset and --config cannot be combined: give one of them, and other settings as options")
     if first.preset is not None:
         return _Beginning(read_options(preset(first.preset)), f"preset {first.preset}")
     saved = Path(first.out) / "config.yaml" if first.resume and first.out else None
@@ -133,18 +133,18 @@ def _algorithm(named: str | None, first: Namespace, beginning: _Beginning) -> st
     if named is None and saved is None:
         if first.resume:
             _check_out(first.out)
-            raise InputError(f"there is no run in {first.out} to go on with; name an algorithm to begin one")
+            raise InputError(f"no run to resume in {first.out}; name an algorithm to start a new run")
         raise InputError(
-            "which algorithm? Its name comes first, before all options, and 'bayes-share fit --help' lists them; "
-            "or give a --config or --preset"
+            "missing algorithm: give its name before all options ('bayes-share fit --help' lists the "
+            "algorithms), or give --config or --preset"
         )
     if named is None or saved in (None, named):
         return str(saved if named is None else named)
     if first.resume and first.config is None and first.preset is None:
-        raise InputError(f"{first.out} is a run with algorithm {saved}, which cannot be resumed with {named}")
+        raise InputError(f"the run in {first.out} uses algorithm {saved}, and cannot be resumed with {named}")
     algorithm_type(named)
     raise InputError(
-        f"{beginning.origin} is of algorithm {saved}, not {named}: leave {named} out, or give other options"
+        f"{beginning.origin} uses algorithm {saved}, not {named}: leave out {named}, or use another config or preset"
     )
 
 
@@ -155,15 +155,17 @@ def _parser(algorithm: str, inner: str | None) -> OptionParser:
     made.add_argument("algorithm", nargs="?", type=reader(Literal[algorithm]), help=SUPPRESS)
     made.set_defaults(algorithm=algorithm)
     own = made.add_argument_group("the run")
-    add_option(own, "out", str, None, "folder of the run; must not exist yet")
-    own.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
-    add_option(own, "config", str, None, "a run's config.yaml; options override it")
-    add_option(own, "preset", str, None, "a published recipe; options override it")
-    add_option(own, "progress", bool, True, "whether a progress bar is shown")
-    add_options(made, f"the algorithm, {algorithm}", kind)
+    add_option(own, "out", str, None, "folder for the run; must not exist, unless with --resume")
+    own.add_argument(
+        "--resume", action="store_true", help="resume the run in --out, or start a new one if there is none"
+    )
+    add_option(own, "config", str, None, "config.yaml of a run to start from; options override its values")
+    add_option(own, "preset", str, None, "published recipe to start from; options override its values")
+    add_option(own, "progress", bool, True, "whether to show a progress bar")
+    add_options(made, f"options of the algorithm {algorithm}", kind)
     if inner is not None:
-        add_option(own, "of", str, inner, "name of the algorithm that it runs")
-        add_options(made, f"the algorithm that it runs, {inner}", algorithm_type(inner))
+        add_option(own, "of", str, inner, "name of the inner algorithm")
+        add_options(made, f"options of the inner algorithm {inner}", algorithm_type(inner))
     add_options(made, "data, network and training", RunConfig, run_defaults(algorithm, inner))
     add_options(made, "execution", Execution)
     return made

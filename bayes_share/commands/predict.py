@@ -36,10 +36,11 @@ def parser(words: Sequence[str]) -> OptionParser:
     parser = OptionParser(
         prog="bayes-share predict",
         usage="bayes-share predict RUN FILE -o OUT.csv [OPTIONS]",
-        description="Predict the rows of a CSV or Parquet file with a run on a table. The file has the columns that "
-        "the run was trained on, and needs no target; the training data are not needed either. OUT.csv has a line for "
-        "each row, in their order: its name, from the column of names, or its number where FILE has no such column; of "
-        "numbers the mean, the standard deviation and quantiles, in the unit of the target; of classes the most "
+        description="Predict the rows of a CSV or Parquet file with a run that was trained on a table. FILE "
+        "must have the input columns of the training data; the target column and the training data "
+        "are not needed. OUT.csv has one line for each row, in order. It starts with the row's name "
+        "from the id column, or with its number if there is no id column. For numbers, mean, "
+        "standard deviation and quantiles follow, in units of the target; for classes, the most "
         "probable class and all probabilities.",
     )
     parser.add_argument("run", type=str, help="folder of a finished run")
@@ -50,11 +51,17 @@ def parser(words: Sequence[str]) -> OptionParser:
         type=reader(float),
         nargs="+",
         metavar="LEVEL",
-        help=f"of numbers, each between 0 and 1; {' '.join(map(str, _QUANTILES))} if not given",
+        help=f"levels of the quantiles for numbers, between 0 and 1; default: {' '.join(map(str, _QUANTILES))}",
     )
-    add_option(parser, "num_samples", int | None, None, "draws; null: as many as the run predicted with")
-    add_option(parser, "id_column", str | None, None, "column of names of rows; null: that of the run, if FILE has it")
-    add_option(parser, "device", str | None, None, "where to compute; null: where the run was trained")
+    add_option(parser, "num_samples", int | None, None, "number of posterior draws; null: as in the run")
+    add_option(
+        parser,
+        "id_column",
+        str | None,
+        None,
+        "column with the names of the rows; null: that of the run, if FILE has it",
+    )
+    add_option(parser, "device", str | None, None, "device to compute on; null: as in the run")
     return parser
 
 
@@ -69,18 +76,20 @@ def run(options: Namespace) -> None:
         raise InputError("missing -o OUT.csv, the file to write")
     check_levels("--quantiles", options.quantiles or ())
     if options.num_samples is not None and options.num_samples < 1:
-        raise InputError(f"--num-samples is at least 1, not {options.num_samples}")
+        raise InputError(f"--num-samples must be at least 1, and is {options.num_samples}")
     folder, new, out = RunFolder(Path(options.run)), Path(options.file), Path(options.out)
     config = read_run_config(finished_run(folder.path).config)
     if not is_table(config.data):
         raise InputError(
-            f"{printable(folder.path)} is a run on {config.data}, and predict is for runs on tables; in Python, "
-            f"load_run(folder).predict(images) takes images"
+            f"predict requires a run on a table, and {printable(folder.path)} is a run on {config.data}; for "
+            "images use load_run(folder).predict(images) in Python"
         )
     check_outputs({"-o": out}, {str(new): new}, [config.data])
     spec = read_table_spec(folder)
     if options.quantiles is not None and spec.encoder.target.class_names:
-        raise InputError("--quantiles are of numbers, and this run predicts classes: leave it out")
+        raise InputError(
+            "--quantiles requires a run that predicts numbers, and this run predicts classes: leave it out"
+        )
     if options.device is not None:
         config = replace(config, execution=replace(config.execution, device=options.device))
     draws = config.num_samples if options.num_samples is None else options.num_samples
@@ -90,7 +99,9 @@ def run(options: Namespace) -> None:
     names = table.names(id_column)
     titles = ["row" if id_column is None else id_column, *_titles(spec, levels)]
     if titles[0] in titles[1:]:
-        raise InputError(f"two columns of {printable(out)} would be called {printable(titles[0])}: rename that of ids")
+        raise InputError(
+            f"two columns of {printable(out)} would be called {printable(titles[0])}: rename the id column"
+        )
     with reading(new, "a table"):
         inputs = spec.encoder.encode(table)
     for line in spec.encoder.remarks(table):
@@ -130,7 +141,7 @@ def _state(config: RunConfig, spec: TableSpec, folder: RunFolder) -> Any:
     """What the run has learned."""
     saved = folder.checkpoints.load(say)
     if saved is None:
-        raise InputError(f"{printable(folder.path)} has no checkpoint that is whole: {written_again(folder)}")
+        raise InputError(f"{printable(folder.path)} has no intact checkpoint: {written_again(folder)}")
     check_last_step(folder, saved.get("is_finished") is True)
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)

@@ -33,11 +33,11 @@ def parser(words: Sequence[str]) -> OptionParser:
     """The parser for the words that follow ``quickstart``."""
     parser = OptionParser(
         prog="bayes-share quickstart",
-        description="A single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's scans of\n"
-        "handwritten digits: trains, compares, and draws how well each is calibrated.",
+        description="Train a single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's "
+        "scans of handwritten digits, compare their scores, and draw how well each is calibrated.",
     )
-    add_option(parser, "out", str, "runs/quickstart", "folder of the runs; goes on where it was")
-    add_option(parser, "seed", int, 0, "of initialisation, order and noise")
+    add_option(parser, "out", str, "runs/quickstart", "folder for the runs; existing runs are resumed")
+    add_option(parser, "seed", int, 0, "random seed of initialisation, order of examples and noise")
     return parser
 
 
@@ -50,7 +50,7 @@ def run(options: Namespace) -> None:
     try:
         quickstart(Path(options.out), options.seed)
     except KeyboardInterrupt as error:
-        raise InterruptedRun("stopped: the same command goes on where it was") from error
+        raise InterruptedRun("stopped: the same command resumes") from error
 
 
 def quickstart(out: Path, seed: int) -> None:
@@ -73,10 +73,10 @@ def quickstart(out: Path, seed: int) -> None:
         folder = make_run(replace(config, seed=seed), runs[name], resume=True)
         _predict_shifted(folder, name)
     show(compare(runs, picture))
-    show(f"reliability picture: {printable(picture)}")
+    show(f"reliability diagrams: {printable(picture)}")
     made = build_report(read_runs(list(runs.values())), "Three ways to classify handwritten digits")
     write_atomically(report, html_page(made).encode())
-    show(f"report, to be opened in a browser: {printable(report)}")
+    show(f"report, to open in a browser: {printable(report)}")
 
 
 def _predict_shifted(folder: RunFolder, name: str) -> None:

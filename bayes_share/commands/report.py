@@ -20,9 +20,11 @@ def parser(words: Sequence[str]) -> OptionParser:
     """The parser for the words that follow ``report``."""
     parser = OptionParser(
         prog="bayes-share report",
-        description="A page on runs of one data set: scores, calibration, selective prediction, detection of other "
-        "images, robustness, members, images, and what it takes to run them again. It is one file that loads nothing. "
-        "'bayes-share evaluate RUN --ood ... --corruptions' adds what there is on other and on corrupted images.",
+        description="Write an HTML report on runs that share one test set: scores, calibration, selective "
+        "prediction, out-of-distribution detection, robustness, members, example images, costs, and "
+        "how to reproduce the runs. The report is a single file without external resources. Run "
+        "'bayes-share evaluate RUN --ood ... --corruptions' first to include results on "
+        "out-of-distribution and corrupted images.",
     )
     parser.add_argument(
         "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
@@ -32,15 +34,17 @@ def parser(words: Sequence[str]) -> OptionParser:
         type=str,
         nargs="+",
         metavar="NAME=FILE.npz",
-        help="validation predictions of those files, by the same names: post-hoc calibration is fitted to them",
+        help="validation predictions with the same names, to which post-hoc calibration is fitted",
     )
     parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
-    add_option(parser, "title", str, "Calibration report", "of the page")
-    add_option(parser, "humans", str, None, "human labels of the test images, such as CIFAR-10H's: .npz or .npy")
-    add_option(parser, "pictures", int, 6, "images of each kind in each run's gallery")
-    add_option(parser, "json", str, None, "file for all tables, for machines")
-    add_option(parser, "csv", str, None, "file for all numbers, one in each line")
-    add_option(parser, "figures", str, None, "folder for all figures, as PNG and SVG")
+    add_option(parser, "title", str, "Calibration report", "title of the report")
+    add_option(
+        parser, "humans", str, None, "file with human labels of the test images, such as CIFAR-10H, .npz or .npy"
+    )
+    add_option(parser, "pictures", int, 6, "number of images of each kind in the gallery of each run")
+    add_option(parser, "json", str, None, "file for all tables in JSON")
+    add_option(parser, "csv", str, None, "file for all numbers in CSV, one in each line")
+    add_option(parser, "figures", str, None, "folder for all figures, in PNG and SVG")
     return parser
 
 
@@ -65,7 +69,7 @@ def run(options: Namespace) -> None:
         read["--humans"] = Path(options.humans)
     check_outputs(outputs, read)
     if options.pictures < 0:
-        raise InputError(f"--pictures is at least 0, not {options.pictures}")
+        raise InputError(f"--pictures must be at least 0, and is {options.pictures}")
 
     from bayes_share.evaluation.human_labels import read_human_labels
     from bayes_share.evaluation.reading_predictions import read_predictions
@@ -81,9 +85,12 @@ def run(options: Namespace) -> None:
     check_outputs(outputs, read, sources)
     if numbers := read_numbers(files, folders):
         if options.humans is not None:
-            raise InputError("--humans is of images, and the predictions are of numbers")
+            raise InputError("--humans requires predictions of classes, and these are predictions of numbers")
         if own_too := [name for name in validation if name in folders]:
-            raise InputError(f"--validation is of files, and {printable(own_too[0])} is a run, which has its own")
+            raise InputError(
+                f"--validation applies to files of predictions, and {printable(own_too[0])} is a "
+                "run, which has its own validation predictions"
+            )
         own = {name: folder.predictions("validation") for name, folder in folders.items()}
         held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
         runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
@@ -112,5 +119,5 @@ def _write(made: "Report", options: Namespace, inputs: Mapping[str, Path], sourc
         write_csv(made, Path(options.csv))
     if options.figures:
         count = len(write_figures(made, Path(options.figures)))
-        say(f"{count} files of figures in {options.figures}")
+        say(f"{count} figure files written to {options.figures}")
     show(f"report: {printable(out)}")

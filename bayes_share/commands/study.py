@@ -79,7 +79,7 @@ def run(options: Namespace) -> None:
         remove_left_beside(out, lambda name: name in STUDY_FILES)
         check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
         by_name = {trial.name: config for trial, config in configs.items()}
-        check_runs(by_name, out / "runs", options.jobs)
+        check_runs(by_name, out / "runs", options.jobs, options.processes)
         _check_data([RunFolder(out / "runs" / name) for name in by_name], data)
         _run(kind, configs, out, asked, given)
     return None
@@ -100,9 +100,9 @@ def _run(
     runs, by_name = out / "runs", {trial.name: config for trial, config in configs.items()}
     needs = {trial.name: kind.needs(trial) for trial in configs}
     if options["ray"] is None:
-        failed = run_all(by_name, runs, options["jobs"], options["progress"], needs)
+        failed = run_all(by_name, runs, options["jobs"], options["progress"], needs, options["processes"])
     else:
-        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs)
+        failed = run_all_on_ray(by_name, runs, options["ray"], options["progress"], needs, options["processes"])
     finished = {trial: RunFolder(runs / trial.name) for trial in configs if trial.name not in failed}
     if finished:
         summary = kind.summary(finished, asked)
@@ -117,7 +117,7 @@ def _failures(failed: Mapping[str, str], count: int) -> str:
     lines = [f"{name} ({reason})" for name, reason in failed.items()]
     more = f" and {len(lines) - _SHOWN_FAILURES} more" if len(lines) > _SHOWN_FAILURES else ""
     shown = "; ".join(lines[:_SHOWN_FAILURES])
-    return f"{len(failed)} of {count} runs failed, the others are finished; --resume tries again: {shown}{more}"
+    return f"{len(failed)} of {count} runs failed, and the others are finished; --resume retries them: {shown}{more}"
 
 
 def _folder(kind: Study) -> str:
@@ -146,20 +146,23 @@ def _parser(kind: Study, preset: str) -> OptionParser:
     made = OptionParser(prog=prog, usage=f"{prog} [OPTIONS]", description=kind.description)
     made.add_argument("study", type=str, help=SUPPRESS)
     own = made.add_argument_group("the study")
-    add_option(own, "out", str, _folder(kind), "folder of runs, tables and pictures; must not exist yet")
-    own.add_argument("--resume", action="store_true", help="go on with the study in --out, or add to it")
+    add_option(
+        own, "out", str, _folder(kind), "folder for runs, tables and pictures; must not exist, unless with --resume"
+    )
+    own.add_argument("--resume", action="store_true", help="resume the study in --out, or extend it")
     for option in kind.grid(preset):
         add_option(own, option.name, option.kind, list(option.default), option.help, nargs="*")
-    add_option(own, "seeds", int, kind.presets[preset].seeds, "how many seeds; they count from 0")
+    add_option(own, "seeds", int, kind.presets[preset].seeds, "number of seeds, which are 0, 1, ...")
     summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
-    add_option(own, "preset", str, preset, f"settings of all runs. {summaries}")
-    add_option(own, "jobs", int, 2, "runs at a time, which share the machine's cores")
+    add_option(own, "preset", str, preset, f"settings for all runs. {summaries}")
+    add_option(own, "jobs", int, 2, "number of runs at a time; they share the cores of the machine")
+    add_option(own, "processes", int, 1, "number of processes that share the work of each run, as under torchrun")
     ray = (
-        "address of a Ray cluster (or auto) to run on, in place of --jobs; all its nodes must see --out, and the data, "
-        "under one path, so that the runs of a node that is lost go on elsewhere; needs the extra 'ray'"
+        "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. All nodes "
+        "must see --out and the data under the same path, so that runs of a lost node resume on another"
     )
     add_option(own, "ray", str, None, ray, metavar="ADDRESS")
-    add_option(own, "progress", bool, True, "whether a progress bar is shown")
+    add_option(own, "progress", bool, True, "whether to show a progress bar")
     for group in kind.groups:
         add_options(made, group.title, group.kind, kind.presets[preset].options, group.names)
     return made

@@ -138,19 +138,19 @@ def _arrays(
     take: Callable[[IO[bytes], ZipFile, ZipInfo], np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if _is_single(path):
-        raise InputError(f"{printable(path)} holds a single array without a name, and should be {what}{remedy}")
+        raise InputError(f"{printable(path)} holds a single unnamed array, and should be {what}{remedy}")
     with reading(path, what, remedy), open(path, "rb") as file, _zip(file) as archive:
         members = [(info.filename.removesuffix(".npy"), info) for info in archive.infolist()]
         there = [name for name, _ in members]
         wanted = [(name, info) for name, info in members if names is None or name in names]
         if len(dict(wanted)) < len(wanted):
-            raise ValueError("two arrays have one name")
+            raise ValueError("two arrays have the same name")
         return {name: take(file, archive, info) for name, info in wanted}, there
 
 
 def _zip(file: IO[bytes]) -> ZipFile:
     if not is_zipfile(file):
-        raise ValueError("it is no zip archive")
+        raise ValueError("it is not a zip archive")
     return ZipFile(file)
 
 
@@ -167,20 +167,20 @@ def _form(beginning: bytes, size: int) -> _Form:
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     form = _Form(*read_header(head), head.tell())
     if form.dtype.hasobject:
-        raise ValueError("it holds objects, which allow_pickle=False leaves closed")
+        raise ValueError("it holds Python objects, which are not loaded (allow_pickle=False)")
     is_endless = not form.dtype.itemsize and math.prod(form.shape) > 0  # strings of no characters, any number of them
     if min(form.shape, default=0) < 0 or is_endless or form.num_bytes != size:
-        raise ValueError("an array is not as long as its header says")
+        raise ValueError("the length of an array differs from its header")
     return form
 
 
 def _form_of_member(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> _Form:
     """The form of a zip's member, of which the zip's own directory may be wrong too."""
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError("an array is compressed in another way than numpy's")
+        raise ValueError("an array uses a compression that numpy does not")
     density = 1 if info.compress_type == ZIP_STORED else _MOST_DENSE
     if info.file_size > density * min(info.compress_size, os.fstat(file.fileno()).st_size):
-        raise ValueError("an array has fewer bytes than the directory of the zip says")
+        raise ValueError("an array has fewer bytes than the zip directory says")
     with archive.open(info) as member:
         return _form(member.read(_LONGEST_HEADER), info.file_size)
 
@@ -197,7 +197,7 @@ def _map(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
     name = info.filename.removesuffix(".npy")
     if info.compress_type != ZIP_STORED:
         where = printable(file.name)
-        raise InputError(f"{where}: {name} are compressed, and cannot be read in parts: write them by numpy.savez")
+        raise InputError(f"{where}: {name} are compressed and cannot be memory-mapped: write them with numpy.savez")
     form = _form_of_member(file, archive, info)
     with archive.open(info) as member:
         while member.read(_PIECE):  # the last piece compares the sum over all of them

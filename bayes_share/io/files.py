@@ -33,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists() and not stat.S_ISREG(place.stat().st_mode):
-            raise RunError(f"cannot write {path}: it is no regular file, and stays as it is")
+            raise RunError(f"cannot write {path}: it is not a regular file; nothing was changed")
         with beside.open("xb") as file:
             yield file
             file.flush()
@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         beside.replace(place)
         _sync_folder(place.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; what was there before is as it was") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}; the previous content is unchanged") from error
     finally:
         with suppress(OSError):
             beside.unlink()

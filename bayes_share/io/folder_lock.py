@@ -89,16 +89,16 @@ def _acquired(folder: Path, patience: float) -> FileLock:
             return lock
         except Timeout as error:
             if time.monotonic() >= until:
-                raise FolderInUse(f"another process is at work in {folder}: wait for it, or stop it") from error
+                raise FolderInUse(f"another process is working in {folder}: wait for it, or stop it") from error
             if not is_said:
-                say(f"{folder}: waiting for another process that is at work in it")
+                say(f"{folder}: waiting for another process that is working in it")
                 is_said = True
         except OSError as error:
             if error.errno in _FULL:
                 raise RunError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
             times_gone += isinstance(error, FileNotFoundError)  # with the other process, which left nothing in it
             if not 0 < times_gone < _TIMES_GONE:
-                raise InputError(f"{folder} is no folder to work in: {error.strerror or error}") from error
+                raise InputError(f"{folder} cannot be used as a folder: {error.strerror or error}") from error
 
 
 def _check_lock(path: Path) -> None:
@@ -108,6 +108,6 @@ def _check_lock(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise InputError(f"{path} is no lock, but a link, a folder or a device: remove it")
+        raise InputError(f"{path} should be a lock file, and is a link, a folder or a device: remove it")
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-        raise InputError(f"{path} belongs to another user, whose run this is: give another folder")
+        raise InputError(f"{path} belongs to another user, who owns this run: use another folder")

@@ -25,9 +25,11 @@ def named_files(words: Sequence[str]) -> dict[str, Path]:
         given, separator, path = ("", "", word) if Path(word).is_file() else word.rpartition("=")
         name = given if separator else Path(path).name.removesuffix(_ENDING)
         if not name:
-            raise InputError(f"{printable(word)} has no name before the '=': predictions are NAME=FILE.npz")
+            raise InputError(f"{printable(word)} has no name before the '=': give predictions as NAME=FILE.npz")
         if name in found:
-            raise InputError(f"two files of predictions are called {printable(name)}: give them names, NAME=FILE.npz")
+            raise InputError(
+                f"two files of predictions are called {printable(name)}: give them different names, NAME=FILE.npz"
+            )
         found[name] = Path(path)
     return found
 

@@ -83,7 +83,7 @@ def check_file(path: str | Path, what: str, remedy: str = "") -> None:
     with reading(path, what, remedy):
         mode = Path(path).stat().st_mode
     if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        found = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise InputError(f"{printable(path)} is {found}, and should be {what}{remedy}")
 
 
@@ -103,5 +103,5 @@ def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEX
     with reading(path, what, remedy):
         size = Path(path).stat().st_size
         if size > largest:
-            raise InputError(f"{printable(path)} has {size:,} bytes, too many for {what}{remedy}")
+            raise InputError(f"{printable(path)} has {size:,} bytes, which is too large for {what}{remedy}")
         return Path(path).read_text(encoding="utf-8")

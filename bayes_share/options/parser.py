@@ -36,7 +36,7 @@ class OptionParser(ArgumentParser):
         if not is_of_option and (option := self._unknown_option()) is not None:
             near = _nearest(option.lstrip("-"), [known.lstrip("-") for known in self._known()])
             hint = f"did you mean --{near}? " if near else ""
-            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' explains all") from ex
+            raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' lists all options") from ex
         if isinstance(ex, argparse.ArgumentError) and name is not None:
             is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
             raise InputError(f"{name}{' ' if is_of_reader else ': '}{ex.message}") from ex
@@ -159,7 +159,7 @@ def check_levels(option: str, levels: Sequence[float]) -> None:
     """
     for number, level in enumerate(levels):
         if not 0 < level < 1:
-            raise InputError(f"{option} takes numbers above 0 and below 1, not {level:g}")
+            raise InputError(f"{option} requires numbers above 0 and below 1, not {level:g}")
         if level in levels[:number]:
             raise InputError(f"{option} has {level:g} twice: give each number once")
 

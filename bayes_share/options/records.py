@@ -66,16 +66,16 @@ class Flat:
                 hint = f": did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{kind.__name__} has no option {name!r}{hint}")
             if name in given:
-                raise TypeError(f"{kind.__name__} is given {name} twice")
+                raise TypeError(f"{kind.__name__} got {name} twice")
             chosen = given if name in own else of_values.setdefault(places[name][0], {})
             chosen[name] = value
         for field in fields(kind):
             value = given[field.name] if field.name in given else _default(field)
             if value is MISSING:
-                raise TypeError(f"{kind.__name__} must be given {field.name}")
+                raise TypeError(f"{kind.__name__} requires {field.name}")
             record = _record(kind, field.name)
             if record is not None and not isinstance(value, record):
-                raise TypeError(f"{field.name} of {kind.__name__} is a {record.__name__}, not {value!r:.60}")
+                raise TypeError(f"{field.name} of {kind.__name__} must be a {record.__name__}, not {value!r:.60}")
             if field.name in of_values:
                 value = replace(value, **of_values[field.name])
             object.__setattr__(self, field.name, value)
@@ -122,7 +122,7 @@ def _places(kind: Any) -> dict[str, tuple[str, ...]]:
         for name, place in ((field.name, ()), *inner.items()):
             if name in places:
                 both = f"{'.'.join(places[name])} and {'.'.join((field.name, *place))}"
-                raise TypeError(f"{kind.__name__} has two options of one name: {both}")
+                raise TypeError(f"{kind.__name__} has two options with the same name: {both}")
             places[name] = (field.name, *place)
     return places
 

@@ -113,10 +113,10 @@ def read_value(hint: Any, given: Any) -> Any:
     >>> read_value(int, "many")
     Traceback (most recent call last):
     ...
-    bayes_share.errors.InputError: takes a whole number, not 'many'
+    bayes_share.errors.InputError: must be a whole number, not 'many'
     """
     is_text = isinstance(given, str)
-    refused = InputError(f"takes {_in_words(hint)}, not {_shown(given)}")
+    refused = InputError(f"must be {_in_words(hint)}, not {_shown(given)}")
     if is_text and len(given) > _LONGEST:
         raise refused
     try:

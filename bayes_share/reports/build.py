@@ -90,12 +90,12 @@ def _check_humans(humans: Float[Tensor, "image class"], run: Result) -> None:
     if humans.shape != run.probs.shape:
         (theirs, in_theirs), (ours, in_ours) = humans.shape, run.probs.shape
         raise InputError(
-            f"there are human labels of {theirs} images in {in_theirs} classes, "
-            f"but the runs were tested on {ours} images in {in_ours} classes"
+            f"the human labels have {theirs} images in {in_theirs} classes, and the runs were tested on {ours} "
+            f"images in {in_ours} classes"
         )
     agreed = int((humans.argmax(-1) == run.test.labels).sum())
     if 2 * agreed < len(humans):
         raise InputError(
-            f"the human labels are of other images, or in another order: most people choose the right class of only "
-            f"{agreed} of {len(humans)} test images"
+            "the human labels belong to other images, or are in another order: the majority chose the right "
+            f"class for only {agreed} of {len(humans)} test images"
         )

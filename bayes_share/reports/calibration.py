@@ -25,27 +25,39 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 _ERRORS = (
-    Column("ece", "ECE", about="mean gap between confidence and accuracy, 15 bins of equal width; biased upwards"),
-    Column("ece_low", "95 % interval of the ECE, from", about="of the population's ECE, at these bins"),
-    Column("ece_high", "to", about="the upper end of that interval"),
+    Column("ece", "ECE", about="mean gap between confidence and accuracy over 15 bins of equal width; biased upwards"),
+    Column("ece_low", "95 % interval of the ECE, from", about="for the ECE of the population, with these bins"),
+    Column("ece_high", "to", about="upper end of the interval"),
     SQUARED,
-    Column("adaptive_ece", "adaptive ECE", about="the ECE in 15 bins of as many examples each; biased upwards"),
-    Column("classwise_ece", "class-wise ECE", about="the mean over classes of their probability's ECE; biased upwards"),
-    Column("mce", "MCE", about="the largest gap of a bin; biased upwards"),
-    Column("ace", "average CE", about="the mean gap of the bins, each counting the same; biased upwards"),
+    Column("adaptive_ece", "adaptive ECE", about="ECE over 15 bins with equal numbers of examples; biased upwards"),
+    Column(
+        "classwise_ece", "class-wise ECE", about="mean over classes of the ECE of the class probability; biased upwards"
+    ),
+    Column("mce", "MCE", about="largest gap of a bin; biased upwards"),
+    Column("ace", "average CE", about="unweighted mean of the bins' gaps; biased upwards"),
 )
 _BIAS = (
-    "All but the squared calibration error are biased upwards, because noise within a bin does not cancel: the fewer "
-    "the examples and the less accurate the run, the larger the bias. So runs are compared by the squared error alone. "
-    "The interval covers the ECE that the run would have on infinitely many examples, in at least 95 % of samples of "
-    "examples; for a perfectly calibrated run that ECE is 0, so an interval that starts at 0 does not contradict it."
+    "All errors except the squared calibration error are biased upwards, because the noise within a bin does "
+    "not cancel. The bias is larger with fewer examples and for less accurate runs. Runs are therefore compared "
+    "by the squared calibration error only. The interval covers the ECE on infinitely many examples, for at "
+    "least 95 % of test sets. That ECE is 0 for a perfectly calibrated run, which an interval starting at 0 "
+    "does not rule out."
 )
 _HUMAN = (
-    Column("cross_entropy", "cross-entropy [nat]", better="lower", about="to the distribution of the human labels"),
-    Column("kl", "KL [nat]", better="lower", about="from the human distribution to the predicted one"),
-    Column("total_variation", "total variation", better="lower", about="half the sum of absolute differences"),
     Column(
-        "human_ece", "ECE against humans", about="right: the share of people who say the same class; biased upwards"
+        "cross_entropy", "cross-entropy [nat]", better="lower", about="with respect to the distribution of human labels"
+    ),
+    Column("kl", "KL [nat]", better="lower", about="KL divergence of the predictions from the human labels"),
+    Column(
+        "total_variation",
+        "total variation",
+        better="lower",
+        about="total variation distance: half the sum of absolute differences",
+    ),
+    Column(
+        "human_ece",
+        "ECE against humans",
+        about="accuracy here is the share of people who chose the predicted class; biased upwards",
     ),
 )
 
@@ -63,9 +75,9 @@ def calibration(runs: Sequence[Result], humans: Float[Tensor, "image class"] | N
         for name, problem in run.problems
     ]
     caption = (
-        "A bar is the accuracy of the examples whose confidence falls into its bin. The hatched part is how far that "
-        "is from their mean confidence: yellow above it, where the run is overconfident, light blue where it is "
-        "underconfident. Below, how the examples spread over the bins."
+        "A bar shows the accuracy of the examples in a bin of confidence. The hatched part is the gap to their "
+        "mean confidence: yellow where the run is overconfident, light blue where it is underconfident. The "
+        "histogram below shows the number of examples in each bin."
     )
     blocks: list[Block] = [Figure("Reliability", panels, caption), _errors(runs), *_posthoc(runs)]
     if humans is not None:
@@ -83,7 +95,7 @@ def _in_words(name: str, problem: Predictions) -> str:
     right = float((found.accuracy.nan_to_num() * found.count).sum() / found.count.sum())
     side = "overconfident" if confidence > right else "underconfident"
     return (
-        f"Reliability diagram of {name}: mean confidence {confidence:.1%}, accuracy {right:.1%}, so {side} on "
+        f"Reliability diagram of {name}: mean confidence {confidence:.1%}, accuracy {right:.1%}, {side} on "
         f"average; ECE {found.ece:.4f}"
     )
 
@@ -137,8 +149,9 @@ def _posthoc(runs: Sequence[Result]) -> list[Table]:
         # Of runs whose members were chosen there are fewer: those that they were chosen on are left out.
         counts = dict.fromkeys(f"{len(validation.labels):,}" for _, validation in checked)
         note = (
-            f"Fitted on {' or '.join(counts)} validation examples, to the average over draws and members; "
-            "reported on the test examples. Fitted to few examples, a map can be worse than none."
+            f"Calibration maps are fitted to {' or '.join(counts)} validation examples, on the average over "
+            "draws and members, and evaluated on the test examples. A map fitted to few examples can make "
+            "calibration worse."
         )
         note = " ".join([note, *reasons])
         name = column.title.partition(" [")[0]
@@ -158,5 +171,5 @@ def _against_humans(runs: Sequence[Result], humans: Tensor) -> Table:
             "human_ece": found.ece,
         }
         rows.append({"run": Cell(run.name), **{key: Cell(value) for key, value in values.items()}})
-    note = "A person is unsure of some images too: the distribution of many people's labels is what is compared with."
-    return Table("human", "Against human label distributions", (RUN, *_HUMAN), rows, note)
+    note = "People disagree about some images. Predictions are compared with the distribution of many people's labels."
+    return Table("human", "Comparison with human label distributions", (RUN, *_HUMAN), rows, note)

@@ -16,10 +16,10 @@ BY_CHANCE = (
         "by chance, from",
         ".1f",
         100,
-        about="where coverage is in 95 % of cases if the promise is kept: it varies with the calibration examples and "
-        "with the test examples",
+        about="range that holds 95 % of coverages if the guarantee holds; it accounts for the random choice of "
+        "calibration and test examples",
     ),
-    Column("chance_high", "to", ".1f", 100, about="the upper end of that range"),
+    Column("chance_high", "to", ".1f", 100, about="upper end of the range"),
 )
 """Where a coverage is expected."""
 
@@ -28,28 +28,28 @@ _SHOWN = _LEVELS[0]  # by class and by size
 _COLUMNS = (
     RUN,
     Column("method", "method"),
-    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
-    Column("calibrated", "calibrated on", ",", about="validation examples that the threshold was fitted to"),
-    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set holds the right class"),
+    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
+    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
     *BY_CHANCE,
-    Column("size", "classes in a set", ".3f", about="the mean; at the same coverage, fewer say more"),
-    Column("least", "least of a class [%]", ".1f", 100, about="the coverage of the class where it is lowest"),
+    Column("size", "classes in a set", ".3f", about="mean size of the sets; at equal coverage, smaller is better"),
+    Column("least", "lowest of a class [%]", ".1f", 100, about="coverage of the class with the lowest coverage"),
 )
 _OF_GROUPS = (
-    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set holds the right class"),
-    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share, by Clopper and Pearson"),
-    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
+    Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="Clopper–Pearson interval of the share"),
+    Column("coverage_high", "to", ".1f", 100, about="upper end of the interval"),
 )
 _LEAD = (
-    "In place of one class, each test example gets a set of classes. Whatever the network, the set holds the right "
-    "class with the promised probability, over examples that are like the validation examples; not for each class or "
-    "each size. "
-    "LAC has the smallest sets on average, APS sets whose size follows the doubt more closely."
+    "Conformal prediction gives each test example a set of classes. For any network, the set contains the right "
+    "class with the guaranteed probability, on average over examples from the distribution of the validation "
+    "examples. The guarantee does not hold separately for each class or set size. LAC gives the smallest sets "
+    "on average; the size of APS sets follows the uncertainty of each example more closely."
 )
 _NOTE = (
-    "The threshold is fitted to validation examples on which neither epochs nor members were chosen: to half of them, "
-    "as the temperature that is applied before is fitted to the other half. Where it is fitted to n examples, coverage "
-    "is between 1 − α and 1 − α + 1/(n + 1) on average over validation and test examples."
+    "The threshold is fitted to validation examples that were not used to select epochs or members: the "
+    "temperature is fitted to one half of them, and the threshold to the other. With n examples for the "
+    "threshold, the expected coverage over validation and test examples is between 1 − α and 1 − α + 1/(n + 1)."
 )
 
 
@@ -108,8 +108,8 @@ def _figure(shown: Sequence[Found]) -> Figure:
         draw = dot_drawing(f"{method}, by class", "class", "coverage [%]", names_of_classes, dots, 100 * aim)
         panels.append(Panel(f"conformal-{method}", f"Coverage [%] of each class by {method}: {words}", draw))
     caption = (
-        f"Dashed: the promise of {100 * aim:g} %, which is of all examples together: classes may be above it and "
-        "below. Bars, where there are few classes, are intervals of 95 %."
+        f"Dashed: the guaranteed coverage of {100 * aim:g} %, which applies to all examples together, so that "
+        "classes may lie above or below it. Error bars, shown for few classes, are 95 % intervals."
     )
     return Figure("Coverage by class", panels, caption, names)
 
@@ -133,7 +133,7 @@ def _by_class(shown: Sequence[Found]) -> Table:
                 row[f"{one.method}/{one.name}"] = Cell(group.coverage.value, group.coverage.error)
         rows.append(row)
     columns = [Column("class", "class"), *(_column(one) for one in shown)]
-    return Table("conformal-classes", f"Coverage [%] by class, of {1 - _SHOWN:.0%}", columns, rows)
+    return Table("conformal-classes", f"Coverage [%] by class, for a target of {1 - _SHOWN:.0%}", columns, rows)
 
 
 def _by_size(shown: Sequence[Found]) -> Table:
@@ -157,8 +157,8 @@ def _by_size(shown: Sequence[Found]) -> Table:
         for one in shown
         for size, group in one.coverage.by_size.items()
     ]
-    note = "Coverage that falls as sets grow says that the network is surer of hard examples than it should be."
-    return Table("conformal-sizes", f"Coverage by the size of the set, of {1 - _SHOWN:.0%}", columns, rows, note)
+    note = "Coverage that decreases with set size means that the network is overconfident on hard examples."
+    return Table("conformal-sizes", f"Coverage by set size, for a target of {1 - _SHOWN:.0%}", columns, rows, note)
 
 
 def _column(one: Found) -> Column:

@@ -29,7 +29,7 @@ def convergence(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
             panels.append(
                 Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)
             )
-    caption = "Validation data, after each epoch; with one draw, where the run does not ask for more."
+    caption = "Scores on the validation data after each epoch, with one posterior draw unless the run asks for more."
     return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [name for name, _ in runs])])
 
 

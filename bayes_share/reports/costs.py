@@ -11,11 +11,11 @@ _LEDGER = (
     Column("run", "run"),
     Column("members", "members", ","),
     Column("stored", "stored", ",", better="lower", about="parameters, each counted once"),
-    Column("used", "used", ",", about="what as many separate networks would store"),
-    Column("base", "base", ",", about="parameters that all members use"),
-    Column("member", "own", ",", about="biases and norms of one member each"),
+    Column("used", "used", ",", about="parameters of as many separate networks"),
+    Column("base", "base", ",", about="parameters shared by all members"),
+    Column("member", "own", ",", about="biases and norms of each member"),
     Column("factor", "factors", ",", about="rank-1 factors"),
-    Column("flops", "FLOPs", ",", better="lower", about="for one example, all members together"),
+    Column("flops", "FLOPs", ",", better="lower", about="for one example, summed over members"),
 )
 
 
@@ -26,10 +26,12 @@ def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     keys = [column.key for column in _LEDGER[1:]]
     rows = [{"run": Cell(name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for name, run in runs]
     note = (
-        "Of one network of each run: a deep ensemble stores, and computes with, as many of them as it has networks; "
-        "SVI learns the spreads of its guide beside them."
+        "Costs of one network of each run. A deep ensemble has these costs for each of its networks; SVI "
+        "additionally learns the scales of its guide."
     )
-    return Section("costs", "Parameters and operations", [], [Table("ledger", "The ledger", _LEDGER, rows, note)])
+    return Section(
+        "costs", "Parameters and operations", [], [Table("ledger", "Costs of one network", _LEDGER, rows, note)]
+    )
 
 
 def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
@@ -37,7 +39,7 @@ def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
     if not runs:
         return None
     lead = [
-        "Saved as config.yaml, a config starts the same run again; on one machine and version, with the same numbers."
+        "To reproduce a run, save its config as config.yaml. On the same machine and version the results are identical."
     ]
     blocks: list[Block] = []
     for name, run in runs:
@@ -50,4 +52,4 @@ def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
         text = "".join(f"# {printable(comment)}\n" for comment in comments)
         text += run.folder.config.read_text(encoding="utf-8")
         blocks.append(Listing(name, text))
-    return Section("repeat", "Run it again", lead, blocks)
+    return Section("repeat", "Reproducing the runs", lead, blocks)

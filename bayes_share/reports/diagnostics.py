@@ -11,15 +11,15 @@ from bayes_share.reports.results import Result
 
 _RUN = Column("run", "run")
 _ELPD = (
-    Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="the sum over the test examples"),
-    Column("difference", "behind the best [nat]", ",.1f", better="higher", about="the paired difference"),
+    Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="sum over the test examples"),
+    Column("difference", "behind the best [nat]", ",.1f", better="higher", about="paired difference"),
 )
 _MIXING = (
     Column("draws", "draws", ","),
     Column("members", "members", ","),
-    Column("max_rhat", "largest r-hat", ".3f", better="lower", about="near 1 where chains agree"),
+    Column("max_rhat", "largest r-hat", ".3f", better="lower", about="near 1 if the chains have converged"),
     Column("median_rhat", "median r-hat", ".3f", better="lower"),
-    Column("min_ess", "smallest ESS", ",.0f", better="higher", about="effective draws, of all members together"),
+    Column("min_ess", "smallest ESS", ",.0f", better="higher", about="effective sample size, over all members"),
 )
 
 
@@ -35,7 +35,10 @@ def diagnostics(runs: Sequence[Result]) -> Section:
         for run in runs
         if run.name == found.name
     ]
-    note = "± is one standard error over the test examples; of a difference, that of the examples' own differences."
+    note = (
+        "± is one standard error over the test examples, computed from paired differences for a difference "
+        "between runs."
+    )
     tables = [Table("elpd", "Expected log predictive density", (_RUN, *_ELPD), differences, note)]
     if several := [run for run in runs if len(run.test.logits) > 1]:
         tables.append(_mixing(several))
@@ -62,9 +65,9 @@ def _mixing(runs: Sequence[Result]) -> Table:
         if found.reason is not None:
             reasons.append(f"{run.name}: {found.reason}.")
     note = (
-        "Of the log-probability of each test example's label; each member is a chain. Draws of a Markov chain can be "
-        "trusted where r-hat is near 1. Those of other methods are independent within a member: there a larger one "
-        "only says that members predict differently."
+        "r-hat and ESS of the log-probability of each test example's label, where each member is a chain. For "
+        "Markov chain methods, r-hat near 1 indicates convergence. For other methods the draws of a member are "
+        "independent, and a larger r-hat only means that members predict differently."
     )
     note = " ".join([note, *reasons])
-    return Table("mixing", "Do the draws agree?", (_RUN, *_MIXING), rows, note)
+    return Table("mixing", "Convergence of draws", (_RUN, *_MIXING), rows, note)

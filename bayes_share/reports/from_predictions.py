@@ -72,7 +72,7 @@ def report(
     check_output(Path(path))
     if numbers:
         if humans is not None:
-            raise InputError("human labels are of classes, and the predictions are of numbers")
+            raise InputError("human labels require predictions of classes, and these are predictions of numbers")
         made = build_number_report(numbers, held_out, title, inputs)
     else:
         results = own_results(classes, held_out)
@@ -121,13 +121,16 @@ def _divided(given: _Given) -> tuple[dict[str, Predictions], dict[str, NumberPre
     """Predictions of classes, and of numbers, by name; one of the two is empty."""
     predictions = {_NAME: given} if isinstance(given, Predictions | NumberPredictions) else given
     if not isinstance(predictions, Mapping) or not predictions:
-        raise InputError('predictions are given by name, at least one of them: {"mine": Predictions(logits, labels)}')
+        raise InputError(
+            "predictions must be a non-empty dict of names to predictions, such as "
+            '{"mine": Predictions(logits, labels)}'
+        )
     numbers = {name: one for name, one in predictions.items() if isinstance(one, NumberPredictions)}
     classes = {name: one for name, one in predictions.items() if not isinstance(one, NumberPredictions)}
     if numbers and classes:
         raise InputError(
             f"{listed(list(numbers))} are predictions of numbers, and {listed(list(classes))} of classes: make a "
-            f"report of each"
+            "separate report of each kind"
         )
     return classes, numbers
 
@@ -139,5 +142,7 @@ def _by_name(validation: object, given: _Given) -> Mapping[str, Any]:
     names = list(given) if isinstance(given, Mapping) else [_NAME]
     if not isinstance(validation, Predictions | NumberPredictions) or len(names) > 1:
         wanted = ", ".join(f'"{printable(name)}": ...' for name in names[:3])
-        raise InputError(f"validation is predictions by the same names, {{{wanted}}}, not {type(validation).__name__}")
+        raise InputError(
+            f"validation must be a dict with the same names, {{{wanted}}}, not {type(validation).__name__}"
+        )
     return {names[0]: validation}

@@ -44,16 +44,16 @@ def gallery(runs: Sequence[Result], count: int) -> Section | None:
         check_data(noted_identity(run.folder), data, run.folder.path)
         check_same_images(data.test.labels.cpu(), runs[0].test.labels)
     except InputError as error:
-        return Section("gallery", "Images", [f"The images are not here to be shown: {error}."], [])
+        return Section("gallery", "Images", [f"The images cannot be shown: {error}."], [])
     blocks: list[Block] = []
     shown = next((result for result in runs if result.test.logits.shape[:2].numel() > 1), runs[0])
     for result in runs:
         blocks += _of_run(result, data, count, is_open=result is shown)
     lead = [
-        "Below each image are the class that it has, and the most probable classes of the run as a whole and of each "
-        "of its members, or draws where it has one member."
+        "Each image is shown with its class, and with the most probable classes according to the run and to "
+        "each of its members (or draws, if the run has one member)."
     ]
-    return Section("gallery", "Mistakes and doubts", lead, blocks)
+    return Section("gallery", "Confident errors and uncertain images", lead, blocks)
 
 
 def _of_run(run: Result, data: Data, count: int, is_open: bool) -> list[Block]:
@@ -63,12 +63,10 @@ def _of_run(run: Result, data: Data, count: int, is_open: bool) -> list[Block]:
     unsure = run.uncertainty.entropy.argsort(descending=True, stable=True)[:count]
     blocks: list[Block] = []
     if len(surest):
-        caption = "Wrong, and most confident of it."
-        blocks.append(
-            Gallery(f"{run.name}: the most confident mistakes", _pictures(run, data, surest), caption, is_open)
-        )
-    caption = "The largest predictive entropy, right or wrong."
-    return [*blocks, Gallery(f"{run.name}: the most uncertain images", _pictures(run, data, unsure), caption, is_open)]
+        caption = "The wrong predictions with the highest confidence."
+        blocks.append(Gallery(f"{run.name}: most confident errors", _pictures(run, data, surest), caption, is_open))
+    caption = "The predictions with the largest predictive entropy, right or wrong."
+    return [*blocks, Gallery(f"{run.name}: most uncertain images", _pictures(run, data, unsure), caption, is_open)]
 
 
 def _pictures(run: Result, data: Data, indices: Int64[Tensor, "chosen"]) -> list[Picture]:

@@ -68,8 +68,8 @@ def read_numbers(
     paths = {name: path for name, path in found.items() if are_of_numbers(path)}
     if paths and len(paths) < len(found):
         raise InputError(
-            f"{listed(list(paths))} are predictions of numbers, and what is beside them is of classes: make a report "
-            f"of each"
+            f"{listed(list(paths))} are predictions of numbers, and the others of classes: make a separate "
+            "report of each kind"
         )
     return {name: read_number_predictions(path) for name, path in paths.items()}
 
@@ -165,7 +165,7 @@ def inputs_of_rows(runs: Sequence[RunRecord]) -> dict[str, list[str]] | None:
         check_data(noted_identity(folder), data, folder.path)
         cells = load_cells(config.data.partition(":")[2], data.test.places)
     except InputError as error:
-        say(f"the inputs of rows are not shown: {error}")
+        say(f"the inputs of the rows are not shown: {error}")
         return None
     return {name: texts for name, texts in cells.items() if name not in (config.target, config.id_column)}
 

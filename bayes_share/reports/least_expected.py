@@ -39,9 +39,7 @@ def as_inputs(given: Any, examples: int) -> Inputs:
     if hasattr(given, "keys") and hasattr(given, "__getitem__"):
         return {str(name): _column(printable(name, _LONGEST_NAME), given[name], examples) for name in given}
     if not isinstance(given, Tensor | np.ndarray):
-        raise InputError(
-            f'inputs are given by name, such as {{"age": ages}}, or as an array, not {type(given).__name__}'
-        )
+        raise InputError(f'inputs must be a dict, such as {{"age": ages}}, or an array, not {type(given).__name__}')
     values = _array(given)
     columns = values[:, None] if values.ndim == 1 else values
     if columns.ndim != 2:
@@ -84,7 +82,7 @@ def least_expected_targets(results: Sequence[NumberResult], inputs: Inputs) -> S
         title = f"{one.name}: the least expected targets"
         tables.append(Table(f"worst-{one.name}", title, [*columns, *_columns(inputs)], rows, _note(inputs)))
     lead = "The test examples whose target had the lowest density under the forecast, the lowest first."
-    return Section("worst", "Least expected", [lead], tables) if tables else None
+    return Section("worst", "Least expected examples", [lead], tables) if tables else None
 
 
 def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section | None:
@@ -119,7 +117,7 @@ def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section 
         title = f"{one.name}: the least expected labels"
         tables.append(Table(f"worst-{one.name}", title, [*columns, *_columns(inputs)], rows, _note(inputs)))
     lead = "The test examples whose right class had the lowest probability, the lowest first."
-    return Section("worst", "Least expected", [lead], tables) if tables else None
+    return Section("worst", "Least expected examples", [lead], tables) if tables else None
 
 
 def _columns(inputs: Inputs) -> list[Column]:

@@ -24,32 +24,32 @@ if TYPE_CHECKING:
 _HEALTH = (
     Column("run", "run"),
     Column("what", "compared"),
-    Column("count", "how many", ","),
+    Column("count", "number", ","),
     Column(
         "effective",
         "effective number",
         ".2f",
         better="higher",
-        about="1: all say the same; as many as there are: no two agree",
+        about="effective number of different members: 1 if all are equal, the number of members if no two agree",
     ),
     Column(
         "disagreement",
         "disagreement [%]",
         ".2f",
         100,
-        about="examples on which two vote differently, the mean over pairs",
+        about="examples on which two members predict different classes, averaged over pairs",
     ),
     Column(
         "of_deep",
-        "of the deep ensemble's [%]",
+        "relative to the deep ensemble [%]",
         ".0f",
         100,
-        about="the disagreement as a part of that of the deep ensemble among the runs",
+        about="disagreement relative to that of the deep ensemble among the runs",
     ),
-    Column("kl", "KL [nat]", ".4f", about="between two, the mean over pairs and examples"),
-    Column("lowest", "lowest [%]", ".2f", 100, "higher", "the accuracy of the weakest one"),
-    Column("highest", "highest [%]", ".2f", 100, "higher", "the accuracy of the strongest one"),
-    Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the average of their probabilities"),
+    Column("kl", "KL [nat]", ".4f", about="between two members, averaged over pairs and examples"),
+    Column("lowest", "lowest [%]", ".2f", 100, "higher", "accuracy of the least accurate member"),
+    Column("highest", "highest [%]", ".2f", 100, "higher", "accuracy of the most accurate member"),
+    Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the averaged probabilities"),
 )
 
 _SPREAD = (
@@ -57,8 +57,13 @@ _SPREAD = (
     Column("factor", "factor"),
     Column("mean", "mean", ".3f"),
     Column("negative", "negative [%]", ".1f", 100),
-    Column("members", "between members", ".4f", about="standard deviation of the members' means, for each channel"),
-    Column("draws", "between draws", ".4f", about="standard deviation over the draws of one member"),
+    Column(
+        "members",
+        "between members",
+        ".4f",
+        about="standard deviation over members of the mean over draws, for each channel",
+    ),
+    Column("draws", "between draws", ".4f", about="standard deviation over the draws of a member"),
 )
 
 
@@ -71,31 +76,34 @@ def members(runs: Sequence[Result]) -> Section | None:
     warnings = [_repetition(run, one) for run, one in zip(several, found, strict=True) if one.identical]
     near = [f"{run.name}: {said}." for run in several if (said := _near_copies(run)) is not None]
     lead = [
-        "Predictions are averaged, which helps only where those that are averaged differ.",
-        *(warnings or ([] if near else ["No two are identical."])),
+        "Averaging predictions helps only if they differ.",
+        *(warnings or ([] if near else ["No two of them are identical."])),
         *near,
     ]
-    note = "A member's opinion is the mean over its draws; a run with one member is compared draw by draw."
+    note = "The prediction of a member is the mean over its draws. For a run with one member, draws are compared."
     apart = ((run, one) for run, one in zip(several, found, strict=True) if run.run and run.run.is_of_networks_apart)
     deep, measure = next(apart, (None, None))
     if deep is not None:
-        note += f" The deep ensemble is {deep.name}: its members share nothing."
+        note += f" The deep ensemble is {deep.name}, whose members share no weights."
     columns = [column for column in _HEALTH if measure is not None or column.key != "of_deep"]
     rows = [_row(run, one, measure) for run, one in zip(several, found, strict=True)]
-    health = Table("members", "How much they differ", columns, rows, note)
+    health = Table("members", "Diversity", columns, rows, note)
     each = [_each(run, one) for run, one in zip(several, found, strict=True) if one.axis == "member"]
     blocks: list[Block] = [health, *each, *_factors(several)]
-    return Section("members", "Member health", lead, blocks)
+    return Section("members", "Member diagnostics", lead, blocks)
 
 
 def _repetition(run: Result, found: Diversity) -> str:
     """What to say where the logits of some are those of others, bit for bit."""
     repeated = sorted({later for _, later in found.identical})
     count = len(found.accuracy)
-    differ = f"{run.name}: of {count} {found.axis}s only {count - len(repeated)} give logits of their own"
+    differ = f"{run.name}: only {count - len(repeated)} of {count} {found.axis}s have distinct logits"
     if found.axis == "draw":
-        return f"{differ}: a point has one draw, a chain those that it kept, and one that does not move a single one."
-    return f"{differ}; {', '.join(map(str, repeated))} repeat others, bit for bit: something is wrong."
+        return (
+            f"{differ}: a point estimate has one draw, a chain has the draws that it kept, and a chain that "
+            "does not move has one distinct draw."
+        )
+    return f"{differ}; {', '.join(map(str, repeated))} are exact copies of others, which indicates an error."
 
 
 def _near_copies(run: Result) -> str | None:
@@ -170,15 +178,15 @@ def _factors(runs: Sequence[Result]) -> list[Block]:
                 "draws": None if draws is None else torch.cat(draws).mean().item(),
             }
             rows.append({"run": Cell(run.name), "factor": Cell(kind), **{k: Cell(v) for k, v in values.items()}})
-    spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Means over all layers and channels.")
+    spread = Table("factors", "Spread of the rank-1 factors", _SPREAD, rows, "Averages over all layers and channels.")
     panels = [
         Panel(f"factors-{run.name}-{name}", f"Rank-1 factors {name} of {run.name} by channel and member", drawing)
         for run in factored
         for name, drawing in _forests(run)
     ]
     caption = (
-        "Factors of the first layer, and r of the last one, by channel, a colour for each member; where they are "
-        "drawn, the thin line holds 94 % of the draws and the thick one half of them."
+        "Factors of the first layer, and r of the last layer, by channel, with a colour for each member. If "
+        "factors are sampled, the thin line covers 94 % of the draws and the thick line 50 %."
     )
     return [spread, Figure("Rank-1 factors", panels, caption)]
 

@@ -23,26 +23,28 @@ _TITLES = {"cqr": "CQR", "scaled": "scaled residuals"}
 _THIRDS = ("narrowest", "middle", "widest")
 _COVERAGE = (
     Column("coverage", "coverage [%]", ".1f", 100, about="test targets inside their interval"),
-    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of that share"),
-    Column("coverage_high", "to", ".1f", 100, about="the upper end of that interval"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of the share"),
+    Column("coverage_high", "to", ".1f", 100, about="upper end of the interval"),
 )
 _WHOSE = (Column("run", "run"), Column("method", "intervals"))
 _COLUMNS = (
     *_WHOSE,
-    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the coverage that is promised"),
-    Column("calibrated", "calibrated on", ",", about="validation examples that the intervals were fitted to"),
+    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("calibrated", "calibrated on", ",", about="validation examples to which the intervals were fitted"),
     _COVERAGE[0],
     *BY_CHANCE,
-    Column("width", "mean width", ".4g", about="in the unit of the targets; at the same coverage, less says more"),
+    Column("width", "mean width", ".4g", about="in units of the targets; at equal coverage, smaller is better"),
 )
 _LEAD = (
-    "Conformal intervals hold the target with the promised probability, whether or not the forecast is right about its "
-    "own doubt. The promise is of all examples together, not of those with narrow or wide intervals."
+    "Conformal intervals contain the target with the guaranteed probability, even if the predicted uncertainty "
+    "is wrong. The guarantee applies to all examples together, not separately to those with narrow or wide "
+    "intervals."
 )
 _NOTE = (
-    "own: the forecast's central interval. CQR: the same with both ends moved by one amount. Scaled residuals: one "
-    "number of predicted standard deviations around the mean. Both are fitted to validation examples, of which nothing "
-    "may have been trained or chosen; of n examples, coverage is between 1 − α and 1 − α + 1/(n + 1) on average."
+    "own: the central interval of the forecast. CQR (conformalised quantile regression): the same interval with "
+    "both ends moved outwards by a constant. Scaled residuals: the mean ± a constant number of predicted "
+    "standard deviations. Both constants are fitted to n validation examples that were not used for training or "
+    "selection; the expected coverage is between 1 − α and 1 − α + 1/(n + 1)."
 )
 
 
@@ -152,7 +154,10 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
         for one in found
     ]
     titles = [title for title in rows[0] if any(row[title] is not None for row in rows)]
-    lead = "Intervals: coverage of the test targets, and where 95 % lie by chance where the aim is met"
+    lead = (
+        "Intervals: coverage of the test targets, with the range that holds 95 % of coverages if the target "
+        "coverage is met"
+    )
     return "\n\n".join([f"{lead}:", format_table(titles, rows), *_judgement(found)])
 
 

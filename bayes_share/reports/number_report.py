@@ -107,13 +107,13 @@ def _overview(results: Sequence[NumberResult]) -> Section:
             rows[best][column.key] = Cell(old.value, old.error, is_best=True)
             lead.append(f"{results[best].name} has the lowest {name}, {value}.")
         else:
-            lead.append(f"{results[best].name} has the lowest {name}, {value}, but the lead may be chance.")
+            lead.append(f"{results[best].name} has the lowest {name}, {value}, but the difference is not significant.")
     columns = [_RUN, *(column for column in SCORES if any(column.key in row for row in rows))]
-    comparison = " Bold: ahead of every other run by more than chance explains, example by example."
+    comparison = " Bold: significantly better than every other run, by paired differences over examples."
     note = (
-        f"± is one standard error, by the bootstrap over test examples.{comparison * (len(results) > 1)} RMSE, MAE, "
-        f"CRPS, width and interval score are in the unit of the targets; coverage, width and interval score are of "
-        f"central intervals of {COVERAGE:.0%}."
+        f"± is one standard error, from a bootstrap over test examples.{comparison * (len(results) > 1)} RMSE, "
+        "MAE, CRPS, width and interval score are in units of the targets; coverage, width and interval score "
+        f"refer to central {COVERAGE:.0%} intervals."
     )
     return Section("overview", "Overview", lead, [Table("overview", "All runs", columns, rows, note)])
 
@@ -125,11 +125,12 @@ def _calibration(results: Sequence[NumberResult]) -> Section:
         for one in results
     ]
     caption = (
-        "The probability that the forecast gave to at most the target, over all test targets. Calibrated forecasts "
-        "have a flat histogram; a U is an overconfident forecast, a hump an underconfident one, a slope a biased one."
+        "Probability integral transform (PIT): the predictive distribution function at each test target. A "
+        "calibrated forecast has a flat histogram, an overconfident one a U shape, an underconfident one a "
+        "hump, and a biased one a slope."
     )
     below = (
-        "The share of targets in central intervals of every level. Below the diagonal the forecast is overconfident."
+        "Share of targets inside central intervals of each level. Below the diagonal, the forecast is overconfident."
     )
     blocks: list[Block] = [Figure("PIT", pits, caption), Figure("Coverage", coverages, below), *_recalibrated(results)]
     return Section("calibration", "Calibration", [], blocks)
@@ -137,7 +138,7 @@ def _calibration(results: Sequence[NumberResult]) -> Section:
 
 def _in_words(one: NumberResult) -> str:
     share = one.scores["coverage"].value
-    return f"PIT histogram of {one.name}; {share:.1%} of the targets are in central intervals of {COVERAGE:.0%}"
+    return f"PIT histogram of {one.name}; {share:.1%} of the targets are inside central {COVERAGE:.0%} intervals"
 
 
 def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
@@ -160,8 +161,8 @@ def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
     if not rows:
         return []
     note = (
-        f"Fitted on {' or '.join(dict.fromkeys(counts))} validation examples: one factor of all variances, or isotonic "
-        "regression on the PIT, which leaves no density, and so no NLL and no RMSE."
+        f"Fitted to {' or '.join(dict.fromkeys(counts))} validation examples: one factor for all variances, or "
+        "isotonic regression of the PIT, which has no density and therefore no NLL and no RMSE."
     )
     columns = (_RUN, Column("map", "recalibration"), *SCORES)
     return [Table("recalibration", "Before and after recalibration", columns, rows, " ".join([note, *reasons]))]
@@ -171,7 +172,7 @@ def _intervals(results: Sequence[NumberResult]) -> Section:
     panels = [
         Panel(
             f"intervals-{one.name}",
-            f"Central intervals of {COVERAGE:.0%} of {one.name} with the targets",
+            f"Central {COVERAGE:.0%} intervals of {one.name} with the targets",
             partial(_intervals_drawing, one),
         )
         for one in results
@@ -196,10 +197,19 @@ def _sureness(results: Sequence[NumberResult]) -> Section | None:
         rows.append({"run": Cell(one.name), **{key: Cell(value) for key, value in values.items()}})
     columns = (
         _RUN,
-        Column("area", "area under the RMSE", ".4g", better="lower", about="over coverage; see the picture"),
-        Column("aleatoric", "aleatoric sd", ".4g", about="what components expect of the noise, the mean over targets"),
         Column(
-            "epistemic", "epistemic sd", ".4g", about="by which the components' means differ, the mean over targets"
+            "area",
+            "area under the RMSE curve",
+            ".4g",
+            better="lower",
+            about="as a function of coverage; see the figure",
+        ),
+        Column("aleatoric", "aleatoric sd", ".4g", about="noise predicted by the components, averaged over targets"),
+        Column(
+            "epistemic",
+            "epistemic sd",
+            ".4g",
+            about="standard deviation of the components' means, averaged over targets",
         ),
     )
     lines = [_line(name, curve, i) for i, (name, curve) in enumerate(curves.items())]
@@ -219,11 +229,14 @@ def _sureness(results: Sequence[NumberResult]) -> Section | None:
         Figure(
             "RMSE and coverage",
             [kept],
-            "The examples with the largest predictive variance are given up first: to the left are the surest.",
+            "Examples are rejected in order of decreasing predictive variance; the most certain examples are on "
+            "the left.",
             [one.name for one in known],
         ),
         Figure(
-            "Where the doubt comes from", noise, "A point for each target; epistemic: what draws or members differ by."
+            "Aleatoric and epistemic uncertainty",
+            noise,
+            "One point for each target. Epistemic uncertainty is the disagreement between draws or members.",
         ),
     ]
     return Section("sureness", "Selective prediction and uncertainty", [], blocks)

@@ -25,19 +25,25 @@ COVERAGE = 0.9
 """Of the central intervals."""
 
 SCORES = (
-    Column("nll", "NLL [nat]", better="lower", about="the mean negative log density, per unit of the targets"),
-    Column("rmse", "RMSE", ".4g", better="lower", about="the root of the mean squared error of the mean"),
-    Column("mae", "MAE", ".4g", better="lower", about="the mean absolute error of the median"),
-    Column("crps", "CRPS", ".4g", better="lower", about="the continuous ranked probability score"),
-    Column("coverage", "coverage [%]", ".1f", 100, about=f"targets in central intervals of {COVERAGE:.0%}"),
-    Column("width", "width", ".4g", about="of these intervals; at the right coverage, less says more"),
     Column(
-        "interval_score", "interval score", ".4g", better="lower", about="width and misses of these intervals in one"
+        "nll", "NLL [nat]", better="lower", about="mean negative log density; densities are per unit of the targets"
+    ),
+    Column("rmse", "RMSE", ".4g", better="lower", about="root mean squared error of the mean"),
+    Column("mae", "MAE", ".4g", better="lower", about="mean absolute error of the median"),
+    Column("crps", "CRPS", ".4g", better="lower", about="continuous ranked probability score"),
+    Column("coverage", "coverage [%]", ".1f", 100, about=f"targets inside central {COVERAGE:.0%} intervals"),
+    Column("width", "width", ".4g", about="mean width of these intervals; at the right coverage, smaller is better"),
+    Column(
+        "interval_score",
+        "interval score",
+        ".4g",
+        better="lower",
+        about="interval score: combines the width of these intervals with a penalty for misses",
     ),
     Column(
         "quantile_calibration_error",
         "quantile CE",
-        about="the mean gap between levels and observed frequencies; biased upwards",
+        about="mean gap between quantile levels and observed frequencies; biased upwards",
     ),
 )
 
@@ -101,17 +107,19 @@ def checked_validation(
     """
     if unknown := [name for name in validation if name not in predictions]:
         raise InputError(
-            f"validation predictions are given for {listed(unknown)}, but there are only test predictions of "
+            f"validation predictions are given for {listed(unknown)}, and test predictions only for "
             f"{listed(list(predictions))}"
         )
     found = {name: one for name, one in validation.items() if isinstance(one, NumberPredictions)}
     if others := [name for name in validation if name not in found]:
-        raise InputError(f"the validation predictions of {listed(others)} are of classes, and the test ones of numbers")
+        raise InputError(
+            f"the validation predictions of {listed(others)} are of classes, and the test predictions of numbers"
+        )
     for name, one in found.items():
         if one.likelihood.name != predictions[name].likelihood.name:
             raise InputError(
-                f"the validation predictions of {printable(name)} are {one.likelihood.name} ones, and its test "
-                f"predictions {predictions[name].likelihood.name} ones"
+                f"the validation predictions of {printable(name)} have the likelihood {one.likelihood.name}, and "
+                f"its test predictions {predictions[name].likelihood.name}"
             )
     return found
 
@@ -126,8 +134,8 @@ def check_same_targets(predictions: Mapping[str, NumberPredictions]) -> None:
     for name, other in others:
         if not torch.equal(first.targets.cpu(), other.targets.cpu()):
             raise InputError(
-                f"{printable(one)} and {printable(name)} are not predictions of the same examples: their targets "
-                f"differ, and their figures do not go into one table"
+                f"{printable(one)} and {printable(name)} are predictions of different examples (their targets "
+                "differ), and cannot be compared in one table"
             )
 
 

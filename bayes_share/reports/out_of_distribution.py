@@ -26,16 +26,34 @@ SHOWN = "entropy"
 _LEAST = 0.05  # per cent of the images: where the histograms' axis begins
 _WHICH = (Column("set", "set"), Column("run", "run"))
 _DETECTION = (
-    Column("auroc", "AUROC", ".4f", better="higher", about="the chance that an image from outside has a larger score"),
-    Column("aupr_in", "AUPR in", ".4f", better="higher", about="precision and recall with the data set as positive"),
-    Column("aupr_out", "AUPR out", ".4f", better="higher", about="the same with the other set as positive"),
+    Column(
+        "auroc",
+        "AUROC",
+        ".4f",
+        better="higher",
+        about="probability that an out-of-distribution image has a larger score than a test image",
+    ),
+    Column(
+        "aupr_in",
+        "AUPR in",
+        ".4f",
+        better="higher",
+        about="area under the precision-recall curve, with the test images as positives",
+    ),
+    Column(
+        "aupr_out",
+        "AUPR out",
+        ".4f",
+        better="higher",
+        about="area under the precision-recall curve, with the out-of-distribution images as positives",
+    ),
     Column(
         "fpr95",
         "FPR at 95 % TPR [%]",
         ".1f",
         100,
         "lower",
-        "of the set, where 95 % of the data set is accepted",
+        "share of the out-of-distribution images accepted when 95 % of the test images are accepted",
     ),
 )
 _LABELS = {
@@ -57,10 +75,10 @@ def out_of_distribution(runs: Sequence[Result]) -> Section | None:
     blocks: list[Block] = [_by_score(pairs), _by_entropy(pairs), _roc(sets, runs), _histograms(runs)]
     sizes = dict.fromkeys(f"{name} ({run.sets('ood')[name]})" for name, run in pairs)
     lead = [
-        f"The sets: {', '.join(sizes)}.",
-        "A larger score means that an image is more likely to be from outside. Nothing was fitted to the other sets, "
-        "and their images were normalised as those of the data set. An AUROC of 0.5 is chance; below it, the order is "
-        "reversed.",
+        f"Out-of-distribution sets: {', '.join(sizes)}.",
+        "A larger score means that an image is more likely to be out of distribution. Nothing was fitted to the "
+        "out-of-distribution sets, and their images were normalised like the test images. An AUROC of 0.5 is "
+        "chance; below 0.5, the order is reversed.",
     ]
     return Section("ood", "Out-of-distribution detection", lead, blocks)
 
@@ -102,7 +120,7 @@ def _by_score(pairs: Sequence[tuple[str, Result]]) -> Table:
         rows.append({"set": Cell(name), "run": Cell(run.name), **{key: Cell(value) for key, value in aurocs.items()}})
     keys = [key for key in _LABELS if any(key in row for row in rows)]
     columns = [Column(key, _LABELS[key], ".4f", better="higher") for key in keys]
-    note = "Mutual information needs more than one draw or member, k-NN the features of training images."
+    note = "Mutual information requires more than one draw or member; k-NN requires the features of training images."
     return Table("ood-scores", "AUROC by score", (*_WHICH, *columns), rows, note)
 
 
@@ -116,8 +134,8 @@ def _by_entropy(pairs: Sequence[tuple[str, Result]]) -> Table:
             cells = {key: cells[i] for key, cells in columns.items()}
             rows.append({"set": Cell(name), "run": Cell(run.name), **cells})
     note = (
-        "± is one standard error, by the bootstrap over the images of both. Bold: of a set's runs, the one that is "
-        "ahead of every other by more than 1.96 times the errors of the two together."
+        "± is one standard error, from a bootstrap over the images of both sets. Bold: the run whose lead over "
+        "every other run on a set exceeds 1.96 standard errors of the difference."
     )
     return Table("ood", "Detection by predictive entropy", (*_WHICH, *_DETECTION), rows, note)
 
@@ -133,12 +151,18 @@ def _roc(sets: Sequence[str], runs: Sequence[Result]) -> Figure:
                 lines.append(Line(run.name, false, true, i))
                 words.append(f"{run.name} {detection(inner, outer).auroc:.3f}")
         draw = line_drawing(
-            name, "share of the test images", "share of the set", lines, (0.0, 1.0), (0.0, 1.0), diagonal=True
+            name,
+            "share of the test images",
+            "share of the out-of-distribution images",
+            lines,
+            (0.0, 1.0),
+            (0.0, 1.0),
+            diagonal=True,
         )
         panels.append(Panel(f"roc-{name}", f"ROC curves for {name}; areas: {', '.join(words)}", draw))
     caption = (
-        "The shares of both whose predictive entropy is above a threshold, for every threshold. Along the dashed line "
-        "the entropy says nothing."
+        "Shares of both sets with a predictive entropy above a threshold, for every threshold. The dashed line "
+        "is chance."
     )
     return Figure("ROC curves", panels, caption, [run.name for run in runs])
 
@@ -160,7 +184,7 @@ def _histograms(runs: Sequence[Result]) -> Figure:
             words = ", ".join(f"{name} {values.median():.2f}" for name, values in groups)
             alternative = f"Predictive entropy of {run.name}; medians in nats: {words}"
             panels.append(Panel(f"ood-entropy-{run.name}", alternative, _draw_histogram(run.name, groups)))
-    caption = "The share of the images by their predictive entropy. Grey and filled: the test images of the data set."
+    caption = "Share of the images by predictive entropy. Grey, filled: the test images."
     legend = list(dict.fromkeys(name for run in runs for name in run.sets("ood")))
     return Figure("Predictive entropy", panels, caption, legend)
 

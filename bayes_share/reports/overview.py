@@ -22,17 +22,15 @@ SQUARED = Column(
     ".5f",
     1,
     "lower",
-    "the debiased squared calibration error, the calibration part of a Brier score; below 0 by chance",
+    "debiased squared calibration error, the calibration part of the Brier score; may be below 0 by chance",
 )
 ECE = Column(
-    "ece", "ECE", about="the expected calibration error in 15 bins of equal width; biased upwards, so not ranked"
+    "ece", "ECE", about="expected calibration error over 15 bins of equal width; biased upwards, therefore not ranked"
 )
 SCORES = (
-    Column(
-        "accuracy", "accuracy [%]", ".2f", 100, "higher", "the share of examples whose most probable class is right"
-    ),
-    Column("nll", "NLL [nat]", ".4f", 1, "lower", "the mean negative log-likelihood of the right classes"),
-    Column("brier", "Brier", ".4f", 1, "lower", "the squared distance of the probabilities to the label"),
+    Column("accuracy", "accuracy [%]", ".2f", 100, "higher", "share of examples whose most probable class is right"),
+    Column("nll", "NLL [nat]", ".4f", 1, "lower", "mean negative log-likelihood of the right classes"),
+    Column("brier", "Brier", ".4f", 1, "lower", "squared distance between the probabilities and the one-hot label"),
     SQUARED,
 )
 """What runs are ranked by: means over examples, and unbiased."""
@@ -42,20 +40,21 @@ _AUROC = Column(
     ".3f",
     1,
     "higher",
-    "by predictive entropy, the mean over the sets that all runs were tried on",
+    "by predictive entropy, averaged over the out-of-distribution sets that all runs have",
 )
 _CORRUPTED = Column(
-    "corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy, the mean over corruptions; see Robustness"
+    "corrupted", "corrupted [%]", ".2f", 100, "higher", "accuracy averaged over corruptions; see Robustness"
 )
 _COSTS = (
-    Column("networks", "predictions", ",", about="draws times members that are averaged"),
+    Column("networks", "predictions", ",", about="number of averaged predictions: draws times members"),
     Column(
         "parameters",
         "parameters",
         ",",
-        about="learned by all networks of the run, spreads of SVI too; without what else an algorithm keeps",
+        about="trained parameters of all networks of the run, including the scales of SVI guides; other state "
+        "of an algorithm is not counted",
     ),
-    Column("seconds", "training [s]", ",.1f", 1, "lower", "the time that training took"),
+    Column("seconds", "training [s]", ",.1f", 1, "lower", "training time"),
 )
 
 
@@ -83,13 +82,15 @@ def overview(runs: Sequence[Result]) -> Section:
             for row, cell in zip(rows, marked(column, values), strict=True):
                 row[column.key] = cell
     comparison = (
-        " Bold: ahead of every other run by more than chance explains; of two equally good runs, one would be bold in "
-        "5 % of cases. Scores are compared example by example, OOD AUROC and corrupted accuracy by the errors of both "
-        "runs together. The ECE is not ranked, since it is larger for the less accurate of two calibrated runs."
+        " Bold: significantly better than every other run; of two equally good runs, one would be bold in 5 % "
+        "of cases. Scores are compared by paired differences over examples, OOD AUROC and corrupted accuracy by "
+        "the standard errors of both runs. The ECE is not ranked, since it is larger for the less accurate of "
+        "two calibrated runs."
     )
     note = (
-        f"± is one standard error over the test examples.{comparison * (len(runs) > 1)} The squared CE is the debiased "
-        "squared calibration error, below 0 by chance. None of this says how much another seed would change."
+        f"± is one standard error over the test examples.{comparison * (len(runs) > 1)} The squared CE is the "
+        "debiased squared calibration error, which may be below 0 by chance. The variation between random seeds "
+        "is not included."
     )
     return Section(
         "overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_known(rows, _COSTS)], rows, note)]
@@ -131,4 +132,4 @@ def _sentence(column: Column, best: str, row: Mapping[str, Cell], rival: str, ga
     which = "highest" if column.better == "higher" else "lowest"
     if is_clear:
         return f"{best} has the {which} {name}, {value}, ahead of {rival} by {size}."
-    return f"{best} has the {which} {name}, {value}, but the lead may be chance: {rival} is {size} behind."
+    return f"{best} has the {which} {name}, {value}, but the difference to {rival}, {size}, is not significant."

@@ -13,11 +13,16 @@ from bayes_share.reports.results import Result
 
 _RISKS = (0.01, 0.05, 0.1)
 _SELECTIVE = (
-    Column("aurc", "AURC", better="lower", about="the area under the risk-coverage curve"),
-    Column("excess_aurc", "excess AURC", better="lower", about="what lies above the best order that is possible"),
+    Column("aurc", "AURC", better="lower", about="area under the risk-coverage curve"),
+    Column("excess_aurc", "excess AURC", better="lower", about="excess over the area of the best possible order"),
     *(
         Column(
-            f"coverage_{risk:g}", f"coverage [%] at {risk:.0%} risk", ".1f", 100, "higher", "of the examples, answered"
+            f"coverage_{risk:g}",
+            f"coverage [%] at {risk:.0%} risk",
+            ".1f",
+            100,
+            "higher",
+            "share of the examples that are answered",
         )
         for risk in _RISKS
     ),
@@ -37,12 +42,15 @@ def selective(runs: Sequence[Result]) -> Section:
     """Risk-coverage curves and uncertainty on right and on wrong answers; of several labels, the means over labels."""
     curves = [[_curve(problem) for _, problem in run.problems] for run in runs]
     panels = [_panel(runs, [of_run[label] for of_run in curves], label) for label in range(len(curves[0]))]
-    caption = "The examples are answered in order of confidence: to the left only the surest, to the right all."
+    caption = (
+        "Examples are answered in order of decreasing confidence: only the most confident on the left, "
+        "all on the right."
+    )
     figure = Figure("Risk and coverage", panels, caption, [run.name for run in runs])
     table = Table("selective", "Selective prediction", (RUN, *_SELECTIVE), [*map(_row, runs, curves)])
     note = (
-        "Means over the examples that are answered right and over those answered wrong. Mutual information and the "
-        "variation ratio need more than one draw or member."
+        "Averages over the rightly and the wrongly classified examples. Mutual information and the variation "
+        "ratio require more than one draw or member."
     )
     uncertain = Table("uncertainty", "Uncertainty", (RUN, *_UNCERTAINTY), [*map(_uncertainty, runs)], note)
     return Section("selective", "Selective prediction and uncertainty", [], [figure, table, uncertain])

@@ -33,7 +33,9 @@ def inner_name(name: str, given: str | None) -> str | None:
         return None
     inner = "map" if given is None else given
     if has_inner(algorithm_type(inner)):
-        raise InputError(f"{name} cannot run {inner}, which runs an algorithm itself")
+        raise InputError(
+            f"{name} cannot use {inner} as its inner algorithm, since {inner} has an inner algorithm itself"
+        )
     algorithm_type(name)(of=algorithm_type(inner)())
     return inner
 
@@ -59,5 +61,6 @@ def algorithm_name(algorithm: Inference[Any]) -> str:
         if kind is type(algorithm):
             return name
     raise InputError(
-        f"a run's algorithm is one of {', '.join(ALGORITHMS)}, not {type(algorithm).__name__}: train it with fit"
+        f"the algorithm of a run must be one of {', '.join(ALGORITHMS)}, not {type(algorithm).__name__}: train "
+        "other algorithms with fit() in Python"
     )

@@ -43,91 +43,94 @@ class RunConfig:
     """Everything that a run depends on.
 
     Args:
-        algorithm: how the network is learned.
-        data: images: "digits", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "npz:DIR", "npz:FILE" or
-            "folder:DIR"; or a table, "csv:FILE", also of Parquet, or a folder of such files, "csv:DIR".
-        target: column of a table that is predicted.
-        likelihood: of the target, where the column leaves a choice: "normal" or "student_t" (measurements), "poisson"
-            (counts), "bernoulli" (yes and no) or "categorical" (classes).
-        split_by: column that rows of a table are divided by: dates and numbers by time, the latest for the test; texts
-            by groups, none of which is in two parts. It is no input. null: at random.
-        id_column: column with the names of a table's rows, which is no input. null: their numbers.
-        noise: of real-valued targets: "predicted" by the network for each row, or "learned", one for all.
-        noise_beta: from 0 to 1, where noise is predicted: weights each loss by the variance to this power (β-NLL); 0.5
+        algorithm: the training algorithm.
+        data: the data set. Images: "digits", "cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "npz:DIR",
+            "npz:FILE" or "folder:DIR". A table: "csv:FILE" (CSV or Parquet), or "csv:DIR" for a folder of such files.
+        target: column of the table to predict.
+        likelihood: distribution of the target, where its column allows several: "normal" or "student_t" for
+            measurements, "poisson" for counts, "bernoulli" for yes and no, "categorical" for classes. null: chosen from
+            the column.
+        split_by: column by which the rows of a table are split; it is not used as an input. Dates and numbers are split
+            by value, with the latest in the test part; texts are split by groups, each of which is in one part only.
+            null: a random split.
+        id_column: column with the names of a table's rows; it is not used as an input. null: rows are numbered.
+        noise: noise of real-valued targets: "predicted" by the network for each row, or "learned", one value for all.
+        noise_beta: exponent from 0 to 1 of the variance that weights each loss (β-NLL), where noise is predicted; 0.5
             often gives better means. For map, mc-dropout, and deep-ensemble and distill of these.
-        data_dir: folder that data sets are downloaded to and looked for in.
-        split_seed: of the split into training, validation and test examples, where the data have none of their own.
-        augment: "auto" (what suits the data), "none", "flip", "crop" or "flip-crop".
-        hold_out: classes that are left out of training, validation and test, for example [8, 9]; their test images are
-            the out-of-distribution set "held-out".
-        train_images: a random part of so many training images, by class, drawn by split_seed once validation images
-            are set aside; validation and test images stay whole. null: all.
-        image_size: height and width in pixels that images are brought to: pictures of a folder that are of several
-            sizes, or not square, are resized and cropped, others are averaged down; null: as they are stored.
-        model: of images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or "vgg11"; or of
-            any depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n + 2; W
-            channels in the first stage, 16 if left out), "vgg11_W" (W channels in the first layer), "wide_resnetD_W"
-            (28_10); or one of another library, "timm:NAME" or "torchvision:NAME" ("timm:resnet18"). Of tables: "mlp",
-            "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
-        weights: file of trained weights that the network starts from, of safetensors or saved by torch, for example of
-            timm's or torchvision's; a last layer for other classes is drawn anew. With an ensemble, init "keep" keeps
-            what they know. null: drawn anew.
-        norm: "batch", "frn", "group" or "none"; null: what the network usually has.
-        dropout: probability of dropout, of the network's own; 0: it has none.
-        ensemble_size: members that share the network's weights; 1: a single network without factors.
-        ensemble_kind: "factors" (each member has rank-1 factors, a BatchEnsemble); or a rival to compare with:
-            "packed" (members are narrow networks that share nothing), "masked" (Masksembles: members see each layer's
-            inputs through masks of their own) or "mimo" (one network that takes an image for each member; train it
-            with feed "own").
-        packed_width: of "packed": the width of all members together, over that of the network (alpha).
-        packed_groups: of "packed": groups that each member's convolutions are cut into (gamma).
-        mask_scale: of "masked": how little masks overlap; 1: all are ones.
-        init: start of the factors. For trained weights: "keep". From scratch: "random_sign"; "normal", from which
-            members may become near copies in long trainings; "fixed_sign", signs that stay as they are, made from
-            seeds, so that members have no number of their own; or "standard_normal". Or "ones". Or one for each of some
-            patterns of layers' names, with commas between, of which "first" and "head" are the first and last layer,
-            "*" is the rest, and the last one that matches counts: "first=random_sign,*=ones". A pattern that ends in
-            ".r" or ".s" is for the factor of the inputs or of the outputs; a layer in own may start "fresh": each
-            member draws its weights anew.
-        init_sd: standard deviation of "normal".
-        init_probability: probability of +1 in "random_sign" and "fixed_sign".
-        factor_rank: terms of each member's part of a weight; the first starts as init says, the others small.
-        factor_form: "multiplied" (the weight times the terms, a BatchEnsemble) or "additive" (the weight plus the
-            terms, LoRA-Ensemble).
-        own: what is each member's own and not shared: patterns of modules' names, and the words "norms" (all of them)
-            and "head" (the last layer), for example [norms, head, stages.2.*].
-        norm_sharing: the old name of own: "member" is [norms], "shared" nothing.
-        share_layers: which layers of one shape share one weight, with factors of their own: "none", "early" or "deep"
-            (the first or second half of those that have a partner; one in the middle is in both), "all", or patterns
-            of their names, with commas between: "stages.0.*,stages.1.*".
-        share_factors: of each such layer: "rank1" (r and s), "scalar" (one number) or "none".
-        share_norm: "own": each such layer is followed by a norm of its own; "shared": they share that too.
-        share_templates: weights of which each such layer learns a mixture; 1: there is one, and no mixture.
-        share_groups: parts that the channels of each layer are cut into; the blocks of its weight share one, with
-            factors of their own. 1: it is whole, as it is wherever channels do not divide.
-        latent: what has a prior, for svi and the samplers: "all", "factors" (r and s), "base" (what members share),
-            "last-layer", or "auto" ("factors" of an ensemble, else "last-layer"); the rest are points.
-        prior: for svi and the samplers: of weights and biases, around 0, and of norms, around 1; "normal", "laplace" or
-            "cauchy".
-        prior_scale: of the weights' prior, divided by the root of their fan-in.
-        factor_prior: the same for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
-        factor_prior_scale: of the factors' prior.
-        factor_prior_centre: of the factors' prior: "one", or the "sign" that each starts with.
+        data_dir: folder in which data sets are looked up, and to which they are downloaded.
+        split_seed: random seed of the split into training, validation and test examples, where the data have no split.
+        augment: data augmentation of images: "auto" (what suits the data set), "none", "flip", "crop" or "flip-crop".
+        hold_out: classes to leave out of training, validation and test, such as [8, 9]; their test images become the
+            out-of-distribution set "held-out".
+        train_images: number of training images to use, drawn by class with split_seed after validation images are set
+            aside; validation and test images are not reduced. null: all.
+        image_size: height and width of images in pixels. Pictures of a folder that differ in size, or are not square,
+            are resized and cropped; other images are averaged down. null: the stored size.
+        model: the network. For images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or
+            "vgg11"; with depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W"
+            (D = 6n + 2; W channels in the first stage, 16 by default), "vgg11_W" (W channels in the first layer),
+            "wide_resnetD_W" (such as 28_10); or from another library: "timm:NAME" or "torchvision:NAME", such as
+            "timm:resnet18". For tables: "mlp", "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
+        weights: file of trained weights to start from, in safetensors format or saved by torch, such as those of timm
+            and torchvision. A last layer for other classes is initialised randomly. With an ensemble, init "keep"
+            preserves what the weights have learned. null: random initialisation.
+        norm: normalisation layers: "batch", "frn", "group" or "none". null: the network's own.
+        dropout: dropout probability of the network; 0: no dropout.
+        ensemble_size: number of members that share the network's weights; 1: a single network without factors.
+        ensemble_kind: "factors" (BatchEnsemble: each member has rank-1 factors); or a baseline: "packed" (packed
+            ensemble: members are narrow networks that share nothing), "masked" (Masksembles: each member masks the
+            inputs of each layer) or "mimo" (one network that takes an image for each member; train it with feed "own").
+        packed_width: for "packed": the width of all members together, relative to the network's (alpha).
+        packed_groups: for "packed": number of groups of each member's convolutions (gamma).
+        mask_scale: for "masked": how little the masks overlap, from 1 (all masks are ones) upwards.
+        init: initialisation of the factors. For trained weights: "keep". For training from scratch: "random_sign";
+            "normal", from which members may become near copies in long trainings; "standard_normal"; or "fixed_sign",
+            signs that are made from seeds and not trained, so that members add no parameters. "ones" makes all members
+            equal. For different layers, a list of pattern=init separated by commas, such as
+            "first=random_sign,*=ones": "first" and "head" are the first and the last layer, "*" is all others, and the
+            last pattern that matches is used. A pattern ending in ".r" or ".s" selects the factor of the inputs or of
+            the outputs. A layer listed in own may use "fresh": each member initialises its weights independently.
+        init_sd: standard deviation of init "normal".
+        init_probability: probability of +1 in init "random_sign" and "fixed_sign".
+        factor_rank: number of rank-1 terms of each member's part of a weight. The first term is initialised by init,
+            the others with small values.
+        factor_form: how the terms change the weight: "multiplied" (BatchEnsemble) or "additive" (LoRA-Ensemble).
+        own: modules whose parameters are not shared between members: patterns of module names, "norms" (all
+            normalisation layers) and "head" (the last layer), such as [norms, head, stages.2.*].
+        norm_sharing: the old name of own: "member" is [norms], "shared" is [].
+        share_layers: layers of equal shape that share one weight, each with its own factors: "none", "early" or "deep"
+            (the first or second half of the layers that have a partner; a middle one is in both), "all", or patterns of
+            names separated by commas, such as "stages.0.*,stages.1.*".
+        share_factors: factors of each layer that shares: "rank1" (r and s), "scalar" (one number) or "none".
+        share_norm: "own": each layer that shares is followed by its own norm; "shared": the norm is shared too.
+        share_templates: number of template weights of which each layer that shares learns a mixture; 1: no mixture.
+        share_groups: number of groups that the channels of each layer are cut into; the blocks of a weight share one
+            block, each with its own factors. 1: weights are not cut. Channels that do not divide are left whole.
+        latent: parameters with a prior, for svi and the samplers: "all", "factors" (r and s), "base" (what members
+            share), "last-layer", or "auto" ("factors" for an ensemble, otherwise "last-layer"). All others are point
+            estimates.
+        prior: for svi and the samplers: prior of weights and biases (around 0) and of norms (around 1): "normal",
+            "laplace" or "cauchy".
+        prior_scale: scale of the weights' prior, which is divided by the square root of the fan-in.
+        factor_prior: as prior, for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
+        factor_prior_scale: scale of the factors' prior.
+        factor_prior_centre: centre of the factors' prior: "one", or the "sign" of each initial value.
         epochs: passes over the training examples.
-        batch_size: examples in a step; null: all training examples. Of a table with fewer rows, all of them.
-        last_batch: what becomes of the examples that remain at the end of an epoch: "drop", or "pad" (a batch that is
-            filled up with examples that do not count).
-        patience: epochs without a lower validation NLL after which training stops; it then ends, as after all epochs,
-            with the best epoch's state. The schedule is laid out for all epochs. null: all epochs are trained.
-        keep_members: members, or networks of a deep ensemble, that are kept after training: chosen one by one, on half
-            of the validation examples, by the NLL of their mixture; predictions are of these alone. null: all.
-        seed: of initialisation, order, augmentation and noise.
-        num_samples: draws at prediction.
-        validation_samples: draws in each epoch's scores on the validation examples.
-        validation_images: how many of the validation examples are scored after each epoch, where scoring all would take
-            long beside the training, or where patience is to leave some for conformal prediction; null: all. What is
-            chosen at the end, and predictions, are of all.
-        checkpoint_minutes: a checkpoint is saved at least this often, and after each epoch that is long beside saving.
+        batch_size: examples in a step. null, or more than a table has rows: all training examples.
+        last_batch: what to do with an incomplete batch at the end of an epoch: "drop" it, or "pad" it with examples of
+            weight 0.
+        patience: epochs without a lower validation NLL after which training stops (early stopping). The state of the
+            best epoch is kept in any case. The learning-rate schedule still covers all epochs. null: no early stopping.
+        keep_members: number of members, or networks of a deep ensemble, to keep after training. They are chosen in turn
+            by the NLL of their mixture, on half of the validation examples; only they make predictions. null: all.
+        seed: random seed of initialisation, order of examples, augmentation and noise.
+        num_samples: posterior draws for predictions.
+        validation_samples: posterior draws for the validation scores of each epoch.
+        validation_images: number of validation examples scored after each epoch. Fewer save time, and leave examples
+            for conformal prediction when patience is given. Predictions, and what is chosen at the end, use all
+            validation examples. null: all.
+        checkpoint_minutes: maximum minutes between checkpoints. A checkpoint is also saved after each epoch, unless
+            saving takes long compared to the epoch.
         execution: device, precision and the like.
     """
 
@@ -189,9 +192,12 @@ class RunConfig:
         sharing = NetworkSharing.of_options(self)
         if self.weights is not None and sharing.is_ruinous:
             if self.ensemble_kind != "factors":
-                raise InputError(f"{option('ensemble_kind')} {self.ensemble_kind} takes no {option('weights')}")
+                raise InputError(
+                    f"{option('ensemble_kind')} {self.ensemble_kind} cannot start from {option('weights')}"
+                )
             raise InputError(
-                f"{option('init')} {self.init} ruins what the weights know: give {option('init')} keep, or ones"
+                f"{option('init')} {self.init} would destroy what the trained weights have learned: use "
+                f"{option('init')} keep or ones"
             )
         for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
             value = getattr(self, name)
@@ -199,19 +205,19 @@ class RunConfig:
                 algorithm = algorithm_name(self.algorithm)
                 under_priors = ", ".join(other for other, kind in ALGORITHMS.items() if kind().is_under_priors)
                 raise InputError(
-                    f"{option(name)} {value} is for algorithms under priors ({under_priors}), and {algorithm} has "
-                    f"penalties instead: leave it out"
+                    f"{option(name)} {value} requires an algorithm that uses priors ({under_priors}), and "
+                    f"{algorithm} uses weight decay: leave it out"
                 )
         if self.validation_images is not None and self.validation_images < 1:
             raise InputError(f"{option('validation_images')} must be at least 1, and is {self.validation_images}")
         if self.validation_images is not None and self.keep_members is not None:
             raise InputError(
-                f"{option('keep_members')} chooses on half of the validation examples: leave "
-                f"{option('validation_images')} out"
+                f"{option('keep_members')} uses half of the validation examples, and cannot be combined with "
+                f"{option('validation_images')}: leave the latter out"
             )
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
-                raise InputError(f"prediction takes from 1 to {_MOST_DRAWS:,} draws, not {draws:,}")
+                raise InputError(f"the number of draws must be from 1 to {_MOST_DRAWS:,}, and is {draws:,}")
 
     def load_data(self, download: bool = True) -> Data | TableData:
         """Read the data set, and download it where it is not there and may be downloaded."""

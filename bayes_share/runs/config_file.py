@@ -55,7 +55,7 @@ def to_yaml(config: RunConfig) -> str:
     try:
         return dump_yaml(to_flat(config))
     except yaml.representer.RepresenterError as error:
-        raise InputError(f"the options of a run are plain values, not {error.args[-1]!r}") from error
+        raise InputError(f"the options of a run must be plain values, not {error.args[-1]!r}") from error
 
 
 def run_types(name: str, inner: str | None) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[s
         InputError: no algorithm, an option that does not exist, or a value of the wrong type.
     """
     if values.get("algorithm") is None:
-        raise InputError(f"which algorithm? {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
+        raise InputError(f"missing algorithm: {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
     name, of = str(values["algorithm"]), values.get("of")
     inner = inner_name(name, None if of is None else str(of))
     names = {"algorithm": name} | ({} if inner is None else {"of": inner})
@@ -102,10 +102,10 @@ def read_config(path: Path) -> dict[str, Any]:
     with reading(path, "a config in YAML"):
         values = load_yaml(text)
     if not isinstance(values, dict):
-        raise InputError(f"config {path} must have a line 'option: value' for each option")
+        raise InputError(f"config {path} must consist of lines 'option: value'")
     named = {str(name).replace("-", "_"): value for name, value in values.items()}
     if len(named) < len(values):
-        raise InputError(f"config {path} has an option twice, spelt with - and with _")
+        raise InputError(f"config {path} has an option twice, spelled with - and with _")
     return named
 
 
@@ -134,7 +134,8 @@ def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
     of: dict[str, Any] = {"of": algorithm.of} if has_inner(kind) else {}  # type: ignore[attr-defined]
     if kind(**own, **of) != algorithm:
         raise InputError(
-            f"{name} holds a record of Python's, such as an objective, which no file can hold: train it with fit"
+            f"{name} holds a Python object, such as an objective, that cannot be saved in a config: train it "
+            "with fit() in Python"
         )
     if of:
         inner_name(name, algorithm_name(of["of"]))

@@ -18,7 +18,7 @@ from bayes_share.runs.config_file import to_flat
 from bayes_share.tasks import spec_of
 from bayes_share.version import __version__
 
-_MAY_CHANGE = {"data_dir", "device", "checkpoint_minutes", "teacher"}  # between a run and its resumption
+_MAY_CHANGE = {"data_dir", "device", "capture", "checkpoint_minutes", "teacher"}  # between a run and its resumption
 _WHICH_EXAMPLES = (  # of the data, are in which part and how
     "target",
     "likelihood",
@@ -66,7 +66,7 @@ class Identity:
             return None
         kinds = {"options": dict, "data": str, "version": str, "teacher": str}
         if not isinstance(plain, dict) or {n: type(v) for n, v in {"teacher": "", **plain}.items()} != kinds:
-            raise InputError(f"{path} does not say of which run it is: put back the one that the run wrote")
+            raise InputError(f"{path} does not say which run it belongs to: restore the file that the run wrote")
         return cls(**plain)
 
     @property
@@ -109,8 +109,8 @@ def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None
     if noted is not None and (found := difference(noted.options, lasting_options(config))) is not None:
         name, there, here = found
         raise InputError(
-            f"{path} is of a run with {name} {there}, and config.yaml says {here}: put back the config.yaml, or the "
-            f"other files, that belong to the run"
+            f"{path} belongs to a run with {name} {there}, and config.yaml says {here}: restore the config.yaml, "
+            "or the other files, of this run"
         )
 
 
@@ -127,8 +127,8 @@ def check_data(noted: Identity | None, data: Data | TableData, path: Path) -> No
     """
     if noted is not None and "" not in (noted.data, data.digest) and noted.data != data.digest:
         raise InputError(
-            f"the data {data.name} are not those that the run in {path} was trained on: put those back, or begin "
-            f"another run"
+            f"the data {data.name} are not the data that the run in {path} was trained on: restore them, or "
+            "start a new run"
         )
 
 
@@ -145,7 +145,7 @@ def check_teacher(noted: Identity | None, here: Identity, path: Path) -> None:
     """
     if noted is not None and noted.teacher != here.teacher:
         raise InputError(
-            f"the run in {path} was begun with another teacher: name the folder where that one is now by --teacher"
+            f"the run in {path} was started with another teacher: give the folder of that teacher with --teacher"
         )
 
 
@@ -169,12 +169,12 @@ def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: 
     ):
         return
     if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
-        raise InputError(f"{path} was trained on other data, {theirs.name}, and its student is to learn {ours.name}")
+        raise InputError(f"the teacher {path} was trained on {theirs.name}, and its student on other data, {ours.name}")
     options = to_flat(config)
     chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_EXAMPLES if options.get(name) is not None)
     raise InputError(
-        f"{path} was trained on other examples of {theirs.name} ({chosen}), and its student must not be validated on "
-        f"those: give both the same"
+        f"the teacher {path} was trained on other examples of {theirs.name} ({chosen}), and the student must not "
+        "be validated on them: use the same split for both"
     )
 
 
@@ -186,6 +186,6 @@ def say_version(noted: Identity | None, path: Path) -> None:
         path: the run's folder.
     """
     if noted is None:
-        say(f"{path} was begun by an older version, which did not note its options and data: they are not compared")
+        say(f"{path} was started by an older version that did not record its options and data, so they are not checked")
     elif noted.version != __version__:
-        say(f"{path} was begun by bayes-share {noted.version}, and this is {__version__}")
+        say(f"{path} was started by bayes-share {noted.version}; this is version {__version__}")

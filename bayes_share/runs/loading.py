@@ -123,7 +123,7 @@ def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
         return examples.at(scored_images(config, len(examples))), examples
     if len(examples) < 2:
         raise InputError(
-            f"{option('keep_members')} divides the validation data in two halves, and there are {len(examples)}"
+            f"{option('keep_members')} requires at least 2 validation examples, and there are {len(examples)}"
         )
     even, odd = (torch.arange(first, len(examples), 2) for first in (0, 1))
     return examples.at(even), examples.at(odd)
@@ -158,7 +158,7 @@ def taken_up(
         try:
             training.load_state_dict(saved)
         except InputError as error:
-            raise InputError(f"the latest checkpoint in {place} is none of this run: {error}") from error
+            raise InputError(f"the latest checkpoint in {place} does not fit this run: {error}") from error
     return training, identity
 
 

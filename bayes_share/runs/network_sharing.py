@@ -58,7 +58,7 @@ class NetworkSharing:
 
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:
-            raise InputError(f"an ensemble has at least 1 member, not {self.ensemble_size}")
+            raise InputError(f"an ensemble must have at least 1 member, not {self.ensemble_size}")
         for name in ("share_templates", "share_groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"{option(name)} must be at least 1, and is {getattr(self, name)}")
@@ -67,19 +67,16 @@ class NetworkSharing:
         if not 0 < self.packed_width < float("inf"):
             raise InputError(f"{option('packed_width')} must be positive, and is {self.packed_width}")
         if self.ensemble_kind == "masked" and self.mask_scale == 1:
-            raise InputError(f"{option('mask_scale')} 1 makes all members the same: it must be above 1")
+            raise InputError(f"{option('mask_scale')} must be above 1: with 1 all members are the same")
         read_starts(self.init, self.init_sd, self.init_probability)
         if self.ensemble_size == 1:
             for name in ("factor_rank", "factor_form", "own", "ensemble_kind"):
                 if self._is_given(name):
-                    raise InputError(f"{option(name)} is of an ensemble's members: give {option('ensemble_size')} too")
+                    raise InputError(f"{option(name)} requires {option('ensemble_size')}")
         if self.share_layers == "none":
             for name in ("share_factors", "share_norm", "share_templates"):
                 if self._is_given(name):
-                    raise InputError(
-                        f"{option(name)} {getattr(self, name)} is of layers that share: give {option('share_layers')} "
-                        f"too"
-                    )
+                    raise InputError(f"{option(name)} {getattr(self, name)} requires {option('share_layers')}")
         others = {kind: names for kind, names in _OF_KINDS.items() if kind != self.ensemble_kind}
         if self.ensemble_kind != "factors":
             others["factors"] = _OF_FACTORS
@@ -87,8 +84,8 @@ class NetworkSharing:
             for name in names:
                 if self._is_given(name):
                     raise InputError(
-                        f"{option(name)} is for {option('ensemble_kind')} {kind}, and it is {self.ensemble_kind}: "
-                        f"leave it out"
+                        f"{option(name)} requires {option('ensemble_kind')} {kind}, not {self.ensemble_kind}: "
+                        "leave it out"
                     )
 
     @property

@@ -48,14 +48,14 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sourc
         check_output(path)
         place = real_path(path)
         if (other := first.setdefault(place, option)) != option:
-            raise InputError(f"{other} and {option} are one file, {path}: each needs its own")
+            raise InputError(f"{other} and {option} are the same file, {path}: use different files")
         for what, source in inputs.items():
             if place.exists() and place.is_relative_to(real_path(source)):
-                raise InputError(f"{option} {path} would replace what is read as {what}: give another name")
+                raise InputError(f"{option} {path} would overwrite {what}, which is read: use another name")
         for name in sources:
             if is_of_source(name, place):
-                harm = "replace what is read as" if place.exists() else "become a part of"
-                raise InputError(f"{option} {path} would {harm} {printable(name)}: give another name")
+                harm = "overwrite the data" if place.exists() else "become part of the data"
+                raise InputError(f"{option} {path} would {harm} {printable(name)}: use another name")
 
 
 def check_output(path: Path) -> None:
@@ -69,16 +69,16 @@ def check_output(path: Path) -> None:
     """
     check_path(path, "a file")
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it")
+        raise InputError(f"{path} is a folder: give a file in it")
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        raise InputError(f"{path} is no regular file: give another name")
+        raise InputError(f"{path} is not a regular file: use another name")
     place = real_path(path)
     parent = next(parent for parent in place.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: {parent} is no folder that may be written in")
+        raise InputError(f"{path} cannot be written: {parent} is not a writable folder")
     for folder in place.parents:
         if RunFolder(folder).owns(place):
-            raise InputError(f"{path} belongs to the run in {folder}: give another name")
+            raise InputError(f"{path} belongs to the run in {folder}: use another name")
         own = [folder / name for name in STUDY_FILES] + [folder / "runs" / place.name]
         if (folder / "study.yaml").is_file() and place in own:
-            raise InputError(f"{path} belongs to the study in {folder}: give another name")
+            raise InputError(f"{path} belongs to the study in {folder}: use another name")

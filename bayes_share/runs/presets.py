@@ -102,13 +102,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Options by their names on the command line, as `RunConfig.from_flat` takes them."""
 
 SUMMARIES: dict[str, str] = {
-    "ivon-cifar10": "IVON on CIFAR-10 (ResNet-20, Filter Response Norm, 200 epochs), predicting with 64 draws; the "
-    "learning rate changes with every step, in the paper's scripts once an epoch",
-    "sgd-cifar10": "SGD beside it, with the same network, data and epochs",
-    "adamw-cifar10": "AdamW beside it, with the same network, data and epochs",
+    "ivon-cifar10": "IVON on CIFAR-10 (ResNet-20, filter response norm, 200 epochs), 64 draws for predictions; "
+    "the learning rate changes every step, not every epoch as in the paper's scripts",
+    "sgd-cifar10": "SGD with the network, data and epochs of ivon-cifar10",
+    "adamw-cifar10": "AdamW with the network, data and epochs of ivon-cifar10",
     "batch-ensemble-cifar10": "BatchEnsemble of 4 wide ResNets 28-10 on CIFAR-10, 250 epochs",
-    "rank1-cifar10": "Rank-1 Bayesian network of 4 members beside it: normal factors with a prior N(1, 0.1²)",
-    "tabm": "TabM, 32 perceptrons that share weights, for a table: give --data csv:FILE --target COLUMN",
+    "rank1-cifar10": "Rank-1 Bayesian network of 4 members, on the same network: normal factors with the prior "
+    "N(1, 0.1²)",
+    "tabm": "TabM for tables, 32 perceptrons that share weights: give --data csv:FILE --target COLUMN",
 }
 """What each preset is, in one line."""
 

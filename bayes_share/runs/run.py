@@ -96,7 +96,7 @@ def _train_and_write(
     try:
         write_results(training, identity, folder, config)
     except KeyboardInterrupt as error:
-        raise InterruptedRun("stopped after training, at the predictions: go on by --resume") from error
+        raise InterruptedRun("stopped after training, while predicting: resume with --resume") from error
 
 
 def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
@@ -104,7 +104,7 @@ def _is_finished(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
     if not folder.summary.is_file():
         return False
     finished_run(folder.path)
-    say(f"{folder.path} is finished")
+    say(f"the run in {folder.path} is already finished")
     return True
 
 
@@ -137,12 +137,14 @@ def _train(
             if training.step % training.steps_per_epoch == 0:
                 bar.set_postfix_str(_latest(training.history))
             if is_last:
-                raise InterruptedRun(f"stopped after step {training.step} of {training.num_steps}: go on by --resume")
+                raise InterruptedRun(
+                    f"stopped after step {training.step} of {training.num_steps}: resume with --resume"
+                )
             bar.update()
     if not was_finished:
         saver.save(training)
     if is_interrupted():
-        raise InterruptedRun("stopped after training: go on to the predictions by --resume")
+        raise InterruptedRun("stopped after training, before predicting: resume with --resume")
 
 
 def _latest(history: list[dict[str, int | float]]) -> str:

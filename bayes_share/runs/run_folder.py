@@ -125,7 +125,7 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
     with _whole(folder, folder.metrics):
         text = read_text(folder.metrics, "a table of epochs")
         if noted not in (None, sha256(text.encode()).hexdigest()):
-            raise InputError(f"{folder.metrics} is not what the run wrote")
+            raise InputError(f"{folder.metrics} was changed after the run wrote it")
         with reading(folder.metrics, "a table of epochs"):
             lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             history = [{key: float(value) for key, value in line.items()} for line in lines]
@@ -145,7 +145,7 @@ def read_table_spec(folder: RunFolder) -> TableSpec:
     with _whole(folder, folder.spec):
         text = read_text(folder.spec, "the form of a table")
         if noted != sha256(text.encode()).hexdigest():
-            raise InputError(f"{folder.spec} is not what the run wrote")
+            raise InputError(f"{folder.spec} was changed after the run wrote it")
         return TableSpec.from_json(text, str(folder.spec))
 
 
@@ -169,13 +169,13 @@ def check_last_step(folder: RunFolder, is_finished: bool) -> None:
     """
     if not is_finished:
         raise InputError(
-            f"{printable(folder.path)} has no checkpoint of its last step: put that back, or train it anew"
+            f"{printable(folder.path)} has no checkpoint of its last step: restore it, or train the run again"
         )
 
 
 def written_again(folder: RunFolder) -> str:
     """What to do where a file is damaged that a run writes at its end, as part of a message."""
-    return f"remove {folder.summary}, and have it written again by {_resuming(folder.path)}"
+    return f"remove {folder.summary}, and write the results again with {_resuming(folder.path)}"
 
 
 def _resuming(path: Path) -> str:
@@ -197,7 +197,7 @@ def finished_run(path: Path) -> RunFolder:
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: {_resuming(path)}")
+        raise InputError(f"the run in {path} is not finished: resume it with {_resuming(path)}")
     noted = noted_identity(folder)
     check_options(noted, read_run_config(folder.config), folder.summary)
     if noted is not None:
@@ -209,9 +209,9 @@ def _what_it_is(path: Path) -> str:
     """What is in the place of a run's folder, and what somebody may have wanted with it."""
     if path.suffix.lower() in TABLE_ENDINGS:
         of = shlex.quote(f"csv:{path}")
-        return f"it is a table, which a run is trained on: bayes-share fit map --data {of} --target COLUMN --out RUN"
+        return f"it is a table; train a run on it with bayes-share fit map --data {of} --target COLUMN --out RUN"
     if path.suffix.lower() in (".npy", ".pt", ".pth"):
-        return "give a run's folder, or predictions as an .npz file with the arrays logits and labels"
+        return "give a run folder, or predictions as an .npz file with the arrays logits and labels"
     return "it is a file, and a run is a folder" if path.exists() else "there is no such folder"
 
 
@@ -219,7 +219,7 @@ def _check_stamps(folder: RunFolder, noted: Identity) -> None:
     """See whether all arrays are of the run that its summary says; where one has no stamp, nothing is known."""
     for file in (folder.factors, *sorted((folder.path / "predictions").rglob("*.npz"))):
         if read_stamp(file) not in ("", noted.stamp):
-            raise InputError(f"{file} is of another run: put back the one that belongs to the run, or remove it")
+            raise InputError(f"{file} belongs to another run: restore the file of this run, or remove it")
 
 
 def noted_identity(folder: RunFolder) -> Identity | None:
@@ -245,12 +245,12 @@ def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     """
     check_path(folder.path, "the folder of a run")
     if folder.path.exists() and not folder.path.is_dir():
-        raise InputError(f"{folder.path} is a file; a run needs a folder")
+        raise InputError(f"{folder.path} is a file, and should be a folder")
     check_path(folder.predictions("corruptions/" + "x" * 100), "a file of a run")
     place = real_path(folder.path)
     for parent in place.parents:
         if RunFolder(parent).owns(place):
-            raise InputError(f"{folder.path} belongs to the run in {parent}: give another folder")
+            raise InputError(f"{folder.path} belongs to the run in {parent}: use another folder")
     if not is_empty(folder.path):
         _check_same_run(folder, config, resume)
 
@@ -263,11 +263,11 @@ def check_folder_of_runs(path: Path, resume: bool) -> None:
     """
     check_path(path, "a folder of runs")
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; runs need a folder")
+        raise InputError(f"{path} is a file, and should be a folder")
     if (path / "config.yaml").exists():
-        raise InputError(f"{path} is a run, and no folder for several: give another folder")
+        raise InputError(f"{path} is the folder of a single run: use another folder")
     if not is_empty(path) and not resume:
-        raise InputError(f"{path} exists: go on with it by --resume, or give another folder")
+        raise InputError(f"{path} exists: resume it with --resume, or use another folder")
 
 
 def remove_leftovers(folder: RunFolder) -> None:
@@ -284,10 +284,10 @@ def _is_left(file: Path) -> bool:
 
 def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:
     if not resume:
-        raise InputError(f"{folder.path} exists: go on with it by --resume, or give another folder")
+        raise InputError(f"{folder.path} exists: resume it with --resume, or use another folder")
     if not folder.config.is_file():
         raise InputError(f"{folder.path} is not a run: it has no config.yaml")
     found = difference(lasting_options(read_run_config(folder.config)), lasting_options(config))
     if found is not None:
         name, there, here = found
-        raise InputError(f"{folder.path} is a run with {name} {there}, which cannot be resumed with {here}")
+        raise InputError(f"the run in {folder.path} has {name} {there}, and cannot be resumed with {here}")

@@ -29,7 +29,7 @@ def parse_summary(text: str) -> dict[str, Any]:
         if name != "not_shared" and value is not None:
             _check_count(name, value)
     if not isinstance(versions, dict) or not isinstance(found["device"], str):
-        raise ValueError("device must be text, and versions a list of names and numbers")
+        raise ValueError("device must be a text, and versions a mapping of names to texts")
     seconds = found["seconds"]
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be at least 0 and finite, and are {seconds!r}")

@@ -35,16 +35,18 @@ def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
         InputError: there is none; says why.
     """
     if isinstance(config.algorithm, Distill) and (why := _teacher_chose(config.algorithm.teacher)):
-        raise InputError(f"conformal prediction needs validation examples that chose nothing, and {why}")
+        raise InputError(
+            f"conformal prediction requires validation examples that were not used for selection, and {why}"
+        )
     if config.patience is None or config.keep_members is not None:  # predictions are then of the other half
         return torch.arange(count)
     left = torch.ones(count, dtype=torch.bool)
     left[scored_images(config, count)] = False
     if not left.any():
         raise InputError(
-            f"conformal prediction needs validation examples that chose nothing, and {option('patience')} "
-            f"{config.patience} chose the last epoch on all {count:,}: fit without it, or with "
-            f"{option('validation_images')} {max(1, count // 2)} to leave the others"
+            "conformal prediction requires validation examples that were not used for selection, and "
+            f"{option('patience')} {config.patience} selected the epoch on all {count:,}: fit without it, or "
+            f"with {option('validation_images')} {max(1, count // 2)} to leave the others unused"
         )
     return left.nonzero().flatten()
 
@@ -53,14 +55,14 @@ def _teacher_chose(folder: str, students: tuple[Path, ...] = ()) -> str:
     """Why validation images have chosen something about a student by its teacher; empty where they have not."""
     place = real_path(Path(folder))
     if place in students:
-        return f"whether the teacher was chosen on them is not known: {folder} names itself as its own teacher"
+        return f"it is not known whether the teacher was selected on them: {folder} names itself as its own teacher"
     try:
         with named("the teacher"):
             teacher = read_run_config(Path(folder) / "config.yaml")
     except InputError as error:
-        return f"whether the teacher was chosen on them is not known: {error}"
+        return f"it is not known whether the teacher was selected on them: {error}"
     if teacher.patience is not None or teacher.keep_members is not None:
-        return f"the teacher {folder} was chosen on them, by {option('patience')} or {option('keep_members')}"
+        return f"the teacher {folder} was selected on them, by {option('patience')} or {option('keep_members')}"
     return (
         _teacher_chose(teacher.algorithm.teacher, (*students, place)) if isinstance(teacher.algorithm, Distill) else ""
     )

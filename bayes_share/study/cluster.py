@@ -17,8 +17,8 @@ from bayes_share.errors import InputError
 from bayes_share.io.terminal import printable
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.interrupt import InterruptedRun, interruptible
-from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder
+from bayes_share.runs.several_processes import run_in_processes
 from bayes_share.study.cluster_address import check_answers, no_answer
 from bayes_share.study.run_queue import RunQueue
 from bayes_share.study.runner import check_runs, reason
@@ -34,11 +34,12 @@ def run_all_on_ray(
     address: str,
     progress: bool = True,
     needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    processes: int = 1,
 ) -> dict[str, str]:
     """Finish every run, as `runner.run_all` does, on the nodes of a cluster.
 
-    A run takes one CPU of a node, with one thread, and one GPU where the cluster has any and the run may use it. Where
-    its node is lost, it goes on elsewhere from its latest checkpoint.
+    Each process of a run takes one CPU of a node, with one thread, and one GPU where the cluster has any and the run
+    may use it. Where its node is lost, a run goes on elsewhere from its latest checkpoint.
 
     Args:
         configs: the runs by name, in the order in which they are to begin.
@@ -46,6 +47,7 @@ def run_all_on_ray(
         address: of the cluster, as ``ray.init`` takes it; "auto": the one that this machine belongs to.
         progress: whether a bar is shown.
         needs: by the name of a run, those that have to be finished before it begins.
+        processes: that share the work of each run, on one node.
 
     Returns:
         Why runs failed, in a line each, by their names; empty where all are finished.
@@ -55,7 +57,7 @@ def run_all_on_ray(
             what `RunQueue` refuses; before any run begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has had time to save a checkpoint.
     """
-    check_runs(configs, folder, jobs=1)
+    check_runs(configs, folder, 1, processes)
     where = folder.resolve()
     queue = RunQueue(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     bar = tqdm(
@@ -72,8 +74,10 @@ def run_all_on_ray(
         while (running or queue.num_waiting) and not is_interrupted():
             while (name := queue.next()) is not None:
                 config = replace(configs[name], data_dir=str(Path(configs[name].data_dir).resolve()))
-                of_node = task.options(num_cpus=1, num_gpus=int(gpus > 0 and config.execution.device != "cpu"))
-                running[of_node.remote(config, where / name)] = name
+                of_node = task.options(
+                    num_cpus=processes, num_gpus=processes * (gpus > 0 and config.execution.device != "cpu")
+                )
+                running[of_node.remote(config, where / name, processes)] = name
             for ended in ray.wait(list(running), timeout=_LOOK_EVERY)[0]:
                 name = running.pop(ended)
                 settled = queue.ended(name, _result(ray, ended))
@@ -85,14 +89,14 @@ def run_all_on_ray(
             ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
+        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
-def _make(config: RunConfig, path: Path) -> str | None:
+def _make(config: RunConfig, path: Path, processes: int) -> str | None:
     """Make a run in a process of the cluster; why it failed, or None."""
     torch.set_num_threads(1)
-    return reason(partial(run, config, path, resume=True, progress=False))
+    return reason(partial(run_in_processes, config, path, processes))
 
 
 def _result(ray: Any, ended: Any) -> str | None:
@@ -109,7 +113,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'bayes-share[ray]'") from error
+        raise InputError("--ray requires Ray: pip install 'bayes-share[ray]'") from error
     check_answers(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -44,7 +44,7 @@ def check_answers(address: str) -> None:
             timeout=_ANSWER,
         )
     except subprocess.TimeoutExpired as error:
-        raise no_answer(address, f"nothing was heard from one in {_ANSWER:g} seconds") from error
+        raise no_answer(address, f"no answer within {_ANSWER:g} seconds") from error
     except (OSError, ValueError) as error:  # a process cannot be given every address
         raise no_answer(address, error) from error
     if process.returncode != 0:

@@ -138,7 +138,7 @@ def check_seeds(seeds: int) -> None:
         InputError: no seeds, or too many.
     """
     if not 1 <= seeds <= _MOST_SEEDS:
-        raise InputError(f"the study takes from 1 to {_MOST_SEEDS:,} seeds, not {seeds}")
+        raise InputError(f"the study requires from 1 to {_MOST_SEEDS:,} seeds, not {seeds}")
 
 
 def check_once(what: str, values: Sequence[Any]) -> None:
@@ -148,7 +148,7 @@ def check_once(what: str, values: Sequence[Any]) -> None:
         InputError: which one is there twice, or that there is none.
     """
     if not values:
-        raise InputError(f"the study needs at least one {what}")
+        raise InputError(f"the study requires at least one {what}")
     if twice := [value for value in values if values.count(value) > 1]:
         raise InputError(f"the study has {what} {twice[0]} more than once")
 
@@ -168,7 +168,7 @@ def check_settings(configs: Mapping[Any, RunConfig], needs: Callable[[Any], Sequ
     """
     data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
     if isinstance(data, TableData):
-        raise InputError(f"{data.name} is a table, and studies are of images")
+        raise InputError(f"studies require images, and {data.name} is a table")
     for trial, config in configs.items():
         if trial.seed == 0 and not needs(trial):
             try:

@@ -41,15 +41,17 @@ _TITLES = {
     "seconds": ("time [s]", 1, 1),
 }
 _INTRODUCTION = (
-    "Test images; means ± standard errors over seeds. Share: of the gap between one network's NLL and that of a deep "
-    f"ensemble of {MEMBERS}, what part is closed, (N₁ − N) / (N₁ − N_D), with a 95 % interval by a bootstrap of the "
-    "ratio over seeds; scaled: under one temperature for each run, fitted to validation images. As many: the share of "
-    "the gap to a deep ensemble of as many networks as there are components, pooled from the deep ensembles of all "
-    "seeds. Numbers, training and prediction: in multiples of one network's. Components: draws times members."
+    "Scores on the test images, mean ± standard error over seeds. Share: the part of the NLL gap between one "
+    f"network and a deep ensemble of {MEMBERS} that is closed, (N₁ − N) / (N₁ − N_D), with a 95 % interval from "
+    "a bootstrap of the ratio over seeds. Scaled: after temperature scaling, with one temperature for each run "
+    "fitted to validation images. As many: the share of the gap to a deep ensemble with as many networks as "
+    "there are components, pooled from the deep ensembles of all seeds. Numbers, training and prediction: in "
+    "multiples of one network. Components: draws times members."
 )
 _OF_MEMBERS = (
-    "Members alone (draws, where there is one member), and pairs of them: the share of images on which they vote "
-    "differently, and KL in nats. Corrupted: the mean over all corruptions and severities. AUROC: by entropy."
+    "Single members (draws, if there is one member), and pairs of them: share of images on which they predict "
+    "different classes, and KL in nats. Corrupted: averaged over all corruptions and severities. AUROC: by "
+    "entropy."
 )
 
 
@@ -132,8 +134,8 @@ class EnsembleSummary:
         write_csv(folder / "scores.csv", [self._record(one) for one in self.outcomes])
         write_csv(folder / "means.csv", [self._means(line) for line in self.lines])
         for which, axis in (
-            ("numbers", "numbers that prediction needs (× one network)"),
-            ("passes", "passes of training (× one network)"),
+            ("numbers", "stored numbers for prediction (× one network)"),
+            ("passes", "training passes (× one network)"),
         ):
             marks = [
                 Mark(ROWS[line.name].label, ROWS[line.name].family, cost, share)
@@ -179,12 +181,12 @@ class EnsembleSummary:
     def _note(self) -> str:
         seeds = max(line.scores["nll"].count for line in self.lines)
         if not any(share is not None for line in self.lines for share in line.shares.values()):
-            return "There are no shares: they take one network and a deep ensemble that is clearly better."
+            return "Shares are not available: they require a single network and a deep ensemble that is clearly better."
         if seeds == 1:
-            return "One seed says nothing of how far a share would move with another."
+            return "With one seed, the variation of a share between seeds is unknown."
         return (
-            f"An interval of {seeds} seeds is too narrow: it holds the share in about {100 * coverage(seeds):.0f} % of "
-            f"studies, not in 95 %."
+            f"Intervals over {seeds} seeds are too narrow: they cover the share in about "
+            f"{100 * coverage(seeds):.0f} % of studies, not in 95 %."
         )
 
     def _record(self, one: Outcome) -> dict[str, object]:

@@ -45,11 +45,11 @@ def ensemble_shifted_sets(ood: Sequence[str], corruptions: Sequence[str]) -> Shi
 
 def _grid_of_ensembles(preset: str) -> Sequence[GridOption]:
     chosen = ENSEMBLE_PRESETS[preset]
-    ood = "out-of-distribution sets, as for evaluate; 1,000 images of each; what cannot be read is left out"
+    ood = "out-of-distribution sets as for evaluate, 1,000 images of each; sets that cannot be read are left out"
     return [
-        GridOption("rows", str, chosen.rows, f"core, all, or any of: {', '.join(ROWS)}"),
+        GridOption("rows", str, chosen.rows, f"rows of the table: core, all, or any of: {', '.join(ROWS)}"),
         GridOption("ood", str, chosen.ood, ood),
-        GridOption("corruptions", str, chosen.corruptions, "of 500 test images, as for evaluate"),
+        GridOption("corruptions", str, chosen.corruptions, "corruptions as for evaluate, of 500 test images"),
     ]
 
 
@@ -59,9 +59,9 @@ def _grid_of_sharing(preset: str) -> Sequence[GridOption]:
     return [
         *levels,
         GridOption(
-            "crossed", str, chosen.crossed, "factors of which every combination is run, such as: layers regimes"
+            "crossed", str, chosen.crossed, "factors to combine fully instead of one at a time, such as: layers regimes"
         ),
-        GridOption("plain", str, chosen.plain, "networks without sharing, besides --model, to compare with"),
+        GridOption("plain", str, chosen.plain, "networks without sharing to compare with, in addition to --model"),
     ]
 
 
@@ -71,12 +71,13 @@ STUDIES: dict[str, Study] = {
         Study(
             "optimizers",
             "SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles",
-            "SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles, over seeds: as many gradient steps "
-            "for each, a table with paired differences, and pictures of convergence. Test images choose nothing.",
+            "Compare SGD, AdamW, IVON and SVI, for a single network and for BatchEnsembles, over seeds, with "
+            "equal numbers of gradient steps. Writes a table with paired differences, and figures of "
+            "convergence. Test images are not used for selection.",
             {name: Preset(recipes.summary, recipes.common) for name, recipes in RECIPES.items()},
             lambda preset: [
-                GridOption("methods", str, METHODS, "which methods, one or more"),
-                GridOption("sizes", int, (1, 2, 4, 8), "members of the ensembles; 1: a single network"),
+                GridOption("methods", str, METHODS, "methods to compare"),
+                GridOption("sizes", int, (1, 2, 4, 8), "ensemble sizes; 1: a single network"),
             ],
             (Group("data, network and training", RunConfig, COMMON_OPTIONS), Group("execution", Execution)),
             _optimizers,
@@ -84,11 +85,12 @@ STUDIES: dict[str, Study] = {
         ),
         Study(
             "sharing",
-            "what sharing weights across layers, groups and members buys, beside plain networks",
-            "Networks whose layers, blocks or members share weights, and plain ones of other depths and widths: error, "
-            "NLL and calibration error against stored parameters. One factor at a time is varied around a base "
-            "setting: all layers of one shape share a weight, each with rank-1 factors and a norm of its own, in a "
-            "single network. As many gradient steps for all; test images choose nothing.",
+            "sharing weights across layers, groups and members, compared with plain networks",
+            "Compare networks whose layers, blocks or members share weights with plain networks of other depths "
+            "and widths: error, NLL and calibration error as functions of stored parameters. One factor at a "
+            "time is varied around a base setting, in which all layers of equal shape share a weight, each with "
+            "its own rank-1 factors and norm, in a single network. All runs take equal numbers of gradient "
+            "steps. Test images are not used for selection.",
             {name: Preset(chosen.summary, chosen.options) for name, chosen in SHARING_PRESETS.items()},
             _grid_of_sharing,
             (
@@ -101,11 +103,11 @@ STUDIES: dict[str, Study] = {
         ),
         Study(
             "ensembles",
-            "how much of the gap between one network and a deep ensemble each way of being several closes",
-            "Ways to predict with several networks for the price of less: each by the share of the gap between one "
-            "network's test NLL and that of a deep ensemble of 4 that it closes, before and after temperature scaling, "
-            "beside the numbers that it stores and the passes that it takes. As many gradient steps for all; "
-            "temperatures are fitted on validation images, and test images choose nothing.",
+            "how much of the gap between a single network and a deep ensemble cheaper ensembles close",
+            "Compare cheaper alternatives to a deep ensemble: the share of the test-NLL gap between a single "
+            "network and a deep ensemble of 4 that each closes, before and after temperature scaling, with its "
+            "stored numbers and its training and prediction passes. All runs take equal numbers of gradient "
+            "steps. Temperatures are fitted to validation images; test images are not used for selection.",
             {name: Preset(one.summary, one.options, one.seeds) for name, one in ENSEMBLE_PRESETS.items()},
             _grid_of_ensembles,
             (

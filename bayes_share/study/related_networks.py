@@ -25,7 +25,7 @@ def of_width(model: str, factor: float) -> str:
     kind, depth, width = _parts(model)
     wanted = width * factor
     if wanted < 1 or wanted != int(wanted):
-        raise InputError(f"{model}: {factor:g} times its width of {width} is no width: take one that can be divided")
+        raise InputError(f"{model}: {factor:g} times the width {width} is not a whole number: use another width")
     return f"{kind}{depth}_{int(wanted)}"
 
 
@@ -41,7 +41,7 @@ def twice_as_deep(model: str) -> str:
     kind, depth, width = _parts(model)
     beside = {"mlp": 0, "resnet": 2, "wide_resnet": 4}  # layers that are in no block
     if kind not in beside:
-        raise InputError(f"{model}: there is no deeper one; take an mlpD_W, a resnetD_W or a wide_resnetD_W")
+        raise InputError(f"{model} has no deeper variant: use an mlpD_W, a resnetD_W or a wide_resnetD_W")
     return f"{kind}{2 * depth - beside[kind]}_{width}"
 
 
@@ -49,7 +49,5 @@ def _parts(model: str) -> tuple[str, int, int]:
     match = _NAME.fullmatch(model)
     width = None if match is None else match["width"] or _OF_A_WIDTH.get(match["kind"])
     if match is None or width is None or model == "resnet18":
-        raise InputError(
-            f"{model}: its width is no part of its name; take a network of a family, such as resnet20 or mlp2_64"
-        )
+        raise InputError(f"{model} has no width in its name: use a network of a family, such as resnet20 or mlp2_64")
     return match["kind"], int(match["depth"]), int(width)

@@ -48,7 +48,7 @@ class RunQueue:
         self.failed[name] = reason
         lost = [other for other in self._waiting if name in self._needs[other]]
         self._waiting = [other for other in self._waiting if other not in lost]
-        return 1 + sum(self.ended(other, f"it needs {name}, which failed: {reason}") for other in lost)
+        return 1 + sum(self.ended(other, f"it requires {name}, which failed: {reason}") for other in lost)
 
     @property
     def num_waiting(self) -> int:
@@ -59,7 +59,7 @@ class RunQueue:
         for name, needed in self._needs.items():
             for other in needed:
                 if other not in self._needs:
-                    raise InputError(f"the run {name} needs {other}, which is none of the runs")
+                    raise InputError(f"the run {name} requires {other}, which is not among the runs")
         done: set[str] = set()
         while left := [name for name in self._needs if name not in done]:
             ready = [name for name in left if done.issuperset(self._needs[name])]

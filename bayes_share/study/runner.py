@@ -20,8 +20,8 @@ from bayes_share.errors import InputError, RunError
 from bayes_share.io.terminal import printable
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.interrupt import InterruptedRun, interruptible
-from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run
+from bayes_share.runs.several_processes import run_in_processes
 from bayes_share.study.run_queue import RunQueue
 
 _LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
@@ -33,6 +33,7 @@ def run_all(
     jobs: int = 1,
     progress: bool = True,
     needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    processes: int = 1,
 ) -> dict[str, str]:
     """Finish every run, those that have begun from where they are.
 
@@ -43,9 +44,10 @@ def run_all(
     Args:
         configs: the runs by name, in the order in which they are to begin.
         folder: of all of them.
-        jobs: processes; they share the threads that torch has in this one.
+        jobs: runs at a time, each in a process; they share the threads that torch has in this one.
         progress: whether a bar is shown.
         needs: by the name of a run, those that have to be finished before it begins.
+        processes: that share the work of each run, as under ``torchrun``.
 
     Returns:
         Why runs failed, in a line each, by their names; empty where all are finished.
@@ -55,7 +57,7 @@ def run_all(
             begins.
         InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has its checkpoint.
     """
-    check_runs(configs, folder, jobs)
+    check_runs(configs, folder, jobs, processes)
     queue = RunQueue(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
     threads = max(1, torch.get_num_threads() // jobs)
     bar = tqdm(
@@ -66,7 +68,7 @@ def run_all(
         leave=False,
     )
     with interruptible() as is_interrupted, _stopped_at_the_end() as workers, bar:
-        workers += [_Worker(threads) for _ in range(min(jobs, queue.num_waiting))]
+        workers += [_Worker(threads, processes) for _ in range(min(jobs, queue.num_waiting))]
         while queue.num_waiting or any(worker.name for worker in workers):
             for worker in workers:
                 if worker.name is None and (name := queue.next()) is not None:
@@ -78,23 +80,25 @@ def run_all(
                 name = str(worker.name)
                 settled = queue.ended(name, worker.result())
                 if worker.is_dead:
-                    workers[workers.index(worker)] = _Worker(threads)
+                    workers[workers.index(worker)] = _Worker(threads, processes)
                 bar.set_postfix_str(printable(name, 40))
                 bar.update(settled)
     if is_interrupted():
         there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: go on by --resume")
+        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
-def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int) -> None:
+def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int, processes: int = 1) -> None:
     """See whether all runs can begin or go on, or are finished and whole, as `run_all` does first.
 
     Raises:
         InputError: no jobs, a folder that is no run or one with other options, or what `finished_run` refuses.
     """
     if jobs < 1:
-        raise InputError(f"a study runs on at least 1 job, not {jobs}")
+        raise InputError(f"the number of jobs must be at least 1, and is {jobs}")
+    if processes < 1:
+        raise InputError(f"the number of processes of a run must be at least 1, and is {processes}")
     for name, config in configs.items():
         check_folder(RunFolder(folder / name), config, resume=True)
         if RunFolder(folder / name).summary.is_file():
@@ -107,10 +111,12 @@ class _Worker:
 
     Args:
         threads: of torch, in the process.
+        processes: that share the work of a run.
         name: of the run that it makes; None while it waits for one.
     """
 
     threads: int
+    processes: int
     name: str | None = None
     connection: Connection = field(init=False)
     process: BaseProcess = field(init=False)
@@ -119,7 +125,7 @@ class _Worker:
     def __post_init__(self) -> None:
         context = get_context("spawn")  # a fork would copy torch's threads and CUDA's state, which do not survive it
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self.threads), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, self.threads, self.processes), daemon=True)
         with _ctrl_c_ignored():
             self.process.start()
         theirs.close()
@@ -170,14 +176,14 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(theirs: Connection, threads: int) -> None:
+def _work(theirs: Connection, threads: int, processes: int) -> None:
     """Make the runs that come, until nobody is there to send one."""
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which a process that is ended leaves
     with suppress(EOFError, ConnectionError):
         while True:
             config, path = theirs.recv()
-            theirs.send(reason(partial(run, config, path, resume=True, progress=False)))
+            theirs.send(reason(partial(run_in_processes, config, path, processes)))
 
 
 def reason(make: Callable[[], RunFolder]) -> str | None:

@@ -26,19 +26,20 @@ class Factor(NamedTuple):
 
 
 FACTORS: dict[str, Factor] = {
-    "layers": Factor(("none", "early", "deep", "all"), "all", "which layers share: none, early, deep, all"),
+    "layers": Factor(("none", "early", "deep", "all"), "all", "layers that share: none, early, deep, all"),
     "regimes": Factor(
         ("within", "between", "combined"),
         "within",
-        "who shares: the layers of one network (within), members of an ensemble (between), or both (combined)",
+        "what shares: the layers of one network (within), the members of an ensemble (between), or both (combined)",
     ),
     "what": Factor(
         ("layers", "groups", "soft"),
         "layers",
-        "layers share a weight; each weight's blocks share one (groups), layers do not; or layers mix templates (soft)",
+        "kind of sharing: layers share a weight (layers), the blocks of each weight share one block (groups), "
+        "or layers mix templates (soft)",
     ),
-    "factors": Factor(("none", "scalar", "rank1"), "rank1", "what each layer has of its own: none, scalar, rank1"),
-    "norms": Factor(("own", "shared"), "own", "whether the norm after each layer is its own, or shared too"),
+    "factors": Factor(("none", "scalar", "rank1"), "rank1", "factors of each layer: none, scalar, rank1"),
+    "norms": Factor(("own", "shared"), "own", "norm after each layer: own or shared"),
 }
 """What the study varies, by the name on the command line."""
 
@@ -189,7 +190,7 @@ class SharingStudy:
         check_seeds(self.seeds)
         for name in SIZES:
             if self._sizes[name] < 2:
-                raise InputError(f"{name} of the settings that have any must be at least 2, and is {self._sizes[name]}")
+                raise InputError(f"{name} must be at least 2, and is {self._sizes[name]}")
 
     def settings(self) -> list[Setting]:
         """Each once: the base setting, the plain networks, and around the base one factor at a time."""
@@ -258,7 +259,9 @@ _CIFAR10 = {
 
 
 def _resnet(depth: int, plain: Sequence[str]) -> SharingPreset:
-    summary = f"ResNet-{depth} beside it" if depth > 20 else "ResNet-20 on CIFAR-10, 200 epochs; hours on a GPU"
+    summary = (
+        f"ResNet-{depth} with the same settings" if depth > 20 else "ResNet-20 on CIFAR-10, 200 epochs; hours on a GPU"
+    )
     warmup = {"warmup": 0.01} if depth > 56 else {}  # as He et al. for 110 layers
     return SharingPreset(summary, {**_CIFAR10, **warmup, "model": f"resnet{depth}"}, plain)
 

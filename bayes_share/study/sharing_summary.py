@@ -30,8 +30,9 @@ _COMPARED = ("error", *COMPARED)
 _SCORES = ("error", *SCORES[1:])
 _MEASURES = {"error": "error [%]", "nll": "NLL [nat]"}
 _PLAIN_NOTE = (
-    "Differences to the plain networks at as many parameters: between the two nearest in size, linear in the logarithm "
-    "of the parameters, over the same seeds; none beyond the largest and smallest."
+    "Differences to plain networks with equal numbers of parameters, over the same seeds. Scores of plain "
+    "networks are interpolated between the two nearest in size, linearly in the logarithm of the parameters; "
+    "there is no difference outside their range."
 )
 
 
@@ -117,7 +118,7 @@ class SharingSummary:
             for setting, values in self.against_plain()
         ]
         parts = [
-            "Scores on the test images, with the parameters that are stored: mean ± standard error over seeds.",
+            "Scores on the test images, with stored parameters: mean ± standard error over seeds.",
             table(means, markdown),
         ]
         if differences:
@@ -202,7 +203,7 @@ def _kind(setting: Setting) -> str:
     if setting.groups > 1 or setting.templates > 1:
         return "groups and templates"
     if setting.norm != "own" or setting.factors != "rank1":
-        return "what is a layer's own"
+        return "own parameters of a layer"
     return "which layers"
 
 

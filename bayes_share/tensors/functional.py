@@ -106,7 +106,7 @@ class _Recorded(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients of the call's tensors."""
         if ctx.recorded is None:
-            raise RuntimeError("the backward pass ran a second time: specify retain_graph=True the first time")
+            raise RuntimeError("the backward pass ran a second time: call the first one with retain_graph=True")
         keep = torch._C._autograd._get_current_graph_task_keep_graph()
         pairs = [(output, grad) for output, grad in zip(ctx.recorded, gradients, strict=True) if grad is not None]
         if pairs:

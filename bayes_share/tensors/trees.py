@@ -54,18 +54,18 @@ def check_tree(what: str, x: Tree) -> None:
     leaves = tree_leaves(x)
     tensors = tensors_of(x)
     if not leaves:
-        raise InputError(f"{what} must be a tensor, or a dict, tuple or list of tensors, and not an empty one")
+        raise InputError(f"{what} must be a tensor, or a non-empty dict, tuple or list of tensors")
     for leaf in leaves:
         if not isinstance(leaf, Tensor) and not (tensors and isinstance(leaf, _PLAIN)):
             one = "be a tensor" if leaf is x else "hold tensors"
             if isinstance(leaf, Mapping):
-                raise InputError(f"{what} must {one}, not {type(leaf).__name__}: hand in dict(...) of it")
-            raise InputError(f"{what} must {one}, not {type(leaf).__name__}: torch.as_tensor makes one of an array")
+                raise InputError(f"{what} must {one}, not {type(leaf).__name__}: convert it with dict(...)")
+            raise InputError(f"{what} must {one}, not {type(leaf).__name__}: convert arrays with torch.as_tensor")
     for leaf in tensors:
         if leaf.ndim == 0:
-            raise InputError(f"{what} must have an axis of examples first, and is one number")
+            raise InputError(f"{what} must have the examples on the first axis, and is a scalar")
     if len(sizes := sorted({len(leaf) for leaf in tensors})) > 1:
-        raise InputError(f"the tensors of {what} have the examples first, and {sizes[0]} and {sizes[1]} of them")
+        raise InputError(f"the tensors of {what} must have equally many examples, and have {sizes[0]} and {sizes[1]}")
 
 
 def num_examples(x: Tree) -> int:

@@ -33,7 +33,7 @@ class Units:
         if not bool((self.scale > 0).all()) or not all(
             bool(part.isfinite().all()) for part in (self.centre, self.scale)
         ):
-            raise InputError(f"a scale is positive and a centre finite, and these are {self}")
+            raise InputError(f"the scale must be positive and the centre finite: {self}")
 
     @classmethod
     def of(cls, targets: Num[Tensor, "example *target"], weights: Num[Tensor, "example"] | None = None) -> "Units":
@@ -51,10 +51,10 @@ class Units:
         if weights is not None:
             targets, weights = targets[weights > 0], weights[weights > 0].double()
         if not len(targets):
-            raise InputError("there are no targets to standardise by")
+            raise InputError("standardisation requires at least one target")
         values = targets.double()
         if not bool(values.isfinite().all()):
-            raise InputError("the targets to standardise by hold NaN or infinity")
+            raise InputError("the targets contain NaN or infinity")
         values = values.flatten() if values[0].numel() == 1 else values
         shares = values.new_full((len(values),), 1 / len(values)) if weights is None else weights / weights.sum()
         centre = torch.tensordot(shares.to(values), values, 1)

@@ -122,7 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("part", choices=["run", "pool", "table"])
     parser.add_argument("preset", choices=list(ENSEMBLE_PRESETS))
-    parser.add_argument("--rows", nargs="+", default=["core"], help=f"core, all, or any of: {', '.join(ROWS)}")
+    parser.add_argument(
+        "--rows", nargs="+", default=["core"], help=f"rows of the table: core, all, or any of: {', '.join(ROWS)}"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="which seeds")
     parser.add_argument("--ood", nargs="*", help="out-of-distribution sets in place of the preset's")
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="of every run: data=npz:FOLDER")

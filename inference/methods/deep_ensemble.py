@@ -1,4 +1,4 @@
-"""Deep ensembles: several networks, each trained from an initialisation of its own."""
+"""Deep ensembles: several networks, each trained from its own initialisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -45,16 +45,16 @@ class DeepEnsembleState:
 
 @dataclass(frozen=True)
 class DeepEnsemble(Composed[DeepEnsembleState]):
-    """Several networks, each with its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
+    """Several networks, each trained from its own initialisation (Lakshminarayanan et al. 2017, arXiv 1612.01474).
 
-    All networks see the same batches, in the same order: they differ by initialisation and by the noise of their own
-    training. With ``feed="own"`` each sees the images in another order and with other augmentation, as networks do that
-    are trained apart; they then differ more. With ``feed="bootstrap"`` each has weights of its own besides (bagging).
-    Their members are the members of the prediction, one network's after the other's.
+    By default all networks see the same batches in the same order, and differ by their initialisation and the noise of
+    their training. With ``feed="own"`` each network has its own order and augmentation of the images, as independently
+    trained networks have, so that they differ more. With ``feed="bootstrap"`` examples also have bootstrap weights of
+    their own for each network (bagging). The members of the prediction are the members of all networks, in order.
 
     Args:
         of: the algorithm that trains each network.
-        networks: how many there are.
+        networks: number of networks.
     """
 
     of: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)

@@ -1,4 +1,4 @@
-"""Maximum a posteriori: one value for every parameter, by stochastic gradients."""
+"""Maximum a posteriori (MAP) estimation by stochastic gradients: a point estimate of every parameter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,19 +54,21 @@ class MAPState:
 
 @dataclass(frozen=True, init=False)
 class MAP(Flat, GradientMethod[MAPState]):
-    """Maximum a posteriori estimation, for single networks and BatchEnsembles alike.
+    """Maximum a posteriori estimation, for single networks and BatchEnsembles.
 
-    Minimises the mean of the members' negative log-likelihoods per example plus ``weight_decay / 2`` times the squared
-    norm of what members share and the mean over members of the squared norm of what they do not. That is the maximum
-    of the posterior under a normal prior of precision ``weight_decay * num_data``; "adamw" departs from it by design.
+    Minimises the mean over members of the negative log-likelihood per example, plus ``weight_decay / 2`` times the
+    squared norm of the shared parameters, plus ``weight_decay / 2`` times the mean over members of the squared norm of
+    a member's own parameters. The minimum is the maximum of the posterior under a normal prior of precision
+    ``weight_decay * num_data``. With "adamw" it is not, since the decay is decoupled from the gradient.
 
-    A parameter that a rule of ``Model(priors=...)`` names has that prior in place of the decay: the objective has its
-    negative log density over `num_data`. None is a flat prior. Priors are over all real numbers, and not hierarchical.
+    A parameter that a rule of ``Model(priors=...)`` names has that prior in place of the weight decay: the objective
+    contains its negative log density, divided by `num_data`. None is a flat prior. Priors must have unbounded support,
+    and must not be hierarchical.
 
     Args:
-        descent: the optimizer, its rates and its decay; each option may be given by its own name.
-        factor_decay: pull of r and s toward their signs (+1 or -1), and of further terms toward 0, where they have no
-            prior of their own; divided as the decay of a member's own parameters.
+        descent: the optimizer, its learning rates and its weight decay; each option can be passed by its own name.
+        factor_decay: decay of r and s toward their initial signs (+1 or -1), and of further terms toward 0, where they
+            have no prior; scaled like the decay of a member's own parameters.
     """
 
     descent: Descent = Descent()  # noqa: RUF009 (frozen)

@@ -1,4 +1,4 @@
-"""Stochastic-gradient Hamiltonian Monte Carlo: samples of all parameters, by gradients of batches and noise."""
+"""Stochastic-gradient Hamiltonian Monte Carlo: posterior samples of all parameters from noisy gradient steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,28 +22,29 @@ from bayes_share.options.records import Flat
 class SGHMC(Flat, GradientMethod[GradientChain]):
     """Stochastic-gradient Hamiltonian Monte Carlo (Chen, Fox and Guestrin 2014, arXiv 1402.4102).
 
-    Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)``, the step size
-    ``η = learning_rate / num_data`` and the friction α, a step is (their eq. 15, with no correction for the noise of
-    batches)
+    Samples all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)``, the step
+    size ``η = learning_rate / num_data`` and the friction α, a step is (their eq. 15, without a correction for the
+    noise of mini-batches)
 
         v ← (1 - α) v - η ∇U + √(2 α η temperature) · N(0, 1),        θ ← θ + v.
 
-    So it is SGD with the same learning rate and momentum 1 - α on the loss per example, and noise. The gradient of a
-    batch stands for that of all data. For a quadratic U of curvature h and no noise of batches, the chain has the
-    variance ``(temperature / h) / (1 - η h / (2 (2 - α)))``: too large, by little where the step is small.
+    This is SGD with the same learning rate and momentum 1 - α on the loss per example, plus noise. The gradient of a
+    batch estimates that of all data. For a quadratic U of curvature h and full-batch gradients, the chain has the
+    variance ``(temperature / h) / (1 - η h / (2 (2 - α)))``, which is slightly too large when the step size is small.
 
-    What members share is drawn from the posterior of the members' mean log-likelihood; a member's own parameters from
-    that of the member's own log-likelihood, given what is shared. Parameters of bounded support move in unbounded
-    space. Trained parameters without a prior are points, and learned by the same steps without noise and prior.
+    Shared parameters are sampled from the posterior under the mean of the members' log-likelihoods; a member's own
+    parameters from the posterior under that member's log-likelihood, given the shared ones. Parameters with bounded
+    support are sampled in unbounded coordinates. Trained parameters without a prior are point estimates, which take the
+    same steps without noise and prior.
 
     Args:
-        steps: rates, clipping and the like; each option may be given by its own name. The learning rate is that of SGD
-            with momentum ``1 - friction`` on the mean loss, num_data times the step size η. A chain whose steps vanish,
-            by the schedule, stands still. What a default rate is divided by adapts in the burn-in alone.
-        friction: part of the velocity that is lost in each step, above 0 and up to 1 (Langevin dynamics).
-        temperature: of the posterior that is drawn from, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
-        burn_in: part of all steps before the first sample that is kept.
-        keep: samples that are kept, evenly spaced over the steps after `burn_in`, each a copy of the network.
+        steps: learning rates, clipping and the like; each option can be passed by its own name. The learning rate is
+            that of SGD with momentum ``1 - friction`` on the mean loss: num_data times the step size η. With a schedule
+            that ends at 0, the chain stops moving. A default rate is adapted during burn-in only.
+        friction: fraction of the velocity lost in each step, above 0 and at most 1 (Langevin dynamics).
+        temperature: temperature of the sampled posterior, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
+        burn_in: fraction of all steps before the first sample is kept.
+        keep: number of samples to keep, evenly spaced over the steps after `burn_in`; each is a copy of the network.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "epochs": 100})

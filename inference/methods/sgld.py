@@ -1,4 +1,4 @@
-"""Stochastic-gradient Langevin dynamics: samples of all parameters, by steps that become smaller."""
+"""Stochastic-gradient Langevin dynamics: posterior samples of all parameters, with decreasing step sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,23 +25,23 @@ _BEARABLE = 4.0
 class SGLD(Flat, GradientMethod[GradientChain]):
     """Stochastic-gradient Langevin dynamics (Welling and Teh 2011, ICML, equation 4).
 
-    Draws all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
+    Samples all parameters that have a prior from their posterior. With the potential ``U = -log p(y, θ)`` and the step
     size ``ε = 2 learning_rate / num_data``, a step is
 
         θ ← θ - ε/2 ∇U + √(ε temperature) · N(0, 1),
 
-    which is SGD with the same learning rate on the loss per example, and noise. The step size falls as
-    ``(1 + t / settling)^-exponent``, for t the part of all steps that was taken, on top of the schedule: the bias of a
-    step, and the noise of batches, which goes uncorrected, become small. Members and parameters without a prior are
-    treated as by `SGHMC`.
+    which is SGD with the same learning rate on the loss per example, plus noise. In addition to the schedule, the step
+    size decreases as ``(1 + t / settling)^-exponent``, where t is the fraction of steps taken. This reduces the
+    discretisation bias and the uncorrected noise of mini-batches. Members, and parameters without a prior, are treated
+    as in `SGHMC`.
 
     Args:
-        steps: rates, clipping and the like; each option may be given by its own name.
-        exponent: how fast the step size falls; 0: it does not.
-        settling: part of all steps after which it has fallen by a factor of ``2^exponent``.
-        temperature: of the posterior that is drawn from, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
-        burn_in: part of all steps before the first sample that is kept.
-        keep: samples that are kept, evenly spaced over the steps after `burn_in`, each a copy of the network.
+        steps: learning rates, clipping and the like; each option can be passed by its own name.
+        exponent: exponent of the decrease of the step size; 0: no decrease.
+        settling: fraction of all steps after which the step size has fallen by a factor of ``2^exponent``.
+        temperature: temperature of the sampled posterior, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
+        burn_in: fraction of all steps before the first sample is kept.
+        keep: number of samples to keep, evenly spaced over the steps after `burn_in`; each is a copy of the network.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "epochs": 100})

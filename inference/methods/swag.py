@@ -1,4 +1,4 @@
-"""SWAG: a Gaussian fitted to the parameters that SGD passes through at a learning rate that stays up."""
+"""SWAG: a Gaussian fitted to snapshots of the parameters along the path of SGD."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,20 +113,23 @@ class SWAGState:
 class SWAG(Flat, Composed[SWAGState]):
     """Stochastic weight averaging, Gaussian (SWAG): a Gaussian around the mean of SGD's path (arXiv 1902.02476).
 
-    Trains as `MAP`, then goes on at a constant learning rate and takes snapshots of the parameters. The posterior has
-    their mean, and half of each of two covariances: the diagonal of theirs, and one of low rank from the latest of
-    them (equation 1). In an ensemble what members share and what they do not is drawn alike. Norms get the
-    statistics of the draw (see `reestimate_norms`), or, beyond `norm_draws`, those of the mean. Until the first
-    snapshot a draw is the network.
+    Trains as `MAP`, then continues at a constant learning rate and takes snapshots of the parameters. The posterior has
+    the mean of the snapshots, and as covariance half of the diagonal covariance of the snapshots plus half of a
+    low-rank covariance of the latest ones (equation 1). In an ensemble, shared parameters and members' own parameters
+    are drawn in the same way. The statistics of normalisation layers are re-estimated for each draw (see
+    `reestimate_norms`) up to `norm_draws`; later draws use those of the mean. Before the first snapshot, a draw is the
+    network itself.
 
     Args:
-        point: how the network is trained; each option may be given by its own name.
-        swa_start: part of all steps that is trained before, by the schedule; at that step the rate becomes constant.
+        point: options of the training; each can be passed by its own name.
+        swa_start: fraction of all steps trained with the schedule, before the learning rate becomes constant.
         swa_rate: the constant learning rate, as a multiple of `learning_rate`.
-        num_snapshots: how many there are, evenly spaced, the last after the last step; at most one after each step.
-        rank: latest snapshots that the covariance of low rank is made of; 0: the diagonal alone, and all of it.
-        scale: what the standard deviations of the draws are multiplied by; 1 is the paper's posterior.
-        norm_draws: first draws for which norm statistics are estimated, each by a pass over the training data.
+        num_snapshots: number of snapshots, evenly spaced, the last one after the last step; at most one after each
+            step.
+        rank: number of the latest snapshots that form the low-rank covariance; 0: the full diagonal covariance alone.
+        scale: factor of the standard deviations of the draws; 1 is the paper's posterior.
+        norm_draws: number of draws for which the statistics of normalisation layers are estimated, by a pass over the
+            training data each.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})

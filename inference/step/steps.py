@@ -30,19 +30,19 @@ class Steps:
     """How gradients of batches are taken and followed.
 
     Args:
-        learning_rate: of base weights, biases and norms, at its highest. null: 0.1, which is divided by the steepness
-            of the likelihood of numbers or counts, where SGD or a chain would diverge.
+        learning_rate: peak learning rate of base weights, biases and norms. None: 0.1, divided by the steepness of the
+            likelihood of numbers or counts, for which SGD or a chain would otherwise diverge.
         factor_rate: learning rate of the rank-1 factors r and s, as a multiple of `learning_rate`.
-        schedule: of the learning rate: "cosine", "step" or "constant".
-        warmup: part of all steps in which the learning rate climbs from near 0.
-        milestones: of the "step" schedule, as parts of all steps.
-        gamma: what the learning rate is multiplied by at each milestone.
-        clip_norm: largest norm of the gradient; longer ones are scaled down to it. None: no clipping.
-        accumulate: parts that each batch is cut into, so that only one has to fit into memory at a time.
-        feed: "tile": every member sees every image of a batch; "split": each sees its own part of the batch; "own":
-            each sees a batch of its own, from its own order and with its own augmentation, for the work of "tile";
-            "bootstrap": as "own", and each image counts for a member as often as a bootstrap of its own drew it.
-        objective: what is minimised, beside priors and divergences.
+        schedule: learning-rate schedule: "cosine", "step" or "constant".
+        warmup: fraction of all steps over which the learning rate rises from near 0.
+        milestones: milestones of the "step" schedule, as fractions of all steps.
+        gamma: factor by which the learning rate is multiplied at each milestone.
+        clip_norm: maximum norm of the gradient; larger gradients are scaled down to it. None: no clipping.
+        accumulate: number of parts that each batch is cut into; only one has to fit into memory at a time.
+        feed: how a batch is divided among members. "tile": every member sees every image of the batch. "split": each
+            sees its own part of the batch. "own": each sees a batch of its own, with its own order and augmentation, at
+            the cost of "tile". "bootstrap": as "own", with images weighted by a bootstrap sample of each member.
+        objective: the loss that is minimised, in addition to priors and divergences.
     """
 
     learning_rate: float | None = None

@@ -21,15 +21,15 @@ OptimizerName = Literal["sgd", "adam", "adamw"]
 
 @dataclass(frozen=True, init=False)
 class Descent(Flat):
-    """An optimizer of torch, and the steps that it takes.
+    """A torch optimizer and its options.
 
     Args:
-        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (whose decay is decoupled from the gradient).
-        momentum: of "sgd".
-        weight_decay: of everything but the rank-1 factors and what has a prior of its own; of a member's own
-            parameters, divided by the members (but for "adamw", whose decay does not depend on the size of the
-            gradient).
-        steps: rates, their schedule, clipping and the like.
+        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw" (decoupled weight decay).
+        momentum: momentum of "sgd".
+        weight_decay: weight decay of all parameters except the rank-1 factors and those with a prior. For a member's
+            own parameters it is divided by the number of members, except with "adamw", whose decay does not depend on
+            the size of the gradient.
+        steps: learning rates, their schedule, clipping and the like.
     """
 
     optimizer: OptimizerName = "sgd"

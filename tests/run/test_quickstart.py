@@ -17,7 +17,7 @@ def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: 
     last = first.out.splitlines()[-1]
     assert title.split()[:3] == ["run", "accuracy", "[%]"]
     assert [line.split("  ")[0] for line in lines] == ["single network", "BatchEnsemble of 4", "deep ensemble of 4"]
-    assert last == f"report, to be opened in a browser: {out / 'report.html'}"
+    assert last == f"report, to open in a browser: {out / 'report.html'}"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Out-of-distribution" in page
     assert "Robustness" in page

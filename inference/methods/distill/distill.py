@@ -1,4 +1,4 @@
-"""Distillation: an algorithm whose steps learn from the labels and from networks that are trained already."""
+"""Distillation: training on labels and on the outputs of trained networks."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -26,11 +26,11 @@ _MOST_DRAWS = 10_000
 
 @dataclass
 class DistillState:
-    """What the student's algorithm needs; its teachers are no part of what is saved.
+    """The state of the student's algorithm; its teachers are not saved.
 
     Args:
         student: the state of the inner algorithm.
-        of: that algorithm with the objective; None: there is no teacher, and no step can be taken.
+        of: the inner algorithm with the distillation objective; None: there is no teacher, and no step can be taken.
     """
 
     student: State
@@ -61,9 +61,9 @@ class Lesson:
     """What a student learns from.
 
     Args:
-        teachers: where they were copied; each training has a copy of its own on its device.
-        pixels: what inputs are in pixels; None: they are in units of their own.
-        digest: of the teachers.
+        teachers: the teachers on their original device; each training copies them to its own.
+        pixels: the inputs in pixels; None: inputs are not images.
+        digest: digest of the teachers.
     """
 
     teachers: Teachers
@@ -73,34 +73,36 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Distill(Composed[DistillState]):
-    """Distillation: learns from labels and from networks that are trained already, with ODS (arXiv 2110.14149).
+    """Distillation: learns from labels and from trained networks, with ODS (arXiv 2110.14149).
 
-    A step of the inner algorithm minimises, the mean over members, ``(1 - alpha)`` times the negative log-likelihood
-    of the labels, and ``alpha`` times ``temperature² · KL(teacher ‖ student)`` for the same inputs, perturbed. Member m
-    has teacher m: so an ensemble that shares its weights learns from a deep ensemble to be as different. Where there
-    are more teachers they take turns over the parts of a batch; where there are fewer, they have several students. One
-    network has all of them, as it has their mixture: the gradient is the same. The divergence is of the likelihoods
-    (`Likelihood.divergence`); of `Gaussian` outputs the temperature changes nothing.
+    A step of the inner algorithm minimises the mean over members of ``(1 - alpha)`` times the negative log-likelihood
+    of the labels plus ``alpha`` times ``temperature² · KL(teacher ‖ student)`` on the same inputs, perturbed. Member m
+    learns from teacher m, so that an ensemble with shared weights becomes as diverse as a deep ensemble. If there are
+    more teachers than members, they alternate over the parts of a batch; if there are fewer, each has several students.
+    A single network learns from all teachers, with the same gradient as from their mixture. The divergence is that of
+    the likelihoods (`Likelihood.divergence`); for `Gaussian` outputs it does not depend on the temperature.
 
-    Teachers that fit their data say little more of them than the labels do, and alike. The perturbation (ODS) moves
-    each image to where its teacher's outputs change in a random direction, and the members learn how teachers differ
-    there. One teacher perturbs each part of a batch. Inputs of whole numbers, such as tokens, stay as they are.
+    Teachers that fit their data say little more about them than the labels, and agree with one another. The
+    perturbation (ODS) moves each image in the direction in which a random projection of its teacher's outputs changes
+    most, where the members learn how the teachers differ. Each part of a batch is perturbed by one teacher. Integer
+    inputs, such as tokens, are not perturbed.
 
-    Teachers are frozen copies in eval mode, and no part of the state. Their outputs are computed in the step, from the
-    images as augmented; the student runs on clean images and on perturbed ones, which norms see too. Bring a teacher by
-    `fit(..., teacher=...)` or `taught_by`; draws need none.
+    Teachers are frozen copies in eval mode, and not part of the state. Their outputs are computed in each step from the
+    augmented images. The student sees both clean and perturbed images, which also update the statistics of its
+    normalisation layers. Pass a teacher with `fit(..., teacher=...)` or `taught_by`; draws need no teacher.
 
     Args:
-        of: the algorithm that trains the student: any but chains, and those that run an algorithm themselves.
-        alpha: part of the loss that is the teachers', from 0 to 1.
-        temperature: that the logits of teacher and student are divided by in the divergence.
-        perturbation: of the inputs that teacher and student are compared on: "confident_ods" (ODS, the step times the
-            teacher's largest probability), "ods" or "none".
-        step_size: of the perturbation, as the root mean square over the numbers of an input: in pixels from 0 to 1 for
-            images, else in the units of the inputs, which are then not clipped.
-        teacher: folder of the finished run that teaches, on the same data.
-        teacher_draws: draws of a teacher that draws parameters, each of which is a further teacher; a point has one.
-        lesson: of `taught_by`.
+        of: the algorithm that trains the student: any except samplers and those that run another algorithm.
+        alpha: weight of the teachers in the loss, from 0 to 1.
+        temperature: divisor of the logits of teacher and student in the divergence.
+        perturbation: perturbation of the inputs on which teacher and student are compared: "confident_ods" (ODS with
+            the step size times the teacher's largest probability), "ods" or "none".
+        step_size: root mean square of the perturbation over the numbers of an input: for images in pixels from 0 to 1,
+            otherwise in the units of the inputs, which are then not clipped.
+        teacher: folder of a finished run on the same data.
+        teacher_draws: draws of a teacher that samples its parameters, each of which is a further teacher; a point
+            estimate has one.
+        lesson: set by `taught_by`.
     """
 
     of: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)

@@ -1,4 +1,4 @@
-"""IVON: a Gaussian posterior over every weight, learned at the price of Adam."""
+"""IVON: a Gaussian posterior over every weight, at the cost of Adam."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,33 +58,33 @@ class IVONState:
 class IVON(Flat, GradientMethod[IVONState]):
     """Improved Variational Online Newton: a normal posterior over every weight (Shen et al. 2024, arXiv 2402.17641).
 
-    Each weight w has the prior ``N(centre, 1 / (ess * weight_decay))`` and the posterior
-    ``N(w, 1 / (ess * (hess + weight_decay)))``, with the diagonal Hessian of the mean loss. A BatchEnsemble's members
-    are equal components of a mixture: of the mean loss, a member's own parameters feel one part in `ensemble_size`. So
-    their `ess` is multiplied by it, and their decay and initial Hessian are divided, and each has the posterior that
-    it would have in a network of its own. The gradient is clipped at each draw. Batch norm does not go well with the
-    noise; Filter Response Norm does.
+    Each weight w has the prior ``N(centre, 1 / (ess * weight_decay))`` and the posterior ``N(w, 1 / (ess * (hess +
+    weight_decay)))``, with the diagonal Hessian of the mean loss. The members of a BatchEnsemble are equal components
+    of a mixture, so that a member's own parameters receive a fraction 1 / `ensemble_size` of the mean loss. For them
+    `ess` is multiplied by `ensemble_size`, and the decay and the initial Hessian are divided by it, so that each member
+    has the posterior of a network of its own. The gradient is clipped at each draw. Batch norm does not work well with
+    the noise; filter response norm does.
 
     A parameter that a rule of ``Model(priors=...)`` names has that prior, which must be normal, in place of the decay:
-    its centre is the prior's mean, and its decay ``1 / (ess * sd²)``, number by number. None is a flat prior.
+    its centre is the prior's mean, and its decay is ``1 / (ess * sd²)``, elementwise. None is a flat prior.
 
     Args:
-        steps: rates, their schedule, clipping and the like; each option may be given by its own name.
-        weight_decay: precision of the prior of everything but the rank-1 factors, divided by `ess`; as all that
-            follows on priors, of what has none of its own.
-        factor_decay: precision of the prior of r and s around their first signs (+1 or -1), and of further terms around
-            0, divided by `ess`.
-        norm_centre: what the decay pulls the scales of norm layers to: 0, or 1, where they begin.
-        hess_init: Hessian of the mean loss before the first step (h0): the larger, the less noise and the safer. The
+        steps: learning rates, their schedule, clipping and the like; each option can be passed by its own name.
+        weight_decay: precision of the prior of all parameters except the rank-1 factors, divided by `ess`. This and the
+            following options do not apply to parameters with a prior from the user.
+        factor_decay: precision of the prior of r and s around their initial signs (+1 or -1), and of further terms
+            around 0, divided by `ess`.
+        norm_centre: centre of the prior of the scales of normalisation layers: 0, or 1, their initial value.
+        hess_init: Hessian of the mean loss before the first step (h0). Larger values give less noise and are safer. The
             loss of an example is the sum over its positions (tokens, pixels), so scale it with their number.
-        factor_hess_init: the same for the rank-1 factors.
-        beta1: how much of the averaged gradient each step keeps.
-        beta2: how much of the Hessian each step keeps; what is not far from 1 learns it in fewer steps, with noise.
-        ess: effective sample size: the data that the loss stands for. null: the number of training examples; larger is
-            a colder posterior.
-        clip_radius: largest step of a weight, before the learning rate; null: any.
-        samples: draws of the weights in each step, each with a pass forward and backward.
-        hess_approx: estimate of the Hessian: "price", from gradients at draws, or "gradsq", from their squares.
+        factor_hess_init: `hess_init` for the rank-1 factors.
+        beta1: decay rate of the moving average of the gradient.
+        beta2: decay rate of the moving average of the Hessian; smaller values learn it in fewer steps, with more noise.
+        ess: effective sample size: the number of examples that the loss stands for. None: the number of training
+            examples. Larger values give a colder posterior.
+        clip_radius: maximum step of a weight, before the learning rate; None: no limit.
+        samples: draws of the weights in each step, each with a forward and a backward pass.
+        hess_approx: estimator of the Hessian: "price" (from gradients at draws) or "gradsq" (from squared gradients).
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})

@@ -1,4 +1,4 @@
-"""Laplace's approximation of the last layer: a Gaussian around what was trained, with the curvature there."""
+"""The Laplace approximation of the last layer: a Gaussian around the trained weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,13 +39,13 @@ _ROWS = 4096  # Hessians that are in memory at a time
 
 @dataclass
 class LaplaceState:
-    """The training of a point, with the posterior of each member's last layer.
+    """The training of the network, and the posterior of each member's last layer.
 
     Args:
-        point: the network and what moves it.
+        point: the network and its optimizer.
         layer: name of the last layer in the network of a member.
-        sds: of each member, along the eigenvectors, ``[output, input]``; none before `finish`.
-        vectors: of each member, the eigenvectors, as `rotate` takes them.
+        sds: standard deviations along the eigenvectors for each member, ``[output, input]``; empty before `finish`.
+        vectors: the eigenvectors for each member, as `rotate` takes them.
     """
 
     point: MAPState
@@ -78,29 +78,31 @@ class LaplaceState:
 
 @dataclass(frozen=True, init=False)
 class LastLayerLaplace(Flat, Composed[LaplaceState]):
-    """Last-layer Laplace: after training as `MAP`, a Gaussian over the last layer (arXiv 2106.14806, section 3).
+    """Last-layer Laplace: trains as `MAP`, then fits a Gaussian over the last layer (arXiv 2106.14806, section 3).
 
-    Its mean is what was trained, its precision the Gauss-Newton matrix of the training data plus the prior's. The last
-    layer is the linear layer whose outputs the network gives, cast, rearranged or with a constant added as may be:
-    ``[batch, output]``, or with axes of positions where the log-likelihood is a sum over them. The Gaussian is over its
-    weight as it is used, whatever that is computed from, and its bias; before the training a trial on a few examples
-    shows that the outputs follow it. In an ensemble each member has its own Gaussian, over the weight that it uses,
-    ``W ∘ (s rᵀ)``, and its bias, given all else; the curvature is that of all data for it, as if it were alone, and
-    members are drawn independently. Until training is finished a draw is the network.
+    Its mean is the trained weight; its precision is the Gauss-Newton matrix of the training data plus that of the
+    prior. The last layer is the linear layer whose outputs are the outputs of the network, up to a cast, a
+    rearrangement or an added constant: ``[batch, output]``, or with axes of positions over which the log-likelihood is
+    a sum. The Gaussian is over the weight that the layer uses, however it is computed, and its bias. A trial on a few
+    examples before the training checks that the outputs depend on it in this way. In an ensemble each member has its
+    own Gaussian over its weight ``W ∘ (s rᵀ)`` and bias, given all else. The curvature is that of all data, as if the
+    member were alone, and members are drawn independently. Before the training is finished, a draw is the network
+    itself.
 
-    A normal prior that a rule of ``Model(priors=...)`` gives the layer's weight or bias is in place of
-    `prior_precision`. That of an ensemble's base weight, ``N(0, σ²)``, is given the factors one of ``W ∘ (s rᵀ)``, with
-    the standard deviation ``σ |s_o r_i|``.
+    A normal prior that a rule of ``Model(priors=...)`` gives to the weight or bias of the layer replaces
+    `prior_precision`. A prior ``N(0, σ²)`` of an ensemble's base weight becomes, given the factors, a prior of ``W ∘ (s
+    rᵀ)`` with the standard deviation ``σ |s_o r_i|``.
 
     Args:
-        point: how the network is trained; each option may be given by its own name.
-        structure: of the covariance: "full", "kron" (a Kronecker product), "diag", or "auto": full up to 2000 numbers,
-            else kron.
-        prior_precision: of the last layer's prior around 0, where it has none of the user's; null:
-            ``weight_decay * num_data``, which it was trained with. That is the exact posterior where all but the last
-            layer is known, but a network that fits all its data leaves many directions to the prior, and a weak one
-            then predicts badly.
-        tune_prior: whether the prior precision is chosen by the marginal likelihood, starting there, for each member.
+        point: options of the training; each can be passed by its own name.
+        structure: structure of the covariance: "full", "kron" (Kronecker-factored), "diag", or "auto": full up to 2000
+            parameters, otherwise kron.
+        prior_precision: precision of the last layer's prior around 0, where the user gives no prior. None:
+            ``weight_decay * num_data``, as in the training. This gives the exact posterior if all other layers are
+            known. But a network that fits all its data leaves many directions to the prior, and a weak prior then
+            predicts badly.
+        tune_prior: whether to choose the prior precision by the marginal likelihood for each member, starting from
+            `prior_precision`.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})

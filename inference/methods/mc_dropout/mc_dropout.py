@@ -1,4 +1,4 @@
-"""MC dropout: dropout that stays on in prediction, as an approximate posterior."""
+"""MC dropout: dropout at prediction time, as an approximate posterior."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,19 @@ from bayes_share.tensors.trees import Tree, num_examples, to_device
 
 @dataclass(frozen=True, init=False)
 class MCDropout(Flat, Composed[MAPState]):
-    """MC dropout: dropout that stays on in prediction, as a posterior over weights (arXiv 1506.02142).
+    """MC dropout: dropout at prediction time, as an approximate posterior over weights (arXiv 1506.02142).
 
-    Trains as `MAP` with ordinary dropout, a mask for each example. A draw is the network under one mask, the same for
-    all examples and each member's own. That is a draw of the weights, whose inputs are dropped (equation 7). A network
-    that has dropout (of probability above 0) keeps it where it is. In any other it is put before every linear layer
-    and convolution but the first registered: of inputs of convolutions whole channels are dropped. Dropout has to be
-    modules of its own (`nn.Dropout`), with the examples on the first axis: before the first step a few draws are tried,
-    and what would make them equal, or other ones than training's, is refused. Stochastic depth is no part of them.
+    Trains as `MAP` with ordinary dropout, which has a mask for each example. A draw is the network under one mask for
+    each member, the same for all examples: a draw of the weights whose inputs are dropped (equation 7). A network with
+    dropout (of probability above 0) keeps it as it is. In other networks, dropout is inserted before every linear layer
+    and convolution except the first; for convolutions it drops whole channels. Dropout must be done by modules of its
+    own (`nn.Dropout`), with the examples on the first axis. A few draws are tried before the first step, and networks
+    whose draws would be equal, or differ from those of the training, are rejected. Stochastic depth is not part of the
+    draws.
 
     Args:
-        point: how the network is trained; each option may be given by its own name.
-        dropout_rate: probability of dropping, where the network has no dropout of its own.
+        point: options of the training; each can be passed by its own name.
+        dropout_rate: dropout probability, where the network has no dropout of its own.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler of Pyro, for networks small enough for gradients of all data: the gold standard."""
+"""The No-U-Turn sampler of Pyro with gradients of all data: the gold standard for small networks."""
 
 import logging
 import math
@@ -60,24 +60,25 @@ class NUTSState:
 
 @dataclass(frozen=True)
 class NUTS(Composed[NUTSState]):
-    """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro's kernel: minutes for a small network.
+    """The No-U-Turn sampler (Hoffman and Gelman 2014, arXiv 1111.4246), by Pyro: minutes for a small network.
 
-    Draws all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
-    transition of each chain, and its batch is all the data, not augmented. Dropout is off. The first steps adapt the
+    Samples all parameters from their posterior by Hamiltonian dynamics, with gradients of all the data. A step is one
+    transition of each chain; its batch is all the data, without augmentation. Dropout is off. The first steps adapt the
     step size and a diagonal mass matrix.
 
-    An ensemble's members are chains of their own, of networks of one member, each with its own copy of the base weight
-    too: the sampler needs one joint density, and the average of the members' log-likelihoods would temper what is a
-    member's own. So they are as many networks, which begin where the members do; ``chains * members`` are side by side
-    in a prediction.
+    The members of an ensemble become chains of their own, of networks with one member, each with its own copy of the
+    base weight: the sampler needs one joint density, and the mean of the members' log-likelihoods would temper the
+    posterior of a member's own parameters. Each chain starts where its member does. A prediction has ``chains *
+    members`` members.
 
     Args:
-        chains: for each member, each from an initialisation of its own.
-        warmup: part of all steps that adapts the sampler, and is not kept.
-        keep: largest number of draws that each chain keeps, evenly spaced over the steps after `warmup`.
-        max_tree_depth: at most 2 to this power, less one, gradients are taken in a step.
-        target_accept: acceptance probability that the step size is adapted to; higher ones make smaller steps.
-        max_parameters: numbers that a network may have to sample; of a larger one it is said how long it would take.
+        chains: number of chains for each member, each from its own initialisation.
+        warmup: fraction of all steps used to adapt the sampler; they are not kept.
+        keep: maximum number of draws that each chain keeps, evenly spaced over the steps after `warmup`.
+        max_tree_depth: maximum tree depth; a step takes at most 2 to this power, minus 1, gradients.
+        target_accept: acceptance probability to which the step size is adapted; higher values give smaller steps.
+        max_parameters: maximum number of parameters of the network. For a larger one, the error states how long
+            sampling would take.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"epochs": 300, "batch_size": None, "num_samples": 32})

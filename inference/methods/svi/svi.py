@@ -1,4 +1,4 @@
-"""Stochastic variational inference: a guide over whatever has a prior, fitted to the evidence lower bound."""
+"""Stochastic variational inference: a guide over all parameters with a prior, fitted to the evidence lower bound."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,30 +102,33 @@ class SVIState:
 
 @dataclass(frozen=True, init=False)
 class SVI(Flat, GradientMethod[SVIState]):
-    """Stochastic variational inference under the model's priors; of an ensemble's factors, a Rank-1 Bayesian network.
+    """Stochastic variational inference under the model's priors; over an ensemble's factors, a Rank-1 Bayesian network.
 
-    Maximises, per example, the mean over members of the expected log-likelihood less ``kl_weight / num_data`` times the
-    divergence of the guide from the priors, in which what members share counts once and what each has of its own is
-    averaged over them: each member is a component of a mixture (Dusenberry et al. 2020, arXiv 2005.07186, section 3).
+    Maximises, per example, the mean over members of the expected log-likelihood minus ``kl_weight / num_data`` times
+    the divergence of the guide from the priors. The divergence of shared parameters counts once; that of members' own
+    parameters is averaged over members, since each member is a component of a mixture (Dusenberry et al. 2020, arXiv
+    2005.07186, section 3).
 
-    The bound is a plain function of torch, whose sites, priors and scales are read off the model's Pyro program once,
-    for the guides "delta", "normal" and "cauchy". Other guides, and priors that depend on one another, go through Pyro,
-    which is logged.
+    For the guides "delta", "normal" and "cauchy" the bound is a plain torch function, whose sites, priors and scales
+    are read once from the model's Pyro program. Other guides, and priors that depend on one another, go through Pyro;
+    the log says so.
 
     Args:
-        descent: the optimizer of guides and points, its rates and the decay of points; each option may be given by its
-            own name.
-        guide: of what members share, and of their biases and norms: "normal" (independent), "delta" (points), "cauchy",
-            "low-rank" or "full-rank" (correlated). From Python also one of your own: see `bayes_share.inference.Guide`.
-        factor_guide: the same, of the rank-1 factors; each member has its own.
-        initial_scale: standard deviation that the guides start with.
-        rank: of the covariance of "low-rank".
-        kl_weight: what the divergence is multiplied by; 1 is Bayes' rule.
-        kl_warmup: part of all steps in which that climbs from near 0.
-        num_particles: draws in a step, of which the mean is taken.
-        draws: "batch": one draw for all examples; "example": one of the rank-1 factors for each.
-        local_reparametrization: whether linear layers and convolutions with a "normal" guide draw their outputs instead
-            of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557); gradients vary less.
+        descent: the optimizer of guides and point estimates, its learning rates, and the weight decay of point
+            estimates; each option can be passed by its own name.
+        guide: guide of the shared weights, and of biases and norms: "normal" (independent), "delta" (point estimates),
+            "cauchy", "low-rank" or "full-rank" (correlated). In Python also a guide of your own: see
+            `bayes_share.inference.Guide`.
+        factor_guide: guide of the rank-1 factors, with the same choices; each member has its own.
+        initial_scale: initial standard deviation of the guides.
+        rank: rank of the covariance of "low-rank".
+        kl_weight: weight of the divergence; 1 is Bayes' rule.
+        kl_warmup: fraction of all steps over which the weight of the divergence rises from near 0.
+        num_particles: number of draws averaged in a step.
+        draws: "batch": one draw for all examples; "example": one draw of the rank-1 factors for each example.
+        local_reparametrization: whether linear layers and convolutions with a "normal" guide sample their outputs
+            instead of their weights, for each example (Kingma et al. 2015, arXiv 1506.02557), which reduces the
+            variance of gradients.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16, "latent": "auto"})

@@ -1,0 +1,70 @@
+"""Runs of a study whose work several processes share."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bayes_share.errors import InputError
+from bayes_share.inference import MAP
+from bayes_share.runs.config import RunConfig
+from bayes_share.runs.run import run
+from bayes_share.runs.run_folder import RunFolder
+from bayes_share.study.runner import run_all
+
+
+def logits(folder: Path) -> np.ndarray:
+    with np.load(RunFolder(folder).predictions("test")) as file:
+        return file["logits"]
+
+
+def test_two_processes_make_each_run(tmp_path: Path) -> None:
+    configs = {
+        "good": RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=50),
+        "odd": RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=51),
+    }
+    failed = run_all(configs, tmp_path, jobs=1, progress=False, processes=2)
+    assert failed == {"odd": "a batch of 51 examples does not divide among 2 processes: give a batch size that does"}
+    run(configs["good"], tmp_path / "alone", progress=False)
+    np.testing.assert_allclose(logits(tmp_path / "good"), logits(tmp_path / "alone"), rtol=1e-4, atol=1e-5)
+
+
+def test_no_process_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the number of processes of a run must be at least 1, and is 0"):
+        run_all({"a": RunConfig()}, tmp_path, processes=0)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_leaves_a_checkpoint_and_no_process(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    options = [
+        "--methods",
+        "sgd",
+        "--sizes",
+        "1",
+        "--seeds",
+        "1",
+        "--epochs",
+        "2000",
+        "--jobs",
+        "1",
+        "--processes",
+        "2",
+    ]
+    command = [sys.executable, "-m", "bayes_share", "study", "optimizers", *options, "--no-progress", "--out", str(out)]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for _ in range(1200):
+        if list(out.glob("runs/*/config.yaml")):
+            break
+        time.sleep(0.1)
+    started.send_signal(signal.SIGTERM)
+    _, said = started.communicate(timeout=120)
+    assert "go on by --resume" in said
+    assert list(out.glob("runs/*/checkpoints/*.pt"))
+    of_this = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True).stdout
+    assert of_this == ""
