@@ -217,7 +217,7 @@ def test_what_is_refused() -> None:
         with pytest.raises(InputError, match=r'at least two classes.*likelihood="bernoulli".*two_class_logits'):
             one_class()
     with pytest.raises(
-        InputError, match="probabilities must have at least two classes: for a binary output p use [1 - p,"
+        InputError, match=r"probabilities must have at least two classes: for a binary output p use \[1 - p,"
     ):
         accuracy(torch.ones(4, 1), 0 * labels)
     for wrong in (labels - 1, 2 * labels, 0.5 * labels):
