@@ -58,7 +58,7 @@ def test_an_option_that_is_younger_than_the_run_has_its_default(half: Path, expe
     lines = [line for line in config.read_text().splitlines() if not line.startswith(("share_layers", "hold_out"))]
     config.write_text("\n".join(lines) + "\n")
     refused = one_line(command("fit", "--resume", "--out", half, "--share-layers", "all"), 2)
-    assert "share_layers none, which cannot be resumed with all" in refused
+    assert "share_layers none, and cannot be resumed with all" in refused
     ended_well(command("fit", "--resume", "--no-progress", "--out", half))
     there, wanted = ({**found, "config": None} for found in (left(half), expected("single network")))
     assert differences(there, wanted) == []

@@ -56,7 +56,7 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
         torch.as_tensor(left(out)["predictions"]["test"]["logits"]),
         torch.as_tensor(before["predictions"]["test"]["logits"]),
     )
-    assert "share_layers none, which cannot be resumed with all" in one_line(
+    assert "share_layers none, and cannot be resumed with all" in one_line(
         command("fit", "map", *SMALL, "--share-layers", "all", "--out", out, "--resume"), 2
     )
 

@@ -222,7 +222,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
 
 def test_a_run_of_other_options_is_refused_before_any_begins(tmp_path: Path) -> None:
     run(RunConfig(epochs=1), tmp_path / "b", progress=False)
-    with pytest.raises(InputError, match="is a run with epochs 1, which cannot be resumed with 2"):
+    with pytest.raises(InputError, match="has epochs 1, and cannot be resumed with 2"):
         run_all({"a": RunConfig(epochs=1), "b": RunConfig(epochs=2)}, tmp_path, progress=False)
     assert not (tmp_path / "a").exists()
 
@@ -230,7 +230,7 @@ def test_a_run_of_other_options_is_refused_before_any_begins(tmp_path: Path) -> 
 def test_other_options_do_not_go_into_the_same_study(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(made)
     assert study("--resume", "--out", made, "--epochs", "3") == 2
-    assert "is a run with epochs 2, which cannot be resumed with 3" in capsys.readouterr().err
+    assert "has epochs 2, and cannot be resumed with 3" in capsys.readouterr().err
     assert snapshot(made) == before
 
 
