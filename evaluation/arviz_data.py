@@ -121,14 +121,14 @@ def _draws_and_members(
     }
     sizes |= {name: tuple(values.shape[:2]) for name, values in posterior.items()}
     if not sizes and not shared:
-        raise InputError("there is nothing to put into arviz data: no predictions and no draws of parameters")
+        raise InputError("ArviZ data require predictions or draws of parameters")
     first = next(iter(sizes.values()), (len(next(iter(shared.values()), ())), 1))
     sizes |= {name: (len(values), first[1]) if values.ndim else () for name, values in shared.items()}
     for name, found in sizes.items():
         if found != first:
             raise InputError(
-                f"{name} must be of {first[0]} draws of {first[1]} members, as the rest, and have the first axes "
-                f"{list(found)}"
+                f"{name} must have {first[0]} draws of {first[1]} members, like the others, and has the first "
+                f"axes {list(found)}"
             )
     return first[0], first[1]
 
@@ -138,11 +138,11 @@ def _check_names(parameters: Mapping[str, Tensor], twice: Set[str]) -> None:
     axes = {"chain", "draw", *(axis for name, values in parameters.items() for axis in _own_axes(name, values.ndim))}
     for name in parameters:
         if name in axes or name in twice:
-            raise InputError(f"{printable(name, _SHOWN)!r} would name two things in arviz data: rename the parameter")
+            raise InputError(f"{printable(name, _SHOWN)!r} would be used twice in ArviZ data: rename the parameter")
         if not name.isprintable() or "/" in name or name in (".", "..") or not 0 < len(name.encode()) <= _LONGEST:
             raise InputError(
-                f"{printable(name, _SHOWN)!r} cannot name a parameter in arviz data: a name is printable, without '/', "
-                f"and has from 1 to {_LONGEST} bytes"
+                f"{printable(name, _SHOWN)!r} is not a valid name of a parameter in ArviZ data: names must be "
+                f"printable, without '/', and have from 1 to {_LONGEST} bytes"
             )
 
 
@@ -228,11 +228,11 @@ def check_arviz_path(path: Path) -> None:
         InputError: a name that ends otherwise, a Zarr folder that exists, or no zarr.
     """
     if path.suffix not in (".nc", ".zarr"):
-        raise InputError(f"{path}: arviz data are written as netCDF (.nc) or Zarr (.zarr)")
+        raise InputError(f"{path}: the name of ArviZ data must end in .nc (netCDF) or .zarr (Zarr)")
     if path.suffix == ".zarr" and find_spec("zarr") is None:
-        raise InputError(f"{path}: Zarr needs the package zarr, which is not installed; netCDF (.nc) does not")
+        raise InputError(f"{path}: Zarr requires the package zarr, which is not installed; netCDF (.nc) does not")
     if path.suffix == ".zarr" and path.exists():
-        raise InputError(f"{path} exists: remove it, or give another name")
+        raise InputError(f"{path} exists: remove it, or use another name")
 
 
 def _write_zarr(data: Any, path: Path) -> None:

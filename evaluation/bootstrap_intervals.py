@@ -187,7 +187,7 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
     if num_images < 1:
         raise InputError("there are no examples to draw from")
     if resamples < 2:
-        raise InputError(f"a bootstrap takes at least 2 resamples, not {resamples}")
+        raise InputError(f"a bootstrap requires at least 2 resamples, not {resamples}")
     generator = torch.Generator().manual_seed(seed)
     at_a_time = max(1, _AT_A_TIME // num_images)
     for first in range(0, resamples, at_a_time):
@@ -198,7 +198,7 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
 def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
     """The interval of a number from its values on resamples, as `bootstrap` has it; infinite ones have no error."""
     if not 0 < confidence < 1:
-        raise InputError(f"the confidence of an interval is between 0 and 1, and is {confidence}")
+        raise InputError(f"the confidence must be between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2
     ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
     is_finite = bool(resampled.isfinite().all())

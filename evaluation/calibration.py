@@ -235,4 +235,4 @@ def adaptive_ece(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "ima
 def check_bins(bins: int) -> None:
     """Raise an InputError where there are no bins."""
     if bins < 1:
-        raise InputError(f"calibration needs at least one bin, and was given {bins}")
+        raise InputError(f"calibration requires at least one bin, not {bins}")

@@ -29,7 +29,7 @@ def check_tensor(what: str, values: object) -> None:
         InputError: it is not, such as an array of numpy.
     """
     if not isinstance(values, Tensor):
-        raise InputError(f"{what} must be a tensor, not {type(values).__name__}: torch.as_tensor makes one of an array")
+        raise InputError(f"{what} must be a tensor, not {type(values).__name__}: convert arrays with torch.as_tensor")
 
 
 def check_logits(logits: Tensor, first_draw: int = 0) -> None:
@@ -45,8 +45,8 @@ def check_logits(logits: Tensor, first_draw: int = 0) -> None:
     _check_axes("logits", logits, LOGIT_AXES)
     if logits.shape[-1] == 1:
         raise InputError(
-            "logits of one class say nothing, since its probability is 1: if they are of a Bernoulli likelihood, give "
-            'likelihood="bernoulli" to Outputs or Predictions, or two_class_logits(logits) to a function of logits'
+            'logits must have at least two classes: for a Bernoulli likelihood, pass likelihood="bernoulli" '
+            "to Outputs or Predictions, or two_class_logits(logits) to a function of logits"
         )
     _check_finite("logits", logits, LOGIT_AXES, first_draw)
 
@@ -93,10 +93,10 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     check_tensor("labels", labels)
     if labels.is_floating_point():
         raise InputError(
-            f"labels must be int64, and are {_name(labels.dtype)}: they are classes; numbers are for NumberPredictions"
+            f"labels must be int64 classes, and are {_name(labels.dtype)}: use NumberPredictions for numbers"
         )
     if labels.dtype != torch.int64:
-        raise InputError(f"labels must be int64, and are {_name(labels.dtype)}: labels.long() makes them so")
+        raise InputError(f"labels must be int64, and are {_name(labels.dtype)}: convert them with labels.long()")
     if labels.ndim != 1:
         raise InputError(f"labels must have the axis [example], and have the shape {list(labels.shape)}")
     if len(labels) != num_images:
@@ -115,9 +115,7 @@ def check_probs(probs: Tensor, labels: Tensor) -> None:
     """
     check_distributions("probabilities", probs)
     if probs.shape[-1] == 1:
-        raise InputError(
-            "probabilities of one class say nothing, since they are 1; of a binary output p they are [1 - p, p]"
-        )
+        raise InputError("probabilities must have at least two classes: for a binary output p use [1 - p, p]")
     check_labels(labels, *probs.shape)
 
 
@@ -164,9 +162,9 @@ def check_same_images(one: Tensor, other: Tensor) -> None:
         InputError: labels ``[image]`` of different length, or different ones.
     """
     if len(one) != len(other):
-        raise InputError(f"the two are not of the same examples: one is of {len(one)}, the other of {len(other)}")
+        raise InputError(f"the two have different examples: one has {len(one)}, the other {len(other)}")
     if (bad := one != other).any():
-        raise InputError(f"the two are not of the same examples: labels that differ: {_where(bad, ['example'])}")
+        raise InputError(f"the two have different examples: labels differ: {_where(bad, ['example'])}")
 
 
 def check_scores(what: str, scores: Tensor) -> None:

@@ -23,9 +23,9 @@ def checked_names(names: Sequence[str], likelihood: str, outputs: int) -> tuple[
     ('no', 'yes')
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"class_names are texts, one for each class, and are {names!r:.100}")
+        raise InputError(f"class_names must be texts, one for each class, and are {names!r:.100}")
     if likelihood == "bernoulli" and outputs > 1:
-        raise InputError(f"class_names are of one label, and there are {outputs} labels")
+        raise InputError(f"class_names require a single label, and there are {outputs} labels")
     count = 2 if likelihood == "bernoulli" else outputs
     if not len(set(names)) == len(names) == count:
         raise InputError(f"class_names must be {count} different names, one for each class, and are {len(names)}")

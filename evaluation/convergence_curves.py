@@ -56,7 +56,7 @@ def curve(histories: Sequence[Sequence[Mapping[str, float]]], measure: Measure) 
         InputError: no runs, or runs of different length.
     """
     if not histories or len({len(history) for history in histories}) != 1:
-        raise InputError("a curve is the mean of runs with as many epochs each, and of at least one run")
+        raise InputError("a curve requires at least one run, and equal numbers of epochs")
     at_epochs = list(zip(*histories, strict=True))
     values = [estimate(line[measure] for line in lines) for lines in at_epochs]
     return Curve(
@@ -90,7 +90,7 @@ def convergence_picture(
     if not methods:
         raise InputError(f"{path}: there are no curves to draw")
     if len(methods) > len(COLOURS):
-        raise InputError(f"{path}: a picture holds at most {len(COLOURS)} methods, not {len(methods)}")
+        raise InputError(f"{path}: a picture can show at most {len(COLOURS)} methods, not {len(methods)}")
 
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

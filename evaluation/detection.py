@@ -85,7 +85,7 @@ def detection_intervals(
     True
     """
     if resamples < 2:
-        raise InputError(f"an interval takes at least 2 resamples, not {resamples}")
+        raise InputError(f"an interval requires at least 2 resamples, not {resamples}")
     inside, outside, size = _places(score_in, score_out)
     value = _figures(inside.bincount(minlength=size), outside.bincount(minlength=size))
     rng = generator(seed, "bootstrap")

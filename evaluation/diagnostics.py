@@ -72,12 +72,14 @@ def function_space_convergence(predictions: Predictions) -> Convergence:
     num_chains, num_draws, _ = values.shape
     if num_draws < _LEAST_DRAWS:
         have = "is 1 draw" if num_draws == 1 else f"are {num_draws} draws"
-        return Convergence(None, None, f"r-hat and ESS take at least {_LEAST_DRAWS} draws a chain, and there {have}")
+        return Convergence(
+            None, None, f"r-hat and ESS require at least {_LEAST_DRAWS} draws for each chain, and there {have}"
+        )
     ess = _arviz_statistic("ess", values)
     if num_chains > 1:
         return Convergence(_arviz_statistic("rhat", values), ess, None)
     if num_draws < 2 * _LEAST_DRAWS:
-        reason = f"r-hat of a single chain takes at least {2 * _LEAST_DRAWS} draws, and there are {num_draws}"
+        reason = f"r-hat of a single chain requires at least {2 * _LEAST_DRAWS} draws, and there are {num_draws}"
         return Convergence(None, ess, reason)
     half = num_draws // 2
     halves = torch.cat([values[:, :half], values[:, -half:]])
@@ -123,8 +125,8 @@ def loo(train: Predictions | Pointwise) -> Loo:
     count = num_chains * num_draws
     if num_draws < _LEAST_DRAWS or count < _LEAST_DRAWS_OF_LOO:
         raise InputError(
-            f"PSIS-LOO takes {_LEAST_DRAWS_OF_LOO} draws or more, {_LEAST_DRAWS} of each chain, and there are "
-            f"{num_draws} of {num_chains}"
+            f"PSIS-LOO requires at least {_LEAST_DRAWS_OF_LOO} draws, and {_LEAST_DRAWS} for each chain; there "
+            f"are {num_draws} of {num_chains}"
         )
     arviz = import_arviz()
     relative = _arviz_statistic("ess", (values - values.amax((0, 1))).exp()) / count
@@ -144,8 +146,8 @@ def loo(train: Predictions | Pointwise) -> Loo:
     warning = None
     if num_bad:
         warning = (
-            f"the Pareto k of {num_bad} of {num_images} examples is above {limit:.2f}, up to {pareto_k.max():.2f}: the "
-            f"estimate is unreliable, take more draws or held-out data"
+            f"the Pareto k of {num_bad} of {num_images} examples is above {limit:.2f}, up to "
+            f"{pareto_k.max():.2f}: the estimate is unreliable, use more draws or held-out data"
         )
     return Loo(float(elpd_loo), error, float(p_loo), pareto_k, num_bad, warning)
 

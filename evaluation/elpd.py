@@ -89,7 +89,7 @@ def elpd_differences(runs: Mapping[str, Predictions]) -> list[ElpdDifference]:
     first, *others = runs
     for name in others:
         if not torch.equal(runs[name].labels.cpu(), runs[first].labels.cpu()):
-            raise InputError(f"{first} and {name} are of different examples: their labels are not the same")
+            raise InputError(f"{first} and {name} have different examples: their labels differ")
     found = {name: elpd(predictions) for name, predictions in runs.items()}
     names = sorted(found, key=lambda name: found[name].elpd, reverse=True)
     best = found[names[0]]

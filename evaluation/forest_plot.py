@@ -64,7 +64,7 @@ def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_
     if not factors:
         raise InputError("there are no rank-1 factors to draw")
     if num_channels < 1:
-        raise InputError(f"a forest has at least 1 channel, not {num_channels}")
+        raise InputError(f"num_channels must be at least 1, and is {num_channels}")
     for name, values in factors.items():
         if values.ndim != 3 or not values.numel():
             raise InputError(

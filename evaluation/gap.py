@@ -67,7 +67,7 @@ def share_of_gap(
         return None
     scores = torch.tensor([[of[seed] for seed in seeds] for of in (single, deep, method)], dtype=torch.float64)
     if not bool(scores.isfinite().all()):
-        raise InputError("a share of a gap is of finite scores, and one of these is none")
+        raise InputError("the share of a gap requires finite scores")
     one, best, own = scores.mean(1).tolist()
     if one <= best:
         return None
@@ -104,14 +104,14 @@ def _resampled(count: int, resamples: int) -> Int64[Tensor, "resample seed"]:
     if count**count <= _MOST_EXACT:
         return torch.tensor(list(product(range(count), repeat=count)))
     if resamples < 2:
-        raise InputError(f"a bootstrap takes at least 2 resamples, not {resamples}")
+        raise InputError(f"a bootstrap requires at least 2 resamples, not {resamples}")
     return torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(0))
 
 
 def _interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float) -> Interval:
     """As `percentile_interval`, but with values that there are at the ends: of few seeds these lie far apart."""
     if not 0 < confidence < 1:
-        raise InputError(f"the confidence of an interval is between 0 and 1, and is {confidence}")
+        raise InputError(f"the confidence must be between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2
     low = resampled.quantile(outside, interpolation="lower").item()
     high = resampled.quantile(1 - outside, interpolation="higher").item()

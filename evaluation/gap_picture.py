@@ -58,12 +58,12 @@ def gap_picture(marks: Sequence[Mark], cost: str, share: str, title: str, path: 
     """
     check_picture(path)
     if not marks:
-        raise InputError(f"{path}: there is no share of a gap to draw")
+        raise InputError(f"{path}: there are no shares to draw")
     if wrong := [mark for mark in marks if not 0 < mark.cost < math.inf]:
-        raise InputError(f"{path}: a cost is a number above 0, and that of {wrong[0].label} is {wrong[0].cost}")
+        raise InputError(f"{path}: costs must be above 0, and that of {wrong[0].label} is {wrong[0].cost}")
     families = list(dict.fromkeys(mark.family for mark in marks))
     if len(families) > len(COLOURS):
-        raise InputError(f"{path}: a picture holds at most {len(COLOURS)} families, not {len(families)}")
+        raise InputError(f"{path}: a picture can show at most {len(COLOURS)} families, not {len(families)}")
     colours = dict(zip(families, COLOURS, strict=False))
 
     from matplotlib.figure import Figure

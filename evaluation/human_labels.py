@@ -97,7 +97,7 @@ def read_human_labels(path: str | Path) -> Float64[Tensor, "image class"]:
     if bool((rows == rows.round()).all()):
         empty = (rows.sum(-1) == 0).nonzero().flatten().tolist()
         if empty:
-            raise InputError(f"{where}: images that nobody labelled: {len(empty)} of {len(rows)}, the first {empty[0]}")
+            raise InputError(f"{where}: {len(empty)} of {len(rows)} images have no labels, the first is {empty[0]}")
         rows = rows / rows.sum(-1, keepdim=True)
     try:
         check_distributions("human labels", rows)

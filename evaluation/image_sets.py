@@ -81,7 +81,7 @@ def read_sets(folder: Path, names: re.Pattern[str] = _NAME) -> dict[str, SetInfo
         with reading(path, "a list of sets"):
             known = {_checked(name, names): SetInfo(**entry) for name, entry in json.loads(text).items()}
     except InputError as error:
-        raise InputError(f"{path} is damaged: remove it, and have the predictions beside it made again") from error
+        raise InputError(f"{path} is damaged: remove it, and predict the sets in its folder again") from error
     return {name: info for name, info in known.items() if (folder / f"{name}.npz").is_file()}
 
 

@@ -25,13 +25,13 @@ def warn_of_probabilities(logits: Float[Tensor, "draw member image output"], lik
     if likelihood == "bernoulli":
         if logits.shape[2] >= _FEWEST:
             _log.warning(
-                "all logits are between 0 and 1, as probabilities are: if they are probabilities p, give their "
-                "log-odds in place of them, log(p / (1 - p))"
+                "all logits are between 0 and 1, like probabilities: if they are probabilities p, pass their "
+                "log-odds log(p / (1 - p)) instead"
             )
         return
     if bool(((logits.sum(-1) - 1).abs() < _ROUNDING).all()):
         _log.warning(
-            "all logits are between 0 and 1 and sum to 1 over the classes, as probabilities do: if they are "
-            "probabilities p, give their logarithms in place of them, log(p)%s",
+            "all logits are between 0 and 1 and sum to 1 over the classes, like probabilities: if they are "
+            "probabilities p, pass their logarithms log(p) instead%s",
             ", with p at least 1e-30" if least == 0 else "",
         )

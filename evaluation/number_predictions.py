@@ -158,7 +158,7 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
     try:
         of = named_likelihood(name) if likelihood is None else likelihood
         if of.name != name:
-            raise InputError(f"the predictions are of the likelihood {name}, not {of.name}")
+            raise InputError(f"the predictions have the likelihood {name}, not {of.name}")
         words = None if names is None else tuple(str(word) for word in np.atleast_1d(names).tolist())
         return NumberPredictions(dict(arrays), targets, of, words)
     except InputError as error:
@@ -175,15 +175,15 @@ def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Like
             pass
         case _:
             raise InputError(
-                'arguments are given by name, such as {"loc": mean, "scale": sd}, or as predict_arguments(...) gives '
-                f"them, not as {type(arguments).__name__}"
+                'arguments must be a dict, such as {"loc": mean, "scale": sd}, or the result of '
+                f"predict_arguments(...), not {type(arguments).__name__}"
             )
     wanted = likelihood or found or "normal"
     of = wanted if isinstance(wanted, Likelihood) else named_likelihood(wanted)
     if found is not None and found.name != of.name:
-        raise InputError(f"the arguments are of the likelihood {found.name}, not {of.name}: leave likelihood out")
+        raise InputError(f"the arguments have the likelihood {found.name}, not {of.name}: leave likelihood out")
     if of.name in ("categorical", "bernoulli"):
-        raise InputError(f"{of.name} is a likelihood of classes: give Predictions(predict(...), labels)")
+        raise InputError(f"{of.name} is a likelihood of classes: use Predictions(predict(...), labels)")
     return of, given
 
 
@@ -230,7 +230,7 @@ def _distribution(
     for axis, size in ((axis, {values.shape[i] for values in arguments.values()}) for i, axis in enumerate(_MIXED)):
         if len(size - {1}) > 1:
             each = ", ".join(f"{name} {list(values.shape)}" for name, values in arguments.items())
-            raise InputError(f"the arguments are of different numbers of {axis}: {each}")
+            raise InputError(f"the arguments have different numbers of {axis}: {each}")
     try:
         found = likelihood.of({name: values.double() for name, values in arguments.items()})
     except (TypeError, KeyError):
@@ -260,7 +260,8 @@ def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likeliho
     if not bool(fits.all()):
         bad = targets[~fits].flatten()
         raise InputError(
-            f"{likelihood.name} has no such targets: {len(bad)} of {targets.numel()}, the first {bad[0].item():g}"
+            f"{len(bad)} of {targets.numel()} targets are outside the support of {likelihood.name}, the first is "
+            f"{bad[0].item():g}"
         )
 
 
@@ -279,6 +280,6 @@ def _check_squares(predictive: Predictive, targets: Tensor) -> None:
     ):
         if bool(is_wrong.any()):
             raise InputError(
-                f"{what} of {values[is_wrong][0].item():.6g} has no square in float64: give targets and arguments in a "
-                f"{unit} unit"
+                f"{what} of {values[is_wrong][0].item():.6g} has no square in float64: give targets and "
+                f"arguments in a {unit} unit"
             )

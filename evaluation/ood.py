@@ -92,7 +92,7 @@ def nearest_distance(
     tensor([0.8944], dtype=torch.float64)
     """
     if k < 1:
-        raise InputError(f"the nearest neighbour is number 1, and number {k} was asked for")
+        raise InputError(f"k, the number of the neighbour, must be at least 1, and is {k}")
     members, _, length = features.shape
     if train_features.ndim != 3 or train_features.shape[::2] != (members, length):
         raise InputError(

@@ -59,7 +59,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """
     for index, point in enumerate(points):
         if any(math.isnan(number) for number in point):
-            raise InputError(f"point {index} of the Pareto front is no pair of numbers: {tuple(point)}")
+            raise InputError(f"point {index} of the Pareto front is not a pair of numbers: {tuple(point)}")
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda index: points[index]):
         last = points[front[-1]] if front else None
@@ -94,11 +94,11 @@ def frontier_picture(
     """
     check_picture(path)
     if not plain or not measures:
-        raise InputError(f"{path}: there are no plain networks, or no measures, to draw")
+        raise InputError(f"{path}: there are no plain networks or no measures to draw")
     if len(plain) > len(ascii_lowercase):
-        raise InputError(f"{path}: a picture holds at most {len(ascii_lowercase)} plain networks, not {len(plain)}")
+        raise InputError(f"{path}: a picture can show at most {len(ascii_lowercase)} plain networks, not {len(plain)}")
     if len(sharing) >= len(COLOURS):
-        raise InputError(f"{path}: a picture holds at most {len(COLOURS) - 1} kinds of sharing, not {len(sharing)}")
+        raise InputError(f"{path}: a picture can show at most {len(COLOURS) - 1} kinds of sharing, not {len(sharing)}")
     if (most := max(map(len, sharing.values()), default=0)) > len(_MARKERS):
         raise InputError(f"{path}: a kind of sharing has at most {len(_MARKERS)} networks, not {most}")
 

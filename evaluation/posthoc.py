@@ -122,7 +122,7 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
     check_kind(validation)
     labels = validation.labels
     if len(labels) < _LEAST_IMAGES:
-        raise InputError(f"calibration is fitted to {_LEAST_IMAGES} validation examples or more, not {len(labels)}")
+        raise InputError(f"calibration requires at least {_LEAST_IMAGES} validation examples, not {len(labels)}")
     rows = _rows(validation, pooling)
     repeats, columns = len(rows) // len(labels), rows.shape[-1]
     fitted: Map
@@ -137,7 +137,9 @@ def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling:
 
 def _fit(method: str, rows: Tensor, labels: Tensor, repeats: int) -> Map:
     if bool((labels == labels[0]).all()):
-        raise InputError(f"calibration needs validation examples of two classes or more: all are of class {labels[0]}")
+        raise InputError(
+            f"calibration requires validation examples of at least two classes: all have class {labels[0]}"
+        )
     return _FITS[method](rows, labels.cpu().repeat(repeats))
 
 

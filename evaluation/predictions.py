@@ -163,7 +163,7 @@ class Outputs:
         """
         if self.num_problems > 1:
             raise InputError(
-                f"{self.num_problems} labels have no common distribution over classes: take each of .problems()"
+                f"{self.num_problems} labels have no common distribution over classes: use each of .problems()"
             )
         (only,) = self.problems()
         return mixture_log_probs(only.logits)
@@ -226,7 +226,7 @@ class Predictions(Outputs):
     ) -> None:
         check_likelihood(likelihood)
         if ignore_index is not None and likelihood != "categorical":
-            raise InputError("ignore_index is a label that is no class, and of a Bernoulli likelihood there is none")
+            raise InputError("ignore_index is not supported with a Bernoulli likelihood")
         found, wanted = as_float32("logits", logits), as_labels(labels)
         own_axes = 1 if likelihood == "categorical" else 2  # of labels without positions
         of = examples

@@ -135,7 +135,7 @@ def _checked(
             check(draw[None], first_draw=count - 1)
         yield draw.numpy(force=True)
     if not count or count < num_draws:
-        raise InputError(f"there must be {num_draws} draws to write, and there are {count}")
+        raise InputError(f"expected {num_draws} draws to write, and there are {count}")
 
 
 def read_class_predictions(path: str | Path) -> Predictions:
@@ -170,7 +170,7 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
     arrays, there = map_arrays(path, "an .npz file of predictions", [*required, *_OPTIONAL, *more])
     missing = [name for name in required if name not in arrays]
     if missing and "targets" in there:
-        raise InputError(f"{where} holds predictions of numbers, and predictions of classes are needed here")
+        raise InputError(f"{where} holds predictions of numbers, and predictions of classes are required here")
     if missing:
         held = listed(there) or "nothing"
         raise InputError(f"{where}: no predictions without the array {' and '.join(missing)}; it holds {held}")

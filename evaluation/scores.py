@@ -48,7 +48,7 @@ def top_k_accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "i
     check_probs(probs, labels)
     num_classes = probs.shape[-1]
     if not 1 <= k <= num_classes:
-        raise InputError(f"the k of a top-k accuracy is from 1 to {num_classes}, the number of classes, and is {k}")
+        raise InputError(f"k of the top-k accuracy must be from 1 to {num_classes}, the number of classes, and is {k}")
     chosen = probs.gather(-1, labels[:, None])
     is_before = torch.arange(num_classes, device=probs.device) < labels[:, None]
     rank = (probs > chosen).sum(-1) + ((probs == chosen) & is_before).sum(-1)

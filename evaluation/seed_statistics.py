@@ -103,5 +103,5 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> E
     """
     common = [seed for seed in one if seed in other]
     if not common:
-        raise InputError("the two have no seed in common")
+        raise InputError("the two have no common seed")
     return estimate(one[seed] - other[seed] for seed in common)

@@ -79,9 +79,7 @@ def risk_coverage(confidence: Float[Tensor, "image"], right: Bool[Tensor, "image
     """
     check_values("confidences", confidence)
     if right.shape != confidence.shape:
-        raise InputError(
-            f"there are {len(confidence)} confidences, and of {right.numel()} examples it is known who is right"
-        )
+        raise InputError(f"there are {len(confidence)} confidences for {right.numel()} examples")
     distinct, group = confidence.unique(sorted=True, return_inverse=True)
     answered = group.bincount(minlength=len(distinct)).flip(0).cumsum(0)
     wrong = group[~right].bincount(minlength=len(distinct)).flip(0).cumsum(0)

@@ -69,7 +69,7 @@ def plain_log_scale(axes: "Axes") -> None:
 def check_picture(path: str | Path) -> None:
     """Raise an InputError unless a picture may be called so."""
     if Path(path).suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"{path}: a picture's name must end in .png or .svg")
+        raise InputError(f"{path}: the name of a picture must end in .png or .svg")
 
 
 def save_figure(figure: "Figure", path: Path, dpi: int = 160) -> None:

@@ -172,7 +172,7 @@ class Predictive:
         """
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
-            raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
+            raise InputError(f"the level of a quantile must be between 0 and 1, and is {wrong}")
         self._moment(self.components.mean)
         # A heavy tail has no mean or an infinite variance, and both searches take any finite start.
         if self.is_discrete:

@@ -528,7 +528,7 @@ def test_damaged_files(tmp_path):
         fails(f"npz:{broken}", str(broken), "cannot be read as an npz file")
     with broken.open("wb") as file:
         np.save(file, np.arange(3))
-    fails(f"npz:{broken}", "single array")
+    fails(f"npz:{broken}", "holds a single unnamed array, and should be")
 
 
 def test_pickles_are_never_opened(tmp_path):

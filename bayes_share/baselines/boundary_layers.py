@@ -54,7 +54,7 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"the network refuses the example: {first_line(error)}") from error
+            raise InputError(f"the network fails on the example: {first_line(error)}") from error
         finally:
             for handle in handles:
                 handle.remove()

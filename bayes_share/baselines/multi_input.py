@@ -52,12 +52,10 @@ class Mimo(Members):
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
         if not isinstance(x, Tensor) or x.ndim < 2:
-            raise InputError(
-                "a MIMO network takes one tensor [batch, channel, ...], whose channels it has once for each member"
-            )
+            raise InputError("a MIMO network requires one tensor [batch, channel, ...] as its input")
         size = self.ensemble_size
         if feed == "split" and len(x) % size:
-            raise InputError(f"a batch of {len(x)} does not split among {size} members")
+            raise InputError(f"a batch of {len(x)} examples cannot be split among {size} members")
         parts = [x] * size if feed == "tile" else x.chunk(size)
         return tree_map(self._divided, self.network(torch.cat(list(parts), dim=1)))
 
@@ -76,7 +74,9 @@ class Mimo(Members):
 
     def summary(self) -> str:
         """How the members compute."""
-        return f"{self.ensemble_size} members in one network (MIMO), which takes their images side by side as channels"
+        return (
+            f"{self.ensemble_size} members in one network (MIMO), whose input channels hold the images of all members"
+        )
 
     def extra_repr(self) -> str:
         """The number of members."""
@@ -116,7 +116,7 @@ def mimo(net: nn.Module, ensemble_size: int = 3, *, example: Tensor) -> Mimo:
     """
     check_ensemble_size(ensemble_size)
     if not isinstance(example, Tensor) or example.ndim < 2:
-        raise InputError("mimo() takes networks of one tensor [batch, channel, ...]")
+        raise InputError("mimo() requires a network with one input tensor [batch, channel, ...]")
     ends, size = ends_of(net, example), ensemble_size
     inputs = torch.cat([example] * size, dim=1)
     network = resized(
@@ -134,8 +134,8 @@ def _check_first(net: nn.Module, network: nn.Module, ends: Ends, size: int) -> N
     for name in ends.first:
         if _inputs(after[name]) != size * _inputs(before[name]):
             raise InputError(
-                f"{_WHAT} joins images along the axis of channels, [batch, channel, ...], and {name or 'the layer'} "
-                f"reads another axis"
+                f"{_WHAT} concatenates images along the channel axis, [batch, channel, ...], and "
+                f"{name or 'the layer'} uses another axis"
             )
 
 
@@ -183,6 +183,6 @@ def _check_apart(made: Mimo, ends: Ends, example: Tensor) -> None:
     pairs = zip(tree_leaves(before), tree_leaves(after), strict=True)
     if any(isinstance(one, Tensor) and not torch.equal(one[0], other[0]) for one, other in pairs):
         raise InputError(
-            f"what this {type(made.network).__name__} does after its last layer would mix the members of {_WHAT}: have "
-            f"it return the outputs of that layer, such as logits"
+            f"operations of this {type(made.network).__name__} after its last layer would mix the members of "
+            f"{_WHAT}: return the outputs of that layer, such as logits"
         )

@@ -65,7 +65,9 @@ def packed(
     if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
         raise InputError(f"alpha, the width of all members together, must be positive, and is {alpha!r}")
     if not isinstance(gamma, int) or gamma < 1:
-        raise InputError(f"gamma, the groups of a member's convolutions, must be a whole number from 1, not {gamma!r}")
+        raise InputError(
+            f"gamma, the groups of a member's convolutions, must be a whole number of at least 1, not {gamma!r}"
+        )
     ends = ends_of(net, example)
 
     def outputs(name: str, before: int) -> int:

@@ -44,7 +44,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
             elsewhere, or a layer that the example does not reach.
     """
     if any(isinstance(module, Members) for module in net.modules()):
-        raise InputError("this network is an ensemble already")
+        raise InputError("this network is already an ensemble")
     names = {module: name for name, module in net.named_modules() if has_parameters(module)}
     unknown = [
         f"{name or 'the network itself'} ({type(one).__name__})" for one, name in names.items() if not _knows(one)
@@ -55,7 +55,7 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
             f"in {listed_names(unknown)}"
         )
     if tied := tied_names(net):
-        raise InputError(f"{what} makes layers anew, and {' and '.join(tied[0])} are one parameter")
+        raise InputError(f"{what} replaces layers, and cannot handle the tied parameters {' and '.join(tied[0])}")
     network = copy_of(net).eval()
     done: set[nn.Module] = set()
     of_copy = {module: name for name, module in network.named_modules() if has_parameters(module)}
@@ -81,7 +81,9 @@ def resized(net: nn.Module, example: Tensor, outputs: Outputs, groups: Callable[
             for handle in handles:
                 handle.remove()
     if missed := [name for module, name in of_copy.items() if module not in done]:
-        raise InputError(f"{what} cannot tell the sizes of {listed_names(missed)}, which the example does not reach")
+        raise InputError(
+            f"{what} cannot determine the sizes of {listed_names(missed)}, which the example does not reach"
+        )
     for module, before in zip(network.modules(), net.modules(), strict=True):
         module.training = before.training
     return network

@@ -63,7 +63,7 @@ def read_cifar10c(
     if corruption not in CIFAR10C_TYPES:
         raise unknown("type of CIFAR-10-C", corruption, CIFAR10C_TYPES)
     if severity not in range(1, _SEVERITIES + 1):
-        raise InputError(f"the severity of a corruption is from 1 to {_SEVERITIES}, not {severity}")
+        raise InputError(f"the severity of a corruption must be from 1 to {_SEVERITIES}, and is {severity}")
     images = _opened(Path(folder) / f"{corruption}.npy", (32, 32, 3), "u1")
     labels = _opened(Path(folder) / "labels.npy", (), "iu")
     first = (severity - 1) * _IMAGES
@@ -87,7 +87,7 @@ def check_cifar10c(folder: str | Path, data: Data) -> None:
     labels = torch.from_numpy(_opened(Path(folder) / "labels.npy", (), "iu")[:_IMAGES].astype(np.int64))
     if (data.in_channels, *data.stored_size) != (3, 32, 32) or not torch.equal(labels, data.test.labels.cpu()):
         raise InputError(
-            f"cifar-10-c:{folder} goes with the test images of CIFAR-10, and the labels of {data.name} are other ones"
+            f"cifar-10-c:{folder} requires the test images of CIFAR-10, and the labels of {data.name} differ"
         )
 
 

@@ -43,11 +43,13 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
     """
     channels = images.shape[1]
     if channels not in (1, 3):
-        raise InputError(f"corruptions are of grey (1) or colour (3) images, and these have {channels} channels")
+        raise InputError(
+            f"corruptions require grey (1 channel) or colour (3 channels) images, and these have {channels} channels"
+        )
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)
     if severity not in SEVERITIES:
-        raise InputError(f"the severity of a corruption is from 1 to 5, not {severity}")
+        raise InputError(f"the severity of a corruption must be from 1 to 5, and is {severity}")
     rng = generator(seed, "corruption", name, severity)
     return torch.cat([CORRUPTIONS[name](part, severity, rng) for part in images.split(_AT_A_TIME)])
 

@@ -119,8 +119,9 @@ def _reader(paths: Sequence[Path], side: int | None) -> "_Reader":
     if other is not None and side is None:
         found = headers[other].size
         raise MixedSizes(
-            f"{printable(paths[other])}: the image is {found[1]} x {found[0]} pixels, but {printable(paths[0])} is "
-            f"{first[1]} x {first[0]}; give an image size (--image-size 224) that all are resized and cropped to"
+            f"{printable(paths[other])}: the image is {found[1]} x {found[0]} pixels, but {printable(paths[0])} "
+            f"is {first[1]} x {first[0]}; give an image size, such as --image-size 224, to resize and crop all "
+            "of them"
         )
     frame = side if side is not None and (other is not None or first[0] != first[1]) else None
     return _Reader(formats, is_colour, first if frame is None else (frame, frame), frame)
@@ -159,7 +160,7 @@ class _Reader(NamedTuple):
             pixels = np.asarray(upright if self.side is None else framed(upright, self.side))
         pixels = pixels.transpose(2, 0, 1) if self.is_colour else pixels[None]
         if pixels.shape != self.shape:
-            raise ValueError("its size is another one than it says")
+            raise ValueError("its size differs from its header")
         return pixels, b"%d " % len(content) + content
 
 
@@ -167,7 +168,7 @@ def _opened(file: io.BufferedReader | io.BytesIO, formats: list[str]) -> Image.I
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError:
-        raise ValueError("it is of no format that is known") from None
+        raise ValueError("its format is not supported") from None
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -177,7 +177,7 @@ class _Walk:
         if first is not folder:
             raise _twice(folder, first, "folder")
         if folder != self._top and folder.is_symlink() and self._real_top.is_relative_to(os.path.realpath(folder)):
-            raise InputError(f"{printable(folder)} is a link to a folder that it lies in itself; remove the link")
+            raise InputError(f"{printable(folder)} is a link to a folder that contains it; remove the link")
 
     def _note(self, file: Path, real: str) -> None:
         first = self._files.setdefault(real, file)
@@ -188,8 +188,8 @@ class _Walk:
 def _twice(path: Path, first: Path, what: str) -> InputError:
     link, other = (path, first) if path.is_symlink() else (first, path)
     return InputError(
-        f"{printable(link)} leads to the same {what} as {printable(other)}, so that images would be there twice; "
-        f"remove one of them"
+        f"{printable(link)} links to the same {what} as {printable(other)}, so that images would be read twice; "
+        "remove one of them"
     )
 
 
@@ -207,7 +207,7 @@ def _special(path: Path) -> str:
         return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "special file")
     except OSError as error:
         if _is_image(path):
-            raise InputError(f"{printable(path)} is a link to an image that is not there") from error
+            raise InputError(f"{printable(path)} is a link to a missing image") from error
         return "broken link"
 
 

@@ -140,11 +140,11 @@ def unknown_data_set(name: str) -> InputError:
     path = name.partition(":")[2] or name
     ending, shown = Path(path).suffix.lower(), printable(path)
     if ending in TABLE_ENDINGS:
-        hint = f"a table is named with csv: before it, csv:{shown}"
+        hint = f"give tables with the prefix csv:, csv:{shown}"
     elif ending == ".npz":
-        hint = f"a file of images is named with npz: before it, npz:{shown}"
+        hint = f"give .npz files with the prefix npz:, npz:{shown}"
     elif path and Path(path).expanduser().is_dir():
-        hint = f"of a folder it is to be said what it holds: pictures, folder:{shown}, .npz files, npz:{shown}, or "
+        hint = f"give folders with a prefix: folder:{shown} for pictures, npz:{shown} for .npz files, or  "
         hint += f"tables, csv:{shown}"
     else:
         return unknown("data set", name, (*KNOWN, "csv:FILE"))
@@ -183,7 +183,7 @@ def _read(name: str, data_dir: Path, download: bool, side: int | None) -> Source
 
         return read_folder(Path(path).expanduser(), side)
     if kind == "csv" and path:
-        raise InputError(f"{printable(name)} is a table, and images are needed here")
+        raise InputError(f"{printable(name)} is a table, and images are required here")
     raise unknown_data_set(name)
 
 

@@ -44,8 +44,8 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise InputError(
-            f"images of {size / 2**30:,.1f} GiB are too many for the memory, and {folder} has no room for them "
-            f"({error.strerror}): set TMPDIR to a folder that has, or take fewer or smaller images"
+            f"images of {size / 2**30:,.1f} GiB do not fit into memory, and {folder} has no room for them "
+            f"({error.strerror}): set TMPDIR to a folder with more space, or use fewer or smaller images"
         ) from error
 
 

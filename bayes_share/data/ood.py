@@ -59,8 +59,8 @@ class OODName:
             if not match and kind not in ("npz", "folder"):
                 raise _unknown(source)
             raise InputError(
-                f"{printable(text)}: {name!r} cannot name a set: take letters, digits, dots and dashes, "
-                f"as in my-set={printable(source)}, and at most 100 of them"
+                f"{printable(text)}: {name!r} is not a valid name of a set: use at most 100 letters, digits, "
+                f"dots and dashes, as in my-set={printable(source)}"
             )
         return cls(name, source)
 
@@ -104,7 +104,7 @@ def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 
             below 1.
     """
     if limit < 1:
-        raise InputError(f"an out-of-distribution set has at least 1 image, not {limit}")
+        raise InputError(f"an out-of-distribution set must have at least 1 image, not {limit}")
     wanted = OODName.parse(text)
     rng = generator(seed, "out-of-distribution", wanted.source)
     if wanted.source == "noise":

@@ -51,7 +51,7 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
         found[part] = path
     if len({os.path.realpath(path) for path in found.values()}) < len(found):
         names = ", ".join(path.name for path in found.values())
-        raise InputError(f"{where}: two of {names} are the same by a link, so that examples would be in both parts")
+        raise InputError(f"{where}: two of {names} are links to the same data, so that examples would be in both parts")
     return {part: found[part] for part in PARTS if part in found}
 
 
@@ -67,7 +67,9 @@ def check_classes(folders: Iterable[Path], where: str) -> None:
                 found[part] = folder
     if {"train", "test"} <= found.keys():
         names = listed(found[part].name for part in ("train", "test"))
-        raise InputError(f"{where}: {names} seem to be parts of a data set, and no classes; call them train and test")
+        raise InputError(
+            f"{where}: {names} seem to be parts of a data set rather than classes; rename them to train and test"
+        )
 
 
 def check_parts(found: Mapping[str, Path], where: str, ending: str = "") -> None:

@@ -60,7 +60,7 @@ def averaged(
     height, width = images.shape[2:]
     if not 1 <= side <= min(height, width):
         raise InputError(
-            f"{where}: images of {height} x {width} pixels become smaller, not larger: {option('image_size')} must be "
+            f"{where}: images of {height} x {width} pixels cannot be enlarged: {option('image_size')} must be "
             f"from 1 to {min(height, width)}, and is {side}"
         )
     if (height, width) == (side, side):

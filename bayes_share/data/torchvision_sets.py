@@ -39,11 +39,11 @@ def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source
         return Source(_in_memory(train, name), _in_memory(test, name), class_names=tuple(getattr(train, "classes", ())))
     except Exception as error:  # no network, a wrong checksum, a full disk, files of another length: no list is whole
         if not download:
-            raise InputError(f"{name}: not found whole in '{where}'") from error
+            raise InputError(f"{name}: not found, or incomplete, in '{where}'") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _LONGEST_REASON)
         raise InputError(
-            f"{name}: neither found whole in '{where}' nor downloaded there ({reason}); "
-            f"check the network and the disk, and delete what is damaged there"
+            f"{name}: not found in '{where}' and not downloaded ({reason}); check the network and the disk, and "
+            "delete damaged files there"
         ) from error
 
 

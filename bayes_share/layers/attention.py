@@ -89,7 +89,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         masks = self._masks(attn_mask, key_padding_mask, (query.shape[0], query.shape[1], key.shape[1]))
         if is_causal and attn_mask is None:
-            raise InputError("is_causal is a hint about attn_mask, which has to be handed in too")
+            raise InputError("is_causal requires attn_mask")
         q, k, v = self._project(query, key, value)
         if self.bias_k is not None:
             k, v = (torch.cat([x, _for_rows(own, x)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
@@ -183,11 +183,12 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         if query.is_nested or key.is_nested or value.is_nested:
-            raise InputError("rank-1 attention takes no nested tensors: set the encoder's use_nested_tensor to False")
+            raise InputError(
+                "rank-1 attention does not support nested tensors: set the encoder's use_nested_tensor to False"
+            )
         if not query.ndim == key.ndim == value.ndim == 3:
             raise InputError(
-                f"rank-1 attention takes inputs of 3 axes, one of them for the rows, not of {query.ndim}, {key.ndim} "
-                f"and {value.ndim}"
+                f"rank-1 attention requires batched inputs with 3 axes, not {query.ndim}, {key.ndim} and {value.ndim}"
             )
         rows = [x.shape[0 if self.batch_first else 1] for x in (query, key, value)]
         if any(count != rows[0] for count in rows):

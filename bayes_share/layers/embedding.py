@@ -70,7 +70,7 @@ class Rank1Embedding(Factored, nn.Embedding):
             InputError: added terms, which would take factors of every token.
         """
         if terms.is_additive:
-            raise InputError("an embedding takes no additive factors: every token would need its own")
+            raise InputError("an embedding does not support additive factors: every token would need its own")
         r, s = (getattr(self, name, None) for name in ("r", "s"))
         shapes = {"r": (self.num_embeddings,)} if self.token_factors else {}
         shapes["s"] = (self.embedding_dim,)

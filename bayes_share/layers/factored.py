@@ -351,7 +351,7 @@ def set_way(network: nn.Module, way: Way) -> None:
     check_way(way)
     layers = [module for module in network.modules() if isinstance(module, Factored)]
     if not layers:
-        raise InputError(f"this {type(network).__name__} has no rank-1 layers, which compute in one way or another")
+        raise InputError(f"this {type(network).__name__} has no rank-1 layers")
     for layer in layers:
         layer.way = way
 
@@ -383,7 +383,7 @@ def factor_parameter(
 def check_ensemble_size(ensemble_size: int) -> None:
     """Raise an InputError unless there is at least one member."""
     if not isinstance(ensemble_size, Integral) or ensemble_size < 1:
-        raise InputError(f"an ensemble has at least 1 member, a whole number, not {ensemble_size!r}")
+        raise InputError(f"ensemble_size must be a whole number of at least 1, and is {ensemble_size!r}")
 
 
 def row_of(rows: Tensor, member: int) -> Tensor:

@@ -39,7 +39,7 @@ class FactorTerms:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, Integral) or self.rank < 1:
-            raise InputError(f"factor_rank must be at least 1, a whole number, and is {self.rank!r}")
+            raise InputError(f"factor_rank must be a whole number of at least 1, and is {self.rank!r}")
         if self.form not in get_args(FactorForm):
             raise unknown("factor form", self.form, get_args(FactorForm))
 
@@ -114,7 +114,7 @@ class FactorInit:
         check_mask_scale(self.mask_scale)
         for kind in (self.kind, self.of_s.kind) if self.of_s is not None else ():
             if kind in ("fixed_sign", "mask", "fresh"):
-                raise InputError(f"init {kind!r} is for a whole layer, not for one of its factors r and s")
+                raise InputError(f"init {kind!r} applies to a whole layer, not to one of its factors r and s")
 
     @property
     def is_fixed(self) -> bool:
@@ -137,7 +137,7 @@ class FactorInit:
             InputError: ``"fresh"``, which is for weights.
         """
         if self.is_fresh:
-            raise InputError('init "fresh" draws weights of the members\' own, and is not a start of factors')
+            raise InputError('init "fresh" initialises a member\'s own weights, and cannot be used for factors')
         if self.kind == "ones":
             factors = torch.ones(shape)
         elif self.kind == "normal":
@@ -174,7 +174,7 @@ class FactorInit:
         if self.kind == "standard_normal":
             return "N(0, 1)"
         if self.kind == "fresh":
-            return "drawn anew for each member"
+            return "initialised independently for each member"
         if self.kind == "ones":
             return "1"
         if self.kind == "mask":

@@ -51,8 +51,8 @@ def overlapping_masks(members: int, channels: int, scale: int | float) -> Tensor
 
 def _too_few(members: int, channels: int, scale: float) -> InputError:
     return InputError(
-        f"there are no {members} masks of scale {scale:g} for a layer with {channels} input channels: take another "
-        f"scale, or leave the layer out"
+        f"there are no {members} masks of scale {scale:g} for a layer with {channels} input channels: use "
+        "another scale, or leave the layer out"
     )
 
 

@@ -252,7 +252,7 @@ class MemberLayerNorm(nn.Module):
         normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
         axes = len(self.normalized_shape)
         if x.ndim == axes:
-            raise InputError(f"an input of shape {list(x.shape)} has no axis of rows beside those normalised over")
+            raise InputError(f"an input of shape {list(x.shape)} has no axis of rows besides the normalised axes")
         if self.weight is None:
             return normalised
         bias = None if self.bias is None else self.bias.flatten(1)

@@ -72,15 +72,17 @@ def standard_rules(
     if has_factors:
         is_log = factors == "log-normal"
         if is_log and any(site.role == "term" for site in sites):
-            raise InputError("factor_prior log-normal is of positive factors: those of further terms start around 0")
+            raise InputError(
+                "factor_prior log-normal requires positive factors, and those of further terms start around 0"
+            )
         around_one = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
         rules["factor"] = around_one if is_log else around(centre, factor_scale, families[factors])
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
     if latent == "factors" and not has_factors:
-        raise InputError("latent 'factors' is for shared weights: this network has no rank-1 factors")
+        raise InputError("latent 'factors' requires rank-1 factors, and this network has none")
     if latent == "last-layer" and not layers:
-        raise InputError("latent 'last-layer' is for networks in which the weight of a layer is learned")
+        raise InputError("latent 'last-layer' requires a layer with a trained weight")
     is_latent: dict[str, Callable[[Site], bool]] = {
         "all": lambda site: True,
         "factors": lambda site: site.kind == "factor",

@@ -65,7 +65,7 @@ def _chosen_by(sites: Sequence[Site], rules: Rules) -> dict[str, Prior]:
         if not names:
             there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
             which = "a predicate" if callable(selector) else repr(selector)
-            raise InputError(f"the prior for {which} is for nothing: the parameters that are learned are {there}")
+            raise InputError(f"the prior for {which} matches no parameter: the trained parameters are {there}")
         chosen |= dict.fromkeys(names, prior)
     return chosen
 
@@ -77,7 +77,7 @@ def _at_sites(sites: Sequence[Site], chosen: Mapping[str, Prior]) -> dict[str, "
             continue
         given = chosen[site.name]
         if isinstance(given, type):
-            raise InputError(f"the prior of {site.name} is the class {given.__name__}: make a distribution of it")
+            raise InputError(f"the prior of {site.name} is the class {given.__name__}: give an instance of it")
         if callable(given) and not isinstance(given, TorchDistribution):
             given = given(site)
         if given is None or isinstance(given, Hierarchical):
@@ -99,11 +99,11 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
     if not hasattr(prior, "to_event"):
         raise InputError(f"the prior of {site.name} must be a distribution of pyro.distributions, not {prior!r}")
     if isinstance(prior, Delta):
-        raise InputError(f"the prior of {site.name} is a point, under which nothing is learned: freeze the parameter")
+        raise InputError(f"the prior of {site.name} is a point mass (Delta): freeze the parameter instead")
     if prior.event_shape:
         raise InputError(
-            f"the prior of {site.name} is over events of shape {list(prior.event_shape)}: give one of single numbers, "
-            f"which broadcasts to the parameter"
+            f"the prior of {site.name} has event shape {list(prior.event_shape)}: give a univariate prior, which "
+            "is broadcast to the parameter"
         )
     try:
         return moved(prior, site.centre).expand(shape).to_event(len(shape))

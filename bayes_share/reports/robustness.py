@@ -26,10 +26,10 @@ def robustness(runs: Sequence[Result]) -> Section | None:
     tried = [run for run in runs if run.sets("corruptions")]
     size = tried[0].sets("corruptions")[f"{types[0]}-1"]
     ways, means = "1 way" if len(types) == 1 else f"{len(types)} ways", averaged(types)
-    over = "them" if means == types else f"the {len(means)} that the benchmark CIFAR-10-C counts"
+    over = "them" if means == types else f"the {len(means)} types of the benchmark CIFAR-10-C"
     lead = [
-        f"Test images ({size}), corrupted in {ways}, each in 5 severities; means are over {over}. Severity 0 is the "
-        "same images as they are. The ECE is biased upwards, the more the fewer images and the lower the accuracy."
+        f"Test images ({size}) with {ways}, each at 5 severities; means are over {over}. Severity 0 is the same "
+        "images without corruption. The ECE is biased upwards, more so with fewer images and lower accuracy."
     ]
     blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, blocks)
@@ -78,7 +78,7 @@ def _curves(runs: Sequence[Result], types: tuple[str, ...]) -> Figure:
         draw = line_drawing(title, "severity", label, lines, (0.0, 5.0), points=True)
         words = ", ".join(f"{line.name} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
         panels.append(Panel(f"corruption-{key}", f"{label} against severity: {words}", draw))
-    return Figure("Against severity", panels, "The mean over the ways of corrupting.", [run.name for run in runs])
+    return Figure("Against severity", panels, "Averages over the types of corruption.", [run.name for run in runs])
 
 
 def _by_severity(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
@@ -92,7 +92,7 @@ def _by_severity(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
         Column("score", "score"),
         *(Column(str(s), f"severity {s}") for s in _SHOWN_SEVERITIES),
     ]
-    return Table("corruptions", "By severity", columns, rows, "Accuracy as a share, from 0 to 1.")
+    return Table("corruptions", "By severity", columns, rows, "Accuracy as a share from 0 to 1.")
 
 
 def _by_type(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
@@ -104,5 +104,5 @@ def _by_type(runs: Sequence[Result], types: tuple[str, ...]) -> Table:
             row[f"accuracy/{run.name}"] = Cell(estimate(accuracies).mean)
         rows.append(row)
     columns = [Column(f"accuracy/{run.name}", run.name, ".1f", 100, "higher") for run in runs]
-    title = "Accuracy [%] by corruption, the mean over severities"
+    title = "Accuracy [%] by corruption, averaged over severities"
     return Table("corruption-types", title, (Column("corruption", "corruption"), *columns), rows)

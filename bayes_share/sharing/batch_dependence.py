@@ -47,7 +47,7 @@ def run_example(net: nn.Module, call: Call) -> Any:
     except Exception as error:
         shapes = [list(leaf.shape) for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
         shape = shapes[0] if len(shapes) == 1 else shapes
-        raise InputError(f"the network refuses the example of shape {shape}: {first_line(error)}") from error
+        raise InputError(f"the network fails on the example of shape {shape}: {first_line(error)}") from error
     finally:
         for module in was_training:
             module.training = True

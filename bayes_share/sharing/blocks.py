@@ -79,7 +79,7 @@ def share_groups(
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
     if not isinstance(groups, Integral) or groups < 2:
-        raise InputError(f"a weight is cut into at least 2 groups, a whole number, not {groups!r}")
+        raise InputError(f"groups must be a whole number of at least 2, and is {groups!r}")
     parts = (1 if along == "in" else groups, 1 if along == "out" else groups)
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
 
@@ -140,7 +140,7 @@ def _cut_layers(
     for pattern in (*(include or ()), *exclude):
         if not any(matched(layer, [pattern]) for layer in layers.values()):
             raise InputError(
-                f"the pattern {pattern!r} matches no layer that could be cut; there is {', '.join(list(layers)[:6])}"
+                f"the pattern {pattern!r} matches no layer that could be cut; there are {', '.join(list(layers)[:6])}"
             )
     chosen = {
         name: layer
@@ -150,34 +150,34 @@ def _cut_layers(
     cut = {}
     for name, layer in chosen.items():
         if isinstance(layer, Rank1Layer) and layer.blocks() != (1, 1):
-            raise InputError(f"{name} is cut into groups already: a weight is cut once")
+            raise InputError(f"{name} is already cut into groups")
         if isinstance(layer, Rank1Layer) and (layer.has_further_terms() or layer.has_fixed_factors):
             raise InputError(
-                f"{name} has factors of several terms, or fixed ones, for its whole weight: cut it into groups first, "
-                f"then make the ensemble"
+                f"{name} already has factors of several terms, or fixed factors, for its whole weight: call "
+                "share_groups before ensemble"
             )
         problem = _why_indivisible(layer, parts)
         if problem is None:
             cut[name] = layer
         elif not skips:
             raise InputError(
-                f"{name}, a {type(layer).__name__} {shape_text(weight_shape(layer))}, {problem}: leave it out, or "
-                f'have such layers stay as they are with indivisible="skip"'
+                f"{name}, a {type(layer).__name__} {shape_text(weight_shape(layer))}, {problem}: exclude it, or "
+                'skip such layers with indivisible="skip"'
             )
     if not cut:
-        raise InputError(f"nothing to cut into {max(parts)} groups: there is {described(layers, layers)}")
+        raise InputError(f"no layer can be cut into {max(parts)} groups: there are {described(layers, layers)}")
     _check_together(network, cut)
     return cut
 
 
 def _why_indivisible(layer: nn.Module, parts: tuple[int, int]) -> str | None:
     if getattr(layer, "groups", 1) > 1:
-        return f"has {layer.groups} groups of channels already"
+        return f"already has {layer.groups} groups of channels"
     sizes = vars(layer)
     outs, ins = (next(sizes[name] for name in names if name in sizes) for names in (_OUTS, _INS))
     for what, size, part in (("output", outs, parts[0]), ("input", ins, parts[1])):
         if size % part:
-            return f"has {size} {what} channels, which do not divide into {part} groups"
+            return f"has {size} {what} channels, which is not divisible by {part}"
     return None
 
 

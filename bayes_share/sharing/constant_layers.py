@@ -14,7 +14,7 @@ from bayes_share.tensors.calls import Call
 if TYPE_CHECKING:
     from bayes_share.sharing.members import Ensemble
 
-COMPUTES_A_CONSTANT = "computes a constant, which the batch does not reach"
+COMPUTES_A_CONSTANT = "computes a constant that does not depend on the batch"
 
 
 def constant_layers(ensemble: "Ensemble", example: Arguments) -> list[str]:

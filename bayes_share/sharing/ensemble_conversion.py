@@ -119,19 +119,19 @@ def ensemble(
             raise unknown(what, option, get_args(known))
     check_way(way)
     if any(isinstance(module, Members) or _has_members(module) for module in net.modules()):
-        raise InputError("this network is an ensemble already")
+        raise InputError("this network is already an ensemble")
     terms = FactorTerms(factor_rank, factor_form)
     is_chosen = chosen(net, None if include is None else tuple(include), tuple(exclude))
     is_own = chosen_as_own(net, own, norm, is_chosen)
     if isinstance(shared, str):
-        raise InputError(f'shared is a list of names, such as shared=("{shared}",)')
+        raise InputError(f'shared must be a list of names, such as shared=("{shared}",)')
     given = None if example is None else Arguments(call_of(net, example), argument_names(net), shared)
     constants = set() if given is None else _constants(net, given)
 
     def why_shared(names: Sequence[str]) -> str | None:
         if not constants.isdisjoint(names):
             return COMPUTES_A_CONSTANT
-        return None if is_chosen(names) or is_own(names) else "left out by include or exclude"
+        return None if is_chosen(names) or is_own(names) else "excluded by include or exclude"
 
     network = copy_of(net)
     starts = starts_of(init, network, layers_with_factors(network, why_shared, is_own, terms), terms)
@@ -140,8 +140,8 @@ def ensemble(
     if not any(type(module) in FACTORED.values() for module in network.modules()):
         there = ", ".join(sorted({type(module).__name__ for module in net.modules() if has_parameters(module)}))
         raise InputError(
-            f"nothing in this {type(net).__name__} can be shared: it has parameters in {there or 'nothing'}, "
-            f"and factors go with {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
+            f"no layer of this {type(net).__name__} can be shared: it has parameters in {there or 'no layer'}, "
+            f"and factors are supported in {', '.join(sorted(kind.__name__ for kind in FACTORED))}"
         )
     made = Ensemble(
         network,

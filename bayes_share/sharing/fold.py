@@ -39,22 +39,22 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     """
     if isinstance(net, Ensemble):
         if member is None or not 0 <= member < net.ensemble_size:
-            raise InputError(f"member is one of 0 to {net.ensemble_size - 1}, not {member}")
+            raise InputError(f"member must be from 0 to {net.ensemble_size - 1}, and is {member}")
         network, empty, tied = net.network, net.plain, net.tied
     else:
         if member is not None and isinstance(net, Members):
             raise InputError(
-                f"the members of this {type(net).__name__} compute in one network, and none is one by itself"
+                f"the members of this {type(net).__name__} are computed by one network, and cannot be separated"
             )
         if member is not None:
-            raise InputError(f"this {type(net).__name__} has no members: fold it with member=None")
+            raise InputError(f"this {type(net).__name__} has no members: use member=None")
         if not parameters and not any(_is_shared(module) for module in net.modules()):
             return copy_of(net)
         network, empty, tied = net, empty_copy(net), tied_names(net)
     if parameters:
         missing = [name for name in parameters if name not in dict(net.named_parameters())]
         if missing:
-            raise InputError(f"{', '.join(missing)}: the {_called(net)} has no parameter of this name")
+            raise InputError(f"the {_called(net)} has no parameter {', '.join(missing)}")
     # `under_all_names` gives names in what holds the parameters: the ensemble, or the network alone.
     prefixed = _Tensors(network)
     values = under_all_names(net, parameters or {})
@@ -65,8 +65,8 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
     plain = fill(empty, tensors, network)
     for names in _untied(tied, plain):
         warnings.warn(
-            f"{' and '.join(names)} are one weight in the original network, and differ in this one, as their factors "
-            "do: use it as it is, since loaded into the original it would compute something else",
+            f"{' and '.join(names)} are the same weight in the original network, but differ here because of "
+            "their factors, so that this network cannot be loaded into the original: use it as it is",
             stacklevel=2,
         )
     return plain

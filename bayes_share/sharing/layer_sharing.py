@@ -88,7 +88,7 @@ def share_layers(
             raise unknown(what, option, get_args(known))
     check_way(way)
     if not isinstance(templates, Integral) or templates < 1:
-        raise InputError(f"there is at least 1 template, a whole number, not {templates!r}")
+        raise InputError(f"templates must be a whole number of at least 1, and is {templates!r}")
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
     shares_attention = factors == "rank1" and templates == 1 and not fit_to_weights
 
@@ -99,8 +99,8 @@ def share_layers(
         groups = [group for group in groups if _may_share(group, shares_attention, templates)]
         if not groups:
             raise InputError(
-                f"nothing to share: with {templates} template{'s' * (templates > 1)} it takes more than {templates} "
-                f"layers of one shape (and attention takes factors 'rank1', one template and no fit); there is "
+                f"no layers to share: {templates} template{'s' * (templates > 1)} require more than {templates} "
+                "layers of equal shape (attention requires factors 'rank1', one template and no fit); there are "
                 f"{described(layers, [name for names in alike for name in names])}"
             )
         for group in groups:
@@ -186,7 +186,9 @@ def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> Non
     """Put one norm in the place of those that follow the layers of a group and are like it."""
     following = norms_that_follow(network)
     if not any(layer in following for group in groups for layer in group):
-        raise InputError('norm="shared": no norm is known to follow the layers that share: leave it at "own"')
+        raise InputError(
+            'norm="shared" requires norms that follow the layers that share, and none was found: use "own"'
+        )
     for group in groups:
         first: dict[tuple[object, ...], nn.Module] = {}
         for layer in group:

@@ -68,10 +68,10 @@ class Ledger:
         lines = [
             ("members", f"{self.members:,}"),
             ("parameters stored", f"{self.stored:,} ({self.bytes / 2**20:,.1f} MiB with {self.buffers:,} buffers)"),
-            ("parameters used", f"{self.used:,}, {self.used / max(1, self.stored):.2f} times what is stored"),
+            ("parameters used", f"{self.used:,}, {self.used / max(1, self.stored):.2f} times the stored parameters"),
         ]
         if self.members > 1:
-            adds = f"with its factors a member adds {self.overhead:.1%}" if self.base else "members share nothing"
+            adds = f"each further member adds {self.overhead:.1%}" if self.base else "members share nothing"
             lines += [
                 ("shared by all members", f"{self.base:,}"),
                 ("own weights and norms", f"{self.member:,}; {adds}"),

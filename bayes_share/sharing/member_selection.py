@@ -38,13 +38,13 @@ def checked_members(members: Sequence[int], ensemble_size: int) -> list[int]:
         InputError: none, one that there is not, or one twice.
     """
     if isinstance(members, str) or not isinstance(members, Sequence):
-        raise InputError(f"which members are kept is said by a list of their numbers, not {members!r:.60}")
+        raise InputError(f"members must be a list of member numbers, not {members!r:.60}")
     for member in members:
         if isinstance(member, bool) or not hasattr(member, "__index__") or not 0 <= index(member) < ensemble_size:
-            raise InputError(f"member is one of 0 to {ensemble_size - 1}, not {member!r:.60}")
+            raise InputError(f"members must be from 0 to {ensemble_size - 1}, and one is {member!r:.60}")
     found = [index(member) for member in members]
     if not found or len(set(found)) < len(found):
-        raise InputError(f"at least one member is kept, and each once, not {found}")
+        raise InputError(f"members must be a non-empty list of distinct members, not {found}")
     return found
 
 

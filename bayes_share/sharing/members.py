@@ -72,7 +72,7 @@ class Ensemble(Members):
         self.network = network
         self.ensemble_size = ensemble_size
         self.strategy: Strategy = strategy if plain is not None else "tile"
-        self.strategy_reason = "as asked for" if plain is not None else "built of rank-1 layers"
+        self.strategy_reason = "as asked for" if plain is not None else "built from rank-1 layers"
         self.shared = dict(shared)
         self.start = start
         self.tied = tied
@@ -96,7 +96,7 @@ class Ensemble(Members):
             InputError: there was none.
         """
         if self._plain is None:
-            raise InputError("this ensemble was built of rank-1 layers: there is no plain network that a member is")
+            raise InputError("this ensemble was built from rank-1 layers, and its members have no plain network")
         return self._plain
 
     def forward(self, x: Any = _Nothing, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
@@ -126,7 +126,7 @@ class Ensemble(Members):
         args = others if x is _Nothing else (x, *others)
         given = self.arguments(Call(args, kwargs))
         if feed == "split" and (given.batch or 0) % self.ensemble_size:
-            raise InputError(f"a batch of {given.batch} does not split among {self.ensemble_size} members")
+            raise InputError(f"a batch of {given.batch} examples cannot be split among {self.ensemble_size} members")
         if self.strategy == "auto" or self._may_change_reach():
             self._settle(given.call if feed == "tile" else self._parts(given)[0])
         if self.training:
@@ -170,7 +170,7 @@ class Ensemble(Members):
         """The plain network called once for each member, with that member's weights."""
         if not self._is_as_converted():
             raise InputError(
-                "modules of the ensemble were replaced since it was made: change the network before ensemble()"
+                "modules of the ensemble were replaced after it was made: change the network before calling ensemble()"
             )
         both = (net.named_modules(remove_duplicate=False) for net in (self.network, self.plain))
         for (_, converted), (_, plain) in zip(*both, strict=True):
@@ -286,7 +286,7 @@ class Ensemble(Members):
         lines = [
             f"{self.ensemble_size} members; strategy {self.strategy!r}: {self.strategy_reason}",
             "own factors: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
-            f"factors started from {self.start}",
+            f"factors initialised by {self.start}",
             *(f"own parameters: {names}" for names in [listed_names(own)] if own),
             *(f"shared, {line}" for line in describe(self.shared)),
         ]

@@ -95,7 +95,7 @@ def chosen(
     for pattern in (*(include or ()), *exclude):
         if not any(matches(name, pattern) for name in convertible):
             there = ", ".join(convertible[:8]) + (", …" if len(convertible) > 8 else "")
-            raise InputError(f"the pattern {pattern!r} matches nothing that could be converted; there is {there}")
+            raise InputError(f"the pattern {pattern!r} matches no layer that could be converted; there are {there}")
 
     def is_chosen(names: Sequence[str]) -> bool:
         def matched(patterns: tuple[str, ...]) -> bool:
@@ -153,7 +153,7 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
             drawn: dict[str, Tensor] = {}
             if init.is_fresh:
                 if not is_own:
-                    raise InputError(f'init "fresh" is for layers in own, and {names[0]} is not: add it to own')
+                    raise InputError(f'init "fresh" requires layers in own, and {names[0]} is not: add it to own')
                 drawn, init = drawn_anew(module, parts.ensemble_size, names[0]), FactorInit("ones")
             module.__class__ = FACTORED.get(kind, kind)
             module.add_factors(parts.ensemble_size, init, terms)  # type: ignore[operator]
@@ -190,7 +190,7 @@ def _why_not(
     if type(module) in NORMS:
         return "norms that are not in `own`"
     if terms.is_additive and type(module) in (nn.Embedding, Rank1Embedding):
-        return "an Embedding takes no additive factors"
+        return "an Embedding, which does not support additive factors"
     return None
 
 
@@ -234,7 +234,7 @@ def chosen_as_own(
         InputError: a pattern that matches nothing that could be the members' own, or no list of patterns.
     """
     if isinstance(own, str):
-        raise InputError(f'own is a list of names or patterns, such as own=("{own}",)')
+        raise InputError(f'own must be a list of names or patterns, such as own=("{own}",)')
     modules = names_by_module(network)
     norms = [names for module, names in modules.items() if type(module) in (*NORMS, *NORMS.values())]
     layers = [names for module, names in modules.items() if type(module) in (*FACTORED, *FACTORED.values())]
@@ -243,7 +243,7 @@ def chosen_as_own(
         is_there = any(matches(name, pattern) for names in (*norms, *layers) for name in names)
         if pattern == "norms" and not is_there:
             if not norms:
-                raise InputError("own names norms, and this network has none that are known")
+                raise InputError("own names norms, and this network has no supported norms")
             patterns += [escape(names[0]) for names in norms]
         elif pattern == "head" and not is_there and layers:
             patterns.append(escape(layers[-1][0]))
@@ -260,9 +260,9 @@ def _why_unknown(module: nn.Module) -> str | None:
         return None
     if kind not in FACTORED and kind not in NORMS:
         is_namesake = any(known.__name__ == kind.__name__ for known in (*FACTORED, *NORMS))
-        return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not known"
+        return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not supported"
     if has_computed_weight(module):
-        return "weights that a hook computes"
+        return "weights computed by a hook"
     if kind is nn.Embedding and (module.max_norm is not None or module.sparse):
         return "an Embedding with max_norm or sparse gradients"
     return None

@@ -18,8 +18,8 @@ def check_no_cache(leaf: Any) -> None:
     """Raise an InputError where something is one of Hugging Face's caches, which a network changes as it runs."""
     if any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(leaf).__mro__):
         raise InputError(
-            f"members share no {type(leaf).__name__} of keys and values: call the ensemble with use_cache=False, or "
-            f"set use_cache=False in the network's config"
+            f"an ensemble does not support a {type(leaf).__name__} of keys and values: call it with "
+            "use_cache=False, or set use_cache=False in the network's config"
         )
 
 
@@ -28,8 +28,8 @@ def known(leaf: Any) -> Any:
     check_no_cache(leaf)
     if leaf is not None and not isinstance(leaf, (Tensor, bool, int, float, str)):
         raise InputError(
-            f"the network returns a {type(leaf).__name__}, in which tensors are not found: have it return tensors, or "
-            f"tuples, lists or dicts of them"
+            f"the network returns a {type(leaf).__name__}, which is not supported: return tensors, or tuples, "
+            "lists or dicts of tensors"
         )
     return leaf
 
@@ -37,7 +37,7 @@ def known(leaf: Any) -> Any:
 def of_rows(leaf: Any) -> Any:
     """An output for the rows of all members; a number for them all is a mean over them, if it is any."""
     if isinstance(leaf, Tensor) and leaf.ndim == 0 and not leaf.is_floating_point():
-        raise InputError("the network returns one whole number for all rows, which is not divided among members")
+        raise InputError("the network returns one integer for all rows, which cannot be divided among members")
     return known(leaf)
 
 

@@ -99,7 +99,7 @@ def partners(network: nn.Module, which: Which) -> list[list[str]]:
     sets, named = _chosen(network, layers, which)
     for name in named:
         if others[name]:
-            raise InputError(f"{name} shares its weight already, with {', '.join(others[name])}: name it once")
+            raise InputError(f"{name} already shares its weight with {', '.join(others[name])}: name it once")
     groups: list[list[str]] = []
     for names in sets:
         alike = _by_likeness({name: layers[name] for name in names if not others[name]})
@@ -107,17 +107,17 @@ def partners(network: nn.Module, which: Which) -> list[list[str]]:
         for group in alike:
             if len(group) == 1 and group[0] in named:
                 raise InputError(
-                    f"{group[0]} has no partner among the layers named with it, whose shapes do not match: "
+                    f"{group[0]} has no partner of equal shape among the layers named with it: "
                     f"{described(layers, names)}"
                 )
     if not groups:
         tied = [name for name in layers if others[name]]
-        besides = f"; {', '.join(tied[:_SHOWN])} share theirs already" if tied else ""
+        besides = f"; {', '.join(tied[:_SHOWN])} already share theirs" if tied else ""
         if rest := listed(other_weights(network)):
-            besides += f"; of other types, or with computed weights, are {rest}"
+            besides += f"; other types, or computed weights: {rest}"
         raise InputError(
-            f"nothing to share for {_shown(which)}: no two layers have a weight of one type and shape; "
-            f"there is {described(layers, layers)}{besides}"
+            f"no layers to share for {_shown(which)}: no two layers have weights of equal type and shape; there "
+            f"are {described(layers, layers)}{besides}"
         )
     return groups
 
@@ -164,7 +164,7 @@ def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -
             names = [n for n, layer in layers.items() if any(matches(name, pattern) for name in all_names[layer])]
             if not names:
                 raise InputError(
-                    f"the pattern {pattern!r} matches no layer that could share its weight; there is "
+                    f"the pattern {pattern!r} matches no layer that could share its weight; there are "
                     f"{', '.join(list(layers)[:_SHOWN])}{', …' if len(layers) > _SHOWN else ''}, of shapes "
                     f"{described(layers, layers)}"
                 )
@@ -172,7 +172,7 @@ def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -
         found.append(list(matched))
     counts = Counter(name for names in found for name in names)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise InputError(f"{twice[0]} is named twice, in two sets of patterns: a layer shares one weight")
+        raise InputError(f"{twice[0]} is in two sets of patterns, and a layer can share only one weight")
     return found, [pattern for patterns in sets for pattern in patterns if pattern in layers]
 
 

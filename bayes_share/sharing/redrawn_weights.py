@@ -24,7 +24,7 @@ def drawn_anew(layer: nn.Module, members: int, name: str) -> dict[str, Tensor]:
         InputError: a layer that shares its weights within the network.
     """
     if isinstance(layer, Factored):
-        raise InputError(f'init "fresh" draws the weights of plain layers, and {name} shares its within the network')
+        raise InputError(f'init "fresh" requires plain layers, and {name} shares its weight within the network')
     drawn = []
     for _ in range(members):
         one = deepcopy(layer) if next(layer.parameters()).is_meta else deepcopy(layer).cpu()

@@ -16,14 +16,14 @@ Start = Kept | FactorInitKind
 """How the factors of a layer start: "keep" for a trained network, or a kind of `FactorInit`."""
 
 _PURPOSES = {
-    "keep": "for a trained network: the members know what it knows",
+    "keep": "for a trained network: the members preserve what it has learned",
     "normal": "for training from scratch",
     "standard_normal": "for training from scratch",
     "random_sign": "for training from scratch",
-    "fixed_sign": "for training from scratch; signs that stay as they are, each layer's made from a seed",
-    "ones": "members that are copies of the network, and differ only by what they are fed or drawn with",
-    "fresh": "for training from scratch; weights of the members' own, which each draws anew",
-    "mask": "for training from scratch; masks of each layer's inputs that stay as they are",
+    "fixed_sign": "for training from scratch; fixed signs, made from a seed for each layer",
+    "ones": "members are copies of the network, and differ only by their data or random draws",
+    "fresh": "for training from scratch; each member initialises its own weights",
+    "mask": "for training from scratch; fixed masks of the inputs of each layer",
 }
 _REST = "*"
 _PLACES = {"first": 0, "head": -1}  # among the layers with factors, of words that are no module's name
@@ -92,7 +92,7 @@ def starts_of(
     for factor in _FACTORS:
         known = [pattern for pattern, factors, _ in rules if factor in factors]
         if without := [names for names in layers if not any(_is_for(pattern, names) for pattern in known)]:
-            raise InputError(f'init has no start for {_shown(without)}: add one for "{_REST}", the rest')
+            raise InputError(f'init does not cover {_shown(without)}: add "{_REST}" for all other layers')
     return Starts(tuple(rules), _with_terms("; ".join(shown), terms))
 
 
@@ -120,7 +120,7 @@ def read_starts(
         if not pattern:
             raise InputError(f"init {text!r}: {part.strip()!r} should be PATTERN=KIND, such as first=random_sign")
         if pattern in starts:
-            raise InputError(f"init {text!r} has two starts for {pattern!r}")
+            raise InputError(f"init {text!r} has two entries for {pattern!r}")
         starts[pattern] = _start(kind, sd, probability)
     return starts
 
@@ -140,7 +140,7 @@ def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:
     found = init if isinstance(init, FactorInit) else keeping(layers) if init == "keep" else FactorInit(init)
     if terms.is_additive and (found.kind not in ("normal", "ones", "fresh") or found.of_s is not None):
         raise InputError(
-            f'additive factors start from init "normal", "ones" or, in Python, "keep", both alike, not {found.kind!r}'
+            f'additive factors require init "normal", "ones" or, in Python, "keep" for both factors, not {found.kind!r}'
         )
     return found
 
@@ -152,7 +152,7 @@ def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]])
         InputError: it is for no layer; names those that there are.
     """
     if not isinstance(pattern, str):
-        raise InputError(f'the patterns of init are names of modules, such as "{pattern}", not {pattern!r}')
+        raise InputError(f'the patterns of init must be names of modules, such as "{pattern}", not {pattern!r}')
     if pattern == _REST or any(_is_for(pattern, names) for names in layers):
         return pattern, _BOTH
     of_layer, _, factor = pattern.rpartition(".")
@@ -162,7 +162,7 @@ def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]])
     if pattern in _PLACES and layers and not is_name:
         return escape(layers[_PLACES[pattern]][0]), _BOTH
     there = _shown(layers) or "none"
-    raise InputError(f"the pattern {pattern!r} of init matches no layer that gets factors; there is {there}")
+    raise InputError(f"the pattern {pattern!r} of init matches no layer with factors; there are {there}")
 
 
 def _shown(layers: Sequence[Sequence[str]]) -> str:

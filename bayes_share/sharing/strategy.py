@@ -48,12 +48,12 @@ def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
         return "loop", f"one pass over tiled rows fails ({failure})"
     difference = largest_difference(tiled, looped)
     if difference is None:
-        return "loop", "one pass over tiled rows gives outputs of another form"
+        return "loop", "one pass over tiled rows gives outputs of another structure"
     if not any(bool(leaf.any()) for leaf in tree_leaves(looped) if isinstance(leaf, Tensor)):
-        return "auto", "not settled: the batches so far gave no outputs to compare"
+        return "auto", "not decided: the batches so far gave no outputs to compare"
     if not difference < rounding(looped):
-        return "loop", f"one pass over tiled rows gives other outputs (by {difference:.2g} of the largest)"
-    return "tile", f"one pass over tiled rows gives what each member alone does (to {difference:.1g} of the largest)"
+        return "loop", f"one pass over tiled rows gives different outputs (relative difference {difference:.2g})"
+    return "tile", (f"one pass over tiled rows gives the outputs of each member (relative difference {difference:.1g})")
 
 
 def trial_values(network: nn.Module) -> dict[str, Tensor]:

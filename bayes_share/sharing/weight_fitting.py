@@ -166,14 +166,14 @@ def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Ten
     for layer in layers:
         if layer.has_further_terms() or layer.has_fixed_factors:
             raise InputError(
-                f"{names[layer] or 'the network itself'} has factors of several terms, or fixed ones, which are not "
-                f"fitted: share with fit_to_weights first, then make the ensemble"
+                f"{names[layer] or 'the network itself'} has factors of several terms, or fixed factors, which "
+                "cannot be fitted: share layers with fit_to_weights before calling ensemble"
             )
     weights = [layer.expanded_weight().clone() for layer in layers]
     for layer, weight in zip(layers, weights, strict=True):
         if not bool(weight.isfinite().all()):
             name = names[layer] or "the network itself"
-            raise InputError(f"the weight of {name} holds numbers that are NaN or infinite: nothing fits them")
+            raise InputError(f"the weight of {name} contains NaN or infinity, and cannot be fitted")
     return weights
 
 

@@ -53,8 +53,10 @@ def check_options(data: str, options: Mapping[str, Any], defaults: Mapping[str, 
     others, of, has = (_OF_IMAGES, "images", "a table") if is_table(data) else (_OF_TABLES, "tables", "images")
     for name in others:
         if options[name] != defaults[name]:
-            raise InputError(f"{option(name)} is for {of}, and {data} holds {has}: leave it out")
+            raise InputError(f"{option(name)} requires {of}, and {data} contains {has}: leave it out")
     if is_table(data) and options["augment"] not in ("auto", "none"):
-        raise InputError(f"{option('augment')} {options['augment']} is for images, and {data} is a table: leave it out")
+        raise InputError(
+            f"{option('augment')} {options['augment']} requires images, and {data} is a table: leave it out"
+        )
     if is_table(data) and options["target"] is None:
-        raise InputError(f"which column of {data} is predicted? Give {option('target')}, the name of the column")
+        raise InputError(f"missing {option('target')}, the name of the column of {data} to predict")

@@ -56,9 +56,7 @@ class ImageSpec:
             InputError: options of noise.
         """
         if choice != NoiseChoice():
-            raise InputError(
-                f"{option('noise')} is of targets that are real numbers, and images have classes: leave it out"
-            )
+            raise InputError(f"{option('noise')} requires real-valued targets, and images have classes: leave it out")
         return Categorical()
 
     def to_json(self) -> None:

@@ -72,13 +72,13 @@ class TableSpec:
         if target.likelihood not in REAL:
             if choice != NoiseChoice():
                 raise InputError(
-                    f"{option('noise')} is of targets that are real numbers, and not of {target.likelihood} ones: "
-                    f"leave it out"
+                    f"{option('noise')} requires real-valued targets, and the likelihood is {target.likelihood}: "
+                    "leave it out"
                 )
             return _OTHERS[target.likelihood]()
         if choice.beta and (target.likelihood, choice.noise) != ("normal", "predicted"):
             raise InputError(
-                f"{option('noise_beta')} goes with {option('likelihood')} normal and {option('noise')} predicted"
+                f"{option('noise_beta')} requires {option('likelihood')} normal and {option('noise')} predicted"
             )
         is_predicted = choice.noise == "predicted"
         noise: float | Literal["predicted"] = "predicted" if is_predicted else NOISE_AT_START

@@ -83,8 +83,8 @@ def verdict(judged: Sequence[tuple[str, float, Range]]) -> str:
         if found not in wanted
     ]
     if not outside:
-        return "Each coverage is within the range that chance allows where the promise is kept."
-    return f"Outside the range that chance allows where the promise is kept: {'; '.join(outside)}."
+        return "Every coverage is within the range expected if the guarantee holds."
+    return f"Outside the range expected if the guarantee holds: {'; '.join(outside)}."
 
 
 def _percent(share: float) -> str:

@@ -158,7 +158,7 @@ def _widened(low: Tensor, high: Tensor, scale: Tensor, threshold: Threshold, see
 def _checked_scale(mean: Numbers, sd: Numbers) -> Ends:
     centre, scale = _checked({"means": mean, "standard deviations": sd})
     if not bool((scale > 0).all()):
-        raise InputError(f"standard deviations must be positive, and the least is {scale.min().item():.6g}")
+        raise InputError(f"standard deviations must be positive, and the smallest is {scale.min().item():.6g}")
     return centre, scale
 
 

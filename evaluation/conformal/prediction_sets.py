@@ -131,8 +131,8 @@ def check_exchangeable(predictions: Predictions) -> None:
     """Raise an InputError where examples have several positions, which are not exchangeable."""
     if predictions.has_positions:
         raise InputError(
-            "conformal sets are promised a coverage over exchangeable examples, which positions of one example are "
-            "not: take one position of each example"
+            "conformal sets require exchangeable examples, and positions of one example are not: use one "
+            "position of each example"
         )
 
 

@@ -79,7 +79,7 @@ def rank_of(alpha: float, count: int) -> int:
 def check_alpha(alpha: float) -> None:
     """Raise an InputError where a miscoverage is not between 0 and 1."""
     if not 0 < alpha < 1:
-        raise InputError(f"alpha, the miscoverage that is allowed, must be between 0 and 1, and is {alpha}")
+        raise InputError(f"alpha, the miscoverage, must be between 0 and 1, and is {alpha}")
 
 
 def seed_for(seed: int, *values: Tensor) -> int:

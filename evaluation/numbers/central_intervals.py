@@ -19,7 +19,7 @@ def central_interval(forecast: Forecast, coverage: float = 0.9) -> Float[Tensor,
         InputError: another coverage; a distribution without a ``cdf``.
     """
     if not 0 < coverage < 1:
-        raise InputError(f"the coverage of an interval is between 0 and 1, and is {coverage}")
+        raise InputError(f"the coverage of an interval must be between 0 and 1, and is {coverage}")
     return forecast.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
 
 

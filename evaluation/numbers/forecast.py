@@ -51,7 +51,7 @@ def check_targets(forecast: Forecast, targets: Tensor) -> Float[Tensor, "example
     """
     check_tensor("targets", targets)
     if targets.shape != forecast.shape:
-        raise InputError(f"the targets must be of shape {list(forecast.shape)}, and are of {list(targets.shape)}")
+        raise InputError(f"the targets must have shape {list(forecast.shape)}, and have {list(targets.shape)}")
     if not targets.numel():
         raise InputError("there are no targets to score")
     if bool((bad := ~targets.isfinite()).any()):

@@ -57,7 +57,7 @@ def pit_drawing(pits: Mapping[str, Float[Tensor, "*target"]], bins: int = 10, wi
         InputError: no runs or values, or no bins.
     """
     if bins < 1:
-        raise InputError(f"a histogram takes at least 1 bin, not {bins}")
+        raise InputError(f"a histogram requires at least 1 bin, not {bins}")
     from scipy.stats import binom
 
     with styled():

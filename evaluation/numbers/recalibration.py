@@ -38,8 +38,8 @@ class VarianceScaling:
         names = type(components).arg_constraints
         if not {"loc", "scale"} <= set(names) or components.support is not constraints.real:
             raise InputError(
-                f"scaling the variance takes a distribution with a location and a scale, such as Normal or StudentT, "
-                f"not {type(components).__name__}"
+                "variance scaling requires a distribution with a location and a scale, such as Normal or "
+                f"StudentT, not {type(components).__name__}"
             )
         arguments = {name: getattr(components, name) for name in names}
         centre = components.loc.mean((0, 1))
@@ -152,7 +152,9 @@ class Recalibrated:
         Raises:
             InputError: always.
         """
-        raise InputError("a forecast recalibrated on the PIT has no density, and so no NLL: scale its variance instead")
+        raise InputError(
+            "a forecast recalibrated on the PIT has no density, and therefore no NLL: use variance scaling instead"
+        )
 
     def cdf(self, values: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
         """The probability of at most these values."""
@@ -170,7 +172,7 @@ class Recalibrated:
         """
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
-            raise InputError(f"a quantile is of a level between 0 and 1, not {wrong}")
+            raise InputError(f"the level of a quantile must be between 0 and 1, and is {wrong}")
         inner = self.map.inverse(torch.tensor(levels, dtype=torch.float64))
         # Where more validation targets than that are beyond all that float64 tells apart, the map says 0 or 1.
         kind = torch.finfo(torch.float64)
@@ -187,4 +189,4 @@ def _interpolated(values: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
 def _check(forecast: Forecast, targets: Tensor) -> None:
     check_targets(forecast, targets)
     if len(targets) < _LEAST_TARGETS:
-        raise InputError(f"recalibration is fitted to {_LEAST_TARGETS} validation examples or more, not {len(targets)}")
+        raise InputError(f"recalibration requires at least {_LEAST_TARGETS} validation examples, not {len(targets)}")

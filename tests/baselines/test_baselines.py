@@ -187,7 +187,7 @@ def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, 
 
 def test_mimo_divides_the_axis_of_its_outputs() -> None:
     words = torch.randn(2, 8, 6)
-    with pytest.raises(InputError, match="reads another axis"):
+    with pytest.raises(InputError, match="concatenates images along the channel axis, [batch, channel, ...], and"):
         mimo(with_last(), 2, example=words)
     net = nn.Sequential(nn.Conv1d(8, 5, 3, padding=1), nn.Conv1d(5, 3, 1))  # outputs of each position
     members = mimo(net, 2, example=words)
@@ -280,9 +280,12 @@ ROWS = torch.zeros(2, 4)
         (lambda: packed(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
         (lambda: mimo(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
         (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "keeps the outputs of the last"),
-        (lambda: packed(tied(), example=ROWS), "are one parameter"),
+        (lambda: packed(tied(), example=ROWS), "replaces layers, and cannot handle the tied parameters"),
         (lambda: packed(conv_net(), alpha=0.0, example=EXAMPLE), "must be positive"),
-        (lambda: packed(conv_net(), gamma=0, example=EXAMPLE), "a whole number from 1"),
+        (
+            lambda: packed(conv_net(), gamma=0, example=EXAMPLE),
+            "gamma, the groups of a member's convolutions, must be a whole number of at",
+        ),
         (lambda: packed(grouped(), gamma=3, example=EXAMPLE), "9 channels to 12 in 12 groups, which do not divide"),
         (lambda: packed(ensemble(conv_net(), 2), example=EXAMPLE), "an ensemble already"),
         (lambda: ensemble(mimo(conv_net(), example=EXAMPLE), 2), "an ensemble already"),
@@ -291,8 +294,11 @@ ROWS = torch.zeros(2, 4)
         (lambda: mimo(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)), example=X), "one output"),
         (lambda: masked(conv_net(), scale=0.5, example=EXAMPLE), "scale of masks"),
         (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one tensor \[batch, channel"),
-        (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "does not split among 3"),
-        (lambda: mimo(conv_net(), example=EXAMPLE)({"x": X}), "takes one tensor"),
+        (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "examples cannot be split among 3 members"),
+        (
+            lambda: mimo(conv_net(), example=EXAMPLE)({"x": X}),
+            "a MIMO network requires one tensor [batch, channel, ...] as its input",
+        ),
         (lambda: fold(mimo(conv_net(), example=EXAMPLE), 1), "compute in one network"),
     ],
 )

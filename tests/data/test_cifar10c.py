@@ -110,5 +110,5 @@ def test_a_missing_type_missing_labels_and_pickles_are_refused(folder: Path, cif
 def test_unknown_types_and_severities_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'brightness'"):
         read_cifar10c(folder, "brightnes", 1)
-    with pytest.raises(InputError, match="from 1 to 5, not 6"):
+    with pytest.raises(InputError, match="the severity of a corruption must be from 1 to 5, and is 6"):
         read_cifar10c(folder, "fog", 6)

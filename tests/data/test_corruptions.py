@@ -151,8 +151,8 @@ def test_translation_shifts_each_image_as_a_whole() -> None:
     [
         (1, "blur", 1, "unknown corruption 'blur'"),
         (1, "bright", 1, "did you mean 'brightness'?"),
-        (3, "rotate", 0, "from 1 to 5, not 0"),
-        (3, "rotate", 6, "from 1 to 5, not 6"),
+        (3, "rotate", 0, "the severity of a corruption must be from 1 to 5, and is 0"),
+        (3, "rotate", 6, "the severity of a corruption must be from 1 to 5, and is 6"),
         (4, "rotate", 1, "these have 4 channels"),
     ],
 )

@@ -113,7 +113,7 @@ def test_links_to_elsewhere_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert everything(loaded(tmp_path / "link")) == [*range(10), *range(100, 110)]
     (folder / "eel").symlink_to(elsewhere / "cat")
-    assert "leads to the same folder as" in refused(folder)
+    assert "links to the same folder as" in refused(folder)
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "a").symlink_to(tmp_path / "a")
     (tmp_path / "set" / "cat" / "a").symlink_to(tmp_path / "a")
-    assert "leads to the same folder as" in refused(tmp_path / "set")
+    assert "links to the same folder as" in refused(tmp_path / "set")
 
 
 # --- what is left out
@@ -203,8 +203,11 @@ def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> N
         (("train", "test", "extra"), "train, test are parts of a data set, but extra beside them have images too"),
         (("train", "car"), "train are parts of a data set, but car beside them have images too"),
         (("train", "val"), "it has train, val, but needs both train and test"),
-        (("seg_train", "seg_test"), "seg_train, seg_test seem to be parts of a data set, and no classes"),
-        (("TrainImages", "TestImages"), "TrainImages, TestImages seem to be parts of a data set, and no classes"),
+        (("seg_train", "seg_test"), "seg_train, seg_test seem to be parts of a data set rather than classes; rename"),
+        (
+            ("TrainImages", "TestImages"),
+            "TrainImages, TestImages seem to be parts of a data set rather than classes; rename",
+        ),
         (("Testing",), "it has Testing, but needs both train and test"),
     ],
 )
@@ -346,7 +349,7 @@ def test_a_picture_that_another_program_would_open_is_refused(tmp_path: Path) ->
     (pets(tmp_path) / "cat" / "0.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 3\n%%EndComments\nshowpage\n%%EOF\n"
     )
-    assert "cat/0.png cannot be read as an image (ValueError: it is of no format that is known)" in refused(tmp_path)
+    assert "cat/0.png cannot be read as an image (ValueError: its format is not supported)" in refused(tmp_path)
 
 
 def transparent_palette(path: Path) -> None:
@@ -371,7 +374,7 @@ def test_warnings_of_pillow_are_no_lines(
     if size == (4, 3):
         loaded(tmp_path)
     else:
-        assert "give an image size (--image-size 224) that all are resized and cropped to" in refused(tmp_path)
+        assert "give an image size, such as --image-size 224, to resize and crop all of them" in refused(tmp_path)
     assert capfd.readouterr().err == ""
     assert not recwarn.list
 

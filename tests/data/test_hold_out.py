@@ -89,7 +89,7 @@ def test_a_run_keeps_what_it_holds_out_and_older_runs_hold_out_nothing(
         assert file["logits"].shape[-1] == 8
     assert main(["fit", "--resume", "--out", str(out)]) == 0
     assert main([*arguments, "--resume", "--hold-out", "[8]"]) == 2
-    assert "hold_out [8, 9], which cannot be resumed with [8]" in capsys.readouterr().err
+    assert "hold_out [8, 9], and cannot be resumed with [8]" in capsys.readouterr().err
 
     config = RunConfig(hold_out=(8, 9))
     assert from_flat(yaml.safe_load(to_yaml(config))) == config

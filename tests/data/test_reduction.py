@@ -94,7 +94,7 @@ def test_a_rare_class_stays() -> None:
     [
         (
             {"image_size": 9},
-            "digits: images of 8 x 8 pixels become smaller, not larger: image_size must be from 1 to 8",
+            "digits: images of 8 x 8 pixels cannot be enlarged: image_size must be from 1 to 8, and is",
         ),
         ({"image_size": 0}, "and is 0"),
         ({"train_images": 9}, "train_images must be from 10 (one of each class) to 1,260"),
@@ -143,7 +143,7 @@ def test_a_run_on_smaller_data_is_taken_up_compared_and_probed(
     assert from_flat(yaml.safe_load((tmp_path / "again" / "config.yaml").read_text())).image_size == 4
     capsys.readouterr()
     assert main([*fit, "--train-images", "200", "--image-size", "4", "--resume", "--out", str(out)]) == 2
-    assert "train_images 300, which cannot be resumed with 200" in capsys.readouterr().err
+    assert "train_images 300, and cannot be resumed with 200" in capsys.readouterr().err
     probing = ["--ood", "photographs", "--corruptions", "rotate", "--ood-images", "20"]
     assert main(["evaluate", str(out), *probing, "--corruption-images", "30"]) == 0
     assert {"ood", "corruptions"} <= {path.name for path in (out / "predictions").iterdir()}

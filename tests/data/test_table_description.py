@@ -48,7 +48,7 @@ def table(path: Path) -> Path:
         (
             {"target": "sold", "split_by": "day", "id_column": "name"},
             [
-                "t.csv: 100 rows, 70 training, 10 validation, 20 test; divided by time, 'day': training 2020-01-01 to "
+                "t.csv: 100 rows, 70 training, 10 validation, 20 test; split by time, 'day': training 2020-01-01 to "
                 "2020-01-14; validation 2020-01-15 to 2020-01-16; test 2020-01-17 to 2020-01-20",
                 "target 'sold': 2 classes, no (75%), yes (25%); likelihood bernoulli",
                 "not used: 'day' (split_by), 'name' (id_column)",
@@ -57,7 +57,7 @@ def table(path: Path) -> Path:
         ),
         (
             {"target": "price", "split_by": "who"},
-            ["divided by groups, 'who': 17 training, 3 validation, 5 test", "price", "not used: 'name'", "area (10)"],
+            ["split by groups, 'who': 17 training, 3 validation, 5 test", "price", "not used: 'name'", "area (10)"],
         ),
     ],
 )

@@ -136,7 +136,7 @@ def test_names_of_rows_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFi
     cells = {"key": [f"key {i}" for i in range(40)], "x": range(40), "z": range(40), "y": np.arange(40) / 8 + 0.1}
     data = load_table(write(tmp_path / "t.csv", cells), "y")
     assert data.encoder.features == ("x", "z")
-    assert "column 'key' is no input: its texts are all different" in caplog.text
+    assert "column 'key' is not used as an input: its texts are all different, like" in caplog.text
     data = load_table(tmp_path / "t.csv", "y", id_column="x")
     assert data.encoder.features == ("z",)
     assert sorted(map(int, (*data.train.names, *data.validation.names, *data.test.names))) == list(range(40))
@@ -187,7 +187,7 @@ def rows(*lines: str, times: int = 12) -> bytes:
 FAULTS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty; its first line"),
     "empty lines": (b"\n\n", "is empty; its first line"),
-    "no rows": (b"x,y\n", "has the names of its columns and no rows"),
+    "no rows": (b"x,y\n", "has column names but no rows"),
     "short row": (rows("1"), "row 13 (line 14): it has 1 value, but there are 2 columns"),
     "long row": (rows("1,5,3"), "row 13 (line 14): it has 3 values, but there are 2 columns"),
     "after lines in a value": (rows('"1\n2",3', "1"), "row 14 (line 16): it has 1 value"),
@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "after a quotation": (rows('"1"a,2'), "line 14: it cannot be read as CSV"),
     "huge value": (rows(f"{'a' * 200_000},2"), "line 14: it cannot be read as CSV (field larger than field limit"),
     "Latin-1": (rows("1,2") + b"\n\xe9,3", "line 15: it is no UTF-8"),
-    "UTF-16": ("x,y\n1,2\n".encode("utf-16"), "line 1: it is no UTF-8"),
+    "UTF-16": ("x,y\n1,2\n".encode("utf-16"), "line 1: it is not UTF-8; save the file in this encoding"),
     "bytes 0": (rows("1,2\0"), "line 14: it has a byte 0"),
     "no name": (b",y\n1,2", "column 1 of 2 has no name"),
     "equal names": (b"x,y, x\n1,2,3", "columns 1 and 3 are both called 'x'"),
@@ -210,14 +210,14 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     ),
     "targets without squares": (
         b"x,y" + b"\n1,1e-170\n2,2e-170" * 20,
-        "column 'y': its numbers have no squares in float64: give them in a larger unit",
+        "column 'y': the squares of its numbers are not representable in float64: use a larger unit",
     ),
     "infinite target": (rows("1,inf"), "row 13 (line 14), column 'y': 'inf' is infinite"),
     "decimal comma": (rows('"1,5",2'), "row 13 (line 14), column 'x': numbers such as '1,5' have a comma"),
     "decimal commas": (b"x;y" + b"\n1,5;2.5" * 20, "row 1 (line 2), column 'x': numbers such as '1,5' have a comma"),
     "days first": (b"x,y" + b"\n31/12/2020,1.5" * 20, "write dates such as '31/12/2020' as year-month-day"),
     "no such day": (b"x,y" + b"\n2021-02-30,1.5" * 20, "row 1 (line 2), column 'x': '2021-02-30' is a date that does"),
-    "only a target": (b"y" + b"\n1.5\n2" * 20, "there is no column for inputs beside the target 'y'"),
+    "only a target": (b"y" + b"\n1.5\n2" * 20, "there is no input column besides the target 'y'"),
     "few rows": (rows(times=3), "3 rows are too few to divide 70/10/20"),
     "equal targets": (b"x,y" + b"\n1,1.5" * 20, "the targets of all training rows are 1.5"),
 }
@@ -304,7 +304,7 @@ WRONG: dict[str, tuple[list[Any], str | None, str]] = {
     "whole numbers below 0": (
         [-1, 1],
         None,
-        "several things: give likelihood, categorical (classes), normal (measurements) or",
+        "several likelihoods: give likelihood, categorical (classes), normal (measurements) or",
     ),
     "texts as numbers": (["a", "b", "c"], "normal", "its values are 3 texts: their likelihood can be categorical, not"),
     "counts below 0": ([-1, 1], "poisson", "not poisson"),
@@ -387,7 +387,7 @@ def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(
         assert max(train) < min(validation) <= max(validation) < min(test)
         assert [len(train), len(validation), len(test)] in ([68, 12, 20], [72, 8, 20])
         assert column not in data.encoder.features
-        assert f"divided by time, '{column}'" in data.description[0]
+        assert f"split by time, '{column}'" in data.description[0]
 
 
 def test_by_groups_no_group_is_in_two_parts(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_by_groups_no_group_is_in_two_parts(tmp_path: Path) -> None:
     groups = [{patient[row] for row in part} for part in parts(data)]
     assert [len(group) for group in groups] == [14, 2, 4]
     assert len(set().union(*groups)) == 20
-    assert "divided by groups, 'patient': 14 training, 2 validation, 4 test" in data.description[0]
+    assert "split by groups, 'patient': 14 training, 2 validation, 4 test" in data.description[0]
     assert groups != [
         {patient[row] for row in part} for part in parts(load_table(path, "y", split_by="patient", split_seed=1))
     ]
@@ -500,7 +500,7 @@ def test_records_that_somebody_changed_are_refused_in_one_line(tmp_path: Path) -
         assert "e.json" in refusal(lambda text=text: TableEncoder.from_json(text, "e.json"))  # type: ignore[misc]
     whole["target"]["scale"] = 0
     message = refusal(lambda: TableEncoder.from_json(json.dumps(whole), "e.json"))
-    assert message == "e.json: target: a scale is above 0, and is 0.0"
+    assert message == "e.json: target: the scale must be above 0, and is 0.0"
 
 
 # --- Parquet

@@ -71,7 +71,9 @@ def test_a_parameter_of_any_name_is_in_the_file_or_refused(what: str, tmp_path: 
         assert set(found.data_vars) == set(draws)
         assert np.array_equal(found[name].values, draws[name].transpose(0, 1).numpy())
     else:
-        with pytest.raises(InputError, match="cannot name a parameter in arviz data: a name is printable") as error:
+        with pytest.raises(
+            InputError, match="is not a valid name of a parameter in ArviZ data: names must be printable,"
+        ) as error:
             to_arviz(posterior=draws)
         assert str(error.value).isprintable()
         assert len(str(error.value)) < 250
@@ -82,7 +84,7 @@ def test_a_parameter_of_any_name_is_in_the_file_or_refused(what: str, tmp_path: 
     [("chain", ""), ("draw", ""), ("a a_dim_0", ""), ("a", "a_dim_0"), ("a_dim_0", "a"), ("a", "a")],
 )
 def test_no_two_things_have_one_name(posterior: str, shared: str) -> None:
-    with pytest.raises(InputError, match="would name two things in arviz data"):
+    with pytest.raises(InputError, match="would be used twice in ArviZ data: rename the parameter"):
         to_arviz(
             posterior={name: torch.randn(2, 1, 3) for name in posterior.split()},
             shared={name: torch.randn(2, 3) for name in shared.split()},
@@ -182,15 +184,15 @@ def test_loo_is_brute_force_leave_one_out_of_a_conjugate_regression(members: int
 
 def test_another_number_of_draws_is_refused() -> None:
     train = make(5, 3)
-    with pytest.raises(InputError, match=r"^w must be of 5 draws of 3 members, as the rest, .* \[2, 3\]$"):
+    with pytest.raises(InputError, match=r"^w must have 5 draws of 3 members, like the others, .* \[2, 3\]$"):
         to_arviz(train=train, posterior={"w": torch.ones(2, 3, 4)})
-    with pytest.raises(InputError, match=r"w must be .* have the first axes \[3\]"):
+    with pytest.raises(InputError, match=r"w must have .* has the first axes \[3\]"):
         to_arviz(train=train, posterior={"w": torch.ones(3)})
     with pytest.raises(InputError, match=r"w must be of 5 draws"):
         to_arviz(train=train, shared={"w": torch.ones(3)})
     with pytest.raises(InputError, match=r"the other data's predictions must be of 5 draws of 3 members"):
         to_arviz(train=train, other=make(4, 3))
-    with pytest.raises(InputError, match="there is nothing to put into arviz data"):
+    with pytest.raises(InputError, match="ArviZ data require predictions or draws of parameters"):
         to_arviz()
     with pytest.raises(InputError, match="example] and finite"):
         to_arviz(train=torch.full((2, 2, 2), torch.nan))
@@ -231,10 +233,10 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"a\.csv: arviz data are written as netCDF \(\.nc\) or Zarr \(\.zarr\)"):
+    with pytest.raises(InputError, match=r"a.csv: the name of ArviZ data must end in \.nc \(netCDF\) or \.zarr"):
         write_arviz(data(), tmp_path / "a.csv")
     monkeypatch.setattr("bayes_share.evaluation.arviz_data.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"a\.zarr: Zarr needs the package zarr, which is not installed"):
+    with pytest.raises(InputError, match=r"a.zarr: Zarr requires the package zarr, which is not installed;"):
         write_arviz(data(), tmp_path / "a.zarr")
     monkeypatch.setattr("bayes_share.evaluation.arviz_data.find_spec", lambda name: object())
     (tmp_path / "a.zarr").mkdir()

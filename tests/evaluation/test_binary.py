@@ -214,16 +214,18 @@ def test_a_file_that_names_no_likelihood_is_categorical(tmp_path: Path) -> None:
 def test_what_is_refused() -> None:
     z, labels = torch.zeros(1, 1, 4, 1), torch.tensor([0, 1, 1, 0])
     for one_class in (lambda: Predictions(z, labels), lambda: uncertainty(z), lambda: Outputs(z)):
-        with pytest.raises(InputError, match=r'one class say nothing.*likelihood="bernoulli".*two_class_logits'):
+        with pytest.raises(InputError, match=r'at least two classes.*likelihood="bernoulli".*two_class_logits'):
             one_class()
-    with pytest.raises(InputError, match="probabilities of one class say nothing"):
+    with pytest.raises(
+        InputError, match="probabilities must have at least two classes: for a binary output p use [1 - p,"
+    ):
         accuracy(torch.ones(4, 1), 0 * labels)
     for wrong in (labels - 1, 2 * labels, 0.5 * labels):
         with pytest.raises(InputError, match=r"binary labels must be 0 or 1: 2 of 4 are not, the first at example "):
             Predictions(z, wrong, likelihood="bernoulli")
     with pytest.raises(InputError, match=r"of 4 examples with 3 labels must have shape \[4, 3\], and have \[4\]"):
         Predictions(z.expand(1, 1, 4, 3), labels, likelihood="bernoulli")
-    with pytest.raises(InputError, match="numbers are for NumberPredictions"):
+    with pytest.raises(InputError, match="use NumberPredictions for numbers"):
         Predictions(z.expand(1, 1, 4, 2), labels.float())
     with pytest.raises(InputError, match="gaussian"):
         Outputs(z, likelihood="gaussian")  # type: ignore[arg-type]

@@ -132,11 +132,11 @@ def test_all_right_has_no_width() -> None:
 
 
 def test_predictions_of_other_images_are_refused() -> None:
-    with pytest.raises(InputError, match="not of the same examples: one is of 200, the other of 100"):
+    with pytest.raises(InputError, match="the two have different examples: one has 200, the other 100"):
         paired_differences(make(), make(images=100))
     labels = make().labels.clone()
     labels[7] = (labels[7] + 1) % 5
-    with pytest.raises(InputError, match="labels that differ: 1 of 200, the first at example 7"):
+    with pytest.raises(InputError, match="labels differ: 1 of 200, the first at example 7"):
         paired_differences(make(), Predictions(make().logits, labels))
 
 

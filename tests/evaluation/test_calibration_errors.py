@@ -150,5 +150,5 @@ def test_equal_mass_sees_what_equal_width_hides() -> None:
 
 @pytest.mark.parametrize("error", [mce, average_calibration_error, classwise_ece, adaptive_ece])
 def test_no_bins_are_refused_by_all(error: Any) -> None:
-    with pytest.raises(InputError, match="needs at least one bin, and was given 0"):
+    with pytest.raises(InputError, match="calibration requires at least one bin, not 0"):
         error(confident([0.7]), torch.tensor([0]), 0)

@@ -195,7 +195,10 @@ def test_a_predictive_distribution_is_taken_by_its_numbers() -> None:
         (lambda p, y: fit_sets("lac", p + 1, y), "do not sum to 1"),
         (lambda p, y: fit_sets("lac", p[:0], y[:0]), "is empty"),
         (lambda p, y: fit_sets("lac", p, y)(p[:, :3] / p[:, :3].sum(-1, keepdim=True)), "with 4 classes, .* have 3"),
-        (lambda p, y: fit_scaled_intervals(p[:, 0], 0 * p[:, 1], p[:, 2]), "must be positive, and the least is 0"),
+        (
+            lambda p, y: fit_scaled_intervals(p[:, 0], 0 * p[:, 1], p[:, 2]),
+            "standard deviations must be positive, and the smallest is 0",
+        ),
         (lambda p, y: fit_quantile_intervals(p[:, 0], p[:9, 1], p[:, 2]), "20 lower quantiles, and 9 upper quantiles"),
         (lambda p, y: fit_quantile_intervals(p[:, 0], p[:, 1] / 0, p[:, 2]), "upper quantiles that are not finite"),
     ],

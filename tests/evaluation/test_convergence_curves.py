@@ -24,7 +24,7 @@ def test_one_seed_has_no_band() -> None:
 
 @pytest.mark.parametrize("histories", [[], [history(1.0), history(1.0, 2.0)]])
 def test_runs_of_different_length_have_no_mean(histories: list[list[dict[str, float]]]) -> None:
-    with pytest.raises(InputError, match="as many epochs each"):
+    with pytest.raises(InputError, match="a curve requires at least one run, and equal numbers of epochs"):
         curve(histories, "validation_nll")
 
 

@@ -90,9 +90,9 @@ def test_the_effective_draws_of_a_chain_with_memory() -> None:
 @pytest.mark.parametrize(
     ("draws", "members", "reason"),
     [
-        (1, 3, "r-hat and ESS take at least 4 draws a chain, and there is 1 draw"),
-        (3, 3, "r-hat and ESS take at least 4 draws a chain, and there are 3 draws"),
-        (7, 1, "r-hat of a single chain takes at least 8 draws, and there are 7"),
+        (1, 3, "r-hat and ESS require at least 4 draws for each chain, and there is 1 draw"),
+        (3, 3, "r-hat and ESS require at least 4 draws for each chain, and there are 3 draws"),
+        (7, 1, "r-hat of a single chain requires at least 8 draws, and there are 7"),
     ],
 )
 def test_too_few_draws_are_a_reason(draws: int, members: int, reason: str) -> None:

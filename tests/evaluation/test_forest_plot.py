@@ -56,7 +56,7 @@ def test_the_intervals_hold_the_draws_they_should() -> None:
 def test_what_cannot_be_drawn(tmp_path: Path, unchecked: None) -> None:
     good = factors()
     for values, path, line in (
-        (good, "a.pdf", r"a\.pdf: a picture's name must end in \.png or \.svg"),
+        (good, "a.pdf", r"a.pdf: the name of a picture must end in \.png or \.svg"),
         ({}, "a.png", "there are no rank-1 factors to draw"),
         (
             {"w": torch.ones(3, 2)},
@@ -67,6 +67,6 @@ def test_what_cannot_be_drawn(tmp_path: Path, unchecked: None) -> None:
     ):
         with pytest.raises(InputError, match=line):
             factor_forest(values, tmp_path / path)
-    with pytest.raises(InputError, match="at least 1 channel, not 0"):
+    with pytest.raises(InputError, match="num_channels must be at least 1, and is 0"):
         factor_forest(good, tmp_path / "a.png", num_channels=0)
     assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_only_seeds_that_all_have_count_and_one_has_no_interval() -> None:
 def test_what_is_no_score_is_refused() -> None:
     with pytest.raises(InputError, match="finite scores"):
         share_of_gap(SINGLE, DEEP, by_seed(math.nan, 1.0, 1.0))
-    with pytest.raises(InputError, match="confidence of an interval is between 0 and 1"):
+    with pytest.raises(InputError, match="the confidence must be between 0 and 1, and is"):
         share_of_gap(SINGLE, DEEP, METHOD, confidence=1.0)
 
 

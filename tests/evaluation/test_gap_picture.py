@@ -54,8 +54,8 @@ def test_no_disc_covers_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("marks", "name", "words"),
     [
-        ([], "gap.png", "there is no share of a gap to draw"),
-        ([mark("free", 0.0, 1.0)], "gap.png", "a cost is a number above 0, and that of free is 0.0"),
+        ([], "gap.png", "there are no shares to draw"),
+        ([mark("free", 0.0, 1.0)], "gap.png", "costs must be above 0, and that of free is 0.0"),
         ([mark("x", 1.0, 1.0, family=str(i)) for i in range(7)], "gap.png", "at most 6 families, not 7"),
         (CROWD, "gap.pdf", "must end in .png or .svg"),
     ],

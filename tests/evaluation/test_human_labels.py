@@ -106,7 +106,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "one axis": (np.zeros(3), r"must be numbers with the axes \[image, class\], and have shape \[3\] and type float64"),
     "empty": (np.zeros((0, 3)), r"have shape \[0, 3\]"),
     "text": (np.array([["a", "b"]]), "type <U1"),
-    "nobody": (np.array([[1, 2], [0, 0]]), "images that nobody labelled: 1 of 2, the first 1"),
+    "nobody": (np.array([[1, 2], [0, 0]]), "1 of 2 images have no labels, the first is 1"),
     "negative": (np.array([[1.5, -0.5]]), "human labels that are negative: 1 of 2, the first at example 0, class 1"),
     "no shares": (np.array([[0.5, 0.2]]), r"do not sum to 1: 1 of 1, the first at example 0: 0\.7"),
     "NaN": (np.array([[0.5, np.nan]]), "NaN: 1 of 2, the first at example 0, class 1"),

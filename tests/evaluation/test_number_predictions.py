@@ -110,7 +110,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "members": (
         {"arguments": {"loc": LOC, "scale": np.ones((2, 4, 1))}},
-        "the arguments are of different numbers of members: loc [2, 3, 5], scale [2, 4, 1]",
+        "the arguments have different numbers of members: loc [2, 3, 5], scale [2, 4, 1]",
     ),
     "names of arguments": (
         {"arguments": {"loc": LOC, "sigma": 1.0}},
@@ -123,7 +123,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "targets": ({"targets": TARGETS * np.inf}, "targets: 5 of 5 numbers are not finite"),
     "counts": (
         {"likelihood": "poisson", "arguments": {"rate": np.exp(LOC)}, "targets": np.arange(5) / 2},
-        "poisson has no such targets: 2 of 5, the first 0.5",
+        "2 of 5 targets are outside the support of poisson, the first is 0.5",
     ),
     "too small": (
         {"arguments": {"loc": 0.0, "scale": 1e-170}},
@@ -203,8 +203,11 @@ def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
     assert torch.equal(NumberPredictions(arguments, y, "poisson").predictive.mean, taken.predictive.mean)
     for wrong, says in (
         (lambda: NumberPredictions(found, y, "normal"), "of the likelihood poisson, not normal"),
-        (lambda: NumberPredictions((Bernoulli(), {"logits": y}), y), "give Predictions"),
-        (lambda: NumberPredictions(y, y), "given by name"),  # type: ignore[arg-type]
+        (
+            lambda: NumberPredictions((Bernoulli(), {"logits": y}), y),
+            "is a likelihood of classes: use Predictions(predict(...), labels)",
+        ),
+        (lambda: NumberPredictions(y, y), "predictions must be a non-empty dict of names to predictions, such as"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError, match=says):
             wrong()

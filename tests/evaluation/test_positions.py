@@ -168,7 +168,10 @@ def test_maps_are_for_outputs_without_labels() -> None:
         (lambda z, y: Predictions(z, y[:, :2]), "labels of shape [40, 2, 2] do not go with logits of shape"),
         (lambda z, y: Predictions(z, y), "labels outside the classes 0 to 3"),
         (lambda z, y: Predictions(z, y * 0 - 1, ignore_index=-1), "every label is -1, the ignore_index"),
-        (lambda z, y: Predictions(z, y, likelihood="bernoulli", ignore_index=-1), "ignore_index is a label"),
+        (
+            lambda z, y: Predictions(z, y, likelihood="bernoulli", ignore_index=-1),
+            "ignore_index is not supported with a Bernoulli likelihood",
+        ),
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:, 0, 0] * 1.5), "examples must be a whole number"),
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:3, 0, 0]), "for each of 40 rows"),
         (

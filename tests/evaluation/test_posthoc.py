@@ -317,7 +317,7 @@ def test_what_cannot_be_calibrated(unchecked: None) -> None:
         calibrate("beta", validation, make(classes=3))
     with pytest.raises(InputError, match="fitted to 5 classes, and these predictions have 3"):
         fit_calibration("beta", validation)(make(classes=3))
-    with pytest.raises(InputError, match="20 validation examples or more, not 19"):
+    with pytest.raises(InputError, match="calibration requires at least 20 validation examples, not 19"):
         calibrate("temperature", make(images=19), test)
     with pytest.raises(InputError, match="all are of class 2"):
         calibrate("temperature", Predictions(validation.logits, torch.full((100,), 2)), test)

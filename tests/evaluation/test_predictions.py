@@ -114,7 +114,7 @@ def test_a_single_array_is_no_file_of_predictions(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    assert message(path).startswith(" holds a single array without a name")
+    assert message(path).startswith("holds a single unnamed array, and should be")
 
 
 def test_a_file_that_was_cut(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are texts"),
     "yes and no": (
         {"labels": np.zeros(4, bool)},
-        "labels must be int64, and are bool: labels.long() makes them so",
+        "labels must be int64, and are bool: convert them with labels.long()",
     ),
     "one axis": (
         {"logits": np.zeros(4, np.float32)},

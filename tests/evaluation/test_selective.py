@@ -112,7 +112,7 @@ def test_a_confidence_may_be_infinite_and_is_never_nan() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match="there are 2 confidences, and of 3 examples it is known"):
+    with pytest.raises(InputError, match="there are 2 confidences for 3 examples"):
         risk_coverage(torch.zeros(2), torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match=r"the shape \[0\] is empty"):
         risk_coverage(torch.zeros(0), torch.ones(0, dtype=torch.bool))

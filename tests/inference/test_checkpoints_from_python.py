@@ -91,7 +91,7 @@ def test_another_loader_and_other_images_are_refused_as_far_as_is_known(tmp_path
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not asked to go on": (begun, "has checkpoints: go on with them by resume=True"),
     "no folder": (lambda _: begun(None, resume=True), "resume=True goes on from checkpoints: name their folder"),  # type: ignore[arg-type]
-    "a file": (lambda folder: begun(next(folder.glob("*.pt"))), "no folder to work in"),
+    "a file": (lambda folder: begun(next(folder.glob("*.pt"))), "cannot be used as a folder:"),
 }
 
 

@@ -96,7 +96,7 @@ def test_a_loader_gives_what_a_tokenizer_does() -> None:
     loader = DataLoader(Sentences(), batch_size=8, collate_fn=collate)
     state = fit(MAP(learning_rate=0.05), build(OfSentences)(), loader, epochs=1, progress=False)
     assert predict(MAP(), state, {"ids": IDS, "ages": AGES}).shape == (1, MEMBERS, N, 2)
-    with pytest.raises(InputError, match=r"inputs must be a tensor, not UserDict: hand in dict\(\.\.\.\) of it"):
+    with pytest.raises(InputError, match=r"inputs must be a tensor, not UserDict: convert it with dict\(\.\.\.\)"):
         predict(MAP(), state, UserDict(ids=IDS, ages=AGES))
 
 

@@ -225,8 +225,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a state of objects": (lambda: batches_of(Unpicklable()), "the state of this Unpicklable must be of tensors"),
     "an unknown last batch": (lambda: batches_of((X, Y), 4, "keep"), "unknown last_batch 'keep'"),
-    "trees apart": (lambda: batches_of(({"a": X, "b": X[:3]}, Y)), "have the examples first, and 3 and 22 of them"),
-    "an empty tree": (lambda: batches_of(({}, Y)), "x must be a tensor, or a dict.* not an empty one"),
+    "trees apart": (
+        lambda: batches_of(({"a": X, "b": X[:3]}, Y)),
+        "must have equally many examples, and have 3 and 22",
+    ),
+    "an empty tree": (lambda: batches_of(({}, Y)), "x must be a tensor, or a non-empty dict"),
     "NaN": (lambda: batches_of((X / 0 * 0, Y)), "22 of 22 inputs hold NaN or infinity"),
     "NaN in a tree": (lambda: batches_of(({"a": X, "b": X.log()}, Y)), "1 of 22 inputs hold NaN or infinity"),
     "larger batches than data": (lambda: batches_of((X, Y), 23), "from 1 to 22 examples .* not 23"),

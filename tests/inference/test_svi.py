@@ -329,7 +329,7 @@ def test_a_learned_noise_is_found() -> None:
     ("options", "priors", "message"),
     [
         ({"guide": "mean-field"}, {}, "unknown guide 'mean-field'"),
-        ({}, {"head.*": None}, "the prior for 'head.*' is for nothing"),
+        ({}, {"head.*": None}, "the prior for 'head.*' matches no parameter: the trained parameters are"),
         ({"guide": "cauchy"}, {"base": dist.LogNormal(0.0, 1.0)}, "the guide 'cauchy' gives any number"),
         ({"guide": "cauchy"}, {}, "the divergence of a cauchy guide from the prior of weight is infinite"),
         ({}, {"base": dist.Bernoulli(0.5)}, "no guide fits the prior of weight"),

@@ -35,7 +35,7 @@ def test_what_was_there_stays_when_the_disk_is_full(
     write_atomically(path, b"before")
     with monkeypatch.context() as patched:
         patched.setattr(place, fails_with(errno.ENOSPC))
-        with pytest.raises(RunError, match="No space left on device; what was there before") as caught:
+        with pytest.raises(RunError, match="No space left on device; the previous content is unchanged") as caught:
             write_atomically(path, b"after")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -320,7 +320,7 @@ def test_inputs_that_cannot_be_used_are_named() -> None:
     layer = attention(batch_first=True)
     q, k, v = inputs(layer)
     for call, message in [
-        ((q[0], k[0], v[0]), "inputs of 3 axes, one of them for the rows, not of 2, 2 and 2"),
+        ((q[0], k[0], v[0]), "rank-1 attention requires batched inputs with 3 axes, not 2, 2 and 2"),
         ((q, k[:BATCH], v), f"{ROWS} rows of queries, {BATCH} of keys and {ROWS} of values"),
         ((q, k[:BATCH], v[:BATCH]), f"{ROWS} rows of queries, {BATCH} of keys and {BATCH} of values"),
         ((q, k, v[:, 1:]), f"as many values as keys, and there are {SOURCES - 1} and {SOURCES}"),
@@ -331,7 +331,7 @@ def test_inputs_that_cannot_be_used_are_named() -> None:
         ({"attn_mask": torch.zeros(SOURCES, TARGETS)}, r"\[4, 5\] or \[12, 4, 5\], and is \[5, 4\]"),
         ({"attn_mask": torch.zeros(HEADS * BATCH, TARGETS, SOURCES)}, r"and is \[4, 4, 5\]"),
         ({"key_padding_mask": torch.zeros(BATCH, SOURCES)}, r"must be \[6, 5\], and is \[2, 5\]"),
-        ({"is_causal": True}, "is_causal is a hint about attn_mask"),
+        ({"is_causal": True}, "is_causal requires attn_mask"),
     ]:
         with pytest.raises(InputError, match=message):
             layer(q, k, v, **options)

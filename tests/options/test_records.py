@@ -55,7 +55,7 @@ def test_a_derived_record_has_options_of_its_own() -> None:
     longer = Longer(length=2.0, start=3.0)
     assert (longer.length, longer.start, longer.decay, longer.width) == (2.0, 3.0, 0.1, 1.0)
     assert list(option_places(Longer)) == ["start", "decay", "depth", "length", "width"]
-    with pytest.raises(TypeError, match="Longer must be given length"):
+    with pytest.raises(TypeError, match="Longer requires length"):
         Longer()
 
 
@@ -96,5 +96,5 @@ def test_an_option_has_one_place() -> None:
         rate: Rate = Rate()
         start: float = 7.0
 
-    with pytest.raises(TypeError, match=r"Two has two options of one name: rate\.start and start"):
+    with pytest.raises(TypeError, match=r"Two has two options with the same name: rate.start and start"):
         Two(start=1.0)

@@ -163,19 +163,19 @@ def test_a_prior_may_be_a_function_of_the_site() -> None:
     [
         (
             {"head.*": None},
-            "the prior for 'head.*' is for nothing: the parameters that are learned are 0.weight, 0.bia",
+            "the prior for 'head.*' matches no parameter: the trained parameters are 0.weight, 0.bia",
         ),
         ({"factor": None}, "the prior for 'factor' is for nothing"),
         ({lambda site: False: None}, "the prior for a predicate is for nothing"),
         ({"0.bias": dist.Normal(torch.zeros(3), 1.0)}, r"the prior of 0.bias has shape \[3\], .* broadcast to \[4\]"),
         (
             {"0.bias": dist.Normal(torch.zeros(4), 1.0).to_event(1)},
-            r"the prior of 0.bias is over events of shape \[4\]",
+            r"the prior of 0.bias has event shape \[4\]: give a univariate prior, which is broadcast to the",
         ),
         ({"0.bias": dist.MultivariateNormal(torch.zeros(4), torch.eye(4))}, "single numbers"),
         ({"0.bias": torch.distributions.Normal(0.0, 1.0)}, "must be a distribution of pyro.distributions"),
-        ({"0.bias": dist.Normal}, "the prior of 0.bias is the class Normal: make a distribution of it"),
-        ({"0.bias": dist.Delta(torch.tensor(0.0))}, "the prior of 0.bias is a point, .* freeze the parameter"),
+        ({"0.bias": dist.Normal}, "the prior of 0.bias is the class Normal: give an instance of it"),
+        ({"0.bias": dist.Delta(torch.tensor(0.0))}, "the prior of 0.bias is a point mass .* freeze the parameter"),
         ([("0.bias", None)], "priors are a dict of rules"),
     ],
 )
@@ -321,7 +321,7 @@ def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name.endswith((".r", ".s")))
     if latent == "last-layer":
-        with pytest.raises(InputError, match="in which the weight of a layer is learned"):
+        with pytest.raises(InputError, match="latent 'last-layer' requires a layer with a trained weight"):
             latent_names(net, latent)
         return
     expected = ["0.r", "0.s", "2.r", "2.s"] if latent != "base" else []

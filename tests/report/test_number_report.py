@@ -96,10 +96,10 @@ def test_pages_and_tables_by_python_and_by_command(tmp_path: Path, capsys: pytes
 def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other, classes = predictions(), predictions(2), Predictions(np.zeros((150, 2)), np.zeros(150, np.int64))
     cases: list[tuple[Any, Any, str]] = [
-        ({"a": mine, "b": other}, None, "a and b are not predictions of the same examples"),
+        ({"a": mine, "b": other}, None, "a and b are predictions of different examples (their number,"),
         ({"a": mine, "b": classes}, None, "a are predictions of numbers, and b of classes"),
         ({"a": mine}, {"a": classes}, "the validation predictions of a are of classes"),
-        ({"a": mine}, {"b": mine}, "given for b, but there are only test predictions of a"),
+        ({"a": mine}, {"b": mine}, "validation predictions are given for b, and test predictions only for a"),
     ]
     for test, validation, says in cases:
         with pytest.raises(InputError, match=re.escape(says)):
@@ -108,7 +108,10 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
     np.savez(tmp_path / "c.npz", logits=np.zeros((150, 2)), labels=np.zeros(150, np.int64))
     for words, says in (
         (["report", f"{tmp_path}/p.npz", f"{tmp_path}/c.npz"], "p are predictions of numbers"),
-        (["evaluate", f"{tmp_path}/p.npz", "--picture", f"{tmp_path}/a.png"], "--picture is of predictions of classes"),
+        (
+            ["evaluate", f"{tmp_path}/p.npz", "--picture", f"{tmp_path}/a.png"],
+            "--picture requires predictions of classes, and these are predictions",
+        ),
     ):
         assert main(words) == 2
         assert says in capsys.readouterr().err
@@ -196,7 +199,7 @@ def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None
     ("inputs", "says"),
     [
         ({"age": np.zeros(3)}, "the input age must be one value for each of the 150 test examples"),
-        ([1, 2], "inputs are given by name"),
+        ([1, 2], 'inputs must be a dict, such as {"age": ages}, or an array, not'),
         (np.zeros((150, 2, 2)), "an array of inputs must be [example, input]"),
         ({"age": [[1], [2, 3]]}, "inputs must be numbers or texts"),
     ],

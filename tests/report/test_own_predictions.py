@@ -101,11 +101,11 @@ def test_a_report_and_a_table_by_three_lines(tmp_path: Path, capsys: pytest.Capt
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, other = Predictions(*arrays()), Predictions(*arrays(images=7))
     cases: list[tuple[Any, Any, str]] = [
-        ({}, None, "predictions are given by name"),
-        (good.logits, None, "predictions are given by name"),
+        ({}, None, "predictions must be a non-empty dict of names to predictions, such as"),
+        (good.logits, None, "predictions must be a non-empty dict of names to predictions, such as"),
         ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
-        ({"a": good, "b": other}, None, "a and b are not predictions of the same examples"),
-        ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
+        ({"a": good, "b": other}, None, "a and b are predictions of different examples (their number,"),
+        ({"a": good}, {"b": good}, "validation predictions are given for b, and test predictions only for a"),
         (
             {"a": good},
             {"a": Predictions(torch.zeros(3, 2), torch.zeros(3).long())},
@@ -123,8 +123,14 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["report", file, "--validation", str(tmp_path)], "--validation takes files of predictions, NAME=FILE.npz"),
         (["report", f"a={file}", "--validation", file], "validation predictions are given for p"),
         (["report", file, "-o", file], f"-o {file} would replace what is read as p"),
-        (["evaluate", file, "--ood", "noise"], "--ood is of runs, and p is a file of predictions"),
-        (["evaluate", file, "--split", "validation"], "--split is of runs"),
+        (
+            ["evaluate", file, "--ood", "noise"],
+            "--ood requires run folders, and p is a file of predictions: evaluate the runs separately",
+        ),
+        (
+            ["evaluate", file, "--split", "validation"],
+            "--split applies to run folders only: give the file of the predictions to score",
+        ),
         (["evaluate", f"x={tmp_path}/none.npz"], "none.npz cannot be read: No such file"),
     ]
     before = (tmp_path / "p.npz").read_bytes()

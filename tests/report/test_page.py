@@ -200,7 +200,7 @@ def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     ("arguments", "says"),
     [
         (["nowhere"], "nowhere is not a run: there is no such folder"),
-        (["--pictures", "-1", "nowhere"], "--pictures is at least 0, not -1"),
+        (["--pictures", "-1", "nowhere"], "--pictures must be at least 0, and is -1"),
         ([], "no run given: list run folders"),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     lead = overview([other, one]).lead
     gap = math.log(0.82 / 0.55)
     assert lead[1] == f"sure has the lowest NLL, {-math.log(0.82):.4f}, ahead of unsure by {gap:.4f} ± 0.0000."
-    assert "the lead may be chance" in lead[0]
+    assert "but the difference is not significant." in lead[0]
     alone = overview([third])
     assert not alone.lead
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
@@ -96,7 +96,7 @@ def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[Result], t
     assert not any(row["nll"].is_best for row in section.blocks[0].rows)
     found = section.lead[1]
     assert found.startswith("first has the lowest NLL, ")
-    assert "but the lead may be chance: third is " in found
+    assert "but the difference to third," in found
 
 
 def test_one_image_says_nothing_of_others(runs: list[Result], tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_one_image_says_nothing_of_others(runs: list[Result], tmp_path: Path) ->
     section = overview(made)
     for row in section.blocks[0].rows:
         assert all(row[column.key].error is None and not row[column.key].is_best for column in SCORES)
-    assert section.lead[1] == ("a has the lowest NLL, 0.1054, but the lead may be chance: b is 0.4055 behind.")
+    assert section.lead[1] == ("a has the lowest NLL, 0.1054, but the difference to b, 0.4055, is not significant.")
 
 
 def test_marks_by_errors_alone() -> None:
@@ -130,7 +130,7 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[Result]) -> None:
     surest = (confidence * wrong).argsort(descending=True)[:3].tolist()
     section = gallery(runs, 3)
     assert section is not None
-    shown = next(block for block in section.blocks if block.title == "ensemble: the most confident mistakes")
+    shown = next(block for block in section.blocks if block.title == "ensemble: most confident errors")
     assert [picture.title for picture in shown.pictures] == [
         f"Test image {i}, of class {int(ensemble.test.labels[i])}" for i in surest
     ]
@@ -181,7 +181,7 @@ def test_images_that_are_others_by_now_are_not_shown(runs: list[Result], tmp_pat
         section = gallery([run], 3)
         assert section is not None
         assert not section.blocks
-        assert section.lead[0].startswith("The images are not here to be shown: ")
+        assert section.lead[0].startswith("The images cannot be shown:")
 
 
 def test_no_images_are_no_gallery(runs: list[Result]) -> None:
@@ -191,7 +191,7 @@ def test_no_images_are_no_gallery(runs: list[Result]) -> None:
 def test_human_labels_of_other_images_are_refused(runs: list[Result]) -> None:
     with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
-    with pytest.raises(InputError, match=r"in another order: .* the right class of only \d+ of 358 test images"):
+    with pytest.raises(InputError, match=r"in another order: .* the right class for only \d+ of 358 test images"):
         build_report(runs, humans=people(runs[0].test.labels.flip(0)))
 
 
@@ -213,7 +213,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Re
         (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
     fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
     write_predictions(tmp_path / "predictions" / "test.npz", fewer)
-    with pytest.raises(InputError, match="are runs on different data"):
+    with pytest.raises(InputError, match="), and cannot be compared in one table: evaluate them separately"):
         read_runs([paths[0], tmp_path])
 
 
@@ -222,10 +222,10 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Re
     [
         (["-o", "{run}/config.yaml"], "belongs to the run in"),
         (["--json", "{run}/summary.json"], "belongs to the run in"),
-        (["--csv", "{run}"], "is a folder: name a file in it"),
-        (["-o", "{run}/config.yaml/page.html"], "is no folder that may be written in"),
+        (["--csv", "{run}"], "is a folder: give a file in it"),
+        (["-o", "{run}/config.yaml/page.html"], "is not a writable folder"),
         (["-o", "{run}/../a.html", "--csv", "{run}/../a.html"], "-o and --csv are one file"),
-        (["--figures", "{run}/config.yaml"], "is no folder that may be written in"),
+        (["--figures", "{run}/config.yaml"], "is not a writable folder"),
     ],
 )
 def test_where_nothing_may_be_written_is_said_at_once(

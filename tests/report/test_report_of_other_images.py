@@ -87,7 +87,7 @@ def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[Re
     (there / "sets.json").write_text(sets)
     section = robustness(read_runs([tmp_path / "copy"]))
     assert section is not None
-    assert "means are over the 1 that the benchmark CIFAR-10-C counts" in section.lead[0]
+    assert "means are over the 1 types of the benchmark CIFAR-10-C" in section.lead[0]
     by_severity, by_type = (block for block in section.blocks if isinstance(block, Table))
     found = {row["corruption"].value: row["accuracy/copy"].value for row in by_type.rows}
     means = next(row for row in by_severity.rows if row["score"].value == "accuracy")
@@ -113,7 +113,7 @@ def test_a_report_downloads_nothing(runs: list[Result], monkeypatch: pytest.Monk
         3,
     )
     assert section is not None
-    assert section.lead == ["The images are not here to be shown: cifar10: not found whole in 'nowhere'."]
+    assert section.lead == ["The images cannot be shown: cifar10: not found whole in 'nowhere'."]
     assert asked == [False]
 
 
@@ -165,7 +165,7 @@ def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[Result])
     assert 0 < part < 1
     assert of["deep"]["of_deep"].value == 1
     assert of["dropout"]["of_deep"].value is None
-    assert "of the deep ensemble's [%]" in [column.title for column in health.columns]
+    assert "relative to the deep ensemble [%]" in [column.title for column in health.columns]
     assert "The deep ensemble is deep" in health.note
     without = members([ensemble])
     assert without is not None

@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ),
         (["--fit"], "unknown option --fit"),
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
-        (["fit", "--out", "run"], "which algorithm?"),
+        (["fit", "--out", "run"], "missing algorithm: give its name before all options ('bayes-share fit --help'"),
         (["fit", "deep-ensemble", "--of", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"], "cannot run deep-ensemble"),
         (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "from 1 to 10,000 networks, not 0"),
@@ -68,9 +68,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--epochs=--"], "--epochs: expected a value, not '--'"),
         ([*FIT, "--milestones=--"], "--milestones: expected a value, not '--'"),
         ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive, and is -1000.0"),
-        ([*FIT, "--epochs", "x"], "--epochs takes a whole number, not 'x'"),
-        ([*FIT, "--epochs", "1.5"], "--epochs takes a whole number, not '1.5'"),
-        ([*FIT, "--learning-rate", "fast"], "--learning-rate takes a number or null, not 'fast'"),
+        ([*FIT, "--epochs", "x"], "--epochs must be a whole number, not 'x'"),
+        ([*FIT, "--epochs", "1.5"], "--epochs must be a whole number, not '1.5'"),
+        ([*FIT, "--learning-rate", "fast"], "--learning-rate must be a number or null, not 'fast'"),
         ([*FIT, "--learning-rate", "0"], "learning rate must be positive"),
         ([*FIT, "--momentum", "1"], "momentum must be from 0 to below 1"),
         ([*FIT, "--weight-decay", "-1"], "weight_decay must not be negative"),
@@ -79,11 +79,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--dropout", "2"], "dropout must be at least 0 and below 1"),
         ([*FIT, "--norm", "frn"], "mlp has no feature maps for norm 'frn'"),
         ([*FIT, "--norm", "batsh"], "--norm"),
-        ([*FIT, "--optimizer", "sdg"], "--optimizer takes 'sgd', 'adam' or 'adamw', not 'sdg'"),
-        ([*FIT, "--schedule", "linear"], "--schedule takes 'cosine', 'step' or 'constant', not 'linear'"),
-        ([*FIT, "--milestones", "x"], "--milestones takes a list"),
+        ([*FIT, "--optimizer", "sdg"], "--optimizer must be 'sgd', 'adam' or 'adamw', not 'sdg'"),
+        ([*FIT, "--schedule", "linear"], "--schedule must be 'cosine', 'step' or 'constant', not 'linear'"),
+        ([*FIT, "--milestones", "x"], "--milestones must be a list"),
         ([*FIT, "--milestones", "[100, 150]"], "milestones are parts of all steps, between 0 and 1, and are [100"),
-        ([*FIT, "--batch-size", "1.5"], "--batch-size takes a whole number or null, not '1.5'"),
+        ([*FIT, "--batch-size", "1.5"], "--batch-size must be a whole number or null, not '1.5'"),
         ([*FIT, "--lr", "0.1"], "unknown option --lr: did you mean --learning-rate?"),
         ([*FIT, "--schedul", "step"], "unknown option --schedul: did you mean --schedule?"),
         ([*FIT, "--qqq", "1"], "unknown option --qqq: 'bayes-share fit map --help'"),
@@ -93,26 +93,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", ""], "unknown algorithm ''"),
         (["fit", "--resume"], "missing --out RUN, the folder"),
         (["fit", "--resume=1", "--out", "run"], "--resume: ignored explicit argument '1'"),
-        (["fit", "--out", "run", "map"], "which algorithm? Its name comes first"),
-        (["fit", "--preset", "sgd-cifar10", "svi", "--out", "run"], "algorithm takes 'map', not 'svi'"),
+        (
+            ["fit", "--out", "run", "map"],
+            "missing algorithm: give its name before all options ('bayes-share fit --help'",
+        ),
+        (["fit", "--preset", "sgd-cifar10", "svi", "--out", "run"], "algorithm must be 'map', not 'svi'"),
         ([*FIT, "--epochs.x", "3"], "unknown option --epochs.x"),
         ([*FIT, "--learning-rate.epochs=3"], "unknown option --learning-rate.epochs"),
         (["study", "optimizers", "--resume=1"], "--resume: ignored explicit argument '1'"),
         (["study", "optimizers", "--out", ""], "--out: expected a value, not ''"),
         (["quickstart", "--out="], "--out: expected a value, not ''"),
-        (["evaluate", "nowhere", "--ood", f"{'x' * 300}=noise"], "cannot name a set"),
-        (["fit", "--resume", "--out", "run"], "there is no run in run to go on with; name an algorithm to begin one"),
-        ([*FIT, "--device", "tpu"], "--device takes 'auto', 'cpu' or 'cuda', not 'tpu'"),
+        (
+            ["evaluate", "nowhere", "--ood", f"{'x' * 300}=noise"],
+            "is not a valid name of a set: use at most 100 letters, digits, dots and",
+        ),
+        (["fit", "--resume", "--out", "run"], "no run to resume in run; name an algorithm to start a new run"),
+        ([*FIT, "--device", "tpu"], "--device must be 'auto', 'cpu' or 'cuda', not 'tpu'"),
         ([*FIT, "--precision", "float16"], "--precision"),
         ([*FIT, "--augment", "flop"], "--augment"),
         (["evaluate"], "no run folder given"),
         (["evaluate", "--ood", "noise", "run"], "no run folder given: list run folders before options"),
-        ([*FIT, "--hold-out", "8"], "--hold-out takes a list in brackets, such as [1, 2], not '8'"),
+        ([*FIT, "--hold-out", "8"], "--hold-out must be a list in brackets, such as [1, 2], not '8'"),
         (["evaluate", "nowhere"], "nowhere is not a run: there is no such folder"),
-        (["evaluate", "nowhere", "--split", "train"], "--split takes 'test' or 'validation', not 'train'"),
+        (["evaluate", "nowhere", "--split", "train"], "--split must be 'test' or 'validation', not 'train'"),
         (["evaluate", "nowhere", "--pictur", "x"], "unknown option --pictur: did you mean --picture?"),
         (["quickstart", "--sed", "1"], "unknown option --sed: did you mean --seed?"),
-        (["quickstart", "--seed", "one"], "--seed takes a whole number"),
+        (["quickstart", "--seed", "one"], "--seed must be a whole number"),
     ],
 )
 def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,14 +129,16 @@ def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys
 def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "mine.yaml").write_text("algorithm: map\nfactor_decay: 0.1\n")
     arguments = ["fit", "svi", "--config", "mine.yaml", "--out", "run"]
-    assert "mine.yaml is of algorithm map, not svi" in one_line(arguments, capsys)
+    assert "mine.yaml uses algorithm map, not svi: leave out svi, or use another config or preset" in one_line(
+        arguments, capsys
+    )
 
 
 def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*FIT, "--ensemble-size", "1000000000000"]
     assert main(arguments) == 1
     assert capsys.readouterr().err == (
-        "bayes-share: not enough memory: take a smaller network, batch or number of members\n"
+        "bayes-share: out of memory: use a smaller network, batch size or number of members\n"
     )
 
 
@@ -145,7 +153,7 @@ def test_what_torch_says_of_memory_is_one_line(
 
     monkeypatch.setattr("bayes_share.commands.fit.make_run", stop)
     assert main(FIT) == 1
-    assert capsys.readouterr().err.startswith("bayes-share: not enough memory: ")
+    assert capsys.readouterr().err.startswith("bayes-share: out of memory: ")
     monkeypatch.setattr("bayes_share.cli._is_out_of_memory", lambda error: False)
     with pytest.raises(RuntimeError):
         main(FIT)
@@ -211,7 +219,7 @@ def pickled(path: Path) -> None:
     ("write", "message"),
     [
         (truncated, "cannot be read as an npz file"),
-        (text, "it is no zip archive"),
+        (text, "it is not a zip archive"),
         (without_labels, "there is no array 'labels'"),
         (floats, "must be uint8"),
         (negative_label, "there is a label -1"),
@@ -234,7 +242,9 @@ def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.
     whole(folder / "mine.npz")
     assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
     assert "run in run" in capsys.readouterr().out
-    assert "run exists: go on with it by --resume" in one_line([*FIT, "--data", "npz:mine.npz"], capsys)
+    assert "run exists: resume it with --resume, or use another folder" in one_line(
+        [*FIT, "--data", "npz:mine.npz"], capsys
+    )
 
 
 def test_data_are_looked_for_where_the_command_is_given(

@@ -36,7 +36,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, which: str) -> None:
 @pytest.mark.parametrize(
     ("which", "says"),
     [
-        ("waits", "nothing was heard from one in 1.5 seconds"),
+        ("waits", "no answer within 1.5 seconds"),
         ("dies", "Ray ended with exit code -9"),
         ("refuses", r"there is no \x1b[2J cluster"),
     ],

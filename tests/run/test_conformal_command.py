@@ -42,15 +42,16 @@ def test_the_sets_of_a_run_are_shown(runs: Path) -> None:
     coverage = set_coverage(halves(validation).sets("aps", test, 0.2), test.labels).overall.coverage.value
     (row,) = [words for line in found.out.splitlines() if (words := line.split()[1:])[:3] == ["APS", "0.8", "89"]]
     assert row[3] == f"{coverage:.4g}"
-    assert "By class, with intervals of 95 %:" in found.out
-    assert "By the size of the set:" in found.out
+    assert "By class, with 95 % intervals:" in found.out
+    assert "By set size:" in found.out
 
 
 def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> None:
     found = command("evaluate", runs / "plain", runs / "patient", "--conformal")
     assert not found.out
-    assert "--patience 1 chose the last epoch on all 179: fit without it, or with --validation-images 89" in one_line(
-        found, 2
+    assert (
+        "--patience 1 selected the epoch on all 179: fit without it, or with --validation-images 89 unused"
+        in one_line(found, 2)
     )
     left = validation_left(RunFolder(runs / "partly"))
     assert len(left.labels) == 119
@@ -61,7 +62,7 @@ def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Pat
     table = section.blocks[0]
     assert isinstance(table, Table)
     assert {row["run"].value for row in table.rows} == {"plain", "partly"}
-    assert "patient: conformal prediction needs validation examples that chose nothing" in table.note
+    assert "patient: conformal prediction requires validation examples that were not used for selection" in table.note
     for row in table.rows:
         low, aim, high = (row[key].value for key in ("chance_low", "aim", "chance_high"))
         assert low < aim < high  # type: ignore[operator]
@@ -78,7 +79,10 @@ def test_what_was_chosen_on_is_left_out() -> None:
     both = torch.cat([unchosen(partly, 100), scored_images(partly, 100)])
     assert torch.equal(both.sort().values, everything)
     assert len(unchosen(partly, 100)) == 70
-    with pytest.raises(InputError, match="patience 3 chose the last epoch on all 100"):
+    with pytest.raises(
+        InputError,
+        match="patience 3 selected the epoch on all 100",
+    ):
         unchosen(replace(config, patience=3, validation_images=100), 100)
 
 
@@ -86,8 +90,8 @@ def test_what_was_chosen_on_is_left_out() -> None:
     ("teacher", "message"),
     [
         (RunConfig(), None),
-        (RunConfig(patience=3), "was chosen on them"),
-        (RunConfig(ensemble_size=2, keep_members=1), "was chosen on them"),
+        (RunConfig(patience=3), "it is not known whether the teacher was selected on them:"),
+        (RunConfig(ensemble_size=2, keep_members=1), "it is not known whether the teacher was selected on them:"),
         (None, "is not known: the teacher"),
     ],
 )

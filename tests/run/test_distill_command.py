@@ -106,10 +106,12 @@ def test_a_student_does_not_go_on_with_another_teacher(copied: Path) -> None:
     before = snapshot(out)
     ended_well(command("fit", "deep-ensemble", "--networks", "2", *FEW, "--seed", "1", "--out", copied / "other"))
     line = one_line(command("fit", "--resume", "--out", out, "--teacher", copied / "other"), 2)
-    assert "was begun with another teacher: name the folder where that one is now by --teacher" in line
+    assert "was started with another teacher: give the folder of that teacher with" in line
     shutil.rmtree(copied / "deep")
     (copied / "other").rename(copied / "deep")
-    assert "was begun with another teacher" in one_line(command("fit", "--resume", "--out", out), 2)
+    assert "was started with another teacher: give the folder of that teacher with" in one_line(
+        command("fit", "--resume", "--out", out), 2
+    )
     assert snapshot(out) == before
 
 
@@ -162,13 +164,13 @@ def test_a_teacher_that_is_none_is_one_line_before_any_work(
     [
         (
             ["--split-seed", "1"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and its student must not be validated",
+            r"was trained on other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
         ),
         (
             ["--hold-out", "[9]"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and its student must not be validated",
+            r"was trained on other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
         ),
-        (["--data", "npz:other.npz"], "was trained on other data, digits, and its student is to learn npz:"),
+        (["--data", "npz:other.npz"], "was trained on digits, and its student on other data, npz:"),
     ],
 )
 def test_a_teacher_of_other_images_is_refused(
@@ -183,7 +185,9 @@ def test_a_teacher_of_other_images_is_refused(
 
 def test_fit_looks_at_the_data_too(taught: Path) -> None:
     network = mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8))
-    with pytest.raises(InputError, match="must not be validated on those"):
+    with pytest.raises(
+        InputError, match="), and the student must not be validated on them: use the same split for both"
+    ):
         fit(Distill(), Model(network), load_data("digits", split_seed=1), 1, progress=False, teacher=taught / "deep")
 
 
@@ -195,7 +199,7 @@ def test_fit_looks_at_the_data_too(taught: Path) -> None:
         (["deep-ensemble", "--of", "distill"], "deep-ensemble cannot run distill, which runs an algorithm itself"),
         (["distill", "--of", "sgld"], "Distill cannot run SGLD: a chain samples the posterior of the labels"),
         (["distill", "--teacher", "deep", "--alpha", "2"], "alpha is a part of the loss, from 0 to 1, and is 2"),
-        (["distill", "--teacher", "deep", "--perturbation", "odds"], "--perturbation takes 'confident_ods', 'ods'"),
+        (["distill", "--teacher", "deep", "--perturbation", "odds"], "--perturbation must be 'confident_ods', 'ods'"),
         (["distill", "--teacher", "x" * 300], "cannot be a run: File name too long"),
     ],
 )

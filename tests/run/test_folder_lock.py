@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_is_one_line_before_training(
     line = outcome.err.removeprefix("single network ...\n")
     assert outcome.code == 2
     assert line.count("\n") == 1
-    assert says in line or "no folder that may be written in" in line
+    assert says in line or "is not a writable folder" in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

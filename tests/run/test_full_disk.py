@@ -35,7 +35,7 @@ def test_a_full_disk_is_one_line_and_the_run_ends_with_the_same_bits(
     out = tmp_path / "run"
     line = one_line(fit("single network", out, setting=Setting(fault=Fault("fsync", number, what="full"))), 1)
     assert "No space left on device" in line
-    assert "what was there before is as it was" in line
+    assert "the previous content is unchanged" in line
     checked(out, whole=sum(name.startswith("checkpoint") for name in WRITES[: number - 1]))
     ended_well(fit("single network", out, "--resume"))
     assert differences(left(out), expected("single network")) == []

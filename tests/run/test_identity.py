@@ -96,7 +96,7 @@ def test_a_finished_run_does_not_take_other_data_for_its_own(
     assert snapshot(finished) == before
     page = finished.parent / "page.html"
     ended_well(command("report", finished, "-o", page))
-    assert re.search("The images are not here to be shown: the data .* are not those", page.read_text())
+    assert re.search("The images cannot be shown: the data .* are not those.", page.read_text())
 
 
 def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_signal_between_training_and_the_last_file_loses_nothing(
 ) -> None:
     out = tmp_path / "run"
     line = one_line(fit("single network", out, setting=Setting(fault=Fault("replace", 1, name, what=what))), 130)
-    assert line == "bayes-share: stopped after training, at the predictions: go on by --resume\n"
+    assert line == "bayes-share: stopped after training, while predicting: resume with --resume\n"
     assert not list(out.rglob("*.tmp"))
     ended_well(fit("single network", out, "--resume"))
     assert differences(left(out), expected("single network")) == []

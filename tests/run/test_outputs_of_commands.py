@@ -107,7 +107,7 @@ def test_what_is_read_is_not_written(run: Path, tmp_path: Path) -> None:
     assert f"--json {humans} would replace what is read as --humans" in line
     images.mkdir()
     (images / "a.png").touch()
-    with pytest.raises(InputError, match="would replace what is read as folder:images"):
+    with pytest.raises(InputError, match="would overwrite folder:images, which is read: use another name"):
         check_outputs({"--picture": images / "a.png"}, {"folder:images": images})
     with pytest.raises(InputError, match="-o and --csv are one file"):
         check_outputs({"-o": tmp_path / "a", "--csv": images / ".." / "a"}, {})
@@ -126,7 +126,7 @@ def test_a_run_is_no_place_for_other_runs(run: Path) -> None:
     inside = run / "predictions" / "new"
     assert "belongs to the run in" in one_line(command("fit", "map", "--epochs", "1", "--out", inside), 2)
     for other in (("study", "sharing", "--resume"), ("quickstart",)):
-        assert "is a run, and no folder for several" in one_line(command(*other, "--out", run), 2)
+        assert "is the folder of a single run: use another folder" in one_line(command(*other, "--out", run), 2)
     assert snapshot(run) == before
 
 
@@ -152,11 +152,11 @@ def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
         (table / f"{part}.csv").write_text("x,y\n1,2\n")
     (table / "to").symlink_to(table)
     (table / "link.csv").symlink_to(table / "validation.csv")
-    with pytest.raises(InputError, match=r"--csv .* would become a part of csv:.*table: give another name"):
+    with pytest.raises(InputError, match=r"--csv .* would become a part of csv:.*table: use another name"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{table}"])
     with pytest.raises(InputError, match="would become a part of"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{tmp_path}/table/../table/to"])
-    with pytest.raises(InputError, match="would replace what is read as"):
+    with pytest.raises(InputError, match="which is read: use another name"):
         check_outputs({"--csv": table / "test.csv"}, {}, [f"csv:{table}"])
     check_outputs({"--csv": table / "out.csv", "-o": table / "report.html", "--json": tmp_path / "test.csv"}, {}, [])
     check_outputs({"--csv": table / "scores.csv", "--json": table / "runs" / "test.csv"}, {}, [f"csv:{table}"])

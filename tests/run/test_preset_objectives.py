@@ -83,7 +83,7 @@ def test_algorithms_under_priors_have_those_of_the_options(algorithm: Any) -> No
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"prior": "laplace"}, "prior laplace is for algorithms under priors .* and map has penalties"),
+        ({"prior": "laplace"}, "prior laplace requires an algorithm that uses priors .* and map uses weight decay"),
         ({"prior_scale": 2.0}, "prior_scale 2.0"),
         ({"latent": "factors"}, "latent factors"),
         ({"factor_prior_centre": "one"}, "factor_prior_centre one"),

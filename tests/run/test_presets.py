@@ -78,8 +78,14 @@ def test_options_override_it_before_and_after(tmp_path: Path) -> None:
             ["--preset", "ivon-cifar"],
             "unknown preset 'ivon-cifar': did you mean 'ivon-cifar10'? Choose from adamw-cifar10",
         ),
-        (["map", "--preset", "ivon-cifar10"], "preset ivon-cifar10 is of algorithm ivon, not map"),
-        (["--preset", "ivon-cifar10", "--config", "x"], "--preset and --config are two beginnings"),
+        (
+            ["map", "--preset", "ivon-cifar10"],
+            "preset ivon-cifar10 uses algorithm ivon, not map: leave out map, or use another config or preset",
+        ),
+        (
+            ["--preset", "ivon-cifar10", "--config", "x"],
+            "--preset and --config cannot be combined: give one of them, and other settings",
+        ),
         (["--preset", "ivon-cifar10", "--momentum", "1"], "unknown option --momentum"),
         (["ivon", "--preset"], "--preset: expected one argument"),
     ],

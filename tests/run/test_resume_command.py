@@ -44,7 +44,7 @@ def test_a_finished_run_stays_as_it_is(arguments: list[str], finished: Path) -> 
     before = snapshot(finished)
     outcome = command(*arguments, "--out", finished, "--resume")
     ended_well(outcome)
-    assert "is finished" in outcome.err
+    assert "is already finished" in outcome.err
     assert snapshot(finished) == before
 
 
@@ -88,7 +88,7 @@ def test_a_run_with_other_options_is_refused_and_the_option_named(
 
 def test_a_run_of_another_algorithm_is_refused(finished: Path) -> None:
     line = one_line(command("fit", "deep-ensemble", *SMALL, "--out", finished, "--resume"), 2)
-    assert "is a run with algorithm map, which cannot be resumed with deep-ensemble" in line
+    assert "uses algorithm map, and cannot be resumed with deep-ensemble" in line
 
 
 def test_a_deep_ensemble_is_not_resumed_as_one_network(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_deep_ensemble_is_not_resumed_as_one_network(tmp_path: Path) -> None:
     fault = Fault("step", 5)
     command("fit", "deep-ensemble", *SMALL, "--networks", "2", "--out", out, setting=Setting(fault=fault))
     line = one_line(command("fit", "map", *SMALL, "--out", out, "--resume"), 2)
-    assert "is a run with algorithm deep-ensemble, which cannot be resumed with map" in line
+    assert "uses algorithm deep-ensemble, and cannot be resumed with map" in line
     ended_well(command("fit", "--resume", "--no-progress", "--out", out))
 
 

@@ -137,11 +137,11 @@ def test_a_run_is_scored_and_reported(
     assert main(["evaluate", str(run)]) == 0
     said = capsys.readouterr().out
     assert ("CRPS" if target in ("price", "tail", "visits") else "accuracy") in said
-    assert "One network of each run" in said
+    assert "Cost of one network of each run:" in said
     assert main(["report", str(run), "-o", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     titles = re.findall("<h2[^>]*>([^<]*)", text)
-    assert {"Overview", "Calibration", "Training", "Parameters and operations", "Run it again"} <= set(titles)
+    assert {"Overview", "Calibration", "Training", "Parameters and operations", "Reproducing the runs"} <= set(titles)
     assert "image" not in re.sub("(?s)<(script|style|pre).*?</\\1>", "", text).lower()
 
 
@@ -276,10 +276,19 @@ WRONG = {
         "no column 'prize' for --target: did you mean 'price'?",
     ),
     "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give --likelihood, poisson (counts)"),
-    "images' option": (["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"], "--hold-out is for images"),
-    "augmentation": (["--data", "csv:TABLE", "--target", "city", "--augment", "crop"], "--augment crop is for images"),
+    "images' option": (
+        ["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"],
+        "--hold-out requires images, and",
+    ),
+    "augmentation": (
+        ["--data", "csv:TABLE", "--target", "city", "--augment", "crop"],
+        "--augment crop requires images, and",
+    ),
     "a network of images": (["--data", "csv:TABLE", "--target", "city", "--model", "resnet20"], "resnet20"),
-    "noise of classes": (["--data", "csv:TABLE", "--target", "city", "--noise", "learned"], "--noise is of targets"),
+    "noise of classes": (
+        ["--data", "csv:TABLE", "--target", "city", "--noise", "learned"],
+        "--noise requires real-valued targets, and images have classes:",
+    ),
     "beta": (
         [
             "--data",
@@ -334,15 +343,15 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
 def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
     out = ["-o", str(tmp_path / "out.csv")]
     for target, words, message in (
-        ("tail", ["--num-samples", "0"], "--num-samples is at least 1, not 0"),
+        ("tail", ["--num-samples", "0"], "--num-samples must be at least 1, and is 0"),
         ("tail", ["--quantiles", "0.5", "5e-1"], "--quantiles has 0.5 twice"),
-        ("tail", ["--quantiles", "0"], "--quantiles takes numbers above 0 and below 1, not 0"),
-        ("tail", ["--quantiles", "-1"], "--quantiles takes numbers above 0 and below 1, not -1"),
-        ("tail", ["--quantiles", "0.5", "nan"], "--quantiles takes a number, not 'nan'"),
-        ("tail", ["--quantiles", "-inf"], "--quantiles takes a number, not '-inf'"),
-        ("tail", ["--quantiles", "1e-400"], "--quantiles takes numbers above 0 and below 1, not 0"),
+        ("tail", ["--quantiles", "0"], "--quantiles requires numbers above 0 and below 1, not 0"),
+        ("tail", ["--quantiles", "-1"], "--quantiles requires numbers above 0 and below 1, not -1"),
+        ("tail", ["--quantiles", "0.5", "nan"], "--quantiles must be a number, not 'nan'"),
+        ("tail", ["--quantiles", "-inf"], "--quantiles must be a number, not '-inf'"),
+        ("tail", ["--quantiles", "1e-400"], "--quantiles requires numbers above 0 and below 1, not 0"),
         ("tail", ["--device", "gpu"], "unknown device 'gpu'"),
-        ("city", ["--quantiles", "0.5"], "--quantiles are of numbers"),
+        ("city", ["--quantiles", "0.5"], "--quantiles requires a run that predicts numbers, and this run predicts"),
     ):
         assert message in one_line(command("predict", finished(target), table, *out, *words), 2)
     assert not (tmp_path / "out.csv").exists()
@@ -367,9 +376,9 @@ def test_chains_on_tables_are_diagnosed(
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        (["0.5", "2"], "--conformal takes numbers above 0 and below 1, not 2"),
-        (["0"], "--conformal takes numbers above 0 and below 1, not 0"),
-        (["nan"], "--conformal takes a number, not 'nan'"),
+        (["0.5", "2"], "--conformal requires numbers above 0 and below 1, not 2"),
+        (["0"], "--conformal requires numbers above 0 and below 1, not 0"),
+        (["nan"], "--conformal must be a number, not 'nan'"),
         (["0.1", "1e-1"], "--conformal has 0.1 twice"),
     ],
 )
@@ -426,7 +435,7 @@ def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Pat
         damage()
         assert main(["predict", str(run), str(table), "-o", str(out)]) == 2
         assert not out.exists()
-        with pytest.raises(InputError, match="has no checkpoint of its last step: put that back, or train it anew"):
+        with pytest.raises(InputError, match="has no checkpoint of its last step: restore it, or train the run again"):
             load_run(run)
     (run / "summary.json").unlink()
     assert load_run(run).step  # of a run that goes on, any step is the latest
@@ -446,9 +455,16 @@ def test_numbers_are_written_whole(tmp_path: Path) -> None:
 def test_validation_files_do_not_replace_those_of_a_run(finished: Callable[[str], Path], tmp_path: Path) -> None:
     run, other = finished("visits"), finished("tail") / "predictions" / "validation.npz"
     words = ["report", run, "--validation", f"visits={other}", "-o", tmp_path / "r.html"]
-    assert "--validation is of files, and visits is a run" in one_line(command(*words), 2)
+    assert (
+        "--validation applies to files of predictions, and visits is a run, which has its own validation predictions"
+        in one_line(command(*words), 2)
+    )
 
 
 def test_other_images_are_for_runs_on_images(finished: Callable[[str], Path]) -> None:
-    assert "other and corrupted images are for" in one_line(command("evaluate", finished("city"), "--ood", "noise"), 2)
-    assert "these are of numbers" in one_line(command("evaluate", finished("price"), "--ood", "noise"), 2)
+    assert "out-of-distribution and corrupted images require a run on images, and" in one_line(
+        command("evaluate", finished("city"), "--ood", "noise"), 2
+    )
+    assert "requires predictions of classes, and these are predictions of numbers: leave" in one_line(
+        command("evaluate", finished("price"), "--ood", "noise"), 2
+    )

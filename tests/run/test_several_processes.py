@@ -64,7 +64,7 @@ def test_a_study_that_is_stopped_leaves_a_checkpoint_and_no_process(tmp_path: Pa
         time.sleep(0.1)
     started.send_signal(signal.SIGTERM)
     _, said = started.communicate(timeout=120)
-    assert "go on by --resume" in said
+    assert "resume with --resume" in said
     assert list(out.glob("runs/*/checkpoints/*.pt"))
     of_this = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True).stdout
     assert of_this == ""

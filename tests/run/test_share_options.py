@@ -66,11 +66,17 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
     [
         (("--model", "lenet", "--share-layers", "all"), "nothing to share for which='all'"),
         (("--share-groups", "0"), "--share-groups must be at least 1, and is 0"),
-        (("--share-templates", "4"), "--share-templates 4 is of layers that share: give --share-layers too"),
-        (("--share-factors", "scalar"), "--share-factors scalar is of layers that share: give --share-layers too"),
-        (("--share-norm", "shared"), "--share-norm shared is of layers that share: give --share-layers too"),
-        (("--model", "mlp4_64", "--share-layers", "all", "--share-norm", "shared"), "no norm is known to follow"),
-        (("--share-layers", "some"), "'some' matches no layer that could share its weight; there is layers.1"),
+        (("--share-templates", "4"), "--share-templates 4 requires --share-layers"),
+        (("--share-factors", "scalar"), "--share-factors scalar requires --share-layers"),
+        (("--share-norm", "shared"), "--share-norm shared requires --share-layers"),
+        (
+            ("--model", "mlp4_64", "--share-layers", "all", "--share-norm", "shared"),
+            'norm="shared" requires norms that follow the layers that share, and none was',
+        ),
+        (
+            ("--share-layers", "some"),
+            "the pattern 'some' matches no layer that could share its weight; there are layers.1",
+        ),
         (("--model", "resnet20", "--share-layers", "stem.0,stages.0.*"), "stem.0 has no partner"),
     ],
 )
@@ -114,7 +120,7 @@ def test_a_rival_is_trained_stopped_and_scored(
         (("--ensemble-size", "4", "--ensemble-kind", "packde"), "packed"),
         (
             ("--ensemble-size", "4", "--ensemble-kind", "masked", "--mask-scale", "1"),
-            "--mask-scale 1 makes all members",
+            "--mask-scale must be above 1: with 1 all members are the same",
         ),
         (("--ensemble-size", "4", "--ensemble-kind", "packed", "--packed-groups", "0"), "--packed-groups must be"),
     ],

@@ -87,7 +87,7 @@ def entropies(path: Path) -> np.ndarray:
 
 def test_the_table_has_the_figures_of_the_files(run: Path, ensemble: Path, evaluate: Callable) -> None:
     out, _ = evaluate(run, ensemble, "--ood", "held-out", "white=noise", "--ood-images", 60)
-    found = lines_below(out, "Out-of-distribution images told from test images by entropy:")
+    found = lines_below(out, "Out-of-distribution detection by entropy:")
     expected = []
     for folder in (run, ensemble):
         for name in ("held-out", "white"):
@@ -134,7 +134,7 @@ def test_what_is_there_is_not_predicted_again(run: Path, evaluate: Callable, mon
     wanted = ["--ood", "noise", "--ood-images", 40, "--corruptions", "contrast", "--corruption-images", 30]
     first, said = evaluate(run, *wanted)
     assert "noise, 40 of 10,000 images" in said
-    assert "contrast, 30 of 287 images in each severity" in said
+    assert "contrast, 30 of 287 images at each severity" in said
     monkeypatch.setattr(probing, "load_run", lambda path: pytest.fail("read again"))
     assert evaluate(run, *wanted) == (first, "")
     monkeypatch.undo()
@@ -229,7 +229,10 @@ def test_a_file_of_which_nothing_is_known_is_made_again(run: Path, evaluate: Cal
 def test_the_same_name_for_something_else_is_refused(run: Path, evaluate: Callable, refused: Callable) -> None:
     evaluate(run, "--ood", "x=noise", "--ood-images", 30)
     line = refused(run, "--ood", "x=photographs")
-    assert "has predictions for a set 'x' from noise: give the one from photographs another name" in line
+    assert (
+        "already has predictions for a set 'x' from noise: give the set from photographs another name, NAME=photographs"
+        in line
+    )
 
 
 def test_a_network_that_ends_otherwise_has_no_neighbours(
@@ -238,7 +241,7 @@ def test_a_network_that_ends_otherwise_has_no_neighbours(
     with_features = Training.predict_with_features
     monkeypatch.setattr(Training, "predict_with_features", lambda *args: (with_features(*args)[0], None))
     _, said = evaluate(run, "--ood", "noise", "--ood-images", 30)
-    assert said.count("k-nn is left out, since the network's outputs are not those of a linear layer") == 1
+    assert said.count("k-nn is not available, since the network does not end with a linear layer") == 1
     assert "k-nn" not in detections(RunFolder(run), "noise")
     line = refused(run, "--ood", "noise", "--ood-images", 30, "--ood-score", "k-nn")
     assert "no run has the score k-nn: it takes a network that ends with a linear layer" in line
@@ -251,7 +254,7 @@ def test_a_score_that_only_some_have_is_a_dash(
     one, other = lines_below(evaluate(run, ensemble, *wanted)[0], "by mutual-information:")
     assert one[-4:] == ["–"] * 4
     assert float(other[-4]) > 0.5
-    assert "no run has the score mutual-information: it takes several draws or members" in refused(run, *wanted)
+    assert "no run has the score mutual-information: it requires several draws or members" in refused(run, *wanted)
 
 
 @pytest.mark.parametrize(
@@ -259,14 +262,17 @@ def test_a_score_that_only_some_have_is_a_dash(
     [
         (["--ood", "nois"], "unknown out-of-distribution set 'nois': did you mean 'noise'?"),
         (["--ood", "digits"], "digits is the data set that the network was trained on"),
-        (["--ood", "noise", "noise"], "there are two out-of-distribution sets called 'noise'"),
+        (
+            ["--ood", "noise", "noise"],
+            "two out-of-distribution sets are called 'noise': give one of them a name, NAME=...",
+        ),
         (["--ood", "npz:/nowhere/a.npz"], "no such file or folder"),
         (["--ood", "noise", "--ood-score", "entropi"], "unknown score 'entropi': did you mean 'entropy'?"),
-        (["--ood", "noise", "--ood-images", "0"], "a set has at least 1 image, not 0"),
+        (["--ood", "noise", "--ood-images", "0"], "a set must have at least 1 image, not 0"),
         (["--corruptions", "blur"], "unknown corruption 'blur'"),
         (["--ood-score", "energy"], "--ood-score requires --ood"),
         (["--ood", "noise", "--corruption-images", "9"], "--corruption-images requires --corruptions"),
-        (["--corruptions", "rotate", "--corruption-images", "-1"], "a set has at least 1 image, not -1"),
+        (["--corruptions", "rotate", "--corruption-images", "-1"], "a set must have at least 1 image, not -1"),
         (["--corruptions", "cifar-10-c:/nowhere"], "/nowhere/brightness.npy cannot be read: No such file"),
     ],
 )
@@ -346,5 +352,7 @@ def test_names_are_known_before_anything_is_read() -> None:
     assert len(types) == 20
     assert types["cifar-10-c-brightness"] == "cifar-10-c:/x"
     assert types["rotate"] == ""
-    with pytest.raises(InputError, match="two out-of-distribution sets called 'a'"):
+    with pytest.raises(
+        InputError, match="two out-of-distribution sets are called 'a': give one of them a name, NAME=..."
+    ):
         ShiftedSets(ood=("a=noise", "a=photographs"))

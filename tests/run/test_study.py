@@ -165,7 +165,7 @@ def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.count("\n") == 1, err
-    assert "of 2 runs finished: go on by --resume" in err
+    assert "of 2 runs finished: resume with --resume" in err
     begun = [path.parent for path in out.glob("runs/*/config.yaml")]
     assert all(list((path / "checkpoints").glob("*.pt")) for path in begun)
     assert not (out / "summary.md").exists()
@@ -253,16 +253,16 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--methods", "sgd", "sgd"], "method sgd more than once"),
         (["study", "optimizers", "--sizes", "2", "2"], "size 2 more than once"),
         (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
-        (["study", "optimizers", "--sizes", "two"], "--sizes takes a whole number, not 'two'"),
+        (["study", "optimizers", "--sizes", "two"], "--sizes must be a whole number, not 'two'"),
         (["study", "optimizers", "--seeds", "0"], "from 1 to 10,000 seeds, not 0"),
-        (["study", "optimizers", "--jobs", "0"], "at least 1 job, not 0"),
+        (["study", "optimizers", "--jobs", "0"], "the number of jobs must be at least 1, and is 0"),
         (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),
         (["study", "optimizers", "--model", "lenett"], "unknown model 'lenett': did you mean 'lenet'?"),
         (["study", "optimizers", "--data", "digit"], "unknown data set 'digit': did you mean 'digits'?"),
         (["study", "optimizers", "--batch-size", "5000"], "from 1 to 1260 examples"),
         (["study", "optimizers", "--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
-        (["study", "optimizers", "--out", "file"], "file is a file; runs need a folder"),
-        (["study", "optimizers", "--out", "full"], "full exists: go on with it by --resume"),
+        (["study", "optimizers", "--out", "file"], "file is a file, and should be a folder"),
+        (["study", "optimizers", "--out", "full"], "full exists: resume it with --resume, or use another folder"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -331,4 +331,4 @@ def test_what_is_no_record_of_a_study_is_one_line(tmp_path: Path, capsys: pytest
 
 def test_seeds_that_could_never_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("--seeds", "100000000", "--out", tmp_path / "study") == 2
-    assert "the study takes from 1 to 10,000 seeds, not 100000000" in capsys.readouterr().err
+    assert "the study requires from 1 to 10,000 seeds, not 100000000" in capsys.readouterr().err

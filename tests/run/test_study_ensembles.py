@@ -81,7 +81,10 @@ def test_shares_are_those_of_the_numbers_on_disk(made: Path) -> None:
                 assert float(found[row][f"share_{kind}"]) == pytest.approx(share, rel=1e-3, abs=1e-4)
     assert found["single"]["share_nll"] == "0.0"  # there is a gap
     assert float(found["deep-ensemble"]["share_nll"]) == 1.0
-    assert "holds the share in about 50 % of studies" in (made / "summary.md").read_text()
+    assert (
+        "seeds are too narrow: they cover the share in about 50 % of studies, not in 95 %."
+        in (made / "summary.md").read_text()
+    )
 
 
 def test_eight_components_are_measured_by_eight_networks_of_both_seeds(made: Path) -> None:
@@ -155,7 +158,7 @@ def test_other_images_that_cannot_be_read_are_left_out_and_the_others_are_there(
 def test_without_one_network_there_are_scores_and_no_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--rows", "wider", "--epochs", "1", "--seeds", "1", "--no-progress"]
     assert study(*options, "--out", tmp_path / "study") == 0
-    assert "There are no shares: they take one network and a deep ensemble" in capsys.readouterr().out
+    assert "Shares are not available: they require a single network and a deep ensemble" in capsys.readouterr().out
     assert not (tmp_path / "study" / "share-numbers.png").exists()
 
 
@@ -242,7 +245,7 @@ def test_networks_that_are_related(tmp_path: Path) -> None:
     for model in ("lenet", "mlp", "resnet18"):
         with pytest.raises(InputError, match=f"{model}: its width is no part of its name"):
             of_width(model, 0.5)
-    with pytest.raises(InputError, match=r"resnet8_7: 0\.5 times its width of 7 is no width"):
+    with pytest.raises(InputError, match=r"resnet8_7: 0.5 times the width 7 is not a whole number: use another width"):
         of_width("resnet8_7", 0.5)
 
 
@@ -252,7 +255,10 @@ def test_networks_that_are_related(tmp_path: Path) -> None:
         (["--rows", "sign"], "unknown row 'sign': did you mean 'signs'?"),
         (["--rows", "signs", "signs"], "the study has row signs more than once"),
         (["--rows"], "at least one row"),
-        (["--rows", "half-width", "--model", "mlp"], "row half-width: mlp: its width is no part of its name"),
+        (
+            ["--rows", "half-width", "--model", "mlp"],
+            "row half-width: mlp has no width in its name: use a network of a family, such",
+        ),
         (["--image-size", "9", "--rows", "single"], "--image-size must be from 1 to 8"),
         (["--feed", "split"], "unknown option --feed"),
     ],

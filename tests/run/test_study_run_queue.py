@@ -36,7 +36,7 @@ def test_who_needs_a_run_that_failed_fails_with_its_reason_however_far() -> None
 
 
 def test_what_can_never_begin_is_refused() -> None:
-    with pytest.raises(InputError, match="the run b needs x, which is none of the runs"):
+    with pytest.raises(InputError, match="the run b requires x, which is not among the runs"):
         RunQueue(["a", "b"], {"b": ["x"]})
     with pytest.raises(InputError, match="the runs a, b wait for each other"):
         RunQueue(["a", "b", "c"], {"a": ["b"], "b": ["a"]})

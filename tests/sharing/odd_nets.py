@@ -114,7 +114,7 @@ class Odd:
     reason: str = "gives other outputs"
 
 
-AGREES, FAILS = "gives what each member alone does", "fails ("
+AGREES, FAILS = "one pass over tiled rows gives the outputs of each member (relative difference", "fails ("
 INPUTS = {"left": vectors(), "right": vectors(seed=1), "scale": torch.tensor(2.0, dtype=torch.float64), "times": 3}
 
 ODD: dict[str, Odd] = {
@@ -131,7 +131,7 @@ ODD: dict[str, Odd] = {
     "not a number where rows are many": Odd(
         lambda: Two(after=lambda y, _: y if len(y) <= 2 else torch.full_like(y, torch.nan)),
         vectors(2, SIZE),
-        reason="other outputs (by inf",
+        reason="tiled rows gives different outputs (relative difference inf)",
     ),
     "minus infinity where it should be": Odd(
         lambda: Two(after=lambda y, _: y.masked_fill(torch.tensor([True, False, False]), -torch.inf)),

@@ -88,7 +88,7 @@ def test_what_only_looks_like_a_batch_is_named_by_place_too() -> None:
         def forward(self, num: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(num, feature_weights=weights)
 
-    with pytest.raises(InputError, match=r'shared is a list of names, such as shared=\("weights",\)'):
+    with pytest.raises(InputError, match=r'shared must be a list of names, such as shared=\("weights",\)'):
         members_of(Scaled, shared="weights")
     members = members_of(Scaled, shared=("weights",))
     close(members(NUM, WEIGHTS), each(members, NUM, WEIGHTS))
@@ -176,7 +176,7 @@ def test_a_state_says_what_no_batch_reached(norm: Any) -> None:
 
 LEFT: dict[str, Callable[[], Ensemble]] = {
     "weights of the members' own": lambda: members_of(Positions, own=["position.0"]),
-    "a start of signs that stay": lambda: ensemble(perturb(Positions().double()).eval(), MEMBERS, "fixed_sign"),
+    "a start of fixed signs": lambda: ensemble(perturb(Positions().double()).eval(), MEMBERS, "fixed_sign"),
 }
 
 

@@ -155,7 +155,7 @@ REFUSED = {
     "an ensemble": (lambda: ensemble(linears(1)), "an ensemble already"),
     "an ensemble inside": (lambda: nn.Sequential(ensemble(linears(1))), "an ensemble already"),
     "the network of an ensemble": (lambda: ensemble(linears(1)).network, "an ensemble already"),
-    "the network itself": (lambda: nn.PReLU(), "nothing in this PReLU can be shared"),
+    "the network itself": (lambda: nn.PReLU(), "no layer of this PReLU can be shared: it has parameters in"),
     "a subclass": (lambda: nn.Sequential(type("Other", (nn.Linear,), {})(4, 4)), "it has parameters in Other"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "0, a LazyLinear, has no shapes yet"),
     "reparametrised": (
@@ -176,9 +176,9 @@ def test_what_cannot_be_converted_is_named(make: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ensemble_size": 0}, "at least 1 member, a whole number, not 0"),
+        ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, and is 0"),
         ({"ensemble_size": 2.5}, "a whole number, not 2.5"),
-        ({"ensemble_size": -2}, "at least 1 member, a whole number, not -2"),
+        ({"ensemble_size": -2}, "ensemble_size must be a whole number of at least 1, and is -2"),
         ({"init": "one"}, "unknown factor init 'one': did you mean 'ones'"),
         ({"init": "randomsign"}, "did you mean 'random_sign'"),
         ({"norm": "members"}, "unknown norm sharing 'members': did you mean 'member'"),

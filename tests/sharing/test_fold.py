@@ -148,7 +148,9 @@ def test_a_folded_member_is_that_member_in_either_mode(name: str, training: bool
             assert not said
         else:  # where what was one parameter is now two
             assert not torch.allclose(fresh(x), expected[member])
-            assert "are one weight in the original network, and differ in this one" in str(said[0].message)
+            assert "are the same weight in the original network, but differ here because of their" in str(
+                said[0].message
+            )
 
 
 def test_tied_layers_that_are_still_equal_go_without_a_warning() -> None:
@@ -161,7 +163,7 @@ def test_tied_layers_that_are_still_equal_go_without_a_warning() -> None:
     assert len(said) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.* are one weight in the original network")
+@pytest.mark.filterwarnings("ignore:.* are the same weight in the original network, but differ")
 @pytest.mark.parametrize("norm", ["shared", "member"])
 def test_what_was_tied_stays_so_where_it_is_still_the_same(norm: Any) -> None:
     net, x = more("ties")
@@ -209,7 +211,7 @@ def test_a_folded_member_is_independent() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in members.state_dict().items())
 
 
-@pytest.mark.filterwarnings("ignore:.* are one weight in the original network")
+@pytest.mark.filterwarnings("ignore:.* are the same weight in the original network, but differ")
 def test_a_draw_takes_the_place_of_parameters() -> None:
     net, x = more("ties")
     members = ensemble(net.eval(), MEMBERS, example=x, norm="member")
@@ -243,7 +245,7 @@ def test_a_member_that_is_not_there_is_an_error(member: int | None) -> None:
 def test_unknown_parameters_are_named() -> None:
     members = ensemble(nn.Linear(4, 4), MEMBERS)
     draw = {"network.weight": torch.zeros(4, 4), "weight": torch.zeros(4, 4), "network.q": torch.zeros(4)}
-    with pytest.raises(InputError, match=r"weight, network\.q: the ensemble has no parameter of this name"):
+    with pytest.raises(InputError, match=r"the ensemble has no parameter weight, network.q"):
         fold(members, 0, draw)
 
 
@@ -253,7 +255,7 @@ def test_a_network_that_is_no_ensemble_folds_to_a_copy() -> None:
     same_form(plain, net)
     assert torch.equal(plain(images()), net(images()))
     assert all(one is not other for one, other in zip(plain.parameters(), net.parameters(), strict=True))
-    with pytest.raises(InputError, match="this Sequential has no members: fold it with member=None"):
+    with pytest.raises(InputError, match="this Sequential has no members: use member=None"):
         fold(net, 0)
 
 

@@ -182,7 +182,7 @@ def test_a_loss_over_a_count_of_items_is_the_mean_of_the_members(strategy: Any, 
 @pytest.mark.parametrize("strategy", ["auto", "tile", "loop"])
 def test_a_cache_is_refused_in_one_line(strategy: Any) -> None:
     members = ensemble(llama().double().eval(), MEMBERS, strategy=strategy)
-    refused = "members share no DynamicCache of keys and values: call the ensemble with use_cache=False, or set"
+    refused = "an ensemble does not support a DynamicCache of keys and values: call it with use_cache=False, or set"
     with pytest.raises(InputError, match=refused):
         members(**sentences())
     assert members(**sentences(), use_cache=False).logits.shape == (MEMBERS, ROWS, 3)

@@ -133,7 +133,7 @@ def test_layers_that_are_left_out_do_not_count() -> None:
         ("keep", 'N(1, 0.02²) ("keep"), for a trained network'),
         ("normal", 'N(1, 0.5²) ("normal"), for training from scratch'),
         ("random_sign", '±1, with probability 0.5 of +1 ("random_sign"), for training from scratch'),
-        ("ones", '1 ("ones"), members that are copies'),
+        ("ones", '1 ("ones"), members are copies'),
     ],
 )
 def test_the_summary_says_which_start_is_for_what(init: Any, words: str) -> None:

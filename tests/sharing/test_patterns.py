@@ -90,7 +90,7 @@ def test_what_patterns_choose(options: dict[str, Any], expected: set[str], norm:
     for name in EVERYTHING - expected:
         assert kinds[f"{name}.{'in_proj_weight' if name.endswith('attn') else 'weight'}"] == "base"
         assert f"{name}.r" not in kinds
-        assert "left out by include or exclude" in members.shared[name] or name.endswith("out_proj")
+        assert "excluded by include or exclude" in members.shared[name] or name.endswith("out_proj")
     outputs = members(x())
     assert members.strategy == "tile"
     for member in range(MEMBERS):
@@ -120,9 +120,9 @@ def test_a_pattern_that_matches_nothing_names_what_there_is(option: str, pattern
 
 
 def test_when_everything_is_left_out_there_is_nothing_to_share() -> None:
-    with pytest.raises(InputError, match="nothing in this Net can be shared"):
+    with pytest.raises(InputError, match="no layer of this Net can be shared: it has parameters in"):
         ensemble(net(), MEMBERS, exclude=["*"])
-    with pytest.raises(InputError, match="nothing in this Net can be shared"):
+    with pytest.raises(InputError, match="no layer of this Net can be shared: it has parameters in"):
         ensemble(net(), MEMBERS, include=["*.norm"])
 
 
@@ -132,12 +132,12 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
     assert lines[0].startswith("3 members; strategy 'tile': ")
     assert lines[1:] == [
         "own factors: 4 Rank1Linear, 2 Rank1MultiheadAttention",
-        'factors started from N(1, 0.02²) ("keep"), for a trained network: the members know what it knows',
+        'factors initialised by N(1, 0.02²) ("keep"), for a trained network: the members preserve what it has learned',
         "shared, norms that are not in `own`: blocks.0.norm, blocks.1.norm",
-        "shared, left out by include or exclude: blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
+        "shared, excluded by include or exclude: blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
     ]
     many = ensemble(nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)]), include=["3"])
-    assert many.summary().endswith("shared, left out by include or exclude: 0, 1, 2, 4 and 4 more")
+    assert many.summary().endswith("shared, excluded by include or exclude: 0, 1, 2, 4 and 4 more")
     assert type(many.network[3]) is Rank1Linear
     assert type(members.network.blocks[0].attn) is Rank1MultiheadAttention
 

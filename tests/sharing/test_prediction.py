@@ -302,5 +302,5 @@ def test_modules_that_were_replaced_are_not_passed_over() -> None:
     members.network[3] = nn.Identity()
     with torch.no_grad():
         close(members(images()), members.tile(torch.cat([images()] * MEMBERS)), 1e-12)
-    with pytest.raises(InputError, match="replaced since it was made"):
+    with pytest.raises(InputError, match="modules of the ensemble were replaced after it was made: change the network"):
         members.loop([images()] * MEMBERS)

@@ -136,7 +136,7 @@ def test_members_multiply_into_factors_that_are_there() -> None:
 def test_what_the_members_of_an_ensemble_leave_out_they_share() -> None:
     net = perturb(ensemble(share_layers(convolutional()), MEMBERS, exclude=["4"]))
     assert net.network[4].r.shape == (1, 4)
-    assert "left out by include or exclude" in net.summary()
+    assert "excluded by include or exclude" in net.summary()
     expected = by_activations(net)
     for member in range(MEMBERS):
         close(fold(net, member)(images()), expected[member], 1e-12)
@@ -176,17 +176,17 @@ def test_blocks_begin_as_the_first_one_and_differ() -> None:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "indivisible": (
         lambda: share_groups(convolutional(), 2),
-        '^0, a Conv2d 4x3x3x3, has 3 input channels, which do not divide into 2 groups: .*indivisible="skip"',
+        '^0, a Conv2d 4x3x3x3, has 3 input channels, which is not divisible by 2: .*indivisible="skip"',
     ),
-    "grouped": (lambda: share_groups(nn.Conv2d(4, 4, 3, groups=2), 2), "has 2 groups of channels already"),
-    "one": (lambda: share_groups(convolutional(), 1), "at least 2 groups, a whole number, not 1"),
+    "grouped": (lambda: share_groups(nn.Conv2d(4, 4, 3, groups=2), 2), "already has 2 groups of channels"),
+    "one": (lambda: share_groups(convolutional(), 1), "groups must be a whole number of at least 2, and is 1"),
     "nothing": (
         lambda: share_groups(nn.Linear(3, 3), 2, indivisible="skip"),
-        "nothing to cut into 2 groups: there is Linear 3x3",
+        "no layer can be cut into 2 groups: there are Linear 3x3",
     ),
     "again": (
         lambda: share_groups(CHANGES["groups"](convolutional()), 2, include=["1"]),
-        "1 is cut into groups already",
+        "1 is already cut into groups",
     ),
     "one of two": (
         lambda: share_groups(share_layers(convolutional()), 2, include=["1", "4"]),

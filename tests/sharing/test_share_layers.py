@@ -363,37 +363,43 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a word": (lambda: share_layers(perceptron(), "erly"), "pattern 'erly' matches no layer"),
     "shapes": (
         lambda: share_layers(perceptron(), ["0", "1", "4"]),
-        "0 has no partner .* shapes do not match: Linear 8x5, ",
+        "0 has no partner of equal shape .* named with it: Linear 8x5, ",
     ),
-    "twice": (lambda: share_layers(perceptron(), [["1", "4"], ["4", "7"]]), "4 is named twice"),
+    "twice": (
+        lambda: share_layers(perceptron(), [["1", "4"], ["4", "7"]]),
+        "4 is in two sets of patterns, and a layer can share only one",
+    ),
     "already": (
         lambda: share_layers(share_layers(perceptron(), "early"), ["4", "7"]),
-        "4 shares its weight already, with 1",
+        "4 already shares its weight with 1: name it once",
     ),
-    "all again": (lambda: share_layers(share_layers(perceptron())), "1, 4, 7, 10 share theirs already"),
+    "all again": (lambda: share_layers(share_layers(perceptron())), "1, 4, 7, 10 already share theirs"),
     "too few": (
         lambda: share_layers(perceptron(), templates=4),
-        r"nothing to share: with 4 templates it takes more than 4 layers of one shape.* there is Linear 8x8 \(4\)$",
+        r"no layers to share: 4 templates require more than 4 layers of equal shape.* there are Linear 8x8 \(4\)$",
     ),
     "attention": (
         lambda: share_layers(encoder(), ["layers.*.self_attn"], factors="scalar"),
-        r"attention takes factors 'rank1', one template and no fit.* there is MultiheadAttention 24x8 \(3\)$",
+        r"attention requires factors 'rank1', one template and no fit.* there are MultiheadAttention 24x8 \(3\)$",
     ),
     "no norm to share": (
         lambda: share_layers(pair((4, 4), (4, 4)), norm="shared"),
-        "no norm is known to follow the layers that share",
+        'norm="shared" requires norms that follow the layers that share, and none was',
     ),
-    "templates": (lambda: share_layers(perceptron(), templates=0), "at least 1 template, a whole number, not 0"),
+    "templates": (
+        lambda: share_layers(perceptron(), templates=0),
+        "templates must be a whole number of at least 1, and is 0",
+    ),
     "factors": (lambda: share_layers(perceptron(), factors="rank-1"), "unknown factors 'rank-1'"),  # type: ignore[arg-type]
     "norm": (lambda: share_layers(perceptron(), norm="one"), "unknown norm of layers 'one'"),  # type: ignore[arg-type]
     "predicate": (lambda: share_layers(perceptron(), lambda *_: False), "nothing to share for the predicate"),
     "no number": (
         lambda: share_layers(no_number(), fit_to_weights=True),
-        "^the weight of 4 holds numbers that are NaN or infinite",
+        "^the weight of 4 contains NaN or infinity, and cannot be fitted",
     ),
     "no number in a block": (
         lambda: share_groups(no_number()[4], 2, fit_to_weights=True),
-        "^the weight of the network itself holds numbers that are NaN or infinite",
+        "^the weight of the network itself contains NaN or infinity, and cannot be fitted",
     ),
     "unknown parameter": (
         lambda: fold(share_layers(perceptron()), parameters={"q": torch.zeros(1)}),

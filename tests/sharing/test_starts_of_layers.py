@@ -119,7 +119,7 @@ def test_rules_go_with_terms_signs_and_own_weights() -> None:
     added = ensemble(net(), 3, {"first": "normal", "*": "ones"}, factor_form="additive")
     assert added.network[0].add_s.abs().max().item() > 0
     assert added.network[2].add_s.abs().max().item() == 0
-    with pytest.raises(InputError, match=r"additive factors start from .* not 'random_sign'"):
+    with pytest.raises(InputError, match=r"additive factors require .* not 'random_sign'"):
         ensemble(net(), 3, {"first": "random_sign", "*": "ones"}, factor_form="additive")
 
 
@@ -169,11 +169,11 @@ def test_fresh_weights_are_those_of_layers_made_anew(made: Callable[[], nn.Modul
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ({"last": "fresh", "*": "ones"}, 'init "fresh" is for layers in own, and last is not: add it to own'),
-        ({"last.r": "fresh", "*": "ones"}, "init 'fresh' is for a whole layer, not for one of its factors r and s"),
+        ({"last": "fresh", "*": "ones"}, 'init "fresh" requires layers in own, and last is not: add it to own'),
+        ({"last.r": "fresh", "*": "ones"}, "init 'fresh' applies to a whole layer, not to one of its factors r and"),
         ({"last.r": "fixed_sign", "*": "ones"}, "init 'fixed_sign' is for a whole layer"),
         ({"lst.r": "ones", "*": "ones"}, "the pattern 'lst' of init matches no layer that gets factors"),
-        ({"*.r": "ones"}, "init has no start for tokens, mixer"),
+        ({"*.r": "ones"}, 'init does not cover tokens, mixer: add "'),
     ],
 )  # fmt: skip
 def test_starts_of_one_factor_or_of_weights_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
@@ -183,10 +183,10 @@ def test_starts_of_one_factor_or_of_weights_that_do_not_fit_are_one_line(init: A
 
 def test_weights_that_layers_share_are_not_drawn_anew() -> None:
     shared = share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]))
-    with pytest.raises(InputError, match='init "fresh" draws the weights of plain layers, and 0 shares its within'):
+    with pytest.raises(InputError, match='init "fresh" requires plain layers, and 0 shares its weight within the network'):
         ensemble(shared, 2, {"0": "fresh", "*": "ones"}, own=("0",))
     for convert in (share_layers, lambda net, init: share_groups(net, 2, init=init)):
-        with pytest.raises(InputError, match='init "fresh" draws weights of the members'):
+        with pytest.raises(InputError, match='init "fresh" initialises a member's own weights'):
             convert(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init=FactorInit("fresh"))
 
 
@@ -202,21 +202,21 @@ def test_a_config_keeps_starts_by_layer() -> None:
 def test_the_summary_says_which_layers_start_how() -> None:
     net = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2))
     lines = ensemble(net, 2, {"first": "random_sign", "*": "ones"}).summary().splitlines()
-    assert lines[2] == "factors started from 1 (*); ±1, with probability 0.5 of +1 (first: 0)"
+    assert lines[2] == "factors initialised by 1 (*); ±1, with probability 0.5 of +1 (first: 0)"
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ({"block": "ones", "*": "ones"}, "the pattern 'block' of init matches no layer that gets factors; there is t"),
+        ({"block": "ones", "*": "ones"}, "the pattern 'block' of init matches no layer with factors; there are t"),
         ({"norm": "ones", "*": "ones"}, "the pattern 'norm' of init matches no layer that gets factors"),
-        ({"first": "ones", "blocks": "ones"}, 'init has no start for mixer, last: add one for "*", the rest'),
-        ({}, 'init has no start for tokens, mixer, blocks.0, blocks.2 and 1 more: add one for "*", the rest'),
+        ({"first": "ones", "blocks": "ones"}, 'init does not cover mixer, last: add "*" for all other layers'),
+        ({}, 'init does not cover tokens, mixer, blocks.0, blocks.2 and 1 more: add "*" for all other layers'),
         ({"first": "signs", "*": "ones"}, "unknown factor init 'signs'"),
         ({"first": None, "*": "ones"}, "unknown factor init None"),
         ({"first": ["ones"], "*": "ones"}, "unknown factor init ['ones']"),
-        ({0: "ones", "*": "ones"}, 'the patterns of init are names of modules, such as "0", not 0'),
+        ({0: "ones", "*": "ones"}, 'the patterns of init must be names of modules, such as "0", not 0'),
     ],
 )  # fmt: skip
 def test_rules_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
@@ -226,7 +226,7 @@ def test_rules_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
 
 
 def test_a_network_with_nothing_to_share_says_so() -> None:
-    with pytest.raises(InputError, match="nothing in this Bilinear can be shared"):
+    with pytest.raises(InputError, match="no layer of this Bilinear can be shared: it has parameters in"):
         ensemble(nn.Bilinear(2, 2, 2), 2, {"first": "random_sign", "*": "ones"})
 
 
@@ -255,7 +255,7 @@ def test_rules_as_text() -> None:
         ),
         ("first=ones,=normal", "'=normal' should be PATTERN=KIND"),
         ("first=ones,", "'' should be PATTERN=KIND"),
-        ("*=ones,*=normal", "init '*=ones,*=normal' has two starts for '*'"),
+        ("*=ones,*=normal", "init '*=ones,*=normal' has two entries for '*'"),
     ],
 )
 def test_text_that_is_none_is_one_line(text: str, message: str) -> None:

@@ -109,7 +109,7 @@ def test_what_computes_a_constant_stays_shared(norm: str) -> None:
     x = vectors(5, 6, SIZE)
     members = ensemble(net, MEMBERS, norm=norm, example=x)
     assert members.strategy == "tile"
-    assert "shared, computes a constant, which the batch does not reach: position.0, position.1, position.3" in (
+    assert "shared, computes a constant that does not depend on the batch: position.0, position.1, position.3" in (
         members.summary()
     )
     assert [type(module) for module in members.network.position] == [type(module) for module in net.position]
@@ -131,7 +131,9 @@ class Holder:
 @pytest.mark.parametrize("strategy", ["auto", "tile", "loop"])
 def test_outputs_in_which_no_tensors_are_found_are_refused(strategy: Any) -> None:
     net = Two(after=lambda y, _: Holder(y)).double()
-    with pytest.raises(InputError, match="the network returns a Holder, in which tensors are not found"):
+    with pytest.raises(
+        InputError, match="the network returns a Holder, which is not supported: return tensors, or tuples, lists"
+    ):
         ensemble(net, MEMBERS, strategy=strategy)(vectors())
 
 

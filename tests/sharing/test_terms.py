@@ -159,7 +159,7 @@ def made(network: str, options: str) -> tuple[Ensemble, Tensor]:
     return ensemble(make().double(), MEMBERS, **OPTIONS[options]), x
 
 
-@pytest.mark.filterwarnings("ignore:.*are one weight in the original network")
+@pytest.mark.filterwarnings("ignore:.*are the same weight in the original network")
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_member_is_a_plain_network_whatever_it_owns(network: str, options: str) -> None:
@@ -313,7 +313,9 @@ def test_a_tie_that_own_weights_end_is_said_where_a_member_is_folded(own: tuple[
     net.tokens, net.out = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
     net.out.weight = net.tokens.weight
     members = ensemble(net, MEMBERS, "random_sign", own=own)
-    with pytest.warns(UserWarning, match=r"tokens.weight and out.weight are one weight in the original"):
+    with pytest.warns(
+        UserWarning, match=r"tokens.weight and out.weight are the same weight in the original network, but differ"
+    ):
         plain = fold(members, 1)
     x = torch.arange(5)
     close(plain(x), members.tile(x.repeat(MEMBERS))[1], 1e-6)
@@ -364,11 +366,20 @@ def test_they_go_with_sharing_in_either_order_or_say_why_not() -> None:
     apart = ensemble(perceptron(), MEMBERS, "normal", own=("0", "7"))
     close(share_layers(apart)(x), share_layers(apart).loop([x] * MEMBERS), 1e-5)
     for refused, message in (
-        (lambda: share_groups(members, 2, indivisible="skip"), "cut it into groups first"),
-        (lambda: share_layers(members, fit_to_weights=True), "fit_to_weights first"),
-        (lambda: ensemble(perceptron(), 2, "random_sign", factor_form="additive"), "additive factors start from"),
+        (
+            lambda: share_groups(members, 2, indivisible="skip"),
+            "already has factors of several terms, or fixed factors, for its whole weight:",
+        ),
+        (
+            lambda: share_layers(members, fit_to_weights=True),
+            "has factors of several terms, or fixed factors, which cannot be fitted: share",
+        ),
+        (
+            lambda: ensemble(perceptron(), 2, "random_sign", factor_form="additive"),
+            'additive factors require init "normal", "ones" or, in Python, "keep" for both',
+        ),
         (lambda: ensemble(perceptron(), 2, factor_rank=0), "factor_rank must be at least 1"),
-        (lambda: ensemble(perceptron(), 2, own="head"), "own is a list"),
+        (lambda: ensemble(perceptron(), 2, own="head"), 'own must be a list of names or patterns, such as own=("'),
         (lambda: ensemble(nn.Linear(2, 3), 2, own=("norms",)), "names norms, and"),
         (lambda: ensemble(perceptron(), 2, own=("stem",)), "matches nothing"),
     ):

@@ -93,7 +93,7 @@ def test_units_are_given_once() -> None:
 
 @pytest.mark.parametrize(("centre", "scale"), [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))])
 def test_units_that_are_none(centre: float, scale: float) -> None:
-    with pytest.raises(InputError, match="a scale is positive"):
+    with pytest.raises(InputError, match="the scale must be positive and the centre finite:"):
         Units(torch.tensor(centre, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
 
 

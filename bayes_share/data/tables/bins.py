@@ -23,7 +23,9 @@ def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple
     ((0.0, 1.5, 4.0),)
     """
     if len(numbers) < 2 or most < 1:
-        raise InputError(f"bins are of at least two examples, and at least 1, not {most} of {len(numbers)} examples")
+        raise InputError(
+            f"bins require at least 2 examples and at least 1 bin, not {most} bins of {len(numbers)} examples"
+        )
     levels = torch.linspace(0, 1, min(most, len(numbers) - 1) + 1, dtype=torch.float64)
     found = []
     for column in numbers.double().unbind(1):

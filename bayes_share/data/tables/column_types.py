@@ -68,8 +68,10 @@ def warn_of_texts_among_numbers(column: Column) -> None:
     odd = {text for text in distinct if not _NUMBER.fullmatch(text)}
     if odd and 2 * len(odd) < len(distinct) and not any(map(_is_code, distinct - odd)):
         row = next(index for index, text in enumerate(column.texts) if text in odd)
-        fault = column.fault(row, f"{quoted(column.texts[row])} is no number, so the numbers of the column are read as")
-        _log.warning("%s names of categories; leave a cell empty where its value is missing", fault)
+        fault = column.fault(
+            row, f"{quoted(column.texts[row])} is not a number, so the numbers of the column are read as"
+        )
+        _log.warning("%s names of categories; leave a cell empty if its value is missing", fault)
 
 
 def numbers(column: Column) -> np.ndarray:
@@ -124,13 +126,13 @@ def _number(text: str) -> float:
             return value
         raise ValueError("is too large for a number")
     if _INFINITE.fullmatch(text):
-        raise ValueError("is infinite; leave the cell empty where the value is missing")
-    raise ValueError("is no number; leave the cell empty where the value is missing")
+        raise ValueError("is infinite; leave the cell empty if the value is missing")
+    raise ValueError("is not a number; leave the cell empty if the value is missing")
 
 
 def _second(text: str) -> float:
     if not _DATE.fullmatch(text):
-        raise ValueError("is no date; write it as 2020-12-31 or 2020-12-31T23:59")
+        raise ValueError("is not a date; write it as 2020-12-31 or 2020-12-31T23:59")
     try:
         date = datetime.fromisoformat(text)
         return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH).total_seconds()

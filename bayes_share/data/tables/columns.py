@@ -36,7 +36,7 @@ class Standardised:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise InputError(f"a scale is above 0, and is {self.scale}")
+            raise InputError(f"the scale must be above 0, and is {self.scale}")
 
     @property
     def width(self) -> int:
@@ -169,9 +169,9 @@ class Category:
 
     def __post_init__(self) -> None:
         if len(set(self.categories)) < len(self.categories) or len(self.categories) > _MOST_CATEGORIES:
-            raise InputError("categories are distinct texts, and not too many")
+            raise InputError("categories must be distinct texts, and not too many")
         if not self.width:
-            raise InputError("a column of categories has at least one")
+            raise InputError("a column of categories must have at least one")
 
     @property
     def width(self) -> int:

@@ -35,7 +35,7 @@ def read_csv(path: Path) -> Table:
             return _read(file, path)
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{printable(path)}, line {_undecodable(path)}: it is no UTF-8; save the file in this encoding"
+                f"{printable(path)}, line {_undecodable(path)}: it is not UTF-8; save the file in this encoding"
             ) from error
 
 
@@ -60,7 +60,7 @@ def _read(file: IO[str], path: Path) -> Table:
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
     if not lines:
-        raise InputError(f"{printable(path)} has the names of its columns and no rows")
+        raise InputError(f"{printable(path)} has column names but no rows")
     return Table.of(dict(zip(names, columns, strict=True)), Rows(path, len(lines), lines))
 
 
@@ -71,7 +71,9 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
         if len(line) > _LONGEST_LINE:
             raise InputError(f"{printable(path)}, line {number}: it is longer than {_LONGEST_LINE:,} characters")
         if "\0" in line:
-            raise InputError(f"{printable(path)}, line {number}: it has a byte 0, so the file is no CSV in UTF-8")
+            raise InputError(
+                f"{printable(path)}, line {number}: it has a byte 0, so the file is not a CSV file in UTF-8"
+            )
         yield line
 
 

@@ -50,11 +50,11 @@ def _division(column: Column, indices: Indices) -> str:
             f"{part} {' to '.join(printable(column.texts[row], 30) for row in rows)}"
             for part, rows in zip(_PARTS, ends, strict=True)
         )
-        return f"divided by time, {name}: {spans}"
+        return f"split by time, {name}: {spans}"
     groups = ", ".join(
         f"{len(set(column.at(part.tolist()))):,} {name}" for part, name in zip(indices, _PARTS, strict=True)
     )
-    return f"divided by groups, {name}: {groups}"
+    return f"split by groups, {name}: {groups}"
 
 
 def _values(column: Column, target: Target) -> str:

@@ -47,7 +47,7 @@ def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarr
     """
     train, validation = _stratified(classes, (9, 1), split_seed)
     if not (len(train) and len(validation)):
-        raise InputError(f"{where}: {len(classes)} training rows are too few to hold a tenth out; 10 are enough")
+        raise InputError(f"{where}: {len(classes)} training rows are too few to hold out a tenth; 10 are enough")
     return train, validation
 
 
@@ -64,7 +64,7 @@ def divide_by(column: Column, split_seed: int) -> Indices:
     Raises:
         InputError: a value is missing, or there are fewer than three different ones.
     """
-    check_complete(column, f"each row must have a {quoted(column.name)} to be divided by")
+    check_complete(column, f"each row must have a {quoted(column.name)}, by which rows are split")
     kind = kind_of(column)
     if kind in ("number", "date"):
         values = numbers(column) if kind == "number" else seconds(column)

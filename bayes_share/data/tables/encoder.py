@@ -36,7 +36,7 @@ class TableEncoder:
     def __post_init__(self) -> None:
         names = [column.name for column in self.inputs] + [self.target.name]
         if len(set(names)) < len(names):
-            raise InputError("two columns have one name")
+            raise InputError("two columns have the same name")
         kinds = [isinstance(column, Category) for column in self.inputs]
         if not kinds or kinds != sorted(kinds):
             raise InputError("there are no inputs, or categories stand before numbers")

@@ -44,7 +44,7 @@ def fit_encoder(table: Table, target: str, likelihood: str, left_out: Sequence[s
         if name != target and name not in left_out and (found := _fit_column(column, train)) is not None
     ]
     if not fitted:
-        raise InputError(f"{table.where}: there is no column for inputs beside the target {quoted(target)}")
+        raise InputError(f"{table.where}: there is no input column besides the target {quoted(target)}")
     in_order = sorted(fitted, key=lambda column: column.kind == Category.kind)  # categories last
     return TableEncoder(tuple(in_order), _fit_target(table.column(target), likelihood, train))
 
@@ -64,7 +64,9 @@ def _fit_column(column: Column, train: np.ndarray) -> InputColumn | None:
         raise column.error(_NONE_TO_FIT)
     if kind == "text" and len(set(there)) == len(there) > _FEW:
         _log.warning(
-            "%s, column %s is no input: its texts are all different, as names are", column.where, quoted(column.name)
+            "%s, column %s is not used as an input: its texts are all different, like names",
+            column.where,
+            quoted(column.name),
         )
         return None
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MOST_CATEGORIES).fit(texts[:, None])
@@ -97,7 +99,7 @@ def _fit_target(column: Column, likelihood: str, train: np.ndarray) -> Target:
     mean, scale = _moments(column, values)
     for is_wrong, unit in ((scale < SQUARED[0], "larger"), (np.abs(numbers(column)).max() > SQUARED[1], "smaller")):
         if is_wrong:
-            raise column.error(f"its numbers have no squares in float64: give them in a {unit} unit")
+            raise column.error(f"the squares of its numbers are not representable in float64: use a {unit} unit")
     return Target(column.name, likelihood, kind, (), mean, scale)
 
 

@@ -110,11 +110,13 @@ def load_table(
     others = {"split_by": split_by, "id_column": id_column}
     for role, name in others.items():
         if name == target:
-            raise InputError(f"{quoted(target)} is the target, and cannot be {option(role)} too")
+            raise InputError(f"{quoted(target)} is the target, and cannot also be {option(role)}")
     with reading(path, "a table"):
         path = Path(path).expanduser()
         if path.is_dir() and split_by is not None:
-            raise InputError(f"{printable(path)} has its parts in files of their own: leave {option('split_by')} out")
+            raise InputError(
+                f"{printable(path)} already has separate files for its parts: leave {option('split_by')} out"
+            )
         parts = _read_parts(path)
         table = stacked(list(parts.values()))
         column = table.column(target, option("target"))

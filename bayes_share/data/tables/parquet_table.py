@@ -29,7 +29,7 @@ def read_parquet(path: Path) -> Table:
         from pyarrow import parquet
     except ImportError as error:
         raise InputError(
-            f"{printable(path)}: Parquet files need pyarrow; install it with pip install 'bayes-share[parquet]'"
+            f"{printable(path)}: Parquet files require pyarrow; install it with pip install 'bayes-share[parquet]'"
         ) from error
     with reading(path, _WHAT), parquet.ParquetFile(path) as file:
         num_rows, names = file.metadata.num_rows, list(file.schema_arrow.names)
@@ -39,7 +39,7 @@ def read_parquet(path: Path) -> Table:
         if not (num_rows and names):
             raise InputError(f"{printable(path)} has no {'rows' if names else 'columns'}")
         if len({name.strip() for name in names} - {""}) < len(names):
-            raise InputError(f"{printable(path)}: each column must have a name of its own")
+            raise InputError(f"{printable(path)}: column names must be distinct")
         table = file.read(columns=names)
         read = {name.strip(): _column(table.column(name), name, path) for name in names}
     cells = {name: texts for name, (_, texts) in read.items()}

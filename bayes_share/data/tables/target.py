@@ -57,9 +57,9 @@ class Target:
         if self.kind not in ("number", "boolean", "text"):
             raise unknown("kind of target", self.kind, ("number", "boolean", "text"))
         if not self.scale > 0:
-            raise InputError(f"a scale is above 0, and is {self.scale}")
+            raise InputError(f"the scale must be above 0, and is {self.scale}")
         if self.likelihood not in REAL and (self.mean, self.scale) != (0, 1):
-            raise InputError(f"only real targets are standardised, and not those of {self.likelihood}")
+            raise InputError(f"targets of the likelihood {self.likelihood} cannot be standardised")
         num_classes = {"bernoulli": (2, 2), "categorical": (2, _MOST_CLASSES)}.get(self.likelihood, (0, 0))
         if not num_classes[0] <= len(set(self.class_names)) == len(self.class_names) <= num_classes[1]:
             raise InputError(f"class_names are distinct, and as many as {self.likelihood} has classes")
@@ -89,7 +89,7 @@ class Target:
         texts = _class_texts(column, self.kind)
         for row, text in enumerate(texts):
             if text not in numbered:
-                raise column.fault(row, f"{quoted(column.texts[row])} is no class of the training rows")
+                raise column.fault(row, f"{quoted(column.texts[row])} is not a class of the training rows")
         classes = torch.tensor([numbered[text] for text in texts])
         return classes if self.likelihood == "categorical" else classes.float()
 
@@ -125,7 +125,7 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
         if len(possible) > 1 and why.startswith("whole"):
             choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
             raise column.error(
-                f"its values are {why}, which can be several things: give {option('likelihood')}, {choices}"
+                f"its values are {why}, which fits several likelihoods: give {option('likelihood')}, {choices}"
             )
         return possible[0]
     if likelihood not in possible:
@@ -161,7 +161,7 @@ def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
 def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
     """The likelihoods that a column can have, the usual one first, and what its values are."""
     if kind == "date":
-        raise column.error("its values are dates, and a target is a number, a class or yes and no")
+        raise column.error("its values are dates, and the target must be numbers, classes, or yes and no")
     texts = set(column.texts)
     if kind == "boolean":
         return ("bernoulli", "categorical"), "true and false"
@@ -204,7 +204,9 @@ def _check_counts(column: Column, values: np.ndarray) -> None:
     bad = (values < 0) | (values != np.floor(values)) | (values > _MOST_COUNTS)
     if bad.any():
         row = int(bad.argmax())
-        raise column.fault(row, f"{quoted(column.texts[row])} is no count, a whole number from 0 to {_MOST_COUNTS:,}")
+        raise column.fault(
+            row, f"{quoted(column.texts[row])} is not a count, which is a whole number from 0 to {_MOST_COUNTS:,}"
+        )
 
 
 def _check_near(column: Column, values: np.ndarray, mean: float, scale: float) -> None:

@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_one_line() -> None:
         number_scores(normals(), torch.zeros(6, 1))
     with pytest.raises(InputError, match="targets that are not finite: 1 of 6"):
         crps(normals(), torch.tensor([0, 0, math.inf, 0, 0, 0]))
-    with pytest.raises(InputError, match="coverage of an interval is between 0 and 1, and is 90"):
+    with pytest.raises(InputError, match="the coverage of an interval must be between 0 and 1, and is 90"):
         width(normals(), 90)
 
 

@@ -85,7 +85,9 @@ def test_without_a_density_there_is_no_nll() -> None:
     found = number_scores(fixed, targets, resamples=10)
     assert "nll" not in found
     assert {"mae", "crps", "coverage"} <= set(found)
-    with pytest.raises(InputError, match="has no density, and so no NLL"):
+    with pytest.raises(
+        InputError, match="a forecast recalibrated on the PIT has no density, and therefore no NLL: use"
+    ):
         nll(fixed, targets)
 
 
@@ -96,5 +98,5 @@ def test_counts_have_a_map_and_no_scale() -> None:
     assert torch.equal(median, median.round())
     with pytest.raises(InputError, match="such as Normal or StudentT, not Counts"):
         fit_variance_scaling(forecast, targets)
-    with pytest.raises(InputError, match="20 validation examples or more, not 6"):
+    with pytest.raises(InputError, match="recalibration requires at least 20 validation examples, not 6"):
         fit_pit_map(normals(), torch.zeros(6))
