@@ -194,7 +194,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "open quotation": (rows('"1,2'), "line 14: it cannot be read as CSV"),
     "after a quotation": (rows('"1"a,2'), "line 14: it cannot be read as CSV"),
     "huge value": (rows(f"{'a' * 200_000},2"), "line 14: it cannot be read as CSV (field larger than field limit"),
-    "Latin-1": (rows("1,2") + b"\n\xe9,3", "line 15: it is no UTF-8"),
+    "Latin-1": (rows("1,2") + b"\n\xe9,3", "line 15: it is not UTF-8; save the file in this encoding"),
     "UTF-16": ("x,y\n1,2\n".encode("utf-16"), "line 1: it is not UTF-8; save the file in this encoding"),
     "bytes 0": (rows("1,2\0"), "line 14: it has a byte 0"),
     "no name": (b",y\n1,2", "column 1 of 2 has no name"),
@@ -268,7 +268,7 @@ def test_hostile_names_and_values_are_shown_safely(case: str, tmp_path: Path) ->
     assert all(map(str.isprintable, encoder.features))
     write(path, {name: [name], "more": [1]})
     message = refusal(lambda: load_rows(path, encoder))
-    assert "is no number" in message
+    assert "is not a number, so the numbers of the column are read as" in message
     assert len(message) < 600
 
 
@@ -444,7 +444,7 @@ def test_a_column_without_a_value_in_the_training_rows_is_named(value: str, tmp_
 
 def test_a_column_has_one_role(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"x": list(range(20)), "y": [0.5, 2] * 10})
-    assert "'y' is the target, and cannot be" in refusal(lambda: load_table(path, "y", split_by="y"))
+    assert "'y' is the target, and cannot also be" in refusal(lambda: load_table(path, "y", split_by="y"))
     assert "there is no column 'z' for id_column" in refusal(lambda: load_table(path, "y", id_column="z"))
 
 

@@ -95,7 +95,7 @@ def test_a_likelihood_of_ones_own_is_handed_to_the_reader(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="unknown likelihood of numbers 'Waiting': choose from normal"):
         read_number_predictions(tmp_path / "p.npz")
     write_number_predictions(tmp_path / "p.npz", NumberPredictions({"loc": LOC, "scale": 1.0}, TARGETS))
-    with pytest.raises(InputError, match="the predictions are of the likelihood normal, not Waiting"):
+    with pytest.raises(InputError, match="the predictions have the likelihood normal, not Waiting"):
         read_number_predictions(tmp_path / "p.npz", Waiting())
 
 
@@ -175,7 +175,7 @@ def test_one_reader_for_all_files(tmp_path: Path) -> None:
     assert torch.equal(numbers.predictive.mean, of_numbers.predictive.mean)
     assert isinstance(classes, Predictions)
     assert torch.equal(classes.logits, of_classes.logits)
-    with pytest.raises(InputError, match=r"n\.npz holds predictions of numbers, and predictions of classes are needed"):
+    with pytest.raises(InputError, match=r"n.npz holds predictions of numbers, and predictions of classes"):
         read_class_predictions(tmp_path / "n.npz")
 
 
@@ -202,7 +202,7 @@ def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
     assert torch.equal(taken.predictive.mean, predictive(MAP(), state, x).mean)
     assert torch.equal(NumberPredictions(arguments, y, "poisson").predictive.mean, taken.predictive.mean)
     for wrong, says in (
-        (lambda: NumberPredictions(found, y, "normal"), "of the likelihood poisson, not normal"),
+        (lambda: NumberPredictions(found, y, "normal"), "the predictions have the likelihood poisson, not normal"),
         (
             lambda: NumberPredictions((Bernoulli(), {"logits": y}), y),
             "is a likelihood of classes: use Predictions(predict(...), labels)",

@@ -148,7 +148,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "sprung",))
 
     path = write_arrays(tmp_path / "p.npz", labels=np.array([Trap()], dtype=object))
-    assert "holds objects" in message(path)
+    assert "it holds Python objects, which are not loaded (allow_pickle=False)" in message(path)
     assert not (tmp_path / "sprung").exists()
 
 
