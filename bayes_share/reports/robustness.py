@@ -25,10 +25,11 @@ def robustness(runs: Sequence[Result]) -> Section | None:
         return None
     tried = [run for run in runs if run.sets("corruptions")]
     size = tried[0].sets("corruptions")[f"{types[0]}-1"]
-    ways, means = "1 way" if len(types) == 1 else f"{len(types)} ways", averaged(types)
+    kinds = f"{len(types)} type{'s' * (len(types) > 1)} of corruption"
+    means = averaged(types)
     over = "them" if means == types else f"the {len(means)} types of the benchmark CIFAR-10-C"
     lead = [
-        f"Test images ({size}) with {ways}, each at 5 severities; means are over {over}. Severity 0 is the same "
+        f"Test images ({size}) with {kinds}, each at 5 severities; means are over {over}. Severity 0 is the same "
         "images without corruption. The ECE is biased upwards, more so with fewer images and lower accuracy."
     ]
     blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]

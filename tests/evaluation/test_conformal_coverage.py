@@ -103,5 +103,5 @@ def test_coverages_are_in_their_range_as_often_as_it_says() -> None:
     wanted = range_of_coverage(0.1, 37, 74)
     share = ((coverages >= wanted.low) & (coverages <= wanted.high)).double().mean().item()
     assert 0.94 < share < 0.98
-    assert "Every coverage" in verdict([("90 %", 0.83, wanted)])
+    assert "Every coverage is within the range expected if the guarantee holds." in verdict([("90 %", 0.83, wanted)])
     assert "70.3 %, below 79.7 %" in verdict([("90 %", 52 / 74, wanted)])

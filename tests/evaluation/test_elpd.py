@@ -68,7 +68,7 @@ def test_the_error_is_that_of_repetitions() -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="there are no runs"):
         elpd_differences({})
-    with pytest.raises(InputError, match=r"a and b have different examples"):
+    with pytest.raises(InputError, match=r"a and b have different examples: their labels differ"):
         elpd_differences({"a": make(), "b": Predictions(make().logits, make().labels.roll(1))})
-    with pytest.raises(InputError, match=r"a and b have different examples"):
+    with pytest.raises(InputError, match=r"a and b have different examples: their labels differ"):
         elpd_differences({"a": make(), "b": make(images=7)})

@@ -175,7 +175,7 @@ def test_one_reader_for_all_files(tmp_path: Path) -> None:
     assert torch.equal(numbers.predictive.mean, of_numbers.predictive.mean)
     assert isinstance(classes, Predictions)
     assert torch.equal(classes.logits, of_classes.logits)
-    with pytest.raises(InputError, match=r"n\.npz holds predictions of numbers, and predictions of classes are required here"):
+    with pytest.raises(InputError, match=r"n.npz holds predictions of numbers, and predictions of classes"):
         read_class_predictions(tmp_path / "n.npz")
 
 
@@ -202,7 +202,7 @@ def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
     assert torch.equal(taken.predictive.mean, predictive(MAP(), state, x).mean)
     assert torch.equal(NumberPredictions(arguments, y, "poisson").predictive.mean, taken.predictive.mean)
     for wrong, says in (
-        (lambda: NumberPredictions(found, y, "normal"), "have the likelihood poisson, not normal"),
+        (lambda: NumberPredictions(found, y, "normal"), "the predictions have the likelihood poisson, not normal"),
         (
             lambda: NumberPredictions((Bernoulli(), {"logits": y}), y),
             "is a likelihood of classes: use Predictions(predict(...), labels)",

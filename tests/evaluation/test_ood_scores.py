@@ -103,5 +103,5 @@ def test_training_features_that_are_not_finite_are_refused_with_their_place() ->
     train[1, 3, 2] = torch.nan
     with pytest.raises(InputError, match="features that are not finite: 1 of 360, the first at member 1, example 3"):
         nearest_distance(unit(2, 40), train)
-    with pytest.raises(InputError, match="must be at least 1, and is 0"):
+    with pytest.raises(InputError, match="k, the number of the neighbour, must be at least 1, and is 0"):
         nearest_distance(unit(2, 40), unit(2, 30), k=0)

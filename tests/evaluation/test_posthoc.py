@@ -319,5 +319,5 @@ def test_what_cannot_be_calibrated(unchecked: None) -> None:
         fit_calibration("beta", validation)(make(classes=3))
     with pytest.raises(InputError, match="calibration requires at least 20 validation examples, not 19"):
         calibrate("temperature", make(images=19), test)
-    with pytest.raises(InputError, match="all have class 2"):
+    with pytest.raises(InputError, match="examples of at least two classes: all have class 2"):
         calibrate("temperature", Predictions(validation.logits, torch.full((100,), 2)), test)

@@ -57,5 +57,5 @@ def test_clear_is_what_a_t_test_says(confidence: float) -> None:
 def test_nothing_to_average() -> None:
     with pytest.raises(InputError, match="no values"):
         estimate([])
-    with pytest.raises(InputError, match="no common seed"):
+    with pytest.raises(InputError, match="the two have no common seed"):
         paired_difference({0: 1.0}, {1: 1.0})

@@ -90,7 +90,10 @@ def test_another_loader_and_other_images_are_refused_as_far_as_is_known(tmp_path
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not asked to go on": (begun, "has checkpoints: go on with them by resume=True"),
-    "no folder": (lambda _: begun(None, resume=True), "resume=True goes on from checkpoints: name their folder"),  # type: ignore[arg-type]
+    "cannot be used as a folder:": (
+        lambda _: begun(None, resume=True),
+        "resume=True goes on from checkpoints: name their folder",
+    ),  # type: ignore[arg-type]
     "a file": (lambda folder: begun(next(folder.glob("*.pt"))), "cannot be used as a folder:"),
 }
 
@@ -104,7 +107,7 @@ def test_what_cannot_be_is_one_line(what: str, tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(InputError, match="another process is at work"):
+    with alone_in(tmp_path), pytest.raises(InputError, match="another process is working in"):
         begun(tmp_path)
 
 

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "one number": (
         lambda: fit_tensors(ADAM, curve(), X, torch.tensor(3.0), 5),
-        "y must have an axis of examples",
+        "y must have the examples on the first axis, and is a scalar",
     ),
     "half an example": (lambda: fit_tensors(ADAM, curve(), X, X, 5, batch_size=2.5), "from 1 to 40 examples"),
     "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),

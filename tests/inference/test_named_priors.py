@@ -226,7 +226,7 @@ def test_priors_without_a_mode_are_refused(algorithm: Inference[Any], prior: Any
 
 
 def test_a_prior_for_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="the prior for 'wieght' is for nothing"):
+    with pytest.raises(InputError, match="the prior for 'wieght' matches no parameter: the trained parameters are"):
         MAP().init(lambda: regression({"wieght": dist.Normal(0.0, 1.0)}), 10, 10)
 
 

@@ -112,7 +112,7 @@ PATHS = {
     "300 characters": Path("a" * 300),
     "5000 characters": Path("a/" * 2500),
     "a null byte": Path("a\0b"),
-    "no UTF-8": Path(os.fsdecode(b"a\xff")),
+    "it is not UTF-8; save the file in this encoding": Path(os.fsdecode(b"a\xff")),
     "a line break": Path("a\nb"),
     "nobody's home": Path("~nobody-of-this-name/x"),
 }

@@ -146,7 +146,7 @@ def test_rows_that_do_not_divide_are_an_error(options: dict, count: int) -> None
 
 
 def test_an_ensemble_has_at_least_one_member() -> None:
-    with pytest.raises(InputError, match="at least 1 member"):
+    with pytest.raises(InputError, match="whole number of at least 1"):
         Rank1Embedding(TOKENS, SIZE, ensemble_size=0)
 
 

@@ -277,7 +277,7 @@ def test_rows_that_do_not_divide_are_an_error(layer: Rank1Layer, shape: tuple[in
 @pytest.mark.parametrize("size", [0, -1])
 @pytest.mark.parametrize(("kind", "sizes"), [(Rank1Linear, (2, 2)), (Rank1Conv2d, (2, 2, 1))])
 def test_an_ensemble_has_at_least_one_member(kind: type[Rank1Layer], sizes: tuple[int, ...], size: int) -> None:
-    with pytest.raises(InputError, match="at least 1 member"):
+    with pytest.raises(InputError, match="whole number of at least 1"):
         kind(*sizes, ensemble_size=size)
 
 

@@ -77,11 +77,11 @@ def test_help_has_all_that_can_be_given() -> None:
     ("make", "message"),
     [
         (lambda: Climb(hight=1.0), "Climb has no option 'hight': did you mean 'height'"),
-        (lambda: Climb(Walk(), walk=Walk()), "Climb is given walk twice"),
+        (lambda: Climb(Walk(), walk=Walk()), "Climb got walk twice"),
         (lambda: Climb(Walk(), 1.0, 2.0), "Climb takes at most 2 values, not 3"),
-        (lambda: Climb(0.1), "walk of Climb is a Walk, not 0.1"),
-        (lambda: Climb(Rate()), "walk of Climb is a Walk, not Rate"),
-        (lambda: Climb(walk=None, start=1.0), "walk of Climb is a Walk, not None"),
+        (lambda: Climb(0.1), "walk of Climb must be a Walk, not 0.1"),
+        (lambda: Climb(Rate()), "walk of Climb must be a Walk, not Rate"),
+        (lambda: Climb(walk=None, start=1.0), "walk of Climb must be a Walk, not None"),
         (lambda: object.__new__(Longer).length, "Longer has no attribute 'length'"),
     ],
 )

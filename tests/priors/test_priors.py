@@ -165,14 +165,14 @@ def test_a_prior_may_be_a_function_of_the_site() -> None:
             {"head.*": None},
             "the prior for 'head.*' matches no parameter: the trained parameters are 0.weight, 0.bia",
         ),
-        ({"factor": None}, "the prior for 'factor' is for nothing"),
-        ({lambda site: False: None}, "the prior for a predicate is for nothing"),
+        ({"factor": None}, "the prior for 'factor' matches no parameter: the trained parameters are"),
+        ({lambda site: False: None}, "the prior for a predicate matches no parameter: the trained parameters are"),
         ({"0.bias": dist.Normal(torch.zeros(3), 1.0)}, r"the prior of 0.bias has shape \[3\], .* broadcast to \[4\]"),
         (
             {"0.bias": dist.Normal(torch.zeros(4), 1.0).to_event(1)},
             r"the prior of 0.bias has event shape \[4\]: give a univariate prior, which is broadcast to the",
         ),
-        ({"0.bias": dist.MultivariateNormal(torch.zeros(4), torch.eye(4))}, "single numbers"),
+        ({"0.bias": dist.MultivariateNormal(torch.zeros(4), torch.eye(4))}, "univariate"),
         ({"0.bias": torch.distributions.Normal(0.0, 1.0)}, "must be a distribution of pyro.distributions"),
         ({"0.bias": dist.Normal}, "the prior of 0.bias is the class Normal: give an instance of it"),
         ({"0.bias": dist.Delta(torch.tensor(0.0))}, "the prior of 0.bias is a point mass .* freeze the parameter"),
@@ -337,7 +337,10 @@ def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
         (("all", "normal", 0.0, "normal", 1.0), "scale of a prior must be positive, and is 0.0"),
         (("all", "normal", 1.0, "normal", math.nan), "scale of a prior must be positive, and is nan"),
         (("all", "log-normal", 1.0, "normal", 1.0), "unknown prior of weights 'log-normal'"),
-        (("factors", "normal", 1.0, "normal", 1.0), "this network has no rank-1 factors"),
+        (
+            ("factors", "normal", 1.0, "normal", 1.0),
+            "latent 'factors' requires rank-1 factors, and this network has none",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -189,7 +189,7 @@ def test_no_images_are_no_gallery(runs: list[Result]) -> None:
 
 
 def test_human_labels_of_other_images_are_refused(runs: list[Result]) -> None:
-    with pytest.raises(InputError, match=r"human labels of 5 images in 10 classes, but .* on 358 images in 10"):
+    with pytest.raises(InputError, match=r"human labels have 5 images in 10 classes, and .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
     with pytest.raises(InputError, match=r"in another order: .* the right class for only \d+ of 358 test images"):
         build_report(runs, humans=people(runs[0].test.labels.flip(0)))
@@ -224,7 +224,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Re
         (["--json", "{run}/summary.json"], "belongs to the run in"),
         (["--csv", "{run}"], "is a folder: give a file in it"),
         (["-o", "{run}/config.yaml/page.html"], "is not a writable folder"),
-        (["-o", "{run}/../a.html", "--csv", "{run}/../a.html"], "-o and --csv are one file"),
+        (["-o", "{run}/../a.html", "--csv", "{run}/../a.html"], "-o and --csv are the same file,"),
         (["--figures", "{run}/config.yaml"], "is not a writable folder"),
     ],
 )

@@ -242,7 +242,7 @@ def test_means_are_over_what_all_runs_were_tried_on(runs: list[Result], tmp_path
     assert both[2] is None
     section = robustness([single, fewer, dropout])
     assert section is not None
-    assert "corrupted in 1 way," in section.lead[0]
+    assert "1 type of corruption," in section.lead[0]
     note = copy / "predictions" / "ood" / "sets.json"
     note.write_text(note.read_text().replace('"images": 150', '"images": 149'))
     assert sets_in_common([single, fewer], "ood") == []

@@ -195,8 +195,14 @@ def test_fit_looks_at_the_data_too(taught: Path) -> None:
     ("arguments", "message"),
     [
         (["distill"], "a distillation needs a teacher: .* or on the command line --teacher RUN"),
-        (["distill", "--of", "deep-ensemble"], "distill cannot run deep-ensemble, which runs an algorithm itself"),
-        (["deep-ensemble", "--of", "distill"], "deep-ensemble cannot run distill, which runs an algorithm itself"),
+        (
+            ["distill", "--of", "deep-ensemble"],
+            "distill cannot use deep-ensemble as its inner algorithm",
+        ),
+        (
+            ["deep-ensemble", "--of", "distill"],
+            "deep-ensemble cannot use distill as its inner algorithm, since distill has an inner algorithm itself",
+        ),
         (["distill", "--of", "sgld"], "Distill cannot run SGLD: a chain samples the posterior of the labels"),
         (["distill", "--teacher", "deep", "--alpha", "2"], "alpha is a part of the loss, from 0 to 1, and is 2"),
         (["distill", "--teacher", "deep", "--perturbation", "odds"], "--perturbation must be 'confident_ods', 'ods'"),

@@ -92,7 +92,7 @@ def test_a_finished_run_does_not_take_other_data_for_its_own(
     for options in (["--ood", "noise"], ["--corruptions", "rotate"], ["--arviz", finished.parent / "x.nc"]):
         outcome = command("evaluate", finished, *options, "--picture", finished.parent / "x.png")
         assert outcome.code == 2
-        assert "are not those that the run in" in outcome.err.splitlines()[-1]
+        assert "was trained on: restore them, or start a new run" in outcome.err.splitlines()[-1]
     assert snapshot(finished) == before
     page = finished.parent / "page.html"
     ended_well(command("report", finished, "-o", page))
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path
         shutil.copytree(out / "checkpoints", half / "checkpoints")
         there = f"{half / 'checkpoints'} is of a run with {name.replace('-', '_')} {value}, and config.yaml says"
         assert there in one_line(resumed(half), 2)
-        with pytest.raises(InputError, match=r"cannot be loaded: .* is of a run with"):
+        with pytest.raises(InputError, match=r"cannot be loaded: .* belongs to a run with"):
             load_run(half)
 
 
@@ -127,7 +127,10 @@ def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path
         (lambda saved: {**saved, "sums": None}, "AttributeError"),
         (lambda saved: {**saved, "state": {}}, "KeyError"),
         (lambda saved: {**saved, "state": [1]}, "TypeError"),
-        (lambda saved: {**saved, "run": 3}, "does not say of which run it is"),
+        (
+            lambda saved: {**saved, "run": 3},
+            "does not say which run it belongs to: restore the file that the run wrote",
+        ),
         (lambda saved: {"run": saved["run"]}, "KeyError: 'step'"),
     ],
 )

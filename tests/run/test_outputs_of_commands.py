@@ -71,10 +71,10 @@ def test_what_is_no_regular_file_stays(run: Path, tmp_path: Path) -> None:
     (tmp_path / "to-pipe").symlink_to(pipe)
     for place in (pipe, tmp_path / "to-pipe"):
         assert f"{place} is no regular file: give another name" in one_line(command("report", run, "-o", place), 2)
-        with pytest.raises(RunError, match="is no regular file"):
+        with pytest.raises(RunError, match="it is not a regular file; nothing was changed"):
             write_atomically(place, b"content")
     assert pipe.is_fifo()
-    with pytest.raises(InputError, match="/dev/null is no regular file"):
+    with pytest.raises(InputError, match="/dev/null is not a regular file: use another name"):
         check_output(Path("/dev/null"))
 
 
@@ -109,7 +109,7 @@ def test_what_is_read_is_not_written(run: Path, tmp_path: Path) -> None:
     (images / "a.png").touch()
     with pytest.raises(InputError, match="would overwrite folder:images, which is read: use another name"):
         check_outputs({"--picture": images / "a.png"}, {"folder:images": images})
-    with pytest.raises(InputError, match="-o and --csv are one file"):
+    with pytest.raises(InputError, match="-o and --csv are the same file,"):
         check_outputs({"-o": tmp_path / "a", "--csv": images / ".." / "a"}, {})
     check_outputs({"--picture": images / "new.png"}, {"folder:images": images})
 

@@ -32,7 +32,9 @@ def half(tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("make", [lambda out: None, lambda out: out.mkdir()], ids=["no folder", "an empty folder"])
+@pytest.mark.parametrize(
+    "make", [lambda out: None, lambda out: out.mkdir()], ids=["cannot be used as a folder:", "an empty folder"]
+)
 def test_where_nothing_is_there_it_starts(make: Callable[[Path], None], tmp_path: Path, expected: Expected) -> None:
     make(tmp_path / "run")
     ended_well(fit("single network", tmp_path / "run", "--resume"))

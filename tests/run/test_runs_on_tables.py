@@ -239,7 +239,7 @@ def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
     own = write(tmp_path / "own.csv", rows())
     assert fit(own, tmp_path / "run", "price", MAP) == 0
     write(own, [{**row, "area": "100"} if i == 3 else row for i, row in enumerate(rows())])
-    with pytest.raises(InputError, match="are not those that the run in"):
+    with pytest.raises(InputError, match="was trained on: restore them, or start a new run"):
         load_run(tmp_path / "run")
     assert main(["predict", str(tmp_path / "run"), str(own), "-o", str(tmp_path / "out.csv")]) == 0
 
@@ -263,12 +263,12 @@ def test_fit_says_what_it_understood_and_what_it_came_to_and_the_report_too(tabl
 WRONG = {
     "no target": (["--data", "csv:TABLE"], "Give --target, the name of the column"),
     "target of images": (["--target", "price"], "--target is for tables, and digits holds images"),
-    "no csv:": (["--data", "houses.csv", "--target", "price"], "a table is named with csv: before it, csv:houses.csv"),
+    "no csv:": (["--data", "houses.csv", "--target", "price"], "give tables with the prefix csv:, csv:houses.csv"),
     "no kind": (
         ["--data", "parquet:a.pq"],
         "unknown data set 'parquet:a.pq': a table is named with csv: before it, csv:a.pq",
     ),
-    "no target either": (["--data", "houses.csv"], "a table is named with csv: before it, csv:houses.csv"),
+    "no target either": (["--data", "houses.csv"], "give tables with the prefix csv:, csv:houses.csv"),
     "a folder": (["--data", "FOLDER", "--target", "price"], "csv:FOLDER"),
     "a file of images": (["--data", "cats.npz"], "npz:cats.npz"),
     "no such column": (

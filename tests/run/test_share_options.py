@@ -64,7 +64,10 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--model", "lenet", "--share-layers", "all"), "nothing to share for which='all'"),
+        (
+            ("--model", "lenet", "--share-layers", "all"),
+            "no layers to share for which='all': no two layers have weights of equal type and shape; there",
+        ),
         (("--share-groups", "0"), "--share-groups must be at least 1, and is 0"),
         (("--share-templates", "4"), "--share-templates 4 requires --share-layers"),
         (("--share-factors", "scalar"), "--share-factors scalar requires --share-layers"),

@@ -183,7 +183,9 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
 
 def test_corruptions_that_are_not_there_are_named(run: Path) -> None:
     for table in (corruption_scores, lambda folder, types: corruption_table({"run": folder}, types)):
-        with pytest.raises(InputError, match="has no predictions for contrast; 'bayes-share evaluate --corruptions'"):
+        with pytest.raises(
+            InputError, match="has no predictions for contrast: run 'bayes-share evaluate --corruptions' first"
+        ):
             table(RunFolder(run), ["contrast"])
 
 

@@ -30,7 +30,7 @@ def test_who_needs_a_run_that_failed_fails_with_its_reason_however_far() -> None
     assert line.next() == "a"
     assert line.ended("a", "no disk") == 3
     assert line.failed["a"] == "no disk"
-    assert line.failed["b"] == "it needs a, which failed: no disk"
+    assert line.failed["b"] == "it requires a, which failed: no disk"
     assert line.failed["c"].startswith("it needs a")
     assert (line.next(), line.next(), line.num_waiting) == ("d", None, 0)
 

@@ -238,7 +238,7 @@ def test_every_combination_is_a_run(levels: tuple[str, ...]) -> None:
         (["--crossed", "layer"], "unknown factor to cross 'layer': did you mean 'layers'?"),
         (["--plain", "mlp3_0"], "plain-mlp3_0-seed-0: mlp3_0: depth and width must be at least 1"),
         (["--plain", "resnet21"], "the depth must be 6n + 2"),
-        (["--model", "mlp1_20"], "layers-all-seed-0: nothing to share"),
+        (["--model", "mlp1_20"], "layers-all-seed-0: no layers to share"),
         (["--ensemble-size", "1"], "ensemble_size must be at least 2, and is 1"),
         (["--share-groups", "1"], "share_groups must be at least 2, and is 1"),
         (["--seeds", "0"], "from 1 to 10,000 seeds, not 0"),

@@ -111,7 +111,7 @@ class Odd:
     make: Callable[[], nn.Module]
     x: Any
     strategy: str = "loop"
-    reason: str = "gives other outputs"
+    reason: str = "one pass over tiled rows gives different outputs (relative difference"
 
 
 AGREES, FAILS = "one pass over tiled rows gives the outputs of each member (relative difference", "fails ("

@@ -152,9 +152,9 @@ def test_ties_survive_a_copy_and_a_pickle() -> None:
 REFUSED = {
     "nothing to share": (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4)), "it has parameters in BatchNorm1d"),
     "no parameters": (lambda: nn.ReLU(), "it has parameters in nothing"),
-    "an ensemble": (lambda: ensemble(linears(1)), "an ensemble already"),
-    "an ensemble inside": (lambda: nn.Sequential(ensemble(linears(1))), "an ensemble already"),
-    "the network of an ensemble": (lambda: ensemble(linears(1)).network, "an ensemble already"),
+    "an ensemble": (lambda: ensemble(linears(1)), "this network is already an ensemble"),
+    "an ensemble inside": (lambda: nn.Sequential(ensemble(linears(1))), "this network is already an ensemble"),
+    "the network of an ensemble": (lambda: ensemble(linears(1)).network, "this network is already an ensemble"),
     "the network itself": (lambda: nn.PReLU(), "no layer of this PReLU can be shared: it has parameters in"),
     "a subclass": (lambda: nn.Sequential(type("Other", (nn.Linear,), {})(4, 4)), "it has parameters in Other"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "0, a LazyLinear, has no shapes yet"),

@@ -113,7 +113,7 @@ def test_what_is_printed() -> None:
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["members", "3"],
         ["parameters stored", "679 (0.0 MiB with 9 buffers)"],
-        ["parameters used", "1,323, 1.95 times what is stored"],
+        ["parameters used", "1,323, 1.95 times the stored parameters"],
         ["shared by all members", "436"],
         ["own weights and norms", "15; with its factors a member adds 18.6%"],
         ["base weights", "2, used 6 times"],
@@ -129,7 +129,7 @@ def test_what_is_printed_of_one_network_says_nothing_of_members() -> None:
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["members", "1"],
         ["parameters stored", "40 (0.0 MiB with 0 buffers)"],
-        ["parameters used", "40, 1.00 times what is stored"],
+        ["parameters used", "40, 1.00 times the stored parameters"],
         ["base weights", "1, used 2 times"],
         ["rank-1 factors", "16; 8.0 for each use"],
         ["FLOPs per prediction", "64"],
@@ -138,5 +138,5 @@ def test_what_is_printed_of_one_network_says_nothing_of_members() -> None:
 
 def test_an_example_that_the_network_refuses() -> None:
     for refused in (Two().double(), ensemble(Two().double(), MEMBERS)):
-        with pytest.raises(InputError, match=r"the network refuses the example of shape \[6, 3\]"):
+        with pytest.raises(InputError, match=r"the network fails on the example of shape \[6, 3\]"):
             ledger(refused, vectors(6, 3))

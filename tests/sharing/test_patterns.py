@@ -145,7 +145,7 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
 def test_a_namesake_of_a_known_layer_is_told_apart() -> None:
     namesake = type("Linear", (nn.Linear,), {"__module__": "elsewhere"})
     members = ensemble(nn.Sequential(namesake(4, 4), nn.Linear(4, 4)))
-    assert members.shared == {"0": "a elsewhere.Linear, which is not known"}
+    assert members.shared == {"0": "a elsewhere.Linear, which is not supported"}
 
 
 def test_weights_that_a_hook_computes_stay_shared() -> None:

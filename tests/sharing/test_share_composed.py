@@ -207,7 +207,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "axis": (lambda: share_groups(convolutional(), 2, along="up"), "unknown axis of groups 'up'"),  # type: ignore[arg-type]
     "word": (lambda: share_groups(convolutional(), 2, indivisible="no"), "unknown indivisible 'no'"),  # type: ignore[arg-type]
-    "members again": (lambda: ensemble(CHANGES["layers"](ensemble(convolutional(), 2))), "an ensemble already"),
+    "members again": (
+        lambda: ensemble(CHANGES["layers"](ensemble(convolutional(), 2))),
+        "this network is already an ensemble",
+    ),
     "a network without members": (lambda: fold(share_layers(convolutional()), 1), "has no members"),
 }
 

@@ -356,7 +356,7 @@ def no_number() -> nn.Sequential:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no partner": (
         lambda: share_layers(pair((4, 4), (4, 3))),
-        r"nothing to share for which='all': no two layers .* there is Linear 4x4, Linear 3x4$",
+        r"no layers to share for which='all': no two layers .* there are Linear 4x4, Linear 3x4$",
     ),
     "no layer": (lambda: share_layers(nn.ReLU()), "there is no layer"),
     "no match": (lambda: share_layers(perceptron(), ["head"]), r"pattern 'head' matches no layer .* Linear 8x8 \(4\)"),
@@ -392,7 +392,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "factors": (lambda: share_layers(perceptron(), factors="rank-1"), "unknown factors 'rank-1'"),  # type: ignore[arg-type]
     "norm": (lambda: share_layers(perceptron(), norm="one"), "unknown norm of layers 'one'"),  # type: ignore[arg-type]
-    "predicate": (lambda: share_layers(perceptron(), lambda *_: False), "nothing to share for the predicate"),
+    "predicate": (
+        lambda: share_layers(perceptron(), lambda *_: False),
+        "no layers to share for the predicate: no two layers have weights of equal type and shape; there",
+    ),
     "no number": (
         lambda: share_layers(no_number(), fit_to_weights=True),
         "^the weight of 4 contains NaN or infinity, and cannot be fitted",
@@ -403,7 +406,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "unknown parameter": (
         lambda: fold(share_layers(perceptron()), parameters={"q": torch.zeros(1)}),
-        "q: the network has no",
+        "the network has no parameter q",
     ),
 }
 

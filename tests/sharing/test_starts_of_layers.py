@@ -90,7 +90,7 @@ def test_the_first_is_the_first_that_is_converted_and_words_give_way_to_names() 
     found = starts(ensemble(net, MEMBERS, rules))
     assert found["tokens"] == "ones"
     assert found["first"] == "random_sign"
-    with pytest.raises(InputError, match="the pattern 'first' of init matches no layer that gets factors"):
+    with pytest.raises(InputError, match="the pattern 'first' of init matches no layer with factors; there are"):
         ensemble(net, MEMBERS, rules, exclude=["first"])
     assert starts(ensemble(nn.Linear(3, 2), MEMBERS, rules)) == {"": "random_sign"}
 
@@ -170,9 +170,9 @@ def test_fresh_weights_are_those_of_layers_made_anew(made: Callable[[], nn.Modul
     ("init", "message"),
     [
         ({"last": "fresh", "*": "ones"}, 'init "fresh" requires layers in own, and last is not: add it to own'),
-        ({"last.r": "fresh", "*": "ones"}, "init 'fresh' applies to a whole layer, not to one of its factors r and"),
-        ({"last.r": "fixed_sign", "*": "ones"}, "init 'fixed_sign' is for a whole layer"),
-        ({"lst.r": "ones", "*": "ones"}, "the pattern 'lst' of init matches no layer that gets factors"),
+        ({"last.r": "fresh", "*": "ones"}, "init 'fresh' applies to a whole layer"),
+        ({"last.r": "fixed_sign", "*": "ones"}, "init 'fixed_sign' applies to a whole layer"),
+        ({"lst.r": "ones", "*": "ones"}, "the pattern 'lst' of init matches no layer with factors; there are"),
         ({"*.r": "ones"}, 'init does not cover tokens, mixer: add "'),
     ],
 )  # fmt: skip
@@ -210,7 +210,7 @@ def test_the_summary_says_which_layers_start_how() -> None:
     ("init", "message"),
     [
         ({"block": "ones", "*": "ones"}, "the pattern 'block' of init matches no layer with factors; there are t"),
-        ({"norm": "ones", "*": "ones"}, "the pattern 'norm' of init matches no layer that gets factors"),
+        ({"norm": "ones", "*": "ones"}, "the pattern 'norm' of init matches no layer with factors; there are"),
         ({"first": "ones", "blocks": "ones"}, 'init does not cover mixer, last: add "*" for all other layers'),
         ({}, 'init does not cover tokens, mixer, blocks.0, blocks.2 and 1 more: add "*" for all other layers'),
         ({"first": "signs", "*": "ones"}, "unknown factor init 'signs'"),

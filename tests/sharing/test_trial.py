@@ -64,7 +64,7 @@ def test_a_trial_that_fails_leaves_no_trace() -> None:
     net = nn.Sequential(Counts(), nn.BatchNorm1d(3), nn.Linear(3, 3)).double().train()
     net[1].eval()
     before = state(net)
-    with pytest.raises(InputError, match=r"the network refuses the example of shape \[6, 5\]: ") as caught:
+    with pytest.raises(InputError, match=r"the network fails on the example of shape \[6, 5\]:") as caught:
         ensemble(net, MEMBERS, example=vectors(6, 5))
     assert "\n" not in str(caught.value)
     same_state(state(net), before)
@@ -89,4 +89,4 @@ class Raises(nn.Module):
 def test_an_error_of_the_network_is_told_in_one_line(message: str, end: str) -> None:
     with pytest.raises(InputError) as caught:
         ensemble(Raises(message), example={"a": torch.zeros(2, 3), "b": torch.zeros(2)})
-    assert str(caught.value) == f"the network refuses the example of shape [[2, 3], [2]]: {end}"
+    assert str(caught.value) == f"the network fails on the example of shape [[2, 3], [2]]: {end}"
