@@ -187,7 +187,9 @@ def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, 
 
 def test_mimo_divides_the_axis_of_its_outputs() -> None:
     words = torch.randn(2, 8, 6)
-    with pytest.raises(InputError, match="concatenates images along the channel axis, [batch, channel, ...], and"):
+    with pytest.raises(
+        InputError, match=r"concatenates images along the channel axis, \[batch, channel, \.\.\.\], and"
+    ):
         mimo(with_last(), 2, example=words)
     net = nn.Sequential(nn.Conv1d(8, 5, 3, padding=1), nn.Conv1d(5, 3, 1))  # outputs of each position
     members = mimo(net, 2, example=words)
