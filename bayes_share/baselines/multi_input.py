@@ -55,7 +55,7 @@ class Mimo(Members):
             raise InputError("a MIMO network requires one tensor [batch, channel, ...] as its input")
         size = self.ensemble_size
         if feed == "split" and len(x) % size:
-            raise InputError(f"a batch of {len(x)} examples cannot be split among {size} members")
+            raise InputError(f"a batch of size {len(x)} cannot be split among {size} members")
         parts = [x] * size if feed == "tile" else x.chunk(size)
         return tree_map(self._divided, self.network(torch.cat(list(parts), dim=1)))
 

@@ -107,7 +107,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     parameters stored      11,200 (0.0 MiB with 0 buffers)
     parameters used        40,400, 3.61 times what is stored
     shared by all members  10,000
-    own weights and norms  400; with its factors a member adds 3.0%
+    own weights and norms  400; each further member adds 3.0%
     base weights           1, used 4 times
     rank-1 factors         800; 200.0 for each use
     """

@@ -126,7 +126,7 @@ class Ensemble(Members):
         args = others if x is _Nothing else (x, *others)
         given = self.arguments(Call(args, kwargs))
         if feed == "split" and (given.batch or 0) % self.ensemble_size:
-            raise InputError(f"a batch of {given.batch} examples cannot be split among {self.ensemble_size} members")
+            raise InputError(f"a batch of size {given.batch} cannot be split among {self.ensemble_size} members")
         if self.strategy == "auto" or self._may_change_reach():
             self._settle(given.call if feed == "tile" else self._parts(given)[0])
         if self.training:

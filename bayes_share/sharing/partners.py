@@ -126,7 +126,7 @@ def described(layers: Mapping[str, nn.Module], names: Iterable[str]) -> str:
     """The types and shapes of layers, with how many there are of each."""
     kinds = Counter(f"{_plain_type(layers[name]).__name__} {shape_text(weight_shape(layers[name]))}" for name in names)
     lines = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.items()]
-    return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "") if lines else "no layer"
+    return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "") if lines else "no layers"
 
 
 def listed(modules: Mapping[str, nn.Module]) -> str:

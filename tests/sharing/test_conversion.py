@@ -151,7 +151,7 @@ def test_ties_survive_a_copy_and_a_pickle() -> None:
 
 REFUSED = {
     "nothing to share": (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4)), "it has parameters in BatchNorm1d"),
-    "no parameters": (lambda: nn.ReLU(), "it has parameters in nothing"),
+    "no parameters": (lambda: nn.ReLU(), "it has parameters in no layer"),
     "an ensemble": (lambda: ensemble(linears(1)), "this network is already an ensemble"),
     "an ensemble inside": (lambda: nn.Sequential(ensemble(linears(1))), "this network is already an ensemble"),
     "the network of an ensemble": (lambda: ensemble(linears(1)).network, "this network is already an ensemble"),
@@ -177,7 +177,7 @@ def test_what_cannot_be_converted_is_named(make: object, message: str) -> None:
     ("options", "message"),
     [
         ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, and is 0"),
-        ({"ensemble_size": 2.5}, "a whole number, not 2.5"),
+        ({"ensemble_size": 2.5}, "a whole number of at least 1, and is 2.5"),
         ({"ensemble_size": -2}, "ensemble_size must be a whole number of at least 1, and is -2"),
         ({"init": "one"}, "unknown factor init 'one': did you mean 'ones'"),
         ({"init": "randomsign"}, "did you mean 'random_sign'"),

@@ -37,5 +37,5 @@ def test_every_weight_is_named() -> None:
 
 
 def test_where_nothing_can_be_shared_it_is_said_what_there_is() -> None:
-    with pytest.raises(InputError, match=r"there are no layer; .*computed weights: 0 \(Own\), 1 \(Own\)$"):
+    with pytest.raises(InputError, match=r"there are no layers; .*computed weights: 0 \(Own\), 1 \(Own\)$"):
         share_layers(nn.Sequential(Own(4, 4), Own(4, 4)))

@@ -151,7 +151,7 @@ def test_any_number_of_members(size: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_a_batch_that_does_not_split_is_an_error(count: int) -> None:
-    with pytest.raises(InputError, match=f"a batch of {count} does not split among {MEMBERS} members"):
+    with pytest.raises(InputError, match=f"a batch of size {count} cannot be split among {MEMBERS} members"):
         ensemble(network("no norm"), MEMBERS)(images(count), feed="split")
 
 

@@ -158,7 +158,7 @@ def test_tied_layers_that_are_still_equal_go_without_a_warning() -> None:
     fold(ensemble(net, MEMBERS, init="ones", example=x), 1)
     shared = share_layers(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init="random_sign")
     assert "shares_across" not in vars(fold(shared)[0])
-    with pytest.warns(UserWarning, match=r"^second\.weight and third\.weight are one weight") as said:
+    with pytest.warns(UserWarning, match=r"^second\.weight and third\.weight are the same weight") as said:
         fold(ensemble(net, MEMBERS, example=x), 1)
     assert len(said) == 1
 
@@ -238,7 +238,7 @@ def test_a_draw_takes_the_place_of_parameters() -> None:
 
 @pytest.mark.parametrize("member", [None, -1, 3, 7])
 def test_a_member_that_is_not_there_is_an_error(member: int | None) -> None:
-    with pytest.raises(InputError, match=f"member is one of 0 to 2, not {member}"):
+    with pytest.raises(InputError, match=f"member must be from 0 to 2, and is {member}"):
         fold(ensemble(nn.Linear(4, 4), MEMBERS), member)
 
 

@@ -138,7 +138,7 @@ def test_layers_that_are_left_out_do_not_count() -> None:
 )
 def test_the_summary_says_which_start_is_for_what(init: Any, words: str) -> None:
     net = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
-    assert f"factors started from {words}" in ensemble(net, init=init).summary()
+    assert f"factors initialised by {words}" in ensemble(net, init=init).summary()
 
 
 def test_an_unknown_start_is_refused(unchecked: None) -> None:

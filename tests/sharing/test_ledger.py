@@ -115,7 +115,7 @@ def test_what_is_printed() -> None:
         ["parameters stored", "679 (0.0 MiB with 9 buffers)"],
         ["parameters used", "1,323, 1.95 times the stored parameters"],
         ["shared by all members", "436"],
-        ["own weights and norms", "15; with its factors a member adds 18.6%"],
+        ["own weights and norms", "15; each further member adds 18.6%"],
         ["base weights", "2, used 6 times"],
         ["rank-1 factors", "228; 38.0 for each use"],
         ["FLOPs per prediction", "12,288, all members together"],

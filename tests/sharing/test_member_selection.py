@@ -94,5 +94,5 @@ def test_it_is_a_copy_and_keeps_what_was_tied_or_frozen() -> None:
 
 @pytest.mark.parametrize("member", [-1, 3])
 def test_a_member_that_is_not_there_is_an_error(member: int) -> None:
-    with pytest.raises(InputError, match=f"member is one of 0 to 2, not {member}"):
+    with pytest.raises(InputError, match=f"members must be from 0 to 2, and one is {member}"):
         take_member(ensemble(nn.Linear(4, 4), 3), member)

@@ -114,7 +114,7 @@ def test_norms_follow_the_patterns() -> None:
 @pytest.mark.parametrize("pattern", ["stems", "block", "blocks.2", "*.conv", "", "blocks.0.mlp.1", "Stem"])
 def test_a_pattern_that_matches_nothing_names_what_there_is(option: str, pattern: str) -> None:
     there = "stem, blocks.0.attn, blocks.0.norm, blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.attn, blocks.1.norm, "
-    message = f"the pattern {pattern!r} matches nothing that could be converted; there is {there}blocks.1.mlp.0, …"
+    message = f"the pattern {pattern!r} matches no layer that could be converted; there are {there}blocks.1.mlp.0, …"
     with pytest.raises(InputError, match=re.escape(message) + "$"):
         ensemble(net(), MEMBERS, **{option: ["stem", pattern]})
 
@@ -151,6 +151,6 @@ def test_a_namesake_of_a_known_layer_is_told_apart() -> None:
 def test_weights_that_a_hook_computes_stay_shared() -> None:
     plain = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 4)).double().eval()
     members = ensemble(plain, MEMBERS, "ones", example=torch.ones(2, 4, dtype=torch.float64))
-    assert "shared, weights that a hook computes: 0" in members.summary()
+    assert "shared, weights computed by a hook: 0" in members.summary()
     with torch.no_grad():
         close(members(x()), plain(x()).expand(MEMBERS, -1, -1, -1))

@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: share_layers(pair((4, 4), (4, 3))),
         r"no layers to share for which='all': no two layers .* there are Linear 4x4, Linear 3x4$",
     ),
-    "no layer": (lambda: share_layers(nn.ReLU()), "there is no layer"),
+    "no layer": (lambda: share_layers(nn.ReLU()), "there are no layers"),
     "no match": (lambda: share_layers(perceptron(), ["head"]), r"pattern 'head' matches no layer .* Linear 8x8 \(4\)"),
     "a word": (lambda: share_layers(perceptron(), "erly"), "pattern 'erly' matches no layer"),
     "shapes": (

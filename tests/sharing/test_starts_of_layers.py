@@ -162,7 +162,7 @@ def test_fresh_weights_are_those_of_layers_made_anew(made: Callable[[], nn.Modul
         for name, parameter in found.items():
             assert torch.equal(parameter, expected[name])
             assert not parameter.requires_grad
-    assert "drawn anew for each member (0)" in members.summary()
+    assert "initialised independently for each member (0)" in members.summary()
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -173,7 +173,7 @@ def test_fresh_weights_are_those_of_layers_made_anew(made: Callable[[], nn.Modul
         ({"last.r": "fresh", "*": "ones"}, "init 'fresh' applies to a whole layer"),
         ({"last.r": "fixed_sign", "*": "ones"}, "init 'fixed_sign' applies to a whole layer"),
         ({"lst.r": "ones", "*": "ones"}, "the pattern 'lst' of init matches no layer with factors; there are"),
-        ({"*.r": "ones"}, 'init does not cover tokens, mixer: add "'),
+        ({"*.r": "ones"}, 'init does not cover tokens, mixer'),
     ],
 )  # fmt: skip
 def test_starts_of_one_factor_or_of_weights_that_do_not_fit_are_one_line(init: Any, message: str) -> None:
