@@ -107,7 +107,7 @@ def checked_validation(
     """
     if unknown := [name for name in validation if name not in predictions]:
         raise InputError(
-            f"validation predictions are given for {listed(unknown)}, and test predictions only for "
+            f"validation predictions are given for {listed(unknown)}, but there are only test predictions of "
             f"{listed(list(predictions))}"
         )
     found = {name: one for name, one in validation.items() if isinstance(one, NumberPredictions)}

@@ -144,7 +144,7 @@ def test_names_that_are_there_twice_are_refused(reader: Reader, tmp_path: Path) 
 def test_other_ways_of_packing_are_refused(reader: Reader, tmp_path: Path) -> None:
     for how in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         message = refused(reader, archive(tmp_path / "a.npz", npy(form()), how))
-        assert "compressed" in message
+        assert "compress" in message
     path = archive(tmp_path / "a.npz", npy(form()))
     locked = bytearray(path.read_bytes())
     for place in (6, locked.index(b"PK\x01\x02") + 8):

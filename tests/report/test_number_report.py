@@ -96,10 +96,10 @@ def test_pages_and_tables_by_python_and_by_command(tmp_path: Path, capsys: pytes
 def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other, classes = predictions(), predictions(2), Predictions(np.zeros((150, 2)), np.zeros(150, np.int64))
     cases: list[tuple[Any, Any, str]] = [
-        ({"a": mine, "b": other}, None, "a and b are predictions of different examples (their number,"),
+        ({"a": mine, "b": other}, None, "a and b are predictions of different examples (their targets"),
         ({"a": mine, "b": classes}, None, "a are predictions of numbers, and b of classes"),
         ({"a": mine}, {"a": classes}, "the validation predictions of a are of classes"),
-        ({"a": mine}, {"b": mine}, "validation predictions are given for b, and test predictions only for a"),
+        ({"a": mine}, {"b": mine}, "validation predictions are given for b, but there are only test predictions of a"),
     ]
     for test, validation, says in cases:
         with pytest.raises(InputError, match=re.escape(says)):

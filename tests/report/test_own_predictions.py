@@ -105,7 +105,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (good.logits, None, "predictions must be a non-empty dict of names to predictions, such as"),
         ({"a": good.logits}, None, "expected Predictions(logits, labels), not a Tensor"),
         ({"a": good, "b": other}, None, "a and b are predictions of different examples (their number,"),
-        ({"a": good}, {"b": good}, "validation predictions are given for b, and test predictions only for a"),
+        ({"a": good}, {"b": good}, "validation predictions are given for b, but there are only test predictions of a"),
         (
             {"a": good},
             {"a": Predictions(torch.zeros(3, 2), torch.zeros(3).long())},
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (["report", file, f"p={file}"], "two files of predictions are called p"),
         (["report", file, "--validation", str(tmp_path)], "--validation takes files of predictions, NAME=FILE.npz"),
         (["report", f"a={file}", "--validation", file], "validation predictions are given for p"),
-        (["report", file, "-o", file], f"-o {file} would replace what is read as p"),
+        (["report", file, "-o", file], f"-o {file} would overwrite p, which is read"),
         (
             ["evaluate", file, "--ood", "noise"],
             "--ood requires run folders, and p is a file of predictions: evaluate the runs separately",

@@ -113,7 +113,7 @@ def test_a_report_downloads_nothing(runs: list[Result], monkeypatch: pytest.Monk
         3,
     )
     assert section is not None
-    assert section.lead == ["The images cannot be shown: cifar10: not found whole in 'nowhere'."]
+    assert section.lead == ["The images cannot be shown: cifar10: not found, or incomplete, in 'nowhere'."]
     assert asked == [False]
 
 

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "--out", "run"], "missing algorithm: give its name before all options ('bayes-share fit --help'"),
         (["fit", "deep-ensemble", "--of", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
-        (["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"], "cannot run deep-ensemble"),
+        (["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"], "cannot use deep-ensemble as its inner algorithm"),
         (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "from 1 to 10,000 networks, not 0"),
         (["fit", "map"], "missing --out RUN"),
         (["fit", "map", "--out"], "--out"),
@@ -62,9 +62,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--batch-size", "0"], "from 1 to 1260 examples"),
         ([*FIT, "--epochs", "0"], "at least 1 epoch, not 0"),
         ([*FIT, "--epochs", str(2**62)], "at most 100,000,000 steps"),
-        ([*FIT, "--num-samples", str(2**62)], "from 1 to 1,000,000 draws"),
+        ([*FIT, "--num-samples", str(2**62)], "the number of draws must be from 1 to 1,000,000"),
         (["fit", "deep-ensemble", "--networks", str(2**62), "--out", "run"], "from 1 to 10,000 networks"),
-        ([*FIT, "--num-samples", "0"], "from 1 to 1,000,000 draws, not 0"),
+        ([*FIT, "--num-samples", "0"], "from 1 to 1,000,000, and is 0"),
         ([*FIT, "--epochs=--"], "--epochs: expected a value, not '--'"),
         ([*FIT, "--milestones=--"], "--milestones: expected a value, not '--'"),
         ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive, and is -1000.0"),
@@ -241,7 +241,7 @@ def test_data_that_cannot_be_used_are_one_line(
 def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole(folder / "mine.npz")
     assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
-    assert "run in run" in capsys.readouterr().out
+    assert "run folder: run;" in capsys.readouterr().out
     assert "run exists: resume it with --resume, or use another folder" in one_line(
         [*FIT, "--data", "npz:mine.npz"], capsys
     )

@@ -142,7 +142,7 @@ def last_one_damaged(deep: Path) -> None:
     [
         (shutil.rmtree, "deep is not a run: there is no such folder"),
         (no_run, "deep is not a run: it has no config.yaml"),
-        (unfinished, "the run in .*deep is not finished: bayes-share fit --resume --out .*deep"),
+        (unfinished, "the run in .*deep is not finished: resume it with bayes-share fit --resume --out .*deep"),
         (no_checkpoint, "deep has no checkpoint of its last step"),
         (damaged, "deep has no checkpoint of its last step"),
         (last_one_damaged, "deep has no checkpoint of its last step"),

@@ -104,7 +104,7 @@ def test_what_is_read_is_not_written(run: Path, tmp_path: Path) -> None:
     humans, images = tmp_path / "humans.npy", tmp_path / "images"
     np.save(humans, np.ones((359, 10)))
     line = one_line(command("report", run, "--humans", humans, "-o", tmp_path / "x.html", "--json", humans), 2)
-    assert f"--json {humans} would replace what is read as --humans" in line
+    assert f"--json {humans} would overwrite --humans, which is read" in line
     images.mkdir()
     (images / "a.png").touch()
     with pytest.raises(InputError, match="would overwrite folder:images, which is read: use another name"):
