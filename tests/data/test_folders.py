@@ -96,7 +96,7 @@ def test_no_test_image_is_in_training_by_a_link(tmp_path: Path) -> None:
     for part in ("train", "test"):
         pets(tmp_path / part)
     (tmp_path / "train" / "cat" / "more").symlink_to(tmp_path / "test" / "cat")
-    assert f"{tmp_path / 'train' / 'cat' / 'more'} leads to the same folder as" in refused(tmp_path)
+    assert f"{tmp_path / 'train' / 'cat' / 'more'} links to the same folder as" in refused(tmp_path)
     (tmp_path / "train" / "cat" / "more").unlink()
     (tmp_path / "train" / "cat" / "x.png").symlink_to(tmp_path / "test" / "cat" / "0.png")
     message = refused(tmp_path)
@@ -167,7 +167,7 @@ def test_an_image_whose_link_leads_nowhere_is_refused(target: str, tmp_path: Pat
     (pets(tmp_path) / "cat" / "x").symlink_to("x")
     assert len(everything(loaded(tmp_path))) == 20
     (tmp_path / "cat" / "x.png").symlink_to(target)
-    assert refused(tmp_path) == f"{tmp_path}/cat/x.png is a link to an image that is not there"
+    assert refused(tmp_path) == f"{tmp_path}/cat/x.png is a link to a missing image"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_parts_that_are_one_by_a_link_are_refused(ending: str, tmp_path: Path) -
     else:
         pets(train)
     (tmp_path / f"test{ending}").symlink_to(train)
-    with pytest.raises(InputError, match=f"two of test{ending}, train{ending} are the same by a link"):
+    with pytest.raises(InputError, match=f"two of test{ending}, train{ending} are links to the same data"):
         load_data(f"{'npz' if ending else 'folder'}:{tmp_path}")
 
 

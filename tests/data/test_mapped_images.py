@@ -151,7 +151,7 @@ def test_a_full_disk_is_said_in_one_line(without_memory: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(InputError, match=rf"too many for the memory, and {without_memory} has no room .* TMPDIR"):
+    with pytest.raises(InputError, match=rf"do not fit into memory, and {without_memory} has no room .* TMPDIR"):
         empty_images((10, 3, 20, 20))
 
 

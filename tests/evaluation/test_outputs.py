@@ -127,8 +127,8 @@ def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     nan = logits.clone()
     nan[2, 1, 7, 3] = torch.nan
     cases: list[tuple[list[Tensor], int, str]] = [
-        (list(logits), 4, "there must be 4 draws to write, and there are 3"),
-        ([], 0, "there must be 0 draws to write, and there are 0"),
+        (list(logits), 4, "expected 4 draws to write, and there are 3"),
+        ([], 0, "expected 0 draws to write, and there are 0"),
         (list(logits), 2, r"must be 2 of shape \[3, 200, 5\]; draw 2 is of"),
         ([logits[0], logits[1, :2]], 2, r"draw 1 is of \[2, 200, 5\]"),
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),
@@ -181,7 +181,7 @@ def test_a_compressed_file_says_so(tmp_path: Path) -> None:
     np.savez_compressed(path, logits=make().logits.numpy(), labels=make().labels.numpy())
     with pytest.raises(InputError) as caught:
         read_predictions(path)
-    advice = "logits are compressed and cannot be memory-mapped: write them"
+    advice = "logits are compressed and cannot be memory-mapped: write them with numpy.savez"
     assert str(caught.value) == f"{path}: {advice}"
 
 

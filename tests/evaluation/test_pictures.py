@@ -97,7 +97,7 @@ def test_no_window_system_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["picture.jpg", "picture", "png"])
 def test_another_suffix_is_refused_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name}: a picture's name must end in .png or .svg"):
+    with pytest.raises(InputError, match=f"{name}: the name of a picture must end in .png or .svg"):
         reliability_picture({"run": make()}, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 

@@ -184,7 +184,7 @@ def test_nan_is_refused_among_logs_and_logits() -> None:
             torch.tensor([2]),
             "the classes 0 to 1: 1 of 1, the first at example 0: 2",
         ),
-        (torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]), "labels must be int64, and are float32"),
+        (torch.tensor([[0.5, 0.5]]), torch.tensor([1.0]), "labels must be int64 classes, and are float32"),
         (torch.tensor([[1, 0]]), torch.tensor([0]), "probabilities must be floating point, and are int64"),
         (torch.tensor([0.5, 0.5]), torch.tensor([0, 1]), r"axes \[example, class\]: the shape \[2\] is wrong"),
         (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), r"the shape \[0, 2\] is empty"),

@@ -144,7 +144,7 @@ def test_names_that_are_there_twice_are_refused(reader: Reader, tmp_path: Path) 
 def test_other_ways_of_packing_are_refused(reader: Reader, tmp_path: Path) -> None:
     for how in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         message = refused(reader, archive(tmp_path / "a.npz", npy(form()), how))
-        assert "compressed" in message
+        assert "compress" in message
     path = archive(tmp_path / "a.npz", npy(form()))
     locked = bytearray(path.read_bytes())
     for place in (6, locked.index(b"PK\x01\x02") + 8):
@@ -186,5 +186,5 @@ def test_arrays_under_the_ending_of_another_form(tmp_path: Path) -> None:
 def test_only_the_arrays_that_are_asked_for_are_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.arange(3), pickled=np.array([{}]))
     assert list(read(tmp_path / "a.npz")) == ["images"]
-    with pytest.raises(InputError, match="it holds Python objects, which are not loaded (allow_pickle=False)"):
+    with pytest.raises(InputError, match="it holds Python objects"):
         read_arrays(tmp_path / "a.npz", "an npz file")

@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_one_line() -> None:
         counts(1.0).log_prob(torch.tensor([0.5]))
     with pytest.raises(InputError, match="targets that are NaN: 1 of 1"):
         counts(1.0).log_prob(torch.tensor([math.nan]))
-    with pytest.raises(InputError, match="between 0 and 1, not 1"):
+    with pytest.raises(InputError, match="between 0 and 1, and is 1"):
         counts(1.0).quantile([0.5, 1])
     with pytest.raises(InputError, match="Poisson has no cdf"):
         Predictive(Poisson(torch.ones(1, 1, 1))).quantile([0.5])

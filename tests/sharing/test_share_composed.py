@@ -196,7 +196,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: share_groups(tied_embedding(), 2),
         "out and tokens share one weight, and tokens, of type Embedding, cannot be cut: exclude 'out' too",
     ),
-    "groups that are no number": (lambda: share_groups(convolutional(), "2"), "a whole number of at least 2, and is '2'"),
+    "groups that are no number": (
+        lambda: share_groups(convolutional(), "2"),
+        "a whole number of at least 2, and is '2'",
+    ),
     "a class": (
         lambda: share_groups(nn.Linear, 2),
         "an instance of torch.nn.Module, not the class Linear",

@@ -240,7 +240,7 @@ def test_selective_prediction_keeps_what_is_surest_first() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"must be of shape \[6\], and are of \[6, 1\]"):
+    with pytest.raises(InputError, match=r"must have shape \[6\], and have \[6, 1\]"):
         number_scores(normals(), torch.zeros(6, 1))
     with pytest.raises(InputError, match="targets that are not finite: 1 of 6"):
         crps(normals(), torch.tensor([0, 0, math.inf, 0, 0, 0]))
