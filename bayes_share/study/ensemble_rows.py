@@ -106,7 +106,7 @@ ROWS: dict[str, Row] = {
     ),
     "mc-dropout-fixed-signs": Row(
         "MC dropout .1 over fixed signs, 4 draws",
-        "draws of a posterior",
+        "posterior draws",
         {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS // MEMBERS, **_FIXED},
         is_core=False,
     ),

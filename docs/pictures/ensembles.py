@@ -32,7 +32,8 @@ def draw() -> None:
     found = rows()
     names = sorted(found, key=lambda name: -found[name][2])
     colours = ["black" if name in WITHOUT_SHARING else "C0" for name in names]
-    figure, (quality, storage, training) = plt.subplots(1, 3, figsize=(8.2, 4.2), sharey=True, width_ratios=(1.7, 1, 1))
+    size = (8.2, 0.8 + 0.25 * len(names))
+    figure, (quality, storage, training) = plt.subplots(1, 3, figsize=size, sharey=True, width_ratios=(1.7, 1, 1))
     places = range(len(names))
     for place, name, colour in zip(places, names, colours, strict=True):
         _, _, nll, error = found[name]

@@ -187,7 +187,9 @@ def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, 
 
 def test_mimo_divides_the_axis_of_its_outputs() -> None:
     words = torch.randn(2, 8, 6)
-    with pytest.raises(InputError, match="uses another axis"):
+    with pytest.raises(
+        InputError, match=r"concatenates images along the channel axis, \[batch, channel, \.\.\.\], and"
+    ):
         mimo(with_last(), 2, example=words)
     net = nn.Sequential(nn.Conv1d(8, 5, 3, padding=1), nn.Conv1d(5, 3, 1))  # outputs of each position
     members = mimo(net, 2, example=words)
@@ -293,8 +295,8 @@ ROWS = torch.zeros(2, 4)
         (lambda: mimo(with_last(nn.LogSoftmax(1)), 2, example=WIDE), "would mix the members"),
         (lambda: mimo(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)), example=X), "one output"),
         (lambda: masked(conv_net(), scale=0.5, example=EXAMPLE), "scale of masks"),
-        (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one input tensor \[batch, channel"),
-        (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "cannot be split among 3 members"),
+        (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one tensor \[batch, channel"),
+        (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "examples cannot be split among 3 members"),
         (
             lambda: mimo(conv_net(), example=EXAMPLE)({"x": X}),
             "requires one tensor",

@@ -108,4 +108,4 @@ def test_on_the_command_line_it_is_a_list(given: str, tmp_path: Path, capsys: py
     assert main(["fit", "map", "--hold-out", given, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "--hold-out must be" in err
+    assert "--hold-out must be a list in brackets" in err

@@ -197,5 +197,5 @@ def test_the_data_under_another_name_are_refused(coloured: Data, tmp_path: Path)
 def test_nothing_held_out_and_no_images_are_refused(coloured: Data) -> None:
     with pytest.raises(InputError, match="no class was held out of npz:"):
         load_ood("held-out", coloured)
-    with pytest.raises(InputError, match="set must have at least 1 image, not 0"):
+    with pytest.raises(InputError, match="an out-of-distribution set must have at least 1 image, not 0"):
         load_ood("noise", coloured, limit=0)

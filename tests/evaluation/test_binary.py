@@ -216,7 +216,9 @@ def test_what_is_refused() -> None:
     for one_class in (lambda: Predictions(z, labels), lambda: uncertainty(z), lambda: Outputs(z)):
         with pytest.raises(InputError, match=r'at least two classes.*likelihood="bernoulli".*two_class_logits'):
             one_class()
-    with pytest.raises(InputError, match="probabilities must have at least two classes"):
+    with pytest.raises(
+        InputError, match=r"probabilities must have at least two classes: for a binary output p use \[1 - p,"
+    ):
         accuracy(torch.ones(4, 1), 0 * labels)
     for wrong in (labels - 1, 2 * labels, 0.5 * labels):
         with pytest.raises(InputError, match=r"binary labels must be 0 or 1: 2 of 4 are not, the first at example "):

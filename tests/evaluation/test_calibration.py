@@ -162,5 +162,5 @@ def test_the_bins_hold_what_their_images_say() -> None:
 
 @pytest.mark.parametrize("bins", [0, -3])
 def test_no_bins_are_refused(bins: int) -> None:
-    with pytest.raises(InputError, match=f"calibration requires at least one bin, not {bins}"):
+    with pytest.raises(InputError, match=f"requires at least one bin, not {bins}"):
         ece(confident([0.7]), torch.tensor([0]), bins)

@@ -174,7 +174,9 @@ def test_loo_of_one_image() -> None:
 
 @pytest.mark.parametrize(("draws", "members"), [(1, 4), (3, 20), (24, 1), (6, 4)])
 def test_loo_of_too_few_draws_is_refused(draws: int, members: int) -> None:
-    with pytest.raises(InputError, match=rf"at least 25 draws, and 4 for each chain; there are {draws} of {members}"):
+    with pytest.raises(
+        InputError, match=rf"requires at least 25 draws, and 4 for each chain; there are {draws} of {members}"
+    ):
         loo(make(draws, members))
 
 

@@ -213,7 +213,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Re
         (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
     fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
     write_predictions(tmp_path / "predictions" / "test.npz", fewer)
-    with pytest.raises(InputError, match="), and cannot be compared in one table: evaluate them separately"):
+    with pytest.raises(InputError, match=r"\), and cannot be compared in one table: evaluate them separately"):
         read_runs([paths[0], tmp_path])
 
 

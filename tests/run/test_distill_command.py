@@ -186,7 +186,7 @@ def test_a_teacher_of_other_images_is_refused(
 def test_fit_looks_at_the_data_too(taught: Path) -> None:
     network = mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8))
     with pytest.raises(
-        InputError, match="), and the student must not be validated on them: use the same split for both"
+        InputError, match=r"\), and the student must not be validated on them: use the same split for both"
     ):
         fit(Distill(), Model(network), load_data("digits", split_seed=1), 1, progress=False, teacher=taught / "deep")
 

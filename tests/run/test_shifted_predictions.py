@@ -355,6 +355,6 @@ def test_names_are_known_before_anything_is_read() -> None:
     assert types["cifar-10-c-brightness"] == "cifar-10-c:/x"
     assert types["rotate"] == ""
     with pytest.raises(
-        InputError, match="two out-of-distribution sets are called 'a': give one of them a name, NAME=..."
+        InputError, match=r"two out-of-distribution sets are called 'a': give one of them a name, NAME=\.\.\."
     ):
         ShiftedSets(ood=("a=noise", "a=photographs"))

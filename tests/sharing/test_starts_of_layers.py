@@ -186,7 +186,7 @@ def test_weights_that_layers_share_are_not_drawn_anew() -> None:
     with pytest.raises(InputError, match='init "fresh" requires plain layers, and 0 shares its weight within'):
         ensemble(shared, 2, {"0": "fresh", "*": "ones"}, own=("0",))
     for convert in (share_layers, lambda net, init: share_groups(net, 2, init=init)):
-        with pytest.raises(InputError, match='init "fresh" initialises a member.s own weights'):
+        with pytest.raises(InputError, match=r'init "fresh" initialises a member.s own weights'):
             convert(nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)]), init=FactorInit("fresh"))
 
 
