@@ -133,7 +133,7 @@ def unknown_data_set(name: str) -> InputError:
     """The error for a name of no data set: with the kind before it that a file or a folder lacks, or the nearest name.
 
     >>> print(unknown_data_set("houses.csv"))
-    unknown data set 'houses.csv': a table is named with csv: before it, csv:houses.csv
+    unknown data set 'houses.csv': give tables with the prefix csv:, csv:houses.csv
     >>> print(unknown_data_set("cifar11"))  # doctest: +ELLIPSIS
     unknown data set 'cifar11': did you mean 'cifar10'? Choose from cifar10, ..., npz:FILE, svhn
     """

@@ -105,7 +105,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     >>> print(ledger(ensemble(nn.Linear(100, 100), ensemble_size=4)))
     members                4
     parameters stored      11,200 (0.0 MiB with 0 buffers)
-    parameters used        40,400, 3.61 times what is stored
+    parameters used        40,400, 3.61 times the stored parameters
     shared by all members  10,000
     own weights and norms  400; each further member adds 3.0%
     base weights           1, used 4 times

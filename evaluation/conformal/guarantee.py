@@ -72,9 +72,9 @@ def verdict(judged: Sequence[tuple[str, float, Range]]) -> str:
         judged: what each is of, the coverage, and its range.
 
     >>> verdict([("LAC at 90 %", 0.83, Range(0.78, 1.0))])
-    'Each coverage is within the range that chance allows where the promise is kept.'
+    'Every coverage is within the range expected if the guarantee holds.'
     >>> verdict([("LAC at 90 %", 0.70, Range(0.78, 1.0))])
-    'Outside the range that chance allows where the promise is kept: LAC at 90 % (70.0 %, below 78.0 %).'
+    'Outside the range expected if the guarantee holds: LAC at 90 % (70.0 %, below 78.0 %).'
     """
     outside = [
         f"{what} ({_percent(found)}, {'below' if found < wanted.low else 'above'} "

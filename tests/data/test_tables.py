@@ -126,7 +126,7 @@ def test_unknown_categories_have_inputs_of_0_and_are_named(tmp_path: Path, caplo
     )
     new["area"] = [1, "big", 3]
     message = refusal(lambda: load_rows(write(tmp_path / "new.csv", new), encoder))
-    assert "new.csv, row 2 (line 3), column 'area': 'big' is no number" in message
+    assert "new.csv, row 2 (line 3), column 'area': 'big' is not a number" in message
     new["area"] = [1, 2, "1e200"]
     message = refusal(lambda: load_rows(write(tmp_path / "new.csv", new), encoder))
     assert "row 3 (line 4), column 'area': '1e200' is too far" in message
@@ -173,7 +173,7 @@ def test_a_text_among_numbers_is_named(tmp_path: Path, caplog: pytest.LogCapture
     cells = {"x": [1, 2, 3, "unknown"] * 5, "size": ["S", "M", "38", "L"] * 5, "y": np.arange(20) / 2}
     load_table(write(tmp_path / "t.csv", cells), "y", "normal")
     (message,) = (record.getMessage() for record in caplog.records)
-    assert "t.csv, row 4 (line 5), column 'x': 'unknown' is no number" in message
+    assert "t.csv, row 4 (line 5), column 'x': 'unknown' is not a number" in message
 
 
 # --- faults of files
@@ -268,7 +268,7 @@ def test_hostile_names_and_values_are_shown_safely(case: str, tmp_path: Path) ->
     assert all(map(str.isprintable, encoder.features))
     write(path, {name: [name], "more": [1]})
     message = refusal(lambda: load_rows(path, encoder))
-    assert "is not a number, so the numbers of the column are read as" in message
+    assert "is not a number" in message
     assert len(message) < 600
 
 

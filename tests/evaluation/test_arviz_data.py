@@ -190,7 +190,7 @@ def test_another_number_of_draws_is_refused() -> None:
         to_arviz(train=train, posterior={"w": torch.ones(3)})
     with pytest.raises(InputError, match=r"w must have 5 draws of"):
         to_arviz(train=train, shared={"w": torch.ones(3)})
-    with pytest.raises(InputError, match=r"the other data's predictions must be of 5 draws of 3 members"):
+    with pytest.raises(InputError, match=r"the other data's predictions must have 5 draws of 3 members"):
         to_arviz(train=train, other=make(4, 3))
     with pytest.raises(InputError, match="ArviZ data require predictions or draws of parameters"):
         to_arviz()

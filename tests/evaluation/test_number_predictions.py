@@ -202,7 +202,7 @@ def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
     assert torch.equal(taken.predictive.mean, predictive(MAP(), state, x).mean)
     assert torch.equal(NumberPredictions(arguments, y, "poisson").predictive.mean, taken.predictive.mean)
     for wrong, says in (
-        (lambda: NumberPredictions(found, y, "normal"), "the predictions have the likelihood poisson, not normal"),
+        (lambda: NumberPredictions(found, y, "normal"), "the arguments have the likelihood poisson, not normal"),
         (
             lambda: NumberPredictions((Bernoulli(), {"logits": y}), y),
             "is a likelihood of classes: use Predictions(predict(...), labels)",

@@ -128,7 +128,7 @@ def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     nan[2, 1, 7, 3] = torch.nan
     cases: list[tuple[list[Tensor], int, str]] = [
         (list(logits), 4, "expected 4 draws to write, and there are 3"),
-        ([], 0, "there must be 0 draws to write, and there are 0"),
+        ([], 0, "expected 0 draws to write, and there are 0"),
         (list(logits), 2, r"must be 2 of shape \[3, 200, 5\]; draw 2 is of"),
         ([logits[0], logits[1, :2]], 2, r"draw 1 is of \[2, 200, 5\]"),
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),

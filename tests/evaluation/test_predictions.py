@@ -114,7 +114,7 @@ def test_a_single_array_is_no_file_of_predictions(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    assert message(path).startswith("holds a single unnamed array, and should be")
+    assert message(path).startswith(" holds a single unnamed array, and should be")
 
 
 def test_a_file_that_was_cut(tmp_path: Path) -> None:
