@@ -40,7 +40,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["fit", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
         (["fit", "--out", "run"], "missing algorithm: give its name before all options ('bayes-share fit --help'"),
         (["fit", "deep-ensemble", "--of", "mapp", "--out", "run"], "unknown algorithm 'mapp': did you mean 'map'?"),
-        (["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"], "cannot use deep-ensemble as its inner algorithm"),
+        (
+            ["fit", "deep-ensemble", "--of", "deep-ensemble", "--out", "run"],
+            "cannot use deep-ensemble as its inner algorithm",
+        ),
         (["fit", "deep-ensemble", "--networks", "0", "--out", "run"], "from 1 to 10,000 networks, not 0"),
         (["fit", "map"], "missing --out RUN"),
         (["fit", "map", "--out"], "--out"),

@@ -100,7 +100,7 @@ def test_no_output_becomes_a_part_of_the_data(first: Callable[[str], Path]) -> N
         ["report", run, "-o", run.parent / "r.html", "--json", table / "validation.csv"],
         ["report", run, "-o", table / "Validation.csv"],
     ):
-        assert "would become a part of csv:" in one_line(command(*words), 2)
+        assert "would become part of the data csv:" in one_line(command(*words), 2)
     assert snapshot(table) == before
     (table / "validation.csv").mkdir()  # a folder is no file of a part
     assert len(load_run(run).data.test) == 21

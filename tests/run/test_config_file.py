@@ -78,7 +78,7 @@ def test_flat_values_and_back(config: RunConfig) -> None:
         ("just text\n", "config CONFIG must consist of lines 'option: value'"),
         ("- a\n- b\n", "config CONFIG must consist of lines 'option: value'"),
         ("", "config CONFIG must consist of lines 'option: value'"),
-        ("epochs: 3\n", "missing algorithm: give its name before all options ('bayes-share fit --help'"),
+        ("epochs: 3\n", "missing algorithm: CONFIG must name one of map, svi, ivon"),
         ("algorithm: mapp\n", "unknown algorithm 'mapp': did you mean 'map'?"),
         ("algorithm: 3\n", "unknown algorithm '3'"),
         ("algorithm: map\nepochs: many\n", "CONFIG: --epochs must be a whole number, not 'many'"),
@@ -127,7 +127,7 @@ class MyMAP(MAP):
         (Distill().taught_by(nn.Linear(64, 10)), "distill holds a Python object, such as an objective, that cannot"),
         (MyMAP(), "one of map, svi, .*, not MyMAP"),
         (DeepEnsemble(of=MyMAP()), "one of map, svi, .*, not MyMAP"),
-        (DeepEnsemble(of=DeepEnsemble(of=SGHMC())), "deep-ensemble cannot run deep-ensemble"),
+        (DeepEnsemble(of=DeepEnsemble(of=SGHMC())), "deep-ensemble cannot use deep-ensemble as its inner algorithm"),
     ],
 )
 def test_a_run_that_a_file_would_change_is_refused(algorithm: Inference[Any], message: str) -> None:

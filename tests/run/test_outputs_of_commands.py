@@ -152,21 +152,21 @@ def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
         (table / f"{part}.csv").write_text("x,y\n1,2\n")
     (table / "to").symlink_to(table)
     (table / "link.csv").symlink_to(table / "validation.csv")
-    with pytest.raises(InputError, match=r"--csv .* would become a part of csv:.*table: use another name"):
+    with pytest.raises(InputError, match=r"--csv .* would become part of the data csv:.*table: use another name"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{table}"])
-    with pytest.raises(InputError, match="would become a part of"):
+    with pytest.raises(InputError, match="would become part of"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{tmp_path}/table/../table/to"])
     with pytest.raises(InputError, match="which is read: use another name"):
         check_outputs({"--csv": table / "test.csv"}, {}, [f"csv:{table}"])
     check_outputs({"--csv": table / "out.csv", "-o": table / "report.html", "--json": tmp_path / "test.csv"}, {}, [])
     check_outputs({"--csv": table / "scores.csv", "--json": table / "runs" / "test.csv"}, {}, [f"csv:{table}"])
-    with pytest.raises(InputError, match="would become a part of"):  # the format of all parts is that of the first file
+    with pytest.raises(InputError, match="would become part of"):  # the format of all parts is that of the first file
         check_outputs({"-o": table / "a.parquet"}, {}, [f"csv:{table}"])
 
 
 def test_no_picture_becomes_an_image_of_a_class(tmp_path: Path) -> None:
     (tmp_path / "images" / "cats").mkdir(parents=True)
-    with pytest.raises(InputError, match="would become a part of folder:"):
+    with pytest.raises(InputError, match="would become part of the data folder:"):
         check_outputs({"--picture": tmp_path / "images" / "cats" / "x.PNG"}, {}, [f"folder:{tmp_path / 'images'}"])
     inside = {"-o": tmp_path / "images" / "cats" / "x.html", "--picture": tmp_path / "images" / "x.png"}
     check_outputs(inside, {}, [f"folder:{tmp_path / 'images'}"])
