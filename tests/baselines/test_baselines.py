@@ -295,7 +295,7 @@ ROWS = torch.zeros(2, 4)
         (lambda: mimo(with_last(nn.LogSoftmax(1)), 2, example=WIDE), "would mix the members"),
         (lambda: mimo(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)), example=X), "one output"),
         (lambda: masked(conv_net(), scale=0.5, example=EXAMPLE), "scale of masks"),
-        (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one tensor \[batch, channel"),
+        (lambda: mimo(conv_net(), example=torch.zeros(4)), r"one input tensor \[batch, channel"),
         (lambda: mimo(conv_net(), example=EXAMPLE)(X[:4], feed="split"), "examples cannot be split among 3 members"),
         (
             lambda: mimo(conv_net(), example=EXAMPLE)({"x": X}),
