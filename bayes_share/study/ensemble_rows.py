@@ -13,7 +13,7 @@ from bayes_share.study.related_networks import of_width, twice_as_deep
 MEMBERS = 4
 """Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""
 
-Family = Literal["networks apart", "BatchEnsembles", "draws of a posterior", "students", "rivals"]
+Family = Literal["networks apart", "BatchEnsembles", "posterior draws", "students", "rivals"]
 
 _DRAWS = 16
 # Each network has an order and augmentation of its own, as networks have that are trained apart.
@@ -97,11 +97,11 @@ ROWS: dict[str, Row] = {
         "BatchEnsembles",
         chosen_from="fixed-signs-16",
     ),
-    "ivon": Row("IVON, 16 draws", "draws of a posterior", _IVON),
-    "ivon-signs": Row("IVON over signs, 16 draws", "draws of a posterior", {**_IVON, **_SIGNS}),
+    "ivon": Row("IVON, 16 draws", "posterior draws", _IVON),
+    "ivon-signs": Row("IVON over signs, 16 draws", "posterior draws", {**_IVON, **_SIGNS}),
     "mc-dropout": Row(
         "MC dropout .1, 16 draws",
-        "draws of a posterior",
+        "posterior draws",
         {"algorithm": "mc-dropout", "dropout_rate": 0.1, "num_samples": _DRAWS},
     ),
     "mc-dropout-fixed-signs": Row(
@@ -120,8 +120,8 @@ ROWS: dict[str, Row] = {
     "distilled-signs": Row(
         "BatchEnsemble (signs), distilled", "students", {**_DISTILLED, **_SIGNS}, teacher="deep-ensemble"
     ),
-    "rank-1": Row("Rank-1 (SVI over factors), 4 draws", "draws of a posterior", {**_SIGNS, **_RANK1}, is_core=False),
-    "swag": Row("SWAG, 16 draws", "draws of a posterior", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
+    "rank-1": Row("Rank-1 (SVI over factors), 4 draws", "posterior draws", {**_SIGNS, **_RANK1}, is_core=False),
+    "swag": Row("SWAG, 16 draws", "posterior draws", {"algorithm": "swag", "num_samples": _DRAWS}, is_core=False),
     "signs-split": Row(
         "signs, batches split among members", "BatchEnsembles", {**_SIGNS, "feed": "split"}, is_core=False
     ),

@@ -100,7 +100,7 @@ def test_no_test_image_is_in_training_by_a_link(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat" / "more").unlink()
     (tmp_path / "train" / "cat" / "x.png").symlink_to(tmp_path / "test" / "cat" / "0.png")
     message = refused(tmp_path)
-    assert f"{tmp_path / 'train' / 'cat' / 'x.png'} leads to the same file as" in message
+    assert f"{tmp_path / 'train' / 'cat' / 'x.png'} links to the same file as" in message
     assert str(tmp_path / "test" / "cat" / "0.png") in message
 
 

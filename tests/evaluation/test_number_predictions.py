@@ -205,7 +205,7 @@ def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
         (lambda: NumberPredictions(found, y, "normal"), "the arguments have the likelihood poisson, not normal"),
         (
             lambda: NumberPredictions((Bernoulli(), {"logits": y}), y),
-            "is a likelihood of classes: use Predictions(predict(...), labels)",
+            "is a likelihood of classes: use Predictions",
         ),
         (lambda: NumberPredictions(y, y), "predictions must be a non-empty dict of names to predictions, such as"),  # type: ignore[arg-type]
     ):
