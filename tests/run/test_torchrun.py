@@ -66,6 +66,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     ended_well(command("evaluate", tmp_path / "two", tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
     finish(start("ivon", tmp_path / "whole", *LONG))
     out = tmp_path / "stopped"
