@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def run_processes(script: str, count: int, folder: Path) -> None:
             process.kill()
 
 
+@cache
+def alone(name: str) -> dict[str, Any]:
+    """What one process comes to."""
+    return ranks_worker.run(name)
+
+
 def of_ranks(finished: tuple[int, Path], name: str) -> list[Any]:
     number = [*ranks_worker.EXACT, *ranks_worker.NOISY].index(name)
     count, folder = finished
@@ -55,7 +62,7 @@ def test_several_processes_have_the_numbers_of_one(finished: tuple[int, Path], n
     if finished[0] == 3 and name not in ranks_worker.FEW:
         pytest.skip("run on 2 processes")
     first, *others = of_ranks(finished, name)
-    expected = ranks_worker.run(name)
+    expected = alone(name)
     here, there = dict(leaves(first["state"])), dict(leaves(expected["state"]))
     assert here.keys() == there.keys()
     for path, value in there.items():
@@ -74,9 +81,8 @@ def test_noise_and_norms_of_a_process_leave_the_states_the_same(finished: tuple[
     first, second = of_ranks(finished, name)
     assert differences(second["state"], first["state"]) == []
     assert second["history"] == first["history"]
-    alone = ranks_worker.run(name)["history"]
     assert first["history"][-1] < first["history"][0] or name == "sghmc"
-    assert first["history"][-1] == pytest.approx(alone[-1], rel=0.5)
+    assert first["history"][-1] == pytest.approx(alone(name)["history"][-1], rel=0.5)
 
 
 def test_chains_that_are_dealt_out_are_those_of_one_process(finished: tuple[int, Path]) -> None:

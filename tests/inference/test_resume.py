@@ -1,6 +1,7 @@
 """A training that is stopped, saved and taken up again computes, bit for bit, what one that was not does."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ def result(run: Training) -> dict[str, Any]:
     return {**run.state_dict(), "validation": run.predict(data.validation, 2), "test": run.predict(data.test, 2)}
 
 
+@cache
 def uninterrupted(case: Case, form: Form) -> dict[str, Any]:
+    """Not to be changed."""
     return result(trained(training(case, form)))
 
 
@@ -63,7 +66,7 @@ def test_a_stopped_training_ends_with_the_same_bits(case: Case, form: Form) -> N
     assert expected["is_finished"]
     assert expected["step"] == EPOCHS * STEPS_PER_EPOCH
     # In and at the end of epochs, and at the end of all; what one stop forgets no later one brings back.
-    assert differences(stopped(case, form, [1, 2, 3, 5, 7, 10, 14, 15]), expected) == []
+    assert differences(stopped(case, form, [1, 5, 7, 14, 15]), expected) == []
 
 
 @FORM
@@ -74,7 +77,7 @@ def test_other_optimizers_keep_their_memory(optimizer: str, form: Form) -> None:
 
 
 def test_only_the_time_differs() -> None:
-    one, other = [uninterrupted(Case(MAP()), FORMS["ensemble"]) for _ in range(2)]
+    one, other = [result(trained(training(Case(MAP()), FORMS["ensemble"]))) for _ in range(2)]
     assert differences(one, other) == []
     everything = differences(one, other, ignored=lambda path: False)
     assert set(everything) <= {"/seconds", *(f"/history/{epoch}/seconds" for epoch in range(EPOCHS))}

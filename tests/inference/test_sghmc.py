@@ -52,7 +52,10 @@ def test_the_samples_are_of_the_posterior(problem: Problem, unchecked: None) -> 
     assert misses_of_chain(chain(problem), expected) == []
 
 
-@pytest.mark.parametrize(("problem", "temperature"), [(PROBLEMS[0], 0.0), (PROBLEMS[3], 2.0)])
+@pytest.mark.parametrize(
+    ("problem", "temperature"),
+    [(PROBLEMS[0], 0.0), (PROBLEMS[0], 2.0), pytest.param(PROBLEMS[3], 2.0, marks=pytest.mark.slow)],
+)
 def test_another_temperature_is_seen(problem: Problem, temperature: float, unchecked: None) -> None:
     assert misses_of_chain(chain(problem, replace(SAMPLER, temperature=temperature)), stationary(problem))
 
@@ -79,7 +82,13 @@ def positive(prior: Any, weight: float = 1.0) -> Model:
     return Model(layer, Gaussian(1.0), {"weight": prior}).double()
 
 
-@pytest.mark.parametrize("prior", [dist.LogNormal(0.0, 0.5), dist.HalfCauchy(1.0)], ids=["log-normal", "half-Cauchy"])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pytest.param(dist.LogNormal(0.0, 0.5), id="log-normal", marks=pytest.mark.slow),
+        pytest.param(dist.HalfCauchy(1.0), id="half-Cauchy"),
+    ],
+)
 def test_a_bounded_prior_is_sampled_in_unbounded_space(prior: Any, unchecked: None) -> None:
     x, y = torch.ones(4, 1, dtype=torch.float64), torch.full((4,), 0.8, dtype=torch.float64)
     algorithm = SGHMC(learning_rate=0.1, friction=0.4, burn_in=0.1, keep=2000)

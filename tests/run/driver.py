@@ -137,7 +137,7 @@ def one_line(outcome: Outcome, code: int) -> str:
 def context() -> Any:
     """Children are copies of a process that has imported all of it already, and no torch thread has run in it."""
     server = multiprocessing.get_context("forkserver")
-    product = ["bayes_share.cli", "bayes_share.runs.run", "bayes_share.options.parser"]
+    product = ["bayes_share.cli", "bayes_share.runs.run", "bayes_share.options.parser", "bayes_share.study.runner"]
     server.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # the two that they import late
     return server
 

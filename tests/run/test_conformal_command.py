@@ -50,7 +50,7 @@ def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> Non
     found = command("evaluate", runs / "plain", runs / "patient", "--conformal")
     assert not found.out
     assert (
-        "--patience 1 selected the epoch on all 179: fit without it, or with --validation-images 89 to leave the others unused"
+        "--patience 1 selected the epoch on all 179: fit without it, or with --validation-images 89 to leave"
         in one_line(found, 2)
     )
     left = validation_left(RunFolder(runs / "partly"))

@@ -145,7 +145,7 @@ def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
 )
 def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all: bool, tmp_path: Path) -> None:
     """Ctrl-C comes to all processes of a terminal; other signals to the first one alone."""
-    arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "40", "--jobs", "2", "--no-progress"]
+    arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "20", "--jobs", "2", "--no-progress"]
     out = tmp_path / "study"
     process = subprocess.Popen(
         [sys.executable, "-m", "bayes_share", "study", "optimizers", *arguments, "--out", str(out)],
@@ -170,7 +170,7 @@ def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all:
     assert all(list((path / "checkpoints").glob("*.pt")) for path in begun)
     assert not (out / "summary.md").exists()
     assert study("--resume", "--out", out, "--no-progress") == 0
-    trial, config = next(iter(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 40}).configs().items()))
+    trial, config = next(iter(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 20}).configs().items()))
     run(config, tmp_path / "whole", progress=False)
     assert differences(left(out / "runs" / trial.name), left(tmp_path / "whole")) == []
 

@@ -74,6 +74,7 @@ def test_networks_that_are_dealt_out_are_those_of_one_process(tmp_path: Path) ->
     np.testing.assert_allclose(logits(tmp_path / "two"), logits(tmp_path / "one"), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
     finish(start("ivon", tmp_path / "whole", *LONG))
     out = tmp_path / "stopped"
