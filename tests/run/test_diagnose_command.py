@@ -67,19 +67,19 @@ def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[st
         assert float(cells[0]) == pytest.approx(float(probs[range(358), predictions.labels].log().sum()), rel=1e-3)
     assert [cells[2] == "–" for cells in elpds.values()] == [True, False, False]
     assert mixing["map"] == ["1", "2", "–", "–", "–"]
-    assert f"{runs['map']}: r-hat and ESS take at least 4 draws a chain, and there is 1 draw" in out
+    assert f"{runs['map']}: r-hat and ESS require at least 4 draws for each chain, and there is 1 draw" in out
     assert mixing["chain"][:2] == ["9", "1"]
     assert float(mixing["chain"][2]) >= float(mixing["chain"][3]) > 0.9
     assert set(loos) == {"chain", "cold"}
     assert float(loos["chain"][0]) < 0
     assert loos["cold"] == ["–"] * 4
-    assert f"{runs['cold']}: PSIS-LOO needs draws of the posterior, and these are at the temperature 0.1" in out
+    assert f"{runs['cold']}: PSIS-LOO requires draws of the posterior, and these are at the temperature 0.1" in out
 
 
 def test_without_chains_there_is_no_loo(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(runs["map"]), "--diagnostics", "--split", "validation"]) == 0
     out = capsys.readouterr().out
-    assert "validation-set elpd" in out
+    assert "elpd [nat] of the validation set" in out
     assert "LOO" not in out
     assert "difference" not in out.split("elpd [nat]")[1].split("\n\n")[1]
 

@@ -63,7 +63,7 @@ def test_the_table_has_the_scores_of_the_files(
     words = "run accuracy [%] NLL [nat] Brier ECE disagreement [%] KL [nat] parameters time [s]"
     assert title.split() == words.split()
     assert [line.split() for line in lines] == [[str(run), *scores(run, split)] for run in runs]
-    assert last == f"reliability picture: {runs[0] / 'reliability.png'}"
+    assert last == f"reliability diagrams: {runs[0] / 'reliability.png'}"
     assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -112,7 +112,7 @@ def test_an_unfinished_run_is_refused_with_what_to_do(
     out = tmp_path / "half"
     fit("single network", out, setting=Setting(fault=Fault("replace", 1, "test.npz")))
     line = refused([str(runs[0]), str(out)], capsys)
-    assert f"the run in {out} is not finished: bayes-share fit --resume --out {out}" in line
+    assert f"the run in {out} is not finished: resume it with bayes-share fit --resume --out {out}" in line
     assert not (runs[0] / "reliability.png").exists()
 
 

@@ -27,7 +27,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    message = f"another process is at work in {out}: wait for it, or stop it"
+    message = f"another process is working in {out}: wait for it, or stop it"
     with alone_in(out):
         assert message in one_line(command(*FIT, "--out", out), 2)
     assert not out.exists()
@@ -43,7 +43,7 @@ def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
 def test_a_study_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
     with alone_in(tmp_path / "study"):
         outcome = command(*STUDY, "--out", tmp_path / "study")
-        assert f"another process is at work in {tmp_path / 'study'}" in one_line(outcome, 2)
+        assert f"another process is working in {tmp_path / 'study'}" in one_line(outcome, 2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_goes_while_it_is_waited_for_is_made_again(
     monkeypatch.setattr(lock, "say", lambda line: (other.close(), said.append(line)))
     said: list[str] = []
     with in_turn(tmp_path / "run"):
-        assert said == [f"{tmp_path / 'run'}: waiting for another process that is at work in it"]
+        assert said == [f"{tmp_path / 'run'}: waiting for another process that is working in it"]
         with pytest.raises(InputError), alone_in(tmp_path / "run"):
             pass
 

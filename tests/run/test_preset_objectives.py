@@ -87,7 +87,7 @@ def test_algorithms_under_priors_have_those_of_the_options(algorithm: Any) -> No
         ({"prior_scale": 2.0}, "prior_scale 2.0"),
         ({"latent": "factors"}, "latent factors"),
         ({"factor_prior_centre": "one"}, "factor_prior_centre one"),
-        ({"algorithm": DeepEnsemble(MAP(), 2), "factor_prior": "cauchy"}, "and deep-ensemble has penalties"),
+        ({"algorithm": DeepEnsemble(MAP(), 2), "factor_prior": "cauchy"}, "and deep-ensemble uses weight decay"),
     ],
 )
 def test_options_of_priors_are_refused_where_they_would_say_nothing(options: dict[str, Any], words: str) -> None:

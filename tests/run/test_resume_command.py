@@ -84,7 +84,7 @@ def test_a_run_with_other_options_is_refused_and_the_option_named(
     out = request.getfixturevalue(state)
     before = snapshot(out)
     line = one_line(fit("single network", out, *arguments, "--resume"), 2)
-    assert re.search(f"is a run with {named}", line)
+    assert re.search(f"the run in .* has {named}", line)
     assert snapshot(out) == before
 
 
