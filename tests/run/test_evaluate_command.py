@@ -126,7 +126,7 @@ def test_other_images_with_the_same_labels_are_other_data(tmp_path: Path, capsys
     one, copy, other = (str(tmp_path / name) for name in ("one", "copy", "other"))
     assert main(["evaluate", one, copy]) == 0
     capsys.readouterr()
-    assert f"{one} and {other} are runs on different data" in refused([one, other], capsys)
+    assert f"{one} and {other} have different test examples" in refused([one, other], capsys)
 
 
 def test_what_is_no_run_is_refused(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

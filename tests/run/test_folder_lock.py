@@ -123,7 +123,7 @@ def test_something_else_in_the_place_of_the_lock_is_refused_and_kept(
     (tmp_path / "target").write_text("precious")
     (tmp_path / "run").mkdir()
     plant(tmp_path / "run" / LOCK, tmp_path / "target")
-    assert f"{tmp_path / 'run' / LOCK} is no lock" in one_line(command(*FIT, "--out", tmp_path / "run"), 2)
+    assert f"{tmp_path / 'run' / LOCK} should be a lock file" in one_line(command(*FIT, "--out", tmp_path / "run"), 2)
     assert (tmp_path / "target").read_text() == "precious"
 
 

@@ -84,7 +84,7 @@ def test_a_run_is_not_resumed_with_other_data(change: Callable[[Arrays], Arrays]
     before = snapshot(half)
     write(data, change)
     line = one_line(resumed(half), 2)
-    assert f"the data npz:{data} are not those that the run in {half} was trained on: put those back" in line
+    assert f"the data npz:{data} are not the data that the run in {half} was trained on: restore" in line
     assert snapshot(half) == before
     write(data)
     ended_well(resumed(half))
@@ -111,7 +111,7 @@ def test_no_command_takes_other_data_for_those_of_a_finished_run(finished: Path,
         assert "was trained on: restore them, or start a new run" in outcome.err.splitlines()[-1]
     page = finished.parent / "page.html"
     ended_well(command("report", finished, "-o", page))
-    assert re.search("The images cannot be shown: the data .* are not those", page.read_text())
+    assert re.search("The images cannot be shown: the data .* are not the", page.read_text())
     assert snapshot(finished) == before
 
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path
         command("fit", *OPTIONS, f"--{name}", value, "--data", f"npz:{data}", "--out", out, setting=setting)
         shutil.rmtree(half / "checkpoints")
         shutil.copytree(out / "checkpoints", half / "checkpoints")
-        there = f"{half / 'checkpoints'} is of a run with {name.replace('-', '_')} {value}, and config.yaml says"
+        there = f"{half / 'checkpoints'} belongs to a run with {name.replace('-', '_')} {value}, and config.yaml says"
         assert there in one_line(resumed(half), 2)
         with pytest.raises(InputError, match=r"cannot be loaded: .* belongs to a run with"):
             load_run(half)
@@ -171,17 +171,17 @@ def test_a_config_that_was_exchanged_is_noticed(half: Path, finished: Path) -> N
     for out in (half, finished):
         config = out / "config.yaml"
         config.write_text(config.read_text().replace("seed: 0\nnum", "seed: 1\nnum"))
-    assert f"{half / 'checkpoints'} is of a run with seed 0, and config.yaml says 1" in one_line(resumed(half), 2)
+    assert f"{half / 'checkpoints'} belongs to a run with seed 0, and config.yaml says 1" in one_line(resumed(half), 2)
     for arguments in (["evaluate"], ["report"], ["fit", "--resume", "--out"]):
         line = one_line(command(*arguments, finished), 2)
-        assert f"{finished / 'summary.json'} is of a run with seed 0, and config.yaml says 1: put back" in line
+        assert f"{finished / 'summary.json'} belongs to a run with seed 0, and config.yaml says 1: put back" in line
 
 
 def test_what_an_older_version_left_is_accepted_and_said(half: Path, finished: Path) -> None:
     save(half, lambda saved: {name: value for name, value in saved.items() if name != "run"})
     outcome = resumed(half)
     ended_well(outcome)
-    assert outcome.err.count(f"{half} was begun by an older version, which did not note its options and data") == 1
+    assert outcome.err.count(f"{half} was started by an older version, which did not note its options and data") == 1
     summary = json.loads((finished / "summary.json").read_text())
     del summary["run"]
     (finished / "summary.json").write_text(json.dumps(summary))
@@ -192,7 +192,7 @@ def test_another_version_is_said(half: Path) -> None:
     save(half, lambda saved: {**saved, "run": {**saved["run"], "version": "0.0.1"}})
     outcome = resumed(half)
     ended_well(outcome)
-    assert f"{half} was begun by bayes-share 0.0.1, and this is" in outcome.err
+    assert f"{half} was started by bayes-share 0.0.1; this is" in outcome.err
 
 
 def test_what_changes_no_number_is_not_compared(tmp_path: Path) -> None:
@@ -225,4 +225,4 @@ def test_a_set_of_other_images_is_not_shown_as_what_was_noted(finished: Path) ->
     for arguments in (["evaluate", finished, "--ood", "noise", "--ood-images", "5"], ["report", finished]):
         outcome = command(*arguments, *(["-o", finished.parent / "x.html"] if arguments[0] == "report" else []))
         assert outcome.code == 2
-        assert f"{there / 'noise.npz'} is of 7 images, and sets.json beside it says 5" in outcome.err
+        assert f"{there / 'noise.npz'} has 7 images, and sets.json in its folder says 5" in outcome.err

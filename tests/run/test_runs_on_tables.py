@@ -261,12 +261,12 @@ def test_fit_says_what_it_understood_and_what_it_came_to_and_the_report_too(tabl
 
 
 WRONG = {
-    "no target": (["--data", "csv:TABLE"], "Give --target, the name of the column"),
-    "target of images": (["--target", "price"], "--target is for tables, and digits holds images"),
+    "no target": (["--data", "csv:TABLE"], "missing --target, the name of the column"),
+    "target of images": (["--target", "price"], "--target requires tables, and digits contains images"),
     "no csv:": (["--data", "houses.csv", "--target", "price"], "give tables with the prefix csv:, csv:houses.csv"),
     "no kind": (
         ["--data", "parquet:a.pq"],
-        "unknown data set 'parquet:a.pq': a table is named with csv: before it, csv:a.pq",
+        "unknown data set 'parquet:a.pq': give tables with the prefix csv:, csv:a.pq",
     ),
     "no target either": (["--data", "houses.csv"], "give tables with the prefix csv:, csv:houses.csv"),
     "a folder": (["--data", "FOLDER", "--target", "price"], "csv:FOLDER"),
@@ -287,7 +287,7 @@ WRONG = {
     "a network of images": (["--data", "csv:TABLE", "--target", "city", "--model", "resnet20"], "resnet20"),
     "noise of classes": (
         ["--data", "csv:TABLE", "--target", "city", "--noise", "learned"],
-        "--noise requires real-valued targets, and images have classes:",
+        "--noise requires real-valued targets, and the likelihood is categorical",
     ),
     "beta": (
         [
@@ -302,7 +302,7 @@ WRONG = {
             "--noise-beta",
             ".5",
         ],
-        "--noise-beta goes with --likelihood normal",
+        "--noise-beta requires --likelihood normal",
     ),
 }
 

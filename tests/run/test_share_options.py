@@ -113,11 +113,11 @@ def test_a_rival_is_trained_stopped_and_scored(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--ensemble-kind", "packed"), "give --ensemble-size too"),
-        (("--ensemble-size", "4", "--mask-scale", "3"), "--mask-scale is for --ensemble-kind masked"),
+        (("--ensemble-kind", "packed"), "--ensemble-kind requires --ensemble-size"),
+        (("--ensemble-size", "4", "--mask-scale", "3"), "--mask-scale requires --ensemble-kind masked"),
         (
             ("--ensemble-size", "4", "--ensemble-kind", "mimo", "--init", "ones"),
-            "--init is for --ensemble-kind factors",
+            "--init requires --ensemble-kind factors",
         ),
         (("--ensemble-size", "4", "--ensemble-kind", "mimo"), "give --feed own or split"),
         (("--ensemble-size", "4", "--ensemble-kind", "packde"), "packed"),

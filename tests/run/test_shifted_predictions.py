@@ -246,7 +246,7 @@ def test_a_network_that_ends_otherwise_has_no_neighbours(
     assert said.count("k-nn is not available, since the network does not end with a linear layer") == 1
     assert "k-nn" not in detections(RunFolder(run), "noise")
     line = refused(run, "--ood", "noise", "--ood-images", 30, "--ood-score", "k-nn")
-    assert "no run has the score k-nn: it takes a network that ends with a linear layer" in line
+    assert "no run has the score k-nn: it requires a network that ends with a linear layer" in line
 
 
 def test_a_score_that_only_some_have_is_a_dash(
@@ -300,7 +300,7 @@ def test_runs_on_different_data_do_not_go_into_one_table(
     capsys.readouterr()
     for options in ([], ["--ood", "noise"]):
         line = refused(run, other, *options)
-        assert f"{run} and {other} are runs on different data (digits, hold_out [8, 9] and digits)" in line
+        assert f"{run} and {other} have different test examples (digits, hold_out [8, 9] and digits)" in line
     assert not (run / "predictions" / "ood").exists()
 
 
@@ -329,7 +329,7 @@ def test_other_numbers_of_draws_are_not_compared(run: Path, evaluate: Callable, 
     outputs = read_outputs(path)
     write_predictions(path, Outputs(outputs.logits.expand(2, -1, -1, -1).clone(), features=outputs.features))
     line = refused(run, *wanted)
-    assert f"{path} has 2 draws of 1 members, and the test images have 1 of 1: remove it" in line
+    assert f"{path} has 2 draws of 1 members, and the test predictions have 1 of 1: remove the file" in line
 
 
 def test_many_training_images_are_drawn_by_class(
