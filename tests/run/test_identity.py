@@ -174,14 +174,14 @@ def test_a_config_that_was_exchanged_is_noticed(half: Path, finished: Path) -> N
     assert f"{half / 'checkpoints'} belongs to a run with seed 0, and config.yaml says 1" in one_line(resumed(half), 2)
     for arguments in (["evaluate"], ["report"], ["fit", "--resume", "--out"]):
         line = one_line(command(*arguments, finished), 2)
-        assert f"{finished / 'summary.json'} belongs to a run with seed 0, and config.yaml says 1: put back" in line
+        assert f"{finished / 'summary.json'} belongs to a run with seed 0, and config.yaml says 1: restore" in line
 
 
 def test_what_an_older_version_left_is_accepted_and_said(half: Path, finished: Path) -> None:
     save(half, lambda saved: {name: value for name, value in saved.items() if name != "run"})
     outcome = resumed(half)
     ended_well(outcome)
-    assert outcome.err.count(f"{half} was started by an older version, which did not note its options and data") == 1
+    assert outcome.err.count(f"{half} was started by an older version that did not record its options and data") == 1
     summary = json.loads((finished / "summary.json").read_text())
     del summary["run"]
     (finished / "summary.json").write_text(json.dumps(summary))
