@@ -1,4 +1,4 @@
-"""What a command may write: never a run's own files, what it reads, or what is no regular file."""
+"""What a command may write: never a run's own files, what it reads, or what is not a regular file."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def run(untouched: Untouched, tmp_path: Path) -> Path:
 def test_the_files_of_a_run_are_not_replaced(name: str, run: Path) -> None:
     (run / "link").symlink_to(run / "config.yaml")
     (run / "elsewhere").symlink_to(run / "predictions")
-    with pytest.raises(InputError, match=f"{name} belongs to the run in {run}: give another name"):
+    with pytest.raises(InputError, match=f"{name} belongs to the run in {run}: use another name"):
         check_output(run / name)
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_regular_file_stays(run: Path, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     (tmp_path / "to-pipe").symlink_to(pipe)
     for place in (pipe, tmp_path / "to-pipe"):
-        assert f"{place} is no regular file: give another name" in one_line(command("report", run, "-o", place), 2)
+        assert f"{place} is not a regular file: use another name" in one_line(command("report", run, "-o", place), 2)
         with pytest.raises(RunError, match="it is not a regular file; nothing was changed"):
             write_atomically(place, b"content")
     assert pipe.is_fifo()
@@ -156,7 +156,7 @@ def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
         check_outputs({"--csv": table / name}, {}, [f"csv:{table}"])
     with pytest.raises(InputError, match="would become part of"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{tmp_path}/table/../table/to"])
-    with pytest.raises(InputError, match="which is read: use another name"):
+    with pytest.raises(InputError, match="would overwrite .*: use another name"):
         check_outputs({"--csv": table / "test.csv"}, {}, [f"csv:{table}"])
     check_outputs({"--csv": table / "out.csv", "-o": table / "report.html", "--json": tmp_path / "test.csv"}, {}, [])
     check_outputs({"--csv": table / "scores.csv", "--json": table / "runs" / "test.csv"}, {}, [f"csv:{table}"])
