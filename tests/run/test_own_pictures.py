@@ -37,7 +37,7 @@ def test_a_network_is_fine_tuned_as_an_ensemble_on_pictures_of_mixed_size(
     torch.save(trained.state_dict(), "weights.pth")
     words = ["fit", "map", "--data", "folder:pictures", "--image-size", "32", "--model", "torchvision:squeezenet1_1"]
     words += ["--weights", "weights.pth", "--ensemble-size", "2", "--batch-size", "8", "--no-progress"]
-    assert "init normal would destroy what the trained weights have learned: use init keep or ones" in one_line(
+    assert "--init normal would destroy what the trained weights have learned: use --init keep or ones" in one_line(
         command(*words, "--out", "run"), 2
     )
     words += ["--init", "keep", "--learning-rate", "1e-12", "--weight-decay", "0", "--epochs", "1", "--out", "run"]
