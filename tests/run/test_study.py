@@ -319,7 +319,7 @@ def test_a_finished_run_that_is_damaged_is_known_before_others_begin(
     one, other = (out / "runs" / trial.name for trial in trials(2)[:2])
     shutil.copy(other / "summary.json", one / "summary.json")
     assert study("--resume", "--seeds", "3", "--no-progress", "--out", out) == 2
-    assert f"{one / 'summary.json'} is of a run with" in capsys.readouterr().err
+    assert f"{one / 'summary.json'} belongs to a run with" in capsys.readouterr().err
     assert len(list((out / "runs").iterdir())) == len(trials(2))
 
 
