@@ -307,7 +307,7 @@ def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, capsys: pytest.
     np.savez(data, images=255 - images, labels=np.arange(80) % 2)
     capsys.readouterr()
     assert study("--resume", "--seeds", "2", "--jobs", "1", "--no-progress", "--out", out) == 2
-    assert f"the data npz:{data} are not those that the run in {out / 'runs'}" in capsys.readouterr().err
+    assert f"the data npz:{data} are not the data that the run in {out / 'runs'}" in capsys.readouterr().err
     assert snapshot(out) == before
 
 

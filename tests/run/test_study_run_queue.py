@@ -31,7 +31,7 @@ def test_who_needs_a_run_that_failed_fails_with_its_reason_however_far() -> None
     assert line.ended("a", "no disk") == 3
     assert line.failed["a"] == "no disk"
     assert line.failed["b"] == "it requires a, which failed: no disk"
-    assert line.failed["c"].startswith("it needs a")
+    assert line.failed["c"].startswith("it requires a")
     assert (line.next(), line.next(), line.num_waiting) == ("d", None, 0)
 
 
@@ -54,7 +54,7 @@ def test_the_runner_keeps_the_order(jobs: int, tmp_path: Path) -> None:
     needs = {"student": ["teacher"], "lost": ["diverges"]}
     failed = run_all(configs, tmp_path, jobs=jobs, progress=False, needs=needs)
     assert set(failed) == {"diverges", "lost"}
-    assert failed["lost"] == f"it needs diverges, which failed: {failed['diverges']}"
+    assert failed["lost"] == f"it requires diverges, which failed: {failed['diverges']}"
     assert not (tmp_path / "lost").exists()
     student, teacher = (RunFolder(tmp_path / name) for name in ("student", "teacher"))
     assert student.config.stat().st_mtime_ns > teacher.summary.stat().st_mtime_ns
