@@ -75,9 +75,7 @@ def test_a_signal_during_other_commands_is_one_line_and_leaves_nothing_half_writ
     wanted = ("evaluate", run, "--ood", "noise", "--ood-images", "20")
     outcome = command(*wanted, setting=Setting(fault=Fault("replace", 1, "noise.npz", what=what)))
     assert outcome.code == 130
-    assert (
-        outcome.err.splitlines()[-1] == f"bayes-share: {run}: stopped; the same command goes on with the set it was at"
-    )
+    assert outcome.err.splitlines()[-1] == f"bayes-share: {run}: stopped; the same command resumes"
     setting = Setting(fault=Fault("replace", 1, "report.html", what=what))
     outcome = command("report", run, "-o", run / "report.html", setting=setting)
     assert (outcome.code, outcome.err.splitlines()[-1]) == (130, "bayes-share: stopped")
