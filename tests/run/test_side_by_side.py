@@ -37,7 +37,7 @@ def test_two_commands_that_predict_leave_the_sets_of_both(run: Path) -> None:
     outcomes = [child.outcome() for child in (*both, same)]
     for outcome in outcomes:
         ended_well(outcome)
-        assert outcome.err.count(f"{run}: waiting for another process that is at work in it") == 1
+        assert outcome.err.count(f"{run}: waiting for another process that is working in it") == 1
     assert sorted(RunFolder(run).ood_sets()) == ["noise", "photographs"]
     assert sum("noise, 20 of 10,000 images" in outcome.err for outcome in outcomes) == 1
 
@@ -138,7 +138,7 @@ def test_a_set_that_changed_is_predicted_anew_and_said(run: Path, tmp_path: Path
     os.utime(source, (1, 1))
     outcome = command(*wanted)
     ended_well(outcome)
-    assert f"npz:{source} has changed since it was predicted, and is predicted anew" in outcome.err
+    assert f"npz:{source} has changed since it was predicted, and is predicted again" in outcome.err
     logits.append(np.load(run / "predictions" / "ood" / "x.npz")["logits"])
     assert not np.array_equal(*logits)
 
