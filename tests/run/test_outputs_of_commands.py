@@ -156,7 +156,7 @@ def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
         check_outputs({"--csv": table / name}, {}, [f"csv:{table}"])
     with pytest.raises(InputError, match="would become part of"):
         check_outputs({"--csv": table / name}, {}, [f"csv:{tmp_path}/table/../table/to"])
-    with pytest.raises(InputError, match="would overwrite .*: use another name"):
+    with pytest.raises(InputError, match=r"would overwrite .*: use another name"):
         check_outputs({"--csv": table / "test.csv"}, {}, [f"csv:{table}"])
     check_outputs({"--csv": table / "out.csv", "-o": table / "report.html", "--json": tmp_path / "test.csv"}, {}, [])
     check_outputs({"--csv": table / "scores.csv", "--json": table / "runs" / "test.csv"}, {}, [f"csv:{table}"])
