@@ -239,7 +239,7 @@ def _builder(model: Model | Build) -> Build:
     if isinstance(model, Model):
         return _build_once(model)
     if isinstance(model, nn.Module):
-        raise InputError(f"what is trained is a Model: hand in Model(network), not a {type(model).__name__} alone")
+        raise InputError(f"what is trained is a Model: hand in Model(network), not the {type(model).__name__} alone")
     return model
 
 

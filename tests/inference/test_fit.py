@@ -52,7 +52,7 @@ def classes(outputs: int) -> Model:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a network": (
         lambda: fit_tensors(ADAM, curve().network, X, X, 5),
-        "Model(network), not a Sequential alone",
+        "Model(network), not the Sequential alone",
     ),
     "an array": (
         lambda: fit_tensors(ADAM, curve(), X.numpy(), X, 5),
