@@ -30,8 +30,7 @@ class OfRanks:
     is drawn for a gradient, such as dropout or the noise of `IVON`, is each process's own, so that processes act as
     further draws; what is drawn for an update is the same in all, and so is what the update makes of the mean gradient.
     The statistics of batch norms are each process's own in a step, and averaged after it, unless they are synchronised.
-    So the states stay the same.
-    The transition of a single chain is made by every process.
+    So the states stay the same. The transition of a single chain is made by every process.
 
     Args:
         ranks: of this process.
@@ -76,16 +75,15 @@ class OfRanks:
 
     def _take_dealt(self, algorithm: Composed[Any], state: Any, batch: Batch, steps: int) -> StepInfo:
         """Those of the trainings that are this process's take their steps, on their own batches, whole."""
-        trainings, key, infos = algorithm.trainings(state), drawn_key(), []
-        for number, ((method, own), part) in enumerate(
-            zip(trainings, algorithm.batches(state, Batch(*batch)), strict=True)
-        ):
+        each, key, infos = algorithm.trainings(state), drawn_key(), []
+        parts = algorithm.batches(state, Batch(*batch))
+        for number, ((method, own), part) in enumerate(zip(each, parts, strict=True)):
             if self._ranks.deals(number):
                 with seeded(*of_training(key, number)):
                     infos.append(take_step(method, own, part, steps))
         algorithm.after_step(state, steps + 1)
         self._is_dealt = True
-        return self._mean(infos, len(infos) * self._ranks.count / len(trainings))
+        return self._mean(infos, len(infos) * self._ranks.count / len(each))
 
     def _mean(self, infos: Sequence[StepInfo], weight: float = 1.0) -> StepInfo:
         """The mean of what the processes report, each with its weight."""

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopy
 from bayes_share.data import train_batch
 from bayes_share.inference import IVON, MAP, NUTS, SGHMC, SVI, Build, DeepEnsemble
 from bayes_share.inference.algorithm import Batch
-from bayes_share.inference.step.capture import AsOperators
 from bayes_share.inference.step.drivers import after_step, take_step, why_eager
 from bayes_share.inference.step.drivers import step as one_step
+from bayes_share.inference.step.recorded_step import AsOperators
 from bayes_share.inference.step.recording import HostRead, ReadsNothing
 from bayes_share.models.mlp import mlp
 from bayes_share.models.model import Model
