@@ -19,13 +19,13 @@ from bayes_share.inference.algorithm import Batch, Build, Inference, StepInfo
 from bayes_share.inference.batches.source import Source
 from bayes_share.inference.draws.features import predict_with_features
 from bayes_share.inference.execution import Execution
-from bayes_share.inference.loop.history import ALWAYS, History, Line, check_history
-from bayes_share.inference.loop.near_copies import MadeDifferent, judged_line, near_copies
-from bayes_share.inference.loop.no_better import no_better
+from bayes_share.inference.loop.history import History, Line
 from bayes_share.inference.loop.preflight import looked_at, precision_of, settling
+from bayes_share.inference.loop.progress import check_progress
 from bayes_share.inference.loop.selection import check_keeps, chosen_members
 from bayes_share.inference.loop.stopping import EarlyStopping
 from bayes_share.inference.loop.validation import validation_scores
+from bayes_share.inference.loop.verdicts import verdicts, where_it_stopped
 from bayes_share.inference.predict import predict, predict_draws
 from bayes_share.inference.predictive import predict_arguments
 from bayes_share.inference.step.losses import Losses, check_finite
@@ -262,7 +262,16 @@ class Training:
         with reading("the state", "one of this training", "; it takes one of the same options and version"):
             if self._stopping is not None:
                 self._stopping.load_state_dict(state_dict["stopping"])
-            self._check_progress(state_dict)
+            check_progress(
+                state_dict,
+                self.num_steps,
+                self.steps_per_epoch,
+                self.source.goes_on_within_epochs,
+                is_stopped=self._stopping is not None and self._stopping.is_over,
+                keep=self.keep,
+                kept=self._kept,
+                sums=self._sums,
+            )
             self._leave(state_dict.get("kept"))
             self.state.load_state_dict(state_dict["state"])
             self.source.load_state_dict(state_dict["source"])
@@ -313,32 +322,6 @@ class Training:
                 f"the checkpoint is of no state that this run can go on from ({reason:.200}): remove it, and begin anew"
             ) from error
         self._is_loaded = False
-
-    def _check_progress(self, state_dict: dict[str, Any]) -> None:
-        """Raise a ValueError where a state says that it is at a place where this training cannot be."""
-        step, is_finished, seconds = (state_dict[name] for name in ("step", "is_finished", "seconds"))
-        if type(step) is not int or not 0 <= step <= self.num_steps:
-            raise ValueError(f"its step is {step!r}, and there are {self.num_steps}")
-        is_stopped = self._stopping is not None and self._stopping.is_over
-        if type(is_finished) is not bool or (is_finished and step < self.num_steps and not is_stopped):
-            raise ValueError(f"it is said to be finished at step {step} of {self.num_steps}")
-        if step % self.steps_per_epoch and step < self.num_steps and not self.source.goes_on_within_epochs:
-            raise ValueError(f"its step is {step}, within an epoch, where these data cannot be gone on with")
-        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
-            raise ValueError(f"its seconds are {seconds!r}")
-        if len(state_dict["history"]) != step // self.steps_per_epoch:
-            raise ValueError(f"it has a history of {len(state_dict['history'])} epochs after step {step}")
-        check_history(state_dict["history"], ALWAYS)
-        kept = state_dict.get("kept")
-        if (kept is None) != (self.keep is None or not is_finished) or (kept is not None and len(kept) != self.keep):
-            raise ValueError(f"the members that it kept are {kept!r}")
-        if self._kept not in (None, kept):
-            raise ValueError(f"it is of other members than the {len(self._kept)} that were kept")
-        sums = state_dict["sums"]
-        is_alike = sums.shape == self._sums.shape and sums.dtype == self._sums.dtype
-        if not is_alike or not bool(sums.isfinite().all()):
-            raise ValueError("its sums over the unfinished epoch are not finite numbers")
-        check_finite(state_dict["state"], step, self.num_steps)
 
     def _take_step(self, batches: Iterator[Batch]) -> StepInfo:
         with seeded(self.seed, "step", self.step):
@@ -395,11 +378,14 @@ class Training:
         with self._gone_on_from():
             if self._stopping is not None and self._stopping.best is not None:
                 self.state.load_state_dict(copied(self._stopping.best))
-                self._say_where_it_stopped()
+                planned = math.ceil(self.num_steps / self.steps_per_epoch)
+                _log.info(where_it_stopped(self.history, planned))
             check_finite(self.state.state_dict(), self.step, self.num_steps)
             self.algorithm.finish(self.state, self.source.in_order())
-            self._judge_loss()
-            self._judge_members()
+            for warning in verdicts(
+                self.algorithm, self.state, self.history, self.validation, is_best=self._stopping is not None
+            ):
+                _log.warning(warning)
             if self.keep is not None and self.validation is not None:
                 batches, draws = self.validation.in_order(), self.validation_samples
                 with self.execution.autocast():
@@ -407,30 +393,6 @@ class Training:
                 _log.info("members kept: %s", ", ".join(map(str, chosen)))
                 self._leave(chosen)
         self.is_finished = True
-
-    def _say_where_it_stopped(self) -> None:
-        """Say in the log which epoch's state it is, where training may stop early."""
-        done, planned = len(self.history), math.ceil(self.num_steps / self.steps_per_epoch)
-        best = judged_line(self.history, is_best=True)
-        when = f"stopped after epoch {done} of {planned}" if done < planned else f"all {planned} epochs"
-        _log.info(f"{when}; the state is that of epoch {int(best['epoch']) + 1}, of the lowest validation NLL")
-
-    def _judge_loss(self) -> None:
-        """Say in the log where training made things worse; a chain's loss wanders, and a best state is none such."""
-        if self.algorithm.is_chain or self._stopping is not None:
-            return
-        if (said := no_better(self.history)) is not None:
-            _log.warning(said)
-
-    def _judge_members(self) -> None:
-        """Say in the log where members that share weights are near copies."""
-        parts = self.algorithm.draw(self.state, 0).parts
-        if self.validation is None or not self.history or len(parts) > 1:
-            return
-        model, line = parts[0].model, judged_line(self.history, self._stopping is not None)
-        made = MadeDifferent.of(model, self.algorithm.feeding(self.state).is_own)
-        if (said := near_copies(line, self.validation.num_data, model.ensemble_size, made)) is not None:
-            _log.warning(said)
 
 
 def _num_steps(epochs: int | None, num_steps: int | None, steps_per_epoch: int) -> int:
