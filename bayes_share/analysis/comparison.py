@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, named
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
@@ -18,7 +18,7 @@ from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.io.terminal import listed, printable
 from bayes_share.models.pairs import mean_differences
 from bayes_share.runs.config_file import read_run_config, to_flat
-from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, written_again
+from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, validation_predictions, written_again
 
 
 def compare(
@@ -151,6 +151,9 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
         InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
     """
     folders = {name: finished_run(path) for name, path in runs.items()}
+    for folder in folders.values() if split == "validation" else ():
+        with named(printable(folder.path)):
+            validation_predictions(folder)
     first: tuple[RunFolder, Tensor] | None = None
     for folder in folders.values():
         try:

@@ -14,7 +14,7 @@ from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.runs.config_file import read_run_config
-from bayes_share.runs.run_folder import RunFolder
+from bayes_share.runs.run_folder import RunFolder, validation_predictions
 from bayes_share.runs.validation_images import unchosen
 
 _TITLES = {"lac": "LAC", "aps": "APS"}
@@ -54,7 +54,7 @@ def validation_left(folder: RunFolder) -> Predictions:
     Raises:
         InputError: there are none (says why), or damaged files.
     """
-    validation = read_class_predictions(folder.predictions("validation"))
+    validation = read_class_predictions(validation_predictions(folder))
     return validation.at(unchosen(read_run_config(folder.config), len(validation.labels)))
 
 

@@ -79,6 +79,7 @@ def run(options: Namespace) -> None:
     from bayes_share.reports.results import records
     from bayes_share.reports.run_record import RunRecord
     from bayes_share.runs.config_file import read_run_config
+    from bayes_share.runs.run_folder import has_validation
 
     folders = named_runs([Path(word) for word in options.runs if not is_file_of_predictions(word)])
     sources = [str(read_run_config(folder.config).data) for folder in folders.values()]
@@ -91,7 +92,7 @@ def run(options: Namespace) -> None:
                 f"--validation applies to files of predictions, and {printable(own_too[0])} is a "
                 "run, which has its own validation predictions"
             )
-        own = {name: folder.predictions("validation") for name, folder in folders.items()}
+        own = {name: folder.predictions("validation") for name, folder in folders.items() if has_validation(folder)}
         held_out = {name: read_predictions(path) for name, path in {**own, **validation}.items()}
         runs = [(name, RunRecord.read(folder)) for name, folder in folders.items()]
         shown = inputs_of_rows([run for _, run in runs])

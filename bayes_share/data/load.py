@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bayes_share.data.augmentation import AUGMENTATIONS
@@ -14,7 +15,7 @@ from bayes_share.data.hold_out import hold_out_classes
 from bayes_share.data.npz import read_npz
 from bayes_share.data.parts import TABLE_ENDINGS
 from bayes_share.data.reduction import averaged, some_of
-from bayes_share.data.source import Source, three_parts
+from bayes_share.data.source import Source, joined, three_parts
 from bayes_share.errors import InputError, unknown
 from bayes_share.io.reading import reading
 from bayes_share.io.terminal import distinct, printable
@@ -44,6 +45,7 @@ def load_data(
     download: bool = True,
     train_images: int | None = None,
     image_size: int | None = None,
+    train_on_validation: bool = False,
 ) -> Data:
     """Read a data set into memory, as uint8 on the CPU, in three parts.
 
@@ -68,6 +70,8 @@ def load_data(
             were set aside; validation and test stay whole. None: all.
         image_size: height and width that images are brought to: pictures of a folder that are of several sizes, or not
             square, are resized and cropped (`framed`), others are averaged down. None: as they are stored.
+        train_on_validation: whether validation images become training images too, as in the runs of many published
+            figures. The validation part is then empty.
 
     Returns:
         the data, with the moments of its training pixels.
@@ -87,6 +91,8 @@ def load_data(
         (train, validation, test), class_names, held_out = hold_out_classes(
             (train, validation, test), class_names, hold_out, where
         )
+    if train_on_validation:
+        train, validation = joined(train, validation), validation.at(torch.arange(0))
     if train_images is not None:
         train = some_of(train, train_images, generator(split_seed, "training images"), where)
     stored_size = train.images.shape[2:]

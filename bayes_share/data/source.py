@@ -118,6 +118,12 @@ def three_parts(source: Source, split_seed: int, where: str) -> tuple[Split, Spl
     return train, validation, test
 
 
+def joined(one: Split, other: Split) -> Split:
+    """Return all images of two parts of a data set as one part."""
+    names = None if one.names is None or other.names is None else (*one.names, *other.names)
+    return Split(torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels]), names)
+
+
 def stratified(labels: Int64[Tensor, "image"], shares: tuple[int, ...], rng: Generator) -> list[Int64[Tensor, "_"]]:
     """Indices divided at random so that each part has its share of each class, to within one image.
 

@@ -11,17 +11,20 @@ _AGAINST = {"epoch": "epochs", "seconds": "training time [s]"}
 
 
 def convergence(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """The course of each run; None where there is none."""
+    """The course of each run that has validation scores; None if no run has any."""
     if not runs:
         return None
     panels = []
     for measure, (label, factor) in _MEASURES.items():
-        if any(measure not in line for _, run in runs for line in run.history):  # numbers have no accuracy
+        scored = [  # numbers have no accuracy, and a run may be trained on its validation data
+            (i, name, run) for i, (name, run) in enumerate(runs) if all(measure in line for line in run.history)
+        ]
+        if not scored:
             continue
         for against, x_label in _AGAINST.items():
             lines = [
                 Line(name, _x(run, against), [factor * line[measure] for line in run.history], i)
-                for i, (name, run) in enumerate(runs)
+                for i, name, run in scored
             ]
             is_log, whole = measure == "validation_nll", against == "epoch"
             draw = line_drawing("", x_label, label, lines, is_log=is_log, whole=whole)
@@ -29,6 +32,8 @@ def convergence(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
             panels.append(
                 Panel(f"{measure.replace('_', '-')}-{against}", f"{label} against {x_label}; last: {last}", draw)
             )
+    if not panels:
+        return None
     caption = "Scores on the validation data after each epoch, with one posterior draw unless the run asks for more."
     return Section("convergence", "Training", [], [Figure("Convergence", panels, caption, [name for name, _ in runs])])
 

@@ -20,7 +20,7 @@ from bayes_share.reports.results import Result
 from bayes_share.reports.run_record import RunRecord
 from bayes_share.runs.config_file import from_flat
 from bayes_share.runs.identity import check_data
-from bayes_share.runs.run_folder import RunFolder, noted_identity
+from bayes_share.runs.run_folder import RunFolder, has_validation, noted_identity
 from bayes_share.tasks import is_table
 
 
@@ -141,7 +141,7 @@ def number_runs(runs: Mapping[str, RunFolder]) -> list[NumberResult]:
         NumberResult(
             name,
             read_number_predictions(folder.predictions("test")),
-            read_number_predictions(folder.predictions("validation")),
+            read_number_predictions(folder.predictions("validation")) if has_validation(folder) else None,
             RunRecord.read(folder),
         )
         for name, folder in runs.items()
@@ -176,8 +176,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_run(name: str, folder: RunFolder) -> Result:
-    test, validation = (read_class_predictions(folder.predictions(split)) for split in ("test", "validation"))
-    return Result(name, test, validation, RunRecord.read(folder))
+    validation = read_class_predictions(folder.predictions("validation")) if has_validation(folder) else None
+    return Result(name, read_class_predictions(folder.predictions("test")), validation, RunRecord.read(folder))
 
 
 def _with_names(results: Sequence[Result]) -> list[Result]:

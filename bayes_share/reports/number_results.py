@@ -19,6 +19,7 @@ from bayes_share.io.terminal import listed, printable
 from bayes_share.reports.document import Cell, Column
 from bayes_share.reports.run_record import RunRecord
 from bayes_share.runs.config_file import read_run_config
+from bayes_share.runs.run_folder import validation_predictions
 from bayes_share.runs.validation_images import unchosen
 
 COVERAGE = 0.9
@@ -69,8 +70,10 @@ class NumberResult:
         """Validation predictions on which nothing was chosen: where no run is known, all of them.
 
         Raises:
-            InputError: the run chose on all of them.
+            InputError: the run chose on all of them, or was trained on them.
         """
+        if self.run is not None:
+            validation_predictions(self.run.folder)
         if self.run is None or self.validation is None:
             return self.validation
         config = read_run_config(self.run.folder.config)

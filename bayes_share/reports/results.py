@@ -71,7 +71,7 @@ class Result:
         """Validation predictions on which nothing was chosen: where no run is known, all of them.
 
         Raises:
-            InputError: the run chose on all of them.
+            InputError: the run chose on all of them, or was trained on them.
         """
         return self.validation if self.run is None else validation_left(self.run.folder)
 

@@ -62,6 +62,9 @@ class RunConfig:
         augment: data augmentation of images: "auto" (what suits the data set), "none", "flip", "crop" or "flip-crop".
         hold_out: classes to leave out of training, validation and test, such as [8, 9]; their test images become the
             out-of-distribution set "held-out".
+        train_on_validation: whether to train on the validation examples too, as the runs of many published figures do.
+            Such a run has no validation scores or predictions, so it cannot be recalibrated or used for conformal
+            prediction.
         train_images: number of training images to use, drawn by class with split_seed after validation images are set
             aside; validation and test images are not reduced. null: all.
         image_size: height and width of images in pixels. Pictures of a folder that differ in size, or are not square,
@@ -146,6 +149,7 @@ class RunConfig:
     split_seed: int = 0
     augment: Literal["auto", "none", "flip", "crop", "flip-crop"] = "auto"
     hold_out: tuple[int, ...] = ()
+    train_on_validation: bool = False
     train_images: int | None = None
     image_size: int | None = None
     model: str = "mlp"
@@ -215,15 +219,33 @@ class RunConfig:
                 f"{option('keep_members')} uses half of the validation examples, and cannot be combined with "
                 f"{option('validation_images')}: leave the latter out"
             )
+        if self.train_on_validation:
+            self._check_needs_no_validation()
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MOST_DRAWS:
                 raise InputError(f"the number of draws must be from 1 to {_MOST_DRAWS:,}, and is {draws:,}")
+
+    def _check_needs_no_validation(self) -> None:
+        for name in ("patience", "keep_members", "validation_images"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{option(name)} requires validation examples, and {option('train_on_validation')} leaves none: "
+                    "leave one of them out"
+                )
 
     def load_data(self, download: bool = True) -> Data | TableData:
         """Read the data set, and download it where it is not there and may be downloaded."""
         if is_table(self.data):
             path = self.data.partition(":")[2]
-            return load_table(path, str(self.target), self.likelihood, self.split_by, self.split_seed, self.id_column)
+            return load_table(
+                path,
+                str(self.target),
+                self.likelihood,
+                self.split_by,
+                self.split_seed,
+                self.id_column,
+                self.train_on_validation,
+            )
         return load_data(
             self.data,
             self.data_dir,
@@ -233,6 +255,7 @@ class RunConfig:
             download,
             self.train_images,
             self.image_size,
+            self.train_on_validation,
         )
 
     def build(self, data: Data | TableData) -> Build:

@@ -25,6 +25,7 @@ _WHICH_EXAMPLES = (  # of the data, are in which part and how
     "split_by",
     "split_seed",
     "hold_out",
+    "train_on_validation",
     "train_images",
     "image_size",
 )

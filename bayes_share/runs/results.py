@@ -72,7 +72,8 @@ def help_to_predict(training: Training, config: RunConfig) -> None:
 def _predicted(training: Training, config: RunConfig) -> dict[str, Part]:
     """The examples of which a run leaves predictions, by the names of their files."""
     task = task_of(training.data)
-    return {"validation": validation_parts(config, task.validation)[1], "test": task.test}
+    held_out = {} if config.train_on_validation else {"validation": validation_parts(config, task.validation)[1]}
+    return {**held_out, "test": task.test}
 
 
 def _write_spec(folder: RunFolder, task: Task) -> bytes | None:
@@ -112,7 +113,7 @@ def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, A
         network = config.build_for(task.spec)().network
     if kept is not None and isinstance(network, Ensemble):
         network = network.keep(kept)
-    return asdict(ledger(network, task.as_taken(task.validation.at(torch.arange(2)).inputs)))
+    return asdict(ledger(network, task.as_taken(task.test.at(torch.arange(min(2, len(task.test)))).inputs)))
 
 
 def history_csv(history: list[dict[str, int | float]]) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bayes_share.data.parts import TABLE_ENDINGS
-from bayes_share.errors import InputError
+from bayes_share.errors import InputError, option
 from bayes_share.evaluation.image_sets import SetInfo, read_sets
 from bayes_share.inference.checkpoint import Checkpoints
 from bayes_share.inference.loop.history import ALWAYS, check_history
@@ -131,8 +131,26 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
             history = [{key: float(value) for key, value in line.items()} for line in lines]
             if not history:
                 raise ValueError("there is no epoch")
-            check_history(history, (*ALWAYS, "validation_nll"))
+            check_history(history, (*ALWAYS, *(["validation_nll"] if has_validation(folder) else [])))
             return history
+
+
+def has_validation(folder: RunFolder) -> bool:
+    """Whether a run held out validation examples, so that it has validation scores and predictions."""
+    return not read_run_config(folder.config).train_on_validation
+
+
+def validation_predictions(folder: RunFolder) -> Path:
+    """Return the file of a run's predictions on its validation examples.
+
+    Raises:
+        InputError: The run was trained on these examples too.
+    """
+    if not has_validation(folder):
+        raise InputError(
+            f"the run was trained with {option('train_on_validation')}, so it has no validation predictions"
+        )
+    return folder.predictions("validation")
 
 
 def read_table_spec(folder: RunFolder) -> TableSpec:

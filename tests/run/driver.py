@@ -215,9 +215,9 @@ def left(run: Path) -> dict[str, Any]:
     with (run / "metrics.csv").open(newline="") as file:
         metrics = [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
     predictions = {}
-    for split in ("validation", "test"):
-        with np.load(run / "predictions" / f"{split}.npz") as arrays:
-            predictions[split] = {name: _plain(arrays[name]) for name in arrays.files}
+    for path in sorted((run / "predictions").glob("*.npz")):
+        with np.load(path) as arrays:
+            predictions[path.stem] = {name: _plain(arrays[name]) for name in arrays.files}
     return {
         "files": [str(path.relative_to(run)) for path in found if path.suffix != ".pt"],
         "checkpoint": torch.load(latest, weights_only=True),

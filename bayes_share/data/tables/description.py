@@ -43,17 +43,15 @@ def described(
 def _division(column: Column, indices: Indices) -> str:
     """Which dates or groups are in which part."""
     kind, name = kind_of(column), quoted(column.name)
+    parts = {part: rows for part, rows in zip(_PARTS, indices, strict=True) if len(rows)}
     if kind in ("number", "date"):
         values = numbers(column) if kind == "number" else seconds(column)
-        ends = [(part[values[part].argmin()], part[values[part].argmax()]) for part in indices]
+        ends = {name: (rows[values[rows].argmin()], rows[values[rows].argmax()]) for name, rows in parts.items()}
         spans = "; ".join(
-            f"{part} {' to '.join(printable(column.texts[row], 30) for row in rows)}"
-            for part, rows in zip(_PARTS, ends, strict=True)
+            f"{part} {' to '.join(printable(column.texts[row], 30) for row in rows)}" for part, rows in ends.items()
         )
         return f"split by time, {name}: {spans}"
-    groups = ", ".join(
-        f"{len(set(column.at(part.tolist()))):,} {name}" for part, name in zip(indices, _PARTS, strict=True)
-    )
+    groups = ", ".join(f"{len(set(column.at(rows.tolist()))):,} {part}" for part, rows in parts.items())
     return f"split by groups, {name}: {groups}"
 
 

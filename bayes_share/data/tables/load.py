@@ -92,6 +92,7 @@ def load_table(
     split_by: str | None = None,
     split_seed: int = 0,
     id_column: str | None = None,
+    train_on_validation: bool = False,
 ) -> TableData:
     """Read a table and make inputs and targets of it, in three parts.
 
@@ -103,6 +104,7 @@ def load_table(
         split_by: a column to divide by: dates and numbers by time, texts by groups. It is no input. None: at random.
         split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
         id_column: a column of names for the rows. It is no input. None: their numbers.
+        train_on_validation: whether validation rows become training rows too. The validation part is then empty.
 
     Raises:
         InputError: what cannot be read or used, with file, row and column; or options that do not fit together.
@@ -135,6 +137,8 @@ def load_table(
             indices = divide_at_random(classes, split_seed, table.where)
         else:
             indices = divide_by(table.column(split_by, option("split_by")), split_seed)
+        if train_on_validation:
+            indices = (np.sort(np.concatenate(indices[:2])), indices[1][:0], indices[2])
         left_out = [name for name in others.values() if name is not None]
         encoder = fit_encoder(table, target, likelihood, left_out, indices[0])
         inputs, targets, row_names = encoder.encode(table), encoder.target.encode(column), table.names(id_column)
