@@ -72,7 +72,8 @@ class Ensemble(Members):
         self.network = network
         self.ensemble_size = ensemble_size
         self.strategy: Strategy = strategy if plain is not None else "tile"
-        self.strategy_reason = "as asked for" if plain is not None else "built from rank-1 layers"
+        asked = "the first batch will show which" if strategy == "auto" else "as requested"
+        self.strategy_reason = asked if plain is not None else "built from rank-1 layers"
         self.shared = dict(shared)
         self.start = start
         self.tied = tied
@@ -288,7 +289,7 @@ class Ensemble(Members):
             "own factors: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
             f"factors initialised by {self.start}",
             *(f"own parameters: {names}" for names in [listed_names(own)] if own),
-            *(f"shared, {line}" for line in describe(self.shared)),
+            *(f"shared ({reason}): {names}" for reason, names in describe(self.shared).items()),
         ]
         return "\n".join(lines)
 

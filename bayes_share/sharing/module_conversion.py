@@ -138,7 +138,8 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
         parts: what members have of their own.
 
     Returns:
-        The modules with parameters that stay shared, by name, each with the reason.
+        The names of modules that stay shared, each with the reason. Where a module that contains others, such as the
+        network itself, has parameters too, their names stand in place of the module's.
     """
     own, of_one = Owner(parts.ensemble_size), Owner(1)
     shared: dict[str, str] = {}
@@ -171,9 +172,17 @@ def convert(network: nn.Module, parts: Parts) -> dict[str, str]:
             _own_norm(module, own)
         elif has_parameters(module):
             seen.update(module.modules() if has_factors else ())
-            shared[names[0]] = str(reason)
+            shared |= _left_shared(module, names[0], str(reason))
     without_fast_paths(network)
     return shared
+
+
+def _left_shared(module: nn.Module, name: str, reason: str) -> dict[str, str]:
+    """Return the reason by the module's name, or by the names of the parameters of a module that contains others."""
+    if next(module.children(), None) is None or isinstance(module, Factored) or type(module) in FACTORED:
+        return {name: reason}
+    parameters = (own for own, _ in module.named_parameters(recurse=False))
+    return {f"{name}.{own}" if name else own: "parameters outside of layers" for own in parameters}
 
 
 def _why_not(
@@ -188,9 +197,9 @@ def _why_not(
     if reason is not None or is_own(names):
         return reason
     if type(module) in NORMS:
-        return "norms that are not in `own`"
+        return "norms, not listed in own"
     if terms.is_additive and type(module) in (nn.Embedding, Rank1Embedding):
-        return "an Embedding, which does not support additive factors"
+        return "embeddings do not support additive factors"
     return None
 
 
@@ -260,11 +269,11 @@ def _why_unknown(module: nn.Module) -> str | None:
         return None
     if kind not in FACTORED and kind not in NORMS:
         is_namesake = any(known.__name__ == kind.__name__ for known in (*FACTORED, *NORMS))
-        return f"a {kind.__module__ + '.' if is_namesake else ''}{kind.__name__}, which is not supported"
+        return f"layers of type {kind.__module__ + '.' if is_namesake else ''}{kind.__name__} are not supported"
     if has_computed_weight(module):
         return "weights computed by a hook"
     if kind is nn.Embedding and (module.max_norm is not None or module.sparse):
-        return "an Embedding with max_norm or sparse gradients"
+        return "embeddings with max_norm or sparse gradients are not supported"
     return None
 
 
@@ -346,12 +355,12 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def describe(shared: dict[str, str]) -> list[str]:
-    """The names of what stays shared, gathered by reason, a line for each; of many, the first and their number."""
+def describe(shared: dict[str, str]) -> dict[str, str]:
+    """Return the names of what stays shared by reason; of many names, the first and their number."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in shared.items():
         by_reason.setdefault(reason, []).append(name or "the network itself")
-    return [f"{reason}: {listed_names(names)}" for reason, names in by_reason.items()]
+    return {reason: listed_names(names) for reason, names in by_reason.items()}
 
 
 def listed_names(names: Sequence[str]) -> str:

@@ -133,11 +133,11 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
     assert lines[1:] == [
         "own factors: 4 Rank1Linear, 2 Rank1MultiheadAttention",
         'factors initialised by N(1, 0.02²) ("keep"), for a trained network: the members preserve what it has learned',
-        "shared, norms that are not in `own`: blocks.0.norm, blocks.1.norm",
-        "shared, excluded by include or exclude: blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
+        "shared (norms, not listed in own): blocks.0.norm, blocks.1.norm",
+        "shared (excluded by include or exclude): blocks.0.mlp.0, blocks.0.mlp.2, blocks.1.mlp.0, blocks.1.mlp.2",
     ]
     many = ensemble(nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)]), include=["3"])
-    assert many.summary().endswith("shared, excluded by include or exclude: 0, 1, 2, 4 and 4 more")
+    assert many.summary().endswith("shared (excluded by include or exclude): 0, 1, 2, 4 and 4 more")
     assert type(many.network[3]) is Rank1Linear
     assert type(members.network.blocks[0].attn) is Rank1MultiheadAttention
 
@@ -145,12 +145,34 @@ def test_the_summary_counts_what_was_converted_and_gathers_what_was_not() -> Non
 def test_a_namesake_of_a_known_layer_is_told_apart() -> None:
     namesake = type("Linear", (nn.Linear,), {"__module__": "elsewhere"})
     members = ensemble(nn.Sequential(namesake(4, 4), nn.Linear(4, 4)))
-    assert members.shared == {"0": "a elsewhere.Linear, which is not supported"}
+    assert members.shared == {"0": "layers of type elsewhere.Linear are not supported"}
+
+
+class WithToken(nn.Module):
+    """A class token beside layers, and a layer of an unsupported type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls = nn.Parameter(torch.zeros(3))
+        self.inner = nn.Sequential(nn.Linear(3, 3), nn.PReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inner(x + self.cls)
+        return outputs
+
+
+def test_the_summary_names_shared_parameters_outside_of_layers() -> None:
+    members = ensemble(nn.Sequential(WithToken(), nn.Linear(3, 2)), MEMBERS)
+    assert members.summary().splitlines()[0] == "3 members; strategy 'auto': the first batch will show which"
+    assert members.summary().splitlines()[-2:] == [
+        "shared (parameters outside of layers): 0.cls",
+        "shared (layers of type PReLU are not supported): 0.inner.1",
+    ]
 
 
 def test_weights_that_a_hook_computes_stay_shared() -> None:
     plain = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 4)).double().eval()
     members = ensemble(plain, MEMBERS, "ones", example=torch.ones(2, 4, dtype=torch.float64))
-    assert "shared, weights computed by a hook: 0" in members.summary()
+    assert "shared (weights computed by a hook): 0" in members.summary()
     with torch.no_grad():
         close(members(x()), plain(x()).expand(MEMBERS, -1, -1, -1))

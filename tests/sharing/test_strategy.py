@@ -109,7 +109,7 @@ def test_what_computes_a_constant_stays_shared(norm: str) -> None:
     x = vectors(5, 6, SIZE)
     members = ensemble(net, MEMBERS, norm=norm, example=x)
     assert members.strategy == "tile"
-    assert "shared, computes a constant that does not depend on the batch: position.0, position.1, position.3" in (
+    assert "shared (computes a constant that does not depend on the batch): position.0, position.1, position.3" in (
         members.summary()
     )
     assert [type(module) for module in members.network.position] == [type(module) for module in net.position]
@@ -143,7 +143,7 @@ def test_a_forced_strategy_is_not_tried() -> None:
         members = ensemble(net, MEMBERS, example=x, strategy=strategy)
         right = folded(members, x)
         assert members.strategy == strategy
-        assert f"strategy {strategy!r}: as asked for" in members.summary()
+        assert f"strategy {strategy!r}: as requested" in members.summary()
         difference = float((members(x) - right).detach().abs().max())
         assert difference < 1e-12 if strategy == "loop" else difference > 1e-3
 
