@@ -74,6 +74,8 @@ _PUBLIC = {
     "select": "bayes_share.evaluation.selection",
     "uncertainty": "bayes_share.evaluation.uncertainty",
     "calibrate": "bayes_share.evaluation.posthoc",
+    "fit_calibration": "bayes_share.evaluation.posthoc",
+    "Calibration": "bayes_share.evaluation.posthoc",
     "conformal_sets": "bayes_share.evaluation.conformal.from_predictions",
     "conformal_intervals": "bayes_share.evaluation.conformal.from_predictions",
     "ood_scores": "bayes_share.evaluation.ood",
