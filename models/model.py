@@ -16,12 +16,12 @@ from bayes_share.models.inputs import StandardisedInputs
 from bayes_share.models.likelihoods import Categorical, Likelihood
 from bayes_share.priors import Hierarchical, Rules, priors_by_rule, priors_of
 from bayes_share.priors.sites import Site, prefix_of, sites_of
+from bayes_share.sharing.convertible import check_network
 from bayes_share.sharing.kinds import further_terms, parameter_kinds
 from bayes_share.sharing.member_networks import under_all_names
 from bayes_share.sharing.member_selection import checked_members, own_tensors
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Feed, Members
-from bayes_share.sharing.module_conversion import check_network
 from bayes_share.tensors.calls import call_of
 from bayes_share.tensors.functional import call_under
 from bayes_share.tensors.trees import Tree

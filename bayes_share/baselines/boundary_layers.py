@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.sharing.batch_dependence import first_line, without_hooks
-from bayes_share.sharing.module_conversion import FACTORED, NORMS, has_parameters
+from bayes_share.sharing.convertible import FACTORED, NORMS, has_parameters
 
 
 class Ends(NamedTuple):

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from bayes_share.baselines.boundary_layers import ends_of
 from bayes_share.layers.factors import FactorInit
 from bayes_share.layers.way import Way
+from bayes_share.sharing.convertible import FACTORED
 from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.module_conversion import FACTORED
 from bayes_share.sharing.strategy import Strategy
 
 

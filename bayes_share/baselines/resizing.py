@@ -12,9 +12,10 @@ from bayes_share.errors import InputError
 from bayes_share.layers.copying import copy_of
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
 from bayes_share.sharing.batch_dependence import first_line, run_example, without_hooks
+from bayes_share.sharing.convertible import has_computed_weight, has_parameters
 from bayes_share.sharing.member_networks import tied_names
 from bayes_share.sharing.members_interface import Members
-from bayes_share.sharing.module_conversion import has_computed_weight, has_parameters, listed_names
+from bayes_share.sharing.module_names import listed_names
 from bayes_share.tensors.calls import Call
 
 Outputs = Callable[[str, int], int]

@@ -29,7 +29,7 @@ from bayes_share.priors import (
 from bayes_share.runs.algorithms import algorithm_name
 from bayes_share.runs.network_sharing import EnsembleKind, NetworkSharing
 from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers
-from bayes_share.sharing.module_conversion import NormSharing
+from bayes_share.sharing.module_names import NormSharing
 from bayes_share.tasks import DataSpec, NetworkChoice, NoiseChoice, check_options, is_table, spec_of
 
 _MOST_DRAWS = 1_000_000

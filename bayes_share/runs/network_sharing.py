@@ -12,7 +12,7 @@ from bayes_share.layers.factors import FactorForm, FactorInit
 from bayes_share.sharing.blocks import share_groups
 from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers, share_layers
-from bayes_share.sharing.module_conversion import NormSharing
+from bayes_share.sharing.module_names import NormSharing
 from bayes_share.sharing.starts import read_starts
 
 EnsembleKind = Literal["factors", "packed", "masked", "mimo"]

@@ -10,7 +10,7 @@ from bayes_share.sharing.ledger import Ledger, ledger
 from bayes_share.sharing.member_selection import take_member
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Feed, Members
-from bayes_share.sharing.module_conversion import NormSharing
+from bayes_share.sharing.module_names import NormSharing
 from bayes_share.sharing.partners import Which
 from bayes_share.sharing.starts import Start
 from bayes_share.sharing.strategy import Strategy

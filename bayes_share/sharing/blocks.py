@@ -12,7 +12,8 @@ from bayes_share.layers.factored import factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.layer_sharing import changed, give_factors
-from bayes_share.sharing.module_conversion import Owner, matches, names_by_module
+from bayes_share.sharing.module_conversion import Owner
+from bayes_share.sharing.module_names import matches, names_by_module
 from bayes_share.sharing.partners import described, layers_of, shape_text, users_of, weight_shape
 from bayes_share.sharing.weight_fitting import fit_to, weights_to_fit
 

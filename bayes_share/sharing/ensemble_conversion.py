@@ -15,22 +15,13 @@ from bayes_share.layers.way import Way, check_way
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.batch_dependence import constant_modules, run_example, without_hooks
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT
+from bayes_share.sharing.convertible import FACTORED, NORMS, check_network, has_parameters
 from bayes_share.sharing.following_norms import norms_that_follow
 from bayes_share.sharing.member_networks import empty_copy, tied_names
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Members
-from bayes_share.sharing.module_conversion import (
-    FACTORED,
-    NORMS,
-    NormSharing,
-    Parts,
-    check_network,
-    chosen,
-    chosen_as_own,
-    convert,
-    has_parameters,
-    layers_with_factors,
-)
+from bayes_share.sharing.module_conversion import Parts, convert, layers_with_factors
+from bayes_share.sharing.module_names import NormSharing, chosen, chosen_as_own
 from bayes_share.sharing.starts import Start, starts_of
 from bayes_share.sharing.strategy import Strategy
 from bayes_share.tensors.calls import argument_names, call_of

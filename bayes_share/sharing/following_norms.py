@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bayes_share.sharing.module_conversion import FACTORED, NORMS
+from bayes_share.sharing.convertible import FACTORED, NORMS
 
 
 def norms_that_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:

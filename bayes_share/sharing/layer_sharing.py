@@ -14,10 +14,11 @@ from bayes_share.layers.factored import Factored, factor_parameter, set_way
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way
+from bayes_share.sharing.convertible import FACTORED, check_network
 from bayes_share.sharing.following_norms import norms_that_follow
 from bayes_share.sharing.member_networks import IN_SEVERAL_PLACES
 from bayes_share.sharing.members import Ensemble
-from bayes_share.sharing.module_conversion import FACTORED, Owner, check_network
+from bayes_share.sharing.module_conversion import Owner
 from bayes_share.sharing.partners import Which, base_weights, described, layers_of, partners
 from bayes_share.sharing.weight_fitting import fit_to, weights_to_fit
 

@@ -17,10 +17,11 @@ from bayes_share.layers.rows import divide
 from bayes_share.layers.way import predicts_folded
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.sharing.constant_layers import COMPUTES_A_CONSTANT, constant_layers, converted_since, share_again
+from bayes_share.sharing.convertible import owns_parameters
 from bayes_share.sharing.member_networks import KeptMembers, follow_options, member_tensors
 from bayes_share.sharing.member_selection import checked_members, keep_rows
 from bayes_share.sharing.members_interface import Feed, Members
-from bayes_share.sharing.module_conversion import describe, listed_names, owns_parameters
+from bayes_share.sharing.module_names import by_reason, listed_names
 from bayes_share.sharing.outputs import has_rows, joined, of_rows
 from bayes_share.sharing.strategy import Strategy, decide
 from bayes_share.sharing.streams import one_after_the_other
@@ -289,7 +290,7 @@ class Ensemble(Members):
             "own factors: " + (", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"),
             f"factors initialised by {self.start}",
             *(f"own parameters: {names}" for names in [listed_names(own)] if own),
-            *(f"shared ({reason}): {names}" for reason, names in describe(self.shared).items()),
+            *(f"shared ({reason}): {names}" for reason, names in by_reason(self.shared).items()),
         ]
         return "\n".join(lines)
 

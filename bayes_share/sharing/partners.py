@@ -10,13 +10,8 @@ from bayes_share.errors import InputError
 from bayes_share.layers.attention import Rank1MultiheadAttention
 from bayes_share.layers.factored import Factored
 from bayes_share.layers.rank1 import Rank1Layer
-from bayes_share.sharing.module_conversion import (
-    FACTORED,
-    has_computed_weight,
-    know_hugging_face,
-    matches,
-    names_by_module,
-)
+from bayes_share.sharing.convertible import FACTORED, has_computed_weight, know_hugging_face
+from bayes_share.sharing.module_names import matches, names_by_module
 
 Which: TypeAlias = (
     Literal["all", "early", "deep"] | str | Sequence[str] | Sequence[Sequence[str]] | Callable[[str, nn.Module], bool]

@@ -9,7 +9,7 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.factors import FactorInit, FactorInitKind, FactorTerms, keeping
-from bayes_share.sharing.module_conversion import listed_names, matches
+from bayes_share.sharing.module_names import listed_names, matches
 
 Kept = Literal["keep"]
 Start = Kept | FactorInitKind

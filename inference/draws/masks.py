@@ -13,9 +13,9 @@ from bayes_share.errors import InputError
 from bayes_share.layers.attention import without_fast_paths
 from bayes_share.models.model import Model
 from bayes_share.priors.sites import prefix_of
+from bayes_share.sharing.convertible import FACTORED
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Members
-from bayes_share.sharing.module_conversion import FACTORED
 from bayes_share.tensors.seeding import generator
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -20,7 +20,7 @@ from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.inference.step.updates import Stepper, on_a_clock
 from bayes_share.models.model import Model
 from bayes_share.options.records import Flat
-from bayes_share.sharing.module_conversion import NORMS
+from bayes_share.sharing.convertible import NORMS
 from bayes_share.tensors.seeding import generator
 
 _LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of units or of data sets

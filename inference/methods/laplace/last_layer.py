@@ -12,10 +12,10 @@ from torch.nn.utils import prune
 from bayes_share.errors import InputError
 from bayes_share.inference.draws.output_layer import FEW, NoOutputLayer, OutputLayer, find_output_layer
 from bayes_share.models.model import Model, outputs_of
+from bayes_share.sharing.convertible import has_computed_weight
 from bayes_share.sharing.fold import fold
 from bayes_share.sharing.members import Ensemble
 from bayes_share.sharing.members_interface import Members
-from bayes_share.sharing.module_conversion import has_computed_weight
 from bayes_share.tensors.trees import Tree, num_examples, rows, to_device
 
 _ROUNDING = {torch.float64: 1e-6}
