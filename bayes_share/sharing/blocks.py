@@ -1,4 +1,4 @@
-"""Sharing across the blocks of each weight: one base block, and factors of each block's own."""
+"""Sharing one block of weights within each layer."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -20,7 +20,7 @@ from bayes_share.sharing.weight_fitting import fit_to, weights_to_fit
 Along = Literal["both", "out", "in"]
 Indivisible = Literal["error", "skip"]
 
-# Attributes of torch's layers, and of Hugging Face's linear one.
+# Names of attributes in torch's layers, and in Hugging Face's linear layer.
 _OUTS, _INS = ("out_features", "out_channels", "nf"), ("in_features", "in_channels", "nx")
 
 
@@ -34,43 +34,41 @@ def share_groups(
     init: FactorInitKind | FactorInit = "random_sign",
     fit_to_weights: bool = False,
 ) -> nn.Module:
-    """Cut the weight of each layer into blocks that share one base block, each with rank-1 factors of its own.
+    """Cut the weight of each layer into blocks that share one base block. Each block has its own rank-1 factors.
 
-    Block (a, b) of a weight is ``W ∘ (s_ab r_abᵀ)``, with W of 1 / groups of the channels: the idea of BatchEnsemble
-    (arXiv 2002.06715, eq. 1) inside one layer. Biases stay as they are. The network handed in is left alone. It may be
-    an `Ensemble`, or share weights between layers (`share_layers`); in either order the same is shared.
-    What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+    Block (a, b) of a weight is ``W ∘ (s_ab r_abᵀ)``, where W has 1 / groups of the channels, as a member of a
+    BatchEnsemble has (arXiv 2002.06715, eq. 1). Biases stay unchanged. `net` is not changed. It may be an `Ensemble`,
+    or share weights between layers (`share_layers`), in either order. Frozen parameters stay frozen, and so do the
+    factors of a frozen layer. `parameter_kinds` says which parameters are factors.
 
-    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
-    the layer applies its factors: leave such a layer out.
+    Sharing is meant for training from scratch: it loses what a trained network has learned, except for what
+    `fit_to_weights` can keep. `sharing_error` measures the loss. The base block starts as the first block of the
+    weight.
 
-    This is for training from scratch: what a trained network has learned is lost, but for what `fit_to_weights` keeps,
-    which is not all; `sharing_error` says how much is lost.
-
-    The base block starts as the first block of the weight.
+    If the network reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, it gets the base block without
+    the factors. Leave such layers out.
 
     Args:
-        net: any network, trained or not.
-        groups: into how many parts the channels are cut.
-        along: which channels are cut: ``"both"`` (groups² blocks), those of the output, or those of the input.
-        indivisible: what becomes of a layer whose channels are not divided by the groups, or which has groups of
-            channels that do not see one another already: an ``"error"``, or ``"skip"``: it stays as it is.
-        include: names or patterns of the layers to cut, or of what they are in; None: all linear layers and
+        net: The network, trained or not.
+        groups: Number of parts into which channels are cut.
+        along: Which channels are cut: ``"both"`` (groups² blocks), those of the output, or those of the input.
+        indivisible: What to do with a layer whose channels are not divisible by `groups`, or which has grouped channels
+            already: raise an ``"error"``, or ``"skip"`` it.
+        include: Names or patterns of layers to cut, or of modules that contain them. None: all linear layers and
             convolutions.
-        exclude: the same, of those to leave as they are.
-        init: how the blocks' factors start. Random signs keep the size of the weights and tell the blocks apart: from
-            ones, all would be equal, and stay so wherever what is around them is cut too.
-        fit_to_weights: fit base block and factors to the weights that are there, by alternating least squares;
-            `sharing_error` says how well.
+        exclude: Names or patterns of layers to leave unchanged.
+        init: Initialisation of the factors. Random signs keep the size of the weights and make the blocks different;
+            from ones, the blocks would be equal and could stay so.
+        fit_to_weights: Whether to fit base block and factors to the present weights by alternating least squares.
 
     Returns:
-        A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
-        it.
+        A network of the same class, called as before. `describe_sharing` and `ledger` describe it; `fold` undoes
+        sharing.
 
     Raises:
-        InputError: channels that do not divide, nothing to cut, a pattern that matches nothing, a layer that is cut
-            already, or of whose weight another layer is left out, weights to fit to that are NaN or infinite, fewer
-            than 2 groups, an unknown option.
+        InputError: Channels are not divisible; there is nothing to cut; a pattern matches nothing; a layer is cut
+            already, or shares its weight with one that is left out; weights to fit are NaN or infinite; `groups` is
+            below 2; or an option is unknown.
 
     >>> net = share_groups(nn.Sequential(nn.Linear(8, 8)), groups=2)
     >>> net[0].weight.shape, net[0].r.shape
@@ -80,7 +78,7 @@ def share_groups(
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
     if not isinstance(groups, Integral) or groups < 2:
-        raise InputError(f"groups must be a whole number of at least 2, and is {groups!r}")
+        raise InputError(f"groups must be an integer of at least 2, and is {groups!r}")
     parts = (1 if along == "in" else groups, 1 if along == "out" else groups)
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
 
@@ -102,7 +100,7 @@ def share_groups(
 
 
 def _cut(layers: Sequence[Rank1Layer], parts: tuple[int, int], init: FactorInit) -> None:
-    """Have layers that hold one weight hold its first block, each with factors for its blocks."""
+    """Make layers with one weight hold its first block, each with factors for its blocks."""
     first = layers[0]
     outs, ins = (size // part for size, part in zip(first.channels()[::-1], parts, strict=True))
     rows, columns = (ins, outs) if getattr(first, "transposed", False) else (outs, ins)
@@ -131,7 +129,7 @@ def _cut_layers(
     include: Sequence[str] | None,
     exclude: Sequence[str],
 ) -> dict[str, nn.Module]:
-    """The layers whose weight is to be cut, by name."""
+    """Return the layers whose weight is cut, by name."""
     names = names_by_module(network)
     layers = {name: layer for name, layer in layers_of(network).items() if not isinstance(layer, nn.MultiheadAttention)}
 

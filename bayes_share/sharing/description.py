@@ -1,4 +1,4 @@
-"""What a network shares, in words, and how far its weights are from those of another."""
+"""Descriptions of what a network shares, and how far its weights are from those of another."""
 
 from collections import defaultdict
 
@@ -20,12 +20,12 @@ from bayes_share.sharing.partners import (
 
 
 def describe_sharing(net: nn.Module) -> str:
-    """Which layers share a base weight, into how many blocks it is cut, which share none, and which cannot.
+    """Describe which layers share a base weight, how many blocks it has, and which layers do not or cannot share.
 
-    A line for each base weight, one for those that share none, and one for those that cannot.
+    There is a line for each base weight, one for layers that share nothing, and one for those that cannot share.
 
     Args:
-        net: any network.
+        net: The network.
 
     >>> from bayes_share.sharing import share_layers
     >>> print(describe_sharing(share_layers(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)))))
@@ -60,7 +60,7 @@ def describe_sharing(net: nn.Module) -> str:
 
 
 def weight_uses(layer: nn.Module) -> int:
-    """How many uses a layer makes of its base weight: its members, each with so many blocks."""
+    """Return the number of uses that a layer makes of its base weight: members times blocks."""
     if not isinstance(layer, Factored):
         return 1
     outs, ins = layer.blocks() if isinstance(layer, Rank1Layer) else (1, 1)
@@ -68,14 +68,14 @@ def weight_uses(layer: nn.Module) -> int:
 
 
 def sharing_error(net: nn.Module, original: nn.Module) -> dict[str, float]:
-    """How far the weights of a network that shares are from those that it was made from, for each layer that does.
+    """Measure how far the weights of a network that shares are from the original ones, for each layer with factors.
 
     Args:
-        net: what `share_layers` or `share_groups` made, of a network or an ensemble.
-        original: what they were given.
+        net: The result of `share_layers` or `share_groups`, applied to a network or an ensemble.
+        original: What it was applied to.
 
     Returns:
-        By the layer's name, ``‖W − W_original‖ / ‖W_original‖`` (Frobenius), over all members.
+        ``‖W − W_original‖ / ‖W_original‖`` (Frobenius norms over all members), by the layer's name.
 
     >>> from bayes_share.sharing import share_layers
     >>> layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))

@@ -1,4 +1,4 @@
-"""From any network to an ensemble of it."""
+"""Converting a network into an ensemble."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -43,60 +43,67 @@ def ensemble(
     own: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> Ensemble:
-    """Turn a network into an ensemble that shares its weights (BatchEnsemble, arXiv 2002.06715).
+    """Convert a network into an ensemble whose members share its weights (BatchEnsemble, arXiv 2002.06715).
 
-    Every linear layer, convolution, embedding and attention, by exact type, keeps its weight as the base weight, and
-    gets rank-1 factors and a bias for each member. Everything else is shared, but for what `own` names. The network
-    handed in is left alone; it may share weights within itself already (`share_layers`, `share_groups`): each member's
-    factors multiply into those. By default the members start near the network, and know what it knows. To train from
-    scratch, name a start that sets them apart, such as ``init="random_sign"``: it ruins a trained network. What is
-    frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+    Linear layers, convolutions, embeddings and attention, selected by exact type, keep their weight as the base weight.
+    Each member gets its own rank-1 factors and biases. All other parameters are shared, except those of modules in
+    `own`. `net` is not changed. It may share weights already (`share_layers`, `share_groups`): each member's factors
+    then multiply those of the network. Frozen parameters stay frozen, and so do the factors of a frozen layer.
+    `parameter_kinds` says which parameters are factors.
+
+    By default, members start close to `net`, and keep what it has learned. To train from scratch, choose an
+    initialisation that makes members different, such as ``init="random_sign"``. It destroys what a trained network has
+    learned.
 
     Args:
-        net: any network whose inputs and outputs have the batch first, trained or not. It may take several.
-        ensemble_size: members.
-        init: how the factors start. For a trained network: ``"keep"``, ones with noise scaled to the number of
-            layers (`keeping`), so that no member loses a point of accuracy and yet all differ, or ``"ones"``, copies of
-            the network, exact in eval mode. For training from scratch: ``"random_sign"``; ``"fixed_sign"``, signs that
-            stay as they are, each layer's made from a seed for each member, so that members have no number more than
-            the network, and share its biases too; or ``"normal"``, N(1, 0.5²), from which members may become near
-            copies in long trainings. Or a `FactorInit`. Or a start for each of some patterns, as of `include`:
-            ``{"first": "random_sign", "*": "ones"}``, where "first" and "head" stand for the layers with factors that
-            are defined first and last, unless modules have these names, and ``"*"`` for the rest. A pattern that ends
-            in ".r" or ".s" is for that factor alone. Of several other patterns that match a layer the last one counts.
-            A layer in `own` may start ``"fresh"``: each member draws its weights anew.
-        norm: the old name of what `own` says: ``"shared"`` is nothing, ``"member"`` is ``own=("norms",)``.
-        include: names or patterns (``"layer4"``, ``"*.attn.*"``) of the modules to convert; None: all.
-        exclude: the same, of those to leave shared.
-        example: a batch ``[batch, ...]``, two images are enough: shows which layers the batch reaches, so that
-            constants computed on the way stay shared, and settles the strategy at once. A dict or a tuple is several
-            arguments where ``forward`` takes as many, see `call_of`. None: the first batch does this.
-        strategy: how the members compute: "auto", "tile" or "loop"; see `Ensemble`.
-        way: how each layer does: ``"activations"``: it multiplies inputs and outputs by its factors; ``"weights"``: it
-            folds them into a weight for each member; ``"auto"``: the faster one for the sizes and the device, or the
-            way that the layer has from `share_layers`. The results are the same but for rounding. `set_way` changes it.
-        factor_rank: terms of each member's part of a weight: ``W ∘ Σ_k s_k r_kᵀ``. The first starts as `init` says, the
-            others small; see `FactorInit`.
+        net: A network whose inputs and outputs have the batch on the first axis. It may take several inputs.
+        ensemble_size: Number of members.
+        init: Initialisation of the factors.
+
+            For a trained network: ``"keep"``, 1 plus noise that is scaled to the number of layers, so that members
+            differ but lose less than a point of accuracy (`keeping`); or ``"ones"``, exact copies of the network in
+            eval mode.
+
+            For training from scratch: ``"random_sign"``; ``"fixed_sign"``, signs that are not trained but made from a
+            seed for each layer and member, so that members add no parameters and share biases too; or ``"normal"``,
+            N(1, 0.5²), from which members may become near copies in long trainings. A `FactorInit` gives further
+            choices.
+
+            A dict gives layers different initialisations, by patterns as in `include`: ``{"first": "random_sign", "*":
+            "ones"}``. "first" and "head" are the layers with factors that are defined first and last, unless modules
+            have these names; ``"*"`` matches the layers that no other pattern matches. A pattern that ends in ".r" or
+            ".s" applies to that factor only. If several patterns match, the last one counts. A layer in `own` may use
+            ``"fresh"``: each member draws its weights independently.
+        norm: Deprecated: ``"member"`` is ``own=("norms",)``.
+        include: Names or patterns (``"layer4"``, ``"*.attn.*"``) of modules to convert. None: all.
+        exclude: Names or patterns of modules to leave shared.
+        example: A batch ``[batch, ...]``; two examples are enough. It shows which layers the batch does not reach, so
+            that these stay shared, and settles the strategy at once. A dict or a tuple holds several arguments if
+            ``forward`` takes as many (`call_of`). None: the first batch shows this.
+        strategy: How members are computed: "auto", "tile" or "loop". See `Ensemble`.
+        way: How each layer computes. ``"activations"``: multiply inputs and outputs by the factors. ``"weights"``:
+            multiply the factors into a weight for each member. ``"auto"``: the faster one for the sizes and the device,
+            or the way that the layer has already. The results are equal to rounding. `set_way` changes the way later.
+        factor_rank: Number of rank-1 terms: ``W ∘ Σ_k s_k r_kᵀ``. The first term is initialised by `init`, the others
+            with small values; see `FactorInit`.
         factor_form: ``"multiplied"``, or ``"additive"``: ``W + Σ_k s_k r_kᵀ`` (LoRA-Ensemble, arXiv 2405.14438), which
-            starts from ``init="keep"``, ``"ones"`` or ``"normal"``. These terms are trained also where the weight is
+            requires ``init`` ``"keep"``, ``"ones"`` or ``"normal"``. Additive factors are trained even if the weight is
             frozen. Embeddings stay shared.
-        own: names or patterns, as of `include`, of modules whose parameters are each member's own: their weights start
-            as the factors would make them, norms as copies. The word "norms" stands for all norms, and "head", where no
-            module has that name, for the last layer. What is named here is each member's own even where `exclude` names
-            it too. Before a batch norm of its own, a member's factor s stays at its start: the norm would undo all of
-            it but the sign.
-        shared: the names of arguments of ``forward`` that are passed on to all members as they are, for tensors whose
-            first axis may be as long as the batch and is none, such as ``("positions",)``. The usual ones of Hugging
-            Face are known.
+        own: Names or patterns of modules whose parameters each member has for itself. Weights start as the factors
+            would make them, norms as copies. "norms" means all norms, and "head" the last layer, unless a module has
+            that name. `own` has priority over `exclude`. If a batch norm in `own` follows a layer, the layer's factor s
+            is not trained: the norm would cancel all of it but the sign.
+        shared: Names of arguments of ``forward`` that all members get unchanged: tensors without a batch axis whose
+            first axis may be as long as the batch, such as ``("positions",)``. Those of Hugging Face's networks are
+            known.
 
     Returns:
-        A module that is called as the network is, and gives ``[member, batch, ...]`` in place of ``[batch, ...]``; its
-        `summary` says what was done.
+        A module that is called like `net` and returns ``[member, batch, ...]`` instead of ``[batch, ...]``. Its
+        `summary` says what was converted.
 
     Raises:
-        InputError: a network with nothing to share, one that is an ensemble already, a pattern that matches nothing, a
-            layer that `init` has no start for, an example that the network refuses, an ensemble of fewer than one
-            member, an unknown option.
+        InputError: The network has no layer to share or is an ensemble already; a pattern matches nothing; `init` does
+            not cover a layer; the network fails on the example; `ensemble_size` is below 1; or an option is unknown.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -151,14 +158,14 @@ def ensemble(
 
 
 def _constants(net: nn.Module, example: Arguments) -> set[str]:
-    """The names of what could be converted and computes a constant."""
+    """Return the names of convertible modules that compute a constant."""
     modules = {module: name for name, module in net.named_modules() if type(module) in (*FACTORED, *NORMS)}
     with without_hooks(net):
         return constant_modules(modules, lambda call: run_example(net, call), example)
 
 
 def _stop_before_own_norms(network: nn.Module) -> None:
-    """Freeze the factors s that batch norms of the members' own undo."""
+    """Freeze the factors s that batch norms owned by the members cancel."""
     for layer, norm in norms_that_follow(network).items():
         if not isinstance(norm, MemberBatchNorm) or not isinstance(layer, Rank1Layer) or layer.s is None:
             continue

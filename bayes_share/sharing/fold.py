@@ -1,4 +1,4 @@
-"""Folding: a network, or a member of an ensemble, as a plain one, without factors and without sharing."""
+"""Folding: a member, or a network that shares weights, as a plain network."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,21 @@ from bayes_share.sharing.members_interface import Members
 
 
 def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """The plain torch network that a member, or a network that shares within itself, is: the same outputs.
+    """Return a member of an ensemble, or a network that shares weights, as a plain torch network with the same outputs.
 
-    It has no factors and shares nothing, and the classes and parameter names of the network before all that: so it
-    loads into the original architecture's `state_dict` and exports as that does. Layers that the network itself tied,
-    such as an embedding and the last layer, are apart where each had factors of its own, or one is a member's own: then
-    a warning says that the original architecture, which has one weight for them, cannot hold them.
+    The result has no factors, shares nothing, and has the classes and parameter names of the original network: its
+    state dict loads into the original architecture, and it exports like the original. Layers that the network tied
+    itself, such as an embedding and the last layer, become separate if their factors differ or one of them is owned by
+    the members. A warning then says that the original architecture cannot hold them.
 
     Args:
-        net: what `ensemble`, `share_layers` or `share_groups` made, in whatever order.
-        member: which one, from 0; None for a network without members.
-        parameters: a draw of a posterior: values to use in place of parameters of these names of `net`.
+        net: The result of `ensemble`, `share_layers` or `share_groups`, in any order.
+        member: Number of the member, from 0. None for a network without members.
+        parameters: Values to use instead of parameters of these names in `net`, such as a posterior draw.
 
     Raises:
-        InputError: no such member, a network without one or with several and none named, an unknown parameter.
+        InputError: There is no such member; the network has no members, or several and none is given; or a parameter is
+            unknown.
     """
     if isinstance(net, Ensemble):
         if member is None or not 0 <= member < net.ensemble_size:
@@ -73,7 +74,7 @@ def fold(net: nn.Module, member: int | None = None, parameters: Mapping[str, Ten
 
 
 def _untied(tied: Sequence[Sequence[str]], plain: nn.Module) -> list[list[str]]:
-    """Of the names of weights that were tied before anything was shared, those that differ in the plain network."""
+    """Return groups of tied names whose weights differ in the plain network."""
     there = dict(plain.named_parameters(remove_duplicate=False))
     found = [[name for name in names if name in there] for names in tied]
     return [names for names in found if any(not torch.equal(there[names[0]], there[name]) for name in names[1:])]
@@ -88,7 +89,7 @@ def _called(net: nn.Module) -> str:
 
 
 class _Tensors(nn.Module):
-    """`member_tensors` as a module, so that `functional_call` can put other parameters in."""
+    """`member_tensors` as a module, so that `functional_call` can replace parameters."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What each parameter of a network is: shared by all members, a member's own, or a rank-1 factor."""
+"""The kind of each parameter: shared by all members, owned by each member, or a rank-1 factor."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ ParameterKind = Literal["base", "member", "factor"]
 
 
 def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
-    """The kind of each parameter, by its name in ``network.named_parameters()``.
+    """Return the kind of each parameter, by its name in ``network.named_parameters()``.
 
-    ``"factor"``: r or s of a rank-1 layer, further terms included; ``"member"``: anything else with a row for each
-    member (biases, norms, weights of the members' own, and how much of each template a layer takes), be it a single
-    one, as in layers that share within one network; ``"base"``: what has no such axis, and so is shared by all members.
+    ``"factor"``: r or s of a rank-1 layer, including further terms. ``"member"``: any other parameter with a member
+    axis, even of length 1: biases, norms, weights that members own, and mixtures of templates. ``"base"``: parameters
+    without a member axis, which all members share.
     """
     kinds: dict[str, ParameterKind] = {name: "base" for name, _ in network.named_parameters()}
     for prefix, module in network.named_modules():
@@ -31,15 +31,15 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
 
 
 def further_terms(network: nn.Module) -> set[str]:
-    """The names of the factors that belong to terms beyond the first: they start around 0, not at 1 or -1."""
+    """Return the names of factors beyond the first term. They start near 0, not at 1 or -1."""
     kinds = parameter_kinds(network)
     return {name for name, kind in kinds.items() if kind == "factor" and is_further(name.rpartition(".")[2])}
 
 
 def members_equal(network: nn.Module) -> bool:
-    """Whether all members have the same parameters and fixed factors, so that they compute, and learn, the same.
+    """Whether all members have equal parameters and fixed factors, so that they compute and learn the same.
 
-    Members that compute the same and differ in a factor of what is 0 so far are not equal: their gradients differ.
+    Members whose outputs are equal only because a factor multiplies a zero are not equal: their gradients differ.
     """
     parameters = dict(network.named_parameters())
     owned = [parameters[name] for name, kind in parameter_kinds(network).items() if kind != "base"]

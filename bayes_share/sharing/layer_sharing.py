@@ -1,4 +1,4 @@
-"""Sharing across the layers of one network: one base weight, and factors of each layer's own."""
+"""Sharing weights across the layers of one network."""
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
@@ -36,49 +36,49 @@ def share_layers(
     fit_to_weights: bool = False,
     way: Way = "auto",
 ) -> nn.Module:
-    """Have layers of one shape share one base weight, each with rank-1 factors and a bias of its own.
+    """Make layers of equal shape share one base weight. Each keeps its own rank-1 factors and bias.
 
-    Layer l has the weight ``W ∘ (s_l r_lᵀ)``: the idea of BatchEnsemble (arXiv 2002.06715, eq. 1) inside one network.
-    With several templates it has ``(Σ_k mix_l[k] W_k) ∘ (s_l r_lᵀ)``, after soft parameter sharing (arXiv 1902.09701).
+    Layer l has the weight ``W ∘ (s_l r_lᵀ)``, as a member of a BatchEnsemble has (arXiv 2002.06715, eq. 1). With
+    several templates it has ``(Σ_k mix_l[k] W_k) ∘ (s_l r_lᵀ)`` (soft parameter sharing, arXiv 1902.09701).
 
-    Layers share that are of one exact type and whose weights have one shape and number of groups; all of a shape count
-    as one stage, unless `which` gives sets of patterns. A layer without a partner stays as it is. The network handed in
-    is left alone. It may be an `Ensemble`, or cut into groups (`share_groups`); in either order the same is shared.
-    What is frozen stays frozen, and its factors are too; `parameter_kinds` tells which parameters are factors.
+    Layers share a weight if they have the same exact type, weight shape and number of groups, wherever they are, unless
+    `which` gives sets of patterns. A layer without a partner stays unchanged. `net` is not changed. It may be an
+    `Ensemble` or be cut into groups (`share_groups`), in either order. Frozen parameters stay frozen, and so do the
+    factors of a frozen layer. `parameter_kinds` says which parameters are factors.
 
-    A network that reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, gets the base weight there; only
-    the layer applies its factors: leave such a layer out.
+    Sharing is meant for training from scratch: it loses what a trained network has learned, except for what
+    `fit_to_weights` can keep. `sharing_error` measures the loss.
 
-    This is for training from scratch: what a trained network has learned is lost, but for what `fit_to_weights` keeps,
-    which is not all; `sharing_error` says how much is lost.
+    The base weight starts as that of the first layer. Templates start as the weights of the first `templates` layers.
+    Each of these layers starts with its own template, and the others with one of them in turn.
 
-    The base weight starts as the first layer's, and templates as those of the first `templates` layers, each of which
-    begins with its own, and the others with one of them in turn.
+    If the network reads a layer's weight itself, as in ``F.linear(x, layer.weight)``, it gets the base weight without
+    the factors. Leave such layers out.
 
     Args:
-        net: any network, trained or not.
-        which: ``"all"``; ``"early"`` or ``"deep"``: the first or second half, in the order of the network, of the
-            layers that have a partner (one in the middle is in both); patterns such as ``"layer2.*"``; several
-            sequences of patterns, each a set that shares within itself; or a predicate of a layer's name and the layer.
-        factors: of each layer: ``"rank1"``: r and s; ``"scalar"``: one number; ``"none"``: nothing but its bias. A
-            layer that has finer ones keeps them.
-        norm: ``"own"``, or ``"shared"``: the norms that follow layers of one weight are one norm too, statistics and
-            all. The next norm with as many channels, in the module that holds the layer, is taken to follow it.
-        templates: base weights of which each layer learns a mixture; 1: none is mixed. Layers of which there are no
-            more than templates stay as they are.
-        init: how factors that are new start. Layers differ by where they are, so all may start from ones.
-        fit_to_weights: fit base weight, mixtures and factors to the weights that are there, by alternating least
-            squares, so that a trained network is compressed; `sharing_error` says how well. Attention stays as it is.
-        way: how the layers with r and s compute; see `ensemble`. "auto" leaves the way that a layer has.
+        net: The network, trained or not.
+        which: ``"all"``; ``"early"`` or ``"deep"``: the first or second half of the layers that have a partner, in the
+            order of the network (a middle one is in both); patterns such as ``"layer2.*"``; several sequences of
+            patterns, each a set that shares within itself; or a predicate of a layer's name and the layer.
+        factors: Factors of each layer: ``"rank1"`` (r and s), ``"scalar"`` (one number) or ``"none"`` (only its bias).
+            A layer keeps finer factors that it has already.
+        norm: ``"own"``, or ``"shared"``: norms that follow layers with one weight become one norm, including its
+            statistics. A layer is followed by the next norm with as many channels in the same parent module.
+        templates: Number of base weights that each layer mixes; 1: no mixture. Layers with no more partners than
+            templates stay unchanged.
+        init: Initialisation of new factors. Layers differ by their position, so ``"ones"`` is enough.
+        fit_to_weights: Whether to fit base weight, mixtures and factors to the present weights by alternating least
+            squares, which compresses a trained network. Attention is not fitted and stays unchanged.
+        way: How layers with r and s compute; see `ensemble`. "auto" keeps the way that a layer has.
 
     Returns:
-        A network of the same class, called as before. `describe_sharing` and `ledger` say what it shares, `fold` undoes
-        it.
+        A network of the same class, called as before. `describe_sharing` and `ledger` describe it; `fold` undoes
+        sharing.
 
     Raises:
-        InputError: nothing to share, a pattern that matches nothing, layers that are named and whose shapes do not
-            match, a layer named twice or that shares its weight already, no norm to share, weights to fit to that are
-            NaN or infinite, fewer than one template, an unknown option.
+        InputError: No layers can share; a pattern matches nothing; named layers have different shapes; a layer is named
+            twice or shares its weight already; no norm can be shared; weights to fit are NaN or infinite; `templates`
+            is below 1; or an option is unknown.
 
     >>> net = nn.Sequential(*[nn.Linear(8, 8) for _ in range(3)])
     >>> sum(parameter.numel() for parameter in share_layers(net).parameters())  # 64 + 3 * (8 + 8 + 8)
@@ -89,7 +89,7 @@ def share_layers(
             raise unknown(what, option, get_args(known))
     check_way(way)
     if not isinstance(templates, Integral) or templates < 1:
-        raise InputError(f"templates must be a whole number of at least 1, and is {templates!r}")
+        raise InputError(f"templates must be an integer of at least 1, and is {templates!r}")
     factor_init = init if isinstance(init, FactorInit) else FactorInit(init)
     shares_attention = factors == "rank1" and templates == 1 and not fit_to_weights
 
@@ -122,7 +122,7 @@ def share_layers(
 
 
 def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
-    """A copy of a network, or of an ensemble's, that was changed in place."""
+    """Return a changed copy of a network, or of an ensemble with a changed network."""
     check_network(net)
     if isinstance(net, Ensemble):
         return net.changed(change)
@@ -132,13 +132,13 @@ def changed(net: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
 
 
 def give_factors(layer: nn.Module, factors: LayerFactors, init: FactorInit, own: Owner) -> None:
-    """Make a layer one with factors, at least as fine as asked for, in place.
+    """Convert a layer in place to one with at least these factors.
 
     Args:
-        layer: a plain one, or one that has factors.
-        factors: which.
-        init: how they start.
-        own: gives it a bias with a row.
+        layer: A plain layer, or one with factors.
+        factors: The factors it must have.
+        init: Initialisation of new factors.
+        own: Gives it a bias with a member axis.
     """
     if not isinstance(layer, Factored):
         layer.__class__ = FACTORED[type(layer)]
@@ -162,7 +162,7 @@ def _may_share(group: Sequence[nn.Module], shares_attention: bool, templates: in
 
 
 def _tie(layers: Sequence[nn.Module], templates: int) -> None:
-    """Have layers hold the weights of the first of them, or templates of the first few, in place."""
+    """Make layers hold the weight of the first one, or templates from the first few, in place."""
     first = layers[0]
     if templates == 1 or isinstance(first, Rank1MultiheadAttention):
         for name, weight in base_weights(first).items():
@@ -184,7 +184,7 @@ def _tie(layers: Sequence[nn.Module], templates: int) -> None:
 
 
 def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> None:
-    """Put one norm in the place of those that follow the layers of a group and are like it."""
+    """Replace equal norms that follow the layers of a group by one norm."""
     following = norms_that_follow(network)
     if not any(layer in following for group in groups for layer in group):
         raise InputError(
@@ -197,7 +197,7 @@ def _tie_norms(network: nn.Module, groups: Sequence[Sequence[nn.Module]]) -> Non
                 continue
             norm = following[layer]
             are_trained = tuple(parameter.requires_grad for parameter in norm.parameters())
-            kept = first.setdefault((repr(norm), are_trained), norm)  # which shows the type and all options
+            kept = first.setdefault((repr(norm), are_trained), norm)  # `repr` shows the type and all options
             if kept is not norm:
                 setattr(kept, IN_SEVERAL_PLACES, True)
                 _replace(network, norm, kept)

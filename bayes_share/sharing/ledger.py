@@ -1,4 +1,4 @@
-"""The ledger: how many numbers a network stores, how many it computes with, and what sharing is real."""
+"""The ledger: how many parameters a network stores, how many it computes with, and what it shares."""
 
 import math
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ from bayes_share.tensors.calls import call_of
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a network costs.
+    """The costs of a network.
 
     Args:
-        members: networks that it stands for.
-        stored: parameters, each counted once: what has to be kept and learned.
-        used: parameters that all members together compute with: what as many separate networks that share nothing would
-            store, or of members in one network (`Mimo`) that one's.
-        base: stored parameters that all members use.
-        member: stored parameters of one member each, but for the factors: biases, norms, mixtures of templates, and
-            weights of the members' own.
-        factor: stored factors.
-        weights: base weights of the layers that share; templates that are mixed count as one.
-        uses: of these weights: each member, layer and block is one.
-        buffers: stored numbers that are not learned, such as running statistics. Fixed signs are made from seeds, and
-            only these are stored: one for each member of a layer.
-        bytes: of parameters and buffers.
-        flops: floating-point operations for the prediction of one example by all members; None where not counted.
-        not_shared: base weights that only one use has, so that nothing is shared, by name.
+        members: Number of members.
+        stored: Number of stored parameters, each counted once.
+        used: Number of parameters that all members compute with: what as many separate networks would store. For
+            members inside one network (`Mimo`), the parameters of that network.
+        base: Stored parameters that all members use.
+        member: Stored parameters of single members other than factors: biases, norms, mixtures of templates, and
+            weights that members own.
+        factor: Stored rank-1 factors.
+        weights: Number of base weights in layers that share. Templates that are mixed count as one.
+        uses: Number of uses of these weights: one for each member, layer and block.
+        buffers: Stored values that are not trained, such as running statistics. Fixed signs count as their seeds: one
+            for each member of a layer.
+        bytes: Bytes of parameters and buffers.
+        flops: Floating-point operations to predict one example with all members. None if not counted.
+        not_shared: Names of base weights with a single use.
     """
 
     members: int
@@ -55,13 +55,13 @@ class Ledger:
 
     @property
     def overhead(self) -> float:
-        """What each further member adds, as a part of the base: 0.01 is one per cent; infinite where none is shared."""
+        """Parameters that each further member adds, relative to the base (0.01 is 1 %). Infinite if none are shared."""
         own = (self.member + self.factor) / max(1, self.members)
         return own / self.base if self.base else math.inf if own else 0.0
 
     @property
     def per_use(self) -> float:
-        """The rank-1 factors of each use, on average."""
+        """The mean number of factors for each use of a base weight."""
         return self.factor / max(1, self.uses)
 
     def __str__(self) -> str:
@@ -94,12 +94,12 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
     """Count what a network stores and uses.
 
     Args:
-        net: any network, or what `ensemble`, `share_layers` or `share_groups` made.
-        example: inputs ``[batch, ...]``; with it FLOPs are counted, of matrix products and convolutions, a product and
-            a sum being two.
+        net: The network, or the result of `ensemble`, `share_layers` or `share_groups`.
+        example: Inputs ``[batch, ...]``. If given, the FLOPs of matrix products and convolutions are counted; a product
+            and a sum are two.
 
     Raises:
-        InputError: an example that the network refuses.
+        InputError: The network fails on the example.
 
     >>> from bayes_share.sharing import ensemble
     >>> print(ledger(ensemble(nn.Linear(100, 100), ensemble_size=4)))
@@ -139,7 +139,7 @@ def ledger(net: nn.Module, example: Any = None) -> Ledger:
 
 
 def _used(network: nn.Module) -> int:
-    """The parameters of a member's plain network."""
+    """Return the number of parameters of one member's plain network."""
     buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
     with torch.no_grad():
         tensors = member_tensors(network, 0)
@@ -152,7 +152,7 @@ def _used(network: nn.Module) -> int:
 
 
 def _uses(network: nn.Module) -> dict[nn.Parameter, int]:
-    """How many uses each base weight has."""
+    """Return the number of uses of each base weight."""
     uses: dict[nn.Parameter, int] = {}
     for module in network.modules():
         if isinstance(module, Factored) and not module.owns_weights:
@@ -172,7 +172,7 @@ def _used_once(net: nn.Module, uses: dict[nn.Parameter, int]) -> tuple[str, ...]
 
 
 def _weights(layer: Factored) -> list[tuple[str, nn.Parameter]]:
-    """The base weights of a layer, by name."""
+    """Return the base weights of a layer by name."""
     own = layer.named_parameters(recurse=False)
     return [(name, parameter) for name, parameter in own if name.endswith("weight")]
 

@@ -1,4 +1,4 @@
-"""Sharing among the members of an ensemble: a network becomes so many networks with one base weight."""
+"""The ensemble: members that share one base weight, computed together on plain batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -32,29 +32,29 @@ _FEEDS = get_args(Feed)  # here, since not every torch traces it in a forward
 
 
 class _Nothing:
-    """In place of a first argument."""
+    """Marks a missing first argument."""
 
 
 class Ensemble(Members):
-    """A network that is many, called on plain batches. Made by `ensemble`.
+    """An ensemble of networks that share weights. Made by `ensemble`.
 
-    The members compute in one of two ways. ``"tile"``: the batch goes through the converted network once, with a part
-    of its rows for each member. ``"loop"``: the plain network runs once for each member, with that member's expanded
-    weights; slower in training, but right for any network. ``"auto"`` takes the first one where the two agree on the
-    first batch that comes. In eval mode and without gradients the members may be folded and kept, as the `way` of the
-    layers says.
+    Members are computed in one of two ways. ``"tile"``: the converted network runs once, on the batch repeated for each
+    member. ``"loop"``: the original network runs once for each member, with that member's weights; it is slower in
+    training but correct for any network. ``"auto"`` compares the two on the first batch and takes ``"tile"`` if they
+    agree. In eval mode and without gradients, members may be folded into plain networks that are kept, if the `way` of
+    the layers allows it.
 
     Args:
-        network: the converted network; its first axis is member-major.
-        ensemble_size: members.
-        plain: the network before, as `empty_copy` gives it; None where it was built of rank-1 layers from the start,
-            and can only be tiled.
+        network: The converted network. Its first axis is member-major.
+        ensemble_size: Number of members.
+        plain: The network before conversion, from `empty_copy`. None if the network was built from rank-1 layers; it
+            can then only be tiled.
         strategy: "auto", "tile" or "loop".
-        shared: what has parameters and stayed shared, by name, with the reason.
-        start: how the factors started, in words.
-        tied: the names of parameters of the plain network that were one; see `tied_names`.
-        shared_inputs: the names of arguments that are passed on as they are, though as long as the batch.
-        is_reach_known: whether it was seen what the batch does not reach; otherwise the first batch shows it.
+        shared: Why modules or parameters stayed shared, by name.
+        start: Description of the initial factors.
+        tied: Names of parameters that are tied in the original network; see `tied_names`.
+        shared_inputs: Names of arguments that all members get unchanged.
+        is_reach_known: Whether it is known which layers a batch does not reach. Otherwise the first batch shows it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Ensemble(Members):
         self.tied = tied
         self.shared_inputs = tuple(shared_inputs)
         self.training = network.training
-        # Kept out of the registry: a form to fill in, not parameters of this module.
+        # Not registered: its parameters are empty and not part of this module.
         object.__setattr__(self, "_plain", plain)
         object.__setattr__(self, "_kept", KeptMembers())
         self._converted = _structure(network)
@@ -92,36 +92,36 @@ class Ensemble(Members):
 
     @property
     def plain(self) -> nn.Module:
-        """The network before it was converted, with shapes in place of numbers.
+        """The network before conversion, with empty parameters.
 
         Raises:
-            InputError: there was none.
+            InputError: The ensemble was built from rank-1 layers.
         """
         if self._plain is None:
             raise InputError("this ensemble was built from rank-1 layers, and its members have no plain network")
         return self._plain
 
     def forward(self, x: Any = _Nothing, /, *others: Any, feed: Feed = "tile", **kwargs: Any) -> Any:
-        """Every member's outputs.
+        """Compute the outputs of all members.
 
-        Tensors whose first axis is as long as that of the first tensor are of the batch. All else is passed on as it
-        is, and so is what `shared_inputs` names. Arguments that Hugging Face's networks have without a batch axis, such
-        as ``position_ids [token]``, are known (`WITHOUT_BATCH` in `bayes_share.sharing.arguments`).
+        Tensors whose first axis is as long as that of the first tensor belong to the batch. Everything else is passed
+        on unchanged, and so are the arguments in `shared_inputs`. Arguments of Hugging Face's networks without a batch
+        axis, such as ``position_ids [token]``, are known (`WITHOUT_BATCH` in `bayes_share.sharing.arguments`).
 
         Args:
-            x: what the network takes first: a batch ``[batch, ...]``, or a tuple, list or dict of such.
-            others: what else it takes by place.
-            feed: ``"tile"``: every member sees the whole batch; ``"split"``: member m sees the m-th consecutive part.
-            kwargs: what the network takes by name.
+            x: The first argument of the network: a batch ``[batch, ...]``, or a tuple, list or dict of batches.
+            others: Its other positional arguments.
+            feed: ``"tile"``: every member gets the whole batch. ``"split"``: member m gets the m-th consecutive part.
+            kwargs: Its keyword arguments.
 
         Returns:
-            What the network returns, of the same class, with ``[member, batch, ...]`` in place of ``[batch, ...]``, or
-            ``[member, batch / member, ...]`` where the batch was split. A number for a whole batch, such as a loss, is
-            the mean over the members.
+            The network's outputs, of the same class, as ``[member, batch, ...]`` instead of ``[batch, ...]``, or as
+            ``[member, batch / member, ...]`` if the batch is split. A scalar for the whole batch, such as a loss, is
+            averaged over members.
 
         Raises:
-            InputError: a batch that is to be split and does not divide among the members, an unknown `feed`, or a cache
-                of keys and values.
+            InputError: The batch cannot be split into equal parts, `feed` is unknown, or a cache of keys and values is
+                passed.
         """
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
@@ -132,44 +132,44 @@ class Ensemble(Members):
         if self.strategy == "auto" or self._may_change_reach():
             self._settle(given.call if feed == "tile" else self._parts(given)[0])
         if self.training:
-            self._kept.forget()  # a step follows, after which they are of no use
+            self._kept.forget()  # the next step would make them outdated
         if feed == "tile" and self._may_fold():
             members = self._kept.of(self.network, self.plain, self.ensemble_size)
             return joined([member(*args, **kwargs) for member in members])
-        if self.strategy != "tile":  # also where it could not be settled yet
+        if self.strategy != "tile":  # also if the strategy could not be settled yet
             return self.one_by_one([given.call] * self.ensemble_size if feed == "tile" else self._parts(given))
         rows = given.call if feed == "split" else self.tiled(given)
         return self.tile(*rows.args, **rows.kwargs)
 
     @property
     def rows_each(self) -> int:
-        """One for each member."""
+        """Number of outputs for each example: one for each member."""
         return self.ensemble_size
 
     @property
     def is_settled(self) -> bool:
-        """Whether a batch has shown how the members compute, and what stays shared since no batch reaches it."""
+        """Whether a batch has shown the strategy, and which layers stay shared."""
         return self._is_reach_known and self.strategy != "auto"
 
     def arguments(self, call: Call) -> Arguments:
-        """What the network is called with, by which of it has the batch first."""
+        """Sort the arguments of a call by whether they belong to the batch."""
         return Arguments(call, self._names, self.shared_inputs)
 
     def tiled(self, given: Arguments) -> Call:
-        """The arguments with member-major rows ``[member * batch, ...]``, in which every member has the whole batch."""
+        """Return the arguments with member-major rows ``[member * batch, ...]``: the whole batch for each member."""
         # Not `repeat`, which would lose the memory format.
         return given.counted(self.ensemble_size).changed(lambda tensor: torch.cat([tensor] * self.ensemble_size))
 
     def tile(self, *args: Any, **kwargs: Any) -> Any:
-        """The converted network on member-major rows ``[member * batch, ...]``, in one pass."""
+        """Run the converted network once on member-major rows ``[member * batch, ...]``."""
         return tree_map(lambda leaf: self._divided(of_rows(leaf)), self.network(*args, **kwargs))
 
     def loop(self, parts: Sequence[Any]) -> Any:
-        """The plain network on each member's part of a batch, as `call_of` hands it in, with that member's weights."""
+        """Run the original network on each member's part of a batch, as `call_of` passes it."""
         return self.one_by_one([call_of(self, part) for part in parts])
 
     def one_by_one(self, calls: Sequence[Call]) -> Any:
-        """The plain network called once for each member, with that member's weights."""
+        """Run the original network once for each member, with that member's weights."""
         if not self._is_as_converted():
             raise InputError(
                 "modules of the ensemble were replaced after it was made: change the network before calling ensemble()"
@@ -187,30 +187,30 @@ class Ensemble(Members):
 
         def of_member(member: int, call: Call) -> Any:
             for count, before in counts:
-                count.copy_(before)  # one number for all members, who see as many batches
+                count.copy_(before)  # members share this counter, and each sees one batch
             return call_under(self.plain, member_tensors(self.network, member), *call)
 
         each = [partial(of_member, member, call) for member, call in enumerate(calls)]
-        # Side by side, they would count in one place at the same time.
+        # Side by side, they would update the counter at the same time.
         return joined([call() for call in each] if counts else one_after_the_other(each))
 
     def changed(self, change: Callable[[nn.Module], None]) -> "Ensemble":
-        """A copy whose network was changed in place, in what it shares and not in what a member computes with it."""
+        """Return a copy whose network was changed in place, without changing what a member computes."""
         copy = copy_of(self)
         change(copy.network)
         copy._converted = _structure(copy.network)
         return copy
 
     def keep(self, members: Sequence[int]) -> "Ensemble":
-        """The ensemble of some of the members alone: the same outputs, and its own copy of all.
+        """Return an ensemble of some of the members, with copies of their parameters and the same outputs.
 
-        Other than `fold`, which multiplies the factors into the weights, it keeps base weights, r and s as they are.
+        Unlike `fold`, it does not multiply factors into weights: base weights and factors stay separate.
 
         Args:
-            members: their numbers, from 0, in the order that they are to have.
+            members: Numbers of the members, from 0, in their new order.
 
         Raises:
-            InputError: no member, one that there is not, or one twice.
+            InputError: `members` is empty, or contains an unknown number or one twice.
 
         >>> from bayes_share.sharing.ensemble_conversion import ensemble
         >>> ensemble(nn.Linear(3, 2), ensemble_size=8).keep([0, 5, 7])(torch.zeros(4, 3)).shape
@@ -221,35 +221,35 @@ class Ensemble(Members):
         return kept
 
     def choose_strategy(self, *args: Any, **kwargs: Any) -> None:
-        """Settle on "tile" where it gives what "loop" does for this batch, and on "loop" where it does not."""
+        """Set the strategy to "tile" if it gives the same outputs as "loop" for this batch, otherwise to "loop"."""
         self.strategy, self.strategy_reason = decide(self, self.arguments(Call(args, kwargs)))
 
     def leave_only(self, members: Sequence[int]) -> None:
-        """As `keep`, in place: parameters that members have their own of are new ones."""
+        """Remove all other members in place, as `keep`. Parameters that members own are replaced by new ones."""
         members = checked_members(members, self.ensemble_size)
         keep_rows(self.network, members, self.ensemble_size)
         self.ensemble_size = len(members)
         self._kept.forget()
 
     def settle(self, *args: Any, **kwargs: Any) -> None:
-        """See by a batch what it does not reach, which stays shared, and choose the strategy.
+        """Use a batch to find layers that it does not reach, which stay shared, and to choose the strategy.
 
-        Two examples are looked at, or the whole batch where they do not show it. The first call does this too. Call it
-        before an optimizer is made, as `fit` does: what stays shared has no factors.
+        Two examples are tried, or the whole batch if these do not show it. The first call does this too. Call it before
+        you make an optimizer, as `fit` does: layers that stay shared lose their factors.
 
         Args:
-            args: what the network takes.
-            kwargs: what it takes by name.
+            args: Positional arguments of the network.
+            kwargs: Keyword arguments of the network.
 
         Raises:
-            InputError: the network refuses the batch.
+            InputError: The network fails on the batch.
         """
         self._settle(Call(args, kwargs))
 
     def _settle(self, call: Call) -> None:
         try:
             self._settle_by(self.arguments(self.arguments(call).changed(lambda tensor: tensor[:2])))
-        except InputError:  # another batch size than its own, or other axes first
+        except InputError:  # a fixed batch size, or a batch axis that is not the first
             self._settle_by(self.arguments(call))
 
     def _may_change_reach(self) -> bool:
@@ -263,7 +263,7 @@ class Ensemble(Members):
             self.strategy, self.strategy_reason = decide(self, example)
 
     def _share_again(self, names: Sequence[str]) -> None:
-        """Leave modules shared that were converted, and that the batch does not reach, in place."""
+        """Make converted modules that the batch does not reach shared again, in place."""
         if names:
             shared = share_again(self.network, self.plain, names)
             self.shared |= dict.fromkeys(shared, COMPUTES_A_CONSTANT)
@@ -271,13 +271,13 @@ class Ensemble(Members):
             self._kept.forget()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load; what had no factors when the state was saved, since no batch reached it, has none afterwards."""
+        """Load a state, and share the layers again that had stayed shared when it was saved."""
         if not self._is_reach_known:
             self._share_again(converted_since(self.network, state_dict, f"{prefix}network."))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def summary(self) -> str:
-        """How the members compute and why, what was converted and how it started, and what stayed shared."""
+        """Describe how members are computed, what was converted, how factors started, and what stayed shared."""
         kinds: dict[str, int] = {}
         own = []
         for name, module in self.network.named_modules():
@@ -295,24 +295,24 @@ class Ensemble(Members):
         return "\n".join(lines)
 
     def train(self, mode: bool = True) -> "Ensemble":
-        """As in torch; training frees the folded members."""
+        """Set the training mode as in torch. Training mode frees the folded members."""
         if mode:
             self._kept.forget()
         return super().train(mode)
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compile the converted network; what is around it stays as it is."""
+        """Compile the converted network, but not the code around it."""
         self.network.compile(*args, **options)
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options shown by `repr`."""
         return f"ensemble_size={self.ensemble_size}, strategy={self.strategy!r}"
 
     def _may_change(self) -> bool:
-        """Whether the tensors in the network are its own, and this call is no part of a graph or a transformation."""
+        """Whether the ensemble may change itself: not while compiling or tracing, nor under functional transforms."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
-        # What `functional_call` puts in is for one call, and has no values to compare under `vmap`.
+        # Tensors passed in by `functional_call` are for one call only, and have no values to compare under `vmap`.
         if not all(isinstance(tensor, nn.Parameter) for tensor in self.parameters()):
             return False
         return not any(torch._C._functorch.is_functorch_wrapped_tensor(buffer) for buffer in self.buffers())
@@ -320,7 +320,7 @@ class Ensemble(Members):
     def _may_fold(self) -> bool:
         if self._plain is None or torch.is_grad_enabled() or not self._may_change():
             return False
-        # A graph that is replayed compares nothing.
+        # A replayed graph cannot check whether parameters changed.
         if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return False
         first = next(self.network.parameters(), None)
@@ -329,7 +329,7 @@ class Ensemble(Members):
         modules = list(self.network.modules())
         if not predicts_folded({module.way for module in modules if isinstance(module, Factored)}, first.device):
             return False
-        # A module that trains writes to its buffers, and a hook is to be called with all rows.
+        # A module in training mode updates its buffers, and hooks expect the rows of all members.
         return not any(module.training or module._forward_hooks or module._forward_pre_hooks for module in modules)
 
     def _is_as_converted(self) -> bool:

@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         '^0, a Conv2d 4x3x3x3, has 3 input channels, which is not divisible by 2: .*indivisible="skip"',
     ),
     "grouped": (lambda: share_groups(nn.Conv2d(4, 4, 3, groups=2), 2), "already has 2 groups of channels"),
-    "one": (lambda: share_groups(convolutional(), 1), "groups must be a whole number of at least 2, and is 1"),
+    "one": (lambda: share_groups(convolutional(), 1), "groups must be an integer of at least 2, and is 1"),
     "nothing": (
         lambda: share_groups(nn.Linear(3, 3), 2, indivisible="skip"),
         "no layer can be cut into 2 groups: there are Linear 3x3",
@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "groups that are no number": (
         lambda: share_groups(convolutional(), "2"),
-        "a whole number of at least 2, and is '2'",
+        "an integer of at least 2, and is '2'",
     ),
     "a class": (
         lambda: share_groups(nn.Linear, 2),

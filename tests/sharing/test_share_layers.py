@@ -388,7 +388,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "templates": (
         lambda: share_layers(perceptron(), templates=0),
-        "templates must be a whole number of at least 1, and is 0",
+        "templates must be an integer of at least 1, and is 0",
     ),
     "factors": (lambda: share_layers(perceptron(), factors="rank-1"), "unknown factors 'rank-1'"),  # type: ignore[arg-type]
     "norm": (lambda: share_layers(perceptron(), norm="one"), "unknown norm of layers 'one'"),  # type: ignore[arg-type]
