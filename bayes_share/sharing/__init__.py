@@ -1,4 +1,4 @@
-"""Who shares a base weight: the members of an ensemble, the layers of a network, the blocks of a layer."""
+"""Sharing base weights between the members of an ensemble, the layers of a network, and the blocks of a layer."""
 
 from bayes_share.sharing.blocks import Along, Indivisible, share_groups
 from bayes_share.sharing.description import describe_sharing, sharing_error

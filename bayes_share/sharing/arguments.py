@@ -1,4 +1,4 @@
-"""The arguments of a network: which of their tensors have the batch first, and what the members are given of them."""
+"""The arguments of a network: which tensors belong to the batch, and what members get of them."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -20,26 +20,28 @@ WITHOUT_BATCH = {
     "decoder_head_mask": 2,
     "cross_attn_head_mask": 2,
 }
-"""Arguments of Hugging Face's networks that may be as long as the batch and are not of it, by name, each with the most
-axes that it then has: ``position_ids`` ``[token]`` are for all examples, and ``[batch, token]`` are not."""
+"""Arguments of Hugging Face's networks that may have no batch axis, with the number of axes that they then have.
+
+``position_ids`` ``[token]``, for instance, apply to all examples, and ``[batch, token]`` to one each.
+"""
 
 OVER_BATCH = ("num_items_in_batch",)
-"""Their arguments that count something over the whole batch: a loss is divided by it."""
+"""Their arguments that are counts over the whole batch, by which a loss is divided."""
 
 
 class Arguments:
-    """What a network is called with, for members who are all given the same, or each a part.
+    """The arguments of a call, to be repeated for members or divided among them.
 
-    A tensor is of the batch where its first axis is as long as that of the first tensor. All else is passed on as it
-    is: other tensors, plain values, None.
+    A tensor belongs to the batch if its first axis is as long as that of the first tensor. Everything else is passed on
+    unchanged: other tensors, plain values, None.
 
     Args:
-        call: the arguments.
-        names: of the positional ones, as far as they have any.
-        shared: names of arguments, or of entries of those that are dicts, that are not of the batch, however long.
+        call: The arguments.
+        names: Names of the positional arguments, as far as known.
+        shared: Names of arguments, or of entries of dict arguments, that do not belong to the batch.
 
     Raises:
-        InputError: a cache of keys and values.
+        InputError: An argument is a cache of keys and values.
     """
 
     def __init__(self, call: Call, names: Sequence[str], shared: Collection[str] = ()) -> None:
@@ -57,13 +59,13 @@ class Arguments:
         self.batch = sizes[0] if sizes else None
 
     def changed(self, change: Callable[[Tensor], Any]) -> Call:
-        """The call with other tensors in the place of those of the batch."""
+        """Return the call with a function applied to all tensors of the batch."""
         return self._mapped(
             lambda name, leaf: change(leaf) if _may_be_of_batch(name, leaf) and leaf.shape[0] == self.batch else leaf
         )
 
     def counted(self, times: int | float) -> "Arguments":
-        """The same with counts over the batch that are so many times as large."""
+        """Return the arguments with counts over the batch multiplied by `times`."""
         call = self._mapped(lambda name, leaf: leaf * times if name in OVER_BATCH and leaf is not None else leaf)
         return Arguments(call, self._names, self._shared)
 

@@ -1,4 +1,4 @@
-"""Which modules of a network the batch reaches, seen by running it on an example."""
+"""Finding the modules that a batch does not reach, by running the network on an example."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,19 +15,19 @@ from bayes_share.errors import InputError
 from bayes_share.sharing.arguments import Arguments
 from bayes_share.tensors.calls import Call
 
-# Where hooks are from that a network computes with: weights, and which of its outputs it gives.
+# Modules that define hooks which are part of the computation.
 _COMPUTING = ("torch.nn.utils.", "transformers.")
 
 
 def run_example(net: nn.Module, call: Call) -> Any:
-    """The network's outputs for an example, in eval mode; its modes, buffers and the random numbers stay as they were.
+    """Run a network on an example in eval mode, and leave its modes, its buffers and the random state unchanged.
 
     Args:
-        net: to run.
-        call: what it is called with.
+        net: The network.
+        call: Its arguments.
 
     Raises:
-        InputError: the network refuses the example; says what it was and how.
+        InputError: The network fails on the example; the message has the shapes and the first line of the error.
     """
     was_training = [module for module in net.modules() if module.training]
     buffers = [
@@ -39,7 +39,7 @@ def run_example(net: nn.Module, call: Call) -> Any:
     net.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda_devices()), warnings.catch_warnings():
-            # Such as of checkpoints, which see no gradients here.
+            # For instance of checkpointing, which warns when there are no gradients.
             warnings.simplefilter("ignore")
             return net(*call.args, **call.kwargs)
     except InputError:
@@ -59,34 +59,33 @@ def run_example(net: nn.Module, call: Call) -> Any:
 
 
 def constant_modules(modules: Mapping[nn.Module, str], run: Callable[[Call], object], example: Arguments) -> set[str]:
-    """The names of those modules that see the same however large the batch is.
+    """Return the names of modules whose inputs have the same shapes whatever the batch size.
 
-    They compute constants on the way: position networks, relative position tables and the like. They cannot be fed with
-    rows of members.
+    They compute constants, such as the networks and tables of relative positions. They cannot be given rows of members.
 
     Args:
-        modules: to look at, with their names.
-        run: runs the network that they are in, on the example and on the example twice over.
-        example: some of a batch.
+        modules: The modules to examine, with their names.
+        run: Runs the network that contains them.
+        example: A small batch. The network is run on it, and on it repeated once.
 
     Raises:
-        InputError: the network refuses the example.
+        InputError: The network fails on the example.
     """
     if not example.batch:
-        return set()  # of no size, or of none that could change
+        return set()  # there is no batch, or it is empty
     once = _input_shapes(modules, run, example.call)
     try:
         twice = _input_shapes(modules, run, example.changed(_doubled))
     except InputError:
-        return set()  # its batch has a fixed size: there is no telling
+        return set()  # the batch size is fixed, so this cannot be found out
     return {name for module, name in modules.items() if once.get(module) and once[module] == twice.get(module)}
 
 
 @contextmanager
 def without_hooks(network: nn.Module) -> Iterator[None]:
-    """Call no forward hooks, nor those of all modules: what they are there for is to see the batches, not a trial.
+    """Disable forward hooks of the network and global ones: they are meant to see batches, not a trial run.
 
-    Those of `torch.nn.utils` are called, which compute weights (`spectral_norm`, pruning), and those of Hugging Face.
+    Hooks of `torch.nn.utils`, which compute weights (`spectral_norm`, pruning), and those of Hugging Face stay active.
     """
     of_modules = [hooks for module in network.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)]
     kept = [(hooks, dict(hooks)) for hooks in (_global_forward_hooks, _global_forward_pre_hooks, *of_modules)]
@@ -98,7 +97,7 @@ def without_hooks(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for hooks, before in kept:
-            # Networks of Hugging Face add hooks of their own when they run for the first time.
+            # Hugging Face's networks add hooks when they first run.
             added = {key: hook for key, hook in hooks.items() if key not in before}
             hooks.clear()
             hooks.update(before | added)
@@ -110,14 +109,14 @@ def _is_computing(hook: Any) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Return the first line of an error's message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _input_shapes(
     modules: Iterable[nn.Module], run: Callable[[Call], object], call: Call
 ) -> dict[nn.Module, list[torch.Size]]:
-    """The shapes that each module is called with, one call after the other."""
+    """Return the shapes of the tensors that each module is called with."""
     shapes: dict[nn.Module, list[torch.Size]] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

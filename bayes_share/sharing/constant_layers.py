@@ -1,4 +1,4 @@
-"""What the batch does not reach: modules of an ensemble that compute constants, and serve all members again."""
+"""Converted modules that the batch does not reach: they compute constants, and are shared again."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ COMPUTES_A_CONSTANT = "computes a constant that does not depend on the batch"
 
 
 def constant_layers(ensemble: "Ensemble", example: Arguments) -> list[str]:
-    """The names of the modules with parts of the members' own that the batch does not reach, in the plain network.
+    """Return the names of converted modules that compute a constant in the original network.
 
     Args:
-        ensemble: is left as it is.
-        example: some of a batch.
+        ensemble: The ensemble. It is not changed.
+        example: A small batch.
 
     Raises:
-        InputError: the network refuses the example.
+        InputError: The network fails on the example.
     """
     plain = dict(ensemble.plain.named_modules())
     changed = {
@@ -41,12 +41,12 @@ def constant_layers(ensemble: "Ensemble", example: Arguments) -> list[str]:
 
 
 def converted_since(network: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """The names of the modules with parts of the members' own, of which a state has what the plain module has alone.
+    """Return the names of converted modules for which a state has only the tensors of the plain module.
 
     Args:
-        network: a converted one.
-        state_dict: of one like it; there are none in that of a plain network, in which no module has such parts.
-        prefix: of the names of its tensors.
+        network: A converted network.
+        state_dict: The state of a similar network. If it is that of a plain network, the result is empty.
+        prefix: Prefix of the names in the state.
     """
     plain: list[str] = []
     converted: list[str] = []
@@ -65,18 +65,18 @@ def converted_since(network: nn.Module, state_dict: Mapping[str, Tensor], prefix
 
 
 def share_again(network: nn.Module, plain: nn.Module, names: Iterable[str]) -> list[str]:
-    """Make modules of a converted network what they are in the plain one, for all members, in place.
+    """Turn converted modules back into plain ones that all members share, in place.
 
-    Base weights stay what they are, and of what members have their own the first one's is kept. Parameters stay the
+    Base weights keep their values, and of parameters that members own the first member's are kept. Parameters stay the
     same objects.
 
     Args:
-        network: the converted network.
-        plain: before it was converted.
-        names: of the modules.
+        network: The converted network.
+        plain: The network before conversion.
+        names: Names of the modules.
 
     Returns:
-        The names of those that could be: neither weights of the members' own, nor of what layers share.
+        The names of the modules that were changed: not those whose weights members own or layers share.
     """
     shared = []
     for name in names:

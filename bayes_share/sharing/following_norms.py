@@ -1,4 +1,4 @@
-"""Which norm follows a layer, as far as the order of the modules says."""
+"""Finding the norm that follows each layer, by the order of modules."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from bayes_share.sharing.convertible import FACTORED, NORMS
 
 
 def norms_that_follow(network: nn.Module) -> dict[nn.Module, nn.Module]:
-    """The norm that each layer is followed by in the module that holds both.
+    """Return the norm that follows each layer within the same parent module.
 
-    Norms in a row are those of the last layers before them with as many channels, in order.
+    Several norms in a row follow the last layers before them that have as many channels, in order.
     """
     following: dict[nn.Module, nn.Module] = {}
     for parent in network.modules():

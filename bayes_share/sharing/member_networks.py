@@ -1,4 +1,4 @@
-"""The plain networks that the members of a converted network are: their tensors, and modules that hold them."""
+"""The plain network of each member of a converted network: its tensors, and modules that hold them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from bayes_share.layers.copying import copy_of
 from bayes_share.layers.factored import Factored
 
 IN_SEVERAL_PLACES = "shared_by_layers"
-"""The attribute of a module that sharing put in the place of others of its kind: the plain network has one in each."""
+"""Attribute of a module that sharing put in several places. The plain network has a separate one in each."""
 
 
 def empty_copy(network: nn.Module) -> nn.Module:
-    """The plain form of a network, with shapes in place of numbers, which members are filled into."""
+    """Return the original form of a network with empty parameters (on the meta device), for `fill`."""
     copy = copy_of(network)
     for module in list(copy.modules()):
         if isinstance(module, Factored):
@@ -28,7 +28,7 @@ def empty_copy(network: nn.Module) -> nn.Module:
 
 
 def places_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module of a network, once; one that sharing put in several places, once for each of them."""
+    """Yield each module once, or once for each place in which sharing put it."""
     seen = set()
     for name, module in network.named_modules(remove_duplicate=False):
         if module not in seen or hasattr(module, IN_SEVERAL_PLACES):
@@ -37,7 +37,7 @@ def places_of(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def tied_names(network: nn.Module) -> list[list[str]]:
-    """The names of each parameter that several modules hold, but for those that share it across layers."""
+    """Return the names of each parameter that the network itself ties, not counting weights shared across layers."""
     names: dict[nn.Parameter, list[str]] = {}
     for prefix, module in network.named_modules():
         if not getattr(module, "shares_across", False):
@@ -47,9 +47,9 @@ def tied_names(network: nn.Module) -> list[list[str]]:
 
 
 def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
-    """The parameters and buffers of the plain network that one member of a converted network is.
+    """Return the parameters and buffers of one member's plain network.
 
-    Names are those of the network before it was converted; gradients pass to the base weights and factors.
+    Names are those of the original network. Gradients flow to the base weights and factors.
     """
     tensors = {}
     for prefix, module in places_of(network):
@@ -59,7 +59,7 @@ def member_tensors(network: nn.Module, member: int) -> dict[str, Tensor]:
 
 
 def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values by name, those of a tied parameter repeated under each name that it has in another module."""
+    """Repeat the values of tied parameters under each of their names."""
     parameters = dict(network.named_parameters())
     by_parameter = {parameters[name]: value for name, value in values.items() if name in parameters}
     buffers = {name: value for name, value in values.items() if name not in parameters}
@@ -72,17 +72,19 @@ def under_all_names(network: nn.Module, values: Mapping[str, Tensor]) -> dict[st
 
 
 def _which(tensor: Tensor) -> tuple[Any, ...]:
-    """What is equal for two tensors of a member that are one, of which each may be a view that was made anew."""
+    """Return a key that is equal for two views of the same values."""
     return tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride()
 
 
 def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn.Module:
-    """A copy of an empty network with these parameters and buffers, what sharing had made one apart again.
+    """Return a copy of an empty network with these parameters and buffers.
+
+    Modules that sharing made one are separate again.
 
     Args:
-        empty: what `empty_copy` gave.
-        tensors: by name; what is one tensor under two names, and was so before anything was shared, stays one.
-        like: the converted network; says what is trained, and which modules are in training mode.
+        empty: The result of `empty_copy`.
+        tensors: Parameters and buffers by name. Tensors that the original network ties stay tied.
+        like: The converted network, for `requires_grad` and the training mode of modules.
     """
     plain = copy_of(empty)
     follow_options(plain, like)
@@ -105,11 +107,11 @@ def fill(empty: nn.Module, tensors: Mapping[str, Tensor], like: nn.Module) -> nn
 
 
 def identities(tensors: Mapping[str, Tensor], like: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """What is equal for two tensors of a member, by name, that are one where nothing is shared.
+    """Return a key for each tensor of a member, equal for tensors that are tied in the original network.
 
     Args:
-        tensors: of the member.
-        like: the converted network; what it shares is not one in a network that does not.
+        tensors: The tensors of the member.
+        like: The converted network. Weights that it shares get different keys.
     """
     modules = dict(like.named_modules(remove_duplicate=False))
     found = {}
@@ -120,17 +122,17 @@ def identities(tensors: Mapping[str, Tensor], like: nn.Module) -> dict[str, tupl
 
 
 def _is_shared(module: nn.Module, name: str) -> bool:
-    """Whether other modules may have a tensor because they share it, and not because it was tied before."""
+    """Whether a tensor may occur several times because of sharing rather than because it was tied before."""
     of_layer = isinstance(module, Factored) and "weight" in name
     return of_layer or hasattr(module, IN_SEVERAL_PLACES)
 
 
 class KeptMembers:
-    """The folded members of an ensemble, made again when what they were made of has other values.
+    """The folded members of an ensemble. They are folded again when the ensemble has changed.
 
-    Each call compares the bits of all parameters and buffers, and the modules' options, with a snapshot: however they
-    were written (through ``.data``, a numpy view, a replayed CUDA graph), a change is seen. The snapshot takes the
-    memory of the converted network once more, and the comparison reads both (``benchmarks/README.md`` has its time).
+    Each call compares the bits of all parameters and buffers, and the options of modules, with a snapshot. This detects
+    all changes, including those through ``.data``, a numpy view or a replayed CUDA graph. The snapshot takes as much
+    memory as the converted network; ``benchmarks/README.md`` has the time of the comparison.
     """
 
     def __init__(self) -> None:
@@ -139,7 +141,7 @@ class KeptMembers:
         self._members: list[nn.Module] = []
 
     def of(self, network: nn.Module, empty: nn.Module, ensemble_size: int) -> list[nn.Module]:
-        """The members, each a plain network in eval mode."""
+        """Return the members as plain networks in eval mode."""
         if not self._is_current(network):
             self.forget()  # first, so that no two copies are held
             self._members = [fill(empty, member_tensors(network, i), network) for i in range(ensemble_size)]
@@ -169,7 +171,7 @@ _OF_NO_MEMBER = ("training", "ensemble_size", "way", "fold_above")
 
 
 def options_of(module: nn.Module) -> dict[str, Any]:
-    """The options of a module that are plain values, such as ``eps``, ``p`` or ``stride``, by name."""
+    """Return the options of a module that are plain values, such as ``eps``, ``p`` or ``stride``."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -178,7 +180,7 @@ def options_of(module: nn.Module) -> dict[str, Any]:
 
 
 def follow_options(plain: nn.Module, network: nn.Module) -> None:
-    """Give the modules of a plain network the options that those of the converted one have by now."""
+    """Copy the present options of a converted network's modules to those of its plain network."""
     both = (net.named_modules(remove_duplicate=False) for net in (network, plain))
     for (_, converted), (_, module) in zip(*both, strict=True):
         here, there = options_of(module), options_of(converted)
@@ -188,7 +190,7 @@ def follow_options(plain: nn.Module, network: nn.Module) -> None:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; NaN is the same as NaN, and 0 is not as -0."""
+    """Whether two tensors have the same bits: NaN equals NaN, and 0 differs from -0."""
     if one.dtype != other.dtype or one.device != other.device or one.shape != other.shape or one.is_meta:
         return False
     if one.is_complex():

@@ -1,4 +1,4 @@
-"""Taking members out of an ensemble, which keep their base weights and factors apart."""
+"""Selecting members of an ensemble."""
 
 from collections.abc import Iterator, Sequence
 from operator import index
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def take_member(net: "Ensemble", member: int) -> "Ensemble":
-    """The ensemble of one member that a member of an ensemble is: `Ensemble.keep` of one.
+    """Return one member as an ensemble of size 1, as `Ensemble.keep` does.
 
     Args:
-        net: what `ensemble` made; it is left alone.
-        member: which one, from 0.
+        net: The ensemble. It is not changed.
+        member: Number of the member, from 0.
 
     Raises:
-        InputError: no such member.
+        InputError: There is no such member.
 
     >>> from bayes_share.sharing.ensemble_conversion import ensemble
     >>> take_member(ensemble(nn.Linear(3, 2), ensemble_size=4), 1).network.r.shape
@@ -32,10 +32,10 @@ def take_member(net: "Ensemble", member: int) -> "Ensemble":
 
 
 def checked_members(members: Sequence[int], ensemble_size: int) -> list[int]:
-    """Which members are to be kept, as plain numbers.
+    """Check numbers of members and return them as ints.
 
     Raises:
-        InputError: none, one that there is not, or one twice.
+        InputError: There are none, a number is out of range, or one occurs twice.
     """
     if isinstance(members, str) or not isinstance(members, Sequence):
         raise InputError(f"members must be a list of member numbers, not {members!r:.60}")
@@ -49,14 +49,14 @@ def checked_members(members: Sequence[int], ensemble_size: int) -> list[int]:
 
 
 def keep_rows(network: nn.Module, members: Sequence[int], ensemble_size: int) -> None:
-    """Leave only some members in a converted network, in place.
+    """Remove all other members from a converted network, in place.
 
     Args:
-        network: inside an `Ensemble`; gets new parameters and buffers wherever members have their own.
-        members: which ones, in their new order.
-        ensemble_size: how many there were.
+        network: The network inside an `Ensemble`. Parameters and buffers with a member axis are replaced by new ones.
+        members: Numbers of the members to keep, in their new order.
+        ensemble_size: Number of members before.
     """
-    # By identity, with the whole one kept alive so that its identity is not used again: what was tied stays tied.
+    # By id, so that tied tensors stay tied. The original is kept alive so that its id is not reused.
     rows: dict[int, tuple[Tensor, Tensor]] = {}
     for module in network.modules():
         for name in _own_names(module):
@@ -64,7 +64,7 @@ def keep_rows(network: nn.Module, members: Sequence[int], ensemble_size: int) ->
             if whole is None:
                 continue
             if id(whole) not in rows:
-                # A layer that was left out of the ensemble has one row, which serves all members.
+                # A layer that is not part of the ensemble has one row for all members.
                 rows[id(whole)] = (whole, _rows(whole, members if len(whole) == ensemble_size else [0]))
             setattr(module, name, rows[id(whole)][1])
         if _has_own_size(module):
@@ -72,11 +72,11 @@ def keep_rows(network: nn.Module, members: Sequence[int], ensemble_size: int) ->
 
 
 def own_tensors(network: nn.Module, ensemble_size: int) -> Iterator[str]:
-    """The names of the parameters and buffers of a network with a row for each of so many members.
+    """Yield the names of parameters and buffers with a row for each member.
 
     Args:
-        network: a converted one, or whatever holds one.
-        ensemble_size: members.
+        network: A converted network, or a module that contains one.
+        ensemble_size: Number of members.
     """
     for prefix, module in network.named_modules(remove_duplicate=False):
         for name in _own_names(module):
@@ -86,7 +86,7 @@ def own_tensors(network: nn.Module, ensemble_size: int) -> Iterator[str]:
 
 
 def _own_names(module: nn.Module) -> tuple[str, ...]:
-    """The names of a module's parameters and buffers with a row for each member."""
+    """Return the names of a module's parameters and buffers with a member axis."""
     if isinstance(module, Factored):
         return module.owned
     if not _has_own_size(module):
@@ -95,7 +95,7 @@ def _own_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def _has_own_size(module: nn.Module) -> bool:
-    """Whether a module holds the number of its members; a factored one reads it off its factors."""
+    """Whether a module stores the number of members. Layers with factors infer it from these."""
     return not isinstance(module, Factored) and getattr(module, "ensemble_size", None) is not None
 
 

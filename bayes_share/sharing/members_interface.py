@@ -1,4 +1,4 @@
-"""What all networks that are several have in common."""
+"""The interface of networks that hold several members."""
 
 from abc import abstractmethod
 from typing import Any, Literal
@@ -6,30 +6,30 @@ from typing import Any, Literal
 from torch import nn
 
 Feed = Literal["tile", "split"]
-"""For whom the examples of a batch are: all of them for every member, or a part for each."""
+"""How a batch is fed to members: "tile" gives every member the whole batch, "split" each a part of it."""
 
 
 class Members(nn.Module):
-    """A network whose outputs are those of several members: from ``[batch, ...]`` to ``[member, batch, ...]``.
+    """A network with the outputs of several members: from ``[batch, ...]`` to ``[member, batch, ...]``.
 
-    A final class gives `forward`, which takes what the network takes and ``feed``, and the rest of what is here.
+    Subclasses implement `forward`, which takes the network's arguments and ``feed``, and the abstract members below.
     """
 
     network: nn.Module
-    """What computes; the names of its parameters are those of the user's network."""
+    """The converted network. Its parameters have the names of the original network."""
     ensemble_size: int
-    """Members."""
+    """Number of members."""
 
     @property
     @abstractmethod
     def rows_each(self) -> int:
-        """Rows of `network` that an example takes when every member sees it."""
+        """Number of rows that `network` computes for each example when every member gets the whole batch."""
 
     @property
     @abstractmethod
     def is_settled(self) -> bool:
-        """Whether the first batch changes nothing more of how it computes."""
+        """Whether the way of computing is fixed. If not, the first batch may change it."""
 
     @abstractmethod
     def settle(self, *args: Any, **kwargs: Any) -> None:
-        """Have a batch show what there is to see of how it computes, before an optimizer is made."""
+        """Fix the way of computing with the help of a batch, before an optimizer is made."""

@@ -1,4 +1,4 @@
-"""What comes out of a network: tensors with rows, alone or in tuples, lists, dicts and outputs of Hugging Face."""
+"""Outputs of networks: tensors, alone or in tuples, lists, dicts and output classes of Hugging Face."""
 
 from typing import Any
 
@@ -10,12 +10,16 @@ from bayes_share.errors import InputError
 
 
 def has_rows(leaf: Any) -> bool:
-    """Whether a leaf is a tensor with an axis of rows."""
+    """Whether a leaf is a tensor with a first axis."""
     return isinstance(leaf, Tensor) and leaf.ndim > 0
 
 
 def check_no_cache(leaf: Any) -> None:
-    """Raise an InputError where something is one of Hugging Face's caches, which a network changes as it runs."""
+    """Check that a leaf is not a cache of keys and values, which Hugging Face's networks change in place.
+
+    Raises:
+        InputError: It is one.
+    """
     if any(kind.__name__ == "Cache" and kind.__module__.startswith("transformers.") for kind in type(leaf).__mro__):
         raise InputError(
             f"an ensemble does not support a {type(leaf).__name__} of keys and values: call it with "
@@ -24,7 +28,11 @@ def check_no_cache(leaf: Any) -> None:
 
 
 def known(leaf: Any) -> Any:
-    """An output; what might hold tensors that would not be seen is refused."""
+    """Return a leaf of a network's output.
+
+    Raises:
+        InputError: It is an object that may hold tensors which would be missed.
+    """
     check_no_cache(leaf)
     if leaf is not None and not isinstance(leaf, (Tensor, bool, int, float, str)):
         raise InputError(
@@ -35,16 +43,20 @@ def known(leaf: Any) -> Any:
 
 
 def of_rows(leaf: Any) -> Any:
-    """An output for the rows of all members; a number for them all is a mean over them, if it is any."""
+    """Return a leaf of an output computed for the rows of all members. A float scalar is the mean over members.
+
+    Raises:
+        InputError: It is an integer scalar, or as in `known`.
+    """
     if isinstance(leaf, Tensor) and leaf.ndim == 0 and not leaf.is_floating_point():
         raise InputError("the network returns one integer for all rows, which cannot be divided among members")
     return known(leaf)
 
 
 def joined(outputs: list[Any]) -> Any:
-    """The outputs of members, each of one form, as one of that form.
+    """Stack the outputs of members, which all have the same structure.
 
-    Tensors are ``[member, ...]``, and a number that a member has for its whole batch, such as a loss, is their mean.
+    Tensors become ``[member, ...]``. Scalars for a whole batch, such as a loss, are averaged.
     """
     return tree_map(lambda *leaves: _joined(leaves) if isinstance(leaves[0], Tensor) else known(leaves[0]), *outputs)
 

@@ -1,4 +1,4 @@
-"""Which layers of a network may share a weight with one another, and which are to."""
+"""Selecting the layers of a network that share a weight."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,15 +16,15 @@ from bayes_share.sharing.module_names import matches, names_by_module
 Which: TypeAlias = (
     Literal["all", "early", "deep"] | str | Sequence[str] | Sequence[Sequence[str]] | Callable[[str, nn.Module], bool]
 )
-"""Which layers are to share: all, the first or the second half, patterns, sets of patterns, or a predicate."""
+"""Layers to share: all, the first or second half, patterns, sets of patterns, or a predicate."""
 
 _SHOWN = 6
 
 
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers, convolutions and attentions of a network, in its order, each once and by its first name.
+    """Return the linear layers, convolutions and attentions of a network, in order, each once under its first name.
 
-    Those whose weights are the members' own are left out.
+    Layers whose weights the members own are left out.
     """
     know_hugging_face()
     layers: dict[str, nn.Module] = {}
@@ -35,14 +35,14 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
             continue
         parts.update(module.modules())
         if isinstance(module, Factored) and module.owns_weights:
-            continue  # each member has one, and shares it with nobody
+            continue  # members do not share it
         if becomes is Rank1MultiheadAttention or not has_computed_weight(module):
             layers[names[0]] = module
     return layers
 
 
 def other_weights(network: nn.Module) -> dict[str, nn.Module]:
-    """The modules with a weight that cannot be shared, by name: of another type, or with a weight that is computed."""
+    """Return the modules whose weight cannot be shared, by name: unsupported types, and computed weights."""
     known = {part for layer in layers_of(network).values() for part in layer.modules()}
     found: dict[str, nn.Module] = {}
     for module, names in names_by_module(network).items():
@@ -57,19 +57,19 @@ def other_weights(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def base_weights(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a layer that it can share with others, by name."""
+    """Return the parameters of a layer that it can share with others, by name."""
     return {name: weight for name, weight in layer.named_parameters() if name.endswith("weight")}
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:
-    """The shape of the whole weight that each use of a layer has."""
+    """Return the shape of a layer's whole weight."""
     if isinstance(layer, Rank1Layer):
         return layer.base_shape()
     return tuple(next(iter(base_weights(layer).values())).shape)
 
 
 def users_of(network: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """The modules that have a parameter, by their first names."""
+    """Return the first names of the modules that hold each parameter."""
     users: dict[nn.Parameter, list[str]] = {}
     for name, module in network.named_modules():
         for parameter in {parameter: None for _, parameter in module.named_parameters(recurse=False)}:
@@ -78,15 +78,15 @@ def users_of(network: nn.Module) -> dict[nn.Parameter, list[str]]:
 
 
 def partners(network: nn.Module, which: Which) -> list[list[str]]:
-    """The groups of layers that are to share a weight each, by name: of one type and shape, two at least.
+    """Return groups of at least two layers of equal type and shape that are to share a weight, by name.
 
     Args:
-        network: where they are.
-        which: see `share_layers`.
+        network: The network.
+        which: See `share_layers`.
 
     Raises:
-        InputError: a pattern that matches nothing, a layer named twice, one that shares its weight already, layers that
-            are named and have no partner of their shape, or nothing to share.
+        InputError: A pattern matches nothing; a layer is named twice; a named layer shares its weight already or has no
+            partner of its shape; or there is nothing to share.
     """
     layers = layers_of(network)
     users = users_of(network)
@@ -118,20 +118,20 @@ def partners(network: nn.Module, which: Which) -> list[list[str]]:
 
 
 def described(layers: Mapping[str, nn.Module], names: Iterable[str]) -> str:
-    """The types and shapes of layers, with how many there are of each."""
+    """Return the types and shapes of layers, with the number of each."""
     kinds = Counter(f"{_plain_type(layers[name]).__name__} {shape_text(weight_shape(layers[name]))}" for name in names)
     lines = [f"{kind} ({count})" if count > 1 else kind for kind, count in kinds.items()]
     return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "") if lines else "no layers"
 
 
 def listed(modules: Mapping[str, nn.Module]) -> str:
-    """Modules by name and type."""
+    """Return names and types of modules, as text."""
     lines = [f"{name or 'the network itself'} ({type(module).__name__})" for name, module in modules.items()]
     return ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "")
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """A shape in words.
+    """Return a shape as text.
 
     >>> shape_text((16, 16, 3, 3))
     '16x16x3x3'
@@ -140,7 +140,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def _chosen(network: nn.Module, layers: Mapping[str, nn.Module], which: Which) -> tuple[list[list[str]], list[str]]:
-    """The sets of layers within which weights are shared, and the layers that were named one by one."""
+    """Return the sets of layers that share within themselves, and the layers that were named one by one."""
     if which in ("all", "early", "deep"):
         paired = {name for group in _by_likeness(layers) if len(group) > 1 for name in group}
         ordered = [name for name in layers if name in paired]
@@ -179,7 +179,7 @@ def _by_likeness(layers: Mapping[str, nn.Module]) -> list[list[str]]:
 
 
 def _likeness(layer: nn.Module) -> tuple[Any, ...]:
-    """What two layers have to have in common, for a weight to mean the same in both."""
+    """Return a key that is equal for layers between which a weight can be shared."""
     weights = base_weights(layer)
     first = next(iter(weights.values()))
     blocks = layer.blocks() if isinstance(layer, Rank1Layer) else (1, 1)
@@ -193,7 +193,7 @@ def _plain_type(layer: nn.Module) -> type:
 
 
 def _others(name: str, layer: nn.Module, users: Mapping[nn.Parameter, list[str]]) -> list[str]:
-    """The other modules that have a weight of a layer."""
+    """Return the other modules that hold a weight of a layer."""
     own = {name, *(f"{name}.{part}" for part, _ in layer.named_modules() if part)}
     return sorted({user for weight in base_weights(layer).values() for user in users[weight] if user not in own})
 

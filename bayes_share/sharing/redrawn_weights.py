@@ -1,4 +1,4 @@
-"""Weights of the members' own that each of them draws anew, as separate networks do."""
+"""Independent initial weights for each member, for layers that members own."""
 
 from copy import deepcopy
 
@@ -10,25 +10,25 @@ from bayes_share.layers.factored import Factored
 
 
 def drawn_anew(layer: nn.Module, members: int, name: str) -> dict[str, Tensor]:
-    """What a layer's parameters would be if it were made once for each member.
+    """Draw a layer's initial parameters once for each member.
 
     Args:
-        layer: a plain one, of torch's own; is not changed.
-        members: how many.
-        name: of the layer, for messages.
+        layer: A plain torch layer. It is not changed.
+        members: Number of members.
+        name: The layer's name, for messages.
 
     Returns:
-        For each parameter ``[member, *shape]``, drawn from torch's global generator on the CPU.
+        Each parameter as ``[member, *shape]``, drawn from torch's global CPU generator.
 
     Raises:
-        InputError: a layer that shares its weights within the network.
+        InputError: The layer shares its weight within the network.
     """
     if isinstance(layer, Factored):
         raise InputError(f'init "fresh" requires plain layers, and {name} shares its weight within the network')
     drawn = []
     for _ in range(members):
         one = deepcopy(layer) if next(layer.parameters()).is_meta else deepcopy(layer).cpu()
-        for part in reversed(list(one.modules())):  # what is inside first
+        for part in reversed(list(one.modules())):  # inner modules first
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
             if callable(reset):
                 reset()
@@ -37,7 +37,7 @@ def drawn_anew(layer: nn.Module, members: int, name: str) -> dict[str, Tensor]:
 
 
 def have_rows(layer: nn.Module, rows: dict[str, Tensor]) -> None:
-    """Put what was `drawn_anew` into a layer whose parameters are the members' own, in place."""
+    """Copy the result of `drawn_anew` into a layer that members own, in place."""
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
             if name in rows:

@@ -1,4 +1,4 @@
-"""How the factors of each layer start: all alike, or as rules by the layers' names say."""
+"""Initialisation of the factors of each layer, by patterns of layer names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from bayes_share.sharing.module_names import listed_names, matches
 
 Kept = Literal["keep"]
 Start = Kept | FactorInitKind
-"""How the factors of a layer start: "keep" for a trained network, or a kind of `FactorInit`."""
+"""Initialisation of a layer's factors: "keep" for a trained network, or a kind of `FactorInit`."""
 
 _PURPOSES = {
     "keep": "for a trained network: the members preserve what it has learned",
@@ -26,26 +26,26 @@ _PURPOSES = {
     "mask": "for training from scratch; fixed masks of the inputs of each layer",
 }
 _REST = "*"
-_PLACES = {"first": 0, "head": -1}  # among the layers with factors, of words that are no module's name
+_PLACES = {"first": 0, "head": -1}  # positions among the layers with factors
 _FACTORS = ("r", "s")
 _BOTH = "rs"
 
 
 @dataclass(frozen=True)
 class Starts:
-    """How the factors of each layer start.
+    """The initialisation of each layer's factors.
 
     Attributes:
-        rules: patterns of layers' names, each with the factors that it is for, "r", "s" or both, and their start. The
-            last one that matches counts.
-        words: the same, for people.
+        rules: A pattern of layer names, the factors that it applies to ("r", "s" or "rs"), and their initialisation.
+            The last rule that matches counts.
+        words: The same as text.
     """
 
     rules: tuple[tuple[str, str, FactorInit], ...]
     words: str
 
     def of(self, names: Sequence[str]) -> FactorInit:
-        """The start of a layer of these names, of which a tied one has several."""
+        """Return the initialisation of a layer, given all its names."""
         r, s = (
             next(
                 init for pattern, factors, init in reversed(self.rules) if factor in factors and _is_for(pattern, names)
@@ -61,27 +61,27 @@ def starts_of(
     layers: Sequence[Sequence[str]],
     terms: FactorTerms,
 ) -> Starts:
-    """The starts of all layers of a network.
+    """Resolve the `init` argument of `ensemble` for the layers of a network.
 
     Args:
-        init: as of `ensemble`.
-        network: whose layers they are.
-        layers: the names of each layer that gets factors, in the order in which the network defines them.
-        terms: of the factors.
+        init: As in `ensemble`.
+        network: The network.
+        layers: All names of each layer that gets factors, in the order of definition.
+        terms: Rank and form of the factors.
 
     Raises:
-        InputError: an unknown start, or one that such factors cannot have; a pattern that matches no layer, or a layer
-            that none matches.
+        InputError: An initialisation is unknown or does not suit such factors; a pattern matches no layer; or no
+            pattern matches a layer.
     """
     if not isinstance(init, Mapping):
         found = _factor_init(init, len(layers), terms)
         words = str(init) if isinstance(init, FactorInit) else f'{found} ("{init}"), {_PURPOSES[init]}'
         return Starts(((_REST, _BOTH, found),), _with_terms(words, terms))
     if not layers:
-        return Starts((), "")  # `ensemble` says that there are none
+        return Starts((), "")  # `ensemble` raises an error
     rules: list[tuple[str, str, FactorInit]] = []
     shown: list[str] = []
-    # The rest is whatever no other rule is for, wherever it stands.
+    # "*" comes first, since it applies only where no other pattern matches, wherever it stands.
     for pattern in sorted(init, key=lambda pattern: pattern != _REST):
         found, (resolved, factors) = (
             _factor_init(init[pattern], len(layers), terms),
@@ -99,15 +99,15 @@ def starts_of(
 def read_starts(
     text: str, sd: float = 0.5, probability: float = 0.5
 ) -> Kept | FactorInit | dict[str, Kept | FactorInit]:
-    """A start, or starts by patterns, as they are written in an option.
+    """Read initialisations from the text of an option.
 
     Args:
-        text: "keep" or a kind of `FactorInit`, or ``PATTERN=KIND`` for each pattern, with commas between.
-        sd: of "normal".
-        probability: of +1, in signs.
+        text: "keep" or a kind of `FactorInit`; or PATTERN=KIND pairs, separated by commas.
+        sd: Standard deviation for "normal".
+        probability: Probability of +1 for signs.
 
     Raises:
-        InputError: an unknown kind, no pattern, or one that is given twice.
+        InputError: A kind is unknown, or a pattern is missing or given twice.
 
     >>> {pattern: str(start) for pattern, start in read_starts("head=normal,*=ones").items()}
     {'head': 'N(1, 0.5²)', '*': '1'}
@@ -146,10 +146,10 @@ def _factor_init(init: Any, layers: int, terms: FactorTerms) -> FactorInit:
 
 
 def _resolved(pattern: Any, network: nn.Module, layers: Sequence[Sequence[str]]) -> tuple[str, str]:
-    """A pattern in terms of names alone, and the factors that it is for.
+    """Replace "first" and "head" in a pattern by names, and return it with the factors that it applies to.
 
     Raises:
-        InputError: it is for no layer; names those that there are.
+        InputError: It matches no layer; the message lists the layers.
     """
     if not isinstance(pattern, str):
         raise InputError(f'the patterns of init must be names of modules, such as "{pattern}", not {pattern!r}')

@@ -1,4 +1,4 @@
-"""Whether the members of a network may be computed in one pass over tiled rows, found out by trying."""
+"""Finding out whether all members can be computed in one pass over tiled rows."""
 
 import math
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 Strategy = Literal["auto", "tile", "loop"]
 
-# Largest difference, in units of the largest output, that is put down to rounding, at least and in units of the dtype's
-# own. Rows that mix, or factors that are passed over, give differences of the order of 1.
+# The relative difference that counts as rounding: at least the first, and this many machine epsilons of the dtype.
+# Mixed rows or ignored factors give differences of the order of 1.
 _ROUNDING, _ROUNDINGS = 1e-2, 10.0
 
-# Times 1 / sqrt(fan-in): parameters that are all smaller count as zero.
+# Parameters smaller than this times 1 / sqrt(fan-in) count as zero.
 _ZERO = 1e-2
 
 
 def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
-    """Try both ways of computing on a batch, with factors that differ, and say which to take and why.
+    """Compare both strategies on a batch, with factors that differ, and return the strategy to use and the reason.
 
-    A network may read a child's weight itself, mix rows, fix its batch size or put another axis first. Then one pass
-    over tiled rows goes wrong, or fails; running the plain network once for each member is right by construction.
+    A network may read a child's weight itself, mix rows, require one batch size or have another axis first. One pass
+    over tiled rows is then wrong or fails. Running the original network once for each member is always correct.
+
+    The comparison runs without autocast and in eval mode. It does not see rows that are mixed in training only, such as
+    by mixup inside the network: such a network needs ``strategy="loop"``.
 
     Args:
-        ensemble: is left as it was.
-        example: a batch; two examples are enough.
-
-    The trial is without autocast and in eval mode: rows that are mixed in training alone (as mixup inside the network
-    does) are not seen, and such a network wants ``strategy="loop"``.
+        ensemble: The ensemble. It is not changed.
+        example: A batch; two examples are enough.
     """
     parameter = next(ensemble.parameters())
     call = tree_map(lambda leaf: _telling(leaf, parameter.dtype), example.call)
@@ -57,9 +57,9 @@ def decide(ensemble: "Ensemble", example: Arguments) -> tuple[Strategy, str]:
 
 
 def trial_values(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters for the trial: factors that differ, and other values for those that are about zero.
+    """Return parameters for the comparison: factors that differ, and random values for parameters near zero.
 
-    Heads and branches often start so (weights of 0, layer scales of 1e-6), and would hide what happens before them.
+    Heads and branches often start at zero (layer scales of 1e-6, for example), which would hide the layers before them.
     """
     kinds, further = parameter_kinds(network), further_terms(network)
     generator = torch.Generator().manual_seed(0)
@@ -68,7 +68,7 @@ def trial_values(network: nn.Module) -> dict[str, Tensor]:
         is_factor = kinds[name] == "factor"
         is_weight = kinds[name] == "base" and parameter.ndim > 1
         size = 1 / math.sqrt(max(1, parameter[0].numel())) if is_weight else 1.0
-        if kinds[name] == "member":  # equal in all members at first, which would hide rows that mix
+        if kinds[name] == "member":  # equal members would hide that rows are mixed
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.device, parameter.dtype)
             drawn[name] = parameter.detach() + 0.3 * noise / math.sqrt(max(1, parameter[0, 0].numel()))
         elif is_factor or (parameter.numel() and float(parameter.detach().abs().max()) < _ZERO * size):
@@ -78,7 +78,7 @@ def trial_values(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _telling(leaf: Any, dtype: torch.dtype) -> Any:
-    """An input whose rows differ, in float32 or what else the parameters are: equal rows would hide that they mix."""
+    """Return an input whose rows differ, in the dtype of the parameters. Equal rows would hide that rows are mixed."""
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.ndim:
         return leaf
     leaf = leaf.to(dtype)
@@ -88,7 +88,7 @@ def _telling(leaf: Any, dtype: torch.dtype) -> Any:
 
 
 class _Both(nn.Module):
-    """Both ways of computing as one module, so that `functional_call` can put other factors in."""
+    """Both strategies as one module, so that `functional_call` can replace the factors."""
 
     def __init__(self, ensemble: "Ensemble") -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Call(nn.Module):
 
 
 def largest_difference(tiled: Any, looped: Any) -> float | None:
-    """The largest difference over the largest output; None where the two have another form."""
+    """Return the largest difference relative to the largest output; None if the structures differ."""
     one, other = tree_leaves(tiled), tree_leaves(looped)
     if len(one) != len(other):
         return None
@@ -137,6 +137,6 @@ def largest_difference(tiled: Any, looped: Any) -> float | None:
 
 
 def rounding(outputs: Any) -> float:
-    """What may be put down to rounding in these outputs."""
+    """Return the relative difference between these outputs that rounding can explain."""
     dtypes = {leaf.dtype for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()}
     return max([_ROUNDING, *(_ROUNDINGS * torch.finfo(dtype).eps for dtype in dtypes)])

@@ -1,4 +1,4 @@
-"""Members that are computed one by one, side by side on a GPU where their calls become one CUDA graph."""
+"""Running members one after the other, or side by side in a captured CUDA graph."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import torch
 
 
 def one_after_the_other(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What some functions give, none of which depends on another.
+    """Call functions that do not depend on each other, and return their results.
 
-    While a CUDA graph is captured, each runs on a stream of its own, so that a replay runs them at the same time. Their
-    backward passes follow on the same streams.
+    While a CUDA graph is captured, each call runs on a stream of its own, so that a replay runs them at the same time.
+    Their backward passes follow on the same streams.
     """
     if len(calls) == 1 or not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         return [call() for call in calls]

@@ -1,9 +1,9 @@
-"""Fitting what is shared to weights that are there: base weights, mixtures and factors by alternating least squares.
+"""Fitting shared weights to given ones: base weights, mixtures and factors by alternating least squares.
 
-Each use u of a base weight (a layer, a member, a block) should have the weight T_u, and has
-``(Σ_k m_uk B_k) ∘ (f_u g_uᵀ)``. Given all but one of the four, the squared error is least where a linear system says;
-solving one after the other never makes it larger. Where that ends depends on where it starts, so several starts are
-tried for a few sweeps, and the most promising are followed to their end.
+Each use u of a base weight (a layer, a member, a block) has a target T_u and the weight ``(Σ_k m_uk B_k) ∘ (f_u
+g_uᵀ)``. Given three of the four parts, a linear system gives the fourth with the least squared error. Solving for one
+after the other never increases the error. The result depends on the start, so several starts are tried for a few
+sweeps, and the best of them are continued until the error stops falling.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ from bayes_share.layers.rank1 import Rank1Layer
 
 _SWEEPS, _STARTING_SWEEPS = 300, 10
 _TRIAL_SWEEPS, _MOST_STARTS = 30, 8
-_LEAST_GAIN = 1e-7  # of the squared error, in a sweep, below which it ends
-_MOST_SWEEPS, _LARGE_GAIN = 3000, 1e-3  # an error that still falls so fast is on its way to nothing
-_EXACT = 1e-24  # squared error, relative, at which nothing is left to gain
-_RIDGE = 1e-12  # relative: weights that are zero determine nothing
+_LEAST_GAIN = 1e-7  # stop when a sweep reduces the squared error by a smaller share
+_MOST_SWEEPS, _LARGE_GAIN = 3000, 1e-3  # an error that still falls this fast may reach 0
+_EXACT = 1e-24  # relative squared error that counts as 0
+_RIDGE = 1e-12  # relative; where weights are zero, the system is singular
 
 
 @dataclass
 class _Fit:
-    """Uses of a base weight, in float64; axes by letter.
+    """The fit of all uses of a base weight, in float64. Axes have letters.
 
-    u: layer and member; b: block; c: group of a grouped convolution; i, j: the first and second axis of a block;
-    n: place in the kernel; k: template.
+    u: layer and member; b: block; c: group of a grouped convolution; i, j: first and second axis of a block; n:
+    position in the kernel; k: template.
 
     Args:
         targets: ``[u, b, c, i, j, n]``.
@@ -58,7 +58,7 @@ class _Fit:
         return (self.targets - fitted).square().flatten(2).sum(2)
 
     def error(self) -> float:
-        """The squared error of all over the square of the targets."""
+        """The squared error of all uses, relative to the squared targets."""
         return float(self.errors().sum() / self.targets.square().sum().clamp(min=1e-300))
 
     def products(self) -> tuple[Tensor, Tensor]:
@@ -67,10 +67,10 @@ class _Fit:
         return torch.einsum("ubcijn,ucijn->ubcij", self.targets, mixed), mixed.square().sum(-1).unsqueeze(1)
 
     def start_factors(self, is_rank1: Tensor, is_scaled: Tensor) -> None:
-        """Factors of each use given the rest, from the best of three starts: no one start is the best for all uses."""
+        """Set the factors of each use, given the rest, from the best of three starts: none is the best for all uses."""
         along, across = self.products()
         mean = across.mean().clamp(min=1e-300)
-        exact = along / (across + _RIDGE * mean)  # f gᵀ, where there is such a thing
+        exact = along / (across + _RIDGE * mean)  # f gᵀ, if an exact solution exists
         size = (along * exact).sum(-1)
         row = size.argmax(-1, keepdim=True).unsqueeze(-1).expand(*size.shape[:-1], 1, exact.shape[-1])
         leading = torch.linalg.svd(along / (across + 0.1 * mean), full_matrices=False).Vh[..., 0, :]
@@ -87,7 +87,7 @@ class _Fit:
         )
 
     def fit_factors(self, is_rank1: Tensor, is_scaled: Tensor) -> None:
-        """The best f given all else, then the best g; of uses with one number, that."""
+        """Solve for f, then for g. Of uses with a scalar factor, solve for the scalar."""
         along, across = self.products()
         second = self.second
         first = _ratio((along * second.unsqueeze(3)).sum(4), (across * second.square().unsqueeze(3)).sum(4))
@@ -101,7 +101,7 @@ class _Fit:
         self._set(is_scaled, first=scale.view(-1, 1, 1, 1).expand_as(self.first))
 
     def fit_base(self) -> None:
-        """The best base weights given all else."""
+        """Solve for the base weights."""
         outer = self.outer()
         squares = outer.square().sum(1)
         of_targets = torch.einsum("ubcij,ubcijn->ucijn", outer, self.targets)
@@ -110,7 +110,7 @@ class _Fit:
         self.base = _solve(normal, right).permute(3, 0, 1, 2, 4)
 
     def fit_mix(self) -> None:
-        """The best mixtures given all else."""
+        """Solve for the mixtures."""
         outer = self.outer()
         products = torch.einsum("kcijn,lcijn->cijkl", self.base, self.base)
         normal = torch.einsum("ubcij,cijkl->ukl", outer.square(), products)
@@ -118,9 +118,9 @@ class _Fit:
         self.mix = _solve(normal, right.unsqueeze(2)).squeeze(2)
 
     def normalise(self, is_rank1: Tensor) -> None:
-        """Factors of size about 1, with the sizes in the base: it is the same product.
+        """Scale factors to a size of about 1 and the base accordingly. The product does not change.
 
-        First the root mean square over the uses becomes 1 for each channel, then that of a use as large in f as in g.
+        First the root mean square over uses becomes 1 for each channel. Then f and g of each use get equal sizes.
         """
         is_zero = (self.first == 0).all(-1, keepdim=True)
         if bool(is_rank1.all()):
@@ -131,7 +131,7 @@ class _Fit:
         balance = _ratio(second, first).clamp(min=1e-12).sqrt()
         sign = torch.where(self.first.sum(-1, keepdim=True) < 0, -1.0, 1.0).to(balance)
         balanced = self.first * balance * sign, self.second / balance * sign
-        # Where a weight is zero, one of what it is the product of is: were two, none would have a gradient.
+        # Where a weight is zero, only one of its factors is: with two zeros, none would have a gradient.
         self._set(
             is_rank1,
             first=torch.where(is_zero, self.first, balanced[0]),
@@ -153,14 +153,15 @@ class _Fit:
 
 @torch.no_grad()
 def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Tensor]:
-    """What the weights of layers are, ``[member, *shape]``, for `fit_to`.
+    """Return the weights of layers, ``[member, *shape]``, as targets for `fit_to`.
 
     Args:
-        network: that they are in.
-        layers: as they were made layers with factors, before anything is shared.
+        network: The network that contains the layers.
+        layers: Layers with factors, before anything is shared.
 
     Raises:
-        InputError: numbers that are NaN or infinite, or factors of several terms or of fixed signs; names the layer.
+        InputError: A weight is NaN or infinite, or a layer has factors of several terms or fixed signs; names the
+            layer.
     """
     names = {module: name for name, module in network.named_modules()}
     for layer in layers:
@@ -179,21 +180,21 @@ def weights_to_fit(network: nn.Module, layers: Sequence[Rank1Layer]) -> list[Ten
 
 @torch.no_grad()
 def fit_to(layers: Sequence[Rank1Layer], weights: Sequence[Tensor]) -> None:
-    """Fit the base weight that layers hold together, their mixtures and their factors, in place.
+    """Fit the base weight that layers share, their mixtures and their factors, in place.
 
-    The starts are the same each time: the weights of single uses, and the best base without factors. At most 8 are
-    tried for 30 sweeps. The first ones and the best of the others are followed until the error stops falling, and the
-    least error is kept. That takes about twice the time of the first start alone.
+    The result is deterministic. At most 8 starts are tried for 30 sweeps: the weights of single uses, and the best base
+    without factors. The first ones and the best of the others are continued until the error stops falling, and the
+    smallest error wins. This takes about twice as long as the first start alone.
 
     Args:
-        layers: all that hold it, each with the factors that are to be fitted.
-        weights: what the weights of each layer's members should be, ``[member, *shape]`` or ``[1, *shape]``.
+        layers: All layers that hold the base weight, each with the factors to fit.
+        weights: Targets of each layer's members, ``[member, *shape]`` or ``[1, *shape]``.
     """
     targets = []
     for layer, weight in zip(layers, weights, strict=True):
         targets.append(_canonical(layer, weight.double().expand(layer.ensemble_size, *weight.shape[1:])))
     size = max(float(target.abs().max()) for target in targets) or 1.0
-    uses = torch.cat(targets) / size  # whose squares are numbers, however small or large it is
+    uses = torch.cat(targets) / size  # avoids overflow and underflow of squares
     owners = torch.tensor([number for number, rows in enumerate(targets) for _ in rows], device=uses.device)
     is_rank1 = torch.tensor([layer.r is not None for layer in layers], device=uses.device)[owners]
     is_scaled = torch.tensor([layer.r is None and layer.s is not None for layer in layers], device=uses.device)[owners]
@@ -213,7 +214,7 @@ def fit_to(layers: Sequence[Rank1Layer], weights: Sequence[Tensor]) -> None:
 
 
 def _starts(uses: Tensor, owners: Tensor, layers: Sequence[Rank1Layer]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Base weights ``[k, c, i, j, n]`` and mixtures ``[u, k]`` to start from; first those that are always followed."""
+    """Yield starts: base ``[k, c, i, j, n]`` and mixtures ``[u, k]``. Those always continued come first."""
     first = layers[0]
     blocks = uses.flatten(0, 1)
     if first.mix is None:
@@ -226,7 +227,7 @@ def _starts(uses: Tensor, owners: Tensor, layers: Sequence[Rank1Layer]) -> Itera
     templates = len(first.weight)
     begin = [int((owners < number).sum()) for number in range(templates)]
     yield uses[begin, 0], torch.cat([layer.mix.double() for layer in layers])  # type: ignore[union-attr]
-    # The best there is without factors. Where a template is one layer's weight, other layers hardly ever get it away.
+    # The best base without factors. From templates that are single weights, the fit rarely moves away.
     left, values, right = torch.linalg.svd(uses[:, 0].flatten(1), full_matrices=False)
     if len(values) >= templates:
         yield right[:templates].unflatten(1, uses.shape[2:]), (left * values)[:, :templates]
@@ -236,12 +237,12 @@ def _starts(uses: Tensor, owners: Tensor, layers: Sequence[Rank1Layer]) -> Itera
 
 
 def _spaced(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below a count, evenly spaced from 0."""
+    """Return at most `most` of the integers below `count`, evenly spaced from 0."""
     return [number * count // min(count, most) for number in range(min(count, most))]
 
 
 def _descend(fit: _Fit, is_rank1: Tensor, is_scaled: Tensor, most: int) -> float:
-    """Solve for one after the other, at most so many times, as long as it pays; the squared error that is left."""
+    """Alternate the solutions for at most `most` sweeps while the error falls; return the squared error."""
     before = fit.error()
     for sweep in range(most):
         fit.fit_base()
@@ -256,7 +257,7 @@ def _descend(fit: _Fit, is_rank1: Tensor, is_scaled: Tensor, most: int) -> float
 
 
 def _canonical(layer: Rank1Layer, weight: Tensor) -> Tensor:
-    """The weights of a layer's members as ``[u, b, c, i, j, n]``."""
+    """Return the weights of a layer's members as ``[u, b, c, i, j, n]``."""
     outs, ins = layer.blocks()
     a, b = (ins, outs) if getattr(layer, "transposed", False) else (outs, ins)
     c = getattr(layer, "groups", 1)
@@ -266,7 +267,7 @@ def _canonical(layer: Rank1Layer, weight: Tensor) -> Tensor:
 
 
 def _write(layers: Sequence[Rank1Layer], fit: _Fit, owners: Tensor) -> None:
-    """Put what was fitted into the layers, in the layout of their parameters."""
+    """Copy the fitted values into the layers' parameters."""
     one = layers[0]
     base = fit.base.flatten(1, 2)
     one.weight.copy_((base if one.mix is not None else base[0]).reshape(one.weight.shape))
@@ -290,17 +291,17 @@ def _write(layers: Sequence[Rank1Layer], fit: _Fit, owners: Tensor) -> None:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """A quotient that is 0 where nothing determines it."""
+    """Divide, returning 0 where the denominator is 0."""
     return above / below.clamp(min=1e-300)
 
 
 def _over(factor: Tensor, size: Tensor) -> Tensor:
-    """A factor of size 1; ones where all uses have 0, and the base then too."""
+    """Divide a factor by its size. Where the size is 0 for all uses, return ones: the base is 0 there."""
     return torch.where(size > 0, factor / torch.where(size > 0, size, 1.0), 1.0)
 
 
 def _solve(normal: Tensor, right: Tensor) -> Tensor:
-    """The solution of a normal equation, the one near 0 where it is not determined."""
+    """Solve normal equations. Where they are singular, return the solution near 0."""
     size = normal.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     size = torch.where(size > 0, size, 1.0)
     ridge = _RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
