@@ -14,6 +14,14 @@ AT_A_TIME = {"cuda": 4000}
 
 _OTHERWISE = 500
 
+_UINT8 = ("unsigned char", "Byte")
+"""Names of uint8 in torch's messages."""
+
+_OF_UINT8 = (
+    "the network cannot compute with uint8 images: normalise them as in training, for example with "
+    "transform=data.normalise"
+)
+
 T = TypeVar("T")
 
 
@@ -58,6 +66,10 @@ class InParts:
                 if size == 1:
                     raise
                 self._fits = size // 2
+            except RuntimeError as error:
+                if any(name in str(error) for name in _UINT8):
+                    raise InputError(_OF_UINT8) from error
+                raise
             else:
                 at += size
         return found

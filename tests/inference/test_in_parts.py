@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.inference import MAP, predict
@@ -41,3 +41,12 @@ def test_no_input_at_a_time_is_refused() -> None:
     state = MAP().init(lambda: Model(torch.nn.Linear(2, 2)), 10, 10)
     with pytest.raises(InputError, match="at least 1 input at a time, not 0"):
         predict(MAP(), state, torch.zeros(3, 2), batch_size=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 2), nn.Conv2d(1, 2, 2)])
+def test_uint8_images_are_an_error_that_says_what_to_do(layer: nn.Module) -> None:
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    in_parts = InParts(None, torch.device("cpu"))
+    with pytest.raises(InputError, match="cannot compute with uint8 images: normalise them as in training"):
+        in_parts(layer, images)
+    assert in_parts(lambda part: layer(part / 255), images)[0].shape[0] == 3
