@@ -1,4 +1,4 @@
-"""Networks, likelihoods, and `Model`, which joins one of each."""
+"""Networks, likelihoods, and `Model`, which combines a network with a likelihood and priors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the networks share: the choice of a norm with its activation, dropout, stages, the classifier, He's start."""
+"""Building blocks of the networks: norms with activations, dropout, residual stages, classifier, He initialisation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.layers.norm import FilterResponseNorm2d, ThresholdedLinearUnit
 
 GROUPS = 8
-"""Groups of a group norm, where so many divide the channels."""
+"""The number of groups of a group norm, if it divides the number of channels."""
 
 
 class NetworkOptions(TypedDict, total=False):
-    """What every builder takes, by keyword.
+    """The keyword options of every network builder.
 
     Attributes:
-        num_classes: the number of logits, 10 if left out.
-        in_channels: the channels of an image, 3 if left out.
-        norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``; if left out, the network's own.
-        dropout: the probability with which a value is dropped in train mode, in [0, 1); 0 if left out.
-        image_size: height and width of an image, (32, 32) if left out.
+        num_classes: the number of logits. Default: 10.
+        in_channels: the number of image channels. Default: 3.
+        norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``. The default depends on the network.
+        dropout: the dropout probability in train mode, in [0, 1). Default: 0.
+        image_size: height and width of an image. Default: (32, 32).
     """
 
     num_classes: int
@@ -33,14 +33,14 @@ class NetworkOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm for feature maps, and what goes with it.
+    """A norm for feature maps and the activation that follows it.
 
     Attributes:
-        name: what it is called on the command line.
-        layer: the norm for a number of channels.
-        activation: what follows the norm, for a number of channels.
-        bias_before: whether the layer before it keeps a bias of its own, as the norm brings none.
-        least_side: the least side of a feature map it can normalise without losing what it holds.
+        name: the name on the command line.
+        layer: builds the norm for a number of channels.
+        activation: builds the activation for a number of channels.
+        bias_before: whether the layer before the norm has a bias, because the norm has none.
+        least_side: the smallest height and width of a feature map that the norm can usefully normalise.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Norm:
     least_side: int = 1
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-        """A convolution that keeps the size of the maps (at stride 1), with a bias only if the norm has none."""
+        """Build a convolution that keeps height and width at stride 1, with a bias only if the norm has none."""
         padding = kernel_size // 2
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=self.bias_before)
 
     def after(self, conv: nn.Conv2d) -> list[nn.Module]:
-        """A convolution, then norm and activation for its channels, as a list to put into a `Sequential`."""
+        """Return a convolution, its norm and its activation as a list, for use in a `Sequential`."""
         return [conv, self.layer(conv.out_channels), self.activation(conv.out_channels)]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (Wu & He 2018, arXiv:1803.08494) with 8 groups, or the largest divisor of channels below.
+    """Group normalisation (Wu & He 2018, arXiv:1803.08494) with 8 groups, or else the largest divisor of `channels`.
 
     >>> [group_norm(channels).num_groups for channels in (64, 12, 6, 11)]
     [8, 6, 6, 1]
@@ -80,7 +80,7 @@ NORMS: dict[str, Norm] = {
     norm.name: norm
     for norm in (
         Norm("batch", nn.BatchNorm2d, _relu),
-        # On a map of one pixel, a value over its own root mean square is its sign, which has no useful gradient.
+        # On a map of one pixel, a value divided by its root mean square is its sign, which has no useful gradient.
         Norm("frn", FilterResponseNorm2d, ThresholdedLinearUnit, least_side=2),
         Norm("group", group_norm, _relu),
         Norm("none", _identity, _relu, bias_before=True),
@@ -90,10 +90,10 @@ NORMS: dict[str, Norm] = {
 
 
 def norm_named(name: str) -> Norm:
-    """The norm of that name.
+    """Return the norm with the given name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the name is unknown.
     """
     if name not in NORMS:
         raise unknown("norm", name, NORMS)
@@ -101,7 +101,7 @@ def norm_named(name: str) -> Norm:
 
 
 def dropout_layer(probability: float) -> nn.Module:
-    """Dropout, or `nn.Identity` at 0, so that the names of a state dict do not hang on the probability.
+    """Return dropout, or `nn.Identity` at probability 0, so that state dict names do not depend on the probability.
 
     Raises:
         InputError: if the probability is not in [0, 1).
@@ -112,33 +112,33 @@ def dropout_layer(probability: float) -> nn.Module:
 
 
 def check_image_size(network: str, image_size: tuple[int, int], shrinkage: int, norm: Norm) -> None:
-    """Refuse images whose last feature maps would be too small for the norm.
+    """Check that the last feature maps are large enough for the norm.
 
     Args:
-        network: the name to put into the message.
+        network: the network's name, for the error message.
         image_size: height and width.
-        shrinkage: by how much the last map that is normalised is smaller than the image, fractions rounded up.
+        shrinkage: the ratio of the image size to the size of the last normalised map, which is rounded up.
         norm: the norm.
 
     Raises:
-        InputError: if a side is too small.
+        InputError: if height or width is too small.
     """
     least = shrinkage * (norm.least_side - 1) + 1
     if min(image_size) < least:
         height, width = image_size
         raise InputError(
-            f"{network} with norm {norm.name!r} needs images of at least {least}x{least}, got {height}x{width}"
+            f"{network} with norm {norm.name!r} requires images of at least {least}x{least}, got {height}x{width}"
         )
 
 
 def residual_stages(
     block: Callable[[int, int, int], nn.Module], channels: int, widths: Sequence[int], num_blocks: int
 ) -> nn.Sequential:
-    """Stages of residual blocks; each stage but the first begins by halving the sides of the maps.
+    """Build stages of residual blocks. Each stage except the first halves height and width in its first block.
 
     Args:
-        block: makes a block from the channels in, the channels out and the stride.
-        channels: the channels that enter.
+        block: builds a block from the numbers of input and output channels and the stride.
+        channels: the number of input channels.
         widths: the channels of each stage.
         num_blocks: the number of blocks in each stage.
     """
@@ -152,14 +152,14 @@ def residual_stages(
 
 
 def classifier(channels: int, num_classes: int, dropout: float = 0.0) -> nn.Sequential:
-    """The mean of each feature map, dropout, and one linear layer: ``[row, channel, height, width]`` to logits."""
+    """Global average pooling, dropout and a linear layer: maps ``[row, channel, height, width]`` to logits."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), dropout_layer(dropout), nn.Linear(channels, num_classes)
     )
 
 
 def initialise_convolutions(network: nn.Module) -> None:
-    """Draw the convolutions anew: normal, of variance 2 / fan-out, biases 0 (He et al. 2015, arXiv:1502.01852)."""
+    """Initialise convolutions from N(0, 2 / fan_out) and their biases with 0 (He et al. 2015, arXiv:1502.01852)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Distributions of torch with the cdfs that torch lacks, which have no gradient, and with densities of any scale."""
+"""Subclasses of torch distributions that add missing cdfs (without gradients) and stay accurate at extreme scales."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Bernoulli(distributions.Bernoulli):
-    """0 or 1.
+    """`torch.distributions.Bernoulli` with a cdf.
 
     >>> Bernoulli(torch.tensor(0.25).double()).cdf(torch.tensor([-1.0, 0.0, 1.0]))
     tensor([0.0000, 0.7500, 1.0000], dtype=torch.float64)
@@ -26,13 +26,13 @@ class Bernoulli(distributions.Bernoulli):
 
     @torch.no_grad()
     def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most a value."""
-        no = (-self.logits).sigmoid()
-        return torch.where(value < 0, 0.0, torch.where(value < 1, no, 1.0))
+        """Compute the probability of at most `value`."""
+        zero_prob = (-self.logits).sigmoid()
+        return torch.where(value < 0, 0.0, torch.where(value < 1, zero_prob, 1.0))
 
 
 class Poisson(distributions.Poisson):
-    """Counts, by their rate.
+    """`torch.distributions.Poisson` with a cdf.
 
     >>> Poisson(torch.tensor(1.0).double()).cdf(torch.tensor(1.0))
     tensor(0.7358, dtype=torch.float64)
@@ -40,19 +40,21 @@ class Poisson(distributions.Poisson):
 
     @torch.no_grad()
     def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most a value."""
+        """Compute the probability of at most `value`."""
         return poisson_cdf(torch.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device), self.rate)
 
 
 class Normal(distributions.Normal):
-    """Normal, of any scale: torch has the density from the variance, which may be 0 or infinite where the scale is not.
+    """`torch.distributions.Normal` with a density that is accurate at any scale.
+
+    Torch computes the density from the variance, which can underflow to 0 or overflow although the scale does not.
 
     >>> Normal(0.0, torch.tensor(1e-200, dtype=torch.float64)).log_prob(torch.tensor(0.0))
     tensor(459.5981, dtype=torch.float64)
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log density."""
+        """Compute the log density."""
         if self._validate_args:
             self._validate_sample(value)
         errors = (value - self.loc) / self.scale
@@ -60,7 +62,7 @@ class Normal(distributions.Normal):
 
 
 class StudentT(distributions.StudentT):
-    """Student's t distribution, moved and scaled.
+    """`torch.distributions.StudentT` with a cdf, and a standard deviation that is accurate at any scale.
 
     >>> StudentT(torch.tensor(1.0).double()).cdf(torch.tensor(1.0))
     tensor(0.7500, dtype=torch.float64)
@@ -68,22 +70,22 @@ class StudentT(distributions.StudentT):
 
     @torch.no_grad()
     def cdf(self, value: Tensor) -> Tensor:
-        """The probability of at most a value, computed on the CPU in float64."""
+        """Compute the probability of at most `value`, on the CPU in float64."""
         from scipy.special import stdtr
 
         standardised = (value - self.loc) / self.scale
-        df, numbers = (each.double().cpu() for each in torch.broadcast_tensors(self.df, standardised))
-        return torch.as_tensor(stdtr(df.numpy(), numbers.numpy())).to(standardised)
+        df, quantiles = (tensor.double().cpu() for tensor in torch.broadcast_tensors(self.df, standardised))
+        return torch.as_tensor(stdtr(df.numpy(), quantiles.numpy())).to(standardised)
 
     @property
     def stddev(self) -> Tensor:
-        """From the scale; infinite or NaN where the variance is."""
-        of_scale_one = distributions.StudentT(self.df, torch.zeros_like(self.loc), torch.ones_like(self.scale))
-        return self.scale * of_scale_one.variance.sqrt()
+        """The standard deviation, computed from the scale; infinite or NaN where the variance is."""
+        unit_scale = distributions.StudentT(self.df, torch.zeros_like(self.loc), torch.ones_like(self.scale))
+        return self.scale * unit_scale.variance.sqrt()
 
 
 def as_pyro(distribution: Distribution) -> "TorchDistribution":
-    """The same distribution as one of Pyro's, which can be the site of a program."""
+    """Convert a torch distribution to a Pyro distribution, for use in a Pyro program."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
     if isinstance(distribution, TorchDistributionMixin):
@@ -96,7 +98,7 @@ def as_pyro(distribution: Distribution) -> "TorchDistribution":
 
 @cache
 def _with_pyro(kind: type) -> type:
-    """A distribution's class with Pyro's mixin, as Pyro makes its own of torch's."""
+    """A distribution's class with Pyro's mixin, as Pyro defines its own distributions."""
     from pyro.distributions.torch_distribution import TorchDistributionMixin
 
     return type(kind.__name__, (kind, TorchDistributionMixin), {})
@@ -104,7 +106,7 @@ def _with_pyro(kind: type) -> type:
 
 @contextmanager
 def unvalidated() -> Iterator[None]:
-    """Have distributions look at none of their values, for which a device is waited for and CUDA graphs cannot be."""
+    """Disable the validation of distributions, which synchronises the device and prevents CUDA graph capture."""
     was_on: bool = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:

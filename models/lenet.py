@@ -7,26 +7,26 @@ from torch import Tensor, nn
 
 from bayes_share.models.blocks import NetworkOptions, dropout_layer, initialise_convolutions, norm_named
 
-# The side that LeNet-5 was made for, and that of the maps which its first fully connected layer then sees.
+# The image size that LeNet-5 was designed for, and the resulting size of the maps before its first linear layer.
 _SIDE = 32
 _LAST_SIDE = 5
 
 
 class LeNet(nn.Module):
-    """Two 5x5 convolutions with poolings, then three fully connected layers, with ReLU and max pooling.
+    """Two 5x5 convolutions with max pooling, then three fully connected layers, all with ReLU.
 
-    Images smaller than 32x32 are padded with zeros all round, as LeCun padded MNIST; the maps of larger ones are
-    averaged down to 5x5.
+    Images smaller than 32x32 are zero-padded on all sides, as LeCun padded MNIST. The feature maps of larger images are
+    average-pooled to 5x5.
 
     Args:
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``, after each convolution.
-        dropout: the probability of dropping a value between the fully connected layers.
-        image_size: height and width of the images that will be fed.
+        dropout: the dropout probability between the fully connected layers.
+        image_size: height and width of the images.
 
     Raises:
-        InputError: if the norm is unknown or the dropout not in [0, 1).
+        InputError: if the norm is unknown or the dropout is not in [0, 1).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LeNet(nn.Module):
             nn.MaxPool2d(2),
             *choice.after(nn.Conv2d(6, 16, 5, bias=choice.bias_before)),
             nn.MaxPool2d(2),
-            # The gradient of this pooling is not deterministic on a GPU, so it is there only for those who need it.
+            # The gradient of this pooling is not deterministic on a GPU, so it is only added for larger images.
             nn.AdaptiveAvgPool2d(_LAST_SIDE) if max(image_size) > _SIDE else nn.Identity(),
         )
         self.classifier = nn.Sequential(
@@ -68,18 +68,18 @@ class LeNet(nn.Module):
 
 
 def _margins(side: int) -> tuple[int, int]:
-    """The zeros to put before and after a side."""
+    """The zero padding before and after a side."""
     missing = max(_SIDE - side, 0)
     return missing // 2, missing - missing // 2
 
 
 def lenet(**options: Unpack[NetworkOptions]) -> LeNet:
-    """LeNet-5: 61,706 parameters for one channel and 10 classes.
+    """Build LeNet-5, with 61,706 parameters for one channel and 10 classes.
 
     Args:
-        options: see `NetworkOptions`; the norm is ``"none"`` unless given.
+        options: see `NetworkOptions`. The default norm is ``"none"``.
 
     Raises:
-        InputError: if the norm is unknown or the dropout not in [0, 1).
+        InputError: if the norm is unknown or the dropout is not in [0, 1).
     """
     return LeNet(**options)

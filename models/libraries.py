@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, by name, freshly initialised."""
+"""Randomly initialised networks of torchvision and timm, by name."""
 
 import importlib
 from difflib import get_close_matches
@@ -9,11 +9,11 @@ from torch import nn
 from bayes_share.errors import InputError
 
 LIBRARIES = ("timm", "torchvision")
-"""Whose networks there are, as ``LIBRARY:NAME``."""
+"""The supported libraries, as in ``LIBRARY:NAME``."""
 
 
 def is_of_library(name: str) -> bool:
-    """Whether a name is one of a library's network.
+    """Whether a name refers to a network of one of these libraries.
 
     >>> is_of_library("timm:resnet18"), is_of_library("resnet18")
     (True, False)
@@ -24,22 +24,22 @@ def is_of_library(name: str) -> bool:
 def library_network(
     name: str, *, num_classes: int, in_channels: int, image_size: tuple[int, int], dropout: float = 0.0
 ) -> nn.Module:
-    """Build a classifier of a library, without weights from elsewhere.
+    """Build a classifier of a library, without pretrained weights.
 
     Args:
         name: ``timm:NAME`` or ``torchvision:NAME``.
         num_classes: the number of logits.
-        in_channels: the channels of an image; torchvision's networks take 3.
-        image_size: height and width of an image, which a vision transformer is built for.
-        dropout: the probability of the network's own dropout, before its last layer.
+        in_channels: the channels of an image; torchvision's networks require 3.
+        image_size: height and width of an image; vision transformers are built for this size.
+        dropout: the dropout probability that is passed to the network's own builder.
 
     Raises:
-        InputError: the library is not installed, a network that it has not, or options that the network does not take.
+        InputError: if the library is not installed, it has no such network, or the network does not support an option.
     """
-    library, _, of_library = name.partition(":")
+    library, _, network_name = name.partition(":")
     try:
         return {"timm": _timm, "torchvision": _torchvision}[library](
-            of_library, num_classes, in_channels, image_size, dropout
+            network_name, num_classes, in_channels, image_size, dropout
         )
     except InputError:
         raise
@@ -59,7 +59,7 @@ def _timm(name: str, num_classes: int, channels: int, size: tuple[int, int], dro
     options = {"num_classes": num_classes, "in_chans": channels, "drop_rate": dropout}
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, img_size=size, **options)
-    except TypeError:  # most convolutional networks take images of any size, and are not told which
+    except TypeError:  # most convolutional networks accept any image size and have no img_size argument
         network = timm.create_model(name, pretrained=False, **options)
     return network
 
@@ -70,11 +70,13 @@ def _torchvision(name: str, num_classes: int, channels: int, size: tuple[int, in
     if name not in known:
         raise _unknown("torchvision", name, known, "torchvision.models.list_models()")
     if channels != 3:
-        raise InputError(f"torchvision:{name} takes images of 3 channels, not {channels}: take one of timm, or of ours")
+        raise InputError(
+            f"torchvision:{name} requires images with 3 channels, not {channels}: use a timm or a built-in network"
+        )
     options: dict[str, Any] = {"num_classes": num_classes}
     if name.startswith("vit_"):
         if size[0] != size[1]:
-            raise InputError(f"torchvision:{name} takes square images, not {size[0]} x {size[1]}: give an image size")
+            raise InputError(f"torchvision:{name} requires square images, not {size[0]} x {size[1]}: set an image size")
         options["image_size"] = size[0]
     if dropout:
         options["dropout"] = dropout
@@ -84,7 +86,7 @@ def _torchvision(name: str, num_classes: int, channels: int, size: tuple[int, in
         network: nn.Module = models.get_model(name, weights=None, **options)
     except TypeError as error:
         if dropout and "dropout" in str(error):
-            raise InputError(f"torchvision:{name} has no dropout: leave dropout at 0") from error
+            raise InputError(f"torchvision:{name} does not support dropout: leave dropout at 0") from error
         raise
     return network
 
@@ -94,11 +96,11 @@ def _imported(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise InputError(f"networks of {package} need it installed: pip install {package}") from error
+        raise InputError(f"{package} networks require the package {package}: pip install {package}") from error
 
 
 def _unknown(library: str, name: str, known: list[str], listed_by: str) -> InputError:
-    near = " or ".join(f"{library}:{one}" for one in get_close_matches(name, known, n=2))
+    close = " or ".join(f"{library}:{match}" for match in get_close_matches(name, known, n=2))
     return InputError(
-        f"{library} has no network {name!r}: {f'did you mean {near}' if near else f'{listed_by} lists all'}"
+        f"{library} has no network {name!r}: {f'did you mean {close}' if close else f'{listed_by} lists all'}"
     )

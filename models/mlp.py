@@ -1,4 +1,4 @@
-"""Perceptrons: small enough for every kind of inference, sampling included."""
+"""Multilayer perceptrons for images, small enough for every inference algorithm, including NUTS."""
 
 from collections.abc import Callable, Sequence
 from typing import Unpack
@@ -11,18 +11,18 @@ from bayes_share.models.blocks import GROUPS, NetworkOptions, dropout_layer, gro
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU on the pixels of an image; norm, ReLU and dropout after each hidden one.
+    """Fully connected layers on the pixels of an image, with norm, ReLU and dropout after each hidden layer.
 
     Args:
-        widths: the units of each hidden layer.
+        widths: the number of units of each hidden layer.
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         norm: ``"batch"``, ``"group"`` or ``"none"``.
-        dropout: the probability of dropping a value after each hidden layer.
-        image_size: height and width of the images that will be fed.
+        dropout: the dropout probability after each hidden layer.
+        image_size: height and width of the images.
 
     Raises:
-        InputError: if the norm is unknown or needs feature maps, or the dropout is not in [0, 1).
+        InputError: if the norm is unknown or requires feature maps, or the dropout is not in [0, 1).
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class MLP(nn.Module):
         super().__init__()
         choice = norm_named(norm)
         if choice.name not in _NORMS:
-            raise InputError(f"mlp has no feature maps for norm {norm!r}; it takes {', '.join(_NORMS)}")
+            raise InputError(f"mlp has no feature maps, which norm {norm!r} requires: use {', '.join(_NORMS)}")
         height, width = image_size
         units = in_channels * height * width
         layers: list[nn.Module] = [nn.Flatten()]
@@ -58,9 +58,9 @@ class MLP(nn.Module):
 
 
 def _group_norm(width: int) -> nn.Module:
-    # A group of one unit is normalised to 0, whatever it held.
+    # A group of one unit would always be normalised to 0.
     if width <= GROUPS:
-        raise InputError(f"mlp with norm 'group' needs hidden layers of more than {GROUPS} units, got {width}")
+        raise InputError(f"mlp with norm 'group' requires hidden layers of more than {GROUPS} units, got {width}")
     return group_norm(width)
 
 
@@ -76,29 +76,29 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def mlp(widths: Sequence[int] = (128, 128), **options: Unpack[NetworkOptions]) -> MLP:
-    """A multilayer perceptron with ReLU (Rumelhart, Hinton & Williams 1986).
+    """Build a multilayer perceptron with ReLU (Rumelhart, Hinton & Williams 1986).
 
     Args:
-        widths: the units of each hidden layer.
-        options: see `NetworkOptions`; the norm is ``"none"`` unless given, and cannot be ``"frn"``.
+        widths: the number of units of each hidden layer.
+        options: see `NetworkOptions`. The default norm is ``"none"``; ``"frn"`` is not supported.
 
     Raises:
-        InputError: if the norm is unknown or needs feature maps, or the dropout is not in [0, 1).
+        InputError: if the norm is unknown or requires feature maps, or the dropout is not in [0, 1).
     """
     return MLP(widths, **options)
 
 
 def deep_mlp(depth: int, width: int, **options: Unpack[NetworkOptions]) -> MLP:
-    """A multilayer perceptron whose hidden layers are all as wide.
+    """Build a multilayer perceptron whose hidden layers all have the same width.
 
     Args:
         depth: the number of hidden layers.
-        width: the units of each.
+        width: the number of units of each hidden layer.
         options: as for `mlp`.
 
     Raises:
-        InputError: if there is no such depth or width, the norm is unknown or needs feature maps, or the dropout is not
-            in [0, 1).
+        InputError: if the depth or width is below 1, the norm is unknown or requires feature maps, or the dropout is
+            not in [0, 1).
     """
     if min(depth, width) < 1:
         raise InputError(f"mlp{depth}_{width}: depth and width must be at least 1")

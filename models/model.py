@@ -36,9 +36,9 @@ class Latent:
     """A parameter with a prior.
 
     Args:
-        parameter: its name in the model.
-        site: what it is.
-        prior: over the whole of it.
+        parameter: the parameter's name in the model.
+        site: its description: kind, role, fan-in and names.
+        prior: the prior over all its entries.
     """
 
     parameter: str
@@ -47,23 +47,23 @@ class Latent:
 
 
 class Model(nn.Module):
-    """A network with a likelihood and priors, which inference algorithms train and draw from.
+    """A network with a likelihood and priors, the input of every inference algorithm.
 
     Args:
-        network: maps ``[batch, ...]`` to outputs ``[batch, output]`` (logits, means), or an `Ensemble` or `Mimo` of
-            such a network.
-        likelihood: of the targets given the outputs; `Categorical` unless given.
-        priors: of parameters, by a kind ("base", "member", "factor"), a role ("weight", "bias", "norm", "factor",
-            "term", "likelihood"), a name or pattern as in the user's network ("layers.1.weight", "head.*"; a tied
-            parameter is chosen by any of its names), or a predicate of a `Site`; of those that choose a parameter the
-            last one holds, and where there is none, `default_prior`. None stands for no prior: the parameter is a
-            point. Point estimates, and `IVON`, have a penalty in place of `default_prior`: for them, only what is named
-            here has a prior, and None is a flat one.
-        inputs: what is done with inputs before the network has them, as `standardised` gives it; None: nothing.
+        network: a network that maps ``[batch, ...]`` to outputs ``[batch, output]`` (logits, means), or an `Ensemble`
+            or `Mimo` of such a network.
+        likelihood: the distribution of the targets given the outputs. Default: `Categorical`.
+        priors: the prior of each selected parameter. A selector is a kind ("base", "member", "factor"), a role
+            ("weight", "bias", "norm", "factor", "term", "mix", "likelihood"), a name or pattern in the user's network
+            ("layers.1.weight", "head.*"; a tied parameter matches by any of its names), or a predicate of a `Site`. If
+            several selectors match a parameter, the last one applies; if none does, `default_prior`. None means no
+            prior: the parameter is a point estimate. Point-estimate algorithms and `IVON` use a penalty instead of
+            `default_prior`: for them, only the parameters selected here have a prior, and None is a flat prior.
+        inputs: a module applied to the inputs before the network, as made by `standardised`. None: no transformation.
 
     Raises:
-        InputError: a network that is not a module, a likelihood that is not a `Likelihood`, or priors that are no dict.
-            When the priors are first asked for: a prior that is for nothing.
+        InputError: if the network is not a module, the likelihood is not a `Likelihood`, or the priors are not a dict.
+            A selector that matches no parameter raises when the priors are first used.
     """
 
     def __init__(
@@ -76,15 +76,16 @@ class Model(nn.Module):
         super().__init__()
         check_network(network)
         if not isinstance(likelihood, Likelihood | None):
-            what = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
-            raise InputError(f"a likelihood is an object such as Categorical(), not {what}")
+            given = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
+            raise InputError(f"the likelihood must be an instance such as Categorical(), not {given}")
         if not isinstance(priors, Mapping):
-            raise InputError(f'priors are a dict of rules, such as {{"weight": prior}}, not {priors!r:.60}')
+            raise InputError(f'priors must be a dict of rules, such as {{"weight": prior}}, not {priors!r:.60}')
         self.network = network
         self.inputs = inputs
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.priors = dict(priors)
-        # What priors are centred at, kept with the parameters: these change, and the priors must not.
+        # The initial signs of the factors, which priors are centred at. Training may flip a factor's sign, so they are
+        # stored in the state dict.
         self.signs = nn.Module()
         further = further_terms(network)
         for name, kind in parameter_kinds(network).items():
@@ -95,23 +96,23 @@ class Model(nn.Module):
 
     @property
     def ensemble_size(self) -> int:
-        """The number of members: 1 where the network is no ensemble."""
+        """The number of members, 1 for a single network."""
         return self.network.ensemble_size if isinstance(self.network, Members) else 1
 
     @property
     def rows_each(self) -> int:
-        """Rows of its network that an example takes when every member sees it."""
+        """The number of rows that the network computes per example when every member sees it."""
         return self.network.rows_each if isinstance(self.network, Members) else 1
 
     def forward(self, x: Tree, feed: Feed = "tile") -> Float[Tensor, "member part *output"]:
-        """Each member's outputs for a batch ``[batch, ...]``, a tensor or a tree of them; fed as in `Ensemble`.
+        """Compute each member's outputs for a batch ``[batch, ...]``, a tensor or a tree of tensors.
 
-        A dict reaches the network as keyword arguments where its ``forward`` can be called with these names, a tuple as
-        positional arguments where it takes as many; otherwise either is one argument. Of an output with ``logits``, as
-        Hugging Face's networks give, these are taken.
+        A dict is passed as keyword arguments if the network's ``forward`` accepts its keys, and a tuple as positional
+        arguments if ``forward`` accepts that many; otherwise the batch is one argument. If the network returns an
+        object with ``logits``, as Hugging Face's networks do, the logits are returned. `feed` is as in `Ensemble`.
 
         Raises:
-            InputError: a network that gives anything but one tensor, or logits.
+            InputError: if the network returns neither one tensor nor an object with logits.
         """
         args, kwargs = call_of(self.network, self.entered(x))
         if isinstance(self.network, Members):
@@ -123,12 +124,12 @@ class Model(nn.Module):
         return logits_in(self.network(*args, **kwargs), self.network).unsqueeze(0)
 
     def settle(self, x: Tree) -> None:
-        """See by a batch how the network computes, and what of it stays shared; see `Ensemble.settle`.
+        """Run one batch to determine how the network computes and which parameters stay shared; see `Ensemble.settle`.
 
-        Call it before an optimizer is made, as `fit` does. A network that is not several is left as it is.
+        Call this before creating an optimizer, as `fit` does. It does nothing for a single network.
 
         Raises:
-            InputError: the network refuses the batch.
+            InputError: if the network fails on the batch.
         """
         if isinstance(self.network, Members):
             args, kwargs = call_of(self.network, self.entered(x))
@@ -136,26 +137,26 @@ class Model(nn.Module):
             self._forget_signs()
 
     def entered(self, x: Tree) -> Tree:
-        """What the network is given of some inputs: themselves, unless they are standardised."""
+        """Return the inputs as the network receives them: standardised if the model is, otherwise unchanged."""
         return x if self.inputs is None else self.inputs(x)
 
     def standardised(
         self, x: Tree, y: Num[Tensor, "example *target"], weights: Num[Tensor, "example"] | None = None
     ) -> "Model":
-        """A copy whose network works on standardised inputs and real-valued targets, by the moments of training data.
+        """Return a copy that standardises inputs and real-valued targets by their training mean and standard deviation.
 
-        Inputs are treated as `StandardisedInputs` says, targets as `Units.of`; counts and classes stay as they are. The
-        copy takes inputs, and gives noise, densities and predictions, in their own units. Its network, on its own or
-        folded, is of the standardised ones: **priors and weight decay are in these units**, and so is noise that is
-        learned, at its start and in its prior.
+        Inputs are standardised by `StandardisedInputs`, targets by `Units.of`; counts and classes are left unchanged.
+        The copy takes inputs, and returns noise, densities and predictions, in the original units. Its network computes
+        in standardised units, also when it is called alone or folded: **priors and weight decay are in these units**,
+        and so are the initial value and the prior of learned noise.
 
         Args:
-            x: all inputs of the training ``[example, ...]``, a tensor or a tree of them.
-            y: all targets of the training ``[example, ...]``.
-            weights: how often each example counts, not negative; None: all alike.
+            x: all training inputs ``[example, ...]``, a tensor or a tree of tensors.
+            y: all training targets ``[example, ...]``.
+            weights: the non-negative weight of each example; None: equal weights.
 
         Raises:
-            InputError: inputs or targets that have no moments, or a model that is standardised already.
+            InputError: if the inputs or targets are empty or not finite, or the model is already standardised.
 
         >>> from bayes_share.models.likelihoods import Gaussian
         >>> x, y = torch.tensor([[1e6], [3e6]]), torch.tensor([10.0, 30.0])
@@ -165,80 +166,83 @@ class Model(nn.Module):
                 [ 1.]])
         """
         if self.inputs is not None:
-            raise InputError("this model has its inputs standardised already")
+            raise InputError("this model is already standardised")
         other = copy_of(self)
         other.inputs = StandardisedInputs.of(x, weights)
         other.likelihood = other.likelihood.with_units(Units.of(y, weights))
         return other
 
     def extra_repr(self) -> str:
-        """Which units priors are in, where these are not those of the data."""
+        """The units of the priors, for ``repr``, if they differ from the units of the data."""
         return "" if self.inputs is None else "priors are in units of standardised inputs and targets"
 
     def forward_with(
         self, values: Mapping[str, Tensor], x: Tree, feed: Feed = "tile"
     ) -> Float[Tensor, "member part *output"]:
-        """The outputs under other values of parameters and buffers, by their names; the model stays as it is.
+        """Compute the outputs with the given values of parameters and buffers, by name, without changing the model.
 
-        Gradients pass to the values, also where the network runs parts of its forward pass again in the backward pass
-        (`torch.utils.checkpoint`); reentrant checkpoints need `Tensor.backward`, since torch refuses them in
-        `torch.autograd.grad`. Buffers that are not among the values are updated in training mode, as always. Values of
-        the likelihood's parameters take effect in `likelihood_with`.
+        Gradients flow to the values, also if the network recomputes parts of its forward pass in the backward pass
+        (`torch.utils.checkpoint`). Reentrant checkpoints require `Tensor.backward`, as torch does not support them in
+        `torch.autograd.grad`. Buffers without a given value are updated in training mode as usual. Values of the
+        likelihood's parameters take effect in `likelihood_with`.
         """
         return call_under(self, under_all_names(self, values), (x, feed))
 
     def likelihood_with(self, values: Mapping[str, Tensor]) -> Likelihood:
-        """The likelihood under other values of its parameters and buffers, by their names in the model.
+        """Return a likelihood with the given values of its parameters and buffers, by their names in the model.
 
-        A likelihood of its own, to be used at any time: the model's stays as it is. Gradients pass to the values.
+        The model's own likelihood is not changed. Gradients flow to the values.
         """
         own: dict[str, Tensor] = dict(self.likelihood.named_parameters("likelihood", remove_duplicate=False))
         own |= dict(self.likelihood.named_buffers(prefix="likelihood", remove_duplicate=False))
         everywhere = under_all_names(self, values)
         if not own.keys() & everywhere.keys():
             return self.likelihood
-        # What a deep copy finds in its memo it does not copy.
+        # deepcopy uses the memo's entries instead of copying these tensors.
         return deepcopy(self.likelihood, {id(tensor): everywhere.get(name, tensor) for name, tensor in own.items()})
 
     def keep(self, members: Sequence[int]) -> "Model":
-        """A copy with some of the members alone; see `Ensemble.keep`.
+        """Return a copy with only the given members; see `Ensemble.keep`.
 
         Raises:
-            InputError: what `Ensemble.keep` says, or a network that is no ensemble.
+            InputError: as `Ensemble.keep`, or if the network is not an `Ensemble`.
         """
         if not isinstance(self.network, Ensemble):
-            raise InputError("members that compute in one network, or one alone, cannot be kept apart from the others")
+            raise InputError("members can only be kept from an Ensemble, not from a single network or a Mimo network")
         members = checked_members(members, self.ensemble_size)
         kept = copy_of(self)
         for name in set(own_tensors(self.network, self.ensemble_size)):
             if (buffer := _buffer_name(name)) in dict(self.signs.named_buffers()):
                 kept.signs.register_buffer(buffer, self.signs.get_buffer(buffer)[list(members)])
         assert isinstance(kept.network, Ensemble)
-        kept.network.leave_only(members)  # in the copy, where what the likelihood has of the network is one with it
+        kept.network.leave_only(members)  # in the copy, which keeps parameters that network and likelihood share tied
         return kept
 
     def kept_values(self, values: Mapping[str, Tensor], members: Sequence[int]) -> dict[str, Tensor]:
-        """Values of parameters and buffers, by name: of what members have their own of, the rows of some of them."""
+        """Select some members from values of parameters and buffers, by name.
+
+        Values with a row for each member are reduced to the rows of these members; shared values are copied whole.
+        """
         own = set(own_tensors(self, self.ensemble_size))
         return {name: value[list(members)].clone() if name in own else value.clone() for name, value in values.items()}
 
     def latents(self) -> list[Latent]:
-        """The parameters that have a prior, with the prior on their device and in their dtype.
+        """Return the parameters that have a prior, with priors on the parameters' devices and in their dtypes.
 
         Raises:
-            InputError: a prior that is for nothing, or does not broadcast to its parameter.
+            InputError: if a prior matches no parameter or does not broadcast to its parameter.
         """
         sites = self._sites()
         priors = priors_of(list(sites.values()), self.priors)
         return [Latent(name, site, priors[site.name]) for name, site in sites.items() if site.name in priors]
 
     def named_in_priors(self) -> "dict[str, Latent | None]":
-        """The parameters that a rule of `priors` chooses, by name, with their priors; None where the prior is flat.
+        """Return the parameters that `priors` selects, by name, with their priors, or None for a flat prior.
 
-        These are the user's own. What no rule chooses is left out, though it is among `latents`, by `default_prior`.
+        Unlike `latents`, this leaves out parameters that only have `default_prior`.
 
         Raises:
-            InputError: a prior that is for nothing, or does not broadcast to its parameter.
+            InputError: if a prior matches no parameter or does not broadcast to its parameter.
         """
         sites = self._sites()
         priors = priors_by_rule(list(sites.values()), self.priors)
@@ -249,14 +253,14 @@ class Model(nn.Module):
         }
 
     def _forget_signs(self) -> None:
-        """Have no signs of factors that there are none of any more."""
-        there = dict(self.network.named_parameters())
+        """Remove the signs of factors that the network no longer has."""
+        remaining = dict(self.network.named_parameters())
         for buffer in list(self.signs._buffers):
-            if buffer.replace("/", ".") not in there:
+            if buffer.replace("/", ".") not in remaining:
                 delattr(self.signs, buffer)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load; of factors that the state has not, since no batch reached them, it has no signs either."""
+        """Remove the signs of factors that the state dict lacks because their layers were never called, then load."""
         for buffer in list(self.signs._buffers):
             name = buffer.replace("/", ".")
             if f"{prefix}signs.{buffer}" not in state_dict and f"{prefix}network.{name}" not in state_dict:
@@ -264,7 +268,7 @@ class Model(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _sites(self) -> dict[str, Site]:
-        """What is learned, by the parameters' names in the model."""
+        """The sites of all trained parameters, by the parameters' names in the model."""
         kinds = parameter_kinds(self.network)
         centres = {name: self.signs.get_buffer(_buffer_name(name)) for name, kind in kinds.items() if kind == "factor"}
         in_network = sites_of(self.network, centres, prefix_of(self.network))
@@ -276,27 +280,27 @@ class Model(nn.Module):
                 site, name=f"likelihood.{site.name}", names=tuple(f"likelihood.{name}" for name in site.names)
             )
             for name, site in in_likelihood
-            if self.likelihood.get_parameter(name) not in of_network  # which is one parameter, and has its prior there
+            if self.likelihood.get_parameter(name) not in of_network  # a tied parameter has its prior in the network
         }
 
     def targets(self, y: Num[Tensor, "batch *target"], feed: Feed = "tile") -> Num[Tensor, "member part *target"]:
-        """The targets that go with the outputs of ``forward(x, feed)``."""
+        """Arrange targets to match the outputs of ``forward(x, feed)``, with an axis for the members."""
         if feed == "split":
             return y.unflatten(0, (self.ensemble_size, -1))
         return y.expand(self.ensemble_size, *y.shape)
 
 
 def outputs_of(network: nn.Module, x: Tree) -> Tensor:
-    """The outputs ``[batch, ...]`` of a network that is no ensemble, which is called as a `Model` calls it."""
+    """Call a single network as `Model` does and return its outputs ``[batch, ...]``."""
     args, kwargs = call_of(network, x)
     return logits_in(network(*args, **kwargs), network)
 
 
 def logits_in(outputs: Any, network: nn.Module) -> Tensor:
-    """The one tensor that a network gave, or the logits in its output.
+    """Return a network's output if it is a tensor, otherwise the output's ``logits``.
 
     Raises:
-        InputError: it gave something else.
+        InputError: if the output is neither a tensor nor has logits.
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -304,10 +308,10 @@ def logits_in(outputs: Any, network: nn.Module) -> Tensor:
     if isinstance(named, Tensor):
         return named
     raise InputError(
-        f"a model takes a network that gives one tensor, or an output with logits, and this {type(network).__name__} "
-        f"gives a {type(outputs).__name__}: put it into a module that returns the logits alone"
+        f"a model requires a network that returns one tensor, or an output with logits, and this "
+        f"{type(network).__name__} returns a {type(outputs).__name__}: wrap it in a module that returns the logits"
     )
 
 
 def _buffer_name(parameter: str) -> str:
-    return parameter.replace(".", "/")  # which is in no other name, as an underscore may be
+    return parameter.replace(".", "/")  # unlike an underscore, a slash occurs in no parameter name

@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""Networks for images, by name."""
 
 import re
 from collections.abc import Callable
@@ -26,16 +26,16 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet110": resnet110,
     "vgg11": vgg11,
 }
-"""The builders of the networks that have one name; each takes what `blocks.NetworkOptions` says."""
+"""The builders of networks with a fixed name. Each takes the options in `blocks.NetworkOptions`."""
 
 
 class Family(NamedTuple):
-    """Networks that are named by numbers.
+    """A family of networks whose names contain their depth or width.
 
     Attributes:
-        pattern: the name with letters in place of the numbers, for help texts.
-        example: a name.
-        builder: takes the numbers in the order of the name, and the options.
+        pattern: the name with letters for the integers, for help texts.
+        example: an example of a name.
+        builder: builds a network from the integers, in the order of the name, and the options.
     """
 
     pattern: str
@@ -43,7 +43,7 @@ class Family(NamedTuple):
     builder: Callable[..., nn.Module]
 
     def numbers(self, name: str) -> list[int] | None:
-        """The numbers in a name; None where it is no name of this family."""
+        """Return the integers in a name, or None if the name is not of this family."""
         match = re.fullmatch(re.sub("[DW]", "([0-9]{1,6})", self.pattern), name)
         return None if match is None else [int(number) for number in match.groups()]
 
@@ -55,11 +55,14 @@ FAMILIES = (
     Family("vgg11_W", "vgg11_32", vgg11),
     Family("wide_resnetD_W", "wide_resnet28_10", wide_resnet),
 )
-"""The networks of any depth D or width W: hidden layers and units; convolutions and channels of the first stage."""
+"""The families with a depth D and a width W.
+
+For perceptrons these are hidden layers and units, for convolutional networks layers and channels of the first stage.
+"""
 
 
 def network_names() -> list[str]:
-    """The names for a help text, each family as one pattern.
+    """Return the network names as shown in help texts, with one pattern for each family.
 
     >>> network_names()[-4:]
     ['vgg11_W', 'wide_resnetD_W', 'timm:NAME', 'torchvision:NAME']
@@ -76,26 +79,27 @@ def build_network(
     norm: str | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Build a freshly initialised network.
+    """Build a randomly initialised network.
 
     Args:
-        name: one of `network_names`, with numbers for D and W, for example ``"resnet20"`` or ``"wide_resnet28_10"``,
+        name: one of `network_names`, with integers for D and W, for example ``"resnet20"`` or ``"wide_resnet28_10"``,
             or a network of another library, ``"timm:resnet18"`` or ``"torchvision:convnext_tiny"``.
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         image_size: height and width of an image.
-        norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``; None is the network's own.
-        dropout: the probability with which a value is dropped in train mode, in [0, 1).
+        norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``; None uses the network's default.
+        dropout: the dropout probability in train mode, in [0, 1).
 
     Returns:
         A network that maps images ``[row, channel, height, width]`` to logits ``[row, class]``.
 
     Raises:
-        InputError: if a name is unknown, a number cannot be used, or the network cannot take the norm or the images.
+        InputError: if the name is unknown, an option is invalid, or the network does not support the norm or the image
+            size.
     """
     if is_of_library(name):
         if norm is not None:
-            raise InputError(f"{name} has the norm that its library gives it: leave norm out")
+            raise InputError(f"the norm of {name} is fixed by its library: leave norm out")
         return library_network(
             name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, dropout=dropout
         )
@@ -103,7 +107,7 @@ def build_network(
     if min(num_classes, in_channels, *image_size) < 1:
         height, width = image_size
         raise InputError(
-            f"{name} needs at least one class, one channel and one pixel, "
+            f"{name} requires at least one class, one channel and one pixel, "
             f"got {num_classes} classes and images of {in_channels}x{height}x{width}"
         )
     options = NetworkOptions(num_classes=num_classes, in_channels=in_channels, image_size=image_size, dropout=dropout)
@@ -120,6 +124,6 @@ def _builder(name: str) -> Callable[..., nn.Module]:
             return partial(family.builder, *numbers)
     error = unknown("model", name, network_names())
     raise InputError(
-        f"{error}; D and W are numbers, as in {', '.join(family.example for family in FAMILIES)}, and NAME is of a "
-        f"network of that library"
+        f"{error}; D and W are integers, as in {', '.join(family.example for family in FAMILIES)}, and NAME is the "
+        f"name of a network in that library"
     )

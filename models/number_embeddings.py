@@ -1,4 +1,4 @@
-"""Embeddings of numbers, which let a perceptron be steep where the data are dense."""
+"""Piecewise-linear embeddings of numeric inputs, which let an MLP vary quickly where the data are dense."""
 
 import math
 from collections.abc import Sequence
@@ -10,25 +10,26 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 
 Bins = Sequence[Sequence[float]]
-"""For each number the edges of its bins, in ascending order."""
+"""The bin edges of each numeric input, in ascending order."""
 
-_FAR = torch.finfo(torch.float32).max  # beyond every number, and finite, as all that a state holds
+_FAR = torch.finfo(torch.float32).max  # pads missing edges; finite, because values in a state dict must be finite
 
 
 class NumberEmbeddings(nn.Module):
-    """Piecewise-linear embeddings of numbers (arXiv 2203.05556, section 3.2; as in arXiv 2410.24210).
+    """Piecewise-linear embeddings of numeric inputs (arXiv 2203.05556, section 3.2; as in arXiv 2410.24210).
 
-    The encoding of a number has an entry for each of its bins: 1 where the number lies above the bin, 0 where it lies
-    below, and in between the part of the bin that lies below the number; the first and the last bin go on as lines. Its
-    embedding is a linear map of the number and of its encoding, with weights of that number's own. The part of the
-    encoding starts at 0, so that the embedding starts as a line.
+    The encoding of a value has one entry per bin: 1 if the value is above the bin, 0 if it is below, and otherwise the
+    fraction of the bin below the value. The first and the last bin are extrapolated linearly. The embedding is a linear
+    map of the value and its encoding, with separate weights for each input. The weights of the encoding start at 0, so
+    the embedding is linear at initialisation.
 
     Args:
-        bins: of each number; see `Bins`.
-        width: of an embedding.
+        bins: the bin edges of each input; see `Bins`.
+        width: the width of an embedding.
 
     Raises:
-        InputError: edges that are fewer than two, not finite or not in ascending order; no number, or no width.
+        InputError: if there are no inputs, the width is below 1, or the edges of an input are fewer than two, not
+            finite or not in ascending order.
     """
 
     inner: Tensor
@@ -38,16 +39,17 @@ class NumberEmbeddings(nn.Module):
     def __init__(self, bins: Bins, width: int) -> None:
         super().__init__()
         if not bins or width < 1:
-            raise InputError(f"embeddings are of at least one number, and of a width of at least 1, not {width}")
-        for number, edges in enumerate(bins):
-            at = torch.tensor(edges, dtype=torch.float32)
-            if len(at) < 2 or not bool(at.isfinite().all()) or not bool((at.diff() > 0).all()):
-                raise InputError(f"the edges of the bins of number {number} must be at least two, in ascending order")
+            raise InputError(f"embeddings require at least one numeric input and a width of at least 1, not {width}")
+        for index, input_edges in enumerate(bins):
+            edges = torch.tensor(input_edges, dtype=torch.float32)
+            if len(edges) < 2 or not bool(edges.isfinite().all()) or not bool((edges.diff() > 0).all()):
+                raise InputError(f"the bins of input {index} require at least two finite edges in ascending order")
         shape = len(bins), max(map(len, bins)) - 1
         inner, lower, sizes = torch.full((shape[0], shape[1] - 1), _FAR), torch.zeros(shape), torch.ones(shape)
-        for number, edges in enumerate(bins):
-            at, count = torch.tensor(edges, dtype=torch.float32), len(edges) - 1
-            inner[number, : count - 1], lower[number, :count], sizes[number, :count] = at[1:-1], at[:-1], at.diff()
+        for index, input_edges in enumerate(bins):
+            edges, count = torch.tensor(input_edges, dtype=torch.float32), len(input_edges) - 1
+            inner[index, : count - 1] = edges[1:-1]
+            lower[index, :count], sizes[index, :count] = edges[:-1], edges.diff()
         for name, buffer in (("inner", inner), ("lower", lower), ("sizes", sizes)):
             self.register_buffer(name, buffer)
         self.slope = nn.Parameter(torch.empty(len(bins), width))
@@ -57,16 +59,20 @@ class NumberEmbeddings(nn.Module):
             nn.init.uniform_(parameter, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
     def forward(self, x: Float[Tensor, "row number"]) -> Float[Tensor, "row number width"]:
-        """The embeddings; those of the encoding are read off a table, as the sum over the bins below and a part."""
-        numbers, bins, _ = self.weight.shape
-        own = torch.searchsorted(self.inner, x.detach().T.contiguous().to(self.inner.dtype), right=True).T
-        place = own + bins * torch.arange(numbers, device=x.device)
+        """Compute the embeddings.
+
+        The linear map of the encoding is the sum of the weights of all lower bins, which is looked up in a table, plus
+        a fraction of the weight of the value's own bin.
+        """
+        inputs, bins, _ = self.weight.shape
+        own_bin = torch.searchsorted(self.inner, x.detach().T.contiguous().to(self.inner.dtype), right=True).T
+        index = own_bin + bins * torch.arange(inputs, device=x.device)
         table = torch.cat([self.weight.cumsum(1) - self.weight, self.weight], 2).flatten(0, 1)
-        below, rise = nn.functional.embedding(place, table).chunk(2, 2)
-        part = (x - self.lower.take(place)) / self.sizes.take(place)
+        below, rise = nn.functional.embedding(index, table).chunk(2, 2)
+        fraction = (x - self.lower.take(index)) / self.sizes.take(index)
         line = torch.addcmul(self.bias, x[:, :, None], self.slope)
-        return line + torch.addcmul(below, rise, part[:, :, None])
+        return line + torch.addcmul(below, rise, fraction[:, :, None])
 
     def extra_repr(self) -> str:
-        """Sizes, for printing."""
+        """The sizes, for ``repr``."""
         return f"numbers={len(self.weight)}, bins={self.weight.shape[1]}, width={self.weight.shape[2]}"

@@ -1,4 +1,4 @@
-"""How far every two members differ in what they predict."""
+"""Pairwise differences between the predictions of members: disagreement and KL divergence."""
 
 import math
 
@@ -10,48 +10,49 @@ from bayes_share.models.mixture import image_parts
 
 
 def opinions(logits: Float[Tensor, "draw member image class"]) -> Float64[Tensor, "member image class"]:
-    """The log-probabilities of each member: the mean over its draws."""
+    """Compute each member's log-probabilities, from the mean of the probabilities over its draws."""
     return logits.double().log_softmax(-1).logsumexp(0) - math.log(len(logits))
 
 
 def differences(
-    found: Float64[Tensor, "member image class"],
+    log_probs: Float64[Tensor, "member image class"],
 ) -> tuple[Float64[Tensor, "member member"], Float64[Tensor, "member member"]]:
-    """Of every two members, on how many images they vote for different classes, and the sum of ``KL(p_i ‖ p_j)``.
+    """For each pair of members, count the images with different predicted classes, and sum ``KL(p_i ‖ p_j)``.
 
     Args:
-        found: their opinions, on a few images at a time.
+        log_probs: the members' log-probabilities (`opinions`), for a few images at a time.
 
     Returns:
-        Sums over images; the row is the first argument of KL.
+        Sums over images. The row index is the first argument of KL.
     """
-    votes, rows = found.argmax(-1), found.flatten(1)
-    crossed = rows.exp() @ rows.T
-    return (votes[:, None] != votes).sum(-1).double(), crossed.diag()[:, None] - crossed
+    labels, rows = log_probs.argmax(-1), log_probs.flatten(1)
+    cross = rows.exp() @ rows.T
+    return (labels[:, None] != labels).sum(-1).double(), cross.diag()[:, None] - cross
 
 
 def mean_of_pairs(matrix: Float[Tensor, "member member"]) -> float:
-    """The mean over all pairs of two members."""
+    """Compute the mean over all ordered pairs of different members."""
     count = len(matrix)
     return (matrix.sum() - matrix.diagonal().sum()).item() / (count * (count - 1))
 
 
 def mean_differences(logits: Float[Tensor, "draw member image class"]) -> tuple[float, float]:
-    """The disagreement and the KL of two members, the means over images and pairs.
+    """Compute the members' disagreement and KL divergence, averaged over images and pairs of members.
 
     Args:
-        logits: of two members or more; a few images at a time are in memory in float64.
+        logits: the logits of at least two members; converted to float64 a few images at a time.
 
     Returns:
-        The part of the images on which two vote for different classes, and ``KL(p_i ‖ p_j)`` in nats.
+        The fraction of images on which two members predict different classes, and ``KL(p_i ‖ p_j)`` in nats.
 
     >>> mean_differences(torch.tensor([[[[50.0, 0.0], [50.0, 0.0]], [[0.0, 50.0], [50.0, 0.0]]]]))
     (0.5, 25.0)
     """
-    apart, kl = torch.zeros(2, logits.shape[1], logits.shape[1], dtype=torch.float64)
+    disagreement, kl = torch.zeros(2, logits.shape[1], logits.shape[1], dtype=torch.float64)
     for part, _ in image_parts(logits):
-        more_apart, more_kl = differences(opinions(part).cpu())
-        apart += more_apart
-        kl += more_kl
+        part_disagreement, part_kl = differences(opinions(part).cpu())
+        disagreement += part_disagreement
+        kl += part_kl
     images = logits.shape[2]
-    return mean_of_pairs(apart) / images, max(0.0, mean_of_pairs(kl) / images)  # below 0 by rounding alone
+    # The mean KL can only be negative by rounding error.
+    return mean_of_pairs(disagreement) / images, max(0.0, mean_of_pairs(kl) / images)

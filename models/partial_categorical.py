@@ -1,4 +1,4 @@
-"""A categorical distribution whose values may say that they are not known."""
+"""A categorical distribution that ignores missing labels."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch.distributions import Categorical, constraints
 
 
 class PartialCategorical(Categorical):
-    """A categorical distribution that gives one value, which stands for "not known", probability 1.
+    """A categorical distribution with a log probability of 0 for a value that marks missing labels.
 
     Args:
         logits: ``[..., class]``.
-        ignore_index: the value that stands for "not known"; it is never drawn.
+        ignore_index: the value that marks a missing label; it is never sampled.
     """
 
     def __init__(self, logits: Tensor, ignore_index: int) -> None:
@@ -21,11 +21,11 @@ class PartialCategorical(Categorical):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Whole numbers: the classes, and the value that stands for "not known"."""
+        """The integers of an interval that contains the classes and `ignore_index`."""
         return constraints.integer_interval(min(0, self.ignore_index), max(self._num_events - 1, self.ignore_index))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log probability of a class; 0 where the value is not known."""
+        """Compute the log probability of the classes, 0 where the label is missing."""
         is_ignored = value == self.ignore_index
         return super().log_prob(value.masked_fill(is_ignored, 0)).masked_fill(is_ignored, 0.0)
 

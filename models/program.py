@@ -1,4 +1,4 @@
-"""A model as a Pyro program, with one named site for each base weight and each factor, and what is read off it once."""
+"""A model as a Pyro program with one named site for each trained parameter, and the static structure of its sites."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 OBSERVED = "y"
-"""The site of the targets."""
+"""The name of the targets' site."""
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A Pyro program of the joint distribution of a model's parameters and of the targets.
+    """A Pyro program for the joint distribution of a model's parameters and targets.
 
-    Called as ``program(x, y)`` it scores the targets; as ``program(x)`` it draws them. Its sites are named as the
-    parameters are in the user's network, the targets are the site "y", and the outputs are what it returns. Each member
-    is a component of a mixture: the log-likelihood is averaged over the members, and so is the log prior of what each
-    member has of its own (site scales 1 / members). So the joint density of an ensemble is tempered in what is a
-    member's own, and a tool that does not scale by these (a Markov chain, a guide that was made automatically) finds
-    posteriors that are too wide there: hand it a member, as `take_member` takes one out. Buffers are used in copies, so
-    that Pyro may run it as often as it likes.
+    ``program(x, y)`` scores the targets, ``program(x)`` samples them. The program returns the outputs. Sites have the
+    names of the parameters in the user's network; the site of the targets is "y". Buffers are copied in each run, so
+    running the program has no side effects on the model.
+
+    Each member is a component of a mixture: the log-likelihood is averaged over the members, and so is the log prior of
+    each member's own parameters (both have the site scale 1 / members). The joint density of an ensemble is therefore
+    tempered in the members' own parameters. Tools that do not rescale it, such as MCMC or automatic guides, find
+    posteriors that are too wide there. Use a single member with such tools, as returned by `take_member`.
 
     Args:
         model: the model.
-        latents: its parameters with priors.
-        num_data: examples that a batch stands for; None: the batch itself.
+        latents: the model's parameters with priors.
+        num_data: the number of examples that a batch represents; None: the batch size.
     """
 
     model: Model
@@ -45,12 +46,12 @@ class Program:
     num_data: int | float | None = None
 
     def __call__(self, x: Tree, y: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """The outputs ``[member, batch, ...]`` under parameters drawn from the priors.
+        """Sample the parameters from their priors and return the outputs ``[member, batch, ...]``.
 
         Args:
-            x: ``[batch, ...]``.
-            y: ``[batch, ...]``, or None.
-            weights: ``[batch]``: what the log-likelihood of each example is multiplied by; None: 1.
+            x: the inputs ``[batch, ...]``.
+            y: the targets ``[batch, ...]``; None: sample them.
+            weights: ``[batch]``, the factor of each example's log-likelihood; None: 1.
         """
         import pyro
 
@@ -62,7 +63,7 @@ class Program:
         return pyro.deterministic("outputs", outputs)
 
     def sample(self) -> dict[str, Tensor]:
-        """The value of each site of the parameters, drawn from its prior."""
+        """Sample each parameter's site, and the scales of hierarchical priors, from their priors."""
         import pyro
 
         values = {}
@@ -79,28 +80,29 @@ class Program:
         return values
 
     def by_parameter(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Values of sites under the names that the parameters have in the model."""
+        """Rename the values of sites to the names of the parameters in the model."""
         return {latent.parameter: values[latent.site.name] for latent in self.latents}
 
     def scale_name(self, prior: Hierarchical) -> str:
-        """The name of the site of a hierarchical prior's scale: that of the first parameter under it, and "_scale"."""
+        """Return the site name of a hierarchical prior's scale: the name of its first parameter plus "_scale"."""
         return next(f"{latent.site.name}_scale" for latent in self.latents if latent.prior is prior)
 
 
 def pyro_model(model: Model, num_data: int | float | None = None) -> Program:
-    """The Pyro program of a model, for Pyro's own tools: trace, NUTS, Predictive, SVI.
+    """Return the Pyro program of a model, for Pyro's own tools: trace, NUTS, Predictive, SVI.
 
     Args:
-        model: any network, ensemble or not, with a likelihood and priors. Its parameters are used where they have no
-            prior.
-        num_data: how many examples a batch stands for, in training on batches; None: the batch is all the data.
+        model: a single network or an ensemble, with a likelihood and priors. Parameters without a prior keep their
+            current values.
+        num_data: the number of examples that a batch represents, for training on batches; None: the batch is all the
+            data.
 
     Raises:
-        InputError: a prior that is for nothing, or a model all of whose parameters are points.
+        InputError: if a prior matches no parameter, or no parameter has a prior.
     """
     latents = model.latents()
     if not latents:
-        raise InputError("every parameter of the model is a point: there is no prior, and nothing to infer")
+        raise InputError("no parameter of the model has a prior: there is nothing to infer")
     return Program(model, tuple(latents), num_data)
 
 
@@ -111,19 +113,19 @@ def observe(
     num_data: int | float | None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The site of the targets, each of which stands for as many as it takes to make `num_data` for every member.
+    """Add the site of the targets to a program, with each member's log-likelihood scaled up to `num_data` examples.
 
     Args:
-        likelihood: under the same draw as the outputs.
+        likelihood: the likelihood under the same draw as the outputs.
         outputs: ``[member, part, ...]``.
-        targets: ``[member, part, ...]``, or None.
-        num_data: examples; None: those of the batch.
-        weights: ``[member, part]``: what each log-likelihood is multiplied by besides; None: 1.
+        targets: ``[member, part, ...]``; None: sample them.
+        num_data: the number of examples that the batch represents; None: the batch size.
+        weights: ``[member, part]``, an additional factor of each log-likelihood; None: 1.
     """
     import pyro
 
     members, part = outputs.shape[:2]
-    size: Any = num_data or part  # the sum of weights is no whole number, as Pyro's types would have it
+    size: Any = num_data or part  # a sum of weights need not be an integer, which Pyro's type annotations require
     observed = likelihood.distribution(outputs)
     if targets is not None:
         targets = targets.reshape(observed.shape())
@@ -144,18 +146,18 @@ def _weighted(weights: Tensor | None) -> Iterator[None]:
         yield
         return
     is_counted: Any = weights > 0
-    # Pyro takes no scale of 0.
+    # Pyro does not accept a scale of 0.
     with poutine.mask(mask=is_counted), poutine.scale(scale=torch.where(is_counted, weights, 1.0)):
         yield
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What does not change from one run of a program to the next.
+    """The parts of a program's parameter sites that are the same in every run.
 
     Args:
-        priors: the distribution of each parameter's site, by its name.
-        scales: what the log probability of each of them is multiplied by.
+        priors: the distribution of each parameter's site, by site name.
+        scales: the scale of each site's log probability, by site name.
     """
 
     priors: Mapping[str, "Distribution"]
@@ -163,10 +165,10 @@ class Structure:
 
 
 def read_structure(program: Program) -> Structure | None:
-    """Trace a program's parameters and read off their sites; None where these depend on one another's values.
+    """Trace a program's parameters and return their distributions, or None if these depend on other sites' values.
 
     Args:
-        program: is run twice, with other values; changes nothing.
+        program: the program; its parameters are sampled twice, with different values. It is not changed.
     """
     from pyro import poutine
 

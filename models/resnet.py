@@ -1,4 +1,4 @@
-"""Residual networks (He et al. 2015, arXiv:1512.03385): those for small images, and ResNet-18 with their stem."""
+"""Residual networks (He et al. 2015, arXiv:1512.03385) for small images, including ResNet-18 with a CIFAR stem."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,15 +20,15 @@ from bayes_share.models.blocks import (
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: ``activation(residual(x) + shortcut(x))``.
+    """Two 3x3 convolutions with a shortcut: ``activation(residual(x) + shortcut(x))``.
 
-    Where the shape changes, the shortcut is a 1x1 convolution with a norm.
+    If the shape changes, the shortcut is a 1x1 convolution with a norm.
 
     Args:
         norm: the norm, with its activation.
-        in_channels: channels of the maps that enter.
-        out_channels: channels of the maps that leave.
-        stride: 2 halves the sides of the maps.
+        in_channels: the channels of the input.
+        out_channels: the channels of the output.
+        stride: the stride of the first convolution; 2 halves height and width.
     """
 
     def __init__(self, norm: Norm, in_channels: int, out_channels: int, stride: int) -> None:
@@ -51,22 +51,22 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of `BasicBlock`, and a classifier on the means of the maps.
+    """A 3x3 convolution, stages of `BasicBlock`, global average pooling and a linear classifier.
 
-    With ``norm="none"`` nothing holds back the sums of the blocks: the logits of a deep one start out large.
+    With ``norm="none"``, activations grow with the depth: the logits of a deep network are large at initialisation.
 
     Args:
-        name: what error messages call the network.
+        name: the network's name in error messages.
         widths: the channels of each stage.
         num_blocks: the number of blocks in each stage.
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``.
-        dropout: the probability of dropping a value before the classifier.
-        image_size: height and width of an image; only checked, other sizes can be fed.
+        dropout: the dropout probability before the classifier.
+        image_size: height and width of an image; only validated, the network accepts other sizes.
 
     Raises:
-        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+        InputError: if the norm is unknown, the dropout is not in [0, 1), or the images are too small for the norm.
     """
 
     def __init__(
@@ -95,18 +95,18 @@ class ResNet(nn.Module):
 
 
 def cifar_resnet(depth: int, width: int = 16, **options: Unpack[NetworkOptions]) -> ResNet:
-    """A ResNet for small images: 3 stages of (depth - 2) / 6 blocks (arXiv:1512.03385, section 4.2).
+    """Build a ResNet for small images: 3 stages of (depth - 2) / 6 blocks (arXiv:1512.03385, section 4.2).
 
-    The shortcuts are 1x1 convolutions where the shape changes (option B).
+    Shortcuts are 1x1 convolutions where the shape changes (option B).
 
     Args:
-        depth: layers with weights, without the shortcuts: 6n + 2, for example 20.
-        width: channels of the first stage; the others have twice and four times as many.
-        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+        depth: the number of layers with weights, not counting shortcuts: 6n + 2, for example 20.
+        width: the channels of the first stage; the others have two and four times as many.
+        options: see `NetworkOptions`. The default norm is ``"batch"``.
 
     Raises:
-        InputError: if there is no such depth or width, the norm is unknown, the dropout not in [0, 1), or the images
-            too small for the norm.
+        InputError: if the depth is not 6n + 2, the width is below 1, the norm is unknown, the dropout is not in [0, 1),
+            or the images are too small for the norm.
     """
     name = f"resnet{depth}" if width == 16 else f"resnet{depth}_{width}"
     num_blocks, rest = divmod(depth - 2, 6)
@@ -118,35 +118,35 @@ def cifar_resnet(depth: int, width: int = 16, **options: Unpack[NetworkOptions])
 
 
 def resnet20(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-20 for small images: 3 stages of 3 blocks, 16, 32 and 64 wide (arXiv:1512.03385, section 4.2).
+    """Build ResNet-20 for small images: 3 stages of 3 blocks with 16, 32 and 64 channels (arXiv:1512.03385, sec. 4.2).
 
     Args:
-        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+        options: see `NetworkOptions`. The default norm is ``"batch"``.
 
     Raises:
-        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+        InputError: if the norm is unknown, the dropout is not in [0, 1), or the images are too small for the norm.
     """
     return cifar_resnet(20, **options)
 
 
 def resnet32(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-32 for small images: 3 stages of 5 blocks; otherwise as `resnet20`."""
+    """Build ResNet-32 for small images: 3 stages of 5 blocks; otherwise as `resnet20`."""
     return cifar_resnet(32, **options)
 
 
 def resnet56(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-56 for small images: 3 stages of 9 blocks; otherwise as `resnet20`."""
+    """Build ResNet-56 for small images: 3 stages of 9 blocks; otherwise as `resnet20`."""
     return cifar_resnet(56, **options)
 
 
 def resnet110(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-110 for small images: 3 stages of 18 blocks; otherwise as `resnet20`."""
+    """Build ResNet-110 for small images: 3 stages of 18 blocks; otherwise as `resnet20`."""
     return cifar_resnet(110, **options)
 
 
 def resnet18(**options: Unpack[NetworkOptions]) -> ResNet:
-    """ResNet-18 with the stem for small images: 4 stages of 2 blocks, 64 to 512 wide (arXiv:1512.03385, table 1).
+    """Build ResNet-18 with a stem for small images: 4 stages of 2 blocks with 64 to 512 channels (table 1).
 
-    Its first convolution is 3x3 with stride 1 and no pooling follows it; otherwise as `resnet20`.
+    The first convolution is 3x3 with stride 1 and is not followed by pooling; otherwise as `resnet20`.
     """
     return ResNet("resnet18", (64, 128, 256, 512), 2, **options)

@@ -1,4 +1,4 @@
-"""A perceptron for the rows of a table."""
+"""A multilayer perceptron for tabular data."""
 
 from collections.abc import Sequence
 
@@ -12,26 +12,28 @@ from bayes_share.models.number_embeddings import Bins, NumberEmbeddings
 
 
 class TableMLP(nn.Module):
-    """Hidden layers of one width with ReLU and dropout, on embedded numbers and all other inputs as they are.
+    """Hidden layers of equal width with ReLU and dropout, on embedded numeric inputs and the remaining inputs.
 
-    Made an ensemble of 32 whose first factor starts at N(0, 1) and all others at ones, with heads of the members' own,
-    it is TabM (arXiv 2410.24210): ``ensemble(net, 32, {"first.r": "standard_normal", "head": "fresh", "*": "ones"},
-    own=("head",))``; the embeddings are shared.
+    TabM (arXiv 2410.24210) is an ensemble of 32 members of this network, whose first factor is initialised from N(0, 1)
+    and all others with ones, and whose heads belong to each member: ``ensemble(net, 32, {"first.r": "standard_normal",
+    "head": "fresh", "*": "ones"}, own=("head",))``. The members share the embeddings.
 
     Args:
-        num_inputs: of a row.
-        num_outputs: of a row.
-        depth: hidden layers.
-        width: units of each.
-        bins: of the first inputs, which are numbers; see `NumberEmbeddings`. Without bins no number is embedded.
-        embedding: width of an embedding.
+        num_inputs: the number of inputs per row.
+        num_outputs: the number of outputs per row.
+        depth: the number of hidden layers.
+        width: the number of units of each hidden layer.
+        bins: the bin edges of the first, numeric inputs; see `NumberEmbeddings`. Empty: no input is embedded.
+        embedding: the width of an embedding.
         norm: "batch" or "none", before each ReLU.
-        dropout: the probability of dropping a value after each hidden layer.
-        columns: of the inputs that are not embedded, how many each column of the table became; none: one each. The
-            factors of the first layer start alike within a column, embedded or not (section 3.3 of the paper).
+        dropout: the dropout probability after each hidden layer.
+        columns: the number of inputs that encode each column, for the inputs that are not embedded; empty: one input
+            each. The factors r of the first layer start with equal values within a column, embedded or not (section
+            3.3 of the paper).
 
     Raises:
-        InputError: a number that cannot be used, or another norm.
+        InputError: if a size is below 1, there are more bins than inputs, the columns do not cover the inputs, or the
+            norm is not supported.
     """
 
     def __init__(
@@ -48,12 +50,12 @@ class TableMLP(nn.Module):
     ) -> None:
         super().__init__()
         if min(num_inputs, num_outputs, depth, width) < 1 or len(bins) > num_inputs:
-            raise InputError("a perceptron has inputs, outputs, layers and units, and no more bins than inputs")
+            raise InputError("inputs, outputs, depth and width must be at least 1, and bins no more than inputs")
         if norm not in ("none", "batch"):
-            raise InputError(f"a perceptron for tables has norm 'none' or 'batch', not {norm!r}")
+            raise InputError(f"networks for tables support norm 'none' or 'batch', not {norm!r}")
         others = num_inputs - len(bins)
         if columns and sum(columns) != others:
-            raise InputError(f"the columns are of {sum(columns)} inputs, and {others} are not embedded")
+            raise InputError(f"the columns have {sum(columns)} inputs in total, and {others} inputs are not embedded")
         self.num_embedded = len(bins)
         self.embeddings = NumberEmbeddings(bins, embedding) if bins else None
         units = num_inputs - len(bins) + len(bins) * embedding
@@ -70,6 +72,6 @@ class TableMLP(nn.Module):
     def forward(self, x: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
         """Map rows to outputs."""
         if self.embeddings is not None:
-            numbers, others = x[:, : self.num_embedded], x[:, self.num_embedded :]
-            x = torch.cat([self.embeddings(numbers).flatten(1), others], 1)
+            numeric, others = x[:, : self.num_embedded], x[:, self.num_embedded :]
+            x = torch.cat([self.embeddings(numeric).flatten(1), others], 1)
         return self.head(self.layers(x))

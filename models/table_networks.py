@@ -1,4 +1,4 @@
-"""Networks for the rows of a table, by name."""
+"""Networks for tabular data, by name."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.models.number_embeddings import Bins
 from bayes_share.models.table_mlp import TableMLP
 
-_SIZES = {"mlp": (2, 128), "tabm": (2, 256)}  # depth and width
+_SIZES = {"mlp": (2, 128), "tabm": (2, 256)}  # default depth and width
 
 
 def table_network_names() -> list[str]:
-    """The names for a help text."""
+    """Return the network names as shown in help texts."""
     return [*_SIZES, *(f"{name}D_W" for name in _SIZES)]
 
 
@@ -27,30 +27,30 @@ def build_table_network(
     norm: str | None = None,
     dropout: float = 0.0,
 ) -> nn.Module:
-    """Build a freshly initialised network.
+    """Build a randomly initialised network.
 
     Args:
-        name: one of `table_network_names`, with numbers for D hidden layers of W units: "mlp3_64" takes inputs as they
-            are, and "tabm3_64" embeds numbers.
-        num_inputs: of a row.
-        num_outputs: of a row.
-        bins: of the inputs that are numbers, which are the first ones.
-        columns: how many inputs each other column of the table became; none: one each.
-        norm: "batch" or "none", which is the networks' own.
-        dropout: the probability of dropout after each hidden layer.
+        name: one of `table_network_names`, with integers for D hidden layers of W units: "mlp3_64" uses numeric inputs
+            directly, "tabm3_64" embeds them.
+        num_inputs: the number of inputs per row.
+        num_outputs: the number of outputs per row.
+        bins: the bin edges of the numeric inputs, which come first.
+        columns: the number of inputs that encode each remaining column of the table; empty: one input each.
+        norm: "batch" or "none". Default: "none".
+        dropout: the dropout probability after each hidden layer.
 
     Returns:
         A network that maps rows ``[row, input]`` to outputs ``[row, output]``.
 
     Raises:
-        InputError: an unknown name, or a number that cannot be used.
+        InputError: if the name is unknown, the depth or the width is 0, or another option is invalid.
     """
-    found = re.fullmatch("(mlp|tabm)([0-9]{1,6})_([0-9]{1,6})", name)
-    if name not in _SIZES and found is None:
+    sized = re.fullmatch("(mlp|tabm)([0-9]{1,6})_([0-9]{1,6})", name)
+    if name not in _SIZES and sized is None:
         error = unknown("model of tables", name, table_network_names())
-        raise InputError(f"{error}; D and W are numbers, as in mlp3_64")
-    family = name if found is None else found[1]
-    depth, width = _SIZES[name] if found is None else (int(found[2]), int(found[3]))
+        raise InputError(f"{error}; D and W are integers, as in mlp3_64")
+    family = name if sized is None else sized[1]
+    depth, width = _SIZES[name] if sized is None else (int(sized[2]), int(sized[3]))
     if min(depth, width) < 1:
         raise InputError(f"{name}: depth and width must be at least 1")
     is_embedded = family == "tabm" and bool(bins)

@@ -1,4 +1,4 @@
-"""Targets as likelihoods take them: checked once, before the first step, and cast where the cast is exact."""
+"""Validation of targets, once before the first step, and casts that lose no precision."""
 
 import torch
 from torch import Tensor
@@ -7,27 +7,29 @@ from bayes_share.errors import InputError
 
 
 def shaped(targets: Tensor, expected: torch.Size) -> Tensor:
-    """Targets ``[example, ...]`` of one shape per example; ones of as many numbers but for axes of 1 are reshaped.
+    """Return targets ``[example, ...]`` in the shape ``[example, *expected]``.
+
+    Axes of size 1 may be added or removed.
 
     Raises:
-        InputError: another shape; names both.
+        InputError: if the targets of an example have another shape; names both shapes.
     """
-    found = targets.shape[1:]
-    if found == expected:
+    given = targets.shape[1:]
+    if given == expected:
         return targets
-    if [size for size in found if size != 1] != [size for size in expected if size != 1]:
+    if [size for size in given if size != 1] != [size for size in expected if size != 1]:
         raise InputError(
-            f"the targets of an example have shape {list(found)}, and must have shape {list(expected)} "
-            f"to go with the outputs of this network"
+            f"the targets of an example have shape {list(given)}, and must have shape {list(expected)} "
+            f"to match the outputs of this network"
         )
     return targets.reshape(len(targets), *expected)
 
 
 def finite(targets: Tensor) -> Tensor:
-    """Targets without NaN and infinity.
+    """Return the targets after checking that they are finite.
 
     Raises:
-        InputError: one that is NaN or infinite; says where the first is.
+        InputError: if a target is NaN or infinite; names the first such example.
     """
     if targets.is_floating_point() or targets.is_complex():
         check_finite_examples("targets", targets)
@@ -35,41 +37,42 @@ def finite(targets: Tensor) -> Tensor:
 
 
 def check_finite_examples(what: str, values: Tensor) -> None:
-    """Raise an InputError where examples ``[example, ...]`` hold NaN or infinity; says how many, and the first.
+    """Raise InputError if any example contains NaN or infinity; the message has the count and the first index.
 
     Args:
-        what: their name, in the plural.
-        values: floating point.
+        what: the name of the values in the message, in the plural.
+        values: floating-point values ``[example, ...]``.
     """
     bad = ~values.isfinite().reshape(len(values), -1).all(1)
     if bool(bad.any()):
         first = int(bad.int().argmax())
-        raise InputError(f"{int(bad.sum())} of {len(values)} {what} hold NaN or infinity, the first is number {first}")
+        count = int(bad.sum())
+        raise InputError(f"{count} of {len(values)} {what} contain NaN or infinity, the first at index {first}")
 
 
 def whole(targets: Tensor) -> Tensor:
-    """Targets that are whole numbers of any dtype, as int64.
+    """Convert integer-valued targets of any dtype to int64.
 
     Raises:
-        InputError: a number that is not whole; says which.
+        InputError: if a target is not an integer; names the first one.
     """
     if targets.is_complex():
-        raise InputError("the targets are complex numbers, and must be whole numbers")
+        raise InputError("the targets must be integers, and are complex numbers")
     if targets.is_floating_point():
         finite(targets)
         if bool((bad := targets != targets.round()).any()):
-            raise InputError(f"the targets must be whole numbers, and one is {float(targets[bad][0]):g}")
+            raise InputError(f"the targets must be integers, and one is {float(targets[bad][0]):g}")
     return targets.to(torch.int64)
 
 
 def check_among(targets: Tensor, low: int, high: int, hint: str) -> None:
-    """Raise an InputError where whole numbers are not from `low` to `high`.
+    """Raise InputError if any target is not in ``[low, high]``.
 
     Args:
-        targets: int64.
-        low: the smallest that is allowed.
-        high: the largest.
-        hint: what follows in the message.
+        targets: int64 targets of any shape.
+        low: the smallest allowed value.
+        high: the largest allowed value.
+        hint: an explanation appended to the message.
     """
     if bool((bad := (targets < low) | (targets > high)).any()):
         raise InputError(

@@ -1,4 +1,4 @@
-"""VGG-11 (Simonyan & Zisserman 2014, arXiv:1409.1556, configuration A) in the form used on small images."""
+"""VGG-11 (Simonyan & Zisserman 2014, arXiv:1409.1556, configuration A) for small images."""
 
 from typing import Unpack
 
@@ -15,26 +15,26 @@ from bayes_share.models.blocks import (
     norm_named,
 )
 
-# One tuple per stage: the channels of its convolutions, as multiples of the first one's.
+# One tuple per stage: the channels of its convolutions, as multiples of the first convolution's channels.
 _CONFIGURATION_A = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, each ending in a pooling, and one linear layer in place of the paper's three.
+    """Stages of 3x3 convolutions, each followed by max pooling, and one linear layer instead of the paper's three.
 
-    A pooling rounds the sides up, so images of any size can be fed and those of 32x32 end as one pixel.
+    Pooling rounds sizes up, so the network accepts images of any size. Images of 32x32 are reduced to one pixel.
 
     Args:
-        name: what error messages call the network.
+        name: the network's name in error messages.
         stages: for each stage, the channels of its convolutions.
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``.
-        dropout: the probability of dropping a value after each stage.
-        image_size: height and width of an image; only checked, other sizes can be fed.
+        dropout: the dropout probability after each stage.
+        image_size: height and width of an image; only validated, the network accepts other sizes.
 
     Raises:
-        InputError: if the norm is unknown, the dropout not in [0, 1), or the images too small for the norm.
+        InputError: if the norm is unknown, the dropout is not in [0, 1), or the images are too small for the norm.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class VGG(nn.Module):
 
 
 def vgg11(width: int = 64, **options: Unpack[NetworkOptions]) -> VGG:
-    """VGG-11 for small images: 8 convolutions in 5 stages, 64 to 512 wide, and one linear layer.
+    """Build VGG-11 for small images: 8 convolutions in 5 stages with 64 to 512 channels, and one linear layer.
 
     Args:
-        width: channels of the first convolution; the widest ones have 8 times as many.
-        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+        width: the channels of the first convolution; the widest convolutions have 8 times as many.
+        options: see `NetworkOptions`. The default norm is ``"batch"``.
 
     Raises:
-        InputError: if the width is below 1, the norm is unknown, the dropout not in [0, 1), or the images too small for
-            the norm.
+        InputError: if the width is below 1, the norm is unknown, the dropout is not in [0, 1), or the images are too
+            small for the norm.
     """
     name = "vgg11" if width == 64 else f"vgg11_{width}"
     if width < 1:

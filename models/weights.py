@@ -1,4 +1,4 @@
-"""Trained weights from a file, for a network that has another last layer perhaps."""
+"""Loading of pretrained weights from a file, also into a network with a different last layer."""
 
 import importlib
 from collections.abc import Mapping
@@ -11,74 +11,77 @@ from torch import Tensor, nn
 from bayes_share.errors import InputError
 from bayes_share.io.reading import check_file, reading
 
-_INSIDE = ("state_dict", "model_state_dict", "model", "model_ema")  # where training scripts put a network's weights
-_WRAPPERS = ("module.", "model.", "_orig_mod.")  # what they put before names
-_SHOWN = 3
+_ENTRIES = ("state_dict", "model_state_dict", "model", "model_ema")  # entries of checkpoints that hold the state dict
+_WRAPPERS = ("module.", "model.", "_orig_mod.")  # prefixes that wrapper modules add to parameter names
+_SHOWN = 3  # number of parameter names in an error message
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their names, on the CPU; nothing is unpickled but tensors.
+    """Read the tensors of a file by name, onto the CPU. Only tensors are unpickled.
 
     Args:
-        path: a ``.safetensors`` file, or one that `torch.save` wrote: the state of a network, also as an entry
-            ``state_dict`` or ``model`` of what a training script saved.
+        path: a ``.safetensors`` file, or a file written by `torch.save` that holds a state dict, possibly as the entry
+            ``state_dict``, ``model_state_dict``, ``model`` or ``model_ema`` of a checkpoint.
 
     Raises:
-        InputError: no such file, or one that holds something else.
+        InputError: if the file does not exist or does not hold weights.
     """
     check_file(path, "weights")
     if path.suffix == ".safetensors":
         try:
             library: Any = importlib.import_module("safetensors.torch")
         except ImportError as error:
-            raise InputError(f"{path} needs the package safetensors: pip install safetensors") from error
-        with reading(path, "a file of safetensors"):
+            raise InputError(f"reading {path} requires the package safetensors: pip install safetensors") from error
+        with reading(path, "a safetensors file"):
             return dict(library.load_file(path))
-    with reading(path, "weights that torch.save wrote", "; a file with objects other than tensors is not opened"):
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    for name in _INSIDE:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
+    with reading(path, "weights saved by torch.save", "; files with objects other than tensors are not loaded"):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    for name in _ENTRIES:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
             break
-    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"{path} holds no weights: save network.state_dict() in it")
-    return {str(name): value for name, value in found.items()}
+    is_state_dict = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
+    if not is_state_dict or not content:
+        raise InputError(f"{path} contains no weights: save network.state_dict() to it")
+    return {str(name): value for name, value in content.items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> list[str]:
-    """Give a network trained weights, in place, but for the last layer where that has another number of outputs.
+    """Load pretrained weights into a network, in place, except for a last layer with another number of outputs.
 
     Args:
-        network: a plain one, as it was built.
-        weights: by name, as `read_weights` gives them.
-        where: they are from, for messages.
+        network: a plain network, as it was built.
+        weights: the weights by name, as returned by `read_weights`.
+        where: the source of the weights, for error messages.
 
     Returns:
-        The names of what stays as it was drawn: the parameters of the last layer, or nothing.
+        The names of the parameters that keep their initial values: those of the last layer, or none.
 
     Raises:
-        InputError: weights of another network; says what is missing, too many or of another shape.
+        InputError: if the weights are of another network; names missing and unexpected weights and wrong shapes.
     """
     own = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
     given = _without_wrapper(weights, own)
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    more = [name for name in given if name not in own]
-    other = [name for name, value in own.items() if name in given and given[name].shape != value.shape]
-    # Of a layer with other outputs, the next one would take other inputs, were it not the last.
-    new = [
-        name for name in other if own[name].ndim and given[name].ndim and given[name].shape[1:] == own[name].shape[1:]
+    unexpected = [name for name in given if name not in own]
+    reshaped = [name for name, value in own.items() if name in given and given[name].shape != value.shape]
+    # Only the last layer can differ in its outputs alone: otherwise the inputs of the next layer would differ too.
+    skipped = [
+        name
+        for name in reshaped
+        if own[name].ndim and given[name].ndim and given[name].shape[1:] == own[name].shape[1:]
     ]
-    wrong = {
-        "lack": missing,
-        "have, and the network has not,": more,
-        "have in another shape": other if len(new) < len(other) else [],
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": reshaped if len(skipped) < len(reshaped) else [],
     }
-    for what, names in wrong.items():
+    for problem, names in problems.items():
         if names:
             shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-            raise InputError(f"{where}: weights of another network: they {what} {shown}")
-    network.load_state_dict({name: given[name] for name in given if name not in new}, strict=False)
-    return new
+            raise InputError(f"the weights of {where} do not match the network; {problem}: {shown}")
+    network.load_state_dict({name: given[name] for name in given if name not in skipped}, strict=False)
+    return skipped
 
 
 def _without_wrapper(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,16 +20,16 @@ from bayes_share.models.blocks import (
 
 
 class PreActivationBlock(nn.Module):
-    """Norm and activation before each of two 3x3 convolutions, dropout between them, beside a shortcut.
+    """Two 3x3 convolutions, each after norm and activation, with dropout between them and a shortcut.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of what the first activation gives, elsewhere ``x``.
+    If the shape changes, the shortcut is a 1x1 convolution of the first activation's output; otherwise it is ``x``.
 
     Args:
         norm: the norm, with its activation.
-        dropout: the probability of dropping a value between the convolutions.
-        in_channels: channels of the maps that enter.
-        out_channels: channels of the maps that leave.
-        stride: 2 halves the sides of the maps.
+        dropout: the dropout probability between the convolutions.
+        in_channels: the channels of the input.
+        out_channels: the channels of the output.
+        stride: the stride of the first convolution; 2 halves height and width.
     """
 
     def __init__(self, norm: Norm, dropout: float, in_channels: int, out_channels: int, stride: int) -> None:
@@ -54,20 +54,20 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A 3x3 convolution, three stages of `PreActivationBlock`, a last norm, and a classifier.
+    """A 3x3 convolution, three stages of `PreActivationBlock`, a final norm, and a classifier.
 
     Args:
-        depth: the number of convolutions as the paper counts them, 6n + 4.
-        width: how many times as wide as 16, 32 and 64 the stages are.
+        depth: the number of convolutions as counted in the paper, 6n + 4.
+        width: the widening factor; the stages have 16, 32 and 64 times as many channels.
         num_classes: the number of logits.
-        in_channels: the channels of an image.
+        in_channels: the number of image channels.
         norm: ``"batch"``, ``"frn"``, ``"group"`` or ``"none"``.
-        dropout: the probability of dropping a value between the convolutions of a block.
-        image_size: height and width of an image; only checked, other sizes can be fed.
+        dropout: the dropout probability between the convolutions of a block.
+        image_size: height and width of an image; only validated, the network accepts other sizes.
 
     Raises:
-        InputError: if there is no such depth or width, the norm is unknown, the dropout not in [0, 1), or the images
-            too small for the norm.
+        InputError: if the depth is not 6n + 4, the width is below 1, the norm is unknown, the dropout is not in [0, 1),
+            or the images are too small for the norm.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class WideResNet(nn.Module):
 
 
 def wide_resnet(depth: int, width: int, **options: Unpack[NetworkOptions]) -> WideResNet:
-    """WRN-depth-width with pre-activation blocks of two 3x3 convolutions (arXiv:1605.07146).
+    """Build WRN-depth-width with pre-activation blocks of two 3x3 convolutions (arXiv:1605.07146).
 
     Args:
-        depth: 6n + 4, for example 28.
+        depth: the depth 6n + 4, for example 28.
         width: the widening factor, for example 10.
-        options: see `NetworkOptions`; the norm is ``"batch"`` unless given.
+        options: see `NetworkOptions`. The default norm is ``"batch"``.
 
     Raises:
-        InputError: if there is no such depth or width, the norm is unknown, the dropout not in [0, 1), or the images
-            too small for the norm.
+        InputError: if the depth is not 6n + 4, the width is below 1, the norm is unknown, the dropout is not in [0, 1),
+            or the images are too small for the norm.
     """
     return WideResNet(depth, width, **options)

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bayes_share.baselines.boundary_layers import Ends, ends_of
 from bayes_share.baselines.resizing import resized, shapes_of
 from bayes_share.errors import InputError, unknown
-from bayes_share.layers.factored import check_ensemble_size
+from bayes_share.layers.factor_parameters import check_ensemble_size
 from bayes_share.sharing.batch_dependence import run_example, without_hooks
 from bayes_share.sharing.members_interface import Feed, Members
 from bayes_share.sharing.outputs import known

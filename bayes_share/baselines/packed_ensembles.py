@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bayes_share.baselines.boundary_layers import ends_of
 from bayes_share.baselines.resizing import drawn_like, resized, shapes_of
 from bayes_share.errors import InputError
-from bayes_share.layers.factored import check_ensemble_size
+from bayes_share.layers.factor_parameters import check_ensemble_size
 from bayes_share.layers.way import Way
 from bayes_share.sharing.ensemble_conversion import ensemble
 from bayes_share.sharing.members import Ensemble

@@ -1,4 +1,4 @@
-"""Layers that serve all members of an ensemble with one base weight."""
+"""Layers that share one base weight among all members of an ensemble."""
 
 from bayes_share.layers.attention import Rank1MultiheadAttention
 from bayes_share.layers.conv import (

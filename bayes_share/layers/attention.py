@@ -1,4 +1,4 @@
-"""Rank-1 attention: own factors for each of its four projections."""
+"""Rank-1 multi-head attention, with separate factors for each of its four projections."""
 
 import math
 from typing import Any, ClassVar, TypeAlias
@@ -9,24 +9,24 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from bayes_share.errors import InputError
-from bayes_share.layers.factored import Factored, factor_parameter, row_of, with_terms
+from bayes_share.layers.factor_parameters import factor_parameter, row_of
+from bayes_share.layers.factored import Factored, with_terms
 from bayes_share.layers.factors import ONE_TERM, FactorInit, FactorTerms
 from bayes_share.layers.linear import Rank1Linear
 from bayes_share.layers.operations import Product
 from bayes_share.layers.rank1 import apply_expanded, apply_rank1
 from bayes_share.layers.rows import spread
 
-Size: TypeAlias = int | torch.SymInt  # as `torch.export` has it
+Size: TypeAlias = int | torch.SymInt  # sizes are symbolic under `torch.export`
 
 
 class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
-    """`torch.nn.MultiheadAttention` for the members of an ensemble, with own factors for each projection.
+    """`torch.nn.MultiheadAttention` for the members of an ensemble, with separate factors for each projection.
 
-    The projections of queries, keys and values and the one of the output are rank-1 linear layers (BatchEnsemble, arXiv
-    2002.06715, eq. 1), each with a bias of each member's own; attention itself has no weights. `bias_k` and `bias_v`,
-    which are a key and a value rather than biases, are shared.
+    The query, key, value and output projections are rank-1 linear layers (BatchEnsemble, arXiv 2002.06715, eq. 1), with
+    a separate bias for each member. `bias_k` and `bias_v`, which are an additional key and value, are shared.
 
-    Takes what `torch.nn.MultiheadAttention` takes, and `ensemble_size` and `init` as every `Factored`.
+    Accepts the arguments of `torch.nn.MultiheadAttention`, and those of `Factored`, such as `ensemble_size` and `init`.
 
     Shapes: the weights as in torch; `q_r` ``[member, embed_dim]``, `k_r` ``[member, kdim]``, `v_r` ``[member, vdim]``;
     `q_s`, `k_s` and `v_s` ``[member, embed_dim]``; `in_proj_bias` ``[member, 3 * embed_dim]``; `out_proj` is a
@@ -43,7 +43,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
     member_parameters = ("in_proj_bias",)
     added_parameters: ClassVar[tuple[str, ...]] = factor_parameters
 
-    # Attributes of torch's own, of which some are not declared there as they are.
+    # Attributes of torch's class, some of which are declared there with other types.
     in_proj_weight: Any
     q_proj_weight: Any
     k_proj_weight: Any
@@ -64,25 +64,26 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend, each row with its member's projections.
+        """Compute attention, with the projections of each row's member.
 
         Args:
-            query: ``[member * batch, target, embed_dim]``, or with its first two axes swapped, as `batch_first` says.
+            query: ``[member * batch, target, embed_dim]``; without `batch_first` the first two axes are swapped.
             key: ``[member * batch, source, kdim]``, likewise.
             value: ``[member * batch, source, vdim]``, likewise.
-            key_padding_mask: ``[member * batch, source]``: True where a key is not to be seen, or numbers to add.
-            need_weights: whether the attention weights are returned too.
-            attn_mask: ``[target, source]`` or ``[member * batch * head, target, source]``, likewise.
-            average_attn_weights: whether the attention weights are averaged over the heads.
-            is_causal: a hint that `attn_mask`, which has to be there, is the causal mask.
+            key_padding_mask: ``[member * batch, source]``: True to mask a key, or floats that are added to the scores.
+            need_weights: whether to also return the attention weights.
+            attn_mask: ``[target, source]`` or ``[member * batch * head, target, source]``, boolean or float likewise.
+            average_attn_weights: whether to average the attention weights over the heads.
+            is_causal: a hint that `attn_mask`, which is still required, is the causal mask.
 
         Returns:
-            The output, shaped as the query; and, where they are needed, the attention weights
+            The output, with the shape of the query, and the attention weights, or None if they are not needed:
             ``[member * batch, target, source]``, or ``[member * batch, head, target, source]`` if not averaged.
 
         Raises:
-            InputError: inputs without a batch axis, nested tensors, rows that do not divide among the members or are
-                not as many in keys and values, a mask of another shape, `is_causal` without `attn_mask`.
+            InputError: if the inputs have no batch axis, are nested tensors or have different numbers of rows, the rows
+                do not divide among the members, a mask has the wrong shape, or `is_causal` is given without
+                `attn_mask`.
         """
         self._check(query, key, value)
         if not self.batch_first:
@@ -95,7 +96,7 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             k, v = (torch.cat([x, _for_rows(own, x)], 1) for x, own in ((k, self.bias_k), (v, self.bias_v)))
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
-        # torch's own reading of the hint.
+        # As in torch, the hint is only used in these cases.
         is_causal = is_causal and key_padding_mask is None and not need_weights
         mask = None if is_causal else _merged(masks, k.shape[1], q)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -112,20 +113,20 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         return y if self.batch_first else y.transpose(0, 1), weights
 
     def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
-        """Give all projections factors for so many members; they are trained where the weights are.
+        """Add factors for `ensemble_size` members to all projections, which are trained if the weights are.
 
         Raises:
-            InputError: the output's projection is not torch's own.
+            InputError: if the output projection is not a linear layer of torch.
         """
         if type(self.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear, Rank1Linear):
             raise InputError(f"an attention whose out_proj is a {type(self.out_proj).__name__} cannot be converted")
         shapes: dict[str, tuple[int, ...]] = {}
         for name, weight in zip("qkv", self._weights(), strict=True):
             outputs, inputs = weight.shape
-            of_weight = {f"{name}_r": (inputs,), f"{name}_s": (outputs,)}
-            shapes |= of_weight
-            self.set_terms(ensemble_size, of_weight, init, terms, weight)
-            for factor, shape in of_weight.items():
+            weight_shapes = {f"{name}_r": (inputs,), f"{name}_s": (outputs,)}
+            shapes |= weight_shapes
+            self.set_terms(ensemble_size, weight_shapes, init, terms, weight)
+            for factor, shape in weight_shapes.items():
                 before = getattr(self, factor, None)
                 if not (init.is_fixed or terms.is_additive):
                     before = factor_parameter(weight, ensemble_size, shape, init.for_factor(factor), before)
@@ -134,11 +135,11 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             self.fix_factors(ensemble_size, shapes, init, self._weights()[0])
         self.out_proj.__class__ = Rank1Linear
         self.out_proj.add_factors(ensemble_size, init, terms)
-        # torch's encoder layer would otherwise read the weights, in eval mode, and never call this layer.
+        # Otherwise torch's encoder layer would read the weights directly in eval mode and never call this layer.
         self._qkv_same_embed_dim = False
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
-        """The parameters of the plain attention that one member is, but for those of `out_proj`."""
+        """Return the parameters of the plain attention equivalent to one member, without those of `out_proj`."""
         weights = [
             self.expand(weight, member, f"{name}_")[0] for name, weight in zip("qkv", self._weights(), strict=True)
         ]
@@ -154,19 +155,19 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
         return tensors
 
     def remove_factors(self) -> None:
-        """Become the plain attention that the first member is, in place."""
+        """Convert the layer in place to the plain attention that is equivalent to its first member."""
         super().remove_factors()
         self.out_proj.remove_factors()
-        _become_torchs(self)
+        _restore_torch_attributes(self)
 
     def share_all(self) -> None:
-        """Become the plain attention that its base weights are, for all members, in place."""
+        """Convert the layer in place to a plain attention with its base weights, shared by all members."""
         super().share_all()
         self.out_proj.share_all()
-        _become_torchs(self)
+        _restore_torch_attributes(self)
 
     def _weights(self) -> tuple[Tensor, ...]:
-        """The weights of queries, keys and values: base weights, or the members' own."""
+        """The query, key and value weights: base weights, or the members' own."""
         if self.in_proj_weight is None:
             return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
         return self.in_proj_weight.chunk(3, dim=-2)
@@ -198,45 +199,45 @@ class Rank1MultiheadAttention(Factored, nn.MultiheadAttention):
             )
         if key.shape[:2] != value.shape[:2]:
             keys, values = (x.shape[1 if self.batch_first else 0] for x in (key, value))
-            raise InputError(f"there must be as many values as keys, and there are {values} and {keys}")
+            raise InputError(f"there must be equally many keys and values, not {keys} keys and {values} values")
 
     def _masks(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: tuple[Size, Size, Size]
     ) -> list[Tensor]:
-        """The masks that are there, broadcastable to ``[row, head, target, source]``."""
+        """Validate the given masks and make them broadcastable to ``[row, head, target, source]``."""
         rows, targets, sources = sizes
         masks = []
         if attn_mask is not None:
-            whole, found = [rows * self.num_heads, targets, sources], list(attn_mask.shape)
-            if found not in (whole, whole[1:]):
-                raise InputError(f"the shape of attn_mask must be {whole[1:]} or {whole}, and is {found}")
+            full, given = [rows * self.num_heads, targets, sources], list(attn_mask.shape)
+            if given not in (full, full[1:]):
+                raise InputError(f"the shape of attn_mask must be {full[1:]} or {full}, and is {given}")
             masks.append(attn_mask.unflatten(0, (rows, -1)) if attn_mask.ndim == 3 else attn_mask)
         if key_padding_mask is not None:
-            if (found := list(key_padding_mask.shape)) != [rows, sources]:
-                raise InputError(f"the shape of key_padding_mask must be {[rows, sources]}, and is {found}")
+            if (given := list(key_padding_mask.shape)) != [rows, sources]:
+                raise InputError(f"the shape of key_padding_mask must be {[rows, sources]}, and is {given}")
             masks.append(key_padding_mask[:, None, None])
         return masks
 
 
 def without_fast_paths(network: nn.Module) -> None:
-    """Have torch's transformer encoders call the modules inside them, in place.
+    """Disable the fast paths of torch's transformer encoders, in place, so that they call their submodules.
 
-    In eval mode and without gradients they would read the weights of those modules instead, and pass over factors and
-    members. A rank-1 attention keeps its own encoder layer from that; this does it for encoders of which other modules
-    were converted, and for stacks of layers, which make nested tensors.
+    In eval mode and without gradients, the fast paths read the weights of the submodules directly, ignoring factors and
+    members. A rank-1 attention already disables the fast path of its own encoder layer. This function is for encoder
+    layers in which other modules were converted, and for stacks of layers, which create nested tensors.
 
     Args:
-        network: with encoders anywhere inside.
+        network: a network that may contain encoders at any depth.
     """
     for module in network.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # which nothing but the choice of the fast path reads
+            module.activation_relu_or_gelu = 0  # torch only uses this attribute to choose the fast path
         elif isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
 
 
 def _merged(masks: list[Tensor], sources: int, like: Tensor) -> Tensor | None:
-    """What to add to the scores: the sum of the masks, which let all keys be seen that the layer appends itself."""
+    """Sum the masks into one that is added to the scores. Keys that the layer appends itself are not masked."""
     merged = None
     for mask in masks:
         added = mask
@@ -248,11 +249,11 @@ def _merged(masks: list[Tensor], sources: int, like: Tensor) -> Tensor | None:
 
 
 def _for_rows(own: Tensor, like: Tensor) -> Tensor:
-    """An additional key or value ``[1, 1, channel]``, or one for each member, for all rows: ``[row, 1, channel]``."""
+    """Expand a key or value ``[1, 1, channel]``, or one per member, to all rows, ``[row, 1, channel]``."""
     return spread(own.view(-1, 1, own.shape[-1]), like.shape[0])
 
 
-def _become_torchs(attention: nn.MultiheadAttention) -> None:
-    """Have an attention without factors, which is no `Rank1MultiheadAttention` any more, as torch makes it."""
+def _restore_torch_attributes(attention: nn.MultiheadAttention) -> None:
+    """Restore the attributes of torch's own attention after the factors have been removed."""
     attention.out_proj.__class__ = NonDynamicallyQuantizableLinear
     attention._qkv_same_embed_dim = attention.in_proj_weight is not None

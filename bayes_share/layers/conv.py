@@ -1,8 +1,8 @@
-"""Rank-1 convolutions, plain and transposed, in one to three dimensions.
+"""Rank-1 convolutions and transposed convolutions in one to three dimensions.
 
-r has one number per input channel and s one per output channel, the same at every place of the kernel. In a grouped
-convolution each group takes its slice of r. All take what the torch module of their name takes, and `ensemble_size` and
-`init` as every `Rank1Layer`.
+r has one value per input channel and s one per output channel, for all kernel positions. In a grouped convolution, each
+group uses its slice of r. All layers accept the arguments of the torch module of the same name, and those of
+`Rank1Layer`, such as `ensemble_size` and `init`.
 """
 
 from typing import Any
@@ -15,9 +15,9 @@ from bayes_share.layers.rank1 import Rank1Layer
 
 
 class Rank1Convolution(Rank1Layer):
-    """What the convolutions have in common, in any number of dimensions."""
+    """The base class of rank-1 convolutions in any number of dimensions."""
 
-    # Attributes of torch's own convolutions.
+    # Attributes of torch's convolutions.
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, ...]
@@ -31,19 +31,19 @@ class Rank1Convolution(Rank1Layer):
     _reversed_padding_repeated_twice: list[int]
 
     def operation(self, x: Tensor, *args: Any) -> Convolution:
-        """The convolution with the layer's geometry."""
+        """Return the convolution with the layer's geometry."""
         padding = (0,) * len(self.stride) if self._pads_before() else self.padding
         return Convolution(self.stride, padding, self.dilation, False, self.output_padding, self.groups)
 
     def padded(self, x: Tensor) -> Tensor:
-        """The input with what is not a border of zeros of one width around it."""
+        """Pad the input, if the padding is not a zero padding that the convolution applies itself."""
         if not self._pads_before():
             return x
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         return F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
 
     def channels(self) -> tuple[int, int]:
-        """``(in_channels, out_channels)``."""
+        """Return ``(in_channels, out_channels)``."""
         return self.in_channels, self.out_channels
 
     def _pads_before(self) -> bool:
@@ -77,20 +77,20 @@ class Rank1Conv3d(Rank1Convolution, nn.Conv3d):
 
 
 class Rank1TransposedConvolution(Rank1Convolution):
-    """What the transposed convolutions have in common; called with an `output_size` as torch's own."""
+    """The base class of rank-1 transposed convolutions."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Apply each row's own weight to it; `output_size` where the strides leave more than one possible."""
+        """Apply each row's own weight to it; `output_size` resolves ambiguous output sizes, as in torch."""
         return super().forward(x, output_size)
 
     _output_padding: Any
 
     def operation(self, x: Tensor, *args: Any) -> Convolution:
-        """The transposed convolution with the layer's geometry.
+        """Return the transposed convolution with the layer's geometry.
 
         Args:
             x: the input.
-            args: the `output_size`, where the strides leave more than one possible.
+            args: the optional `output_size`.
         """
         output_size = args[0] if args else None
         dimensions = len(self.stride)

@@ -1,4 +1,4 @@
-"""Copies of networks, also of those whose weights a hook computes."""
+"""Deep copies of networks, including networks whose weights are computed by hooks."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,13 +13,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def copy_of(network: Module) -> Module:
-    """A deep copy of a network, which may have weights that a hook computes.
+    """Return a deep copy of a network, which may have weights computed by hooks.
 
-    The hooks of ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` leave the weight that they computed in
-    the module, with its graph, which torch does not copy. The copy has its numbers until the hook is called again.
+    The hooks of ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` store the computed weight in the module
+    as a non-leaf tensor, which torch cannot deep-copy. The copy has the value of this tensor until the hook runs again.
 
     Raises:
-        InputError: lazy modules without shapes; names one.
+        InputError: if a lazy module is not initialised; names the module.
     """
     check_initialised(network)
     computed = {
@@ -32,18 +32,18 @@ def copy_of(network: Module) -> Module:
 
 
 def check_initialised(network: nn.Module) -> None:
-    """Raise an InputError, which names the module, where a lazy module has no shapes yet."""
+    """Raise InputError if a lazy module is not initialised; the message names the module."""
     for name, module in network.named_modules():
         tensors = (*module._parameters.values(), *module._buffers.values())
         if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
             raise InputError(
-                f"{name or 'the network itself'}, a {type(module).__name__}, has no shapes yet: call the network on a "
-                f"batch once"
+                f"{name or 'the network itself'}, a {type(module).__name__}, is not initialised: call the network once "
+                f"on a batch"
             )
 
 
 def _all_modules(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a network, and of those that it holds without having them registered."""
+    """Iterate over all modules of a network, including modules in attributes that are not registered."""
     for module in network.modules():
         yield module
         for value in vars(module).values():

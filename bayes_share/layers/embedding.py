@@ -1,4 +1,4 @@
-"""The rank-1 embedding."""
+"""The rank-1 embedding layer."""
 
 from typing import Any, ClassVar
 
@@ -7,27 +7,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bayes_share.errors import InputError
-from bayes_share.layers.factored import Factored, factor_parameter, row_of, with_terms
+from bayes_share.layers.factor_parameters import factor_parameter, row_of
+from bayes_share.layers.factored import Factored, with_terms
 from bayes_share.layers.factors import ONE_TERM, FactorInit, FactorTerms
 from bayes_share.layers.rows import divide, scale
 
 
 class Rank1Embedding(Factored, nn.Embedding):
-    """`torch.nn.Embedding` for the members of an ensemble, who share the vectors of all tokens.
+    """`torch.nn.Embedding` for the members of an ensemble, which share the vectors of all tokens.
 
-    Member m finds for a token the vector ``W[token] ∘ s_m``, times ``r_m[token]`` where tokens have factors too: the
-    rank-1 weight ``W ∘ (r_m s_mᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), a token being an input channel.
+    The vector of a token is ``W[token] ∘ s_m`` for member m, times ``r_m[token]`` with token factors. This is the
+    rank-1 weight ``W ∘ (r_m s_mᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), with tokens as input channels.
 
-    `max_norm` bounds the shared vectors, before the factors. What `scale_grad_by_freq` divides by is how often a token
-    is among the rows of one member.
+    `max_norm` bounds the shared vectors, before the factors are applied. `scale_grad_by_freq` counts tokens separately
+    for each member.
 
     Args:
-        args: what `torch.nn.Embedding` takes.
-        token_factors: whether each member has a factor for each token too.
-        options: what `torch.nn.Embedding` takes, and `ensemble_size` and `init` as every `Factored`.
+        args: the positional arguments of `torch.nn.Embedding`.
+        token_factors: whether each member also has a factor for each token.
+        options: the keyword arguments of `torch.nn.Embedding`, and those of `Factored`, such as `ensemble_size`.
 
     Shapes: `s` ``[member, embedding_dim]``; `r` ``[member, num_embeddings]`` or None; input ``[member * batch, ...]``,
-    whole numbers; output ``[member * batch, ..., embedding_dim]``.
+    integers; output ``[member * batch, ..., embedding_dim]``.
 
     >>> layer = Rank1Embedding(10, 3, ensemble_size=4)
     >>> layer(torch.zeros(4 * 5, 7, dtype=torch.int64)).shape
@@ -47,7 +48,7 @@ class Rank1Embedding(Factored, nn.Embedding):
         super().__init__(*args, **options)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Look each row's tokens up in its member's embedding."""
+        """Look up the tokens of each row in its member's embedding."""
         r, s = self.factor("r"), self.factor("s")
         if self.scale_grad_by_freq or s is None or self.has_further_terms():
             return self._look_up_expanded(indices)
@@ -57,17 +58,17 @@ class Rank1Embedding(Factored, nn.Embedding):
             parts = divide(indices, len(r))
             y = y * r.gather(1, parts.flatten(1).long()).view(indices.shape).unsqueeze(-1)
         if self.padding_idx is not None:
-            # torch passes no gradient through the padding's vector, which may have been set to other than zero.
+            # As in torch, the padding vector gets no gradient, also if the user has set it to a value other than 0.
             y = torch.where((indices == self.padding_idx).unsqueeze(-1), y.detach(), y)
         return y
 
     def add_factors(self, ensemble_size: int, init: FactorInit, terms: FactorTerms = ONE_TERM) -> None:
-        """Give the layer factors for so many members; they are trained where the weight is.
+        """Add factors for `ensemble_size` members, which are trained if the weight is.
 
-        Further terms go with factors of tokens alone: without these, they would come to one.
+        Further terms are only added with token factors: without them, all terms are equivalent to one.
 
         Raises:
-            InputError: added terms, which would take factors of every token.
+            InputError: if the terms are additive, which would require factors for every token.
         """
         if terms.is_additive:
             raise InputError("an embedding does not support additive factors: every token would need its own")
@@ -81,18 +82,18 @@ class Rank1Embedding(Factored, nn.Embedding):
             self.register_parameter("s", s)
             self.fix_factors(ensemble_size, shapes, init, self.weight)
             return
-        of_tokens = None
+        token_factor = None
         if self.token_factors:
-            of_tokens = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init.for_factor("r"), r)
-        self.register_parameter("r", of_tokens)
+            token_factor = factor_parameter(self.weight, ensemble_size, (self.num_embeddings,), init.for_factor("r"), r)
+        self.register_parameter("r", token_factor)
         self.s = factor_parameter(self.weight, ensemble_size, (self.embedding_dim,), init.for_factor("s"), s)
 
     def expanded_weight(self) -> Tensor:
-        """The weight of each member, ``[member, *weight.shape]``."""
+        """Return the weight of each member, ``[member, *weight.shape]``."""
         return self._expanded(None)
 
     def member_tensors(self, member: int) -> dict[str, Tensor]:
-        """The parameters of the plain embedding that one member is."""
+        """Return the parameters of the plain embedding that is equivalent to one member."""
         return {"weight": self._expanded(member)[0]}
 
     def _expanded(self, member: int | None) -> Tensor:

@@ -1,11 +1,11 @@
-"""The one function that expands a base weight and the factors of its uses."""
+"""Expansion of a base weight and rank-1 factors into one weight per use."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
-"""r and s of several terms, ``[use, term, ...]`` each."""
+"""The factors r and s."""
 
 
 def expand_weight(
@@ -18,26 +18,26 @@ def expand_weight(
     more: Pair | None = None,
     added: Pair | None = None,
 ) -> Float[Tensor, "use ..."]:
-    """The weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), in all forms of sharing.
+    """Compute the weight of each use: ``W ∘ (s rᵀ)`` (BatchEnsemble, arXiv 2002.06715, eq. 1), in all forms of sharing.
 
     With further terms it is ``W ∘ (s rᵀ + Σ_k s_k r_kᵀ) + Σ_l s_l r_lᵀ``.
 
     Args:
-        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` where `transposed`. The
-            block that all blocks of a weight share, where the factors are those of blocks. Several templates,
-            ``[template, ...]``, where they are mixed.
-        r: one number per use and input channel, ``[use, in]``; of blocks ``[use, out_block, in_block, in / in_block]``.
-        s: one number per use and output channel, ``[use, out]``; of blocks ``[use, out_block, in_block, out /
-            out_block]``. Without r, one number per use, ``[use, 1]``; or None.
-        groups: of a grouped convolution, which is not cut into blocks; each group takes its slice of `r`.
+        weight: the base weight, ``[out, in / groups, ...]``, or ``[in, out / groups, ...]`` if `transposed`. For a
+            weight that is divided into blocks, the base block; for mixed templates, all templates ``[template, ...]``.
+        r: the input factors, ``[use, in]``; for blocks ``[use, out_block, in_block, in / in_block]``.
+        s: the output factors, ``[use, out]``; for blocks ``[use, out_block, in_block, out / out_block]``. Without r,
+            one scale per use, ``[use, 1]``, or None.
+        groups: the groups of a grouped convolution; each group uses its slice of `r`. Must be 1 for blocks.
         transposed: whether input and output channels are swapped in `weight`, as in transposed convolutions.
-        mix: how much of each template a use takes.
-        more: r and s of further multiplied terms, as r and s but for an axis of terms: ``[use, term, in]``, ...
-        added: r and s of added terms: s along the first axis of the whole weight, r along all others, ``[use, term,
-            ...]``.
+        mix: the coefficient of each template for each use.
+        more: the factors r and s of further multiplied terms, with a term axis: ``[use, term, in]`` and ``[use, term,
+            out]``.
+        added: the factors r and s of added terms, ``[use, term, ...]``: s for the first axis of the whole weight, r for
+            all other axes.
 
     Returns:
-        One weight per use, ``[use, *shape of the whole weight]``; a single one where there are no factors at all.
+        One weight per use, ``[use, *shape of the whole weight]``. Without any factors, a single weight ``[1, ...]``.
 
     >>> block, factors = torch.ones(2, 3), torch.ones(1, 2, 2, 1)
     >>> expand_weight(block, factors.expand(-1, -1, -1, 3), factors.expand(-1, -1, -1, 2)).shape
@@ -60,13 +60,13 @@ def _multiplied(
     more: Pair | None,
 ) -> Tensor:
     kernel_axes = weight.ndim - 2 - (mix is not None)
-    bases = weight if mix is None else torch.tensordot(mix, weight, 1)  # [...], or [use, ...]
+    bases = weight if mix is None else torch.tensordot(mix, weight, 1)  # [...], or [use, ...] with templates
     if s is None:
         return bases if mix is not None else weight.unsqueeze(0)
     if r is None:
         return bases * s.view(*s.shape, *[1] * (kernel_axes + 1))
     if more is not None:
-        r, s = (torch.cat([one.unsqueeze(1), others], 1) for one, others in ((r, more[0]), (s, more[1])))
+        r, s = (torch.cat([first_term.unsqueeze(1), rest], 1) for first_term, rest in ((r, more[0]), (s, more[1])))
         if r.ndim == 3:
             first, second = (r, s) if transposed else (s, r)
             return bases * _sum_of_terms(first, second, groups, kernel_axes)
@@ -88,13 +88,13 @@ def outer_factor(
     groups: int,
     kernel_axes: int,
 ) -> Float[Tensor, "use ..."]:
-    """What `expand_weight` multiplies a whole weight by: a number for each pair of channels.
+    """Compute the outer product of factors that `expand_weight` multiplies a whole weight by.
 
     Args:
-        first: the factor of the weight's first axis.
-        second: the factor of its second axis, of which each group sees its slice.
-        groups: of a grouped convolution.
-        kernel_axes: axes of the weight after these two, over which it is broadcast.
+        first: the factor for the first axis of the weight.
+        second: the factor for the second axis; each group uses its slice.
+        groups: the groups of a grouped convolution.
+        kernel_axes: the number of kernel axes of the weight, over which the product is broadcast.
     """
     size = first.shape[1] // groups
     rows = second.unflatten(1, (groups, 1, -1)).expand(-1, -1, size, -1).flatten(1, 2)
@@ -103,7 +103,7 @@ def outer_factor(
 
 
 def _sum_of_terms(first: Tensor, second: Tensor, groups: int, kernel_axes: int) -> Tensor:
-    """`outer_factor` of several terms, summed."""
+    """Compute the sum of `outer_factor` over several terms."""
     outer = torch.einsum("ukgi,ukgj->ugij", first.unflatten(2, (groups, -1)), second.unflatten(2, (groups, -1)))
     factor = outer.flatten(1, 2)
     return factor.view(*factor.shape, *[1] * kernel_axes)

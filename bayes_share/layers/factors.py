@@ -1,4 +1,4 @@
-"""What factors a member has, and how they start."""
+"""The form and the initialisation of a member's factors."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,24 +14,25 @@ from bayes_share.layers.masks import check_mask_scale
 FactorInitKind = Literal["normal", "standard_normal", "random_sign", "fixed_sign", "ones", "fresh", "mask"]
 FactorForm = Literal["multiplied", "additive"]
 
-# Noise on the factors that a trained network bears, over the root of its layers; docs/results.md has what it costs.
+# The noise on factors that keeps a trained network's accuracy, times the square root of its number of layers; see
+# docs/results.md for measurements.
 _KEPT = 0.04
-_FEWEST = 4  # layers that a network counts as: one alone would bear all the noise
-_SMALL = 0.1  # of further terms: two of them multiplied are a hundredth of the first
+_FEWEST = 4  # minimum number of layers assumed, so that a network of few layers does not get too much noise per layer
+_SMALL = 0.1  # scale of the factors of further terms: their product is a hundredth of the first term
 
 
 @dataclass(frozen=True)
 class FactorTerms:
-    """Of how many terms, and of which form, a member's part of a weight is.
+    """The number of rank-1 terms of each member, and how they are combined with the base weight.
 
     Args:
-        rank: terms.
-        form: ``"multiplied"``: the weight of member m is ``W ∘ Σ_k s_mk r_mkᵀ``; one term is a BatchEnsemble (arXiv
-            2002.06715, eq. 1). ``"additive"``: it is ``W + Σ_k s_mk r_mkᵀ``, where r_mk has a number for each input
-            channel and place of the kernel (LoRA-Ensemble, arXiv 2405.14438, eq. 3).
+        rank: the number of terms.
+        form: ``"multiplied"``: the weight of member m is ``W ∘ Σ_k s_mk r_mkᵀ``; with one term this is BatchEnsemble
+            (arXiv 2002.06715, eq. 1). ``"additive"``: it is ``W + Σ_k s_mk r_mkᵀ``, where r_mk has one entry per input
+            channel and kernel position (LoRA-Ensemble, arXiv 2405.14438, eq. 3).
 
     Raises:
-        InputError: fewer than one term, an unknown form.
+        InputError: if the rank is below 1 or the form is unknown.
     """
 
     rank: int = 1
@@ -39,7 +40,7 @@ class FactorTerms:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, Integral) or self.rank < 1:
-            raise InputError(f"factor_rank must be a whole number of at least 1, and is {self.rank!r}")
+            raise InputError(f"factor_rank must be an integer of at least 1, and is {self.rank!r}")
         if self.form not in get_args(FactorForm):
             raise unknown("factor form", self.form, get_args(FactorForm))
 
@@ -50,7 +51,7 @@ class FactorTerms:
 
     @property
     def further(self) -> int:
-        """How many terms there are beside r and s."""
+        """The number of terms besides the first multiplied one, whose factors are r and s."""
         return self.rank if self.is_additive else self.rank - 1
 
     def __str__(self) -> str:
@@ -60,40 +61,42 @@ class FactorTerms:
 
 
 ONE_TERM = FactorTerms()
-"""A BatchEnsemble."""
+"""One multiplied term, as in BatchEnsemble."""
 
 
 @dataclass(frozen=True)
 class FactorInit:
-    """How factors start.
+    """The initialisation of factors.
 
-    ``"normal"`` with its usual `sd`, ``"random_sign"`` and ``"fixed_sign"`` are for training from scratch: they destroy
-    what a trained network has learned. `keeping` gives the start for a trained one.
+    ``"normal"`` with the default `sd`, ``"random_sign"`` and ``"fixed_sign"`` are for training from scratch: they
+    destroy what a trained network has learned. Use `keeping` for a trained network.
 
-    In trials at a small scale, members that start at random signs stayed as different as separate networks, and those
-    that start at N(1, 0.5²) became near copies (``docs/results.md``, which says how few trials these are).
+    In small-scale experiments, members initialised with random signs remained as diverse as separate networks, and
+    members initialised from N(1, 0.5²) became nearly identical (``docs/results.md``, which states the number of
+    experiments).
 
-    Terms beyond the first (`FactorTerms`) start small: r at N(0, 0.1²), and s at N(0, `term_sd`²). At 0 both would stay
-    there; with s at 0 a member starts as if it had the first term alone, and moves from the first step. Added terms
-    start with `sd` times the size of the weight, or, where the members are to start as the network is, with s at 0.
+    Terms beyond the first (`FactorTerms`) are initialised with small values: r from N(0, 0.1²), and s from N(0,
+    `term_sd`²). If s is 0, a member starts as if it had only the first term, and the terms are trained from the first
+    step. If both r and s were 0, their gradients would be 0. Added terms start with `sd` times the scale of the weight,
+    or with s at 0 if the members are to start as copies of the network.
 
     Args:
-        kind: of the first term. ``"normal"``: mean 1 and standard deviation `sd`, as in Rank-1 Bayesian networks and
-            the BatchEnsembles of their paper (arXiv 2005.07186); ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv
-            2002.06715); ``"fixed_sign"``: +1 or -1 for good, made from a seed for each member and layer, so that the
-            members have no number to learn or to store; ``"ones"``: the members begin as copies of the network;
-            ``"standard_normal"``: N(0, 1), as the first r of TabM (arXiv 2410.24210). ``"fresh"`` is for weights of the
-            members' own, not for factors: each member draws them anew, as the layer did when it was made. ``"mask"``:
-            r is a mask of zeros and ones that stays as it is, and s is 1 (Masksembles, arXiv 2012.08334).
-        sd: of ``"normal"``.
-        probability: of +1 in ``"random_sign"`` and ``"fixed_sign"``.
-        term_sd: of s in further terms; 0 where a trained network is to be kept.
-        of_s: how s starts, where not as r does.
-        mask_scale: of ``"mask"``: how little masks overlap, see `overlapping_masks`.
+        kind: the initialisation of the first term. ``"normal"``: N(1, `sd`²), as in rank-1 Bayesian networks and the
+            BatchEnsembles of their paper (arXiv 2005.07186). ``"random_sign"``: +1 or -1 (BatchEnsemble, arXiv
+            2002.06715). ``"fixed_sign"``: +1 or -1, not trained, and generated from one seed per member and layer, so
+            that members have no parameters to learn or store. ``"ones"``: the members start as copies of the network.
+            ``"standard_normal"``: N(0, 1), as the first r of TabM (arXiv 2410.24210). ``"fresh"``: for members' own
+            weights, not for factors: initialised independently for each member, as in the original layer. ``"mask"``: r
+            is a fixed binary mask, and s is 1 (Masksembles, arXiv 2012.08334).
+        sd: the standard deviation of ``"normal"``.
+        probability: the probability of +1 for ``"random_sign"`` and ``"fixed_sign"``.
+        term_sd: the standard deviation of s in further terms; 0 to keep a trained network's function.
+        of_s: the initialisation of s, if different from r.
+        mask_scale: the scale of ``"mask"``: a larger scale gives less overlap, see `overlapping_masks`.
 
     Raises:
-        InputError: an unknown kind, a standard deviation that is negative or not finite, a `probability` outside
-            [0, 1], a `mask_scale` below 1, or ``"fixed_sign"``, ``"mask"`` or ``"fresh"`` for one of r and s alone.
+        InputError: if the kind is unknown, a standard deviation is negative or not finite, `probability` is not in
+            [0, 1], `mask_scale` is below 1, or `of_s` is given with ``"fixed_sign"``, ``"mask"`` or ``"fresh"``.
     """
 
     kind: FactorInitKind = "normal"
@@ -108,7 +111,7 @@ class FactorInit:
             raise unknown("factor init", self.kind, get_args(FactorInitKind))
         for sd in (self.sd, self.term_sd):
             if not 0 <= sd < math.inf:
-                raise InputError(f"the factors' standard deviation must be finite and not negative, and is {sd}")
+                raise InputError(f"the standard deviation of factors must be finite and not negative, and is {sd}")
         if not 0 <= self.probability <= 1:
             raise InputError(f"the probability of a positive sign must be from 0 to 1, and is {self.probability}")
         check_mask_scale(self.mask_scale)
@@ -118,23 +121,23 @@ class FactorInit:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the factors stay as they begin, and are no parameters."""
+        """Whether the factors are constant buffers instead of trained parameters."""
         return self.kind in ("fixed_sign", "mask")
 
     @property
     def is_fresh(self) -> bool:
-        """Whether weights of the members' own are drawn anew."""
+        """Whether members' own weights are initialised independently."""
         return self.kind == "fresh"
 
     def for_factor(self, name: str) -> "FactorInit":
-        """The start of one factor; the name of the one of the outputs is "s", or ends so."""
+        """Return the initialisation of one factor, by name. The names of output factors end in "s"."""
         return self if self.of_s is None or not name.endswith("s") else self.of_s
 
     def draw(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Factors of the first term, with the dtype and device of `like`, from torch's global generator on the CPU.
+        """Draw factors of the first term from torch's global generator on the CPU, in the dtype and device of `like`.
 
         Raises:
-            InputError: ``"fresh"``, which is for weights.
+            InputError: if the kind is ``"fresh"``, which is for weights.
         """
         if self.is_fresh:
             raise InputError('init "fresh" initialises a member\'s own weights, and cannot be used for factors')
@@ -149,20 +152,20 @@ class FactorInit:
         return factors.to(device=like.device, dtype=like.dtype)
 
     def draw_further(self, shape: tuple[int, ...], like: Tensor, is_s: bool) -> Tensor:
-        """Factors of further terms ``[member, term, ...]``; see `draw`."""
+        """Draw factors of further multiplied terms ``[member, term, ...]``; see `draw`."""
         sd = _SMALL if not is_s else 0.0 if self.kind == "ones" else self.term_sd
         return (sd * torch.randn(shape)).to(device=like.device, dtype=like.dtype)
 
     def draw_added(self, shape: tuple[int, ...], weight: Tensor, is_s: bool) -> Tensor:
-        """Factors of added terms ``[member, term, ...]``; the product of the two has `sd` times the size of the weight.
+        """Draw factors of added terms ``[member, term, ...]``, whose product has `sd` times the scale of the weight.
 
-        Both have a part in that, so that a step moves the one as far as the other. Of a weight that is 0, as of heads
-        that start so, s is 0 and r of a usual size: with both at 0 neither would ever move.
+        r and s get equal scales, so that a step changes both equally. If the weight is 0, as in zero-initialised heads,
+        s is 0 and r is drawn as if the weight had the scale 1 / √fan_in: with both at 0, all gradients would be 0.
         """
-        size = float(weight.detach().square().mean().sqrt()) if not weight.is_meta else 1.0
-        starts_at_0 = self.kind == "ones" or self.term_sd == 0 or size == 0
-        size = size or 1 / math.sqrt(max(1, weight[0].numel()))
-        scale = math.sqrt((0.5 if starts_at_0 else self.sd) * size / math.sqrt(shape[1]))
+        rms = float(weight.detach().square().mean().sqrt()) if not weight.is_meta else 1.0
+        starts_at_0 = self.kind == "ones" or self.term_sd == 0 or rms == 0
+        rms = rms or 1 / math.sqrt(max(1, weight[0].numel()))
+        scale = math.sqrt((0.5 if starts_at_0 else self.sd) * rms / math.sqrt(shape[1]))
         drawn = torch.randn(shape) * (0.0 if is_s and starts_at_0 else scale)
         return drawn.to(device=weight.device, dtype=weight.dtype)
 
@@ -183,7 +186,7 @@ class FactorInit:
 
     @property
     def makes_members_differ(self) -> bool:
-        """Whether two members can start different from one another."""
+        """Whether two members can have different initial factors."""
         if self.of_s is not None and self.of_s.makes_members_differ:
             return True
         if self.kind.endswith("sign"):
@@ -194,14 +197,14 @@ class FactorInit:
 
 
 def keeping(layers: int) -> FactorInit:
-    """The start for a trained network: noise so small that every member still knows what the network does.
+    """Return the initialisation for a trained network: noise small enough to keep every member's accuracy.
 
-    The noise of one layer after another adds up in the outputs as its variances do, so that the standard deviation
-    of each layer's is 0.04 / √layers, and in networks of fewer than four layers 0.02. Measured on MLPs, convolutional
-    networks and vision transformers, no member lost a point of accuracy (``docs/results.md``).
+    The variances of the noise of all layers add up in the outputs. Therefore the standard deviation per layer is
+    0.04 / √layers, and 0.02 for fewer than four layers. In measurements on MLPs, convolutional networks and vision
+    transformers, no member lost a point of accuracy (``docs/results.md``).
 
     Args:
-        layers: of the network that get factors.
+        layers: the number of layers with factors.
 
     >>> str(keeping(16))
     'N(1, 0.01²)'

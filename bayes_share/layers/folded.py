@@ -1,9 +1,9 @@
-"""Rank-1 operations with the factors folded into a weight for each member, saving as little for backward as torch.
+"""Rank-1 operations with factors folded into one weight per member, with little memory saved for the backward pass.
 
-Folding passes over the weights once for each member, where multiplying activations passes twice over the activations.
-Saved for backward are the input and the base weight alone; the members' weights are expanded again. From the weight
-gradient ``G_m`` of member m follow the gradients of what made its weight ``W ∘ (s_m r_mᵀ)``:
-``∂W = Σ_m G_m ∘ (s_m r_mᵀ)``, ``∂s_m = (G_m ∘ W) r_m`` and ``∂r_m = (G_m ∘ W)ᵀ s_m``, sums over the kernel implied.
+Folding makes one pass over the weights per member; multiplying activations makes two passes over the activations.
+Only the input, the base weight and the factors are saved for the backward pass, which expands the members' weights
+again. With the gradient ``G_m`` of the weight ``W ∘ (s_m r_mᵀ)`` of member m, the gradients are
+``∂W = Σ_m G_m ∘ (s_m r_mᵀ)``, ``∂s_m = (G_m ∘ W) r_m`` and ``∂r_m = (G_m ∘ W)ᵀ s_m``, summed over the kernel axes.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -21,11 +21,11 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
     """Apply each member's own weight to its rows.
 
     Args:
-        operation: what the weight does.
-        x: ``[member * batch, ...]``.
+        operation: the linear operation.
+        x: the input ``[member * batch, ...]``.
         weight: the base weight.
-        r: ``[member, in]``.
-        s: ``[member, out]``.
+        r: the input factors ``[member, in]``.
+        s: the output factors ``[member, out]``.
         bias: ``[member, out]`` or None.
 
     Returns:
@@ -35,15 +35,16 @@ def apply_folded(operation: Operation, x: Tensor, weight: Tensor, r: Tensor, s: 
 
 
 def has_autocast(device_type: str) -> bool:
-    """Whether there is autocast on devices of a type.
+    """Whether a device type supports autocast.
 
-    The compiler cannot look into `torch.amp.is_autocast_available`, and to mark that for it takes a second to import.
+    `torch.amp.is_autocast_available` is not used because torch.compile cannot trace it. The import that could mark it
+    as traceable takes a second.
     """
     return device_type != "meta"
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Compute in the dtypes that are there, on devices that know another way."""
+    """Return a context that disables autocast, if the device supports it."""
     if has_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -56,7 +57,7 @@ class _Folded(torch.autograd.Function):
     def forward(x: Tensor, weight: Tensor, r: Tensor, s: Tensor, bias: Tensor | None, operation: Operation) -> Tensor:
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         member_bias = None if bias is None else bias.to(x.dtype)
-        # Not as rows: autograd lets nothing, such as an activation in place, change a view that a function returns.
+        # as_rows is called outside: autograd forbids in-place changes, such as activations, of views returned here.
         return operation.apply_members(divide(x, len(r)), expanded, member_bias)
 
     @staticmethod
@@ -77,26 +78,26 @@ class _Folded(torch.autograd.Function):
         needs_x, *needs_weight, needs_bias, _ = ctx.needs_input_grad
         expanded = expand_weight(weight, r, s, operation.groups, operation.transposed).to(x.dtype)
         wanted = (needs_x, any(needs_weight))
-        of_x, of_expanded = operation.gradients(grad, divide(x, len(r)), expanded, wanted)
-        of_factors: tuple[Tensor | None, ...] = (None,) * 3
-        if of_expanded is not None:
-            of_factors = _factor_gradients(of_expanded.to(weight.dtype), weight, r, s, operation)
-        of_bias = None
+        x_grad, expanded_grad = operation.gradients(grad, divide(x, len(r)), expanded, wanted)
+        factor_grads: tuple[Tensor | None, ...] = (None,) * 3
+        if expanded_grad is not None:
+            factor_grads = _factor_gradients(expanded_grad.to(weight.dtype), weight, r, s, operation)
+        bias_grad = None
         if needs_bias:
             channel = operation.channel_axis if operation.channel_axis < 0 else operation.channel_axis + 1
-            of_bias = grad.movedim(channel, 1).flatten(2).sum(2, dtype=ctx.bias_dtype)
-        return None if of_x is None else of_x.flatten(0, 1), *of_factors, of_bias, None
+            bias_grad = grad.movedim(channel, 1).flatten(2).sum(2, dtype=ctx.bias_dtype)
+        return None if x_grad is None else x_grad.flatten(0, 1), *factor_grads, bias_grad, None
 
 
 def _factor_gradients(
     gradient: Tensor, weight: Tensor, r: Tensor, s: Tensor, operation: Operation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of W, r and s from those of the members' weights, ``[member, *weight.shape]``."""
+    """Compute the gradients of W, r and s from the gradient ``[member, *weight.shape]`` of the members' weights."""
     first, second = (r, s) if operation.transposed else (s, r)
     groups = operation.groups
-    pairs = (gradient * weight).flatten(3).sum(3) if weight.ndim > 2 else gradient * weight
-    by_group = pairs.unflatten(1, (groups, -1))  # [member, group, first / groups, second / groups]
-    of_first = torch.einsum("mgij,mgj->mgi", by_group, second.unflatten(1, (groups, -1))).flatten(1)
-    of_second = torch.einsum("mgij,mgi->mgj", by_group, first.unflatten(1, (groups, -1))).flatten(1)
-    of_weight = (gradient * outer_factor(first, second, groups, weight.ndim - 2)).sum(0)
-    return (of_weight, of_first, of_second) if operation.transposed else (of_weight, of_second, of_first)
+    channel_pairs = (gradient * weight).flatten(3).sum(3) if weight.ndim > 2 else gradient * weight
+    by_group = channel_pairs.unflatten(1, (groups, -1))  # [member, group, first / groups, second / groups]
+    first_grad = torch.einsum("mgij,mgj->mgi", by_group, second.unflatten(1, (groups, -1))).flatten(1)
+    second_grad = torch.einsum("mgij,mgi->mgj", by_group, first.unflatten(1, (groups, -1))).flatten(1)
+    weight_grad = (gradient * outer_factor(first, second, groups, weight.ndim - 2)).sum(0)
+    return (weight_grad, first_grad, second_grad) if operation.transposed else (weight_grad, second_grad, first_grad)

@@ -1,4 +1,4 @@
-"""The rank-1 form of Hugging Face's `Conv1D`; imported where transformers is loaded already."""
+"""The rank-1 form of Hugging Face's `Conv1D`. Only imported if transformers is already loaded."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from bayes_share.layers.rank1 import Rank1Layer
 class Rank1Conv1D(Rank1Layer, Conv1D):
     """`transformers.pytorch_utils.Conv1D`, the linear layer of GPT-2, for the members of an ensemble.
 
-    Its weight is that of a linear layer, transposed, ``[in, out]``.
+    Its weight is transposed relative to `torch.nn.Linear`: ``[in, out]``.
 
     Shapes: input ``[member * batch, ..., nx]``; output ``[member * batch, ..., nf]``.
     """
@@ -23,11 +23,11 @@ class Rank1Conv1D(Rank1Layer, Conv1D):
     nf: int
 
     def operation(self, x: Tensor, *args: Any) -> "TransposedProduct":
-        """``x W``."""
+        """Return the product ``x W``."""
         return TransposedProduct()
 
     def channels(self) -> tuple[int, int]:
-        """``(nx, nf)``."""
+        """Return ``(nx, nf)``."""
         return self.nx, self.nf
 
     def __repr__(self) -> str:
@@ -36,21 +36,21 @@ class Rank1Conv1D(Rank1Layer, Conv1D):
 
 @dataclass(frozen=True)
 class TransposedProduct(Product):
-    """``x W`` on the last axis: a `Product` with the weight laid out the other way round."""
+    """``x W`` on the last axis: a `Product` with a transposed weight."""
 
     transposed: bool = True
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """One product."""
+        """Compute one product."""
         return super().apply(x, weight.mT, bias)
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """One batched product for all members."""
+        """Compute one batched product for all members."""
         return super().apply_members(x, weight.mT, bias)
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Two batched products."""
-        of_x, of_weight = super().gradients(grad, x, weight.mT, wanted)
-        return of_x, None if of_weight is None else of_weight.mT
+        """Compute the gradients by two batched products."""
+        x_grad, weight_grad = super().gradients(grad, x, weight.mT, wanted)
+        return x_grad, None if weight_grad is None else weight_grad.mT

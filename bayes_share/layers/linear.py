@@ -11,7 +11,7 @@ from bayes_share.layers.rank1 import Rank1Layer
 class Rank1Linear(Rank1Layer, nn.Linear):
     """`torch.nn.Linear` for the members of an ensemble: member m has the weight ``W ∘ (s_m r_mᵀ)`` and its own bias.
 
-    Takes what `torch.nn.Linear` takes, and `ensemble_size` and `init` as every `Rank1Layer`.
+    Accepts the arguments of `torch.nn.Linear`, and those of `Rank1Layer`, such as `ensemble_size` and `init`.
 
     Shapes: input ``[member * batch, ..., in_features]``; output ``[member * batch, ..., out_features]``.
 
@@ -22,9 +22,9 @@ class Rank1Linear(Rank1Layer, nn.Linear):
     """
 
     def operation(self, x: Tensor, *args: Any) -> Product:
-        """``x Wᵀ``."""
+        """Return the product ``x Wᵀ``."""
         return Product()
 
     def channels(self) -> tuple[int, int]:
-        """``(in_features, out_features)``."""
+        """Return ``(in_features, out_features)``."""
         return self.in_features, self.out_features

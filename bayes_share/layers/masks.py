@@ -1,4 +1,4 @@
-"""Masks of a layer's inputs that overlap as much as is asked for: Masksembles, arXiv 2012.08334."""
+"""Input masks of layers with a given overlap between members: Masksembles, arXiv 2012.08334."""
 
 import math
 
@@ -7,41 +7,41 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
-_TRIES = 1000
-_LARGEST = 100.0
+_TRIES = 1000  # attempts to draw masks that use exactly the layer's channels
+_LARGEST = 100.0  # the largest accepted scale
 
 
 def check_mask_scale(scale: int | float) -> None:
-    """Raise an InputError unless masks can have this scale."""
+    """Raise InputError unless the scale is valid."""
     if not isinstance(scale, (int, float)) or not 1 <= scale <= _LARGEST:
         raise InputError(f"the scale of masks must be from 1 (all masks are ones) to {_LARGEST:g}, and is {scale}")
 
 
 def overlapping_masks(members: int, channels: int, scale: int | float) -> Tensor:
-    """A mask of zeros and ones for each member, drawn from torch's global generator on the CPU.
+    """Draw a binary mask for each member, from torch's global generator on the CPU.
 
-    Each mask has the same number of ones, k. They are drawn on about ``k * scale`` places, and a place where no mask
-    has a one is left out: the places that remain are the channels. So two masks have about ``k / scale`` channels in
-    common, and with scale 1 all masks are ones. k and the number of places are chosen so that the number of channels
-    comes out right (section 3.2 of the paper).
+    All masks have the same number of ones, k. They are drawn over about ``k * scale`` positions. Positions where no
+    mask has a one are then removed, and the remaining positions are the channels. k and the number of positions are
+    chosen so that the number of channels is as requested (section 3.2 of the paper). Two masks share about ``k /
+    scale`` channels. With scale 1, all masks consist of ones.
 
     Args:
-        members: how many masks.
-        channels: of each.
-        scale: at least 1; of published networks 1.5 to 4.
+        members: the number of masks.
+        channels: the number of channels of each mask.
+        scale: at least 1; published networks use 1.5 to 4.
 
     Returns:
-        ``[member, channel]``, float32; every channel is in some mask.
+        The masks ``[member, channel]``, float32. Every channel is used by at least one mask.
 
     Raises:
-        InputError: a scale that masks cannot have, or too few channels for it.
+        InputError: if the scale is invalid, or the layer has too few channels for it.
     """
     check_mask_scale(scale)
-    ones, places = _sizes(members, channels, scale)
+    ones, positions = _sizes(members, channels, scale)
     if ones == channels > 1 and scale > 1 and members > 1:
         raise _too_few(members, channels, scale)
     for _ in range(_TRIES):
-        order = torch.rand(members, places).argsort(dim=1)
+        order = torch.rand(members, positions).argsort(dim=1)
         masks = (order < ones).float()
         used = masks.any(dim=0)
         if int(used.sum()) == channels:
@@ -49,22 +49,35 @@ def overlapping_masks(members: int, channels: int, scale: int | float) -> Tensor
     raise _too_few(members, channels, scale)
 
 
+def input_masks(shape: tuple[int, ...], scale: int | float) -> Tensor:
+    """Draw masks for the input factors r of a layer, in their shape.
+
+    Args:
+        shape: ``[member, in]`` or, for blocks, ``[member, out_block, in_block, in / in_block]``. All blocks of outputs
+            have the same mask.
+        scale: as in `overlapping_masks`.
+    """
+    members, *blocks, inputs = shape
+    masks = overlapping_masks(members, math.prod(blocks[1:]) * inputs, scale)
+    return masks.reshape(members, *[1] * len(blocks[:1]), *blocks[1:], inputs).expand(shape).clone()
+
+
 def _too_few(members: int, channels: int, scale: float) -> InputError:
     return InputError(
-        f"there are no {members} masks of scale {scale:g} for a layer with {channels} input channels: use "
+        f"{members} masks of scale {scale:g} do not exist for a layer with {channels} input channels: use "
         "another scale, or leave the layer out"
     )
 
 
 def _sizes(members: int, channels: int, scale: int | float) -> tuple[int, int]:
-    """The ones of each mask, and the places that they are drawn on, so that about as many places as channels are used.
+    """Choose the number of ones per mask and of positions, so that the expected number of used positions is `channels`.
 
-    A place is in no mask with the probability ``(1 - ones / places) ** members``.
+    A position is unused with probability ``(1 - ones / positions) ** members``.
     """
     ones = max(1, min(channels, round(channels / (scale * (1 - (1 - 1 / scale) ** members)))))
 
-    def used(places: int) -> float:
-        return places * (1 - (1 - ones / places) ** members)
+    def expected_used(positions: int) -> float:
+        return positions * (1 - (1 - ones / positions) ** members)
 
     candidates = range(max(ones, channels), max(ones, channels) + max(2, math.ceil(ones * scale)) + 1)
-    return ones, min(candidates, key=lambda places: abs(used(places) - channels))
+    return ones, min(candidates, key=lambda positions: abs(expected_used(positions) - channels))

@@ -1,4 +1,4 @@
-"""Normalisation: filter response norm, and batch, group and layer norm with parameters of each member's own."""
+"""Normalisation layers: filter response norm, and batch, group and layer norm with separate parameters per member."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,15 +13,15 @@ from bayes_share.layers.rows import align, divide, scale, scale_shift
 
 
 class FilterResponseNorm2d(nn.Module):
-    """Filter Response Normalisation: each channel of each image by its own mean square, without a batch.
+    """Filter response normalisation of each channel by its root mean square, independent of the batch.
 
-    ``y = weight * x / sqrt(mean(x²) + eps) + bias``, the mean over the pixels of one channel of one image
-    (Singh and Krishnan 2020, arXiv 1911.09737, eq. 1 to 3). Follow it by `ThresholdedLinearUnit`.
+    ``y = weight * x / sqrt(mean(x²) + eps) + bias``, with the mean over the pixels of one channel of one image
+    (Singh and Krishnan 2020, arXiv 1911.09737, eq. 1 to 3). Use it with `ThresholdedLinearUnit` as the activation.
 
     Args:
-        num_features: channels.
-        eps: added to the mean square; small, because every channel has many pixels.
-        ensemble_size: members, each with a `weight` and a `bias` of its own; None where there are none, or they share.
+        num_features: the number of channels.
+        eps: a small constant added to the mean square.
+        ensemble_size: the number of members, each with its own `weight` and `bias`; None: shared parameters.
 
     Shapes: `weight` and `bias` ``[channel]`` or ``[member, channel]``; input and output
     ``[member * batch, channel, height, width]``.
@@ -47,18 +47,18 @@ class FilterResponseNorm2d(nn.Module):
         return torch.addcmul(align(bias, parts, axis=1), parts, divide(scales, len(bias))).flatten(0, 1)
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options, for ``repr``."""
         return f"{self.num_features}, eps={self.eps}, ensemble_size={self.ensemble_size}"
 
 
 class ThresholdedLinearUnit(nn.Module):
-    """The activation that goes with filter response norm: ``max(x, threshold)`` with a learned threshold per channel.
+    """The activation for filter response norm: ``max(x, threshold)`` with a learned threshold per channel.
 
-    Singh and Krishnan 2020, arXiv 1911.09737, eq. 4. The threshold starts at 0, as a ReLU.
+    Singh and Krishnan 2020, arXiv 1911.09737, eq. 4. Thresholds start at 0, which is a ReLU.
 
     Args:
-        num_features: channels.
-        ensemble_size: members, each with a threshold of its own; None where there are none, or they share.
+        num_features: the number of channels.
+        ensemble_size: the number of members, each with its own thresholds; None: shared thresholds.
 
     Shapes: `threshold` ``[channel]`` or ``[member, channel]``; input and output ``[member * batch, channel, ...]``.
     """
@@ -72,14 +72,14 @@ class ThresholdedLinearUnit(nn.Module):
         self.threshold = nn.Parameter(torch.zeros(_shape(ensemble_size, num_features)))
 
     def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
-        """Clip each row at its member's thresholds."""
+        """Clip each row from below at its member's thresholds."""
         threshold = torch.atleast_2d(self.threshold)
         parts = divide(x, len(threshold))
         shift = align(threshold, parts, axis=1)
-        return (F.relu(parts - shift) + shift).flatten(0, 1)  # the gradient of a maximum takes several passes more
+        return (F.relu(parts - shift) + shift).flatten(0, 1)  # faster than a maximum, whose gradient needs more passes
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options, for ``repr``."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}"
 
 
@@ -88,18 +88,18 @@ def _shape(ensemble_size: int | None, num_features: int) -> tuple[int, ...]:
 
 
 class MemberBatchNorm(nn.Module):
-    """Batch normalisation with statistics, `weight` and `bias` of each member's own, in any number of dimensions.
+    """Batch normalisation with separate statistics, `weight` and `bias` for each member, in any number of dimensions.
 
-    Each member's rows are normalised as `torch.nn.BatchNorm1d/2d/3d` would normalise them alone
-    (Ioffe and Szegedy 2015, arXiv 1502.03167).
+    Each member's rows are normalised separately, as by `torch.nn.BatchNorm1d/2d/3d` (Ioffe and Szegedy 2015, arXiv
+    1502.03167).
 
     Args:
-        num_features: channels.
-        ensemble_size: members.
-        eps: added to the variance.
-        momentum: weight of the new batch in the running statistics; None for a cumulative average.
-        affine: whether there are `weight` and `bias`.
-        track_running_stats: whether running statistics are kept, for use in eval mode.
+        num_features: the number of channels.
+        ensemble_size: the number of members.
+        eps: a constant added to the variance.
+        momentum: the weight of the new batch in the running statistics; None: a cumulative average.
+        affine: whether to learn `weight` and `bias`.
+        track_running_stats: whether to keep running statistics for eval mode.
 
     Shapes: `weight`, `bias`, `running_mean`, `running_var` ``[member, channel]``; input and output
     ``[member * batch, channel, ...]``.
@@ -136,14 +136,14 @@ class MemberBatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
 
     def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
-        """Normalise the rows of each member by that member's statistics."""
+        """Normalise each member's rows by its own statistics."""
         parts = divide(x, self.ensemble_size)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        of_batch = self.training or self.running_mean is None
+        uses_batch_statistics = self.training or self.running_mean is None
         return torch.cat(
             [
                 F.batch_norm(
@@ -152,7 +152,7 @@ class MemberBatchNorm(nn.Module):
                     _member(self.running_var, member),
                     _member(self.weight, member),
                     _member(self.bias, member),
-                    of_batch,
+                    uses_batch_statistics,
                     momentum,
                     self.eps,
                 )
@@ -161,7 +161,7 @@ class MemberBatchNorm(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options, for ``repr``."""
         return f"{self.num_features}, ensemble_size={self.ensemble_size}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -170,15 +170,15 @@ def _member(values: Tensor | None, member: int) -> Tensor | None:
 
 
 class MemberGroupNorm(nn.Module):
-    """Group normalisation with `weight` and `bias` of each member's own.
+    """Group normalisation with separate `weight` and `bias` for each member.
 
-    The normalisation itself is per image (Wu and He 2018, arXiv 1803.08494), so only what follows it is a member's own.
+    Each image is normalised by itself (Wu and He 2018, arXiv 1803.08494), so members only differ in scale and shift.
 
     Args:
-        num_groups: groups that the channels are divided into.
-        num_channels: channels.
-        ensemble_size: members.
-        eps: added to the variance.
+        num_groups: the number of groups that the channels are divided into.
+        num_channels: the number of channels.
+        ensemble_size: the number of members.
+        eps: a constant added to the variance.
 
     Shapes: `weight` and `bias` ``[member, channel]``; input and output ``[member * batch, channel, ...]``.
     """
@@ -195,27 +195,27 @@ class MemberGroupNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(ensemble_size, num_channels))
 
     def forward(self, x: Float[Tensor, "row channel ..."]) -> Float[Tensor, "row channel ..."]:
-        """Normalise each row, then scale and shift it as its member does."""
+        """Normalise each row, then apply its member's scale and shift."""
         normalised = F.group_norm(x, self.num_groups, eps=self.eps)
         return scale_shift(normalised, self.weight, self.bias, axis=1)
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options, for ``repr``."""
         return f"{self.num_groups}, {self.num_channels}, ensemble_size={self.ensemble_size}, eps={self.eps}"
 
 
 class MemberLayerNorm(nn.Module):
-    """Layer normalisation with `weight` and `bias` of each member's own.
+    """Layer normalisation with separate `weight` and `bias` for each member.
 
-    The normalisation itself is per row and place (Ba et al. 2016, arXiv 1607.06450), so only what follows it is a
-    member's own.
+    Each row and position is normalised by itself (Ba et al. 2016, arXiv 1607.06450), so members only differ in scale
+    and shift.
 
     Args:
-        normalized_shape: the sizes of the last axes, over which it is normalised.
-        ensemble_size: members.
-        eps: added to the variance.
-        elementwise_affine: whether there are `weight` and `bias`.
-        bias: whether there is a `bias` beside the `weight`.
+        normalized_shape: the sizes of the last axes, which are normalised over.
+        ensemble_size: the number of members.
+        eps: a constant added to the variance.
+        elementwise_affine: whether to learn a `weight`, and a `bias` if `bias` is True.
+        bias: whether to learn a `bias`.
 
     Shapes: `weight` and `bias` ``[member, *normalized_shape]``; input and output
     ``[member * batch, ..., *normalized_shape]``.
@@ -244,22 +244,22 @@ class MemberLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape)) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each row, then scale and shift it as its member does.
+        """Normalise each row, then apply its member's scale and shift.
 
         Raises:
-            InputError: rows that do not divide among the members, or an input without an axis for them.
+            InputError: if the input has no row axis, or the rows do not divide among the members.
         """
         normalised = F.layer_norm(x, self.normalized_shape, eps=self.eps)
         axes = len(self.normalized_shape)
         if x.ndim == axes:
-            raise InputError(f"an input of shape {list(x.shape)} has no axis of rows besides the normalised axes")
+            raise InputError(f"an input of shape {list(x.shape)} has no row axis before the normalised axes")
         if self.weight is None:
             return normalised
         bias = None if self.bias is None else self.bias.flatten(1)
         return scale_shift(normalised.flatten(-axes), self.weight.flatten(1), bias, axis=-1).view(x.shape)
 
     def extra_repr(self) -> str:
-        """The options, as `repr` shows them."""
+        """The options, for ``repr``."""
         return (
             f"{self.normalized_shape}, ensemble_size={self.ensemble_size}, eps={self.eps}, "
             f"elementwise_affine={self.elementwise_affine}"

@@ -1,4 +1,4 @@
-"""The linear operations that rank-1 layers are made of, as records: applied plainly, to all members, and backwards."""
+"""The linear operations of rank-1 layers: their forward pass, plain and for all members, and their gradients."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class Operation(ABC):
-    """A linear operation with a weight that is handed in, and its gradients.
+    """A linear operation whose weight is passed to each call, and its gradients.
 
-    `channel_axis` is where the channels are in a batch of its rows; `groups` and `transposed` say how its weight is
-    laid out, as in `expand_weight`.
+    `channel_axis` is the channel axis of its inputs; `groups` and `transposed` describe the layout of its weight, as in
+    `expand_weight`.
     """
 
     channel_axis: ClassVar[int]
@@ -22,25 +22,25 @@ class Operation(ABC):
 
     @abstractmethod
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The plain operation on rows ``[row, ...]``."""
+        """Apply the operation with one weight to rows ``[row, ...]``."""
 
     @abstractmethod
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """On each member's rows ``[member, batch, ...]``, with its weight ``[member, ...]`` and its bias.
+        """Apply each member's weight ``[member, ...]`` and bias to its rows ``[member, batch, ...]``.
 
         Returns:
-            ``[member, ...]``, no view of another tensor; `as_rows` gives it the shape of rows.
+            ``[member, ...]``, not a view of another tensor. Use `as_rows` to get the shape of rows.
         """
 
     @abstractmethod
     def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
-        """What `apply_members` gave for rows `x` ``[member * batch, ...]``, as rows."""
+        """Reshape the result of `apply_members` to rows, for the input rows `x` ``[member * batch, ...]``."""
 
     @abstractmethod
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of `x` and of the members' weights in `apply_members`, those that are `wanted`."""
+        """Compute the gradients of `apply_members` for `x` and the members' weights; None for those not `wanted`."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +52,38 @@ class Product(Operation):
     transposed: bool = False
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """One product."""
+        """Compute one product."""
         return F.linear(x, weight, bias)
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """One batched product for all members."""
+        """Compute one batched product for all members."""
         rows = x.flatten(1, -2)
         return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
 
     def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
-        """Axes between the first and the last one are those of the rows."""
+        """Restore the axes of the rows between the first and the last axis."""
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Two batched products."""
+        """Compute the gradients by two batched products."""
         rows, grad_rows = x.flatten(1, -2), grad.flatten(1, -2)
-        of_x = torch.bmm(grad_rows, weight).view(x.shape) if wanted[0] else None
-        return of_x, torch.bmm(grad_rows.mT, rows) if wanted[1] else None
+        x_grad = torch.bmm(grad_rows, weight).view(x.shape) if wanted[0] else None
+        return x_grad, torch.bmm(grad_rows.mT, rows) if wanted[1] else None
 
 
 @dataclass(frozen=True)
 class Convolution(Operation):
-    """A convolution in any number of dimensions, transposed or not.
+    """A convolution or transposed convolution in any number of dimensions.
 
     Args:
-        stride: in each dimension, like all that follow.
-        padding: with zeros; any other padding has been done before.
-        dilation: of the kernel.
+        stride: the stride in each dimension.
+        padding: the zero padding in each dimension; other padding is applied to the input beforehand.
+        dilation: the dilation of the kernel in each dimension.
         transposed: whether it is a transposed convolution.
-        output_padding: of a transposed convolution.
-        groups: groups of channels that do not see one another.
+        output_padding: the output padding of a transposed convolution in each dimension.
+        groups: the number of groups of channels.
     """
 
     stride: tuple[int, ...]
@@ -95,29 +95,29 @@ class Convolution(Operation):
     channel_axis: ClassVar[int] = 1
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """One convolution."""
+        """Compute one convolution."""
         return torch.convolution(x, weight, bias, *self._geometry())
 
     def apply_members(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """One convolution for each member."""
+        """Compute one convolution for each member."""
         biases = [None] * len(x) if bias is None else bias
         return torch.stack([self.apply(*member) for member in zip(x, weight, biases, strict=True)])
 
     def as_rows(self, y: Tensor, x: Tensor) -> Tensor:
-        """Members and their batches as one axis."""
+        """Flatten the member and batch axes into one."""
         return y.flatten(0, 1)
 
     def gradients(
         self, grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Torch's own gradients of one member after the other."""
+        """Compute torch's convolution gradients for each member in turn."""
         mask = [*wanted, False]
-        of_members = [
+        member_grads = [
             torch.ops.aten.convolution_backward(*member, None, *self._geometry(), mask)
             for member in zip(grad, x, weight, strict=True)
         ]
-        of_x = torch.stack([gradients[0] for gradients in of_members]) if wanted[0] else None
-        return of_x, torch.stack([gradients[1] for gradients in of_members]) if wanted[1] else None
+        x_grad = torch.stack([grads[0] for grads in member_grads]) if wanted[0] else None
+        return x_grad, torch.stack([grads[1] for grads in member_grads]) if wanted[1] else None
 
     def _geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, tuple[int, ...], int]:
         return self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups

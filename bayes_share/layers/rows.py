@@ -1,4 +1,4 @@
-"""The member-major layout: how the rows of a batch are divided among the uses of a factor."""
+"""The member-major layout: division of the rows of a batch among the uses of a factor."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from bayes_share.errors import InputError
 
 
 def divide(x: Shaped[Tensor, "row ..."], uses: int) -> Shaped[Tensor, "use batch ..."]:
-    """View the rows as `uses` consecutive parts of one size.
+    """Divide the rows into `uses` consecutive parts of equal size.
 
     Raises:
-        InputError: the rows do not divide among the uses; they are never wrapped round.
+        InputError: if the number of rows is not a multiple of the number of uses.
     """
     rows = x.shape[0]
     if uses < 1 or rows % uses:
@@ -21,22 +21,22 @@ def divide(x: Shaped[Tensor, "row ..."], uses: int) -> Shaped[Tensor, "use batch
             f"{rows} rows do not divide among {uses} members: inside an ensemble the first axis is member-major, "
             f"[member * batch, ...]; call the ensemble itself, which tiles its input"
         )
-    if _is_exporting():  # which cannot show of a batch of any size that this is a view of what was flattened before
+    if _is_exporting():  # torch.export cannot prove for a dynamic batch size that unflatten gives a view
         return torch.stack(x.tensor_split(uses))
     return x.unflatten(0, (uses, rows // uses))
 
 
-# Not there before torch 2.7, which then exports batches of one size only.
+# Not available before torch 2.7, where exported programs have a fixed batch size.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def scale(x: Float[Tensor, "row ..."], factor: Float[Tensor, "use channel"], axis: int) -> Float[Tensor, "row ..."]:
-    """Multiply each row by its use's factor.
+    """Multiply each row by the factor of its use.
 
     Args:
         x: the rows, divided in order among the uses.
-        factor: one number per use and channel; cast to the dtype of `x`, so that autocast stays in force.
-        axis: where the channels are in `x`.
+        factor: one value per use and channel; cast to the dtype of `x`, so that autocast remains in effect.
+        axis: the channel axis of `x`.
     """
     parts = divide(x, factor.shape[0])
     return (parts * align(factor, parts, axis)).flatten(0, 1)
@@ -48,9 +48,9 @@ def scale_shift(
     shift: Float[Tensor, "*shift_use channel"] | None,
     axis: int,
 ) -> Float[Tensor, "row ..."]:
-    """Multiply each row by its use's factor and add its use's shift.
+    """Multiply each row by the factor of its use and add the shift of its use.
 
-    The two may be divided differently, and either may have no axis for uses: then it serves all rows.
+    Factor and shift may have different numbers of uses. A factor or shift without a use axis applies to all rows.
     """
     factor = torch.atleast_2d(factor)
     if shift is None:
@@ -64,12 +64,12 @@ def scale_shift(
 
 
 def align(factor: Tensor, parts: Tensor, axis: int) -> Tensor:
-    """View `factor` [use, channel], in the dtype of `parts`, so that it broadcasts against `parts` [use, batch, ...].
+    """Reshape `factor` [use, channel] to broadcast against `parts` [use, batch, ...], and cast it to their dtype.
 
     Args:
-        factor: one number per use and channel.
-        parts: rows as `divide` leaves them.
-        axis: where the channels are in a row's tensor before it was divided.
+        factor: one value per use and channel.
+        parts: the rows as returned by `divide`.
+        axis: the channel axis of the rows before they were divided.
     """
     shape = [1] * parts.ndim
     shape[0] = factor.shape[0]
@@ -78,5 +78,5 @@ def align(factor: Tensor, parts: Tensor, axis: int) -> Tensor:
 
 
 def spread(rows: Shaped[Tensor, "member ..."], uses: int) -> Shaped[Tensor, "use ..."]:
-    """Rows repeated in order for so many uses, a whole multiple of them."""
+    """Repeat each row so that there are `uses` rows, a multiple of the number of rows."""
     return rows if len(rows) == uses else rows.repeat_interleave(uses // len(rows), 0)

@@ -1,4 +1,4 @@
-"""The one rule that decides how a rank-1 layer computes: by its activations or by its weights."""
+"""The rule that decides whether a rank-1 layer multiplies its activations or folds its factors into the weight."""
 
 from collections.abc import Set
 from typing import Literal, get_args
@@ -9,19 +9,19 @@ from torch import Tensor
 from bayes_share.errors import unknown
 
 Way = Literal["auto", "activations", "weights"]
-"""How a rank-1 layer computes; the results are the same but for rounding.
+"""How a rank-1 layer computes. The results are equal up to rounding error.
 
-``"activations"``: multiply the input by r and the output by s, two passes over the activations; ``"weights"``: fold r
-and s into a weight for each member, a pass over the weights; ``"auto"``: whichever is the faster for the sizes and the
+``"activations"``: multiply the input by r and the output by s, in two passes over the activations. ``"weights"``: fold
+r and s into one weight per member, in one pass over the weights. ``"auto"``: use the faster way for the sizes and the
 device.
 """
 
 FOLD_ABOVE = 0.5
-"""Elements of a member's activations per element of the weight above which folding the weight is the cheaper way."""
+"""The ratio of a member's input elements to weight elements above which folding is faster."""
 
 
 def check_way(way: object) -> None:
-    """Raise an InputError unless it is the name of a way."""
+    """Raise InputError unless `way` is valid."""
     if way not in get_args(Way):
         raise unknown("way of computing", way, get_args(Way))
 
@@ -30,23 +30,23 @@ def folds_weights(way: Way, x: Tensor, weight: Tensor, uses: int, fold_above: fl
     """Whether to fold the factors into the weight.
 
     Args:
-        way: of the layer.
+        way: the layer's way of computing.
         x: the input ``[use * batch, ...]``.
         weight: the base weight.
-        uses: among how many the rows of `x` are divided.
-        fold_above: the threshold of ``"auto"``.
+        uses: the number of uses that the rows of `x` are divided among.
+        fold_above: the threshold for ``"auto"``.
     """
     if way != "auto":
         return way == "weights"
-    # Compiled, the passes over activations are fused with what is around them.
+    # When compiled, the passes over the activations are fused with neighbouring operations.
     if x.is_cuda or torch.compiler.is_compiling():
         return False
     return x.numel() // uses > fold_above * weight.numel()
 
 
 def predicts_folded(ways: Set[Way], device: torch.device) -> bool:
-    """Whether to predict with a plain network for each member, folded once and kept, in place of layers of these ways.
+    """Whether to predict with one folded, plain network per member, given the ways of all layers.
 
-    None is folded where a layer is to multiply activations.
+    Networks are not folded if any layer has the way "activations".
     """
     return "activations" not in ways and (ways == {"weights"} or device.type == "cpu")

@@ -8,7 +8,7 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import without_fast_paths
-from bayes_share.layers.factored import factor_parameter
+from bayes_share.layers.factor_parameters import factor_parameter
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.sharing.layer_sharing import changed, give_factors

@@ -7,7 +7,8 @@ from torch import nn
 
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.copying import copy_of
-from bayes_share.layers.factored import Factored, check_ensemble_size
+from bayes_share.layers.factor_parameters import check_ensemble_size
+from bayes_share.layers.factored import Factored
 from bayes_share.layers.factors import FactorForm, FactorInit, FactorTerms
 from bayes_share.layers.norm import MemberBatchNorm
 from bayes_share.layers.rank1 import Rank1Layer

@@ -10,7 +10,8 @@ from torch import nn
 from bayes_share.errors import InputError, unknown
 from bayes_share.layers.attention import Rank1MultiheadAttention, without_fast_paths
 from bayes_share.layers.copying import copy_of
-from bayes_share.layers.factored import Factored, factor_parameter, set_way
+from bayes_share.layers.factor_parameters import factor_parameter
+from bayes_share.layers.factored import Factored, set_way
 from bayes_share.layers.factors import FactorInit, FactorInitKind
 from bayes_share.layers.rank1 import Rank1Layer
 from bayes_share.layers.way import Way, check_way

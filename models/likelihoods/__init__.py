@@ -1,4 +1,4 @@
-"""Likelihoods: what a network's outputs say about the targets."""
+"""Likelihoods: distributions of the targets given a network's outputs."""
 
 from bayes_share.models.likelihoods.base import Likelihood as Likelihood
 from bayes_share.models.likelihoods.base import Softened as Softened

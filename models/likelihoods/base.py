@@ -1,4 +1,4 @@
-"""What every likelihood is: the distribution of the targets given a network's outputs."""
+"""The base class of likelihoods: the distribution of the targets given a network's outputs."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from bayes_share.errors import InputError
 from bayes_share.models.distributions import as_pyro, unvalidated
-from bayes_share.models.likelihoods.outputs import beside, each
+from bayes_share.models.likelihoods.outputs import flatten_targets, targets_like
 from bayes_share.models.targets import finite
 from bayes_share.tensors.units import Units
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Softened(NamedTuple):
-    """What outputs say, softened by a temperature.
+    """Predictions softened by a temperature.
 
     Args:
-        values: ``[member, batch, ...]``: probabilities of classes or labels, or the outputs where there are none.
-        confidence: ``[member, batch]``: the largest probability, the mean over positions or labels; 1 without classes.
+        values: ``[member, batch, ...]``, the probabilities of classes or labels; for regression, the outputs.
+        confidence: ``[member, batch]``, the largest probability, averaged over positions or labels; 1 for regression.
     """
 
     values: Tensor
@@ -31,15 +31,16 @@ class Softened(NamedTuple):
 
 
 class Likelihood(nn.Module):
-    """The distribution of the targets given a network's outputs; what it learns itself are its parameters.
+    """The distribution of the targets given a network's outputs. Its learned quantities, such as noise, are parameters.
 
-    Write your own by subclassing: `arguments` says what the outputs are, and `of` of which distribution, and the rest
-    follows. Both may be left out where `log_lik` and `distribution` are defined; there is no `predictive` then. All of
-    them read the parameters from ``self`` whenever they are called, so that a draw of them can be put in their place.
+    To define a likelihood, subclass this class and implement `arguments`, which maps outputs to the arguments of a
+    distribution, and `of`, which builds the distribution. Alternatively implement `log_lik` and `distribution`; then
+    `predictive` is not available. These methods must read the parameters from ``self`` in each call, so that draws can
+    be substituted for them.
 
     >>> import torch
     >>> class Waiting(Likelihood):
-    ...     '''How long until something happens, with the exponential of the output as the mean.'''
+    ...     '''Exponentially distributed waiting times, whose mean is the exponential of the output.'''
     ...
     ...     def arguments(self, outputs):
     ...         return {"rate": (-outputs.squeeze(-1)).exp()}
@@ -51,7 +52,7 @@ class Likelihood(nn.Module):
     """
 
     name: str
-    """What it is called where predictions are kept: of one's own, the name of the class."""
+    """The name in saved predictions. For user-defined likelihoods, the name of the class."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -59,127 +60,127 @@ class Likelihood(nn.Module):
             cls.name = cls.__name__
 
     def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-        """The arguments of the distribution of the targets, by their names.
+        """Compute the arguments of the targets' distribution, by name.
 
         Args:
-            outputs: of a network.
+            outputs: the outputs of a network.
 
         Returns:
-            Each ``[member, batch, *target]``, in at least float32, where ``*target`` is the shape of an example's
-            targets as `prepare` gives them, followed by axes of the distribution's own (classes). Of what is the same
-            for all examples, the batch axis is of size 1.
+            Each argument ``[member, batch, *target]``, in at least float32, where ``*target`` is the shape of an
+            example's targets as returned by `prepare`. Further axes of the distribution, such as classes, follow. An
+            argument that is the same for all examples has a batch axis of size 1.
 
         Raises:
-            InputError: a likelihood of one's own that does not define it.
+            InputError: if a user-defined likelihood does not implement this method.
         """
         raise self._undefined()
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
-        """The distribution of single targets with some arguments, which are all that it depends on.
+        """Build the distribution of single targets. It must depend only on the arguments.
 
         Args:
-            arguments: as `arguments` gives them, or with more axes before them.
+            arguments: the arguments, as returned by `arguments`, possibly with additional leading axes.
 
         Returns:
-            A distribution of torch, of the batch shape that the arguments broadcast to, without axes of its own
-            (classes), and of an empty event shape.
+            A torch distribution with an empty event shape. Its batch shape is the broadcast shape of the arguments,
+            without the distribution's own axes, such as classes.
 
         Raises:
-            InputError: a likelihood of one's own that does not define it.
+            InputError: if a user-defined likelihood does not implement this method.
         """
         raise self._undefined()
 
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """The log probability of each example's target under each member, in nats and at least in float32.
+        """Compute the log probability of each example's targets under each member, in nats and at least float32.
 
-        Where an example has several targets (pixels, tokens, labels, outputs), it is the sum over these.
+        If an example has several targets (pixels, tokens, labels, outputs), their log probabilities are summed.
         """
-        with unvalidated():  # targets were checked before the first step, and NaN of a network is the loop's to find
-            found = self.of(self.arguments(outputs))
-            values = outputs.new_empty(()).expand(found.batch_shape)
-            return each(found.log_prob(beside(values, outputs, targets))).sum(2)
+        with unvalidated():  # targets were checked before the first step, and the training loop detects NaN outputs
+            distribution = self.of(self.arguments(outputs))
+            values = outputs.new_empty(()).expand(distribution.batch_shape)
+            return flatten_targets(distribution.log_prob(targets_like(values, outputs, targets))).sum(2)
 
     def with_units(self, units: Units) -> "Likelihood":
-        """The same likelihood for standardised outputs; itself where targets are counts, classes or unknown to it."""
+        """Return this likelihood for standardised outputs. Likelihoods of classes or counts return themselves."""
         return self
 
     def losses(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> tuple[Float[Tensor, "member batch"], Float[Tensor, "member batch"]]:
-        """What training minimises for each example, and its `log_lik`.
+        """Return the training loss and the `log_lik` of each example.
 
-        The first is the negative of the second, unless `why_no_posterior` says that it is not.
+        The loss is the negative log-likelihood, unless `why_no_posterior` gives a reason.
         """
         log_lik = self.log_lik(outputs, targets)
         return -log_lik, log_lik
 
     def why_no_posterior(self) -> str | None:
-        """Why what training minimises has no posterior to be drawn from, in words; None where it has one."""
+        """The reason why the training loss does not define a posterior, as text; None if it does."""
         return None
 
     def distribution(self, outputs: Float[Tensor, "member batch *output"]) -> "TorchDistribution":
-        """The same as a distribution of Pyro, of batch shape ``[member, batch]``."""
+        """Return the distribution of the targets as a Pyro distribution with batch shape ``[member, batch]``."""
         single = as_pyro(self.of(self.arguments(outputs)))
         return single.to_event(len(single.batch_shape) - 2)
 
     def information(
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch number number"] | None:
-        """The Fisher information of an example's outputs, in order; None: it is minus the Hessian of `log_lik`."""
+        """The Fisher information of each example's flattened outputs; None: the negative Hessian of `log_lik`."""
         return None
 
     def steepness(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, ""] | None:
-        """How much steeper than for classes the loss is in an output: its expected second derivative, times 4.
+        """The curvature of the loss in an output, relative to classification: its expected second derivative, times 4.
 
-        For a logit of a class that is at most 1/4. The mean over examples, members and outputs, without a gradient;
-        where it changes on the way to the targets, the largest on it. Default learning rates are divided by it where it
-        is above 1; None: it never is, or is not known.
+        For a class logit the second derivative is at most 1/4. The value is averaged over examples, members and
+        outputs, and has no gradient. If the curvature changes as the outputs approach the targets, the largest value is
+        used. Default learning rates are divided by it if it is above 1. None: it is at most 1, or unknown.
         """
         return None
 
     def correct(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """1 where the most probable class is the target, else 0; of several targets the mean; NaN without classes."""
+        """Whether the most probable class is the target, 1 or 0, averaged over several targets; NaN for regression."""
         return outputs.new_full(outputs.shape[:2], math.nan)
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
-        """Targets as `log_lik` takes them: all of them before the first step, or those of each batch of a loader.
+        """Validate targets and convert them for `log_lik`: all targets before the first step, or each loader batch.
 
         Args:
             targets: ``[example, ...]``.
-            outputs: of a few examples, which show the network's shape.
+            outputs: the outputs for a few examples, which determine the expected shape.
 
         Returns:
-            ``[example, *target]``, cast where the cast is exact.
+            The targets ``[example, *target]``, cast only without loss of precision.
 
         Raises:
-            InputError: targets that have no probability under any outputs; says which and what would be right.
+            InputError: if a target is invalid under this likelihood; names the target and the valid values.
         """
         return finite(targets)
 
     def check_known(self, targets: Tensor) -> None:
-        """See whether all training targets together say anything; those of one batch need not.
+        """Check that at least one training target is not ignored. A single batch may consist of ignored targets.
 
         Args:
-            targets: ``[example, *target]``, as `prepare` gave them.
+            targets: all training targets ``[example, *target]``, as returned by `prepare`.
 
         Raises:
-            InputError: they do not.
+            InputError: if all targets are ignored.
         """
 
     def class_logits(
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch class"] | None:
-        """The outputs as logits of classes, where the target of an example is one class; None where it is not."""
+        """Return the outputs as class logits if the target of an example is one class, otherwise None."""
         return None
 
     def softened(self, outputs: Float[Tensor, "member batch *output"], temperature: float) -> Softened:
-        """What some outputs say, with the logits over a temperature where there are any."""
+        """Return the predictions with the logits divided by a temperature; for regression, the outputs."""
         return Softened(outputs, outputs.new_ones(outputs.shape[:2]))
 
     def divergence(
@@ -190,27 +191,25 @@ class Likelihood(nn.Module):
         targets: Num[Tensor, "member batch *target"],
         temperature: float,
     ) -> Float[Tensor, "member batch"]:
-        """What a student minimises to say what a teacher does (distillation, arXiv 1503.02531, section 2).
+        """Compute the distillation loss of a student (arXiv 1503.02531, section 2).
 
-        That is ``temperature² · KL(teacher ‖ student)``, in nats and at least in float32, of the classes or labels
-        whose logits are divided by the temperature, summed as in `log_lik`; the square keeps gradients about as large
-        at any temperature. Without classes there is nothing to soften, and it is the divergence itself.
+        For classes and labels it is ``temperature² · KL(teacher ‖ student)`` with logits divided by the temperature, in
+        nats and at least float32, summed as in `log_lik`. The factor keeps the scale of the gradients about the same at
+        any temperature. For regression and counts it is the KL divergence without a temperature.
 
         Args:
-            outputs: the student's.
-            teacher: the likelihood of the teacher, of the same class as this one.
-            teacher_outputs: for the same inputs.
-            targets: say which positions are left out.
-            temperature: above 0.
+            outputs: the student's outputs.
+            teacher: the teacher's likelihood, of the same class as this one.
+            teacher_outputs: the teacher's outputs for the same inputs.
+            targets: the targets, which determine the ignored positions.
+            temperature: a temperature above 0.
 
         Raises:
-            InputError: a likelihood of one's own that does not define it.
+            InputError: if a user-defined likelihood does not implement this method.
         """
-        raise InputError(
-            f"{type(self).__name__} does not say how far a student is from its teacher: define its divergence()"
-        )
+        raise InputError(f"{type(self).__name__} does not support distillation: implement its method divergence()")
 
     def _undefined(self) -> InputError:
         return InputError(
-            f"{type(self).__name__} does not say what its distribution is: define its arguments() and of()"
+            f"{type(self).__name__} does not define its distribution: implement its methods arguments() and of()"
         )

@@ -1,4 +1,4 @@
-"""Numbers around a location with noise of some scale, which is known, learned or predicted by the network."""
+"""The base class of regression likelihoods, with a location and a fixed, learned or predicted noise scale."""
 
 import math
 from abc import abstractmethod
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayes_share.errors import InputError
 from bayes_share.models.likelihoods.base import Likelihood
-from bayes_share.models.likelihoods.outputs import beside, each, one_to_one, precise, squeezed
+from bayes_share.models.likelihoods.outputs import flatten_targets, one_to_one, precise, squeezed, targets_like
 from bayes_share.models.targets import finite
 from bayes_share.tensors.units import Units, in_words
 
@@ -19,23 +19,24 @@ Noise = float | Literal["predicted"]
 Own = TypeVar("Own", bound="LocationScale")
 
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
-"""What is added to a predicted scale, in any precision: about 1.2e-7, the relative spacing of numbers in float32."""
+"""The constant added to a predicted scale, in any precision: the machine epsilon of float32, about 1.2e-7."""
 
 
 class LocationScale(Likelihood):
-    """Targets whose standardised errors, ``(target - loc) / scale``, are of one distribution.
+    """Targets whose standardised errors ``(target - loc) / scale`` follow one distribution.
 
-    A network gives the locations and, where it predicts the noise, as many numbers again, behind them on the last axis:
-    the scale is the softplus of such a number plus `SMALLEST_SCALE`, so that no finite output makes it 0 or infinite.
+    The outputs of the network are the locations. If the network predicts the noise, as many outputs follow on the last
+    axis: each scale is the softplus of one of them plus `SMALLEST_SCALE`, so it is positive and finite for every finite
+    output.
 
-    A network gives these in the targets' own units, unless `with_units` says that its outputs are standardised.
+    Outputs are in the targets' units, except after `with_units`, when they are standardised.
 
     Args:
-        noise: the scale; where it is learned, at the start. "predicted": the network gives one for each target.
-        learned: whether one scale for all is learned.
+        noise: the scale; its initial value if `learned`. "predicted": the network predicts a scale for each target.
+        learned: whether a single scale, shared by all targets, is learned.
 
     Raises:
-        InputError: noise that is not positive, or both learned and predicted.
+        InputError: if the noise is not positive, or both learned and predicted.
     """
 
     log_noise: Tensor | None
@@ -49,21 +50,21 @@ class LocationScale(Likelihood):
         if noise == "predicted":
             if learned:
                 raise InputError(
-                    'learned=True is for one noise of all targets, and noise="predicted" gives each its own'
+                    'learned=True learns one noise for all targets, and noise="predicted" one for each: use one of them'
                 )
             self.register_buffer("log_noise", None)
             return
         if isinstance(noise, bool | str) or not 0 < noise < math.inf:
-            raise InputError(f"the noise is a positive standard deviation, and is {noise}")
+            raise InputError(f"the noise must be a positive standard deviation, not {noise}")
         self._register("log_noise", noise, learned)
 
     @abstractmethod
     def standard_log_density(self, errors: Tensor) -> Tensor:
-        """The log density of standardised errors."""
+        """Compute the log density of standardised errors."""
 
     @abstractmethod
     def standard_information(self) -> tuple[Tensor | float, Tensor | float]:
-        """The Fisher information of location and scale, where the scale is 1; there is none between the two."""
+        """Return the Fisher information of location and scale at scale 1. Their cross term is 0."""
 
     @property
     def is_predicted(self) -> bool:
@@ -71,13 +72,13 @@ class LocationScale(Likelihood):
         return self.log_noise is None
 
     def with_units(self: Own, units: Units) -> Own:
-        """The same likelihood for standardised outputs: 0 is the targets' centre, and 1 their scale.
+        """Return this likelihood for standardised outputs, where 0 is the targets' centre and 1 is one scale above it.
 
-        Targets, densities, arguments and noise that is known stay in the targets' own units. Noise that is learned
-        starts, and has its prior, in units of the targets' scale: ``Gaussian(0.5, learned=True)`` starts at half of it.
+        Targets, densities, arguments and fixed noise stay in the targets' units. The initial value and the prior of
+        learned noise are in units of the targets' scale: ``Gaussian(0.5, learned=True)`` starts at half the scale.
 
         Raises:
-            InputError: a likelihood that has units already.
+            InputError: if the likelihood already has units.
 
         >>> from bayes_share.models.likelihoods import Gaussian
         >>> prices = torch.tensor([100_000.0, 300_000.0])
@@ -85,7 +86,7 @@ class LocationScale(Likelihood):
         tensor([[250000.]], dtype=torch.float64)
         """
         if self.unit is not None:
-            raise InputError("this likelihood has units already")
+            raise InputError("this likelihood already has units")
         other = deepcopy(self)
         other.register_buffer("centre", units.centre.clone())
         other.register_buffer("unit", units.scale.clone())
@@ -95,12 +96,13 @@ class LocationScale(Likelihood):
         return other
 
     def located(self, outputs: Float[Tensor, "member batch *output"]) -> tuple[Tensor, Tensor]:
-        """Locations ``[member, batch, *target]``, and scales, on a batch axis of 1 where they are of all examples.
+        """Compute locations and scales ``[member, batch, *target]`` in the targets' units.
 
-        Both are in the targets' own units; in float64 where the outputs are standardised.
+        Scales that are the same for all examples have a batch axis of size 1. Both are float64 if the outputs are
+        standardised.
 
         Raises:
-            InputError: a number of outputs that is odd, where the network predicts the noise.
+            InputError: if the network predicts the noise and has an odd number of outputs.
         """
         loc, scale = self._standardised(outputs)
         if self.centre is None or self.unit is None:
@@ -108,29 +110,29 @@ class LocationScale(Likelihood):
         return loc.double() * self.unit + self.centre, scale.double() * self.unit
 
     def _standardised(self, outputs: Float[Tensor, "member batch *output"]) -> tuple[Tensor, Tensor]:
-        """Locations and scales as the network has them."""
+        """Compute locations and scales in the units of the outputs."""
         outputs = precise(outputs)
         if self.log_noise is not None:
             loc = squeezed(outputs)
-            return loc, self._of_all(self.log_noise.to(loc.dtype).exp(), loc)
-        loc, number = _halves(outputs)
-        return squeezed(loc), squeezed(nn.functional.softplus(number) + SMALLEST_SCALE)
+            return loc, self._expanded(self.log_noise.to(loc.dtype).exp(), loc)
+        loc, raw_scale = _halves(outputs)
+        return squeezed(loc), squeezed(nn.functional.softplus(raw_scale) + SMALLEST_SCALE)
 
     def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-        """``loc`` and ``scale``."""
+        """Return ``loc`` and ``scale``."""
         loc, scale = self.located(outputs)
         return {"loc": loc, "scale": scale}
 
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """The log density, summed over the targets; these are ``[member, batch]`` where an example has one."""
-        return each(self._log_densities(outputs, targets)[0]).sum(2)
+        """Compute the log density, summed over the targets; a single target per example may be ``[member, batch]``."""
+        return flatten_targets(self._log_densities(outputs, targets)[0]).sum(2)
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
-        """Floating point, in their own precision where they have one."""
+        """Check that the targets are finite real numbers, and convert integers to floating point."""
         if targets.is_complex():
-            raise InputError("the targets are complex numbers, and must be real numbers")
+            raise InputError("the targets must be real numbers, and are complex numbers")
         targets = finite(one_to_one(targets, self.located(outputs)[0]))
         return targets if targets.is_floating_point() else targets.to(precise(outputs).dtype)
 
@@ -138,32 +140,32 @@ class LocationScale(Likelihood):
     def information(
         self, outputs: Float[Tensor, "member batch *output"]
     ) -> Float[Tensor, "member batch number number"]:
-        """In closed form, also for scales; it does not depend on the targets."""
+        """Compute the Fisher information of locations and predicted scales in closed form."""
         scale = self._standardised(outputs)[1]
-        of_loc, of_scale = self.standard_information()
+        loc_information, scale_information = self.standard_information()
         if self.log_noise is not None:
-            found = (of_loc / scale.square()).expand(squeezed(outputs).shape)
+            diagonal = (loc_information / scale.square()).expand(squeezed(outputs).shape)
         else:
-            slope = _halves(precise(outputs))[1].sigmoid()  # of softplus
+            slope = _halves(precise(outputs))[1].sigmoid()  # the derivative of softplus
             scale = scale.reshape(slope.shape)
-            found = torch.cat([of_loc / scale.square(), of_scale * (slope / scale).square()], -1)
-        return torch.diag_embed(each(found))
+            diagonal = torch.cat([loc_information / scale.square(), scale_information * (slope / scale).square()], -1)
+        return torch.diag_embed(flatten_targets(diagonal))
 
     @torch.no_grad()
     def steepness(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, ""]:
-        """That of the location or, of an example where it is steeper, of what the network gives for the scale."""
+        """Compute the curvature in the location or, where it is larger, in the output for the predicted scale."""
         scale = self._standardised(outputs)[1]
-        of_loc, of_scale = self.standard_information()
-        found = of_loc / scale.square()
+        loc_information, scale_information = self.standard_information()
+        curvature = loc_information / scale.square()
         if self.log_noise is None:
-            slope = _halves(precise(outputs))[1].sigmoid().reshape(scale.shape)  # of softplus
-            found = torch.maximum(found, of_scale * (slope / scale).square())
-        return 4 * found.mean()
+            slope = _halves(precise(outputs))[1].sigmoid().reshape(scale.shape)  # the derivative of softplus
+            curvature = torch.maximum(curvature, scale_information * (slope / scale).square())
+        return 4 * curvature.mean()
 
     def extra_repr(self) -> str:
-        """Noise and whether it is learned, for printing."""
+        """The noise, whether it is learned, and the units, for ``repr``."""
         units = "" if self.centre is None or self.unit is None else f", {Units(self.centre, self.unit)}"
         if self.log_noise is None:
             return f"noise='predicted'{units}"
@@ -171,17 +173,19 @@ class LocationScale(Likelihood):
         return f"noise={in_words(noise)}, learned={isinstance(self.log_noise, nn.Parameter)}{units}"
 
     def _log_densities(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each target in its own units; and the scales as the network has them."""
+        """Compute the log density of each target in the targets' units, and the scales in the units of the outputs."""
         loc, scale = self._standardised(outputs)
-        values = beside(loc, outputs, targets)
+        values = targets_like(loc, outputs, targets)
         if self.centre is not None and self.unit is not None:
-            # In float64, since targets may be many units away from 0.
+            # In float64, because targets can be many scales away from 0.
             values = ((values.double() - self.centre) / self.unit).to(loc.dtype)
-        found = self.standard_log_density((values - loc) / scale) - scale.log()
-        return (found if self.unit is None else found - self.unit.log().to(found.dtype)), scale
+        log_density = self.standard_log_density((values - loc) / scale) - scale.log()
+        if self.unit is not None:
+            log_density = log_density - self.unit.log().to(log_density.dtype)
+        return log_density, scale
 
     def _register(self, name: str, value: float, learned: bool) -> None:
-        """The log of a number, as a parameter or a buffer."""
+        """Register the log of a value as a parameter if it is learned, otherwise as a buffer."""
         log = torch.tensor(math.log(value), dtype=torch.float64).to(torch.get_default_dtype())
         if learned:
             self.register_parameter(name, nn.Parameter(log))
@@ -189,17 +193,17 @@ class LocationScale(Likelihood):
             self.register_buffer(name, log)
 
     @staticmethod
-    def _of_all(number: Tensor, loc: Tensor) -> Tensor:
-        """One number as an argument for all targets of all examples."""
-        return number.expand(len(loc), 1, *loc.shape[2:])
+    def _expanded(value: Tensor, loc: Tensor) -> Tensor:
+        """Expand one value to the shape of an argument that is the same for all examples."""
+        return value.expand(len(loc), 1, *loc.shape[2:])
 
 
 def _halves(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """What a network gives for locations and what for scales."""
+    """Split outputs into locations and raw scales."""
     if outputs.ndim < 3 or outputs.shape[-1] % 2:
         raise InputError(
-            f'noise="predicted" takes two outputs for each target, the location and the noise, on the last axis, and '
+            f'noise="predicted" requires two outputs per target on the last axis, the location and the noise, and '
             f"the outputs of an example have shape {list(outputs.shape[2:])}"
         )
-    loc, number = outputs.chunk(2, -1)
-    return loc, number
+    loc, raw_scale = outputs.chunk(2, -1)
+    return loc, raw_scale

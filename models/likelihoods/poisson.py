@@ -1,4 +1,4 @@
-"""Counts."""
+"""The Poisson likelihood for counts."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ from torch.distributions import Distribution
 from bayes_share.errors import InputError
 from bayes_share.models.distributions import Poisson as PoissonDistribution
 from bayes_share.models.likelihoods.base import Likelihood
-from bayes_share.models.likelihoods.outputs import beside, each, one_to_one, precise, squeezed
+from bayes_share.models.likelihoods.outputs import flatten_targets, one_to_one, precise, squeezed, targets_like
 from bayes_share.models.targets import whole
 
 
 class Poisson(Likelihood):
-    """Counts, with the exponential of an output as their mean; of several outputs, several such counts.
+    """Counts, one per output, whose mean is the exponential of the output.
 
     >>> Poisson().log_lik(torch.zeros(1, 2, 1), torch.tensor([[0, 2]]))
     tensor([[-1.0000, -1.6931]])
@@ -24,36 +24,39 @@ class Poisson(Likelihood):
     name = "poisson"
 
     def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-        """``rate``, which no finite output makes 0 or so large that its square is infinite."""
+        """Return ``rate``, clamped so that it is not 0 and its square does not overflow."""
         log_rate = squeezed(precise(outputs))
-        kind = torch.finfo(log_rate.dtype)
-        return {"rate": log_rate.exp().clamp(kind.tiny, kind.max**0.5)}
+        info = torch.finfo(log_rate.dtype)
+        return {"rate": log_rate.exp().clamp(info.tiny, info.max**0.5)}
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
-        """Poisson."""
+        """Return the Poisson distribution."""
         return PoissonDistribution(arguments["rate"])
 
     def log_lik(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, "member batch"]:
-        """The log probability, summed over the counts; targets are ``[member, batch]`` where an example has one."""
+        """Compute the log probability, summed over counts; targets may be ``[member, batch]`` if there is one count."""
         log_rate = squeezed(precise(outputs))
-        counts = beside(log_rate, outputs, targets).to(log_rate.dtype)
-        return each(counts * log_rate - log_rate.exp() - (counts + 1).lgamma()).sum(2)
+        counts = targets_like(log_rate, outputs, targets).to(log_rate.dtype)
+        return flatten_targets(counts * log_rate - log_rate.exp() - (counts + 1).lgamma()).sum(2)
 
     @torch.no_grad()
     def steepness(
         self, outputs: Float[Tensor, "member batch *output"], targets: Num[Tensor, "member batch *target"]
     ) -> Float[Tensor, ""]:
-        """The second derivative is the rate, and at the end of the way the count."""
+        """Compute the curvature from the larger of rate and count: the second derivative is the rate.
+
+        In training the rate approaches the count.
+        """
         rate = self.arguments(outputs)["rate"]
-        return 4 * torch.maximum(rate, beside(rate, outputs, targets).to(rate.dtype)).mean()
+        return 4 * torch.maximum(rate, targets_like(rate, outputs, targets).to(rate.dtype)).mean()
 
     def prepare(self, targets: Tensor, outputs: Float[Tensor, "member few *output"]) -> Tensor:
-        """Whole numbers from 0 on, as int64."""
+        """Check that the targets are non-negative integers, and cast them to int64."""
         counts = whole(one_to_one(targets, outputs))
         if bool((negative := counts < 0).any()):
-            raise InputError(f"the targets must be counts, from 0 on, and one is {int(counts[negative][0])}")
+            raise InputError(f"the targets must be non-negative counts, and one is {int(counts[negative][0])}")
         return counts
 
     def divergence(
@@ -64,6 +67,7 @@ class Poisson(Likelihood):
         targets: Num[Tensor, "member batch *target"],
         temperature: float,
     ) -> Float[Tensor, "member batch"]:
-        """Of the Poisson distributions, summed over the counts; whatever the temperature."""
-        ours, theirs = precise(outputs), precise(teacher_outputs)
-        return each(theirs.exp() * (theirs - ours) - theirs.exp() + ours.exp()).sum(2)
+        """Compute the KL divergence of the Poisson distributions, summed over counts. The temperature is not used."""
+        log_rate, teacher_log_rate = precise(outputs), precise(teacher_outputs)
+        rate, teacher_rate = log_rate.exp(), teacher_log_rate.exp()
+        return flatten_targets(teacher_rate * (teacher_log_rate - log_rate) - teacher_rate + rate).sum(2)

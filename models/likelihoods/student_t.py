@@ -1,4 +1,4 @@
-"""Numbers with noise of heavy tails."""
+"""The Student's t likelihood for regression with outliers."""
 
 import math
 from collections.abc import Mapping
@@ -15,17 +15,19 @@ from bayes_share.models.likelihoods.location_scale import LocationScale, Noise
 
 
 class StudentT(LocationScale):
-    """Numbers that lie around the outputs with noise of Student's t distribution: regression with outliers.
+    """Regression with Student's t distributed noise around the outputs, which is robust to outliers.
 
     Args:
-        df: degrees of freedom; where they are learned, at the start. They are above 2, learned ones too, so that the
-            variance is finite.
-        noise: scale of the noise, ``sqrt((df - 2) / df)`` of its standard deviation; else as of `Gaussian`.
-        learned: whether one scale for all is learned.
+        df: the degrees of freedom; their initial value if `learned_df`. They are always above 2, also if learned, so
+            that the variance is finite.
+        noise: the scale of the noise, which is ``sqrt((df - 2) / df)`` times its standard deviation; otherwise as in
+            `Gaussian`.
+        learned: whether a single scale, shared by all targets, is learned.
         learned_df: whether the degrees of freedom are learned.
 
     Raises:
-        InputError: degrees of freedom of at most 2; noise that is not positive, or both learned and predicted.
+        InputError: if the degrees of freedom are at most 2, or the noise is not positive, or both learned and
+            predicted.
 
     >>> StudentT(df=3.0).log_lik(torch.zeros(1, 1, 1), torch.zeros(1, 1)).exp()
     tensor([[0.3676]])
@@ -37,38 +39,38 @@ class StudentT(LocationScale):
     def __init__(self, df: float = 4.0, noise: Noise = 1.0, learned: bool = False, learned_df: bool = False) -> None:
         super().__init__(noise, learned)
         if isinstance(df, bool | str) or not 2 < df < math.inf:
-            raise InputError(f"df is a number above 2, where the variance is finite, and is {df}")
+            raise InputError(f"df must be above 2, so that the variance is finite, not {df}")
         self._register("log_excess", df - 2, learned_df)
 
     @property
     def df(self) -> Tensor:
-        """Degrees of freedom."""
+        """The degrees of freedom."""
         return 2 + self.log_excess.exp()
 
     def arguments(self, outputs: Float[Tensor, "member batch *output"]) -> dict[str, Tensor]:
-        """``df``, ``loc`` and ``scale``."""
-        found = super().arguments(outputs)
-        df = 2 + self.log_excess.to(found["loc"].dtype).exp()
-        return {"df": self._of_all(df, found["loc"]), **found}
+        """Return ``df``, ``loc`` and ``scale``."""
+        loc_and_scale = super().arguments(outputs)
+        df = 2 + self.log_excess.to(loc_and_scale["loc"].dtype).exp()
+        return {"df": self._expanded(df, loc_and_scale["loc"]), **loc_and_scale}
 
     def of(self, arguments: Mapping[str, Tensor]) -> Distribution:
-        """Student's t."""
+        """Return Student's t distribution."""
         return StudentTDistribution(arguments["df"], arguments["loc"], arguments["scale"])
 
     def standard_log_density(self, errors: Tensor) -> Tensor:
-        """Of Student's t distribution."""
-        df = 2 + self.log_excess.double().exp()  # of many, the difference of logs of Γ is lost in float32
+        """Compute the log density of Student's t distribution."""
+        df = 2 + self.log_excess.double().exp()  # in float64: for large df the difference of log-gammas would cancel
         normaliser = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - 0.5 * (df * math.pi).log()
         df, normaliser = df.to(errors.dtype), normaliser.to(errors.dtype)
         return normaliser - (df + 1) / 2 * (errors.square() / df).log1p()
 
     def standard_information(self) -> tuple[Tensor, Tensor]:
-        """``(df + 1) / (df + 3)`` and ``2 df / (df + 3)``."""
+        """Return ``(df + 1) / (df + 3)`` and ``2 df / (df + 3)``."""
         df = self.df
         return (df + 1) / (df + 3), 2 * df / (df + 3)
 
     def extra_repr(self) -> str:
-        """The options, for printing."""
+        """The options, for ``repr``."""
         learned_df = isinstance(self.log_excess, nn.Parameter)
         return f"df={float(self.df.detach()):.4g}, {super().extra_repr()}, learned_df={learned_df}"
 
@@ -80,9 +82,11 @@ class StudentT(LocationScale):
         targets: Num[Tensor, "member batch *target"],
         temperature: float,
     ) -> Float[Tensor, "member batch"]:
-        """Refused.
+        """Raise InputError, because Student's t distributions have no KL divergence in closed form.
 
         Raises:
             InputError: always.
         """
-        raise InputError("two Student's t distributions have no divergence in closed form: distil under a Gaussian")
+        raise InputError(
+            "distillation requires a KL divergence in closed form, which Student's t distributions lack: use a Gaussian"
+        )

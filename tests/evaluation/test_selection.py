@@ -67,5 +67,5 @@ def test_so_many_cannot_be_chosen(count: Any) -> None:
 
 
 def test_draws_of_one_network_are_no_members() -> None:
-    with pytest.raises(InputError, match="draws are no members"):
+    with pytest.raises(InputError, match="has draws but no members"):
         select(predictions(members=1), 1)

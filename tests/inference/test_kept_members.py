@@ -134,7 +134,7 @@ def test_a_finished_fit_is_resumed(tmp_path: Any) -> None:
     [
         (MAP(), 3, 4, "from 1 to 3 members can be kept, not 4"),
         (MAP(), 3, 0, "from 1 to 3 members can be kept, not 0"),
-        (MAP(), 1, 1, "there is one network"),
+        (MAP(), 1, 1, "selecting members requires an ensemble"),
         (SVI(), 3, 2, "SVI draws all members together"),
         (SGHMC(), 3, 2, "SGHMC draws all members together"),
         (DeepEnsemble(networks=2), 3, 2, "are ensembles themselves"),

@@ -135,7 +135,7 @@ def test_an_output_without_logits_is_refused() -> None:
         def forward(self, ids: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return self.words(ids), self.ages(ages)
 
-    with pytest.raises(InputError, match="a network that gives one tensor, or an output with logits, and"):
+    with pytest.raises(InputError, match="a network that returns one tensor, or an output with logits, and"):
         Model(Hidden())((IDS, AGES))
 
 

@@ -230,8 +230,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "must have equally many examples, and have 3 and 22",
     ),
     "an empty tree": (lambda: batches_of(({}, Y)), "x must be a tensor, or a non-empty dict"),
-    "NaN": (lambda: batches_of((X / 0 * 0, Y)), "22 of 22 inputs hold NaN or infinity"),
-    "NaN in a tree": (lambda: batches_of(({"a": X, "b": X.log()}, Y)), "1 of 22 inputs hold NaN or infinity"),
+    "NaN": (lambda: batches_of((X / 0 * 0, Y)), "22 of 22 inputs contain NaN or infinity"),
+    "NaN in a tree": (lambda: batches_of(({"a": X, "b": X.log()}, Y)), "1 of 22 inputs contain NaN or infinity"),
     "larger batches than data": (lambda: batches_of((X, Y), 23), "from 1 to 22 examples .* not 23"),
 }
 
@@ -297,14 +297,14 @@ def test_nan_in_a_batch_names_the_batch(kind: str) -> None:
         "iterable with a length": [(bad[rows : rows + 4], Y[rows : rows + 4]) for rows in range(0, 20, 4)],
     }
     source = on_cpu(batches_of(batches[kind]))
-    with pytest.raises(InputError, match=r"1 of 4 inputs of batch 1 of epoch 0 hold NaN or infinity.* number 3"):
+    with pytest.raises(InputError, match=r"1 of 4 inputs of batch 1 of epoch 0 contain NaN or infinity.* index 3"):
         epoch(source, 0)
 
 
 @pytest.mark.parametrize(
     ("model", "targets", "message"),
     [
-        (line(), Y.where(torch.arange(COUNT) != 9, torch.nan), "1 of 4 targets hold NaN or infinity, .* number 1"),
+        (line(), Y.where(torch.arange(COUNT) != 9, torch.nan), "1 of 4 targets contain NaN or infinity, .* index 1"),
         (Model(nn.Linear(2, 2)), torch.arange(COUNT) // 9, r"from 0 to 1, and 2 of 4 are not, such as 2"),
     ],
 )

@@ -351,7 +351,7 @@ def test_a_learned_noise_is_found() -> None:
         ({"guide": "cauchy"}, {"base": dist.LogNormal(0.0, 1.0)}, "the guide 'cauchy' gives any number"),
         ({"guide": "cauchy"}, {}, "the divergence of a cauchy guide from the prior of weight is infinite"),
         ({}, {"base": dist.Bernoulli(0.5)}, "no guide fits the prior of weight"),
-        ({}, {"base": None}, "every parameter of the model is a point"),
+        ({}, {"base": None}, "no parameter of the model has a prior"),
         ({"draws": "example", "guide": "full-rank"}, {}, "need independent guides"),
         ({"local_reparametrization": True, "guide": "delta"}, {}, "and there are none"),
         ({"kl_warmup": 1.5}, {}, "kl_warmup is a part of all steps"),

@@ -1,4 +1,4 @@
-"""Rank-1 attention against an attention of torch's for each member, with its weights written out."""
+"""Rank-1 attention against torch's attention with the explicit weights of each member."""
 
 import pickle
 from copy import deepcopy
@@ -12,7 +12,7 @@ from torch.func import functional_call
 from bayes_share.errors import InputError
 from bayes_share.layers import FactorInit, MemberLayerNorm, Rank1Linear, Rank1MultiheadAttention, factored
 from bayes_share.layers.attention import without_fast_paths
-from bayes_share.layers.factored import own_parameter
+from bayes_share.layers.factor_parameters import own_parameter
 from bayes_share.sharing import parameter_kinds
 
 MEMBERS, BATCH, TARGETS, SOURCES, SIZE, HEADS = 3, 2, 4, 5, 6, 2
@@ -31,25 +31,25 @@ MASKS = {
     "none": (),
     "mask 2-D bool": ("attn", "bool"),
     "mask 2-D float": ("attn", "float"),
-    "mask 3-D bool": ("attn of rows", "bool"),
-    "mask 3-D float": ("attn of rows", "float"),
+    "mask 3-D bool": ("attn per row", "bool"),
+    "mask 3-D float": ("attn per row", "float"),
     "padding bool": ("padding", "bool"),
     "padding float": ("padding", "float"),
     "both 2-D bool": ("attn", "padding", "bool"),
-    "both 3-D float": ("attn of rows", "padding", "float"),
+    "both 3-D float": ("attn per row", "padding", "float"),
     "causal": ("causal", "bool"),
     "causal and padding": ("causal", "padding", "bool"),
 }
 OUTPUTS = {
-    "without weights": {"need_weights": False},
-    "with weights": {},
-    "with weights of heads": {"average_attn_weights": False},
+    "without attention weights": {"need_weights": False},
+    "with attention weights": {},
+    "with attention weights per head": {"average_attn_weights": False},
 }
 
 
 @pytest.fixture(autouse=True, params=["activations", "weights"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in both ways in which a layer can compute: one of them is in place of "auto"."""
+    """Run every test with both ways of computing, which replace "auto"."""
 
     def decide(way: str, *sizes: object) -> bool:
         return (request.param if way == "auto" else way) == "weights"
@@ -62,14 +62,14 @@ def attention(members: int = MEMBERS, **options: object) -> Rank1MultiheadAttent
 
 
 def inputs(layer: nn.MultiheadAttention, rows: int = ROWS, sources: int = SOURCES) -> tuple[Tensor, ...]:
-    """Queries, keys and values, laid out as the layer takes them."""
+    """Queries, keys and values in the layout that the layer expects."""
     sizes = (TARGETS, layer.embed_dim), (sources, layer.kdim), (sources, layer.vdim)
     tensors = [torch.randn(rows, *size, dtype=torch.float64) for size in sizes]
     return tuple((x if layer.batch_first else x.transpose(0, 1).contiguous()).requires_grad_() for x in tensors)
 
 
 def masks(kinds: tuple[str, ...], sources: int = SOURCES) -> dict:
-    """As the attention takes them; no query is left without a key."""
+    """Mask arguments for the attention, with at least one unmasked key for each query."""
 
     def mask(*shape: int) -> Tensor:
         hidden = torch.rand(shape) < 0.4
@@ -79,7 +79,7 @@ def masks(kinds: tuple[str, ...], sources: int = SOURCES) -> dict:
     made: dict = {}
     if "attn" in kinds:
         made["attn_mask"] = mask(TARGETS, sources)
-    if "attn of rows" in kinds:
+    if "attn per row" in kinds:
         made["attn_mask"] = mask(ROWS * HEADS, TARGETS, sources)
     if "causal" in kinds:
         made |= {"attn_mask": torch.ones(TARGETS, sources, dtype=torch.bool).triu(1), "is_causal": True}
@@ -89,7 +89,7 @@ def masks(kinds: tuple[str, ...], sources: int = SOURCES) -> dict:
 
 
 def member_parameters(layer: Rank1MultiheadAttention, member: int) -> dict[str, Tensor]:
-    """Those of the plain attention that a member is, each projection written out."""
+    """The parameters of the plain attention equivalent to a member, with each projection computed explicitly."""
 
     def weight(base: Tensor, name: str) -> Tensor:
         return member_weight(base, getattr(layer, f"{name}_r")[member], getattr(layer, f"{name}_s")[member])
@@ -111,7 +111,7 @@ def member_parameters(layer: Rank1MultiheadAttention, member: int) -> dict[str, 
 def member_by_member(
     layer: Rank1MultiheadAttention, options: dict, tensors: tuple[Tensor, ...], call: dict
 ) -> tuple[Tensor, Tensor | None]:
-    """torch's own attention of each member on its rows, and on its part of the masks."""
+    """The outputs of torch's attention for each member, on its rows and its part of the masks."""
     plain = nn.MultiheadAttention(SIZE, HEADS, dtype=torch.float64, **options).train(layer.training)
     axis = 0 if layer.batch_first else 1
     parts = zip(*(x.chunk(MEMBERS, axis) for x in tensors), strict=True)
@@ -132,7 +132,7 @@ def joined(result: tuple[Tensor, Tensor | None]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in result if tensor is not None])
 
 
-# Every option with masks of all kinds, and every kind of mask with all options.
+# All options with both masks, and all kinds of masks with the options "everything".
 OPTIONS_AND_MASKS = {
     **{f"{name}, both masks": (options, MASKS["both 3-D float"]) for name, options in OPTIONS.items()},
     **{f"everything, {name}": (OPTIONS["everything"], kinds) for name, kinds in MASKS.items()},
@@ -144,7 +144,7 @@ OPTIONS_AND_MASKS = {
 @pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "tokens first"])
 @pytest.mark.parametrize(("options", "kinds"), OPTIONS_AND_MASKS.values(), ids=OPTIONS_AND_MASKS)
-def test_attention_is_every_members_own(
+def test_attention_equals_torchs_attention_of_each_member(
     options: dict, kinds: tuple[str, ...], batch_first: bool, outputs: dict
 ) -> None:
     options = {**options, "batch_first": batch_first}
@@ -157,15 +157,15 @@ def test_attention_is_every_members_own(
     for one, other in zip(found, expected, strict=True):
         assert (one is None) is (other is None)
         assert one is None or one.shape == other.shape
-    # torch's kernel for causal attention does not see the key that the layer appends.
+    # torch's causal attention kernel does not attend to the key that the layer appends.
     unseen = ("bias_k", "bias_v") if kinds == MASKS["causal"] and "need_weights" in outputs else ()
     parameters = [parameter for name, parameter in layer.named_parameters() if name not in unseen]
     same_with_gradients(joined(found), joined(expected), [*tensors, *parameters])
 
 
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "tokens first"])
-def test_self_attention_without_gradients_is_every_members_own(batch_first: bool) -> None:
-    """The case in which torch's own attention has a fast path, which reads the weights."""
+def test_self_attention_without_gradients_equals_torchs_attention_of_each_member(batch_first: bool) -> None:
+    """In this case torch's attention has a fast path that reads the weights directly."""
     layer = attention(batch_first=batch_first)
     x = inputs(layer)[0].detach()
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_self_attention_without_gradients_is_every_members_own(batch_first: bool
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
-def test_a_learned_mask_gets_its_gradient(outputs: dict) -> None:
+def test_gradient_of_a_learned_mask(outputs: dict) -> None:
     layer = attention(batch_first=True)
     tensors = inputs(layer)
     call = {"attn_mask": torch.randn(TARGETS, SOURCES, dtype=torch.float64, requires_grad=True), **outputs}
@@ -184,8 +184,8 @@ def test_a_learned_mask_gets_its_gradient(outputs: dict) -> None:
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
-def test_dropout_is_torchs_own(outputs: dict) -> None:
-    """With one member the same numbers are drawn as in torch; in eval mode none are."""
+def test_dropout_equals_torchs_dropout(outputs: dict) -> None:
+    """With one member dropout draws the same masks as torch, and none in eval mode."""
     layer = attention(1, dropout=0.4, batch_first=True).train()
     plain = nn.MultiheadAttention(SIZE, HEADS, dropout=0.4, batch_first=True, dtype=torch.float64)
     plain.load_state_dict(member_parameters(layer, 0))
@@ -200,7 +200,7 @@ def test_dropout_is_torchs_own(outputs: dict) -> None:
     assert torch.equal(joined(layer.eval()(*tensors, **outputs)), joined(layer(*tensors, **outputs)))
 
 
-def test_dropout_hides_the_keys_of_every_row() -> None:
+def test_dropout_has_the_same_rate_in_every_row() -> None:
     layer = attention(dropout=0.4).train()
     weights = torch.stack([layer(*inputs(layer), average_attn_weights=False)[1] for _ in range(50)])
     count = weights[:, 0].numel()
@@ -212,7 +212,7 @@ def test_dropout_hides_the_keys_of_every_row() -> None:
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "tokens first"])
 @pytest.mark.parametrize("options", [{}, {"kdim": 5, "vdim": 3}], ids=["packed", "separate"])
 @pytest.mark.parametrize("uses", [ROWS, MEMBERS])
-def test_factors_of_each_row_can_be_handed_in(uses: int, options: dict, batch_first: bool) -> None:
+def test_factors_with_one_row_per_input_row_can_be_passed_in(uses: int, options: dict, batch_first: bool) -> None:
     layer = attention(batch_first=batch_first, **options)
     names = [name for name, kind in parameter_kinds(layer).items() if kind == "factor"]
     sizes = {name: layer.get_parameter(name).shape[1] for name in names}
@@ -231,7 +231,7 @@ def test_factors_of_each_row_can_be_handed_in(uses: int, options: dict, batch_fi
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_member_tensors_are_the_plain_attentions(options: dict) -> None:
+def test_member_tensors_are_the_parameters_of_the_plain_attention(options: dict) -> None:
     layer = attention(**options)
     for member in range(MEMBERS):
         found = dict(layer.member_tensors(member))
@@ -243,7 +243,7 @@ def test_member_tensors_are_the_plain_attentions(options: dict) -> None:
 
 
 def convert(module: nn.MultiheadAttention | nn.Linear, kind: type[nn.Module], init: FactorInit) -> None:
-    """A module of torch's becomes one of an ensemble's, as `Factored` says."""
+    """Convert a torch module in place, by the steps in the docstring of `Factored`."""
     module.__class__ = kind
     module.add_factors(MEMBERS, init)
     for part in module.modules():
@@ -254,7 +254,7 @@ def convert(module: nn.MultiheadAttention | nn.Linear, kind: type[nn.Module], in
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("trained", [True, False])
-def test_an_attention_becomes_one(options: dict, trained: bool) -> None:
+def test_converting_a_plain_attention_keeps_its_outputs(options: dict, trained: bool) -> None:
     plain = nn.MultiheadAttention(SIZE, HEADS, dtype=torch.float64, **options).requires_grad_(trained).eval()
     layer = deepcopy(plain)
     convert(layer, Rank1MultiheadAttention, FactorInit("ones"))
@@ -268,7 +268,7 @@ def test_an_attention_becomes_one(options: dict, trained: bool) -> None:
     }
 
 
-def test_what_is_no_projection_of_torchs_is_named() -> None:
+def test_an_unsupported_output_projection_raises() -> None:
     layer = nn.MultiheadAttention(SIZE, HEADS)
     layer.out_proj = nn.utils.parametrizations.weight_norm(nn.Linear(SIZE, SIZE))
     layer.__class__ = Rank1MultiheadAttention
@@ -277,7 +277,7 @@ def test_what_is_no_projection_of_torchs_is_named() -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_it_can_be_copied_saved_and_pickled(options: dict) -> None:
+def test_copied_saved_and_pickled_layers_have_equal_outputs(options: dict) -> None:
     layer = attention(**options)
     other = Rank1MultiheadAttention(SIZE, HEADS, ensemble_size=MEMBERS, **options).double().eval()
     other.load_state_dict(layer.state_dict())
@@ -288,7 +288,7 @@ def test_it_can_be_copied_saved_and_pickled(options: dict) -> None:
     assert f"Attention(\n  ensemble_size={MEMBERS}" in repr(layer)
 
 
-def test_dtype_and_device_are_the_weights() -> None:
+def test_factors_have_the_dtype_and_device_of_the_weights() -> None:
     layer = Rank1MultiheadAttention(SIZE, HEADS, ensemble_size=MEMBERS, dtype=torch.bfloat16, device="meta")
     assert {(p.dtype, p.device.type) for p in layer.parameters()} == {(torch.bfloat16, "meta")}
     layer = attention().to(torch.bfloat16)
@@ -310,20 +310,20 @@ def test_autocast_computes_in_bfloat16(outputs: dict) -> None:
 
 @pytest.mark.parametrize("batch_first", [True, False], ids=["batch first", "tokens first"])
 @pytest.mark.parametrize("count", [1, MEMBERS - 1, ROWS + 1])
-def test_rows_that_do_not_divide_are_an_error(count: int, batch_first: bool) -> None:
+def test_rows_that_do_not_divide_among_the_members_raise(count: int, batch_first: bool) -> None:
     layer = attention(batch_first=batch_first)
     with pytest.raises(InputError, match=f"{count} rows do not divide among {MEMBERS}"):
         layer(*inputs(layer, rows=count))
 
 
-def test_inputs_that_cannot_be_used_are_named() -> None:
+def test_invalid_inputs_and_masks_raise() -> None:
     layer = attention(batch_first=True)
     q, k, v = inputs(layer)
     for call, message in [
         ((q[0], k[0], v[0]), "rank-1 attention requires batched inputs with 3 axes, not 2, 2 and 2"),
         ((q, k[:BATCH], v), f"{ROWS} rows of queries, {BATCH} of keys and {ROWS} of values"),
         ((q, k[:BATCH], v[:BATCH]), f"{ROWS} rows of queries, {BATCH} of keys and {BATCH} of values"),
-        ((q, k, v[:, 1:]), f"as many values as keys, and there are {SOURCES - 1} and {SOURCES}"),
+        ((q, k, v[:, 1:]), f"equally many keys and values, not {SOURCES} keys and {SOURCES - 1} values"),
     ]:
         with pytest.raises(InputError, match=message):
             layer(*call)
@@ -338,7 +338,7 @@ def test_inputs_that_cannot_be_used_are_named() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_are_refused() -> None:
+def test_nested_tensors_raise() -> None:
     layer = attention(batch_first=True)
     mask = torch.ones(ROWS, TARGETS, dtype=torch.bool)
     nested = torch._nested_tensor_from_mask(torch.randn(ROWS, TARGETS, SIZE).double(), mask)
@@ -347,7 +347,7 @@ def test_nested_tensors_are_refused() -> None:
 
 
 class FastPaths:
-    """Counts how often torch's encoder layers take their fast path."""
+    """Counts the calls of the fast path of torch's encoder layers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = 0
@@ -381,7 +381,7 @@ def convert_encoder_layer(layer: nn.TransformerEncoderLayer, own_norms: bool, bu
 
 
 def member_encoder(converted: nn.Module, plain: nn.Module, member: int) -> nn.Module:
-    """A plain encoder with the parameters of one member."""
+    """Return a plain encoder with the parameters of one member."""
     tensors = {}
     for prefix, module in converted.named_modules():
         dot = f"{prefix}." if prefix else ""
@@ -420,7 +420,7 @@ def test_an_encoder_layer_in_eval_mode_calls_the_attention(
                 if "src_key_padding_mask" in own:
                     own["src_key_padding_mask"] = own["src_key_padding_mask"].chunk(MEMBERS)[member]
                 close(y.chunk(MEMBERS)[member], member_encoder(converted, plain, member)(part, **own))
-            # torch's own would have read the weights.
+            # torch's own attention would have taken the fast path.
             assert fast_paths.taken == MEMBERS
             fast_paths.taken = 0
 
@@ -428,7 +428,7 @@ def test_an_encoder_layer_in_eval_mode_calls_the_attention(
 @pytest.mark.parametrize("but", ["", "self_attn"], ids=["all", "all but the attention"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
-def test_without_fast_paths_a_stack_calls_its_layers(padded: bool, but: str, fast_paths: FastPaths) -> None:
+def test_without_fast_paths_an_encoder_calls_its_layers(padded: bool, but: str, fast_paths: FastPaths) -> None:
     plain = nn.TransformerEncoder(encoder_layer(), 2).eval()
     converted = deepcopy(plain)
     for layer in converted.layers:

@@ -1,4 +1,4 @@
-"""Rank-1 embeddings against an embedding of torch's for each member, with its weight written out."""
+"""Rank-1 embeddings against torch's embedding with the explicit weight of each member."""
 
 import pickle
 from copy import deepcopy
@@ -33,7 +33,7 @@ def tokens(*shape: int, count: int = ROWS) -> Tensor:
 
 
 def factors(layer: Rank1Embedding) -> tuple[Tensor, Tensor]:
-    """r and s, the former of ones where tokens have none."""
+    """The factors r and s, with r equal to 1 if there are no token factors."""
     r = torch.ones(MEMBERS, TOKENS, dtype=torch.float64) if layer.r is None else layer.r
     return r, layer.s
 
@@ -41,7 +41,7 @@ def factors(layer: Rank1Embedding) -> tuple[Tensor, Tensor]:
 def member_by_member(layer: Rank1Embedding, indices: Tensor, options: dict) -> Tensor:
     plain = nn.Embedding(TOKENS, SIZE, dtype=torch.float64, **options)
     r, s = factors(layer)
-    # The tokens, which are the input channels, are the first axis of this weight.
+    # Tokens are the input channels and the first axis of this weight.
     weights = [member_weight(layer.weight.T, r[m], s[m]).T for m in range(MEMBERS)]
     parts = indices.chunk(MEMBERS)
     return torch.cat([functional_call(plain, {"weight": w}, part) for w, part in zip(weights, parts, strict=True)])
@@ -50,7 +50,9 @@ def member_by_member(layer: Rank1Embedding, indices: Tensor, options: dict) -> T
 @pytest.mark.parametrize("token_factors", [False, True])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("shape", [(), (7,), (2, 5)], ids=["row", "row and token", "two middle axes"])
-def test_embedding_is_every_members_own(shape: tuple[int, ...], options: dict, token_factors: bool) -> None:
+def test_embedding_equals_torchs_embedding_of_each_member(
+    shape: tuple[int, ...], options: dict, token_factors: bool
+) -> None:
     layer = embedding(token_factors=token_factors, **options)
     indices = tokens(*shape)
     expected = member_by_member(layer, indices, options)
@@ -60,7 +62,7 @@ def test_embedding_is_every_members_own(shape: tuple[int, ...], options: dict, t
     assert expected.requires_grad
 
 
-def test_there_are_factors_of_tokens_only_if_asked_for() -> None:
+def test_token_factors_exist_only_with_the_option() -> None:
     without, of_tokens = embedding(), embedding(token_factors=True)
     assert without.r is None
     assert set(without.state_dict()) == {"weight", "s"}
@@ -71,7 +73,7 @@ def test_there_are_factors_of_tokens_only_if_asked_for() -> None:
 
 
 @pytest.mark.parametrize("token_factors", [False, True])
-def test_padding_stays_zero(token_factors: bool) -> None:
+def test_padding_vector_stays_zero(token_factors: bool) -> None:
     layer = Rank1Embedding(TOKENS, SIZE, padding_idx=2, token_factors=token_factors, ensemble_size=MEMBERS)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
     for _ in range(3):
@@ -112,7 +114,7 @@ def test_gradients_can_be_sparse(token_factors: bool) -> None:
 
 
 @pytest.mark.parametrize(("uses_of_r", "uses_of_s"), [(ROWS, ROWS), (ROWS, MEMBERS), (MEMBERS, 2 * MEMBERS)])
-def test_factors_of_each_row_can_be_handed_in(uses_of_r: int, uses_of_s: int) -> None:
+def test_factors_with_one_row_per_input_row_can_be_passed_in(uses_of_r: int, uses_of_s: int) -> None:
     layer = embedding(token_factors=True, padding_idx=2)
     r = torch.randn(uses_of_r, TOKENS, dtype=torch.float64, requires_grad=True)
     s = torch.randn(uses_of_s, SIZE, dtype=torch.float64, requires_grad=True)
@@ -127,7 +129,7 @@ def test_factors_of_each_row_can_be_handed_in(uses_of_r: int, uses_of_s: int) ->
 
 
 @pytest.mark.parametrize("token_factors", [False, True])
-def test_expanded_weight_is_every_members(token_factors: bool) -> None:
+def test_expanded_weight_has_the_weight_of_each_member(token_factors: bool) -> None:
     layer = embedding(token_factors=token_factors)
     r, s = factors(layer)
     each = [member_weight(layer.weight.T, r[m], s[m]).T for m in range(MEMBERS)]
@@ -140,19 +142,19 @@ def test_expanded_weight_is_every_members(token_factors: bool) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"token_factors": True}, {"scale_grad_by_freq": True}])
 @pytest.mark.parametrize("count", [1, MEMBERS - 1, ROWS + 1])
-def test_rows_that_do_not_divide_are_an_error(options: dict, count: int) -> None:
+def test_rows_that_do_not_divide_among_the_members_raise(options: dict, count: int) -> None:
     with pytest.raises(InputError, match=f"{count} rows do not divide among {MEMBERS}"):
         embedding(**options)(tokens(7, count=count))
 
 
-def test_an_ensemble_has_at_least_one_member() -> None:
-    with pytest.raises(InputError, match="whole number of at least 1"):
+def test_an_ensemble_size_below_1_raises() -> None:
+    with pytest.raises(InputError, match="integer of at least 1"):
         Rank1Embedding(TOKENS, SIZE, ensemble_size=0)
 
 
 @pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("token_factors", [False, True])
-def test_an_embedding_becomes_one(token_factors: bool, trained: bool) -> None:
+def test_converting_a_plain_embedding_keeps_its_outputs(token_factors: bool, trained: bool) -> None:
     plain = nn.Embedding(TOKENS, SIZE, padding_idx=1).requires_grad_(trained)
     layer = deepcopy(plain)
     layer.__class__ = Rank1Embedding
@@ -165,7 +167,7 @@ def test_an_embedding_becomes_one(token_factors: bool, trained: bool) -> None:
 
 
 @pytest.mark.parametrize("token_factors", [False, True])
-def test_it_can_be_copied_saved_and_pickled(token_factors: bool) -> None:
+def test_copied_saved_and_pickled_layers_have_equal_outputs(token_factors: bool) -> None:
     layer = embedding(token_factors=token_factors, padding_idx=1)
     other = Rank1Embedding(TOKENS, SIZE, padding_idx=1, token_factors=token_factors, ensemble_size=MEMBERS).double()
     other.load_state_dict(layer.state_dict())

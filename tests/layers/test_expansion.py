@@ -1,4 +1,4 @@
-"""Blocks, templates and layers without factors: the one expansion, against a weight that is written out by hand."""
+"""Weights with blocks, templates, scales or no factors, against explicitly computed weights."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def random(*shape: int) -> nn.Parameter:
 
 
 def make(kind: type, *kernel: int, members: int, blocks: bool, templates: bool, factors: str) -> Rank1Layer:
-    """A layer of 4 channels to 6, with random numbers everywhere."""
+    """A layer with 4 input and 6 output channels, with random values in all parameters."""
     torch.manual_seed(0)
     layer: Rank1Layer = kind(IN, OUT, *kernel, ensemble_size=members).double()
     transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -38,7 +38,7 @@ def make(kind: type, *kernel: int, members: int, blocks: bool, templates: bool, 
 
 
 def written_out(layer: Rank1Layer, member: int) -> Tensor:
-    """The weight of a member, block by block and channel by channel."""
+    """The weight of a member, computed block by block and channel by channel."""
     transposed = isinstance(layer, nn.ConvTranspose2d)
     base = (
         layer.weight if layer.mix is None else sum(m * t for m, t in zip(layer.mix[member], layer.weight, strict=True))
@@ -94,11 +94,11 @@ def plainly(layer: Rank1Layer, x: Tensor, weight: Tensor, bias: Tensor) -> Tenso
     [(Rank1Linear, ()), (Rank1Conv2d, (3,)), (Rank1ConvTranspose2d, (3,))],
     ids=lambda value: str(value),
 )
-def test_a_layer_is_what_is_written_out_and_so_are_its_gradients(
+def test_outputs_and_gradients_match_the_explicit_weights(
     kind: type, kernel: tuple[int, ...], blocks: bool, templates: bool, factors: str, members: int
 ) -> None:
     layer = make(kind, *kernel, members=members, blocks=blocks, templates=templates, factors=factors)
-    # A layer without any factors, mixture or bias row of its own serves all members alike.
+    # Without factors and templates, all members have the same weight.
     x = torch.randn(members * 2, IN, *((5, 5) if kernel else ()), dtype=torch.float64, requires_grad=True)
     rows = range(members)
     used = [written_out(layer, member) for member in rows]
@@ -110,7 +110,7 @@ def test_a_layer_is_what_is_written_out_and_so_are_its_gradients(
         close(layer.member_tensors(member)["weight"], used[member])
 
 
-def test_factors_for_each_row_may_be_handed_in_with_blocks() -> None:
+def test_block_factors_with_one_row_per_input_row_can_be_passed_in() -> None:
     layer = make(Rank1Linear, members=2, blocks=True, templates=True, factors="rank1")
     x = torch.randn(6, IN, dtype=torch.float64)
     assert layer.r is not None
@@ -122,7 +122,7 @@ def test_factors_for_each_row_may_be_handed_in_with_blocks() -> None:
 
 
 @pytest.mark.parametrize("blocks", [False, True])
-def test_a_layer_becomes_the_plain_one_that_it_is(blocks: bool) -> None:
+def test_remove_factors_gives_the_equivalent_plain_layer(blocks: bool) -> None:
     layer = make(Rank1Conv2d, 3, members=1, blocks=blocks, templates=True, factors="rank1")
     x = torch.randn(2, IN, 5, 5, dtype=torch.float64)
     expected, fan_in = layer(x), layer.fan_in()
@@ -134,7 +134,7 @@ def test_a_layer_becomes_the_plain_one_that_it_is(blocks: bool) -> None:
 
 
 @pytest.mark.parametrize("device_dtype", [torch.bfloat16])
-def test_autocast_is_in_force_in_all_forms(device_dtype: torch.dtype) -> None:
+def test_autocast_applies_to_all_forms_of_sharing(device_dtype: torch.dtype) -> None:
     for factors, blocks in (("none", False), ("scalar", False), ("rank1", True)):
         layer = make(Rank1Linear, members=1, blocks=blocks, templates=True, factors=factors).float()
         with torch.autocast("cpu", device_dtype):

@@ -1,4 +1,4 @@
-"""How factors start, and the weights they make."""
+"""The initialisation of factors, and the weights computed from them."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ LIKE = torch.empty(1, dtype=torch.float64)
 
 
 def weight_by_loops(weight: Tensor, r: Tensor, s: Tensor, groups: int, transposed: bool) -> Tensor:
-    """Number by number: which input and which output channel each number of a weight joins."""
+    """Compute each entry of the weight from the factors of its input and its output channel."""
     result = torch.empty(len(r), *weight.shape, dtype=weight.dtype)
     rows, columns = weight.shape[:2]
     for use, row, column in itertools.product(range(len(r)), range(rows), range(columns)):
@@ -28,7 +28,7 @@ def weight_by_loops(weight: Tensor, r: Tensor, s: Tensor, groups: int, transpose
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("kernel", [(), (3,), (3, 2), (1, 2, 2)])
-def test_expand_weight(kernel: tuple[int, ...], groups: int, transposed: bool) -> None:
+def test_expand_weight_matches_explicit_loops(kernel: tuple[int, ...], groups: int, transposed: bool) -> None:
     inputs, outputs, uses = 4, 8, 3
     shape = (inputs, outputs // groups) if transposed else (outputs, inputs // groups)
     weight = torch.randn(*shape, *kernel, dtype=torch.float64)
@@ -40,8 +40,8 @@ def test_expand_weight(kernel: tuple[int, ...], groups: int, transposed: bool) -
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_expand_weight_is_the_weight_of_torchs_transposed_and_plain_convolutions(transposed: bool) -> None:
-    """r is what multiplies the input and s what multiplies the output, in torch's own layout of a grouped weight."""
+def test_convolving_with_expand_weight_equals_multiplying_the_activations(transposed: bool) -> None:
+    """r multiplies the input and s the output, in torch's layout of grouped weights."""
     convolve = torch.nn.functional.conv_transpose2d if transposed else torch.nn.functional.conv2d
     inputs, outputs, groups = 4, 6, 2
     shape = (inputs, outputs // groups) if transposed else (outputs, inputs // groups)
@@ -52,17 +52,17 @@ def test_expand_weight_is_the_weight_of_torchs_transposed_and_plain_convolutions
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.1, 0.5])
-def test_normal_has_mean_one_and_the_deviation(sd: float) -> None:
+def test_normal_has_mean_1_and_the_given_standard_deviation(sd: float) -> None:
     torch.manual_seed(0)
     count = 40_000
     factors = FactorInit("normal", sd=sd).draw((200, 200), LIKE)
-    # Five standard errors of a mean and of a standard deviation.
+    # Tolerances of five standard errors of the mean and of the standard deviation.
     assert abs(factors.mean().item() - 1) <= 5 * sd / math.sqrt(count)
     assert abs(factors.std().item() - sd) <= 5 * sd / math.sqrt(2 * count)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 1.0])
-def test_random_sign_has_the_probability(probability: float) -> None:
+def test_random_sign_has_the_given_probability(probability: float) -> None:
     torch.manual_seed(0)
     count = 40_000
     factors = FactorInit("random_sign", probability=probability).draw((200, 200), LIKE)
@@ -71,14 +71,14 @@ def test_random_sign_has_the_probability(probability: float) -> None:
     assert abs((factors > 0).double().mean().item() - probability) <= 5 * error
 
 
-def test_ones_are_ones_and_the_default_is_normal_with_half() -> None:
+def test_kind_ones_gives_ones_and_the_default_is_normal_with_sd_one_half() -> None:
     assert torch.equal(FactorInit("ones").draw((2, 3), LIKE), torch.ones(2, 3, dtype=torch.float64))
     assert FactorInit() == FactorInit("normal", sd=0.5)
 
 
 @pytest.mark.parametrize("kind", ["normal", "random_sign", "ones"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_factors_follow_the_generator_and_the_dtype(kind: str, dtype: torch.dtype) -> None:
+def test_draws_depend_on_the_global_generator_and_have_the_given_dtype(kind: str, dtype: torch.dtype) -> None:
     def drawn() -> Tensor:
         torch.manual_seed(5)
         return FactorInit(kind).draw((3, 4), torch.empty(1, dtype=dtype))
@@ -99,7 +99,7 @@ def test_factors_follow_the_generator_and_the_dtype(kind: str, dtype: torch.dtyp
         (FactorInit("standard_normal"), True),
     ],
 )
-def test_makes_members_differ(init: FactorInit, differ: bool) -> None:
+def test_makes_members_differ_predicts_whether_draws_differ(init: FactorInit, differ: bool) -> None:
     assert init.makes_members_differ is differ
     factors = init.draw((2, 50), LIKE)
     assert (not torch.equal(factors[0], factors[1])) is differ
@@ -118,6 +118,6 @@ def test_makes_members_differ(init: FactorInit, differ: bool) -> None:
         ({"kind": "random_sign", "probability": -0.1}, "from 0 to 1"),
     ],
 )
-def test_what_cannot_be_used_is_named(options: dict, message: str) -> None:
+def test_invalid_options_raise(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         FactorInit(**options)

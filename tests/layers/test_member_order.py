@@ -1,4 +1,4 @@
-"""The rows are member-major from the first layer to the last: each row's member can be read back."""
+"""Rows remain member-major through all layers: each row has the output of its member."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ MEMBERS, BATCH, SIDE = 4, 5, 3
 
 
 def marked_network() -> nn.Sequential:
-    """Every tensor with a row for each member holds a number that belongs to that member and that tensor alone."""
+    """A network whose per-member tensors all have different values for each member and tensor."""
     options = {"ensemble_size": MEMBERS, "init": FactorInit("ones")}
     network = nn.Sequential(
         Rank1Conv2d(1, 2, 1, **options),
@@ -29,8 +29,8 @@ def marked_network() -> nn.Sequential:
     return network.eval()
 
 
-def number(network: nn.Sequential, member: int, x: float) -> float:
-    """What the network makes of an image of one grey, for one member, in plain arithmetic."""
+def scalar_output(network: nn.Sequential, member: int, x: float) -> float:
+    """Compute one member's output for a constant image, in scalar arithmetic."""
 
     def own(place: int, name: str) -> float:
         return getattr(network[place], name)[member, 0].item()
@@ -43,14 +43,14 @@ def number(network: nn.Sequential, member: int, x: float) -> float:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("feed", ["tile", "split"])
-def test_every_row_is_its_members(feed: str, memory_format: torch.memory_format) -> None:
+def test_every_row_has_the_output_of_its_member(feed: str, memory_format: torch.memory_format) -> None:
     network = marked_network()
     count = BATCH if feed == "tile" else MEMBERS * BATCH
     grey = torch.arange(1, count + 1, dtype=torch.float64)
     images = grey.view(-1, 1, 1, 1).expand(-1, 1, SIDE, SIDE).contiguous(memory_format=memory_format)
     found = Ensemble(network, MEMBERS)(images, feed=feed)
     each = grey.expand(MEMBERS, -1) if feed == "tile" else grey.view(MEMBERS, BATCH)
-    expected = [[[number(network, m, x.item())] for x in each[m]] for m in range(MEMBERS)]
+    expected = [[[scalar_output(network, m, x.item())] for x in each[m]] for m in range(MEMBERS)]
     assert found.shape == (MEMBERS, BATCH, 1)
     assert len(set(found.flatten().tolist())) == found.numel()
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)

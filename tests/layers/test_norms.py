@@ -1,4 +1,4 @@
-"""Norms with parameters of each member's own, against one of torch's for each member."""
+"""Norms with separate parameters per member, against one torch norm for each member."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from bayes_share.layers import (
     MemberLayerNorm,
     ThresholdedLinearUnit,
 )
-from bayes_share.layers.factored import own_parameter
+from bayes_share.layers.factor_parameters import own_parameter
 
 MEMBERS, BATCH, CHANNELS = 3, 4, 6
 ROWS = MEMBERS * BATCH
@@ -32,7 +32,7 @@ def rows(*shape: int, count: int = ROWS, seed: int = 0) -> Tensor:
 
 
 def plain_members(layer: nn.Module, plain: list[nn.Module]) -> list[nn.Module]:
-    """torch's norms with the parameters and running statistics of a layer's members, as views of them."""
+    """One torch norm per member, whose parameters and running statistics are views of the layer's."""
     for member, norm in enumerate(plain):
         for name, tensor in [*norm.named_parameters(), *norm.named_buffers()]:
             own = getattr(layer, name)
@@ -48,7 +48,7 @@ def plain_members(layer: nn.Module, plain: list[nn.Module]) -> list[nn.Module]:
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("track", [True, False])
 @pytest.mark.parametrize(("kind", "shape"), BATCH_NORMS)
-def test_batch_norm_is_one_for_each_member(
+def test_batch_norm_equals_one_torch_norm_per_member(
     kind: type[nn.Module], shape: tuple[int, ...], track: bool, affine: bool, momentum: float | None
 ) -> None:
     options = {"eps": 1e-3, "momentum": momentum, "affine": affine, "track_running_stats": track}
@@ -68,7 +68,7 @@ def test_batch_norm_is_one_for_each_member(
             assert not list(layer.buffers())
 
 
-def test_batch_norm_in_eval_mode_leaves_its_statistics() -> None:
+def test_batch_norm_in_eval_mode_does_not_change_its_statistics() -> None:
     layer = perturb(MemberBatchNorm(CHANNELS, MEMBERS).double()).eval()
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     layer(rows(3))
@@ -76,7 +76,7 @@ def test_batch_norm_in_eval_mode_leaves_its_statistics() -> None:
 
 
 @pytest.mark.parametrize(("groups", "shape"), [(1, ()), (2, ()), (1, (5,)), (6, (5,)), (2, (3, 4)), (6, (3, 4))])
-def test_group_norm_is_one_for_each_member(groups: int, shape: tuple[int, ...]) -> None:
+def test_group_norm_equals_one_torch_norm_per_member(groups: int, shape: tuple[int, ...]) -> None:
     layer = perturb(MemberGroupNorm(groups, CHANNELS, MEMBERS, eps=1e-3).double())
     plain = plain_members(layer, [nn.GroupNorm(groups, CHANNELS, eps=1e-3).double() for _ in range(MEMBERS)])
     x = rows(*shape)
@@ -90,7 +90,7 @@ def test_group_norm_is_one_for_each_member(groups: int, shape: tuple[int, ...]) 
     [(6, ()), (5, (5,)), (4, (3, 4)), ((3, 4), (3, 4)), ([6, 3, 4], (3, 4)), ((6,), ())],
     ids=str,
 )
-def test_layer_norm_is_one_for_each_member(
+def test_layer_norm_equals_one_torch_norm_per_member(
     normalized_shape: int | tuple[int, ...] | list[int], shape: tuple[int, ...], options: dict
 ) -> None:
     options = {"eps": 1e-3, **options}
@@ -104,7 +104,7 @@ def test_layer_norm_is_one_for_each_member(
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_layer_norm_of_torchs_becomes_one(bias: bool) -> None:
+def test_converting_a_torch_layer_norm_keeps_its_outputs(bias: bool) -> None:
     plain = perturb(nn.LayerNorm((3, 4), eps=1e-3, bias=bias).double())
     x = rows(3, 4)
     expected = plain(x)
@@ -117,12 +117,12 @@ def test_a_layer_norm_of_torchs_becomes_one(bias: bool) -> None:
     assert repr(plain) == repr(MemberLayerNorm((3, 4), MEMBERS, 1e-3))
 
 
-def test_layer_norm_needs_an_axis_of_rows() -> None:
-    with pytest.raises(InputError, match=r"shape \[6\] has no axis of rows"):
+def test_layer_norm_of_an_input_without_a_row_axis_raises() -> None:
+    with pytest.raises(InputError, match=r"shape \[6\] has no row axis"):
         MemberLayerNorm(6, MEMBERS)(torch.randn(6))
 
 
-def test_layer_norm_under_autocast_takes_bfloat16() -> None:
+def test_layer_norm_accepts_bfloat16_under_autocast() -> None:
     layer, x = MemberLayerNorm(CHANNELS, MEMBERS), rows().float()
     with torch.autocast("cpu", torch.bfloat16):
         found = layer(x.bfloat16())
@@ -130,7 +130,7 @@ def test_layer_norm_under_autocast_takes_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("members", [None, 1, MEMBERS])
-def test_filter_response_norm_is_its_formula(members: int | None) -> None:
+def test_filter_response_norm_matches_its_formula(members: int | None) -> None:
     layer = perturb(FilterResponseNorm2d(CHANNELS, eps=1e-2, ensemble_size=members).double())
     x = rows(3, 4)
     weight, bias = layer.weight.view(-1, CHANNELS), layer.bias.view(-1, CHANNELS)
@@ -163,7 +163,7 @@ def test_a_new_thresholded_linear_unit_is_a_relu() -> None:
 
 @pytest.mark.parametrize("members", [None, MEMBERS])
 def test_filter_response_norm_in_bfloat16_squares_in_float32(members: int | None) -> None:
-    """The squares of large numbers are summed exactly enough, and the result is in the dtype of the input."""
+    """Squares of large values are summed in float32, and the result has the dtype of the input."""
     x = (1000 * rows(16, 16)).bfloat16()
     layer = FilterResponseNorm2d(CHANNELS, ensemble_size=members)
     found = layer(x)
@@ -183,13 +183,13 @@ ALL_LAYERS = {**LAYERS, "layer": MemberLayerNorm((3, 4), MEMBERS).double()}
 
 
 @pytest.mark.parametrize("layer", ALL_LAYERS.values(), ids=ALL_LAYERS)
-def test_rows_that_do_not_divide_are_an_error(layer: nn.Module) -> None:
+def test_rows_that_do_not_divide_among_the_members_raise(layer: nn.Module) -> None:
     with pytest.raises(InputError, match=f"{ROWS + 1} rows do not divide among {MEMBERS}"):
         layer(rows(3, 4, count=ROWS + 1))
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-def test_channels_last_is_kept(layer: nn.Module) -> None:
+def test_channels_last_memory_format_is_kept(layer: nn.Module) -> None:
     x = rows(3, 4).detach()
     found = layer(x.to(memory_format=torch.channels_last))
     assert found.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Rank-1 layers against the weight of every member, written out."""
+"""Rank-1 layers against torch's operations with the explicit weight of each member."""
 
 from collections.abc import Callable
 
@@ -51,7 +51,7 @@ PLAIN = {
     Rank1ConvTranspose2d: nn.ConvTranspose2d,
     Rank1ConvTranspose3d: nn.ConvTranspose3d,
 }
-# Kinds other than Conv2d; the size of the kernel, what else they take, and the output's size where it is asked for.
+# Convolutions other than Conv2d: class, kernel size, other options, and the output_size of the call.
 OTHER_CONVOLUTIONS = {
     "1d": (Rank1Conv1d, 3, {}, None),
     "1d, stride and padding": (Rank1Conv1d, 3, {"stride": 2, "padding": 2, "bias": False}, None),
@@ -87,7 +87,7 @@ OTHER_CONVOLUTIONS = {
 
 @pytest.fixture(autouse=True, params=["activations", "weights"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in both ways in which a layer can compute: one of them is in place of "auto"."""
+    """Run every test with both ways of computing, which replace "auto"."""
 
     def decide(way: str, *sizes: object) -> bool:
         return (request.param if way == "auto" else way) == "weights"
@@ -109,7 +109,7 @@ def rows(*shape: int, count: int = ROWS) -> Tensor:
 
 
 def plain_conv(layer: Rank1Layer, *args: object) -> Callable[..., Tensor]:
-    """torch's own convolution with the options of a layer, as a function of rows, weight and bias."""
+    """torch's convolution with the options of a layer, as a function of rows, weight and bias."""
     names = ["kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"]
     options = {name: getattr(layer, name) for name in [*names, *["output_padding"] * layer.transposed]}
     plain = PLAIN[type(layer)](layer.in_channels, layer.out_channels, bias=False, dtype=torch.float64, **options)
@@ -126,7 +126,7 @@ def member_by_member(
     groups: int,
     transposed: bool = False,
 ) -> Tensor:
-    """Each row through the plain operation, with the weight of its own r and s and with the bias of its member."""
+    """Apply the plain operation to each row, with the weight from its r and s and the bias of its member."""
     count = len(x)
     results = []
     for row in range(count):
@@ -143,7 +143,7 @@ def parameters(layer: Rank1Layer) -> tuple[Tensor, Tensor, Tensor, Tensor | None
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_convolution_is_every_members_own(options: dict) -> None:
+def test_convolution_equals_torchs_convolution_of_each_member(options: dict) -> None:
     layer = conv(**options)
     x = rows(4, 7, 6)
     expected = member_by_member(plain_conv(layer), x, *parameters(layer), layer.groups)
@@ -154,7 +154,7 @@ def test_convolution_is_every_members_own(options: dict) -> None:
 @pytest.mark.parametrize(
     ("kind", "kernel_size", "options", "output_size"), OTHER_CONVOLUTIONS.values(), ids=OTHER_CONVOLUTIONS
 )
-def test_other_convolutions_are_every_members_own(
+def test_other_convolutions_equal_torchs_convolution_of_each_member(
     kind: type[Rank1Layer], kernel_size: object, options: dict, output_size: list[int] | None
 ) -> None:
     layer = perturb(kind(4, 8, kernel_size, ensemble_size=MEMBERS, dtype=torch.float64, **options))
@@ -171,7 +171,7 @@ def test_other_convolutions_are_every_members_own(
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("middle", [(), (6,), (2, 3)], ids=["row", "row and token", "two middle axes"])
-def test_linear_is_every_members_own(middle: tuple[int, ...], bias: bool) -> None:
+def test_linear_equals_torchs_linear_of_each_member(middle: tuple[int, ...], bias: bool) -> None:
     layer = linear(bias)
     x = rows(*middle, 5)
     expected = member_by_member(F.linear, x, *parameters(layer), 1)
@@ -184,7 +184,7 @@ def test_linear_is_every_members_own(middle: tuple[int, ...], bias: bool) -> Non
     [(ROWS, ROWS), (ROWS, MEMBERS), (MEMBERS, ROWS), (2 * MEMBERS, MEMBERS), (2 * MEMBERS, ROWS)],
 )
 @pytest.mark.parametrize("make", [linear, lambda bias: conv(groups=2, padding=1, bias=bias)], ids=["linear", "conv"])
-def test_factors_of_each_row_can_be_handed_in(
+def test_factors_with_one_row_per_input_row_can_be_passed_in(
     make: Callable[[bool], Rank1Layer], uses_of_r: int, uses_of_s: int, bias: bool
 ) -> None:
     layer = make(bias)
@@ -210,7 +210,7 @@ def small(name: str) -> tuple[Rank1Layer, Tensor]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_gradients_of_gradients(name: str) -> None:
+def test_first_and_second_derivatives_match_finite_differences(name: str) -> None:
     layer, x = small(name)
     names = [name for name, _ in layer.named_parameters()]
 
@@ -222,8 +222,8 @@ def test_gradients_of_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_activation_in_place_follows(name: str) -> None:
-    """As in VGG and SqueezeNet, which have no norm between."""
+def test_an_in_place_activation_may_follow_the_layer(name: str) -> None:
+    """As in VGG and SqueezeNet, where no norm is in between."""
     layer, x = small(name)
     wanted = [x, *layer.parameters()]
     found, expected = layer(x).relu_(), layer(x).relu()
@@ -237,8 +237,8 @@ def test_an_activation_in_place_follows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_functional_gradients_of_many_draws(name: str) -> None:
-    """`vmap` over draws of the factors and over inputs, of the function and of its gradient, is a loop over them."""
+def test_vmap_over_draws_and_inputs_equals_a_loop(name: str) -> None:
+    """`vmap` over draws of the factors and over inputs, for the loss and its gradient."""
     layer, x = small(name)
     own = {name: p.detach() for name, p in layer.named_parameters()}
     draws = {name: torch.randn(3, *own[name].shape, dtype=torch.float64) for name in ("r", "s")}
@@ -262,22 +262,22 @@ def test_functional_gradients_of_many_draws(name: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [linear(), conv()], ids=["linear", "conv"])
-def test_expanded_weight_is_every_members(layer: Rank1Layer) -> None:
+def test_expanded_weight_has_the_weight_of_each_member(layer: Rank1Layer) -> None:
     each = [member_weight(layer.weight, layer.r[m], layer.s[m]) for m in range(MEMBERS)]
     close(layer.expanded_weight(), torch.stack(each))
 
 
 @pytest.mark.parametrize(("layer", "shape"), [(linear(), (5,)), (conv(), (4, 5, 5))], ids=["linear", "conv"])
 @pytest.mark.parametrize("count", [1, MEMBERS - 1, ROWS + 1])
-def test_rows_that_do_not_divide_are_an_error(layer: Rank1Layer, shape: tuple[int, ...], count: int) -> None:
+def test_rows_that_do_not_divide_among_the_members_raise(layer: Rank1Layer, shape: tuple[int, ...], count: int) -> None:
     with pytest.raises(InputError, match=f"{count} rows do not divide among {MEMBERS}"):
         layer(rows(*shape, count=count))
 
 
 @pytest.mark.parametrize("size", [0, -1])
 @pytest.mark.parametrize(("kind", "sizes"), [(Rank1Linear, (2, 2)), (Rank1Conv2d, (2, 2, 1))])
-def test_an_ensemble_has_at_least_one_member(kind: type[Rank1Layer], sizes: tuple[int, ...], size: int) -> None:
-    with pytest.raises(InputError, match="whole number of at least 1"):
+def test_an_ensemble_size_below_1_raises(kind: type[Rank1Layer], sizes: tuple[int, ...], size: int) -> None:
+    with pytest.raises(InputError, match="integer of at least 1"):
         kind(*sizes, ensemble_size=size)
 
 
@@ -289,7 +289,9 @@ def test_an_ensemble_has_at_least_one_member(kind: type[Rank1Layer], sizes: tupl
         (Rank1Conv2d, nn.Conv2d, (3, 2, 3)),
     ],
 )
-def test_the_base_starts_as_in_torch(layer: type[Rank1Layer], plain: type[nn.Module], sizes: tuple[int, ...]) -> None:
+def test_base_weights_are_initialised_as_in_torch(
+    layer: type[Rank1Layer], plain: type[nn.Module], sizes: tuple[int, ...]
+) -> None:
     torch.manual_seed(3)
     found = layer(*sizes, ensemble_size=MEMBERS, init=FactorInit("ones"))
     torch.manual_seed(3)
@@ -306,13 +308,15 @@ def test_the_base_starts_as_in_torch(layer: type[Rank1Layer], plain: type[nn.Mod
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "sizes"), [(Rank1Linear, (3, 2)), (Rank1Conv2d, (3, 2, 1))])
-def test_factors_have_the_weights_dtype_and_device(kind: type, sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_factors_have_the_dtype_and_device_of_the_weight(
+    kind: type, sizes: tuple[int, ...], dtype: torch.dtype
+) -> None:
     layer = kind(*sizes, ensemble_size=MEMBERS, dtype=dtype, device="meta")
     assert {(parameter.dtype, parameter.device.type) for parameter in layer.parameters()} == {(dtype, "meta")}
 
 
 class DtypesOfProducts(TorchDispatchMode):
-    """Sees what convolutions and matrix products compute in, and how often activations are cast up to float32."""
+    """Records the dtypes of convolutions and matrix products, and counts casts of activations to float32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -328,7 +332,7 @@ class DtypesOfProducts(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def test_autocast_keeps_bfloat16_in_the_middle() -> None:
+def test_autocast_keeps_activations_between_layers_in_bfloat16() -> None:
     network = nn.Sequential(
         Rank1Conv2d(3, 4, 3, ensemble_size=MEMBERS),
         nn.ReLU(),
@@ -345,14 +349,14 @@ def test_autocast_keeps_bfloat16_in_the_middle() -> None:
     assert set(outputs) == {torch.bfloat16}
     assert len(products.seen) >= 4
     assert set(products.seen) == {torch.bfloat16}
-    # That is the one before the loss.
+    # The only cast is the one before the loss.
     assert products.casts_up == 1
     loss.backward()
     assert {parameter.grad.dtype for parameter in network.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"groups": 2}, {"padding_mode": "reflect", "padding": 1}])
-def test_channels_last_is_kept(options: dict) -> None:
+def test_channels_last_memory_format_is_kept(options: dict) -> None:
     layer = conv(**options)
     x = rows(4, 7, 6).detach()
     expected = layer(x)
@@ -363,14 +367,14 @@ def test_channels_last_is_kept(options: dict) -> None:
     close(found, expected)
 
 
-def test_an_input_of_another_dtype_is_an_error() -> None:
+def test_an_input_of_another_dtype_raises() -> None:
     layer = Rank1Linear(3, 2, ensemble_size=2)
     for x in (torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 3, dtype=torch.float64)):
         with pytest.raises(InputError, match=r"the input is torch\.\w+ and the weight torch\.float32"):
             layer(x)
 
 
-def test_gradients_of_factors_are_not_rounded_under_autocast() -> None:
+def test_gradients_of_factors_are_float32_under_autocast() -> None:
     torch.manual_seed(0)
     layer = Rank1Linear(16, 8, ensemble_size=2, way="weights")
     with torch.autocast("cpu", torch.bfloat16):
@@ -382,6 +386,6 @@ def test_a_batch_may_be_empty() -> None:
     assert Rank1Linear(3, 2, ensemble_size=2)(torch.zeros(0, 3)).shape == (0, 2)
 
 
-def test_a_transposed_convolution_takes_its_output_size_by_name() -> None:
+def test_a_transposed_convolution_accepts_output_size_as_a_keyword() -> None:
     layer = Rank1ConvTranspose2d(2, 3, 3, stride=2, ensemble_size=2)
     assert layer(torch.zeros(4, 2, 4, 4), output_size=[10, 10]).shape == (4, 3, 10, 10)

@@ -1,4 +1,4 @@
-"""The way of computing belongs to the layers, and goes wherever they go."""
+"""The way of computing: it belongs to the layers and is kept by copies and conversions."""
 
 import pickle
 import subprocess
@@ -36,7 +36,7 @@ def ways(net: nn.Module) -> list[str]:
 
 @pytest.fixture
 def folding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What each layer decides, in the order of their calls."""
+    """Whether each layer folds its weights, in the order of the calls."""
     decided: list[bool] = []
     rule = factored.folds_weights
 
@@ -50,7 +50,7 @@ def folding(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 @pytest.mark.parametrize(("way", "folds"), [("activations", False), ("weights", True)])
 @pytest.mark.parametrize("count", [1, 400])
-def test_a_layer_computes_in_its_way_whatever_the_sizes(way: Any, folds: bool, count: int, folding: list[bool]) -> None:
+def test_a_layer_with_a_fixed_way_ignores_the_sizes(way: Any, folds: bool, count: int, folding: list[bool]) -> None:
     made = perturb(ensemble(network(), MEMBERS, way=way, strategy="tile"))
     assert ways(made) == [way] * 3
     x = vectors(count)
@@ -58,7 +58,7 @@ def test_a_layer_computes_in_its_way_whatever_the_sizes(way: Any, folds: bool, c
     assert folding == [folds] * 3
 
 
-def test_the_layer_itself_takes_it_and_its_parts_too(folding: list[bool]) -> None:
+def test_constructors_pass_the_way_to_submodules(folding: list[bool]) -> None:
     assert ways(Rank1Linear(3, 2, ensemble_size=2, way="weights")) == ["weights"]
     attention = Rank1MultiheadAttention(4, 2, ensemble_size=2, way="activations")
     assert ways(attention) == ["activations"] * 2
@@ -69,7 +69,7 @@ def test_the_layer_itself_takes_it_and_its_parts_too(folding: list[bool]) -> Non
     assert ways(ensemble(nn.MultiheadAttention(4, 2), 2, way="weights")) == ["weights"] * 2
 
 
-def test_the_threshold_of_auto_is_a_layers_own(folding: list[bool]) -> None:
+def test_each_layer_has_its_own_threshold_for_auto(folding: list[bool]) -> None:
     layer = Rank1Linear(4, 4, ensemble_size=2)
     for layer.fold_above in (0.5, 100.0):
         layer(torch.zeros(20, 4))
@@ -80,12 +80,12 @@ def test_the_threshold_of_auto_is_a_layers_own(folding: list[bool]) -> None:
     ("way", "folds", "device"),
     [("auto", True, "cpu"), ("auto", False, "cuda"), ("activations", False, "cpu"), ("weights", True, "cuda")],
 )
-def test_predictions_follow_the_layers(way: Any, folds: bool, device: str) -> None:
+def test_predictions_are_folded_depending_on_way_and_device(way: Any, folds: bool, device: str) -> None:
     made = ensemble(network(), MEMBERS, way=way)
     assert predicts_folded(set(ways(made)), torch.device(device)) is folds
 
 
-def test_an_ensemble_with_a_layer_that_multiplies_activations_is_not_folded(folding: list[bool]) -> None:
+def test_predictions_are_not_folded_if_a_layer_multiplies_activations(folding: list[bool]) -> None:
     made = ensemble(network(), MEMBERS, strategy="tile")
     with torch.no_grad():
         made(vectors())
@@ -107,13 +107,13 @@ CARRIED: dict[str, Callable[[Any], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", CARRIED)
-def test_it_goes_where_the_layers_go(name: str) -> None:
+def test_copies_and_conversions_keep_the_way(name: str) -> None:
     made = CARRIED[name](ensemble(network(), MEMBERS, way="weights"))
     assert ways(made) == ["weights"] * 3
     assert "way" not in " ".join(made.state_dict())
 
 
-def test_conversions_in_any_order_leave_a_way_that_was_given() -> None:
+def test_conversions_in_any_order_keep_a_given_way() -> None:
     assert ways(ensemble(share_layers(network(), way="weights"), MEMBERS)) == ["weights", "weights", "auto"]
     assert ways(share_layers(ensemble(network(), MEMBERS, way="weights"))) == ["weights"] * 3
     both = share_layers(ensemble(network(), MEMBERS, way="weights"), way="activations")
@@ -121,13 +121,13 @@ def test_conversions_in_any_order_leave_a_way_that_was_given() -> None:
     assert ways(ensemble(share_layers(network(), way="weights"), MEMBERS, way="activations")) == ["activations"] * 3
 
 
-def test_a_folded_member_has_none() -> None:
+def test_a_folded_member_has_no_way_attribute() -> None:
     made = ensemble(network(), MEMBERS, way="weights")
     for plain in (fold(made, 0), made.plain, fold(share_layers(network(), way="weights"))):
         assert not any({"way", "fold_above"} & vars(module).keys() for module in plain.modules())
 
 
-def test_calls_under_other_parameters_and_exported_programs_compute_in_it(folding: list[bool]) -> None:
+def test_functional_calls_and_exported_programs_use_the_way(folding: list[bool]) -> None:
     made = ensemble(network(), MEMBERS, way="weights", strategy="tile")
     expected = made(vectors())
     values = {name: parameter.detach().clone() for name, parameter in made.named_parameters()}
@@ -154,11 +154,11 @@ assert not torch.equal(made(rows), by_weights)
 """
 
 
-def test_a_compiled_network_follows_a_change() -> None:
-    subprocess.run([sys.executable, "-c", COMPILED], check=True)  # where no annotation is checked in what is compiled
+def test_a_compiled_network_follows_a_change_of_way() -> None:
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)  # in a process without run-time annotation checks
 
 
-def test_printing_shows_a_way_that_was_asked_for() -> None:
+def test_repr_shows_a_way_other_than_auto() -> None:
     assert "way='weights'" in repr(ensemble(network(), MEMBERS, way="weights"))
     assert "way" not in repr(ensemble(network(), MEMBERS))
 
@@ -173,11 +173,11 @@ def test_printing_shows_a_way_that_was_asked_for() -> None:
         lambda way: set_way(Rank1Linear(3, 2), way),
     ],
 )
-def test_an_unknown_name_is_one_line(use: Callable[[str], object]) -> None:
+def test_an_unknown_way_raises(use: Callable[[str], object]) -> None:
     with pytest.raises(InputError, match=r"unknown way of computing 'weight': did you mean 'weights'\?"):
         use("weight")
 
 
-def test_a_network_that_has_one_way_only_is_refused() -> None:
+def test_set_way_on_a_network_without_rank1_layers_raises() -> None:
     with pytest.raises(InputError, match="this Sequential has no rank-1 layers"):
         set_way(network(), "weights")

@@ -1,4 +1,4 @@
-"""Likelihoods: two ways to the same densities, against formulas written out, and what is refused."""
+"""Likelihoods against their distributions and explicit formulas, distillation losses, and invalid targets."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
     "gaussian": (Gaussian(0.7).double(), normal(*SHAPE, 1), normal(*SHAPE, seed=1), normal(*SHAPE, seed=1)),
     "bernoulli, squeezed": (Bernoulli(), 3 * normal(*SHAPE), labels(2), labels(2).double()),
     "gaussian, squeezed": (Gaussian(0.7).double(), normal(*SHAPE), normal(*SHAPE, seed=1), normal(*SHAPE, seed=1)),
-    "gaussian of two": (
+    "gaussian, two targets": (
         Gaussian(0.7, learned=True).double(),
         normal(*SHAPE, 2),
         normal(*SHAPE, 2, seed=1),
@@ -48,7 +48,7 @@ def test_log_lik_is_the_log_density_of_the_distribution(case: tuple[Likelihood, 
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
 
 
-def test_the_densities_written_out() -> None:
+def test_densities_match_explicit_formulas() -> None:
     outputs, targets = normal(*SHAPE, 2), normal(*SHAPE, 2, seed=1)
     found = Gaussian(0.5).double().log_lik(outputs, targets)
     expected = torch.zeros(SHAPE, dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_the_densities_written_out() -> None:
     torch.testing.assert_close(Bernoulli().log_lik(outputs[..., :1], 0 * yes), (1 - probability).log())
 
 
-def test_the_gradient_of_a_learned_noise() -> None:
+def test_gradient_of_learned_noise_matches_its_formula() -> None:
     likelihood = Gaussian(0.5, learned=True).double()
     outputs, targets = normal(*SHAPE, 1), normal(*SHAPE, seed=1)
     likelihood.log_lik(outputs, targets).sum().backward()
@@ -78,7 +78,7 @@ def test_the_gradient_of_a_learned_noise() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_computed_in_float32_at_least(case: Any, dtype: torch.dtype) -> None:
+def test_log_lik_is_computed_in_at_least_float32(case: Any, dtype: torch.dtype) -> None:
     likelihood, outputs, targets, _ = case
     found = likelihood.float().log_lik(outputs.to(dtype), targets)
     likelihood.double()
@@ -89,13 +89,13 @@ def test_it_is_computed_in_float32_at_least(case: Any, dtype: torch.dtype) -> No
     )
 
 
-def test_correct() -> None:
+def test_correct_is_1_where_the_most_probable_class_is_the_target() -> None:
     outputs = torch.tensor([[[2.0], [-1.0], [0.5]]])
     assert Bernoulli().correct(outputs, torch.tensor([[1, 0, 0]])).tolist() == [[1.0, 1.0, 0.0]]
     assert bool(Gaussian().correct(outputs, torch.zeros(1, 3)).isnan().all())
 
 
-def test_a_prediction_from_the_distribution_has_the_shape_of_the_targets() -> None:
+def test_samples_of_the_distribution_have_the_shape_of_the_targets() -> None:
     assert Categorical().distribution(normal(*SHAPE, 4)).sample().shape == SHAPE
     assert Bernoulli().distribution(normal(*SHAPE, 1)).sample().shape == SHAPE
     assert Gaussian().distribution(normal(*SHAPE, 2)).sample().shape == (*SHAPE, 2)
@@ -104,17 +104,22 @@ def test_a_prediction_from_the_distribution_has_the_shape_of_the_targets() -> No
 @pytest.mark.parametrize(
     ("likelihood", "outputs", "targets", "message"),
     [
-        (Categorical(), (3, 5, 4), (3, 4), r"targets of shape \[4\] do not go with outputs of shape \[5, 4\]"),
-        (Categorical(), (3, 5, 4), (3, 5, 4), r"they must be of shape \[5\]"),
-        (Bernoulli(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
+        (Categorical(), (3, 5, 4), (3, 4), r"targets of shape \[4\] do not match outputs of shape \[5, 4\]"),
+        (Categorical(), (3, 5, 4), (3, 5, 4), r"they must have shape \[5\]"),
+        (Bernoulli(), (3, 5, 2), (3, 5), r"they must have shape \[5, 2\]"),
         (Bernoulli(), (3, 5, 1), (3, 4), r"targets of shape \[4\]"),
-        (Gaussian(), (3, 5, 2), (3, 5), r"they must be of shape \[5, 2\]"),
-        (Gaussian(), (3, 5, 1), (3, 4), r"they must be of shape \[5\]"),
-        (Gaussian(), (3, 4, 6), (3, 6, 4), r"they must be of shape \[4, 6\]"),  # as many numbers, in another order
+        (Gaussian(), (3, 5, 2), (3, 5), r"they must have shape \[5, 2\]"),
+        (Gaussian(), (3, 5, 1), (3, 4), r"they must have shape \[5\]"),
+        (
+            Gaussian(),
+            (3, 4, 6),
+            (3, 6, 4),
+            r"they must have shape \[4, 6\]",
+        ),  # equally many values in another shape
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_targets_that_do_not_fit_are_refused(
+def test_targets_of_the_wrong_shape_raise(
     likelihood: Likelihood, outputs: tuple[int, ...], targets: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -123,8 +128,8 @@ def test_targets_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("noise", [0.0, -1.0, math.inf, math.nan])
-def test_noise_that_cannot_be_is_refused(noise: float) -> None:
-    with pytest.raises(InputError, match="the noise is a positive standard deviation"):
+def test_noise_that_is_not_positive_and_finite_raises(noise: float) -> None:
+    with pytest.raises(InputError, match="the noise must be a positive standard deviation"):
         Gaussian(noise)
 
 
@@ -136,8 +141,8 @@ SOFTENED: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
         3 * normal(*SHAPE, 4, 2, seed=2),
         torch.stack([labels(4), labels(3)], 2),
     ),
-    "yes or no": (Bernoulli(), 3 * normal(*SHAPE), 3 * normal(*SHAPE, seed=2), labels(2)),
-    "several": (
+    "binary": (Bernoulli(), 3 * normal(*SHAPE), 3 * normal(*SHAPE, seed=2), labels(2)),
+    "several labels": (
         Bernoulli(),
         3 * normal(*SHAPE, 3),
         3 * normal(*SHAPE, 3, seed=2),
@@ -148,7 +153,7 @@ SOFTENED: dict[str, tuple[Likelihood, Tensor, Tensor, Tensor]] = {
 
 @pytest.mark.parametrize("case", SOFTENED.values(), ids=SOFTENED)
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_divergence_is_that_of_the_softened_distributions(
+def test_divergence_is_the_kl_divergence_of_the_softened_distributions(
     case: tuple[Likelihood, Tensor, Tensor, Tensor], temperature: float
 ) -> None:
     likelihood, ours, theirs, targets = case
@@ -158,7 +163,7 @@ def test_the_divergence_is_that_of_the_softened_distributions(
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_normal_distributions_diverge_by_their_noise_too() -> None:
+def test_divergence_of_gaussians_depends_on_the_noise() -> None:
     ours, theirs, targets = normal(*SHAPE, 2), normal(*SHAPE, 2, seed=2), normal(*SHAPE, 2, seed=3)
     student, teacher = Gaussian(0.7, learned=True).double(), Gaussian(0.3).double()
     found = student.divergence(ours, teacher, theirs, targets, 4.0)
@@ -169,16 +174,16 @@ def test_normal_distributions_diverge_by_their_noise_too() -> None:
     assert abs(float(student.log_noise.grad)) > 0.1
 
 
-def test_a_likelihood_of_ones_own_says_how_far_students_are() -> None:
+def test_a_user_defined_likelihood_without_divergence_raises() -> None:
     class Own(Gaussian):
         divergence = Likelihood.divergence
 
     outputs = normal(*SHAPE)
-    with pytest.raises(InputError, match=r"Own does not say how far a student is .*: define its divergence\(\)"):
+    with pytest.raises(InputError, match=r"Own does not support distillation: implement its method divergence\(\)"):
         Own().divergence(outputs, Own(), outputs, outputs, 1.0)
 
 
-def test_what_outputs_say_is_softened() -> None:
+def test_softened_divides_logits_by_the_temperature() -> None:
     logits = 3 * normal(*SHAPE, 4, 2)
     values, confidence = Categorical(class_axis=1).softened(logits, 2.0)
     torch.testing.assert_close(values, (logits / 2).softmax(2))

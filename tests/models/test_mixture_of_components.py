@@ -1,4 +1,4 @@
-"""The mixture of draws and members, against closed forms, sums written out and its own samples."""
+"""The predictive mixture over draws and members, against closed forms, explicit sums and its own samples."""
 
 import math
 from unittest.mock import patch
@@ -18,7 +18,7 @@ approx = pytest.approx
 
 
 class Counts(Poisson):
-    """Poisson with a cdf, of whole numbers from 0 alone."""
+    """Poisson with a cdf that is only defined for non-negative integers."""
 
     def cdf(self, value: Tensor) -> Tensor:
         assert bool((value >= 0).all())
@@ -34,11 +34,11 @@ def normals(*output: int, seed: int = 0) -> Predictive:
 
 
 def counts(*rates: float) -> Predictive:
-    """Two draws with a rate each, for one example."""
+    """A Poisson mixture for one example, with one draw per rate."""
     return Predictive(Counts(torch.tensor(rates).double().reshape(-1, 1, 1)))
 
 
-def test_variances_are_of_the_samples() -> None:
+def test_mean_and_variance_match_the_samples() -> None:
     forecast = normals(2)
     samples = forecast.sample(40_000, torch.Generator().manual_seed(0))
     assert torch.allclose(samples.mean(0), forecast.mean, atol=0.03)
@@ -48,13 +48,13 @@ def test_variances_are_of_the_samples() -> None:
     assert torch.allclose(forecast.variance, second - loc.mean((0, 1)).square())
 
 
-def test_the_log_density_is_of_all_outputs_of_one_component_together() -> None:
+def test_log_prob_is_the_joint_density_of_all_targets_of_an_example() -> None:
     forecast, targets = normals(2), torch.randn(5, 2, dtype=torch.float64)
     each = forecast.components.log_prob(targets).exp()
     assert torch.allclose(forecast.log_prob(targets), each.prod(-1).mean((0, 1)).log())
 
 
-def test_the_outputs_of_a_sample_come_from_one_component() -> None:
+def test_all_targets_of_a_sample_come_from_one_component() -> None:
     loc = torch.tensor([-100.0, 100.0]).double().reshape(2, 1, 1, 1).expand(2, 1, 3, 2)
     samples = Predictive(Normal(loc, 1.0)).sample(500, torch.Generator().manual_seed(0))
     signs = samples.sign()
@@ -65,38 +65,38 @@ def test_the_outputs_of_a_sample_come_from_one_component() -> None:
     assert torch.equal(samples, again)
 
 
-def test_quantiles_of_a_normal() -> None:
+def test_quantiles_of_a_normal_match_scipy() -> None:
     forecast = Predictive(Normal(torch.full((1, 1, 1), 3.0).double(), 2.0))
     found = forecast.quantile([0.025, 0.5, 0.975]).flatten()
     assert found.tolist() == approx([3 - 2 * 1.959963984540054, 3, 3 + 2 * 1.959963984540054], rel=1e-12)
 
 
-def test_quantiles_undo_the_cdf() -> None:
+def test_quantiles_invert_the_cdf() -> None:
     forecast = normals(2)
     for level in (1e-6, 0.1, 0.5, 0.999):
         (values,) = forecast.quantile([level])
         assert torch.allclose(forecast.cdf(values), torch.tensor(level, dtype=torch.float64), rtol=1e-9)
 
 
-def test_a_scale_that_is_lost_beside_the_mean_has_quantiles() -> None:
+def test_quantiles_where_the_scale_is_below_the_spacing_of_floats_at_the_mean() -> None:
     forecast = Predictive(Normal(torch.full((1, 1, 1), 1e20).double(), 1e-5))
     assert forecast.quantile([0.1, 0.9]).flatten().tolist() == approx([1e20, 1e20])
 
 
 class Cauchy(StudentT):
-    """Student-t of one degree of freedom, with its cdf: no mean, no variance."""
+    """Student's t with one degree of freedom and a cdf; it has neither mean nor variance."""
 
     def cdf(self, value: Tensor) -> Tensor:
         return 0.5 + ((value - self.loc) / self.scale).atan() / math.pi
 
 
-def test_a_distribution_without_a_mean_has_quantiles() -> None:
+def test_quantiles_of_a_distribution_without_a_mean() -> None:
     forecast = Predictive(Cauchy(1.0, torch.full((1, 1, 1), 5.0).double(), 2.0))
     assert forecast.quantile([0.25, 0.75]).flatten().tolist() == approx([3.0, 7.0])
 
 
-def test_quantiles_of_counts_are_the_smallest_whole_numbers_with_enough_below() -> None:
-    rates = torch.tensor([[0.01, 3.0, 200.0], [2.0, 5.0, 210.0]]).double()[:, None]  # mixed sizes, side by side
+def test_quantiles_of_counts_are_the_smallest_integers_whose_cdf_reaches_the_level() -> None:
+    rates = torch.tensor([[0.01, 3.0, 200.0], [2.0, 5.0, 210.0]]).double()[:, None]  # small and large rates together
     forecast = Predictive(Counts(rates))
     ks = torch.arange(400.0).double()
     cdf = Counts(rates[:, 0, :, None]).log_prob(ks).exp().cumsum(-1).mean(0)
@@ -106,7 +106,7 @@ def test_quantiles_of_counts_are_the_smallest_whole_numbers_with_enough_below() 
 
 
 class Counted(Student):
-    """Says how often its cdf was asked for."""
+    """Student's t that counts the evaluations of its cdf."""
 
     calls = 0
 
@@ -115,7 +115,7 @@ class Counted(Student):
         return super().cdf(value)
 
 
-def test_quantiles_of_student_t_take_few_values_of_its_cdf() -> None:
+def test_quantiles_of_student_t_require_few_evaluations_of_the_cdf() -> None:
     source = torch.Generator().manual_seed(0)
     centre, loc, scale = (torch.randn(1, size, 300, generator=source).double() for size in (1, 8, 8))
     forecast = Predictive(Counted(torch.tensor(4.0).double(), centre + 0.4 * loc, (0.3 * scale).exp()))
@@ -132,7 +132,9 @@ def test_quantiles_of_student_t_take_few_values_of_its_cdf() -> None:
 
 @pytest.mark.parametrize("scales", [(1e-200, 1e-200), (1e-200, 1.0), (1e-100, 1e-170), (1e200, 1.0), (1e-9, 1e-3)])
 @pytest.mark.parametrize("kind", [Normal, OwnNormal])
-def test_quantiles_of_any_scales_take_few_values_of_the_cdf(kind: type[Normal], scales: tuple[float, float]) -> None:
+def test_quantiles_at_extreme_scales_require_few_evaluations_of_the_cdf(
+    kind: type[Normal], scales: tuple[float, float]
+) -> None:
     levels, scale = (1e-6, 0.05, 0.3, 0.8, 0.999), torch.tensor(scales, dtype=torch.float64).reshape(1, 2, 1)
     for loc in (torch.zeros_like(scale), 5 * scale[:, :1], torch.arange(2.0).double().reshape(1, 2, 1)):
         forecast = Predictive(kind(loc, scale))
@@ -146,7 +148,7 @@ def test_quantiles_of_any_scales_take_few_values_of_the_cdf(kind: type[Normal], 
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-170, 1.0, 1e170, 1e300])
-def test_what_is_no_square_is_right_in_any_unit(unit: float) -> None:
+def test_stddev_density_and_quantiles_scale_with_the_unit(unit: float) -> None:
     loc, scale = torch.tensor([-1.0, 3.0]).double().reshape(1, 2, 1), torch.tensor([0.5, 2.0]).double().reshape(1, 2, 1)
     plain, there = Predictive(Normal(loc, scale)), Predictive(OwnNormal(unit * loc, unit * scale))
     target = torch.tensor([0.7]).double()
@@ -159,23 +161,23 @@ def test_what_is_no_square_is_right_in_any_unit(unit: float) -> None:
     assert Predictive(heavy).stddev.item() == approx(unit * math.sqrt(3))
 
 
-def test_a_square_that_is_lost_is_said() -> None:
+def test_a_variance_that_underflows_raises() -> None:
     mixed = Predictive(OwnNormal(torch.zeros(1, 1, 2).double(), torch.tensor([1e-200, 2.0], dtype=torch.float64)))
     assert mixed.variance.tolist() == [0.0, 4.0]  # to the nearest float
     for kind in (Normal, OwnNormal):
         small = Predictive(kind(torch.zeros(1, 1, 2).double(), 1e-170))
         for name in ("variance", "aleatoric"):
             with pytest.raises(
-                InputError, match="the variance of noise as small as 1e-170 is lost in float64: take stddev"
+                InputError, match="the variance underflows in float64, as the noise is at most 1e-170: use stddev"
             ):
                 getattr(small, name)
-    with pytest.raises(InputError, match="Normal gives no density of 2 of 2 targets: predict them in a larger unit"):
+    with pytest.raises(InputError, match="the density of Normal is NaN for 2 of 2 targets: use smaller units"):
         Predictive(Normal(torch.zeros(1, 1, 2).double(), 1e-170)).log_prob(torch.zeros(2).double())
 
 
 @pytest.mark.parametrize("level", [1e-4, 0.25, 0.5, 0.6, 0.999])
-def test_a_quantile_is_the_least_number_with_enough_below(level: float) -> None:
-    """Where the cdf is flat between components, has an edge, or ends within the numbers."""
+def test_a_quantile_is_the_smallest_value_whose_cdf_reaches_the_level(level: float) -> None:
+    """The cdf may be flat between components, have a kink, or have bounded support."""
     apart = torch.tensor([[-50.0, 50.0]]).double()[..., None]
     for forecast in (
         Predictive(Normal(apart, 0.1)),
@@ -190,7 +192,7 @@ def test_a_quantile_is_the_least_number_with_enough_below(level: float) -> None:
     assert waits.cdf(waits.quantile([level])[0]).item() == approx(level)
 
 
-def test_values_outside_the_support() -> None:
+def test_cdf_and_density_of_values_outside_the_support() -> None:
     both = Predictive(Uniform(torch.tensor([0.0, 2.0]).double().reshape(1, 2, 1), torch.tensor(4.0).double()))
     values = [-1.0, 1.0, 3.0, 5.0]
     assert [both.cdf(torch.tensor([x]).double()).item() for x in values] == approx([0, 0.125, 0.625, 1])
@@ -198,10 +200,10 @@ def test_values_outside_the_support() -> None:
     assert densities == approx([0, 0.125, 0.375, 0])
 
 
-def test_classes_have_no_mean_and_say_so() -> None:
+def test_moments_and_quantiles_of_classes_raise() -> None:
     forecast = Predictive(Categorical(logits=torch.zeros(2, 2, 3, 4)))
     for name in ("mean", "variance", "aleatoric", "epistemic"):
-        with pytest.raises(InputError, match="Categorical is of classes, which have no mean and no variance"):
+        with pytest.raises(InputError, match="Categorical is a distribution of classes, which have no mean"):
             getattr(forecast, name)
     with pytest.raises(InputError, match="of classes"):
         forecast.quantile([0.5])
@@ -209,7 +211,7 @@ def test_classes_have_no_mean_and_say_so() -> None:
     assert forecast.sample(2, torch.Generator()).shape == (2, 3)
 
 
-def test_below_a_count() -> None:
+def test_cdf_below_excludes_the_count_itself() -> None:
     forecast = counts(1.0, 4.0)
     zero = (math.exp(-1) + math.exp(-4)) / 2
     for value, expected in ((0.0, 0.0), (0.5, zero), (1.0, zero)):
@@ -219,14 +221,14 @@ def test_below_a_count() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_does_not_fit_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"of batch shape \[draw, member, example, \*output\]"):
+def test_invalid_components_targets_and_levels_raise() -> None:
+    with pytest.raises(InputError, match=r"must have batch shape \[draw, member, example, \*output\]"):
         Predictive(Normal(torch.zeros(3), 1.0))
-    with pytest.raises(InputError, match=r"must be of shape \[1\], and are of \[2\]"):
+    with pytest.raises(InputError, match=r"must have shape \[1\], and have shape \[2\]"):
         counts(1.0).cdf(torch.zeros(2))
-    with pytest.raises(InputError, match=r"Counts gives no probability: 1 of 1, the first of them 0\.5"):
+    with pytest.raises(InputError, match=r"1 of 1 targets are outside the support of Counts, the first is 0\.5"):
         counts(1.0).log_prob(torch.tensor([0.5]))
-    with pytest.raises(InputError, match="targets that are NaN: 1 of 1"):
+    with pytest.raises(InputError, match="1 of 1 targets are NaN"):
         counts(1.0).log_prob(torch.tensor([math.nan]))
     with pytest.raises(InputError, match="between 0 and 1, and is 1"):
         counts(1.0).quantile([0.5, 1])

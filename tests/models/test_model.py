@@ -1,4 +1,4 @@
-"""A model's axes and its likelihood, against loops over members, images and classes."""
+"""The axes and the likelihood of a model, against loops over members, images and classes."""
 
 import math
 from typing import Any
@@ -38,7 +38,7 @@ def test_a_single_network_is_a_model_of_one_member(feed: str) -> None:
     assert torch.equal(model.targets(labels, feed), labels[None])
 
 
-def test_an_ensemble_has_its_members_first() -> None:
+def test_outputs_of_an_ensemble_have_the_member_axis_first() -> None:
     net = ensemble(network(), 3, init="normal")
     model = Model(net)
     assert model.ensemble_size == 3
@@ -47,7 +47,7 @@ def test_an_ensemble_has_its_members_first() -> None:
     assert torch.equal(model.targets(torch.arange(6)), torch.arange(6).repeat(3, 1))
 
 
-def test_the_targets_of_a_split_batch_go_with_its_logits() -> None:
+def test_targets_of_a_split_batch_match_its_logits() -> None:
     model = Model(ensemble(network(), 3, init="normal"))
     x, labels = inputs(), torch.arange(6)
     tiled, split = model(x), model(x, "split")
@@ -59,7 +59,7 @@ def test_the_targets_of_a_split_batch_go_with_its_logits() -> None:
             close(split[m, i], tiled[m, image])
 
 
-def test_a_batch_that_does_not_split_is_refused() -> None:
+def test_a_batch_that_does_not_divide_among_the_members_raises() -> None:
     with pytest.raises(InputError, match=r"\b5\b.* among 3 members"):
         Model(ensemble(network(), 3, init="normal"))(inputs(5), "split")
 
@@ -77,7 +77,7 @@ def test_log_lik_is_the_log_of_the_softmax_at_the_label() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_log_lik_is_computed_in_float32_at_least(dtype: torch.dtype) -> None:
+def test_log_lik_is_computed_in_at_least_float32(dtype: torch.dtype) -> None:
     logits = random_logits(2, 6, 4).to(dtype)
     labels = torch.arange(6).remainder(4).expand(2, -1)
     found = Categorical().log_lik(logits, labels)
@@ -101,13 +101,13 @@ def test_the_mixture_is_the_mean_of_the_probabilities(draws: int, members: int) 
         assert (found.exp() - of_mean_logits).abs().max() > 0.01
 
 
-def test_the_mixture_keeps_the_log_of_what_is_too_small_for_a_float() -> None:
+def test_mixture_log_probs_do_not_underflow() -> None:
     logits = torch.tensor([[[[0.0, 2000.0]], [[0.0, 1000.0]]]])
     assert mixture_log_probs(logits)[0, 0].item() == pytest.approx(-1000 - math.log(2), abs=1e-9)
 
 
 class TwoNames(Gaussian):
-    """A noise that is known by two names."""
+    """A likelihood whose noise parameter is registered under two names."""
 
     def __init__(self) -> None:
         super().__init__(1.0, learned=True)
@@ -122,14 +122,14 @@ class TwoNames(Gaussian):
         return distributions.Normal(outputs, self.of_pixels.exp()).to_event(outputs.ndim - 2)
 
 
-def test_a_draw_of_a_tied_parameter_reaches_the_likelihood_under_each_of_its_names() -> None:
+def test_likelihood_with_sets_a_tied_parameter_under_all_its_names() -> None:
     model = Model(nn.Linear(2, 1), TwoNames())
     drawn = model.likelihood_with({"likelihood.log_noise": torch.tensor(2.0)})
     assert drawn.log_noise == drawn.of_pixels == 2
     assert model.likelihood.log_noise == 0
 
 
-def test_a_parameter_of_the_network_in_the_likelihood_is_one_parameter() -> None:
+def test_a_parameter_shared_by_network_and_likelihood_has_one_site() -> None:
     network = nn.Linear(2, 1)
     network.log_noise = nn.Parameter(torch.tensor(0.0))
     likelihood = Gaussian(1.0, learned=True)

@@ -18,11 +18,11 @@ from bayes_share.models.wide_resnet import PreActivationBlock, WideResNet
 IMAGES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 SMALL = ["lenet", "mlp", "mlp3_20", "resnet8_12", "vgg11_8", "wide_resnet10_1"]
 LARGE = {"resnet18": "batch", "resnet20": "frn", "vgg11": "none", "wide_resnet16_2": "group"}
-"""With the norm that each is always run with at 32 x 32 pixels; the slow tests have the others."""
+"""Large networks, with the norm that is tested in the fast suite. The slow tests cover the other norms."""
 SHALLOW = [*SMALL, *LARGE]
 ALL = [*NETWORKS, "mlp3_20", "resnet8_12", "vgg11_8", "wide_resnet10_1", "wide_resnet16_2"]
 
-# With these norms a network is told images that it cannot take.
+# Combinations of network, norm and image size that raise; None stands for any size.
 IMPOSSIBLE = {
     ("mlp", "frn", None),
     ("mlp3_20", "frn", None),
@@ -53,7 +53,7 @@ def slow_if(condition: bool, *values: Any) -> Any:
 CASES = [
     slow_if(norm != LARGE.get(name, norm), name, norm) for name in SHALLOW for norm in NORMS if possible(name, norm, 32)
 ]
-# All norms with the smallest images, of which some are too small, and each of the others with one norm in turn.
+# All norms with the smallest images, some of which are too small, and one norm in turn with each larger size.
 SHAPES = [
     slow_if(place > 0 and list(NORMS)[(number + place) % len(NORMS)] != norm, name, norm, image)
     for number, name in enumerate(ALL)
@@ -84,7 +84,7 @@ def images(rows: int, image: tuple[int, int, int] = (3, 32, 32)) -> Tensor:
         ("wide_resnet16_4", 2_748_890),
         # Kernels 9 * 1,024,192, norms 2 * 2752, and 512 * 10 + 10.
         ("vgg11", 9_228_362),
-        # Three colours add 2 * 150 weights to the 61,706 for one.
+        # Three channels instead of one add 2 * 150 weights to 61,706.
         ("lenet", 62_006),
         ("mlp", 3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10),
         ("mlp2_128", 3072 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10),
@@ -103,7 +103,7 @@ def images(rows: int, image: tuple[int, int, int] = (3, 32, 32)) -> Tensor:
         ("vgg11_8", 27 * 8 + 9 * 64 * (2 + 8 + 16 + 32 + 3 * 64) + 2 * 8 * 43 + 64 * 10 + 10),
     ],
 )
-def test_parameter_counts(name: str, parameters: int) -> None:
+def test_parameter_counts_match_the_formulas(name: str, parameters: int) -> None:
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in network(name).parameters()) == parameters
 
@@ -127,14 +127,14 @@ def test_lenet_for_mnist_has_its_published_size() -> None:
         ("wide_resnet16_4", 13),
     ],
 )
-def test_depth_is_in_the_name(name: str, convolutions: int) -> None:
-    # He et al. count the classifier too; Zagoruyko & Komodakis count the three projections instead.
+def test_number_of_convolutions_matches_the_depth_in_the_name(name: str, convolutions: int) -> None:
+    # He et al. also count the classifier; Zagoruyko & Komodakis count the three projections instead.
     kernels = [module.kernel_size for module in network(name).modules() if isinstance(module, nn.Conv2d)]
     assert kernels.count((3, 3)) == convolutions
 
 
 @pytest.mark.parametrize(("name", "norm", "image"), SHAPES)
-def test_shapes(name: str, norm: str, image: tuple[int, int, int]) -> None:
+def test_logits_have_the_expected_shape(name: str, norm: str, image: tuple[int, int, int]) -> None:
     if not possible(name, norm, image[1]):
         with pytest.raises(InputError):
             network(name, image, norm=norm)
@@ -147,14 +147,14 @@ def test_shapes(name: str, norm: str, image: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(5, 5), (7, 40), (33, 47), (64, 64)])
 @pytest.mark.parametrize("name", SHALLOW)
-def test_odd_sizes(name: str, size: tuple[int, int]) -> None:
+def test_images_of_unusual_sizes_are_accepted(name: str, size: tuple[int, int]) -> None:
     image = (2, *size)
     options = {"num_classes": 3, "in_channels": 2, "image_size": size}
     assert build_network(name, **options).eval()(images(2, image)).shape == (2, 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
-def test_rows_are_independent(name: str, norm: str) -> None:
+def test_outputs_do_not_depend_on_other_rows_in_eval_mode(name: str, norm: str) -> None:
     net = network(name, norm=norm)
     net(images(8))  # gives the running statistics something to hold
     net.eval()
@@ -177,7 +177,7 @@ def test_gradients_reach_every_parameter(name: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "norm"), [(name, norm) for name in ALL for norm in NORMS if possible(name, norm, 32)])
-def test_parameters_live_in_known_modules(name: str, norm: str) -> None:
+def test_parameters_belong_to_supported_modules(name: str, norm: str) -> None:
     with torch.device("meta"):
         net = network(name, norm=norm, dropout=0.5)
     holders = {type(module) for module in net.modules() if list(module.parameters(recurse=False))}
@@ -196,10 +196,12 @@ def test_parameters_live_in_known_modules(name: str, norm: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["resnet20", "wide_resnet16_1", "vgg11", "lenet"])
-def test_norm_brings_its_activation(name: str, norm: str, normalises: type | None, activates: type) -> None:
+def test_each_norm_is_followed_by_its_activation(
+    name: str, norm: str, normalises: type | None, activates: type
+) -> None:
     net = network(name, norm=norm)
     modules = [type(module) for module in net.modules()]
-    # The fully connected layers of LeNet have no feature maps, so they are followed by ReLU whatever the norm.
+    # The fully connected layers of LeNet have no feature maps, so they are followed by ReLU with any norm.
     flat = 2 if name == "lenet" else 0
     activations = {"resnet20": 19, "wide_resnet16_1": 13, "vgg11": 8, "lenet": 2}[name]
     assert modules.count(activates) == activations + (flat if activates is nn.ReLU else 0)
@@ -211,20 +213,20 @@ def test_norm_brings_its_activation(name: str, norm: str, normalises: type | Non
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_default_norm(name: str) -> None:
+def test_default_norm_of_each_network(name: str) -> None:
     own = "none" if name in ("lenet", "mlp", "mlp3_20") else "batch"
     with torch.device("meta"):
         assert network(name).state_dict().keys() == network(name, norm=own).state_dict().keys()
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 8), (16, 8), (12, 6), (6, 6), (11, 1), (10, 5)])
-def test_groups_divide_the_channels(channels: int, groups: int) -> None:
+def test_number_of_groups_divides_the_channels(channels: int, groups: int) -> None:
     norm = NORMS["group"].layer(channels)
     assert isinstance(norm, nn.GroupNorm)
     assert norm.num_groups == groups
 
 
-def test_convolutions_start_as_he_says() -> None:
+def test_convolutions_have_he_initialisation() -> None:
     net = resnet20(norm="none")
     conv = net.get_submodule("stages.6.residual.3")
     assert isinstance(conv, nn.Conv2d)
@@ -234,18 +236,18 @@ def test_convolutions_start_as_he_says() -> None:
     assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
     stem = net.stem[0]
     assert isinstance(stem, nn.Conv2d)
-    # Fan-out, 16 * 9, not fan-in, 3 * 9.
+    # The variance depends on the fan-out, 16 * 9, not on the fan-in, 3 * 9.
     assert stem.weight.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.2)
 
 
-def test_norms_start_at_one() -> None:
+def test_batch_norms_are_initialised_with_weight_1_and_bias_0() -> None:
     for module in network("resnet20").modules():
         if isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()
             assert (module.bias == 0).all()
 
 
-def test_basic_block_by_hand() -> None:
+def test_basic_block_matches_its_formula() -> None:
     block = BasicBlock(NORMS["none"], 4, 8, 2)
     x = images(2, (4, 6, 6))
     first, _, _, second, _ = block.residual
@@ -254,7 +256,7 @@ def test_basic_block_by_hand() -> None:
     assert expected.shape == (2, 8, 3, 3)
 
 
-def test_basic_block_keeps_what_the_residual_does_not_change() -> None:
+def test_basic_block_with_zero_residual_is_a_relu() -> None:
     block = BasicBlock(NORMS["none"], 4, 4, 1)
     for parameter in block.residual[3].parameters():
         nn.init.zeros_(parameter)
@@ -262,7 +264,7 @@ def test_basic_block_keeps_what_the_residual_does_not_change() -> None:
     torch.testing.assert_close(block(x), x.relu())
 
 
-def test_pre_activation_block_by_hand() -> None:
+def test_pre_activation_block_matches_its_formula() -> None:
     block = PreActivationBlock(NORMS["batch"], 0.0, 4, 8, 2).eval()
     x = images(2, (4, 6, 6))
     norm = (1 + 1e-5) ** -0.5
@@ -273,7 +275,7 @@ def test_pre_activation_block_by_hand() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
-def test_pre_activation_block_adds_its_untouched_input() -> None:
+def test_pre_activation_block_with_zero_residual_is_the_identity() -> None:
     block = PreActivationBlock(NORMS["batch"], 0.0, 4, 4, 1)
     nn.init.zeros_(block.residual[4].weight)  # type: ignore[arg-type]
     x = images(2, (4, 6, 6))
@@ -293,7 +295,7 @@ def test_wide_resnet_places_dropout_between_the_convolutions() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (7, 21)])
-def test_lenet_pads_with_zeros_centrally(size: tuple[int, int]) -> None:
+def test_lenet_zero_pads_small_images_on_all_sides(size: tuple[int, int]) -> None:
     small = network("lenet", (1, *size))
     full = network("lenet", (1, 32, 32))
     full.load_state_dict(small.state_dict())
@@ -317,7 +319,7 @@ def test_dropout_acts_in_train_mode_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
-def test_state_dict_and_deepcopy(name: str, norm: str) -> None:
+def test_loaded_and_copied_networks_have_equal_outputs(name: str, norm: str) -> None:
     net = network(name, norm=norm)
     net(images(4))
     copied = copy.deepcopy(net)
@@ -333,7 +335,7 @@ def test_state_dict_and_deepcopy(name: str, norm: str) -> None:
         assert torch.equal(copied.eval()(x), expected)
 
 
-def test_same_seed_same_network() -> None:
+def test_the_same_seed_gives_the_same_network() -> None:
     torch.manual_seed(1)
     first = network("resnet20").state_dict()
     torch.manual_seed(1)
@@ -341,7 +343,7 @@ def test_same_seed_same_network() -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_wide_resnet_by_name() -> None:
+def test_build_network_builds_a_wide_resnet_by_name() -> None:
     net = network("wide_resnet10_3")
     assert isinstance(net, WideResNet)
     assert len(net.stages) == 3
@@ -350,20 +352,20 @@ def test_wide_resnet_by_name() -> None:
 
 @pytest.mark.parametrize("widths", [(9,), (20, 30, 40)])
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
-def test_mlp_widths(widths: tuple[int, ...], norm: str) -> None:
+def test_mlp_layers_have_the_given_widths(widths: tuple[int, ...], norm: str) -> None:
     net = mlp(widths, in_channels=1, image_size=(8, 8), norm=norm)
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     assert tuple(module.out_features for module in linear) == (*widths, 10)
     assert net(images(3, (1, 8, 8))).shape == (3, 10)
 
 
-def test_network_names() -> None:
+def test_network_names_contain_networks_and_families() -> None:
     families = ["mlpD_W", "resnetD", "resnetD_W", "vgg11_W", "wide_resnetD_W"]
     assert network_names() == [*NETWORKS, *families, "timm:NAME", "torchvision:NAME"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("resnet20", "resnet20_16"), ("vgg11", "vgg11_64"), ("mlp", "mlp2_128")])
-def test_two_names_of_one_network(one: str, other: str) -> None:
+def test_default_sizes_may_be_left_out_of_a_name(one: str, other: str) -> None:
     torch.manual_seed(1)
     first = network(one).state_dict()
     torch.manual_seed(1)
@@ -395,7 +397,7 @@ def test_two_names_of_one_network(one: str, other: str) -> None:
         ("wide_resnet28_0", "wide_resnet28_0: the width must be at least 1, got 0"),
     ],
 )
-def test_names_that_are_none(name: str, message: str) -> None:
+def test_invalid_names_raise(name: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         network(name)
     assert "\n" not in str(caught.value)
@@ -406,16 +408,21 @@ def test_names_that_are_none(name: str, message: str) -> None:
     [
         ("resnet20", (3, 32, 32), {"norm": "bach"}, "unknown norm 'bach': did you mean 'batch'?"),
         ("mlp", (3, 32, 32), {"norm": "bach"}, "unknown norm 'bach': did you mean 'batch'?"),
-        ("mlp", (1, 8, 8), {"norm": "frn"}, "mlp has no feature maps for norm 'frn'; it takes batch, group, none"),
-        ("resnet20", (3, 4, 9), {"norm": "frn"}, "resnet20 with norm 'frn' needs images of at least 5x5, got 4x9"),
-        ("resnet18", (1, 8, 8), {"norm": "frn"}, "resnet18 with norm 'frn' needs images of at least 9x9, got 8x8"),
-        ("vgg11", (1, 8, 8), {"norm": "frn"}, "vgg11 with norm 'frn' needs images of at least 17x17, got 8x8"),
-        ("wide_resnet10_1", (1, 4, 4), {"norm": "frn"}, "wide_resnet10_1 with norm 'frn' needs images of at least 5x5"),
-        ("lenet", (1, 0, 8), {}, "lenet needs at least one class, one channel and one pixel"),
+        (
+            "mlp",
+            (1, 8, 8),
+            {"norm": "frn"},
+            "no feature maps, which norm 'frn' requires: use batch, group, none",
+        ),
+        ("resnet20", (3, 4, 9), {"norm": "frn"}, "resnet20 with norm 'frn' requires images of at least 5x5, got 4x9"),
+        ("resnet18", (1, 8, 8), {"norm": "frn"}, "resnet18 with norm 'frn' requires images of at least 9x9, got 8x8"),
+        ("vgg11", (1, 8, 8), {"norm": "frn"}, "vgg11 with norm 'frn' requires images of at least 17x17, got 8x8"),
+        ("wide_resnet10_1", (1, 4, 4), {"norm": "frn"}, "wide_resnet10_1 with norm 'frn' requires images of at least"),
+        ("lenet", (1, 0, 8), {}, "lenet requires at least one class, one channel and one pixel"),
         ("lenet", (0, 8, 8), {}, "got 10 classes and images of 0x8x8"),
     ],
 )
-def test_what_a_network_cannot_take(
+def test_unsupported_norms_and_image_sizes_raise(
     name: str, image: tuple[int, int, int], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
@@ -424,23 +431,23 @@ def test_what_a_network_cannot_take(
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.5, float("nan")])
 @pytest.mark.parametrize("name", SHALLOW)
-def test_dropout_out_of_range(name: str, dropout: float) -> None:
+def test_dropout_out_of_range_raises(name: str, dropout: float) -> None:
     with pytest.raises(InputError, match="dropout must be at least 0 and below 1, got"):
         network(name, dropout=dropout)
 
 
 @pytest.mark.parametrize(("name", "side"), [("resnet20", 5), ("resnet18", 9), ("vgg11", 17), ("wide_resnet10_1", 5)])
-def test_least_size_for_frn(name: str, side: int) -> None:
+def test_smallest_image_size_for_filter_response_norm(name: str, side: int) -> None:
     with pytest.raises(InputError, match=f"at least {side}x{side}"):
         network(name, (1, side - 1, side - 1), norm="frn")
     net = network(name, (1, side, side), norm="frn")
     nn.functional.cross_entropy(net(images(8, (1, side, side))), torch.arange(8)).backward()
     first = next(net.parameters())
     assert first.grad is not None
-    # One pixel less on a side, and a deep one of these has a gradient of thousands here.
+    # With images one pixel smaller, the gradients of deep networks here would be in the thousands.
     assert 1e-2 < (first.grad.norm() / first.norm()).item() < 1e2
 
 
-def test_mlp_refuses_groups_of_one_unit() -> None:
+def test_mlp_with_groups_of_one_unit_raises() -> None:
     with pytest.raises(InputError, match="hidden layers of more than 8 units, got 8"):
         mlp((32, 8), norm="group")

@@ -1,4 +1,4 @@
-"""Gaussian, Student-t and Poisson likelihoods against scipy, at the ends of what outputs can be; and cdfs."""
+"""Gaussian, Student's t and Poisson likelihoods against SciPy, also for extreme outputs, and the cdfs."""
 
 import math
 from typing import Any
@@ -30,21 +30,21 @@ SD = (RAW.exp() + 1).log() + EPS  # softplus, written out
 TWO = normal(*SHAPE, 2, seed=1)
 
 DENSITIES: dict[str, tuple[Likelihood, Tensor, Tensor, Any]] = {
-    "known noise": (Gaussian(0.7), TWO, TWO - 0.3, stats.norm(TWO, 0.7).logpdf(TWO - 0.3).sum(2)),
+    "fixed noise": (Gaussian(0.7), TWO, TWO - 0.3, stats.norm(TWO, 0.7).logpdf(TWO - 0.3).sum(2)),
     "predicted noise": (
         Gaussian("predicted"),
         torch.cat([TWO, RAW], 2),
         TWO - 0.3,
         stats.norm(TWO, SD).logpdf(TWO - 0.3).sum(2),
     ),
-    "one predicted noise": (
+    "predicted noise, one target": (
         Gaussian("predicted"),
         torch.stack([TWO[..., 0], RAW[..., 0]], 2),
         TWO[..., 1],
         stats.norm(TWO[..., 0], SD[..., 0]).logpdf(TWO[..., 1]),
     ),
     "student": (StudentT(3.5, 0.4), TWO, TWO - 9.0, stats.t(3.5, TWO, 0.4).logpdf(TWO - 9.0).sum(2)),
-    "student, df as good as infinite": (StudentT(1e7), TWO, TWO - 2.0, 2 * stats.norm.logpdf(np.full(SHAPE, 2.0))),
+    "student, df near infinity": (StudentT(1e7), TWO, TWO - 2.0, 2 * stats.norm.logpdf(np.full(SHAPE, 2.0))),
     "student, predicted noise": (
         StudentT(2.5, "predicted"),
         torch.cat([TWO, RAW], 2),
@@ -57,7 +57,7 @@ DENSITIES: dict[str, tuple[Likelihood, Tensor, Tensor, Any]] = {
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", DENSITIES)
-def test_log_lik_is_that_of_scipy(name: str, dtype: torch.dtype) -> None:
+def test_log_lik_matches_scipy(name: str, dtype: torch.dtype) -> None:
     likelihood, outputs, targets, expected = DENSITIES[name]
     found = likelihood.log_lik(outputs.to(dtype), targets.to(dtype))
     assert found.dtype == dtype
@@ -65,7 +65,7 @@ def test_log_lik_is_that_of_scipy(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", DENSITIES)
-def test_the_distribution_of_the_arguments_has_the_same_density(name: str) -> None:
+def test_distribution_of_the_arguments_matches_scipy(name: str) -> None:
     likelihood, outputs, targets, expected = DENSITIES[name]
     arguments = likelihood.arguments(outputs)
     shape = targets.shape
@@ -96,14 +96,14 @@ RATES = torch.tensor([1e-9, 0.3, 4.0, 1e4], dtype=torch.float64)[:, None]
     ],
     ids=["poisson", "bernoulli", "student"],
 )
-def test_cdfs_are_those_of_scipy(distribution: Any, expected: Any) -> None:
+def test_cdfs_match_scipy(distribution: Any, expected: Any) -> None:
     found = distribution.cdf(VALUES)
     torch.testing.assert_close(found, torch.as_tensor(expected.cdf(VALUES)), rtol=1e-9, atol=1e-300)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("likelihood", [Gaussian("predicted"), StudentT(3.0, "predicted")], ids=["normal", "student"])
-def test_no_output_makes_the_noise_0_or_infinite(likelihood: Likelihood, dtype: torch.dtype) -> None:
+def test_predicted_noise_is_positive_and_finite_for_extreme_outputs(likelihood: Likelihood, dtype: torch.dtype) -> None:
     ends = torch.tensor([-3e38, -1e4, -100.0, 0.0, 100.0, 1e4, 3e38], dtype=dtype)
     outputs = torch.stack([torch.zeros_like(ends), ends], -1)[None].requires_grad_()
     scale = likelihood.arguments(outputs)["scale"].detach()
@@ -118,7 +118,7 @@ def test_no_output_makes_the_noise_0_or_infinite(likelihood: Likelihood, dtype: 
     assert bool(outputs.grad.isfinite().all())
 
 
-def test_no_output_makes_a_rate_0_or_infinite() -> None:
+def test_poisson_rates_are_positive_and_finite_for_extreme_outputs() -> None:
     rate = Poisson().arguments(torch.tensor([[-1e4, 0.0, 1e4]]))["rate"]
     assert bool((rate > 0).all() and rate.isfinite().all())
     assert Poisson().log_lik(torch.tensor([[-1e4]]), torch.tensor([[3]])).item() == pytest.approx(-3e4, rel=1e-3)
@@ -128,7 +128,7 @@ OUTPUTS = torch.cat([normal(*SHAPE, 2), 2 * normal(*SHAPE, 2, seed=3)], 2)
 TARGETS = normal(*SHAPE, 2, seed=4)
 
 
-def test_a_beta_of_0_is_the_negative_log_likelihood() -> None:
+def test_loss_with_beta_0_is_the_negative_log_likelihood() -> None:
     losses, log_lik = Gaussian("predicted", beta=0.0).losses(OUTPUTS, TARGETS)
     assert torch.equal(losses, -log_lik)
     nearly, _ = Gaussian("predicted", beta=1e-12).losses(OUTPUTS, TARGETS)
@@ -136,8 +136,8 @@ def test_a_beta_of_0_is_the_negative_log_likelihood() -> None:
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0])
-def test_gradients_are_those_of_the_paper(beta: float) -> None:
-    """Equations 6 and 7 of arXiv 2203.09168: at 1 the mean's gradient is that of half the squared error."""
+def test_gradients_of_beta_nll_match_the_paper(beta: float) -> None:
+    """Equations 6 and 7 of arXiv 2203.09168. With beta 1 the mean has the gradient of half the squared error."""
     outputs = OUTPUTS.clone().requires_grad_()
     likelihood = Gaussian("predicted", beta=beta)
     losses, log_lik = likelihood.losses(outputs, TARGETS)
@@ -157,7 +157,7 @@ def test_gradients_are_those_of_the_paper(beta: float) -> None:
     [Gaussian(0.6), Gaussian("predicted"), StudentT(5.0, 0.6), StudentT(5.0, "predicted")],
     ids=["normal", "normal, predicted", "student", "student, predicted"],
 )
-def test_information_is_the_mean_of_squared_gradients(likelihood: Likelihood) -> None:
+def test_information_is_the_mean_outer_product_of_gradients(likelihood: Likelihood) -> None:
     outputs = torch.tensor([[[0.3, -0.4, 0.5, 1.2]]], dtype=torch.float64)
     found = likelihood.information(outputs)
     assert found is not None
@@ -170,49 +170,52 @@ def test_information_is_the_mean_of_squared_gradients(likelihood: Likelihood) ->
     assert bool(((products.mean(0) - found[0, 0]).abs() <= 5 * error + 1e-12).all())
 
 
-def test_divergences_are_torchs() -> None:
+def test_divergences_match_torch() -> None:
     ours, theirs = normal(*SHAPE, 4, seed=5), normal(*SHAPE, 4, seed=6)
     for likelihood in (Gaussian("predicted"), Poisson()):
         expected = torch.distributions.kl_divergence(likelihood.distribution(theirs), likelihood.distribution(ours))
         found = likelihood.divergence(ours, likelihood, theirs, ours, 4.0)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    with pytest.raises(InputError, match='must both be of noise="predicted", or neither'):
+    with pytest.raises(InputError, match='both teacher and student must have noise="predicted", or neither'):
         Gaussian("predicted").divergence(ours, Gaussian(), theirs, ours, 1.0)
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "beta without predicted noise": (lambda: Gaussian(beta=0.5), 'beta=0.5 .* goes with noise="predicted"'),
-    "another beta": (lambda: Gaussian("predicted", beta=2), "beta is a number from 0 to 1, and is 2"),
-    "predicted and learned": (lambda: StudentT(3.0, "predicted", learned=True), "learned=True is for one noise of all"),
-    "another word": (lambda: Gaussian("predict"), "the noise is a positive standard deviation, and is predict"),  # type: ignore[arg-type]
-    "df of 2": (lambda: StudentT(2.0), "df is a number above 2, where the variance is finite, and is 2.0"),
-    "df of NaN": (lambda: StudentT(math.nan), "df is a number above 2"),
-    "odd outputs": (
-        lambda: Gaussian("predicted").prepare(torch.zeros(4), torch.zeros(1, 4, 3)),
-        r"two outputs for each target, .* outputs of an example have shape \[3\]",
+    "beta without predicted noise": (lambda: Gaussian(beta=0.5), 'beta=0.5 .* requires noise="predicted"'),
+    "beta above 1": (lambda: Gaussian("predicted", beta=2), "beta must be a number from 0 to 1, not 2"),
+    "predicted and learned": (
+        lambda: StudentT(3.0, "predicted", learned=True),
+        "learned=True learns one noise",
     ),
-    "no axis of outputs": (lambda: Gaussian("predicted").prepare(torch.zeros(4), torch.zeros(1, 4)), r"shape \[\]$"),
+    "misspelled noise": (lambda: Gaussian("predict"), "the noise must be a positive standard deviation, not predict"),  # type: ignore[arg-type]
+    "df of 2": (lambda: StudentT(2.0), "df must be above 2, so that the variance is finite, not 2.0"),
+    "df of NaN": (lambda: StudentT(math.nan), "df must be above 2"),
+    "odd number of outputs": (
+        lambda: Gaussian("predicted").prepare(torch.zeros(4), torch.zeros(1, 4, 3)),
+        r"two outputs per target .* outputs of an example have shape \[3\]",
+    ),
+    "no output axis": (lambda: Gaussian("predicted").prepare(torch.zeros(4), torch.zeros(1, 4)), r"shape \[\]$"),
     "as many targets as outputs": (
         lambda: Gaussian("predicted").prepare(torch.zeros(4, 2), torch.zeros(1, 4, 2)),
         r"have shape \[2\], and must have shape \[\]",
     ),
-    "a count below 0": (
+    "negative count": (
         lambda: Poisson().prepare(torch.tensor([3, -1]), torch.zeros(1, 2, 1)),
-        "the targets must be counts, from 0 on, and one is -1",
+        "the targets must be non-negative counts, and one is -1",
     ),
-    "half a count": (
+    "fractional count": (
         lambda: Poisson().prepare(torch.tensor([3, 0.5]), torch.zeros(1, 2, 1)),
-        "must be whole numbers, and one is 0.5",
+        "must be integers, and one is 0.5",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_is_refused_in_one_line(case: str) -> None:
-    refused, message = REFUSED[case]
+def test_invalid_options_and_targets_raise_a_one_line_message(case: str) -> None:
+    call, message = REFUSED[case]
     with pytest.raises(InputError, match=message) as caught:
-        refused()
+        call()
     assert "\n" not in str(caught.value)
 
 
@@ -233,7 +236,7 @@ def test_learned_degrees_of_freedom_have_a_gradient_and_stay_above_2() -> None:
     assert bool(likelihood.of(likelihood.arguments(TWO)).variance.isfinite().all())
 
 
-def test_names() -> None:
+def test_names_of_likelihoods_in_saved_predictions() -> None:
     class Own(Gaussian):
         pass
 

@@ -1,4 +1,4 @@
-"""Piecewise-linear embeddings of numbers, beside the formula written out and NumPy's interpolation."""
+"""Piecewise-linear embeddings against the paper's formula and NumPy's interpolation, and the networks that use them."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def written_out(x: float, edges: tuple[float, ...]) -> list[float]:
     return found
 
 
-def test_the_encoding_is_the_papers() -> None:
+def test_embeddings_and_gradients_match_the_formula_of_the_paper() -> None:
     x = torch.tensor([[-3.0, 2.5], [-0.25, 1.0], [0.0, 2.0], [0.3, 9.0], [2.0, 3.0], [7.0, 0.0]])
     embeddings = NumberEmbeddings(BINS, 4)
     nn.init.normal_(embeddings.weight)
@@ -46,7 +46,7 @@ def test_the_encoding_is_the_papers() -> None:
         torch.testing.assert_close(found, wanted)
 
 
-def test_an_embedding_is_a_line_at_first_and_then_a_line_from_edge_to_edge() -> None:
+def test_embeddings_are_linear_at_initialisation_and_piecewise_linear_afterwards() -> None:
     embeddings = NumberEmbeddings(BINS, 3)
     x = torch.linspace(-2, 6, 50)[:, None].repeat(1, 2)
     line = embeddings.bias + x[:, :, None] * embeddings.slope
@@ -61,7 +61,7 @@ def test_an_embedding_is_a_line_at_first_and_then_a_line_from_edge_to_edge() -> 
         np.testing.assert_allclose(found[inside, unit], wanted[inside], atol=1e-5)
 
 
-def test_bins_hold_as_many_examples_each() -> None:
+def test_quantile_bins_contain_equally_many_examples() -> None:
     torch.manual_seed(1)
     numbers = torch.stack([torch.randn(1000).exp(), torch.arange(1000) % 3.0, torch.full((1000,), 7.0)], 1)
     heavy, few, constant = quantile_bins(numbers, 10)
@@ -74,12 +74,12 @@ def test_bins_hold_as_many_examples_each() -> None:
 
 
 @pytest.mark.parametrize("bins", [(), ((1.0,),), ((1.0, 1.0),), ((1.0, 0.0),), ((0.0, float("inf")),)])
-def test_what_are_no_bins(bins: tuple[tuple[float, ...], ...]) -> None:
+def test_invalid_bins_raise(bins: tuple[tuple[float, ...], ...]) -> None:
     with pytest.raises(InputError):
         NumberEmbeddings(bins, 2)
 
 
-def test_networks_by_name() -> None:
+def test_table_networks_are_built_by_name() -> None:
     plain = build_table_network("mlp3_8", num_inputs=5, num_outputs=2, bins=BINS)
     embedded = build_table_network("tabm1_8", num_inputs=5, num_outputs=2, bins=BINS, dropout=0.1, norm="batch")
     assert isinstance(plain, TableMLP)
@@ -109,8 +109,8 @@ def test_members_share_the_embeddings() -> None:
     assert alone.stored == embeddings + first + 8 + 2 * 8 + 2
 
 
-def test_the_preset_starts_as_tabm_does() -> None:
-    """N(0, 1) by column in the first factor alone, ones after it, and heads drawn as separate networks draw theirs."""
+def test_the_tabm_preset_has_the_initialisation_of_the_paper() -> None:
+    """The first factor is N(0, 1) per column, all others are ones, and heads are initialised independently."""
     torch.manual_seed(0)
     net = build_table_network("tabm2_64", num_inputs=5, num_outputs=2, bins=BINS)
     options = preset("tabm")
@@ -128,11 +128,11 @@ def test_the_preset_starts_as_tabm_does() -> None:
         assert abs((scaled[0] * scaled[1]).mean().item()) < 4 / 3 / part[0].numel() ** 0.5
 
 
-def test_first_factors_start_alike_within_a_column() -> None:
+def test_factors_of_the_first_layer_start_equal_within_a_column() -> None:
     net = build_table_network("tabm1_8", num_inputs=7, num_outputs=2, bins=BINS, columns=(2, 3))
     r = ensemble(net, 4, "normal").network.layers[0].r
     parts = r.split([16, 16, 2, 3], 1)
     assert all(torch.equal(part, part[:, :1].expand_as(part)) for part in parts)
     assert len({part[0, 0].item() for part in parts}) == 4
-    with pytest.raises(InputError, match="columns are of 4 inputs, and 5 are not embedded"):
+    with pytest.raises(InputError, match="columns have 4 inputs in total, and 5 inputs are not embedded"):
         build_table_network("tabm1_8", num_inputs=7, num_outputs=2, bins=BINS, columns=(2, 2))

@@ -1,4 +1,4 @@
-"""Poisson probabilities at any rate, against arbitrary precision."""
+"""Poisson probabilities at any rate, against arbitrary-precision arithmetic."""
 
 import mpmath
 import pytest
@@ -12,7 +12,7 @@ RATES = [1e-8, 0.5, 90.0, 150.0, 9.9e4, 1.1e5, 1e6, 1e9, 1e12]
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_probabilities_are_those_of_arbitrary_precision(rate: float) -> None:
+def test_probabilities_match_arbitrary_precision(rate: float) -> None:
     counts = sorted({max(0.0, float(int(rate + sds * rate**0.5))) for sds in (-8, -5, -2, -0.3, 0, 0.3, 2, 5, 8)})
     found = poisson_prob(torch.tensor(counts, dtype=torch.float64), torch.tensor(rate, dtype=torch.float64))
     with mpmath.workdps(50):
@@ -27,14 +27,14 @@ def test_probabilities_are_those_of_arbitrary_precision(rate: float) -> None:
             assert there.tolist() == pytest.approx(cdf, rel=2e-9)  # of torch's gammaincc; beyond 1e5 counts 1e-14
 
 
-def test_the_cdf_of_a_large_rate_is_the_sum_of_its_probabilities() -> None:
+def test_the_cdf_at_a_large_rate_is_the_sum_of_the_probabilities() -> None:
     rate = torch.tensor(1e12, dtype=torch.float64)
     counts = rate + torch.arange(-6_000_000, -4_500_000, dtype=torch.float64)
     found = poisson_cdf(counts[-1], rate) - poisson_cdf(counts[0] - 1, rate)
     assert found.item() == pytest.approx(poisson_prob(counts, rate).sum().item(), rel=1e-9)
 
 
-def test_below_zero_there_is_nothing_and_far_away_all_or_nothing() -> None:
+def test_the_cdf_is_0_for_negative_counts_and_0_or_1_far_from_the_rate() -> None:
     rates = torch.tensor([3.0, 1e12, 1e12, 1e150], dtype=torch.float64)
     counts = torch.tensor([-1.0, 4.0, 3e12, 7.0], dtype=torch.float64)
     assert poisson_cdf(counts, rates).tolist() == [0.0, 0.0, 1.0, 0.0]
@@ -42,7 +42,7 @@ def test_below_zero_there_is_nothing_and_far_away_all_or_nothing() -> None:
 
 
 @pytest.mark.parametrize("rate", [1e-8, 3.0, 1e6, 1e12])
-def test_a_quantile_is_the_least_count_that_reaches_its_level(rate: float) -> None:
+def test_a_quantile_is_the_smallest_count_whose_cdf_reaches_the_level(rate: float) -> None:
     found = Predictive(Poisson(torch.tensor([rate, 1.1 * rate], dtype=torch.float64).reshape(1, 2, 1)))
     for level in (1e-6, 0.05, 0.5, 0.95, 1 - 1e-6):
         (quantile,) = found.quantile([level])

@@ -1,4 +1,4 @@
-"""The Pyro program: its log joint written out by hand, and Pyro's own tools on it."""
+"""The Pyro program: its log joint density against an explicit formula, and Pyro's own tools applied to it."""
 
 import math
 from typing import Any
@@ -37,13 +37,13 @@ def batch(classes: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def normal_log_density(values: Tensor, loc: Tensor | float, scale: float) -> float:
-    """Summed over all numbers."""
+    """The normal log density, summed over all values."""
     squares = ((values - loc) / scale).square()
     return float((-0.5 * squares).sum() - values.numel() * math.log(scale * math.sqrt(2 * math.pi)))
 
 
 def values_of(trace: Any) -> dict[str, Tensor]:
-    """What was drawn for each site that is not observed; plates are none."""
+    """The sampled values of the parameter sites, without the plates."""
     sites = trace.iter_stochastic_nodes()
     return {name: site["value"] for name, site in sites if not site_is_subsample(site)}
 
@@ -56,7 +56,7 @@ def default_scale(name: str) -> float:
 
 @pytest.mark.parametrize("num_data", [None, 100])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_log_joint_is_the_formula(size: int, num_data: int | None) -> None:
+def test_the_log_joint_density_matches_the_formula(size: int, num_data: int | None) -> None:
     model = Model(network(size)).double()
     signs = {latent.site.name: latent.site.centre.clone() for latent in model.latents()}
     perturb(model.network)
@@ -92,7 +92,7 @@ def test_the_log_joint_is_the_formula(size: int, num_data: int | None) -> None:
 
 
 class Tied(nn.Module):
-    """One layer used twice, and its weight a third time."""
+    """A layer that is applied twice, and whose weight is tied to a third layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Tied(nn.Module):
         return self.third(torch.tanh(self.again(torch.tanh(self.layer(x)))))
 
 
-def test_a_shared_weight_is_one_site_and_counts_once() -> None:
+def test_a_tied_weight_is_one_site_and_its_prior_counts_once() -> None:
     x, y = batch(4)
     model = Model(Tied()).double()
     trace = poutine.trace(pyro_model(model)).get_trace(x, y)
@@ -121,7 +121,7 @@ def test_a_shared_weight_is_one_site_and_counts_once() -> None:
     assert float(trace.log_prob_sum().detach()) == pytest.approx(prior + of_data, rel=1e-6)
 
 
-def test_points_are_used_as_they_are_and_nothing_is_changed() -> None:
+def test_parameters_without_priors_keep_their_values_and_the_model_is_not_changed() -> None:
     net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     model = perturb(Model(net, priors={"base": None, "2.*": dist.Normal(0.0, 1.0)}).double()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -132,7 +132,7 @@ def test_points_are_used_as_they_are_and_nothing_is_changed() -> None:
     hidden = net[1](net[0](x))
     logits = hidden @ trace.nodes["2.weight"]["value"].T + trace.nodes["2.bias"]["value"]
     for name, value in before.items():
-        model.state_dict()[name].copy_(value)  # what the line above counted
+        model.state_dict()[name].copy_(value)  # undo the update of the batch norm statistics by the line above
     torch.testing.assert_close(trace.nodes["outputs"]["value"][0], logits, rtol=1e-10, atol=1e-10)
     program(x, y)
     program(x)
@@ -142,7 +142,7 @@ def test_points_are_used_as_they_are_and_nothing_is_changed() -> None:
 
 @pytest.mark.parametrize(("likelihood", "outputs"), [(Categorical(), 3), (Bernoulli(), 1), (Gaussian(0.3), 2)])
 @pytest.mark.parametrize("size", [1, 3])
-def test_targets_are_drawn_where_none_are_given(likelihood: Any, outputs: int, size: int) -> None:
+def test_targets_are_sampled_if_none_are_given(likelihood: Any, outputs: int, size: int) -> None:
     model = Model(network(size, outputs), likelihood).double()
     drawn = Predictive(pyro_model(model), num_samples=4)(batch()[0])
     assert drawn["outputs"].shape == (4, 1, 1, size, BATCH, outputs)  # Pyro has axes for the two plates
@@ -151,7 +151,7 @@ def test_targets_are_drawn_where_none_are_given(likelihood: Any, outputs: int, s
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_pyros_own_inference_works(size: int) -> None:
+def test_pyros_svi_runs_on_the_program(size: int) -> None:
     pyro.clear_param_store()
     x, y = batch()
     program = pyro_model(Model(network(size)).double(), num_data=None)
@@ -166,7 +166,7 @@ def test_pyros_own_inference_works(size: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_pyros_markov_chains_work() -> None:
+def test_pyros_nuts_runs_on_the_program() -> None:
     x, _ = batch()
     model = Model(nn.Linear(4, 1, bias=False), Gaussian(0.5), {"weight": dist.Normal(0.0, 1.0)}).double()
     y = x @ torch.tensor([1.0, -1.0, 0.5, 0.0], dtype=torch.float64)
@@ -186,7 +186,7 @@ def hierarchical() -> Hierarchical:
     return Hierarchical(dist.HalfCauchy(1.0), lambda scale, site: dist.Normal(torch.zeros_like(scale), scale))
 
 
-def test_a_shared_scale_is_a_site_of_its_own() -> None:
+def test_the_scale_of_a_hierarchical_prior_is_one_site() -> None:
     x, y = batch()
     model = Model(network(), priors={"weight": hierarchical(), "bias": None}).double()
     trace = poutine.trace(pyro_model(model)).get_trace(x, y)
@@ -204,7 +204,7 @@ def test_a_shared_scale_is_a_site_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_structure_is_read_off_where_there_is_one(size: int) -> None:
+def test_read_structure_returns_none_if_sites_depend_on_each_other(size: int) -> None:
     structure = read_structure(pyro_model(Model(network(size)).double()))
     assert structure is not None
     expected = {name: 1.0 if size == 1 or name.endswith("weight") else 1 / 3 for name in structure.priors}
@@ -213,6 +213,6 @@ def test_the_structure_is_read_off_where_there_is_one(size: int) -> None:
     assert read_structure(pyro_model(model)) is None
 
 
-def test_a_model_of_points_is_refused() -> None:
-    with pytest.raises(InputError, match="every parameter of the model is a point"):
+def test_a_model_without_priors_raises() -> None:
+    with pytest.raises(InputError, match="no parameter of the model has a prior"):
         pyro_model(Model(network(), priors={"base": None}))

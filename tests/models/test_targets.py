@@ -1,4 +1,4 @@
-"""Targets before the first step: what is exact is cast, what has no probability is refused in a line."""
+"""Validation of targets before the first step: lossless casts, and one-line messages for invalid targets."""
 
 import math
 from typing import Any
@@ -27,20 +27,20 @@ def trained(likelihood: Likelihood, y: Any, outputs: int, x: Any = X, algorithm:
     return fit_tensors(algorithm, build, x, y, 3)
 
 
-EXACT = {
+LOSSLESS = {
     "int32": CLASSES.int(),
     "uint8": CLASSES.to(torch.uint8),
     "bool": CLASSES.bool(),
     "float": CLASSES.float(),
     "float64": CLASSES.double(),
-    "a column": CLASSES[:, None],
-    "a column of floats": CLASSES[:, None].float(),
+    "column": CLASSES[:, None],
+    "column of floats": CLASSES[:, None].float(),
 }
 
 
-@pytest.mark.parametrize("y", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("y", LOSSLESS.values(), ids=LOSSLESS)
 @pytest.mark.parametrize(("likelihood", "outputs"), [(Categorical(), 2), (Bernoulli(), 1), (Gaussian(), 1)])
-def test_what_is_exact_trains_as_the_classes_do(likelihood: Likelihood, outputs: int, y: Tensor) -> None:
+def test_targets_of_other_dtypes_train_like_int64_classes(likelihood: Likelihood, outputs: int, y: Tensor) -> None:
     expected, found = trained(likelihood, CLASSES, outputs), trained(likelihood, y, outputs)
     for one, other in zip(found.model.parameters(), expected.model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
@@ -48,40 +48,40 @@ def test_what_is_exact_trains_as_the_classes_do(likelihood: Likelihood, outputs:
 
 REFUSED: dict[str, tuple[Likelihood, Any, int, str]] = {
     "Bernoulli, -1 and 1": (Bernoulli(), 2 * CLASSES - 1, 1, "from 0 to 1, and 4 of 8 are not, such as -1"),
-    "Bernoulli, 2": (Bernoulli(), 2 * CLASSES, 1, "such as 2: 0 is no and 1 is yes"),
-    "Bernoulli, a probability": (Bernoulli(), 0.3 * CLASSES, 1, "must be whole numbers, and one is 0.3"),
-    "classes from 1": (Categorical(), CLASSES + 1, 2, "such as 2: the network has 2 outputs, one for each class"),
+    "Bernoulli, 2": (Bernoulli(), 2 * CLASSES, 1, "such as 2: binary labels are 0 or 1"),
+    "Bernoulli, a probability": (Bernoulli(), 0.3 * CLASSES, 1, "must be integers, and one is 0.3"),
+    "classes from 1": (Categorical(), CLASSES + 1, 2, "such as 2: the network has 2 outputs, one per class"),
     "classes -1 and 1": (Categorical(), 2 * CLASSES - 1, 2, "such as -1: .*ignore_index="),
     "-100": (Categorical(), torch.where(CLASSES == 1, -100, 0), 2, "such as -100: .*ignore_index="),
     "another ignore_index": (Categorical(ignore_index=-1), torch.where(CLASSES == 1, -100, 0), 2, "such as -100"),
-    "nothing known": (Categorical(ignore_index=-1), torch.full((8,), -1), 2, "every target is -1, the ignore_index"),
-    "halves": (Categorical(), CLASSES / 2, 2, "must be whole numbers, and one is 0.5"),
+    "all ignored": (Categorical(ignore_index=-1), torch.full((8,), -1), 2, "every target is the ignore_index -1"),
+    "fractions": (Categorical(), CLASSES / 2, 2, "must be integers, and one is 0.5"),
     "too many columns": (Categorical(), torch.zeros(8, 3).long(), 2, r"have shape \[3\], and must have shape \[\]"),
-    "NaN": (Gaussian(), CLASSES.float().log(), 1, "4 of 8 targets hold NaN or infinity, the first is number 0"),
-    "complex": (Gaussian(), CLASSES + 1j, 1, "are complex numbers, and must be real"),
+    "NaN": (Gaussian(), CLASSES.float().log(), 1, "4 of 8 targets contain NaN or infinity, the first at index 0"),
+    "complex": (Gaussian(), CLASSES + 1j, 1, "must be real numbers, and are complex"),
     "one label of two": (Bernoulli(), CLASSES, 2, r"have shape \[\], and must have shape \[2\]"),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_has_no_probability_is_refused(what: str) -> None:
-    likelihood, y, outputs, message = REFUSED[what]
+@pytest.mark.parametrize("case", REFUSED)
+def test_invalid_targets_raise_a_one_line_message(case: str) -> None:
+    likelihood, y, outputs, message = REFUSED[case]
     for algorithm in (MAP(), DeepEnsemble(networks=2)):
         with pytest.raises(InputError, match=message) as caught:
             trained(likelihood, y, outputs, algorithm=algorithm)
         assert "\n" not in str(caught.value)
 
 
-def test_inputs_with_nan_are_refused() -> None:
+def test_inputs_with_nan_raise() -> None:
     x = X.clone()
     x[3, 1] = math.nan
-    with pytest.raises(InputError, match="1 of 8 inputs hold NaN or infinity, the first is number 3"):
+    with pytest.raises(InputError, match="1 of 8 inputs contain NaN or infinity, the first at index 3"):
         trained(Categorical(), CLASSES, 2, x=x)
 
 
-def test_a_target_is_ignored_only_where_that_was_asked_for() -> None:
+def test_targets_are_ignored_only_with_ignore_index() -> None:
     outputs = torch.zeros(1, 2, 3)
-    with pytest.raises(InputError, match="targets from -100 to 1 do not go with a network of 3 outputs"):
+    with pytest.raises(InputError, match="targets from -100 to 1 do not match a network with 3 outputs"):
         Categorical().log_lik(outputs, torch.tensor([[-100, 1]]))
     found = Categorical(ignore_index=-100).log_lik(outputs, torch.tensor([[-100, 1]]))
     torch.testing.assert_close(found, torch.tensor([[0.0, -math.log(3)]]))
@@ -89,7 +89,7 @@ def test_a_target_is_ignored_only_where_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize("class_axis", [-1, 1, 2, -2])
 @pytest.mark.parametrize("ignore_index", [None, -100, 1])
-def test_positions_add_up(class_axis: int, ignore_index: int | None) -> None:
+def test_log_lik_is_summed_over_positions(class_axis: int, ignore_index: int | None) -> None:
     source = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 4, 3, 6, generator=source, dtype=torch.float64)  # member, example, two positions, class
     labels = torch.randint(6, (2, 5, 4, 3), generator=source)
@@ -115,7 +115,7 @@ def test_positions_add_up(class_axis: int, ignore_index: int | None) -> None:
     torch.testing.assert_close(distribution.log_prob(labels), expected)
 
 
-def test_several_labels_add_up() -> None:
+def test_log_lik_is_summed_over_labels() -> None:
     outputs = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     labels = (outputs > 0.2).long()
     log_lik = Bernoulli().log_lik(outputs, labels)
@@ -124,16 +124,16 @@ def test_several_labels_add_up() -> None:
     torch.testing.assert_close(Bernoulli().distribution(outputs).log_prob(labels.float()), log_lik)
 
 
-def test_classes_of_the_axis_that_was_named() -> None:
-    with pytest.raises(InputError, match="class_axis 0 is the axis of the batch"):
+def test_invalid_class_axes_and_ignore_indices_raise() -> None:
+    with pytest.raises(InputError, match="class_axis 0 is the batch axis"):
         Categorical(class_axis=0)
-    with pytest.raises(InputError, match="class_axis is a whole number, not '1'"):
+    with pytest.raises(InputError, match="class_axis must be an integer, not '1'"):
         Categorical(class_axis="1")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"ignore_index is a whole number, not 1\.5"):
+    with pytest.raises(InputError, match=r"ignore_index must be an integer, not 1\.5"):
         Categorical(ignore_index=1.5)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"shape \[3\], without an axis for the classes where class_axis=2"):
+    with pytest.raises(InputError, match=r"class_axis=2 is out of range: the outputs of an example have shape \[3\]"):
         Categorical(class_axis=2).log_lik(torch.zeros(1, 2, 3), torch.zeros(1, 2).long())
-    with pytest.raises(InputError, match="class_axis=1 is for classes on the axis after the batch"):
+    with pytest.raises(InputError, match="use class_axis=1 if classes are on the axis after the batch"):
         Categorical().prepare(torch.zeros(2, 5).long(), torch.zeros(1, 2, 3, 5))
 
 

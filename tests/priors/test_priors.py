@@ -176,7 +176,7 @@ def test_a_prior_may_be_a_function_of_the_site() -> None:
         ({"0.bias": torch.distributions.Normal(0.0, 1.0)}, "must be a distribution of pyro.distributions"),
         ({"0.bias": dist.Normal}, "the prior of 0.bias is the class Normal: give an instance of it"),
         ({"0.bias": dist.Delta(torch.tensor(0.0))}, "the prior of 0.bias is a point mass .* freeze the parameter"),
-        ([("0.bias", None)], "priors are a dict of rules"),
+        ([("0.bias", None)], "priors must be a dict of rules"),
     ],
 )
 def test_a_prior_that_cannot_be_is_said_in_one_line(rules: Any, message: str) -> None:

@@ -80,7 +80,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--clip-norm", "0"], "clip gradients"),
         ([*FIT, "--warmup", "2"], "warmup is a part of all steps"),
         ([*FIT, "--dropout", "2"], "dropout must be at least 0 and below 1"),
-        ([*FIT, "--norm", "frn"], "mlp has no feature maps for norm 'frn'"),
+        ([*FIT, "--norm", "frn"], "mlp has no feature maps, which norm 'frn' requires"),
         ([*FIT, "--norm", "batsh"], "--norm"),
         ([*FIT, "--optimizer", "sdg"], "--optimizer must be 'sgd', 'adam' or 'adamw', not 'sdg'"),
         ([*FIT, "--schedule", "linear"], "--schedule must be 'cosine', 'step' or 'constant', not 'linear'"),

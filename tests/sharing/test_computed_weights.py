@@ -117,7 +117,7 @@ LAZY: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("make", [ensemble, share_layers, share_groups, fold, Model, ledger], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("named", LAZY)
 def test_lazy_modules_are_refused_in_a_line(named: str, make: Callable[[nn.Module], object]) -> None:
-    with pytest.raises(InputError, match=rf"^{named} has no shapes yet: call the network on a batch once$"):
+    with pytest.raises(InputError, match=rf"^{named} is not initialised: call the network once on a batch$"):
         make(LAZY[named]())
 
 

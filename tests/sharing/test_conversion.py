@@ -157,7 +157,7 @@ REFUSED = {
     "the network of an ensemble": (lambda: ensemble(linears(1)).network, "this network is already an ensemble"),
     "the network itself": (lambda: nn.PReLU(), "no layer of this PReLU can be shared: it has parameters in"),
     "a subclass": (lambda: nn.Sequential(type("Other", (nn.Linear,), {})(4, 4)), "it has parameters in Other"),
-    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "0, a LazyLinear, has no shapes yet"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(4)), "0, a LazyLinear, is not initialised"),
     "reparametrised": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
         "it has parameters in ParametrizationList",
@@ -176,9 +176,9 @@ def test_what_cannot_be_converted_is_named(make: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ensemble_size": 0}, "ensemble_size must be a whole number of at least 1, and is 0"),
-        ({"ensemble_size": 2.5}, "a whole number of at least 1, and is 2.5"),
-        ({"ensemble_size": -2}, "ensemble_size must be a whole number of at least 1, and is -2"),
+        ({"ensemble_size": 0}, "ensemble_size must be an integer of at least 1, and is 0"),
+        ({"ensemble_size": 2.5}, "an integer of at least 1, and is 2.5"),
+        ({"ensemble_size": -2}, "ensemble_size must be an integer of at least 1, and is -2"),
         ({"init": "one"}, "unknown factor init 'one': did you mean 'ones'"),
         ({"init": "randomsign"}, "did you mean 'random_sign'"),
         ({"norm": "members"}, "unknown norm sharing 'members': did you mean 'member'"),

@@ -378,7 +378,7 @@ def test_they_go_with_sharing_in_either_order_or_say_why_not() -> None:
             lambda: ensemble(perceptron(), 2, "random_sign", factor_form="additive"),
             'additive factors require init "normal", "ones" or, in Python, "keep" for both',
         ),
-        (lambda: ensemble(perceptron(), 2, factor_rank=0), "factor_rank must be a whole number of at least 1"),
+        (lambda: ensemble(perceptron(), 2, factor_rank=0), "factor_rank must be an integer of at least 1"),
         (lambda: ensemble(perceptron(), 2, own="head"), "own must be a list of names"),
         (lambda: ensemble(nn.Linear(2, 3), 2, own=("norms",)), "names norms, and"),
         (lambda: ensemble(perceptron(), 2, own=("stem",)), "matches no layer that could be converted; there are"),
