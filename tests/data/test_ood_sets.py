@@ -184,7 +184,7 @@ def test_what_is_no_set_is_refused(text: str, words: str, digits: Data) -> None:
 
 def test_four_channels_are_refused(coloured: Data, tmp_path: Path) -> None:
     name = stored(tmp_path / "rgba.npz", (12, 10, 4))
-    with pytest.raises(InputError, match=r"images with 4 channels cannot be brought to the 3 that the network takes"):
+    with pytest.raises(InputError, match=r"images with 4 channels cannot be converted to the 3 that the network takes"):
         load_ood(name, coloured)
 
 
