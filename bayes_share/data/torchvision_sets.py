@@ -50,6 +50,5 @@ def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source
 
 def _in_memory(dataset: Any, name: str) -> Split:
     """Read all images through ``dataset[i]``, since the classes of torchvision store their arrays differently."""
-
     images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
     return checked_split(np.stack([np.asarray(image) for image in images]), np.array(labels), name)

@@ -200,7 +200,7 @@ def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> N
     [
         (("train", "Training", "test"), "Training and train are both named after the train part"),
         (("train", "test", "val", "valid"), "val and valid are both named after the validation part"),
-        (("train", "test", "extra"), "train, test are parts of a data set, but extra in the same folder contain images too"),
+        (("train", "test", "extra"), "train, test are parts of a data set, but extra in the same folder contain"),
         (("train", "car"), "train are parts of a data set, but car in the same folder contain images too"),
         (("train", "val"), "it has train, val, but needs both train and test"),
         (("seg_train", "seg_test"), "seg_train, seg_test seem to be parts of a data set rather than classes; rename"),

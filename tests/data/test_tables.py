@@ -562,4 +562,4 @@ def test_rare_and_missing_values_of_new_rows_are_counted(tmp_path: Path) -> None
     (tmp_path / "new.csv").write_text("x,z,k\n,1,new\n1,1,other\n2,1,\n3,1," + encoder.inputs[2].categories[0])  # type: ignore[union-attr]
     first, second = encoder.remarks(read_table(tmp_path / "new.csv"))
     assert first.endswith("new.csv: missing values: 'x' in 1 of 4 rows")
-    assert "column 'k': 3 of 4 values are other than the 99 most frequent categories of the training rows" in second
+    assert "column 'k': 3 of 4 values are not among the 99 most frequent categories of the training rows" in second
