@@ -207,7 +207,7 @@ def test_blocks_alternate_until_the_ratio_is_clear(steps: ModuleType, ratio: flo
 
 
 def test_a_checkout_that_is_not_the_imported_one_is_not_timed(steps: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the package is to be that of"), steps.Worker(tmp_path, "cpu", 1):
+    with pytest.raises(RunError, match="expected the package of"), steps.Worker(tmp_path, "cpu", 1):
         pass
 
 
