@@ -279,7 +279,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 def table(rows: Sequence[Found]) -> str:
     """Return the rows as a Markdown table."""
     header = [
-        *("network", "image", "parameters", "layers with factors", "shared beside norms", "strategy"),
+        *("network", "image", "parameters", "layers with factors", "shared, without norms", "strategy"),
         *("identity", "one pass", "fold", "tolerance"),
     ]
     lines = [

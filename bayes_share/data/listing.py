@@ -90,9 +90,9 @@ def list_images(folder: Path) -> Listing:
     others = [path for path in inside if path not in roots.values()]
     with_images = [path for path in others if any(True for _ in walk.images_below(path))]
     if with_images:
-        names, beside = (listed(path.name for path in paths) for paths in (roots.values(), with_images))
+        names, classes = (listed(path.name for path in paths) for paths in (roots.values(), with_images))
         raise InputError(
-            f"{where}: {names} are parts of a data set, but {beside} in the same folder contain images too; "
+            f"{where}: {names} are parts of a data set, but {classes} in the same folder contain images too; "
             f"keep either parts or classes in it"
         )
     if others:

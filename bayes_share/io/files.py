@@ -12,7 +12,7 @@ from typing import IO
 from bayes_share.errors import RunError
 
 _LONGEST = 200  # bytes; longer names are left out of the temporary file's name, whose limit is 255 bytes
-_BESIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 @contextmanager
@@ -28,23 +28,23 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     Raises:
         RunError: the file cannot be written (no permission, no space), or `path` exists and is not a regular file.
     """
-    place = Path(os.path.realpath(path))
-    beside = beside_of(place)
+    target = Path(os.path.realpath(path))
+    temporary = beside_of(target)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists() and not stat.S_ISREG(place.stat().st_mode):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             raise RunError(f"cannot write {path}: it is not a regular file; nothing was changed")
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(place)
-        _sync_folder(place.parent)
+        temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; the previous content is unchanged") from error
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def beside_of(path: Path) -> Path:
@@ -63,7 +63,7 @@ def left_beside(path: Path) -> str | None:
     'test.npz'
     >>> left_beside(Path("run/.mine.tmp"))
     """
-    match = _BESIDE.fullmatch(path.name)
+    match = _TEMPORARY.fullmatch(path.name)
     return match["name"] if match else None
 
 

@@ -222,7 +222,7 @@ def test_classes_may_have_names_similar_to_parts(tmp_path: Path) -> None:
     assert loaded(tmp_path).class_names == ("test_tube", "train_station")
 
 
-def test_a_message_without_skipped_files_does_not_mention_any(tmp_path: Path) -> None:
+def test_nothing_is_reported_as_left_out_of_empty_folders(tmp_path: Path) -> None:
     pets(tmp_path / "train")
     (tmp_path / "test").mkdir()
     assert "skipped" not in refused(tmp_path)
