@@ -1,4 +1,4 @@
-"""What can go wrong in a way that its user can mend, each in one line."""
+"""Errors that the user can fix. Each has a one-line message."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,16 +9,19 @@ _AT_COMMAND_LINE = ContextVar("whether messages are for the command line", defau
 
 
 class InputError(ValueError):
-    """What the user handed in cannot be used; the message names it and says what would be right."""
+    """The user's input is invalid. The message names the input and says what would be valid."""
 
 
 class RunError(RuntimeError):
-    """A run had to stop (a loss that is no number, a full disk); what was written before stays good."""
+    """A run had to stop, such as at a NaN loss or a full disk. Files written before remain valid."""
 
 
 @contextmanager
 def named(what: str) -> Iterator[None]:
-    """Begin the line of an `InputError` with what it is about.
+    """Prefix the message of an `InputError` raised inside the context.
+
+    Args:
+        what: the prefix, which names the input that is checked.
 
     >>> with named("batch 3"):
     ...     raise InputError("no targets")
@@ -34,7 +37,7 @@ def named(what: str) -> Iterator[None]:
 
 @contextmanager
 def for_command_line(is_so: bool = True) -> Iterator[None]:
-    """Have `option` spell options as the command line, or a config, does."""
+    """Make `option` spell options as on the command line inside the context, or as in Python if `is_so` is false."""
     before = _AT_COMMAND_LINE.set(is_so)
     try:
         yield
@@ -43,10 +46,10 @@ def for_command_line(is_so: bool = True) -> Iterator[None]:
 
 
 def option(name: str) -> str:
-    """An option in a message, as whoever reads it writes it.
+    """Return the name of an option as the reader of a message would write it.
 
     Args:
-        name: in Python's spelling.
+        name: the option's name in Python.
 
     >>> option("split_by")
     'split_by'
@@ -58,12 +61,12 @@ def option(name: str) -> str:
 
 
 def unknown(kind: str, name: object, known: Iterable[str], place: str | None = None) -> InputError:
-    """The error for a name that is not known, with the nearest one that is.
+    """Return the error for an unknown name. The message suggests the closest known name.
 
     Args:
-        kind: what the name was to be, for example ``"model"``.
-        name: what was given; a name, or something else in place of one.
-        known: the names that exist.
+        kind: what the name refers to, for example ``"model"``.
+        name: the unknown name, or an object of another type that was given as a name.
+        known: the valid names.
         place: where the name was found, such as a file.
 
     >>> str(unknown("model", "resnet2", ["resnet20", "lenet"]))
@@ -79,12 +82,12 @@ def unknown(kind: str, name: object, known: Iterable[str], place: str | None = N
 
 
 def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:
-    """The error for a name that a module has not, with the nearest one that it has.
+    """Return the error for an attribute that a module does not have. The message suggests the closest one it has.
 
     Args:
-        module: its name.
-        name: what was asked for.
-        known: its public names.
+        module: the name of the module.
+        name: the missing attribute.
+        known: the module's public names.
 
     >>> str(no_attribute("bayes_share", "ensembles", ["ensemble", "fold"]))
     "module 'bayes_share' has no attribute 'ensembles': did you mean 'ensemble'?"

@@ -1,1 +1,1 @@
-"""Speed and memory of the layers, as ratios measured in one run. Not part of what is installed."""
+"""Benchmarks of speed, memory and accuracy. They are not part of the installed package."""

@@ -1,7 +1,7 @@
-"""Packed ensembles, Masksembles and MIMO beside torch-uncertainty's: outputs on equal weights, and time of a step.
+"""Compare packed ensembles, Masksembles and MIMO with torch-uncertainty's: outputs for equal weights, and step times.
 
-Run as ``python -m benchmarks.baselines``, from the root of a clone, with the extra ``benchmarks``. Each starts from
-torch-uncertainty's own plain ResNet-20, so its blocks are the same.
+Run as ``python -m benchmarks.baselines``, from the root of a clone, with the extra ``benchmarks``. All networks are
+made from torch-uncertainty's plain ResNet-20, so their blocks are the same.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MEMBERS = 4
 
 
 def pairs_of(alpha: float, scale: float) -> dict[str, tuple[Callable[[nn.Module, Tensor], nn.Module], nn.Module]]:
-    """Our conversion of a plain ResNet-20 and theirs, by name; theirs has the members' rows one after another."""
+    """Return our conversion of a plain ResNet-20 and torch-uncertainty's network, by name."""
     from torch_uncertainty.models.classification.resnet import masked_resnet, mimo_resnet, packed_resnet
 
     common: dict[str, Any] = {"in_channels": 3, "num_classes": 10, "arch": 20, "style": "cifar", "conv_bias": False}
@@ -43,7 +43,7 @@ def pairs_of(alpha: float, scale: float) -> dict[str, tuple[Callable[[nn.Module,
 
 
 def copy_weights(theirs: nn.Module, ours: nn.Module) -> None:
-    """Give our network the numbers of theirs: parameters, running statistics and masks, in the order of the layers."""
+    """Copy parameters, running statistics and masks from their network to ours, in the order of the layers."""
     found = [module for module in theirs.modules() if _has_weight(module) or hasattr(module, "masks")]
     masks = [module.masks for module in found if hasattr(module, "masks")]
     layers = [module for module in found if not hasattr(module, "masks")]
@@ -56,7 +56,7 @@ def copy_weights(theirs: nn.Module, ours: nn.Module) -> None:
                 elif not name.endswith(FIXED):
                     tensor.copy_(getattr(there, name).reshape(tensor.shape))
     if masks:
-        raise ValueError(f"{len(masks)} masks of theirs have no place in ours")
+        raise ValueError(f"{len(masks)} of their masks have no counterpart in our network")
 
 
 def _has_weight(module: nn.Module) -> bool:
@@ -64,25 +64,25 @@ def _has_weight(module: nn.Module) -> bool:
 
 
 def theirs_on(theirs: nn.Module, name: str, x: Tensor) -> Tensor:
-    """Their outputs ``[member, batch, class]`` where all members see all images, in training mode too."""
+    """Return their outputs ``[member, batch, class]``, with all images given to all members, also in training mode."""
     rows = x.repeat(MEMBERS, 1, 1, 1) if name != "packed" and theirs.training else x
     return theirs(rows).unflatten(0, (MEMBERS, -1))
 
 
 def ours_on(ours: nn.Module, x: Tensor) -> Tensor:
-    """Our outputs, likewise."""
+    """Return our outputs ``[member, batch, class]``."""
     return ours(x)
 
 
 class Step:
-    """A step of SGD on one batch, as a call."""
+    """A callable that takes an SGD step on one batch."""
 
     def __init__(self, network: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> None:
         self.network, self.forward, self.x, self.y = network.train(), forward, x, y
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def __call__(self) -> None:
-        """Take it."""
+        """Take a step."""
         self.optimizer.zero_grad()
         outputs = self.forward(self.x)
         F.cross_entropy(outputs.flatten(0, -2), self.y.repeat(len(outputs) if outputs.ndim == 3 else 1)).backward()
@@ -90,7 +90,7 @@ class Step:
 
 
 def main() -> None:
-    """Print how far outputs are apart, and the times of a step over the plain network's."""
+    """Print the largest differences of outputs, and step times relative to the plain network."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=64, help="images in a step")
     parser.add_argument("--repeats", type=int, default=9, help="rounds")
@@ -135,7 +135,7 @@ def main() -> None:
     origin = about(shlex.join(["python", "-m", "benchmarks.baselines", *sys.argv[1:]]), torch.device("cpu"))
     print(f"{origin['date']}, {origin['machine']}, torch {origin['torch']}: `{origin['command']}`\n")
     print(table(list(rows[0]), [[str(value) for value in row.values()] for row in rows]))
-    print(f"\nA step, over that of the plain network ({1e3 * seconds:.0f} ms):\n")
+    print(f"\nStep time relative to the plain network ({1e3 * seconds:.0f} ms):\n")
     print(table(["", "step"], [[name, str(spread)] for name, spread in ratios.items()]))
 
 

@@ -1,8 +1,8 @@
-"""What is said of calibration errors, over known populations: bias, coverage of intervals, and false leads.
+"""Estimates of calibration errors on known populations: bias, coverage of intervals, and false leads.
 
-Run as ``python -m benchmarks.calibration``, from the root of a clone. The predictions are softmax(T z) over 10
-classes, of labels with the probabilities softmax(z): calibrated at T = 1, too sure above, too unsure below. Samples are
-drawn from a large population, whose calibration error in 15 bins is known.
+Run as ``python -m benchmarks.calibration``, from the root of a clone. Labels over 10 classes have the probabilities
+softmax(z), and predictions are softmax(T z): calibrated for T = 1, overconfident above and underconfident below.
+Samples are drawn from a large population, whose calibration error in 15 bins is known.
 """
 
 import argparse
@@ -29,14 +29,14 @@ _CLASSES = 10
 
 
 class Population(NamedTuple):
-    """Images, by their confidence and the probability that the predicted class is right."""
+    """A population of images: their confidence, and the probability that the predicted class is right."""
 
     confidence: Tensor
     truth: Tensor
 
     @classmethod
     def make(cls, accuracy: float, temperature: float, images: int, source: torch.Generator) -> "Population":
-        """Of logits that are normal numbers, scaled so that the most probable class is right as often as asked."""
+        """Draw normal logits, scaled so that the most probable class is right with the given accuracy."""
         z = torch.randn(images, _CLASSES, generator=source, dtype=torch.float64)
         low, high = 0.1, 20.0
         for _ in range(30):
@@ -55,14 +55,14 @@ class Population(NamedTuple):
         return gaps.abs().sum().item(), (gaps.square() / shares).sum().item()
 
     def sample(self, images: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Confidences, and whether each is right."""
+        """Draw confidences, and whether each prediction is right."""
         chosen = torch.randint(len(self.truth), (images,), generator=source)
         right = torch.rand(images, generator=source, dtype=torch.float64) < self.truth[chosen]
         return self.confidence[chosen], right.double()
 
 
 def coverage(population: Population, images: int, trials: int, source: torch.Generator) -> dict[str, float]:
-    """Means over trials: the plug-in ECE, how often the interval covers, its width, and the squared error's bias."""
+    """Return means over trials: the plug-in ECE, coverage and width of its interval, and the squared error's bias."""
     truth, squared = population.errors
     found = []
     for _ in range(trials):
@@ -93,7 +93,7 @@ def coverage(population: Population, images: int, trials: int, source: torch.Gen
 
 
 def percentile_coverage(population: Population, images: int, trials: int, source: torch.Generator) -> float:
-    """How often the percentile bootstrap of the plug-in ECE covers, for comparison."""
+    """Return the coverage of the percentile bootstrap of the plug-in ECE, for comparison."""
     covered = 0
     for _ in range(trials):
         confidence, right = population.sample(images, source)
@@ -107,7 +107,7 @@ def percentile_coverage(population: Population, images: int, trials: int, source
 
 
 def false_leads(runs: Sequence[Population], images: int, trials: int, source: torch.Generator) -> tuple[float, float]:
-    """How often one of two calibrated runs is said to be ahead: the first, and the second."""
+    """Return how often the first, and the second, of two calibrated runs appears significantly better."""
     first = second = 0
     for _ in range(trials):
         ours, theirs = (squared_error_terms_of(*run.sample(images, source), _BINS) for run in runs)
@@ -118,7 +118,7 @@ def false_leads(runs: Sequence[Population], images: int, trials: int, source: to
 
 
 def auroc_coverage(auroc: float, images: int, trials: int, source: torch.Generator) -> tuple[float, float]:
-    """How often the interval of an AUROC covers, and how often one of two equal ones leads by 1.96 errors."""
+    """Return the coverage of an AUROC's interval, and how often two equal AUROCs differ by 1.96 standard errors."""
     shift = math.sqrt(2) * torch.special.ndtri(torch.tensor(auroc, dtype=torch.float64)).item()
 
     def draw() -> tuple[Tensor, Tensor]:
@@ -134,7 +134,7 @@ def auroc_coverage(auroc: float, images: int, trials: int, source: torch.Generat
 
 
 def tables(trials: int, sizes: Sequence[int], population: int, source: torch.Generator) -> str:
-    """Markdown."""
+    """Return the tables in Markdown."""
     made = {(a, t): Population.make(a, t, population, source) for a in ACCURACIES for t in TEMPERATURES}
     rows = []
     for (accuracy, temperature), of in made.items():
@@ -172,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibration", description=__doc__)
     parser.add_argument("--trials", type=int, default=400, help="samples of each case (default: 400)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="images of a sample")
-    parser.add_argument("--population", type=int, default=400_000, help="images of a population (default: 400,000)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="images in a sample")
+    parser.add_argument("--population", type=int, default=400_000, help="images in a population (default: 400,000)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     print(tables(options.trials, options.sizes, options.population, torch.Generator().manual_seed(0)))
 

@@ -1,4 +1,4 @@
-"""Every algorithm under every likelihood, beside posteriors that are known and beside plain Pyro.
+"""Compare every algorithm with known posteriors and with plain Pyro, for every likelihood.
 
 Run as ``python -m benchmarks.closed_forms``, from the root of a clone.
 """
@@ -37,14 +37,14 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Run:
-    """An algorithm on its way to a posterior that is known.
+    """An algorithm, and the distribution that it should draw from.
 
     Args:
-        algorithm: with hyperparameters for these problems.
-        num_steps: that it takes.
-        target: what its draws should be of.
-        is_chain: whether its draws depend on one another.
-        is_point: whether only the mean is to be compared.
+        algorithm: the algorithm, with hyperparameters for these problems.
+        num_steps: the number of steps.
+        target: the moments of the distribution that the draws should follow.
+        is_chain: whether the draws are correlated.
+        is_point: whether only the mean is compared.
     """
 
     algorithm: Inference[Any]
@@ -56,12 +56,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Errors:
-    """How far draws are from a posterior, over its numbers.
+    """The largest errors of the draws over the parameters.
 
     Args:
-        mean: largest error of a mean, in standard deviations of the posterior.
-        sd: largest relative error of a standard deviation; None for points.
-        mean_standard_error: Monte Carlo error of `mean`, from the effective number of draws.
+        mean: the largest error of a mean, in standard deviations of the posterior.
+        sd: the largest relative error of a standard deviation; None for point estimates.
+        mean_standard_error: the Monte Carlo error of `mean`, from the effective sample size.
     """
 
     mean: float
@@ -70,7 +70,7 @@ class Errors:
 
     @property
     def sd_standard_error(self) -> float:
-        """Monte Carlo error of `sd`: of n normal draws it is 1 / √(2 n)."""
+        """The Monte Carlo error of `sd`, which is 1 / √(2 n) for n normal draws."""
         return self.mean_standard_error / 2**0.5
 
     def __str__(self) -> str:
@@ -97,17 +97,17 @@ RUNS: dict[str, Run] = {
     "SGHMC": Run(SGHMC(learning_rate=0.02, keep=2000, burn_in=0.1), 20_000, lambda problem: problem.exact, True),
     "NUTS": Run(NUTS(keep=DRAWS, warmup=0.25), 1333, lambda problem: problem.exact, True),
 }
-"""By their names in the table."""
+"""The algorithms by their names in the table."""
 
 
 def draws_of(problem: Problem, run: Run, num_steps: int | None = None, num_draws: int = DRAWS) -> Tensor:
-    """Draws ``[draw, member, number]`` of an algorithm, as its predictions show them.
+    """Return the draws ``[draw, member, parameter]`` of an algorithm, read off its predictions.
 
     Args:
-        problem: what to learn.
-        run: by which algorithm.
-        num_steps: another number of steps.
-        num_draws: at most.
+        problem: the problem.
+        run: the algorithm.
+        num_steps: the number of steps. None: that of the run.
+        num_draws: the maximum number of draws.
     """
     num_steps = run.num_steps if num_steps is None else num_steps
     state: Any = fit(run.algorithm, problem.build, problem.x, problem.y, num_steps)
@@ -127,12 +127,12 @@ def draws_of(problem: Problem, run: Run, num_steps: int | None = None, num_draws
 
 
 def errors_of(draws: Tensor, target: Moments, run: Run) -> Errors:
-    """How far draws ``[draw, member, number]`` are from what they should be of."""
+    """Compare draws ``[draw, member, parameter]`` with the moments that they should have."""
     from pyro.ops.stats import effective_sample_size
 
     count = float(len(draws))
-    numbers = len(target.mean)  # Laplace is over the weights alone
-    draws = draws[..., :numbers]
+    num_parameters = len(target.mean)  # Laplace covers the weights alone
+    draws = draws[..., :num_parameters]
     mean = float(((draws.mean(0) - target.mean) / target.sd).abs().max())
     if run.is_point:
         return Errors(mean, None, 0.0)
@@ -142,7 +142,7 @@ def errors_of(draws: Tensor, target: Moments, run: Run) -> Errors:
 
 
 def plain_pyro(problem: Problem, of_product: bool) -> Tensor:
-    """Draws ``[draw, 1, number]`` of Pyro's own NUTS, of a program of plain Pyro or of the product's."""
+    """Return draws ``[draw, 1, parameter]`` of Pyro's NUTS, for a plain Pyro program or that of `pyro_model`."""
     from pyro.infer import MCMC
     from pyro.infer import NUTS as PyroNUTS
 
@@ -159,7 +159,7 @@ def _weight_first(site: tuple[str, Tensor]) -> bool:
 
 
 def measure(problem: Problem) -> dict[str, Errors]:
-    """The errors of all that draws, by name."""
+    """Return the errors of all algorithms and of Pyro, by name."""
     found = {name: errors_of(draws_of(problem, run), run.target(problem), run) for name, run in RUNS.items()}
     for name, of_product in (("Pyro's NUTS, pyro_model", True), ("Pyro's NUTS, plain program", False)):
         found[name] = errors_of(plain_pyro(problem, of_product), problem.exact, RUNS["NUTS"])

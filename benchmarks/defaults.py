@@ -1,13 +1,13 @@
-"""What every algorithm makes of regression with its default options: error and coverage on Friedman's first data.
+"""Error and coverage of every algorithm with its default options, on the regression data of Friedman #1.
 
     python -m benchmarks.defaults --out defaults.json
     python -m benchmarks.defaults --rate 0.1 --out before.json
 
-500 training rows with noise of standard deviation 1, 1,000 test rows, a perceptron of two hidden layers of 64 units,
-``standardise=True`` and nothing else: not one option of an algorithm is given. Noise is learned, or predicted by the
-network; the network is one, or a BatchEnsemble of 4. With ``--rate`` those algorithms are given a learning rate whose
-own would adapt to the likelihood's steepness, as all were before these did. What is in the file already is not run
-again. The table is in benchmarks/README.md.
+500 training rows with noise of standard deviation 1, 1,000 test rows, a perceptron with two hidden layers of 64 units,
+and ``standardise=True``. No option of an algorithm is set. The noise is learned, or predicted by the network, which is
+single or a BatchEnsemble of 4. ``--rate`` sets the learning rate of those algorithms whose default adapts to the
+likelihood, to compare with a fixed default. Results that are in the file are not computed again. The table is in
+benchmarks/README.md.
 """
 
 import argparse
@@ -34,11 +34,11 @@ NUM_TRAIN, NUM_TEST = 500, 1000
 NOISE = {"learned": lambda: Gaussian(1.0, learned=True), "predicted": lambda: Gaussian("predicted")}
 DRAWS = 32
 TRANSITIONS = 300
-"""Steps of NUTS, each of which is on all data."""
+"""The number of steps of NUTS, each on all data."""
 
 
 class Setting(NamedTuple):
-    """One run."""
+    """The setting of one run."""
 
     algorithm: str
     noise: str
@@ -47,16 +47,16 @@ class Setting(NamedTuple):
 
 
 def main() -> None:
-    """Run what is not in the file yet, and print the table of all that is."""
+    """Compute the missing results, and print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--seeds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--steps", type=int, default=2000, help="of batches of 100 rows (default: 2000)")
-    parser.add_argument("--rate", type=float, help="learning rate in place of a default one that adapts")
+    parser.add_argument("--steps", type=int, default=2000, help="steps with batches of 100 rows (default: 2000)")
+    parser.add_argument("--rate", type=float, help="learning rate that replaces an adaptive default")
     parser.add_argument("--quick", action="store_true", help="one seed and 50 steps")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file, written anew after each run")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file, rewritten after each run")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     seeds, steps = (1, 50) if arguments.quick else (arguments.seeds, arguments.steps)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def run(setting: Setting, steps: int, rate: float | None = None) -> dict[str, float] | str:
-    """Root mean squared error, coverage of intervals of 90 % and seconds; or why training stopped."""
+    """Return the RMSE, the coverage of 90 % intervals and the seconds, or the reason why training stopped."""
     x, y, test_x, test_y = friedman(setting.seed)
     algorithm = with_defaults(setting.algorithm, rate)
     is_nuts = setting.algorithm == "nuts"
@@ -82,7 +82,7 @@ def run(setting: Setting, steps: int, rate: float | None = None) -> dict[str, fl
         network: nn.Module = nn.Sequential(*layers)
         if setting.members > 1:
             network = ensemble(network, setting.members, init="normal")
-        # NUTS has no points, and learned noise is one where it has no prior.
+        # NUTS needs a prior on every trained parameter, including learned noise.
         return Model(network, likelihood, {"likelihood": Normal(0.0, 1.0)} if is_nuts and outputs == 1 else {})
 
     def trained(of: Inference[Any], teacher: Any = None) -> Any:
@@ -108,14 +108,14 @@ def run(setting: Setting, steps: int, rate: float | None = None) -> dict[str, fl
 
 
 def friedman(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs and targets to train on, and to test on."""
+    """Return training inputs and targets, and test inputs and targets."""
     x, y = make_friedman1(NUM_TRAIN + NUM_TEST, 10, noise=1.0, random_state=seed)
     inputs, targets = torch.from_numpy(x).float(), torch.from_numpy(y)
     return inputs[:NUM_TRAIN], targets[:NUM_TRAIN], inputs[NUM_TRAIN:], targets[NUM_TRAIN:]
 
 
 def with_defaults(name: str, rate: float | None = None) -> Inference[Any]:
-    """An algorithm without options, or with a rate for one whose rate would adapt."""
+    """Return an algorithm with default options, except that `rate` replaces an adaptive learning rate."""
     algorithm: Any = ALGORITHMS[name]()
     if rate is None:
         return algorithm  # type: ignore[no-any-return]
@@ -126,7 +126,7 @@ def with_defaults(name: str, rate: float | None = None) -> Inference[Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """RMSE / coverage of each algorithm, in Markdown: means over the seeds, or how many of them stopped."""
+    """Return a Markdown table of each algorithm's mean RMSE / coverage over the seeds, and how many seeds stopped."""
     settings = [Setting(*parts) for parts in (name.split("/") for name in found)]  # type: ignore[arg-type]
     columns = sorted({(each.noise, each.members) for each in settings})
     lines = [["algorithm", *(f"{noise}, {members}" for noise, members in columns)]]

@@ -1,4 +1,4 @@
-"""Memory and time of evaluating predictions that are larger than what may be held of them.
+"""Memory and time of evaluating large predictions.
 
 Run as ``python -m benchmarks.evaluation``, from the root of a clone. A file of random predictions is written draw by
 draw, evaluated in a fresh process, and removed.
@@ -31,11 +31,11 @@ from bayes_share.evaluation import (
 from benchmarks.report import about, table
 
 AIM = 4.0
-"""GiB of resident memory, of the default size."""
+"""The aim for the resident memory at the default size, in GiB."""
 
 
 def write(path: Path, draws: int, images: int, classes: int) -> None:
-    """A file of random predictions that are right more often than not."""
+    """Write a file of random predictions that are mostly right."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (images,), generator=generator)
 
@@ -49,7 +49,7 @@ def write(path: Path, draws: int, images: int, classes: int) -> None:
 
 
 def evaluate(path: Path) -> dict[str, Any]:
-    """Seconds and memory of each part of an evaluation, in this process, which should have done nothing before."""
+    """Measure the time of each part of an evaluation and the memory of this process, which should be a fresh one."""
     start = _status()
     seconds, found = {}, {}
     with _Watch() as watch:
@@ -78,7 +78,7 @@ def evaluate(path: Path) -> dict[str, Any]:
 
 
 class _Watch:
-    """The most memory of its own that this process has had, which leaves out pages of files that are mapped."""
+    """Records the peak private memory of this process, without pages of mapped files."""
 
     def __init__(self) -> None:
         self.peak = 0.0
@@ -99,13 +99,13 @@ class _Watch:
 
 
 def _status() -> dict[str, float]:
-    """What the kernel says of this process's memory, in GiB."""
+    """Return the kernel's memory statistics of this process, in GiB."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) / 2**20 for words in lines if words[-1] == "kB"}
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Markdown: where the numbers come from, seconds of each part, and memory."""
+    """Return the origin of the results, the seconds of each part and the memory, in Markdown."""
     origin = results["about"]
     lines = [[f"`{name}`", f"{seconds:.1f}"] for name, seconds in results["seconds"].items()]
     lines.append(["all", f"{sum(results['seconds'].values()):.1f}"])
@@ -125,11 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=64, help="draws (default: 64)")
     parser.add_argument("--images", type=int, default=10_000, help="images (default: 10,000)")
     parser.add_argument("--classes", type=int, default=1000, help="classes (default: 1000)")
-    parser.add_argument("--threads", type=int, help="threads (default: what torch takes)")
-    parser.add_argument(
-        "--folder", type=Path, help="where the file is written (default: the system's temporary folder)"
-    )
-    parser.add_argument("--evaluate", type=Path, metavar="NPZ", help="only evaluate such a file, and print JSON")
+    parser.add_argument("--threads", type=int, help="threads (default: torch's)")
+    parser.add_argument("--folder", type=Path, help="folder of the file (default: the system's temporary folder)")
+    parser.add_argument("--evaluate", type=Path, metavar="NPZ", help="only evaluate this file, and print JSON")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)

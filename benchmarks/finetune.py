@@ -1,10 +1,10 @@
-"""From one trained network to an ensemble and back: convert, fine-tune, fold a member, export it to ONNX.
+"""Convert a trained network to an ensemble, fine-tune it, fold a member, and export that to ONNX.
 
     python -m benchmarks.finetune RUN --epochs 2 --out finetune.json
 
-RUN is a finished `bayes-share fit map` of one network. It is converted with ones plus noise, fine-tuned as
-an ensemble, and one member is folded and exported; accuracy and NLL on the test set are taken at each stage. Beside it,
-the single network is fine-tuned for as many steps, so that what the ensemble gains is not what more training gives.
+RUN is a finished run of `bayes-share fit map` with a single network. The network is converted with factors of one plus
+noise and fine-tuned as an ensemble, and one member is folded and exported. Accuracy and NLL on the test set are
+reported at each stage. For comparison, the single network is fine-tuned for as many steps.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a finished run of a single network")
     parser.add_argument("--ensemble-size", type=int, default=4)
-    parser.add_argument("--sd", type=float, default=None, help='of the noise on the factors (default: init="keep")')
-    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning (default: 2)")
-    parser.add_argument("--learning-rate", type=float, default=0.01, help="of fine-tuning (default: 0.01)")
+    parser.add_argument("--sd", type=float, default=None, help='sd of the factors\' noise (default: init="keep")')
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of fine-tuning (default: 2)")
+    parser.add_argument("--learning-rate", type=float, default=0.01, help="learning rate (default: 0.01)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="JSON file of the table")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Time and memory of a step of each algorithm, over AdamW's on the same network.
+"""Time and memory of a step of each algorithm, relative to AdamW on the same network.
 
 Run as ``python -m benchmarks.inference``, from the root of a clone.
 """
@@ -37,14 +37,14 @@ ON_A_NETWORK: dict[str, Inference[Any]] = {
     "MC dropout": MCDropout(optimizer="adamw", learning_rate=1e-3),
     "deep ensemble of 4": DeepEnsemble(_ADAMW, 4),
 }
-"""Over the first of them; none, one and all weights are latent as each algorithm has it."""
+"""Algorithms on a single network, relative to the first."""
 
 ON_AN_ENSEMBLE: dict[str, Inference[Any]] = {
     "BatchEnsemble of 4, AdamW": _ADAMW,
     "BatchEnsemble of 4, IVON": IVON(),
     "Rank-1 SVI of 4": SVI(weight_decay=1e-4),
 }
-"""Over the first of them, on the same images."""
+"""Algorithms on a BatchEnsemble, relative to the first, with the same number of images."""
 
 AIMS = {
     "IVON": (1.10, 1.3),
@@ -53,11 +53,11 @@ AIMS = {
     "MC dropout": (None, 1.3),
     "Rank-1 SVI of 4": (1.25, 1.3),
 }
-"""Of the time, and of the peak memory at batch 128."""
+"""The aims for the relative time, and for the relative peak memory at batch size 128."""
 
 
 def build(model: str, is_ensemble: bool, device: torch.device, factors_alone: bool = False) -> Model:
-    """A network for CIFAR-10, or an ensemble of it, of which the factors alone may be latent."""
+    """Build a network for CIFAR-10, or an ensemble of it, optionally with a posterior over the factors alone."""
     torch.manual_seed(0)
     network = build_network(model, num_classes=10, in_channels=3, image_size=(32, 32))
     if not is_ensemble:
@@ -67,10 +67,10 @@ def build(model: str, is_ensemble: bool, device: torch.device, factors_alone: bo
 
 
 def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> dict[str, Callable[[], object]]:
-    """A function that takes a step, for each algorithm."""
+    """Return a function that takes a step, for each algorithm."""
     found: dict[str, Callable[[], object]] = {}
     for name, algorithm in (ON_AN_ENSEMBLE if is_ensemble else ON_A_NETWORK).items():
-        is_svi = isinstance(algorithm, SVI)  # for others a rule would take the place of the decay
+        is_svi = isinstance(algorithm, SVI)  # for other algorithms, a rule would replace weight decay
         state = algorithm.init(partial(build, model, is_ensemble, device, is_svi), NUM_DATA, NUM_STEPS)
         found[name] = lambda algorithm=algorithm, state=state: step(algorithm, state, batch)
     if not is_ensemble:
@@ -79,7 +79,7 @@ def steps(model: str, batch: Batch, is_ensemble: bool, device: torch.device) -> 
 
 
 def pyro_alone(model: Model, batch: Batch) -> Callable[[], object]:
-    """The step that Pyro's own classes take with the same program and priors: AutoNormal, Trace_ELBO, SVI."""
+    """Return a function that takes a step with Pyro's AutoNormal, Trace_ELBO and SVI, for the same model and priors."""
     from pyro import clear_param_store
     from pyro.infer import SVI as PyroSVI
     from pyro.infer import Trace_ELBO
@@ -93,7 +93,7 @@ def pyro_alone(model: Model, batch: Batch) -> Callable[[], object]:
 
 
 def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Ratios to AdamW's step, and peak memory over it, of every algorithm at a batch size."""
+    """Measure the time and the peak memory of every algorithm's step relative to AdamW, at one batch size."""
     source = torch.Generator().manual_seed(0)
     x = torch.randn(batch_size, 3, 32, 32, generator=source).to(device)
     batch = (x, torch.randint(10, (batch_size,), generator=source).to(device))
@@ -101,7 +101,7 @@ def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> 
     for is_ensemble in (False, True):
         runs = steps(model, batch, is_ensemble, device)
         base = next(iter(runs))
-        for run in runs.values():  # memory that an optimizer sets up in its first step is no part of a step
+        for run in runs.values():  # an optimizer allocates its state in the first step
             run()
         ratios, seconds = time_ratios(runs, base, repeats, device)
         peaks = {name: peak_bytes(run, device) for name, run in runs.items()}
@@ -119,7 +119,7 @@ def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> 
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Markdown: where the rows come from, and all of them beside the aims."""
+    """Return the origin of the results and a table with the aims, in Markdown."""
     origin = results["about"]
     header = ["algorithm", "batch", "time over AdamW's", "aim", "peak memory over AdamW's", "aim"]
     lines = []
@@ -145,11 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds (default: 15)")
     parser.add_argument("--model", default="resnet20", help="network (default: resnet20)")
-    parser.add_argument("--out", type=Path, help="a JSON file, written anew after each batch size")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of such a file; measure nothing")
+    parser.add_argument("--out", type=Path, help="a JSON file, rewritten after each batch size")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of this file; measure nothing")
     options = parser.parse_args(arguments)
     if options.table is not None:
         print(tables(json.loads(options.table.read_text())))

@@ -1,10 +1,10 @@
-"""What noise on the factors costs a trained network, and how far it drives its members apart.
+"""Accuracy that a trained network loses by noise on its factors, and the disagreement of the members that it causes.
 
     python -m benchmarks.keep --data digits --networks mlp lenet resnet20 vit --out keep.json
 
 Each network is trained, and converted with factors N(1, sd²) for several seeds, where sd = c / √L and L is the number
-of layers with factors. A member's loss is the network's accuracy on held-out images less the member's.
-`ensemble(net, init="keep")` takes the c of `bayes_share.layers.factors.keeping`; `docs/results.md` gives the reason.
+of layers with factors. A member's loss is the network's accuracy on held-out images minus the member's.
+`ensemble(net, init="keep")` uses the c of `bayes_share.layers.factors.keeping`; `docs/results.md` gives the reason.
 """
 
 import argparse
@@ -30,11 +30,12 @@ from benchmarks.report import about
 
 
 def build(name: str, data: Data) -> nn.Module:
-    """A network of the toolkit by its name, with its norm after a colon; or "vit", a vision transformer.
+    """Build a network by name.
 
     Args:
-        name: for example ``"resnet20"``, ``"resnet20:frn"``, ``"vit"`` or ``"vit12"``, of 12 layers.
-        data: what it is for.
+        name: a network of the toolkit with an optional norm, such as ``"resnet20"`` or ``"resnet20:frn"``; or a vision
+            transformer, ``"vit"`` or, with 12 layers, ``"vit12"``.
+        data: the data to classify.
     """
     if name.startswith("vit"):
         return Vit(data, int(name.removeprefix("vit") or 4))
@@ -49,11 +50,11 @@ def build(name: str, data: Data) -> nn.Module:
 
 
 class Vit(nn.Module):
-    """torchvision's vision transformer for small images, of 16 patches a side at most 4 pixels.
+    """torchvision's vision transformer for small images, with patches of an eighth of the side, at least 2 pixels.
 
     Args:
-        data: what it is for.
-        depth: layers of its encoder.
+        data: the data to classify.
+        depth: the number of encoder layers.
     """
 
     def __init__(self, data: Data, depth: int) -> None:
@@ -63,12 +64,12 @@ class Vit(nn.Module):
         self.net = VisionTransformer(size, max(2, size // 8), depth, 4, 64, 128, num_classes=data.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``[row, class]``."""
+        """Return logits ``[row, class]``."""
         return self.net(x.expand(-1, self.channels, -1, -1))
 
 
 def train(net: nn.Module, data: Data, epochs: int) -> None:
-    """AdamW with one cycle of the learning rate and the data set's augmentation."""
+    """Train with AdamW and a one-cycle learning rate; images of flip-crop data sets are flipped at random."""
     images, labels = data.normalise(data.train.images), data.train.labels
     steps = epochs * (len(images) // 64)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
@@ -89,13 +90,13 @@ def train(net: nn.Module, data: Data, epochs: int) -> None:
 
 @torch.no_grad()
 def outputs(net: nn.Module, images: Tensor) -> Tensor:
-    """What a network makes of images, ``[..., image, class]``."""
+    """Return the outputs of a network, ``[..., image, class]``."""
     return torch.cat([net(part) for part in images.split(500)], dim=-2)
 
 
 @torch.no_grad()
 def measure(net: nn.Module, images: Tensor, labels: Tensor, c: float, seeds: int, members: int) -> dict[str, float]:
-    """The losses of accuracy [points] and the disagreement of members for one c."""
+    """Measure the loss of accuracy and the disagreement of members for one c, in percentage points."""
     right = float((outputs(net, images).argmax(-1) == labels).double().mean())
     layers = factored(net)
     losses, apart = [], []
@@ -121,7 +122,7 @@ def measure(net: nn.Module, images: Tensor, labels: Tensor, c: float, seeds: int
 
 
 def factored(net: nn.Module) -> int:
-    """How many layers of a network `ensemble` gives factors."""
+    """Return the number of layers that get factors from `ensemble`."""
     from bayes_share.layers.factored import Factored
 
     made = ensemble(net, 1, init="ones", strategy="loop")
@@ -129,16 +130,16 @@ def factored(net: nn.Module) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, convert, measure; print and write a row for each network and c."""
+    """Train, convert and measure; print and write a row for each network and c."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits", help="as of `bayes-share fit` (default: digits)")
+    parser.add_argument("--data", default="digits", help="data set, see `bayes-share fit` (default: digits)")
     parser.add_argument("--networks", nargs="+", default=["mlp", "lenet", "resnet20", "vit"])
-    parser.add_argument("--epochs", type=int, default=20, help="of training (default: 20)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of training (default: 20)")
     parser.add_argument("--c", nargs="+", type=float, default=[0.05, 0.1, 0.2, 0.5])
-    parser.add_argument("--seeds", type=int, default=8, help="conversions (default: 8)")
+    parser.add_argument("--seeds", type=int, default=8, help="number of conversions (default: 8)")
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--weights", type=Path, default=None, help="folder in which trained networks are kept")
+    parser.add_argument("--weights", type=Path, default=None, help="folder to save trained networks in")
     parser.add_argument("--out", type=Path, default=None, help="JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -1,10 +1,10 @@
-"""Members that are folded once and kept: what it costs to see that nothing was written to since.
+"""Cached folded members: the cost of checking that no parameter has changed since they were folded.
 
     python -m benchmarks.kept --threads 1
 
-For each network and batch: the time of the comparison, and of a prediction by the kept members, by members folded anew
-each time, and by one pass over all members' rows. All are run in turn, several rounds; shown are the least times, as
-other work can only add to them.
+For each network and batch size: the time of the comparison, and of a prediction with cached members, with members
+folded each time, and in one pass over all members' rows. All are run in turn for several rounds. The minimum times are
+shown, since other load can only add to them.
 """
 
 import argparse
@@ -31,7 +31,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def least(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least milliseconds of each, run in turn."""
+    """Run all in turn, and return the minimum time of each in milliseconds."""
     found = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -43,7 +43,7 @@ def least(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, fl
 
 @torch.no_grad()
 def measure(members: Ensemble, x: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Milliseconds of the comparison and of each way to predict."""
+    """Return the milliseconds of the comparison and of each way to predict."""
     members(x)
     kept = members._kept.of(members.network, members.plain, MEMBERS)
     runs = {
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=32, help="of the images (default: 32)")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images (default: 32)")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 128])
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

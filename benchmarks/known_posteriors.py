@@ -1,7 +1,7 @@
-"""Small problems whose posteriors are known by quadrature: one for each likelihood, and for one of your own.
+"""Small problems with posteriors known by quadrature: one for each likelihood, and one for a custom likelihood.
 
-Each density is written out here, without the product, and its mean, standard deviations and mode, and the closest
-independent normals, are computed on a grid. A program of plain Pyro goes with each.
+Each density is written out here, independently of the product. Its mean, standard deviations and mode, and the closest
+independent normals, are computed from it. Each problem also has a plain Pyro program.
 """
 
 import math
@@ -20,23 +20,23 @@ from bayes_share.models.likelihoods import Bernoulli, Categorical, Gaussian, Lik
 from bayes_share.models.model import Model
 
 NOISE = 0.7
-NODES = {"exact": 41, "normal": 15}  # for each axis
+NODES = {"exact": 41, "normal": 15}  # quadrature nodes along each axis
 
 
 class Poisson(Likelihood):
-    """Counts, with the exponential of the one output as their rate: a likelihood as users write their own."""
+    """Counts whose log rate is the network's output: an example of a custom likelihood."""
 
     def arguments(self, outputs: Tensor) -> dict[str, Tensor]:
-        """The rate of each count."""
+        """Return the rate of each count."""
         return {"rate": outputs.reshape(outputs.shape[:2]).exp()}
 
     def of(self, arguments: Mapping[str, Tensor]) -> torch.distributions.Distribution:
-        """Over counts."""
+        """Return the distribution of the counts."""
         return torch.distributions.Poisson(arguments["rate"])
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviations, ``[number]``."""
+    """The mean and standard deviation of each parameter, ``[parameter]``."""
 
     mean: Tensor
     sd: Tensor
@@ -47,16 +47,16 @@ class Problem:
     """A linear layer without bias, a likelihood, and standard normal priors.
 
     Args:
-        name: of the likelihood.
-        inputs: numbers that the layer takes.
-        outputs: numbers that it gives.
+        name: the name of the likelihood.
+        inputs: the number of inputs of the layer.
+        outputs: the number of outputs of the layer.
         likelihood: makes the product's likelihood.
-        x: ``[..., input]``.
-        y: the targets that go with it.
-        density: the log-likelihood of all data, written out: of weights ``[point, output, input]`` and of the numbers
-            that the likelihood learns, ``[point]``, to ``[point]``.
-        observed: plain Pyro's distribution of the targets, of the layer's outputs and what the likelihood learns.
-        learns_noise: whether the likelihood has a number of its own, the log of the noise.
+        x: the inputs, ``[..., input]``.
+        y: the targets.
+        density: the log-likelihood of all data, written out: maps weights ``[point, output, input]`` and the log of the
+            noise, ``[point]``, to ``[point]``.
+        observed: plain Pyro's distribution of the targets, given the layer's outputs and the log of the noise.
+        learns_noise: whether the log of the noise is a parameter of the likelihood.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Problem:
 
     @property
     def size(self) -> int:
-        """How many numbers are unknown."""
+        """The number of unknown parameters."""
         return self.inputs * self.outputs + self.learns_noise
 
     def build(self) -> Model:
-        """The model, in float64, with its weights at 0.1."""
+        """Build the model, in float64, with its weights initialised to 0.1."""
         net = nn.Linear(self.inputs, self.outputs, bias=False)
         nn.init.constant_(net.weight, 0.1)
         normal = dist.Normal(torch.tensor(0.0), torch.tensor(1.0))
@@ -83,7 +83,7 @@ class Problem:
         return Model(net, self.likelihood(), priors).double()
 
     def program(self, x: Tensor, y: Tensor) -> None:
-        """The same in plain Pyro; its sites are "weight" and "noise"."""
+        """The same model as a plain Pyro program, with the sites "weight" and "noise"."""
         shape = (self.outputs, self.inputs)
         zero = torch.zeros(shape, dtype=torch.float64)
         weight = pyro.sample("weight", dist.Normal(zero, 1.0).to_event(2))
@@ -93,7 +93,7 @@ class Problem:
             pyro.sample("y", observed, obs=y)
 
     def log_density(self, numbers: Tensor) -> Tensor:
-        """The log of the joint density at ``[point, number]``."""
+        """Return the log of the joint density at the points ``[point, parameter]``."""
         count = self.inputs * self.outputs
         weight = numbers[:, :count].unflatten(1, (self.outputs, self.inputs))
         log_noise = numbers[:, -1] if self.learns_noise else torch.zeros(len(numbers), dtype=numbers.dtype)
@@ -101,19 +101,19 @@ class Problem:
 
     @cached_property
     def mode(self) -> Tensor:
-        """Where the joint density is largest."""
+        """The mode of the joint density."""
         numbers = torch.full((self.size,), 0.1, dtype=torch.float64, requires_grad=True)
         _minimise(numbers, lambda: -self.log_density(numbers[None]).sum())
         return numbers.detach()
 
     @cached_property
     def precision(self) -> Tensor:
-        """The second derivatives of the negative log density at the mode."""
+        """The Hessian of the negative log density at the mode."""
         return torch.autograd.functional.hessian(lambda at: -self.log_density(at[None]).sum(), self.mode)
 
     @cached_property
     def exact(self) -> Moments:
-        """Of the posterior, on a grid that is as wide as the curvature at the mode says."""
+        """The moments of the posterior, on a grid scaled by the curvature at the mode."""
         axis = torch.linspace(-7.0, 7.0, NODES["exact"], dtype=torch.float64)
         grid = torch.cartesian_prod(*[axis] * self.size).reshape(-1, self.size)
         points = self.mode + grid @ torch.linalg.cholesky(torch.linalg.inv(self.precision)).T
@@ -123,14 +123,14 @@ class Problem:
 
     @cached_property
     def laplace(self) -> Moments:
-        """The normal distribution around the mode of the weights, given what the likelihood learned there."""
+        """The moments of the Laplace approximation of the weights, given the noise at the mode."""
         count = self.inputs * self.outputs
         covariance = torch.linalg.inv(self.precision[:count, :count])
         return Moments(self.mode[:count], covariance.diagonal().sqrt())
 
     @cached_property
     def independent(self) -> Moments:
-        """The independent normals that are closest in KL(q‖p), their bound by Gauss–Hermite quadrature."""
+        """The moments of the independent normals that minimise KL(q‖p), by Gauss–Hermite quadrature of the ELBO."""
         nodes, node_weights = _hermite(NODES["normal"])
         grid = torch.cartesian_prod(*[nodes] * self.size).reshape(-1, self.size)
         weights = torch.cartesian_prod(*[node_weights] * self.size).reshape(-1, self.size).prod(1)
@@ -158,7 +158,7 @@ def _minimise(parameters: Any, loss: Callable[[], Tensor]) -> None:
 
 
 def _hermite(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights for means over a standard normal number."""
+    """Return nodes and weights for expectations over a standard normal variable."""
     from numpy.polynomial.hermite_e import hermegauss
 
     nodes, weights = hermegauss(count)
@@ -171,7 +171,7 @@ def _data(inputs: int, count: int = 40) -> tuple[Tensor, torch.Generator]:
 
 
 def _outputs(x: Tensor, weight: Tensor) -> Tensor:
-    """``[point, example, output]``."""
+    """Return the layer's outputs ``[point, example, output]``."""
     return torch.einsum("ni,poi->pno", x.flatten(0, -2), weight)
 
 

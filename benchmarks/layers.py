@@ -1,4 +1,4 @@
-"""Speed and memory of ensembles of a ResNet-18 shape, over the plain network on as many pairs of member and image.
+"""Speed and memory of ensembles shaped like ResNet-18, relative to the plain network on as many (member, image) pairs.
 
 Run as ``python -m benchmarks.layers``, from the root of a clone.
 """
@@ -24,21 +24,21 @@ THRESHOLDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 
 
 def cases(pairs: int) -> list[Case]:
-    """What is measured: widths and members in eager mode, and two other modes for one size."""
+    """Return the cases to measure: several widths and ensemble sizes in eager mode, and one size in the other modes."""
     sizes = [(16, 4), (32, 4), (64, 4), (32, 2), (32, 8), (32, 16)]
     eager = [Case(*size, pairs, dtype) for size in sizes for dtype in DTYPES]
     return eager + [Case(32, 4, pairs, dtype, mode) for mode in MODES if mode != "eager" for dtype in DTYPES]
 
 
 def threshold_cases(pairs: int) -> list[Case]:
-    """The sizes for which the threshold of the rule is swept."""
+    """Return the cases for which the threshold of the rule is swept."""
     return [Case(*size, pairs, dtype) for size in [(16, 4), (32, 4), (64, 4), (32, 16)] for dtype in DTYPES]
 
 
 def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Times of a training step and of prediction, bytes saved for backward and peak memory.
+    """Measure the time of a training step and of prediction, bytes saved for backward, and peak memory.
 
-    Times are ratios to the plain network's; bytes are absolute.
+    Times are relative to the plain network; bytes are absolute.
     """
     found = _prepared(case, device)
     for subject in found.values():
@@ -66,7 +66,7 @@ def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
 
 
 def measure_thresholds(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Times of a training step, as ratios to the plain network's, for each threshold of the rule."""
+    """Measure the time of a training step relative to the plain network, for each threshold of the rule."""
     found = _prepared(case, device)
     ours = found["auto"]
     runs: dict[str, Callable[[], object]] = {"plain": found["plain"].train}
@@ -78,7 +78,7 @@ def measure_thresholds(case: Case, repeats: int, device: torch.device) -> dict[s
 
 def _prepared(case: Case, device: torch.device) -> dict[str, Subject]:
     if case.mode == "compiled":
-        # The networks share the code of their classes, which by default is compiled for 8 of them and then no more.
+        # The networks share the code of their classes, which by default is compiled at most 8 times.
         torch.compiler.reset()
         torch._dynamo.config.recompile_limit = 64
         torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -86,7 +86,7 @@ def _prepared(case: Case, device: torch.device) -> dict[str, Subject]:
 
 
 def _problem(run: Callable[[], object]) -> str | None:
-    """In one line, why something cannot be run."""
+    """Run something, and return its error in one line, or None."""
     try:
         run()
     except Exception as error:
@@ -124,13 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's)")
     parser.add_argument("--repeats", type=int, help="rounds of each case (default: 15, or 5 with --quick)")
-    parser.add_argument("--out", type=Path, help="a JSON file, written anew after each case")
-    parser.add_argument("--quick", action="store_true", help="256 pairs of member and image, not 512; nothing compiled")
-    parser.add_argument("--modes", nargs="+", choices=MODES, help="only these (default: all)")
+    parser.add_argument("--out", type=Path, help="a JSON file, rewritten after each case")
+    parser.add_argument("--quick", action="store_true", help="256 (member, image) pairs, not 512; nothing compiled")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="only these modes (default: all)")
     parser.add_argument("--threshold", action="store_true", help='sweep the threshold of the rule for "auto" instead')
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of such a file; measure nothing")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the tables of this file; measure nothing")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: ratios of interleaved runs, bytes saved for backward, peak memory."""
+"""Measurements: time ratios of interleaved runs, bytes saved for backward, and peak memory."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Spread(NamedTuple):
-    """The quartiles of a ratio over the rounds; the middle one is the median."""
+    """The quartiles of a ratio over the rounds."""
 
     low: float
     median: float
@@ -20,7 +20,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: list[float]) -> "Spread":
-        """The quartiles of some values.
+        """Compute the quartiles of some values.
 
         >>> Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
         Spread(low=2.0, median=3.0, high=4.0)
@@ -36,19 +36,19 @@ class Spread(NamedTuple):
 def time_ratios(
     runs: Mapping[str, Callable[[], object]], base: str, repeats: int, device: torch.device
 ) -> tuple[dict[str, Spread], float]:
-    """Times of some runs over that of the base, each divided by the base of its own round.
+    """Measure the times of several runs relative to a base run, divided within each round.
 
-    All are run once beforehand. In each round every one is run once, in turn, so that what slows the machine for a
-    while slows all of them.
+    All runs are executed once as a warm-up. In each round every run is executed once, in turn, so that a temporary
+    slowdown of the machine affects all of them.
 
     Args:
-        runs: what to time, by name.
-        base: the name of the one that the others are divided by.
-        repeats: rounds.
-        device: waited for before a clock is read.
+        runs: the functions to time, by name.
+        base: the name of the run that the others are divided by.
+        repeats: the number of rounds.
+        device: the device to synchronise before reading the clock.
 
     Returns:
-        The ratios of all but the base, and the median seconds of the base.
+        The ratios of all runs but the base, and the median seconds of the base.
     """
     for run in runs.values():
         run()
@@ -69,14 +69,14 @@ def time_ratios(
 
 
 def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
-    """Bytes that a forward pass keeps for backward, each storage counted once and parameters not at all."""
+    """Return the bytes that a forward pass saves for backward, counting each storage once and excluding parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used again
+    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that addresses are not reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage
-        return tensor.detach()  # the output of a node would hold the node that holds it, and never be freed
+        return tensor.detach()  # without detach, a saved output and its node form a reference cycle
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()
@@ -84,10 +84,10 @@ def saved_bytes(forward: Callable[[], Tensor], network: nn.Module) -> int:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that a run has allocated at one time, above what there was before.
+    """Return the peak of the bytes that a run allocates, in addition to what was allocated before.
 
-    On a CPU, from torch's profiler, which sees every tensor come and go; the resident memory of the process is no
-    measure, as it only grows, with all that ran before.
+    On a CPU, torch's profiler records every allocation. The resident memory of the process is not used, because it
+    rarely shrinks and depends on what ran before.
     """
     run()
     if device.type == "cuda":

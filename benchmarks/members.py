@@ -1,4 +1,4 @@
-"""Time and memory of a training step of what makes members differ, over the plain BatchEnsemble's.
+"""Time and memory of a training step of methods that make members differ, relative to the plain BatchEnsemble.
 
 Run as ``python -m benchmarks.members``, from the root of a clone.
 """
@@ -30,12 +30,12 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Setting:
-    """What all rows have in common.
+    """The setting of all rows.
 
     Args:
-        model: network.
-        members: of each ensemble.
-        size: height and width of the images, in pixels.
+        model: the name of the network.
+        members: the ensemble size.
+        size: height and width of the images in pixels.
     """
 
     model: str
@@ -43,20 +43,20 @@ class Setting:
     size: int
 
     def network(self) -> nn.Module:
-        """The network that becomes an ensemble."""
+        """Build the network to convert."""
         return build_network(self.model, num_classes=CLASSES, in_channels=3, image_size=(self.size, self.size))
 
     def ensemble(self, **options: Any) -> Build:
-        """Builds an ensemble of it, with options of `ensemble` of which a row may have others."""
+        """Return a function that builds an ensemble with some options of `ensemble`."""
         return lambda: Model(ensemble(self.network(), self.members, **{"init": "random_sign", **options}))
 
 
 Row = Callable[[Setting], tuple[Inference[Any], Build]]
-"""An algorithm, and what builds the model that it trains."""
+"""Returns an algorithm, and a function that builds the model to train."""
 
 
 def distilled(setting: Setting, perturbation: Any) -> tuple[Inference[Any], Build]:
-    """A student of a deep ensemble of as many networks."""
+    """Return a student distilled from a deep ensemble with as many networks as members."""
     teachers = [setting.network() for _ in range(setting.members)]
     return Distill(perturbation=perturbation).taught_by(teachers), setting.ensemble()
 
@@ -71,11 +71,11 @@ ROWS: Mapping[str, Row] = {
     "distilled": lambda setting: distilled(setting, "confident_ods"),
     "distilled, not perturbed": lambda setting: distilled(setting, "none"),
 }
-"""All over the first one."""
+"""The measured methods, relative to the first."""
 
 
 def measure(setting: Setting, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Times and peak memory of a step of each row, as ratios to the first one's."""
+    """Measure the time and peak memory of a step of each row, relative to the first."""
     torch.manual_seed(0)
     x = torch.randn(batch_size, 3, setting.size, setting.size, device=device)
     batch = Batch(x, torch.randint(CLASSES, (batch_size,), device=device))
@@ -97,20 +97,20 @@ def measure(setting: Setting, batch_size: int, repeats: int, device: torch.devic
 
 
 def steps(algorithm: Inference[Any], build: Build, batch: Batch) -> Callable[[], object]:
-    """Takes a step whenever it is called."""
+    """Return a function that takes a step."""
     state = algorithm.init(lambda: build().to(batch.targets.device), 50_000, 10_000)
     return lambda: take_step(algorithm, state, batch, 0)
 
 
 def as_table(found: dict[str, Any]) -> str:
-    """What was measured, a line for each row but the first."""
+    """Return the results as a Markdown table, with a line for each row but the first."""
     lines = [[name, str(Spread(*ratio)), f"{found['peak'][name]:.2f}"] for name, ratio in found["time"].items()]
     title = (
         f"{found['model']}, {found['members']} members, {found['size']} x {found['size']} pixels, batch "
         f"{found['batch_size']}: a step of the {next(iter(ROWS))} takes {found['base_seconds'] * 1e3:.0f} ms and "
         f"{found['base_bytes'] / 2**20:.0f} MiB ({found['rounds']} rounds)"
     )
-    return f"{title}\n\n{table(['over it', 'time of a step', 'peak memory'], lines)}"
+    return f"{title}\n\n{table(['method', 'time of a step', 'peak memory'], lines)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.members", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's)")
     parser.add_argument("--model", default="resnet20", help="network (default: resnet20)")
-    parser.add_argument("--members", type=int, default=4, help="of the ensemble (default: 4)")
-    parser.add_argument("--size", type=int, default=32, help="pixels of a side (default: 32)")
+    parser.add_argument("--members", type=int, default=4, help="ensemble size (default: 4)")
+    parser.add_argument("--size", type=int, default=32, help="height and width in pixels (default: 32)")
     parser.add_argument("--batch-size", type=int, default=128, help="images in a step (default: 128)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds (default: 15)")
     parser.add_argument("--out", type=Path, help="a JSON file")

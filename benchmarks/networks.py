@@ -1,4 +1,4 @@
-"""The networks that are compared: a plain one, our ensemble of it, and the same ensemble with a peer's layers."""
+"""The compared networks: a plain one, our ensemble of it, and the same ensemble with torch-uncertainty's layers."""
 
 import importlib.util
 import sys
@@ -26,14 +26,14 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Case:
-    """A size and a mode to measure in.
+    """A size and a mode to measure.
 
     Args:
         width: the channels of the first stage; each further stage has twice as many.
-        members: of the ensemble.
-        pairs: of a member and an image; the plain network has as many images.
+        members: the ensemble size.
+        pairs: the number of (member, image) pairs; the plain network gets as many images.
         dtype: ``"float32"``, or ``"bfloat16"`` for autocast.
-        mode: ``"eager"``, ``"compiled"``, or ``"channels_last"``: eager with this memory format.
+        mode: ``"eager"``, ``"compiled"``, or ``"channels_last"``, which is eager with this memory format.
     """
 
     width: int
@@ -48,12 +48,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network with what it is fed.
+    """A network with its inputs and labels.
 
     Args:
-        network: maps the images to logits, whose last axis is the classes.
-        images: a batch for an `Ensemble`, which tiles it itself; all rows for any other network.
-        labels: one for each row of logits.
+        network: maps the images to logits, with the classes on the last axis.
+        images: a batch for an `Ensemble`, which tiles it itself, or all rows for any other network.
+        labels: the label of each row of logits.
         autocast: whether to compute in bfloat16.
     """
 
@@ -63,19 +63,19 @@ class Subject:
     autocast: bool = False
 
     def loss(self) -> Tensor:
-        """Cross-entropy, as in training."""
+        """Return the cross-entropy."""
         with self._context():
             logits = self.network(self.images)
         return F.cross_entropy(logits.float().flatten(0, -2), self.labels)
 
     def train(self) -> None:
-        """A step of training but for the optimiser."""
+        """Take a training step without the optimizer."""
         self.loss().backward()
         self.network.zero_grad()
 
     @torch.no_grad()
     def predict(self) -> Tensor:
-        """All logits, ``[row, class]``."""
+        """Return all logits, ``[row, class]``."""
         with self._context():
             return self.network(self.images).float().flatten(0, -2)
 
@@ -84,10 +84,10 @@ class Subject:
 
 
 def subjects(case: Case, device: torch.device) -> dict[str, Subject]:
-    """What is compared, by name: plain, auto, activations, weights, and the peer's where it is installed.
+    """Return the compared networks by name: plain, auto, activations, weights, and peer if it is installed.
 
     Raises:
-        RunError: networks that should compute the same do not.
+        RunError: networks that should compute the same outputs do not.
     """
     torch.manual_seed(0)
     plain = ResNet("resnet18", [case.width * 2**stage for stage in range(4)], 2)
@@ -117,14 +117,14 @@ def subjects(case: Case, device: torch.device) -> dict[str, Subject]:
 
 
 def computing(ours: Ensemble, way: Way) -> Ensemble:
-    """A copy of an ensemble whose layers compute in one way."""
+    """Return a copy of an ensemble whose layers compute by activations or by weights."""
     copy = deepcopy(ours)
     set_way(copy, way)
     return copy
 
 
 def folding_above(ours: nn.Module, threshold: float) -> nn.Module:
-    """A copy of an ensemble whose layers have another threshold of the way "auto"."""
+    """Return a copy of an ensemble with another threshold for the way "auto"."""
     copy = deepcopy(ours)
     for layer in copy.modules():
         if isinstance(layer, Factored):
@@ -133,9 +133,9 @@ def folding_above(ours: nn.Module, threshold: float) -> nn.Module:
 
 
 def check(networks: dict[str, nn.Module], images: Tensor) -> None:
-    """Raise a RunError unless the networks compute what they should in eval mode.
+    """Raise a RunError if the networks compute wrong outputs in eval mode.
 
-    An ensemble that starts with factors of 1 computes what the plain network does, and the peer's what ours does.
+    An ensemble with factors of 1 must equal the plain network, and the peer must equal our ensemble.
     """
     plain, ours = networks["plain"].eval(), networks["auto"].eval()
     assert isinstance(ours, Ensemble)
@@ -143,7 +143,7 @@ def check(networks: dict[str, nn.Module], images: Tensor) -> None:
     expected = plain(images).repeat(ours.ensemble_size, 1)
     ways: tuple[Way, ...] = ("activations", "weights")
     for way in ways:
-        found = computing(ones, way)(images)  # with gradients, as without them the members may be folded for good
+        found = computing(ones, way)(images)  # with gradients, since without them members may be folded
         _same(f"the ensemble by its {way} and the plain network", found.flatten(0, 1), expected)
     with torch.no_grad():
         _same("the ensemble that predicts and the plain network", ones(images).flatten(0, 1), expected)
@@ -160,9 +160,9 @@ def _same(what: str, actual: Tensor, expected: Tensor) -> None:
 
 
 def peer_layers() -> ModuleType | None:
-    """The BatchEnsemble layers of torch-uncertainty, or None where it is not installed.
+    """Return the module of torch-uncertainty's BatchEnsemble layers, or None if it is not installed.
 
-    Their file alone is loaded: importing the package needs Lightning, which the layers have no use for.
+    Only this file is loaded, because importing the package requires Lightning, which the layers do not need.
     """
     package = importlib.util.find_spec("torch_uncertainty")
     if package is None or not package.submodule_search_locations:
@@ -172,16 +172,16 @@ def peer_layers() -> ModuleType | None:
     assert spec is not None
     assert spec.loader is not None
     layers = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = layers  # torch.compile looks there
+    sys.modules[spec.name] = layers  # required by torch.compile
     spec.loader.exec_module(layers)
     return layers
 
 
 def peer_of(ours: Ensemble, peers: ModuleType) -> nn.Module:
-    """The network of an ensemble with a peer's layers in place of ours, and the same parameters.
+    """Return the network of an ensemble with the peer's layers in place of ours, and the same parameters.
 
-    It is fed with rows, member-major, as the peer's own wrapper feeds it. That wrapper cannot convert layers which are
-    nested in others, so they are replaced here.
+    Its inputs are member-major rows, as with the peer's own wrapper. That wrapper cannot convert nested layers, so they
+    are replaced here.
     """
     network = deepcopy(ours.network)
     for name, layer in list(network.named_modules()):

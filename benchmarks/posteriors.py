@@ -1,4 +1,4 @@
-"""Predictions of every algorithm on digits beside those of NUTS, with one small perceptron and one prior.
+"""Compare the predictions of every algorithm on digits with those of NUTS, for a small perceptron and the same prior.
 
 Run as ``python -m benchmarks.posteriors``, from the root of a clone.
 """
@@ -52,11 +52,11 @@ ALGORITHMS: dict[str, tuple[Inference[Any], int, int | None]] = {
     "SGHMC": (SGHMC(keep=50), 4 * EPOCHS, BATCH_SIZE),
     REFERENCE: (NUTS(chains=2, keep=100), 400, None),
 }
-"""Each with its epochs and batch size; for NUTS, an epoch is a transition. SGHMC takes four times as many steps."""
+"""Each algorithm with its epochs and batch size. For NUTS, an epoch is a transition. SGHMC takes four times as many."""
 
 
 def predictions(name: str, data: Data, seed: int) -> tuple[Tensor, float]:
-    """The log of the predictive probabilities for the test images, ``[image, class]``, and the seconds it took."""
+    """Train, and return the log predictive probabilities of the test images, ``[image, class]``, and the seconds."""
     algorithm, epochs, batch_size = ALGORITHMS[name]
 
     def build() -> Model:
@@ -71,7 +71,7 @@ def predictions(name: str, data: Data, seed: int) -> tuple[Tensor, float]:
 
 
 def compare(seeds: int, names: Sequence[str], out: Path | None, origin: dict[str, str]) -> dict[str, Any]:
-    """Accuracy and NLL of each algorithm and seed, and the divergence of its predictions from those of NUTS."""
+    """Measure accuracy, NLL, and the divergence of the predictions from those of NUTS, for each algorithm and seed."""
     data = load_data("digits")
     labels = data.test.labels
     results: dict[str, Any] = {"about": origin, "rows": []}
@@ -97,7 +97,7 @@ def compare(seeds: int, names: Sequence[str], out: Path | None, origin: dict[str
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Markdown: a line for each algorithm, means and standard errors over seeds."""
+    """Return a Markdown table with means and standard errors over seeds, one line per algorithm."""
     origin, rows = results["about"], results["rows"]
     header = ["algorithm", "accuracy, %", "NLL", "divergence from NUTS", "seconds"]
     lines = []
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.posteriors", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="runs of each algorithm (default: 5)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default: 1)")
-    parser.add_argument("--out", type=Path, help="a JSON file, written anew after each run")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of such a file; run nothing")
+    parser.add_argument("--out", type=Path, help="a JSON file, rewritten after each run")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of this file; run nothing")
     options = parser.parse_args(arguments)
     if options.table is not None:
         print(tables(json.loads(options.table.read_text())))

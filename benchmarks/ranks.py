@@ -1,9 +1,9 @@
-"""Steps of a training on several processes, over those of one: how far the work divides.
+"""Time of a training step on several processes, relative to one process.
 
     python -m benchmarks.ranks --counts 1 2 --rounds 3
 
-Starts itself by ``torchrun`` with each number of processes in turn, one thread each on a CPU; the batch is that of all
-together. On N processes a step can take 1/N of the time at best.
+Starts itself with ``torchrun`` for each number of processes in turn, with one CPU thread per process. The global batch
+size is the same for all. At best, a step on N processes takes 1/N of the time.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BATCH, SIDE, WARM, STEPS = 128, 16, 5, 30
 
 
 def measure(members: int, out: Path) -> None:
-    """In one of the processes: the median milliseconds of a step, which the first one writes."""
+    """Measure the median milliseconds of a step in one of the processes; the first one writes it."""
     torch.set_num_threads(1)
     source = torch.Generator().manual_seed(0)
     x = torch.randn(4 * BATCH, 3, SIDE, SIDE, generator=source)
@@ -54,10 +54,10 @@ def measure(members: int, out: Path) -> None:
 
 
 def main() -> None:
-    """Print a table, or measure where torchrun has started this."""
+    """Print a table, or measure if started by torchrun."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 2], help="numbers of processes")
-    parser.add_argument("--rounds", type=int, default=3, help="each in turn")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument("--measure", nargs=2, metavar=("MEMBERS", "FILE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:

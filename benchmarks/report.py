@@ -1,4 +1,4 @@
-"""What was measured, as a file and as tables."""
+"""Results as a file and as tables."""
 
 import json
 import math
@@ -22,11 +22,11 @@ TRAINING = ("auto", "activations", "weights", "peer")
 
 
 class Results:
-    """Rows with a note on where they come from, in a file that is whole after each row.
+    """Result rows with their origin, in a file that is rewritten after each row.
 
     Args:
-        path: the file, or None for none.
-        about: date, versions, machine, command.
+        path: the file, or None.
+        about: the date, version of torch, machine and command.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ class Results:
         self.rows: list[Row] = []
 
     def add(self, case: Case, **measured: Any) -> None:
-        """Keep what was measured for a case."""
+        """Add the results of a case."""
         self.rows.append(asdict(case) | measured)
         if self.path is not None:
             write_atomically(self.path, json.dumps({"about": self.about, "rows": self.rows}, indent=1).encode())
@@ -45,7 +45,7 @@ class Results:
 
 
 def about(command: str, device: torch.device) -> dict[str, str]:
-    """Where and when this is measured, and how to do it again."""
+    """Return the date, the version of torch, the machine and the command."""
     machine = f"{_cpu()}, {torch.get_num_threads()} threads"
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -56,12 +56,12 @@ def about(command: str, device: torch.device) -> dict[str, str]:
 
 
 def tables(about: Mapping[str, str], rows: Iterable[Row]) -> str:
-    """Markdown: where the rows come from, and a table of each kind there is."""
+    """Return the origin of the rows and a table for each kind of results, in Markdown."""
     rows = list(rows)
     parts = [f"{about['date']}, {about['machine']}, torch {about['torch']}: `{about['command']}`"]
     if layers := [row for row in rows if "training" in row]:
         parts.append(_layers(layers))
-        parts.append("Peak memory of a training step, over that of the plain network:\n\n" + _peaks(layers))
+        parts.append("Peak memory of a training step, relative to the plain network:\n\n" + _peaks(layers))
     if sweep := [row for row in rows if "thresholds" in row]:
         parts.append(_thresholds(sweep))
     return "\n\n".join(parts)
@@ -122,12 +122,12 @@ def _geometric_mean(values: Iterable[float]) -> float:
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
 
 
 def _cpu() -> str:
-    """The name of the processor and the number of those that this process may use."""
+    """Return the name of the processor and the number of cores."""
     information = Path("/proc/cpuinfo")
     names = []
     if information.is_file():

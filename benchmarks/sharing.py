@@ -1,4 +1,4 @@
-"""Time and memory of a training step of networks that share weights within themselves, over the plain network's.
+"""Time and memory of a training step of networks with shared layers or groups, relative to the plain network.
 
 Run as ``python -m benchmarks.sharing``, from the root of a clone.
 """
@@ -29,16 +29,16 @@ SHARED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "2 groups": lambda net: share_groups(net, 2, indivisible="skip"),
     "layers and 2 groups": lambda net: share_groups(share_layers(net), 2, indivisible="skip"),
 }
-"""All over the plain network; the aim for the first of them is 1.10."""
+"""Ways of sharing, relative to the plain network. The aim for the first is a time of at most 1.10."""
 
 
 class Training:
-    """A network that takes steps on one batch.
+    """A callable that takes a training step on one batch.
 
     Args:
-        network: what is trained.
-        x: images.
-        y: labels.
+        network: the network to train.
+        x: the images.
+        y: the labels.
     """
 
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -46,14 +46,14 @@ class Training:
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def __call__(self) -> None:
-        """Take one."""
+        """Take a step."""
         self.optimizer.zero_grad()
         F.cross_entropy(self.network(self.x), self.y).backward()
         self.optimizer.step()
 
 
 def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Times and peak memory of a step of each network, as ratios to the plain one's, and its parameters."""
+    """Measure the time and peak memory of a step relative to the plain network, and count parameters."""
     torch.manual_seed(0)
     x = torch.randn(batch_size, 3, 32, 32, device=device)
     y = torch.randint(10, (batch_size,), device=device)
@@ -76,7 +76,7 @@ def measure(model: str, batch_size: int, repeats: int, device: torch.device) -> 
 
 
 def as_table(row: dict[str, Any]) -> str:
-    """What was measured of one network, a line for each way of sharing."""
+    """Return the results of one network as a Markdown table, with a line for each way of sharing."""
     lines = []
     for name, ratio in row["training"].items():
         stored = row["stored"].get(name)
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sharing", description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, help="threads on a CPU (default: what torch takes)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's)")
     parser.add_argument("--model", default="resnet56", help="network (default: resnet56)")
     parser.add_argument("--batch-size", type=int, default=128, help="images in a step (default: 128)")
     parser.add_argument("--repeats", type=int, default=15, help="rounds (default: 15)")

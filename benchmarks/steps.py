@@ -1,4 +1,4 @@
-"""Time of a step and of a prediction of each algorithm, of this tree over another checkout, interleaved in one run.
+"""Time of a step and of a prediction of each algorithm, relative to another checkout, interleaved in one run.
 
 Run as ``python -m benchmarks.steps --against CHECKOUT``, from the root of a clone.
 """
@@ -30,22 +30,22 @@ from benchmarks.steps_worker import OPTIONS
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS, MEMBERS = ("mlp", "resnet", "tiny"), (1, 4)
 AIM = 1.05
-CONFIDENCE = 0.99  # above the usual 0.95, as the interval is looked at after each pair
-LEAST_PAIRS = 8  # of which there is such an interval
+CONFIDENCE = 0.99  # above the usual 0.95, because the interval is checked after each pair
+LEAST_PAIRS = 8  # the smallest number of pairs with a finite interval
 
-# What a process frees it keeps, so that a step is not timed with the system's giving of memory.
+# Processes keep freed memory, so that steps are not slowed down by page faults.
 _KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "2000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """A timed case.
 
     Args:
-        network: "mlp" (64 inputs, 128-128, batch 128), "resnet" (ResNet-20 with filter response norms, 32x32, batch
-            32) or "tiny" (64 inputs, 16 hidden, all of 64 examples).
-        members: of a BatchEnsemble; 1: a single network.
-        algorithm: by its name in `OPTIONS`.
+        network: "mlp" (64 inputs, two hidden layers of 128, batch 128), "resnet" (ResNet-20 with filter response norms,
+            32x32, batch 32) or "tiny" (64 inputs, 16 hidden units, all 64 examples in a batch).
+        members: the size of a BatchEnsemble; 1 is a single network.
+        algorithm: a key of `OPTIONS`.
     """
 
     network: str
@@ -54,7 +54,7 @@ class Case:
 
 
 def cases(networks: Sequence[str], members: Sequence[int], algorithms: Sequence[str]) -> list[Case]:
-    """What is timed of these: NUTS on the tiny network alone, and a guide that goes through Pyro on the MLP alone."""
+    """Return the cases to time. NUTS runs only on the tiny network, and the low-rank guide of SVI only on the MLP."""
     own = {"nuts": "tiny", "svi-low-rank": "mlp"}
     return [
         Case(*case)
@@ -64,19 +64,19 @@ def cases(networks: Sequence[str], members: Sequence[int], algorithms: Sequence[
 
 
 class Worker:
-    """A process with the package of one tree, which does what it is told and times it.
+    """A process that imports the package of one checkout, and executes and times commands.
 
     Args:
-        tree: a checkout.
-        device: where to compute.
-        threads: on a CPU.
+        tree: the checkout.
+        device: the device to compute on.
+        threads: the number of CPU threads.
 
     Raises:
-        RunError: it is another tree's package that it finds.
+        RunError: the process imports the package from elsewhere.
     """
 
     def __init__(self, tree: Path, device: str, threads: int) -> None:
-        # Without `site`, an editable install of some tree is not on the path; this tree's is, before all packages.
+        # Without `site`, editable installs are not on the path. The checkout comes before all packages.
         packages = Path(torch.__file__).resolve().parent.parent
         environment = {**os.environ, **_KEEPS_MEMORY, "PYTHONPATH": os.pathsep.join([str(tree), str(packages)])}
         command = [sys.executable, "-S", "-P", str(ROOT / "benchmarks" / "steps_worker.py"), device, str(threads)]
@@ -87,7 +87,7 @@ class Worker:
         files = self._answer().get("files", [])
         if not files or not all(Path(file).resolve().is_relative_to(tree) for file in files):
             self.__exit__(None, None, None)
-            raise RunError(f"the package is to be that of {tree}, and is {', '.join(files) or 'not found'}")
+            raise RunError(f"expected the package of {tree}, but imported {', '.join(files) or 'none'}")
 
     def __enter__(self) -> "Worker":
         return self
@@ -97,20 +97,20 @@ class Worker:
         self.process.communicate()
 
     def __call__(self, what: str, **options: Any) -> float:
-        """Have something done.
+        """Execute a command in the process.
 
         Returns:
-            Its seconds.
+            The seconds it took.
 
         Raises:
-            RunError: it could not be done; says by which tree and why.
+            RunError: the command failed. The message names the checkout and the reason.
         """
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"do": what, **options}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # there is no answer then
+            pass  # reading the answer fails then
         answer = self._answer()
         if "error" in answer:
             raise RunError(f"{self.tree}: {answer['error']}")
@@ -119,12 +119,12 @@ class Worker:
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process has died"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the process has died"}
         return answer
 
 
 class Interval(NamedTuple):
-    """The median of some ratios, and what it is in the population, by order statistics."""
+    """The median of some ratios, with a confidence interval by order statistics."""
 
     low: float
     median: float
@@ -132,7 +132,7 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> "Interval":
-        """The interval that holds the population's median with a probability of at least `CONFIDENCE`.
+        """Compute the interval that contains the population's median with a probability of at least `CONFIDENCE`.
 
         >>> Interval.of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
         Interval(low=1.0, median=4.5, high=8.0)
@@ -149,12 +149,12 @@ class Interval(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is on one side of the aim."""
+        """Whether the interval is entirely on one side of the aim."""
         return self.high < AIM or self.low > AIM
 
 
 class Found(NamedTuple):
-    """What was found of a case: milliseconds of both trees, the ratio, and how many pairs of blocks it is from."""
+    """The results of a case: the milliseconds of both checkouts, their ratio, and the number of pairs of blocks."""
 
     old: float
     new: float
@@ -163,7 +163,7 @@ class Found(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What may be spent on a line of the table: pairs of blocks, seconds for all of them, and for one block."""
+    """The budget of a line of the table: the maximum number of pairs, the total seconds, and the seconds of a block."""
 
     pairs: int
     seconds: float
@@ -171,16 +171,16 @@ class Budget(NamedTuple):
 
 
 def compare(old: Callable[[int], float], new: Callable[[int], float], budget: Budget) -> Found:
-    """The time of one thing over that of another, from pairs of blocks that are timed in turn: old, new, new, old, ….
+    """Compare the times of two functions in pairs of blocks, timed in turn: old, new, new, old, and so on.
 
     Args:
-        old: does it so many times, and gives the seconds.
-        new: the same.
-        budget: is not spent where the interval is clear of the aim before.
+        old: runs a given number of times, and returns the seconds.
+        new: runs a given number of times, and returns the seconds.
+        budget: the limits. The comparison ends earlier if the interval is entirely on one side of the aim.
     """
     started = time.perf_counter()
     for each in (old, new):
-        each(1)  # sets up memory, and settles what is settled once
+        each(1)  # warm-up: allocations and lazy initialisation
     count = max(1, round(budget.block / max(1e-6, old(1), new(1))))
     times: list[tuple[float, float]] = []
     while len(times) < budget.pairs:
@@ -198,7 +198,7 @@ def compare(old: Callable[[int], float], new: Callable[[int], float], budget: Bu
 
 
 def rows(case: Case, old: Worker, new: Worker, budget: Budget) -> Iterator[list[str]]:
-    """Lines of the table for a case: of a step, and of a prediction after it."""
+    """Yield the lines of a case: one for a step, and one for a prediction after training."""
     name = [case.network, str(case.members), case.algorithm]
     try:
         for worker in (old, new):
@@ -226,11 +226,11 @@ HEADER = ["network", "M", "algorithm", "", "old, ms", "new, ms", "new over old",
 
 
 def commit_of(tree: Path) -> str:
-    """The commit of a checkout, marked where files are changed since."""
+    """Return the commit of a checkout, marked as dirty if files have changed."""
     described = subprocess.run(
         ["git", "-C", str(tree), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
     )
-    return described.stdout.strip() or "of no repository"
+    return described.stdout.strip() or "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -267,8 +267,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS, help="(default: all)")
     parser.add_argument("--members", nargs="+", type=int, default=MEMBERS, help="(default: 1 4)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    parser.add_argument("--threads", type=int, default=1, help="of each process on a CPU (default: 1)")
-    parser.add_argument("--out", type=Path, help="a Markdown file, written anew after each line")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process (default: 1)")
+    parser.add_argument("--out", type=Path, help="a Markdown file, rewritten after each line")
     return parser
 
 

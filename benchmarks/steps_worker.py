@@ -1,7 +1,7 @@
-"""Takes steps and predictions when told to, with the package that is found: one of the two trees of `benchmarks.steps`.
+"""The worker of `benchmarks.steps`: takes steps and predictions on command, with the package of one of two checkouts.
 
-A script of its own that imports nothing of the benchmarks, since an older tree has others, and that knows each way in
-which a training loop of some tree took a step.
+This is a separate script that imports nothing from the benchmarks, because those of an older checkout differ. It
+supports all interfaces that training loops have used to take a step.
 """
 
 import json
@@ -39,20 +39,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sghmc": {"algorithm": "sghmc"},
     "nuts": {"algorithm": "nuts", "max_tree_depth": 2},
 }
-"""The options of each algorithm, as on the command line, which all trees read."""
+"""The options of each algorithm, as on the command line, which all checkouts support."""
 
-NUM_STEPS = 200_000  # more than are taken, so that schedules hardly move
+NUM_STEPS = 200_000  # more than are taken, so that schedules hardly change
 BATCHES, TEST, DRAWS = 8, 256, 8
 
 
 class Subject:
-    """An algorithm with its state, and data to train it on and to predict.
+    """An algorithm with its state, and random data for training and prediction.
 
     Args:
-        algorithm: a name of `OPTIONS`.
+        algorithm: a key of `OPTIONS`.
         network: "resnet", "mlp" or "tiny".
-        members: of the ensemble; 1: a single network.
-        device: of all tensors.
+        members: the ensemble size; 1 is a single network.
+        device: the device of all tensors.
     """
 
     def __init__(self, algorithm: str, network: str, members: int, device: str) -> None:
@@ -77,10 +77,10 @@ class Subject:
         self.take = step_of_this_tree()
 
     def steps(self, count: int) -> None:
-        """Take so many, each with its own random numbers, as a training loop does.
+        """Take `count` steps, each with its own seed, like a training loop.
 
         Raises:
-            ArithmeticError: the last loss is not finite.
+            ArithmeticError: the last loss is NaN or infinite.
         """
         for _ in range(count):
             with seeded(0, "step", self.taken):
@@ -90,18 +90,18 @@ class Subject:
             raise ArithmeticError(f"the loss is {float(info.loss)} after {self.taken} steps")
 
     def finish(self) -> None:
-        """What is done after the last step."""
+        """Finish the training after the last step."""
         with seeded(0, "finish"):
             self.algorithm.finish(self.state, self.batches)
 
     def predictions(self, count: int) -> None:
-        """Predict the test images so many times."""
+        """Predict the test images `count` times."""
         for _ in range(count):
             predict(self.algorithm, self.state, self.test, num_samples=DRAWS)
 
 
 def build(network: str, members: int) -> Model:
-    """A freshly initialised network, or an ensemble of it."""
+    """Build a newly initialised network, or an ensemble of it."""
     if network == "resnet":
         net = build_network("resnet20", num_classes=10, in_channels=3, image_size=(32, 32), norm="frn")
     else:
@@ -110,13 +110,13 @@ def build(network: str, members: int) -> Model:
 
 
 def batch_of_this_tree(x: Tensor, y: Tensor) -> Any:
-    """Inputs and targets: a record, where a batch is one."""
+    """Return a batch, as a tuple or as the class `Batch`, depending on the checkout."""
     batch: Any = inference.Batch
     return (x, y) if get_origin(batch) is tuple else batch(x, y)
 
 
 def step_of_this_tree() -> Callable[[Any, Any, Any, int], Any]:
-    """The function that takes a step for a training loop."""
+    """Return the function that takes a step, depending on the checkout."""
     try:
         from bayes_share.inference.step.drivers import take_step
     except ImportError:
@@ -131,7 +131,7 @@ def step_of_this_tree() -> Callable[[Any, Any, Any, int], Any]:
 
 
 def answers(device: str) -> Iterator[dict[str, Any]]:
-    """An answer to each line of the input: what was asked for, timed."""
+    """Execute and time the command on each line of the input, and yield an answer."""
     subject: Subject | None = None
     for line in sys.stdin:
         asked = json.loads(line)
@@ -141,11 +141,11 @@ def answers(device: str) -> Iterator[dict[str, Any]]:
         started = time.perf_counter()
         try:
             if what == "open":
-                subject = None  # first, so that no two are held
+                subject = None  # frees the previous one first
                 subject = Subject(**asked, device=device)
             else:
                 getattr(subject, what)(**asked)
-        except Exception as error:  # whatever this tree cannot do is said in the table
+        except Exception as error:  # the table shows what a checkout does not support
             yield {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
             continue
         if device == "cuda":
@@ -154,7 +154,7 @@ def answers(device: str) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Answer on what was the standard output; what libraries print goes to the standard error."""
+    """Write answers to the original stdout. Output of libraries is redirected to stderr."""
     device, threads = sys.argv[1:]
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

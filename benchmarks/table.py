@@ -1,4 +1,4 @@
-"""Time of a step on a table of a million rows, over that of the loop of plain torch that one would write by hand.
+"""Time of a step on a table of a million rows, relative to a hand-written loop in plain torch.
 
 Run as ``python -m benchmarks.table``, from the root of a clone.
 """
@@ -22,20 +22,20 @@ NUM_STEPS = 1_000_000
 
 
 def network(columns: int, width: int) -> nn.Module:
-    """A perceptron of one hidden layer."""
+    """Build a perceptron with one hidden layer."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(columns, width), nn.ReLU(), nn.Linear(width, 1))
 
 
 def ours(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Iterator[object]:
-    """The steps of the product, one for each item, as `fit_tensors` takes them."""
+    """Take the steps of the product, as `fit_tensors` does, one per item."""
     source = batches_of((x, y), batch_size)
     model = Model(net, Gaussian())
     return Training(ALGORITHM, lambda: model, source, execution=Execution("cpu"), num_steps=NUM_STEPS).steps()
 
 
 def plain(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Iterator[object]:
-    """The same network, loss and optimizer by hand, in an order that is drawn once an epoch; looks at the loss too."""
+    """Take the same steps in plain torch, one per item: shuffled every epoch, with a check that the loss is finite."""
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     variance = torch.ones(())
     while True:
@@ -47,7 +47,7 @@ def plain(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Iterator[obj
             loss.backward()
             optimizer.step()
             if not loss.isfinite():
-                raise RuntimeError("the loss is no finite number")
+                raise RuntimeError("the loss became NaN or infinite")
             yield loss
 
 

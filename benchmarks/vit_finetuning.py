@@ -1,7 +1,7 @@
-"""Memory and speed of fine-tuning a vision transformer as an ensemble of four, over fine-tuning the plain network.
+"""Memory and speed of fine-tuning a vision transformer as an ensemble of four, relative to the plain network.
 
-Run as ``python -m benchmarks.vit_finetuning``, from the root of a clone, with the extra ``networks`` (timm). AdamW, one
-batch of random images; weights are random, since nothing is downloaded.
+Run as ``python -m benchmarks.vit_finetuning``, from the root of a clone, with the extra ``networks`` (timm). Uses AdamW
+on one batch of random images. Weights are random; nothing is downloaded.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MEMBERS = 4
 
 
 def members_of(net: nn.Module, x: Tensor, trains_base: bool, **options: Any) -> nn.Module:
-    """The ensemble, whose base weights are trained or frozen."""
+    """Convert a network to an ensemble, with trained or frozen base weights."""
     made = ensemble(net, MEMBERS, example=x[:2], **options)
     if not trains_base:
         kinds = parameter_kinds(made)
@@ -34,14 +34,14 @@ def members_of(net: nn.Module, x: Tensor, trains_base: bool, **options: Any) -> 
 
 
 class Step:
-    """A step of AdamW on one batch, as a call."""
+    """A callable that takes an AdamW step on one batch."""
 
     def __init__(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
         self.network, self.x, self.y = network.train(), x, y
         self.optimizer = torch.optim.AdamW(parameter_groups(network, 1e-5, 0.01))
 
     def __call__(self) -> None:
-        """Take it; gradients are freed."""
+        """Take a step, and free the gradients."""
         outputs = self.network(self.x)
         outputs = outputs if outputs.ndim == 3 else outputs[None]
         F.cross_entropy(outputs.flatten(0, 1), self.y.repeat(len(outputs))).backward()
@@ -49,7 +49,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
     def kept_bytes(self) -> int:
-        """Of parameters and the optimizer's moments, which are there between steps."""
+        """Return the bytes of parameters and optimizer state, which persist between steps."""
         states = (tensor for state in self.optimizer.state.values() for tensor in state.values())
         tensors = [*self.network.parameters(), *(tensor for tensor in states if isinstance(tensor, Tensor))]
         return sum(tensor.nbytes for tensor in tensors)
@@ -58,7 +58,7 @@ class Step:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--model", default="vit_small_patch16_224", help="of timm")
+    parser.add_argument("--model", default="vit_small_patch16_224", help="timm model")
     parser.add_argument("--batch-size", type=int, default=8, help="images in a step")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute")

@@ -1,12 +1,12 @@
-"""Ensembles of the classifiers of torchvision and timm: each checked against the network that it was made of.
+"""Check ensembles of classifiers from torchvision and timm against the original networks.
 
     python -m benchmarks.zoo --markdown --out zoo.json
 
-Weights are random and in float64, so that a difference is a mistake rather than rounding; nothing is downloaded. Of
-each network is asked: whether three members with factors of 1 compute what it does; whether one pass over the rows of
-all members computes what each member alone does; and whether a folded member computes the same again and loads into a
-new network of that kind. Some deep networks blow rounding up; how much is measured, by moving the image a little, and
-what is tolerated follows.
+Weights are random and in float64, so that differences indicate errors rather than rounding. Nothing is downloaded. For
+each network, this checks whether three members with factors of 1 compute the same as the network, whether one pass over
+the rows of all members computes the same as each member alone, and whether a folded member computes the same as that
+member and loads into a new network of the same kind. Some deep networks amplify rounding errors. The amplification is
+measured with a small change of the image, and determines the tolerance.
 """
 
 import argparse
@@ -36,18 +36,18 @@ from benchmarks.report import about
 
 MEMBERS = 3
 
-# Of differences, over the largest output: a mistake gives about 1e-2 or more.
+# The tolerance of differences relative to the largest output. Errors give about 1e-2 or more.
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network comes from.
+    """The source of a network.
 
     Args:
         library: "torchvision" or "timm".
-        size: of the images: the smallest, or nearly, that the network takes.
-        options: for the function that makes it.
+        size: the image size, close to the smallest that the network takes.
+        options: options of the function that makes the network.
     """
 
     library: str
@@ -101,28 +101,29 @@ ZOO: dict[str, Source] = {
     "swinv2_cr_tiny_ns_224": _timm(224),
     "xcit_nano_12_p16_224": _timm(32, img_size=32),
 }
-"""Networks by name."""
+"""The networks by name."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of a network.
+    """The results for a network. Differences are relative to the largest output.
 
     Args:
-        network: its name.
-        library: where it comes from.
-        size: of the images.
-        parameters: that it has.
-        factored: how many layers of each kind have factors.
-        left: how many modules of each kind with parameters are shared for another reason than that norms are.
-        strategy: how the members compute.
-        reason: why they compute so.
-        identity: the largest difference between members with factors of 1 and the network, over its largest output.
-        one_pass: the same between one pass over all members' rows and each member alone; None where that cannot be.
-        fold: the same between a folded member and that member in the ensemble.
-        spread: the same between two members whose factors differ; near 0, the others would say nothing.
-        tolerance: up to which a difference may be rounding.
-        seconds: that all of it took.
+        network: the name of the network.
+        library: the library of the network.
+        size: the image size.
+        parameters: the number of parameters.
+        factored: the number of layers of each kind with factors.
+        left: the number of modules of each kind whose parameters are shared, except norms.
+        strategy: the strategy of the ensemble.
+        reason: the reason for the strategy.
+        identity: the largest difference between members with factors of 1 and the network.
+        one_pass: the largest difference between one pass over all members' rows and each member alone, or None if one
+            pass fails.
+        fold: the largest difference between a folded member and that member in the ensemble.
+        spread: the largest difference between two members; if it is near 0, the other checks are meaningless.
+        tolerance: the largest difference that rounding can explain.
+        seconds: the time of all checks.
     """
 
     network: str
@@ -142,20 +143,20 @@ class Found:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong, if anything."""
+        """The first failed check, or None."""
         if not self.identity < self.tolerance:
-            return f"with factors of 1 the members are not the network: {self.identity:.1e}"
+            return f"members with factors of 1 differ from the network: {self.identity:.1e}"
         if self.strategy == "tile" and (self.one_pass is None or not self.one_pass < self.tolerance):
-            return f"computes in one pass, which gives something else: {self.one_pass}"
+            return f"one pass is used, but differs from the members: {self.one_pass}"
         if not self.fold < self.tolerance:
-            return f"a folded member is not that member: {self.fold:.1e}"
+            return f"a folded member differs from the member: {self.fold:.1e}"
         if not self.spread > max(1e-3, 1e3 * self.tolerance):
-            return f"members hardly differ, so that nothing was tried: {self.spread:.1e}"
+            return f"members hardly differ, so the checks are meaningless: {self.spread:.1e}"
         return None
 
 
 def build(name: str) -> nn.Module:
-    """A network of the zoo in float64 and eval mode, with the parameters that its library starts from."""
+    """Build a network of the zoo in float64 and eval mode, with its library's initialisation."""
     source = ZOO[name]
     if source.library == "torchvision":
         net = get_model(name, weights=None, **source.options)
@@ -166,10 +167,10 @@ def build(name: str) -> nn.Module:
 
 @torch.no_grad()
 def disturb(net: nn.Module, images: Tensor) -> None:
-    """Make every parameter and running statistic matter, in place.
+    """Change parameters and running statistics in place, so that each affects the outputs.
 
-    Weights of zero and small scales become ordinary ones, biases and norms are moved, and running statistics are those
-    of some images, moved too.
+    Weights that are zero or very small get an ordinary scale, other parameters get noise, and running statistics are
+    computed from some images and get noise.
     """
     for parameter in net.parameters():
         fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 1
@@ -196,7 +197,7 @@ def disturb(net: nn.Module, images: Tensor) -> None:
 
 @torch.no_grad()
 def check(name: str) -> Found:
-    """Compare ensembles of a network with it."""
+    """Compare ensembles of a network with the network."""
     started = time.perf_counter()
     source = ZOO[name]
     torch.manual_seed(0)
@@ -208,7 +209,7 @@ def check(name: str) -> Found:
 
     copies = ensemble(net, MEMBERS, init="ones", example=x)
     found = [copies(x)]
-    set_way(copies, "activations")  # which are not folded for prediction
+    set_way(copies, "activations")  # such members are not folded for prediction
     found.append(copies(x))
     identity = max(_relative(outputs, expected.expand_as(outputs)) for outputs in found)
     del copies, found
@@ -246,16 +247,16 @@ def check(name: str) -> Found:
 def _one_pass(members: Ensemble, x: Tensor, looped: Tensor) -> float | None:
     try:
         tiled = members.tile(torch.cat([x] * MEMBERS))
-    except Exception:  # whatever the network raises: the strategy's reason says what it was
+    except Exception:  # of any type; the reason for the strategy reports it
         return None
     return _relative(tiled, looped) if tiled.shape == looped.shape else None
 
 
 def _tolerance(net: nn.Module, x: Tensor) -> float:
-    """What a network may make of rounding: a hundred times what it makes of so small a change of its images."""
+    """Return the tolerance for rounding errors: 100 ε times the amplification of a small change of the images."""
     change = 1e-12
-    blown_up = _relative(net(x * (1 + change * torch.randn_like(x))), net(x)) / change
-    return max(_TOLERANCE, 100 * torch.finfo(x.dtype).eps * blown_up)
+    amplification = _relative(net(x * (1 + change * torch.randn_like(x))), net(x)) / change
+    return max(_TOLERANCE, 100 * torch.finfo(x.dtype).eps * amplification)
 
 
 def _left(members: Ensemble) -> dict[str, int]:
@@ -270,15 +271,15 @@ def _left(members: Ensemble) -> dict[str, int]:
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest output; infinite where an output is no number."""
+    """Return the largest difference relative to the largest output; infinite if an output is NaN or infinite."""
     difference = float((found - expected).abs().max() / expected.abs().max())
     return difference if math.isfinite(difference) else math.inf
 
 
 def table(rows: Sequence[Found]) -> str:
-    """The rows as Markdown."""
+    """Return the rows as a Markdown table."""
     header = [
-        *("network", "image", "parameters", "layers with factors", "shared beside norms", "strategy"),
+        *("network", "image", "parameters", "layers with factors", "shared, without norms", "strategy"),
         *("identity", "one pass", "fold", "tolerance"),
     ]
     lines = [
@@ -300,10 +301,10 @@ def table(rows: Sequence[Found]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check networks, and print and write what was found; 1 where anything is wrong."""
+    """Check networks, and print and write the results; return 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", choices=list(ZOO), default=list(ZOO), metavar="NAME", help="default: all")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file, whole after each network")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file, rewritten after each network")
     parser.add_argument("--markdown", action="store_true", help="print a table at the end")
     options = parser.parse_args(arguments)
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -315,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.names:
         try:
             row = check(name)
-        except Exception as error:  # the others are checked all the same
+        except Exception as error:  # the other networks are still checked
             problems[name] = f"{type(error).__name__}: {error}"
         else:
             rows.append(row)

@@ -1,11 +1,12 @@
-"""Twenty-four networks of torchvision, timm and transformers as ensembles of four: converted, folded, fine-tuned.
+"""Convert, fold and fine-tune 24 networks of torchvision, timm and transformers as ensembles of four.
 
     python -m benchmarks.zoo_training
 
-Of each network: how many layers get factors; whether members compute in one pass or one by one, and why; how far a
-folded member is from that member (in float64); and the training loss before and after 20 steps of AdamW on one batch,
-beside that of the plain network, with the time of a step over the plain network's. Weights are random, and nothing is
-downloaded; those of transformers are small (hidden size 64, two or three layers).
+For each network, this reports the number of layers with factors; whether members are computed in one pass or one by
+one, and why; the difference of a folded member from the member in float64; the training loss before and after 20 steps
+of AdamW on one batch, for the ensemble and the plain network; and the time of a step relative to the plain network.
+Weights are random, and nothing is downloaded. The networks of transformers are small (hidden size 64, two or three
+layers).
 """
 
 import argparse
@@ -34,7 +35,7 @@ Network = tuple[Callable[[], nn.Module], Callable[[], Batch]]
 
 
 def images(size: int, name: str | None = None) -> Callable[[], Batch]:
-    """A batch of random images, by name where the network takes them so."""
+    """Return a function that makes a batch of random images, as a dict if the network takes them by name."""
 
     def made() -> Batch:
         x = torch.randn(BATCH, 3, size, size)
@@ -44,7 +45,7 @@ def images(size: int, name: str | None = None) -> Callable[[], Batch]:
 
 
 def sentences() -> Batch:
-    """Sentences of random words, of several lengths."""
+    """Make a batch of sentences with random tokens and different lengths."""
     mask = (torch.arange(TOKENS) < torch.randint(4, TOKENS + 1, (BATCH, 1))).long()
     return {"input_ids": torch.randint(2, WORDS, (BATCH, TOKENS)) * mask, "attention_mask": mask}
 
@@ -134,21 +135,21 @@ ZOO: dict[str, Network] = {
 
 
 def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
-    """The logits."""
+    """Return the logits."""
     found = network(batch) if isinstance(batch, Tensor) else network(**batch)
     found = getattr(found, "logits", found)
     return found[0] if isinstance(found, tuple) else found
 
 
 def loss_of(network: nn.Module, batch: Batch, y: Tensor) -> Tensor:
-    """The mean cross-entropy, of all members."""
+    """Return the mean cross-entropy over all members."""
     logits = outputs_of(network, batch)
     return F.cross_entropy(logits.flatten(0, -2), y.repeat(len(logits) if logits.ndim == 3 else 1))
 
 
 @dataclass
 class Tuned:
-    """Training losses before and after the steps, and the seconds of the later half of these, each."""
+    """The training losses before and after the steps, and the mean seconds of a step in the second half."""
 
     before: float
     after: float
@@ -156,7 +157,7 @@ class Tuned:
 
 
 def fine_tune(network: nn.Module, batch: Batch, y: Tensor) -> Tuned:
-    """Take the steps in training mode; the losses are those of the first and of one more step."""
+    """Take the steps in training mode, and measure the losses before the first and after the last."""
     network.train()
     optimizer = torch.optim.AdamW(parameter_groups(network, 5e-4, 0.01))
     losses, started = [], 0.0
@@ -173,19 +174,19 @@ def fine_tune(network: nn.Module, batch: Batch, y: Tensor) -> Tuned:
 
 
 def fold_error(members: Ensemble, batch: Batch) -> float:
-    """The largest difference of a folded member from that member, over the largest output, in float64 and eval mode."""
+    """Return the largest relative difference between folded members and the ensemble, in float64 and eval mode."""
     precise = copy.deepcopy(members).double().eval()
     x = batch.double() if isinstance(batch, Tensor) else {
         name: part.double() if part.is_floating_point() else part for name, part in batch.items()
     }  # fmt: skip
-    in_place = outputs_of(precise, x).detach()  # with gradients members are not folded to compute
+    in_place = outputs_of(precise, x).detach()  # with gradients, members are not folded
     with torch.no_grad():
         folded = torch.stack([outputs_of(fold(precise, member).eval(), x) for member in range(MEMBERS)])
     return float((folded - in_place).abs().max() / in_place.abs().max())
 
 
 def row_of(name: str) -> list[str]:
-    """A line of the table."""
+    """Return a line of the table."""
     torch.manual_seed(0)
     make, make_batch = ZOO[name]
     net, batch, y = make(), make_batch(), torch.randint(CLASSES, (BATCH,))
@@ -207,7 +208,7 @@ def row_of(name: str) -> list[str]:
 
 
 def main() -> int:
-    """Print the table; 1 where a network fails."""
+    """Print the table; return 1 if a network fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", choices=list(ZOO), default=list(ZOO), metavar="NAME", help="default: all")
     names = parser.parse_args().names
@@ -217,7 +218,7 @@ def main() -> int:
         try:
             rows.append(row_of(name))
             print("  ".join(rows[-1]), flush=True)
-        except Exception as error:  # the others are tried all the same
+        except Exception as error:  # the other networks are still tried
             problems[name] = f"{type(error).__name__}: {error}"
             print(f"{name} FAILS: {problems[name]}", flush=True)
     origin = about(shlex.join(["python", "-m", "benchmarks.zoo_training", *sys.argv[1:]]), torch.device("cpu"))

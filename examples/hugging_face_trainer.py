@@ -1,9 +1,9 @@
-"""A tiny BERT as an ensemble of four under Hugging Face's Trainer, to a report.
+"""Train a tiny BERT as an ensemble of four with Hugging Face's Trainer, and write a report.
 
     python examples/hugging_face_trainer.py
 
-Needs transformers and accelerate. The sentences are made up: which of two words stands first is the class. Writes
-report.html into a temporary folder, and prints where.
+Requires transformers and accelerate. The sentences are synthetic: the class is which of two words comes first. Writes
+report.html into a temporary folder and prints its path.
 """
 
 import os
@@ -25,7 +25,7 @@ RED, BLUE, PADDING = 5, 6, 0
 
 
 class Sentences(Dataset):
-    """Word numbers of sentences of several lengths, with their masks and classes."""
+    """Token ids of sentences of different lengths, with attention masks and classes."""
 
     def __init__(self, count: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -47,13 +47,13 @@ class Sentences(Dataset):
 
 
 def examples_first(outputs: Any, labels: Tensor) -> Tensor:
-    """What Trainer joins along the first axis: ``[example, member, class]``."""
+    """Return logits ``[example, member, class]``, since Trainer concatenates batches along the first axis."""
     logits: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
     return logits.transpose(0, 1)
 
 
 def main() -> None:
-    """Train, evaluate, report, and see that the classes were learned."""
+    """Train, evaluate, write a report, and check that the classes were learned."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
@@ -84,7 +84,7 @@ def main() -> None:
     print(f"report: {report(mine, folder / 'report.html')}")
     right = mine.logits.softmax(-1).mean((0, 1)).argmax(-1) == test.labels
     if right.float().mean() < 0.95:
-        raise SystemExit(f"accuracy {right.float().mean():.1%}: which word stands first should be learned")
+        raise SystemExit(f"accuracy {right.float().mean():.1%}: it should be above 95 %")
 
 
 if __name__ == "__main__":

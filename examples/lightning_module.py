@@ -1,9 +1,9 @@
-"""An ensemble of four in a LightningModule, on scikit-learn's digits, to a report.
+"""Train an ensemble of four as a LightningModule on scikit-learn's digits, and write a report.
 
     python examples/lightning_module.py
 
-Needs lightning. Lightning does the loop: epochs, validation, the best checkpoint. Writes report.html into a temporary
-folder, and prints where.
+Requires lightning, which runs the training loop: epochs, validation and the best checkpoint. Writes report.html into a
+temporary folder and prints its path.
 """
 
 import logging
@@ -26,7 +26,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Digits(lightning.LightningModule):
-    """Every member learns every batch; what is validated is their mixture."""
+    """Trains every member on every batch, and validates the mixture of the members."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,28 +34,28 @@ class Digits(lightning.LightningModule):
         self.members = ensemble(net, MEMBERS, init="random_sign", example=torch.zeros(2, 64))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The mean of the members' losses."""
+        """Return the mean of the members' losses."""
         x, y = batch
         logits = self.members(x)
         return F.cross_entropy(logits.flatten(0, 1), y.expand(MEMBERS, -1).flatten())
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """The NLL of the mean of the members' probabilities."""
+        """Log the NLL of the members' mean probabilities."""
         x, y = batch
         self.log("validation_nll", F.nll_loss(self.members(x).softmax(-1).mean(0).log(), y))
 
     def predict_step(self, batch: Batch, _: int) -> Tensor:
-        """Logits ``[member, image, class]``."""
+        """Return logits ``[member, image, class]``."""
         logits: Tensor = self.members(batch[0])
         return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, with the factors' own group."""
+        """Return AdamW with parameter groups, one of them for the factors."""
         return torch.optim.AdamW(parameter_groups(self.members, learning_rate=3e-3, weight_decay=0.01))
 
 
 def main() -> None:
-    """Train, take the best epoch, report, and see that the digits were learned."""
+    """Train, load the best checkpoint, write a report, and check that the digits were learned."""
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     lightning.seed_everything(0, verbose=False)

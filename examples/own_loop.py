@@ -1,9 +1,9 @@
-"""A training loop of your own: an ensemble on scikit-learn's digits, from the optimizer's groups to a report.
+"""Train an ensemble on scikit-learn's digits in a custom training loop, and write a report.
 
     python examples/own_loop.py
 
-Trains on one core in under a minute: clipping, bfloat16, a moving average of the parameters, save and load. Writes
-members.pt and digits.html into a temporary folder, and prints where.
+Shows parameter groups, gradient clipping, bfloat16, a moving average of the parameters, saving and loading. Takes less
+than a minute on one core. Writes members.pt and digits.html into a temporary folder and prints the path of the report.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ MEMBERS, EPOCHS, BATCH = 4, 30, 64
 
 
 def make(example: Tensor) -> Ensemble:
-    """The ensemble before training; the example shows how it computes before an optimizer is made."""
+    """Make an untrained ensemble. The example input determines its strategy before the optimizer is created."""
     net = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),
@@ -37,7 +37,7 @@ def make(example: Tensor) -> Ensemble:
 
 
 def train(members: Ensemble, x: Tensor, y: Tensor) -> AveragedModel:
-    """Train in place; gives the moving average of the parameters."""
+    """Train in place, and return the moving average of the parameters."""
     groups = parameter_groups(members, learning_rate=3e-3, weight_decay=1e-2, factor_rate=0.5)
     optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
@@ -59,13 +59,13 @@ def train(members: Ensemble, x: Tensor, y: Tensor) -> AveragedModel:
 
 
 def predict(members: nn.Module, x: Tensor) -> Tensor:
-    """Logits ``[member, image, class]``."""
+    """Return logits ``[member, image, class]``."""
     with torch.no_grad():
         return torch.cat([members(part) for part in x.split(500)], dim=1)
 
 
 def main() -> None:
-    """Train, save, load, report, and see that the ensemble is right."""
+    """Train, save, load, write a report, and check the accuracy."""
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
     images, labels = load_digits(return_X_y=True)

@@ -1,9 +1,9 @@
-"""A trained network of timm, fine-tuned as an ensemble on 300 pictures of mixed size and mode, to a report.
+"""Fine-tune a trained timm network as an ensemble on 300 images of different sizes and modes, and write a report.
 
     python examples/pictures.py
 
-Needs timm (`pip install timm`). Draws gratings, saves the weights of a network that was trained on eight orientations
-of them, and fine-tunes it as an ensemble of four that tells three others apart.
+Requires timm (`pip install timm`). Draws gratings, trains a network to classify eight orientations, and fine-tunes it
+as an ensemble of four that classifies three other orientations.
 """
 
 import json
@@ -32,11 +32,11 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Train, fine-tune, report, and see that the classes were learned."""
+    """Train, fine-tune, write a report, and check that the classes were learned."""
     folder = Path(tempfile.mkdtemp())
     os.chdir(folder)
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # of steps as small as these
+    torch.set_num_threads(1)  # fastest for small steps
     random = np.random.default_rng(0)
     torch.save(trained_network(random).state_dict(), "trained.pt")
     write_pictures(Path("pictures"), random)
@@ -45,13 +45,13 @@ def main() -> None:
         if bayes_share(shlex.split(command)):
             raise SystemExit(f"'bayes-share {command}' failed")
     accuracy = json.loads(Path("report.json").read_text())["tables"]["overview"][0]["accuracy"]["value"]
-    print(f"accuracy {accuracy:.1%}; all of it is in {folder}")
+    print(f"accuracy {accuracy:.1%}; all files are in {folder}")
     if accuracy < 0.9:
-        raise SystemExit("three orientations of gratings should be told apart at least nine times out of ten")
+        raise SystemExit("the accuracy should be at least 90 %")
 
 
 def grating(random: np.random.Generator, degrees: float, height: int, width: int) -> np.ndarray:
-    """Bright and dark stripes with noise, ``[height, width]``, uint8; mirror images are of the same class."""
+    """Draw noisy stripes, uint8 ``[height, width]``, mirrored at random: mirror images have the same class."""
     degrees = degrees + random.normal(0, 4)
     angle = math.radians(degrees if random.random() < 0.5 else 180 - degrees)
     y, x = np.mgrid[:height, :width] / min(height, width)
@@ -62,7 +62,7 @@ def grating(random: np.random.Generator, degrees: float, height: int, width: int
 
 
 def trained_network(random: np.random.Generator) -> torch.nn.Module:
-    """A network that tells eight other orientations apart, as one that somebody else has trained."""
+    """Train a network to classify eight other orientations, in place of a downloaded one."""
     angles = np.linspace(0, 90, 8)
     labels = random.integers(0, 8, 1600)
     images = np.stack([grating(random, angles[label], SIDE, SIDE) for label in labels])
@@ -79,7 +79,7 @@ def trained_network(random: np.random.Generator) -> torch.nn.Module:
 
 
 def write_pictures(folder: Path, random: np.random.Generator) -> None:
-    """300 pictures in a folder for each class: of any size, in colour, grey, with transparency and with a palette."""
+    """Write 300 images of different sizes and modes (RGB, grey, RGBA, palette), in one folder per class."""
     for place in range(300):
         name = list(CLASSES)[place % 3]
         height, width = random.integers(40, 120, 2)

@@ -1,8 +1,8 @@
-"""A CSV file to a report: scikit-learn's diabetes data, a BatchEnsemble that predicts its own noise, intervals by row.
+"""Train a BatchEnsemble with predicted noise on scikit-learn's diabetes data as a CSV file, and write a report.
 
     python examples/table.py
 
-Writes diabetes.csv and diabetes.html into a temporary folder, and prints where.
+Writes diabetes.csv and diabetes.html into a temporary folder and prints the path of the report.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ from bayes_share.evaluation.numbers import number_scores
 
 
 def main() -> None:
-    """Train, write the report, and see that the network has learned something."""
+    """Train, write the report, and check the RMSE."""
     torch.manual_seed(0)
     folder = Path(tempfile.mkdtemp())
     load_diabetes(as_frame=True, scaled=False).frame.to_csv(folder / "diabetes.csv", index=False)
@@ -42,7 +42,7 @@ def main() -> None:
     state = fit_tensors(algorithm, model, data.train.inputs, data.train.targets, num_steps=200, batch_size=64)
 
     def predicted(part: TablePart) -> NumberPredictions:
-        """The predictive distribution of each row, in the units of the target."""
+        """Return the predictive distribution of each row, in the units of the target."""
         _, arguments = predict_arguments(algorithm, state, part.inputs)
         return NumberPredictions(arguments, part.targets, likelihood, part.names)
 

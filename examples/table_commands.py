@@ -1,4 +1,4 @@
-"""A CSV file to a report and to predictions of new rows, by commands of the terminal.
+"""Fit a CSV file, predict new rows and write a report with commands of the command line.
 
     python examples/table_commands.py
 
@@ -25,7 +25,7 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Run the commands, and see that the run has learned something and knows how much."""
+    """Run the commands, and check the RMSE and the coverage."""
     folder = Path(tempfile.mkdtemp())
     write_houses(folder / "houses.csv", 1500, seed=0, with_price=True)
     write_houses(folder / "new.csv", 5, seed=1, with_price=False)
@@ -37,15 +37,16 @@ def main() -> None:
     print((folder / "prices.csv").read_text())
     found = json.loads((folder / "report.json").read_text())["tables"]["overview"][0]
     rmse, coverage = found["rmse"]["value"], found["coverage"]["value"]
-    print(f"RMSE {rmse:,.0f}, coverage of 90 % intervals {coverage:.1%}; all of it is in {folder}")
+    print(f"RMSE {rmse:,.0f}, coverage of 90 % intervals {coverage:.1%}; all files are in {folder}")
     if not (rmse < 45_000 and 0.8 < coverage < 0.97):
         raise SystemExit(
-            "prices have a standard deviation of about 105,000, and intervals of 90 % should hold about as many"
+            "the RMSE should be below 45,000 (prices have a standard deviation of about 105,000), "
+            "and the coverage of 90 % intervals between 80 % and 97 %"
         )
 
 
 def write_houses(path: Path, count: int, seed: int, with_price: bool) -> None:
-    """A table of made-up houses: numbers, with some missing, categories and dates; larger houses vary more in price."""
+    """Write synthetic houses: numbers, some missing, categories and dates. Prices of larger houses vary more."""
     random = np.random.default_rng(seed)
     area, city = random.uniform(30, 200, count), random.choice(["Bonn", "Cologne", "Essen"], count)
     built = np.datetime64("1950-01-01") + random.integers(0, 26_000, count)

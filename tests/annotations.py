@@ -1,6 +1,6 @@
-"""Annotations that are checked at a function's first calls in each test, and then ever more rarely.
+"""Check type annotations at the first calls of each function in a test, and then with decreasing frequency.
 
-To check a call takes longer than most functions do, and a training calls the same ones thousands of times alike.
+Checking a call takes longer than most functions themselves, and training makes thousands of similar calls.
 """
 
 from collections.abc import Callable
@@ -13,28 +13,28 @@ import jaxtyping
 import torch
 
 FIRST = 8
-"""Calls of a function that are all checked, in each test; later ones are where their number is a power of two."""
+"""The number of initial calls of a function checked in each test; later, calls at powers of two are checked."""
 
 
 @dataclass
 class _Calls:
-    """Of a function since the test began."""
+    """The number of calls of a function since the test began."""
 
     number: int = 0
 
 
 _calls: dict[CodeType, _Calls] = {}
-"""By code, as a function within a function is another one at each call of the outer one."""
+"""Call counts by code object, since an inner function is a new object at each call of the outer one."""
 
 
 def check_annotations(package: str) -> None:
-    """Of all functions and data classes in modules of a package that are imported from here on."""
-    jaxtyping.jaxtyped = partial(_jaxtyped, jaxtyping.jaxtyped)  # which the hook writes above each definition
+    """Check the functions and dataclasses of a package, in modules that are imported from now on."""
+    jaxtyping.jaxtyped = partial(_jaxtyped, jaxtyping.jaxtyped)  # the decorator that the import hook inserts
     jaxtyping.install_import_hook(package, "beartype.beartype")
 
 
 def begin_test() -> None:
-    """Whatever was called before is forgotten."""
+    """Reset the call counts."""
     for calls in _calls.values():
         calls.number = 0
 
@@ -56,7 +56,7 @@ def _jaxtyped(everywhere: Callable[..., Any], *given: Any, typechecker: Any) -> 
         calls.number = number = calls.number + 1
         if number > FIRST and number & (number - 1):
             return defined(*args, **options)
-        if checked is None:  # only now, as most functions are never called
+        if checked is None:  # created lazily, since most functions are never called
             checked = everywhere(defined, typechecker=typechecker)
         return checked(*args, **options)
 

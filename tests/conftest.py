@@ -1,4 +1,4 @@
-"""What all tests have in common: checked shapes, one number of threads, and real images where they are at hand."""
+"""Shared test setup: checked shape annotations, one thread, seeded random numbers, and CIFAR-10 if available."""
 
 import importlib.util
 import sys
@@ -11,30 +11,30 @@ import numpy as np
 import pytest
 import torch
 
-# Before anything of bayes_share is imported. The name covers `bayes_share.models` and the others too, which are beside
-# the package on disk.
+# This must precede all imports of bayes_share. The name also covers `bayes_share.models` and the other folders that are
+# outside the package on disk.
 annotations.check_annotations("bayes_share")
 
-torch.set_num_threads(1)  # networks are small, tests run side by side, and the last bits depend on the number
+torch.set_num_threads(1)  # networks are small, tests run in parallel, and results depend on the number of threads
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # the benchmarks, which are not installed
+sys.path.append(str(ROOT))  # for the benchmarks, which are not installed
 
 
 def pytest_runtest_setup() -> None:
-    """Before all fixtures of a test: calls of the product are its first ones."""
+    """Reset the call counts of checked annotations before the fixtures of a test run."""
     annotations.begin_test()
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Random numbers that do not depend on which tests ran before, in the same process."""
+    """Seed torch, so that a test does not depend on the tests before it in the same process."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """No annotation is checked: for tests that hand in what an annotation forbids, to see the product's own error."""
+    """Disable annotation checks, for tests that pass invalid types to see the product's own error."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -42,11 +42,11 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cifar10_pack() -> dict[str, np.ndarray]:
-    """The test set of CIFAR-10 as arrays `images` and `labels`, from the folder of packed data beside the clone."""
+    """The test set of CIFAR-10 as arrays `images` and `labels`, from ``shared/data`` next to the clone if it exists."""
     folder = ROOT.parent / "shared" / "data"
     pack = folder / "cifar10-test.zip"
     if not (pack.is_file() and (folder / "pack.py").is_file()):
-        pytest.skip("there is no folder of packed data sets beside the clone")
+        pytest.skip("CIFAR-10 is not in ../shared/data")
     spec = importlib.util.spec_from_file_location("packed_data", folder / "pack.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What a member's layer is, written out: the reference that the tests of layers and of ensembles compare with."""
+"""Explicit member weights, the reference for tests of layers and ensembles."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def member_weight(weight: Tensor, r: Tensor, s: Tensor, groups: int = 1) -> Tensor:
-    """``W ∘ (s rᵀ)`` for one r [in] and one s [out]; in a grouped convolution the outer product of each group."""
+    """Return ``W ∘ (s rᵀ)`` for one r [in] and one s [out]; in a grouped convolution, for each group."""
     outer = torch.cat([torch.outer(of_s, of_r) for of_r, of_s in zip(r.chunk(groups), s.chunk(groups), strict=True)])
     while outer.ndim < weight.ndim:
         outer = outer.unsqueeze(-1)
@@ -15,7 +15,7 @@ def member_weight(weight: Tensor, r: Tensor, s: Tensor, groups: int = 1) -> Tens
 
 
 def perturb(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Parameters and running statistics that no initialisation would give, in place."""
+    """Add noise to parameters and running statistics in place, so that none has its initial value."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -33,7 +33,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
 
 
 def same_with_gradients(found: Tensor, expected: Tensor, inputs: Iterable[Tensor | None]) -> None:
-    """Two results are the same, and so are their gradients with respect to every input that is there."""
+    """Assert that two results and their gradients with respect to all inputs are equal. None inputs are ignored."""
     close(found, expected)
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1), dtype=found.dtype)
     leaves = [tensor for tensor in inputs if tensor is not None]

@@ -1,4 +1,4 @@
-"""Names that somebody, or some program, gave to a run, a set, a class or a parameter."""
+"""Hostile names for runs, data sets, classes and parameters."""
 
 NAMES = {
     "mathematics": r"$\frac{1}{$ costs $5_$",
@@ -38,4 +38,4 @@ NAMES = {
     "long in bytes": "数" * 300,
     "long lines": "word\n" * 20_000,
 }
-"""By what is wrong with them; no two are equal, though some look so when they are shown."""
+"""The names by what is wrong with them. All differ, though some look the same when shown."""

@@ -1,4 +1,4 @@
-"""Nested states as checkpoints hold them: read back, and compared bit for bit."""
+"""Save, load and compare nested states like those in checkpoints, bit for bit."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def through_bytes(content: dict[str, Any]) -> dict[str, Any]:
-    """What is read back, without pickle, of what is saved."""
+    """Save a state and load it again with ``weights_only=True``."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every tensor and value in nested dicts and lists, with where it is."""
+    """Yield every tensor and value in nested dicts and lists with its path."""
     if isinstance(content, dict | list | tuple):
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for key, value in items:
@@ -30,7 +30,7 @@ def is_time(path: str) -> bool:
 
 
 def differences(one: Any, other: Any, ignored: Callable[[str], bool] = is_time) -> list[str]:
-    """Where two states are not the same, bit for bit, but for what is ignored: the time they took."""
+    """Return the paths at which two states differ, except ignored ones: by default, elapsed times."""
     first, second = dict(leaves(one)), dict(leaves(other))
     found = [path for path in first.keys() ^ second.keys() if not ignored(path)]
     for path in first.keys() & second.keys():

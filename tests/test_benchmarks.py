@@ -1,4 +1,4 @@
-"""The benchmarks run, and measure what they say; none of these tests looks at a time."""
+"""The benchmarks run and measure what they claim. No test depends on measured times."""
 
 import importlib.util
 import json
@@ -35,17 +35,17 @@ def measure() -> ModuleType:
     return importlib.import_module("benchmarks.measure")
 
 
-def test_a_spread_is_the_quartiles(measure: ModuleType) -> None:
+def test_a_spread_contains_the_quartiles(measure: ModuleType) -> None:
     assert measure.Spread.of([5.0, 1.0, 3.0, 2.0, 4.0]) == (2.0, 3.0, 4.0)
     assert measure.Spread.of([2.0]) == (2.0, 2.0, 2.0)
 
 
-def test_times_are_divided_within_a_round(measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_ratios_are_computed_within_a_round(measure: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     now, order = [0.0], []
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
 
     def run(name: str, seconds: float) -> None:
-        now[0] += seconds * (1 + len(order) // 2)  # each round is slower than the last one, for all of them
+        now[0] += seconds * (1 + len(order) // 2)  # each round is slower than the previous one, for all runs
         order.append(name)
 
     runs = {"base": lambda: run("base", 1.0), "other": lambda: run("other", 3.0)}
@@ -55,7 +55,7 @@ def test_times_are_divided_within_a_round(measure: ModuleType, monkeypatch: pyte
     assert seconds == 3.0
 
 
-def test_bytes_saved_count_a_storage_once_and_no_parameter(measure: ModuleType) -> None:
+def test_saved_bytes_count_each_storage_once_and_exclude_parameters(measure: ModuleType) -> None:
     network = nn.Linear(6, 5, bias=False)
     x = torch.randn(7, 6)
     assert measure.saved_bytes(lambda: network(x), network) == 4 * 7 * 6
@@ -63,7 +63,7 @@ def test_bytes_saved_count_a_storage_once_and_no_parameter(measure: ModuleType) 
     assert measure.saved_bytes(lambda: network(x[:3]) + network(x[3:6]), network) == 4 * 7 * 6
 
 
-def test_counting_bytes_keeps_nothing(measure: ModuleType) -> None:
+def test_counting_saved_bytes_keeps_no_tensor_alive(measure: ModuleType) -> None:
     alive = []
 
     def forward() -> torch.Tensor:
@@ -85,7 +85,7 @@ def test_a_case_is_measured(layers: ModuleType, dtype: str, mode: str) -> None:
     assert all(peak > 0 for peak in measured["peak"].values())
 
 
-def test_the_plain_network_has_as_many_rows(networks: ModuleType) -> None:
+def test_the_plain_network_gets_as_many_rows_as_the_ensemble(networks: ModuleType) -> None:
     found = networks.subjects(networks.Case(4, 2, 8), CPU)
     assert {subject.predict().shape for subject in found.values()} == {(8, 10)}
     assert len(found["plain"].images) == 8
@@ -93,31 +93,27 @@ def test_the_plain_network_has_as_many_rows(networks: ModuleType) -> None:
 
 
 @needs_peer
-def test_the_peer_computes_what_ours_does(networks: ModuleType) -> None:
+def test_the_peer_computes_the_same_outputs(networks: ModuleType) -> None:
     found = networks.subjects(networks.Case(4, 2, 8), CPU)
     ours, peer = found["auto"], found["peer"]
     assert not any(isinstance(module, networks.Rank1Layer) for module in peer.network.modules())
     torch.testing.assert_close(peer.predict(), ours.predict(), rtol=1e-4, atol=1e-4)
 
 
-def test_an_ensemble_that_computes_something_else_is_not_timed(
-    networks: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ensemble_with_different_outputs_is_not_timed(networks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "ensemble", lambda net, ensemble_size, init="normal": ensemble(net, ensemble_size))
     with pytest.raises(RunError, match="the ensemble by its activations and the plain network differ by"):
         networks.subjects(networks.Case(4, 2, 8), CPU)
 
 
-def test_a_peer_that_computes_something_else_is_not_timed(
-    networks: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_peer_with_different_outputs_is_not_timed(networks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "peer_layers", lambda: networks)
     monkeypatch.setattr(networks, "peer_of", lambda ours, layers: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
     with pytest.raises(RunError, match="the peer's ensemble and ours differ by"):
         networks.subjects(networks.Case(4, 2, 8), CPU)
 
 
-def test_a_file_is_written_and_printed_again(
+def test_results_are_written_to_a_file_and_printed_from_it(
     layers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(layers, "cases", lambda pairs: [layers.Case(4, 2, 8), layers.Case(4, 4, 8)])
@@ -130,10 +126,10 @@ def test_a_file_is_written_and_printed_again(
     layers.main(["--table", str(out)])
     table = capsys.readouterr().out
     assert printed.endswith(table)
-    assert table.count("| 4–32 |") == 4  # in the tables of times and of memory
+    assert table.count("| 4–32 |") == 4  # in the tables of time and memory
 
 
-def test_thresholds_are_swept(
+def test_the_threshold_option_measures_all_thresholds(
     layers: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = set()
@@ -156,7 +152,7 @@ def test_predictions_are_evaluated_in_a_fresh_process(tmp_path: Path, capsys: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_said_of_calibration_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibration_errors_are_measured_on_a_known_population(capsys: pytest.CaptureFixture[str]) -> None:
     calibration = importlib.import_module("benchmarks.calibration")
     source = torch.Generator().manual_seed(0)
     honest, sure = (calibration.Population.make(0.8, t, 5000, source) for t in (1.0, 1.5))
@@ -169,7 +165,7 @@ def test_what_is_said_of_calibration_is_measured(capsys: pytest.CaptureFixture[s
     assert sum(line.startswith("| 0.98 | 20 |") for line in lines) == 1
 
 
-def test_what_makes_members_differ_is_measured_over_the_plain_ensemble() -> None:
+def test_costs_of_methods_for_diverse_members_are_relative_to_the_plain_ensemble() -> None:
     members = importlib.import_module("benchmarks.members")
     found = members.measure(members.Setting("resnet8", 2, 8), 4, 2, CPU)
     base, *others = members.ROWS
@@ -185,8 +181,8 @@ def steps() -> ModuleType:
     return importlib.import_module("benchmarks.steps")
 
 
-def test_the_interval_of_a_median_is_by_order_statistics(steps: ModuleType) -> None:
-    """Of 20 numbers, 3 or fewer are below the median with a probability of 0.0013, and 4 or fewer with 0.0059."""
+def test_the_interval_of_a_median_uses_order_statistics(steps: ModuleType) -> None:
+    """At most 3 of 20 values are below the median with probability 0.0013, and at most 4 with probability 0.0059."""
     assert steps.Interval.of([float(number) for number in range(20, 0, -1)]) == (4.0, 10.5, 17.0)
     assert steps.Interval.of([1.0] * 7) == (0.0, 1.0, float("inf"))
     assert steps.Interval.of([1.0] * 8) == (1.0, 1.0, 1.0)
@@ -210,8 +206,8 @@ def test_blocks_alternate_until_the_ratio_is_clear(steps: ModuleType, ratio: flo
     assert found.new == pytest.approx(1e3 * ratio)
 
 
-def test_a_tree_that_is_not_imported_from_is_not_timed(steps: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the package is to be that of"), steps.Worker(tmp_path, "cpu", 1):
+def test_a_checkout_that_is_not_the_imported_one_is_not_timed(steps: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="expected the package of"), steps.Worker(tmp_path, "cpu", 1):
         pass
 
 
@@ -235,7 +231,7 @@ def test_steps_and_predictions_are_compared_with_another_checkout(
     assert all(line.endswith(" | 2 | not clear |") for line in lines[4:])
 
 
-def test_the_comparison_on_tables_runs_and_goes_on(
+def test_the_comparison_on_tables_runs_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = importlib.import_module("benchmarks.tables.__main__")

@@ -19,7 +19,7 @@ from bayes_share.tensors.seeding import generator, seeded
 
 
 def arrays(num: int = 60, classes: int = 3, shape: tuple[int, ...] = (8, 8, 3), seed: int = 0) -> dict[str, np.ndarray]:
-    """Random images, and the classes in turn."""
+    """Return random images with cyclic labels."""
     images = np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
     return {"images": images, "labels": np.arange(num) % classes}
 
@@ -51,7 +51,7 @@ def rows(split: Split) -> list[bytes]:
 
 
 def fails(name: str, *words: str, **options: object) -> None:
-    """The call fails with one line that has the words in it."""
+    """Assert that loading raises a one-line InputError that contains the words."""
     with pytest.raises(InputError) as caught:
         load_data(name, **options)
     message = str(caught.value)
@@ -60,10 +60,10 @@ def fails(name: str, *words: str, **options: object) -> None:
         assert word in message, message
 
 
-# --- what comes out
+# --- loaded data
 
 
-def test_digits_are_whole_and_spread_over_eight_bits():
+def test_digits_has_all_images_rescaled_to_eight_bits():
     data = load_data("digits")
     parts = (data.train, data.validation, data.test)
     assert sum(map(len, parts)) == 1797
@@ -85,7 +85,7 @@ def test_digits_import_neither_torchvision_nor_matplotlib():
     assert found.stdout.strip() == "[]"
 
 
-def test_class_names_follow_from_labels_or_the_file(tmp_path):
+def test_class_names_come_from_the_file_or_from_labels(tmp_path):
     assert load_data(one_file(tmp_path)).class_names == ("0", "1", "2")
     assert load_data(one_file(tmp_path, class_names=np.array(["a", "b", "c"]))).class_names == ("a", "b", "c")
 
@@ -101,14 +101,14 @@ def test_normalised_training_images_have_mean_0_and_deviation_1(tmp_path):
     torch.testing.assert_close(data.std.double(), pixels.std((0, 2, 3), unbiased=False), atol=1e-6, rtol=0)
 
 
-def test_normalisation_leaves_the_images_alone(tmp_path):
+def test_normalisation_does_not_change_the_images(tmp_path):
     data = load_data(one_file(tmp_path))
     before = data.train.images.clone()
     data.normalise(data.train.images)
     assert torch.equal(data.train.images, before)
 
 
-def test_a_constant_channel_becomes_0(tmp_path):
+def test_a_constant_channel_is_normalised_to_0(tmp_path):
     images = arrays()["images"]
     images[..., 1] = 200
     data = load_data(one_file(tmp_path, images=images))
@@ -126,7 +126,7 @@ def test_moments_come_from_training_images_only(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_sees_the_same_batches():
+def test_batches_on_a_gpu_equal_those_on_the_cpu():
     data = load_data("digits", augment="flip-crop")
     indices = epoch_order(len(data.train), 0, 0)[:64]
     with seeded(0, "step", 0):
@@ -140,7 +140,7 @@ def test_a_gpu_sees_the_same_batches():
     assert torch.equal(y_gpu.cpu(), y)
 
 
-def test_to_moves_everything():
+def test_to_moves_all_tensors():
     moved = load_data("digits").to("meta")
     for part in (moved.train, moved.validation, moved.test):
         assert part.images.device.type == part.labels.device.type == "meta"
@@ -176,7 +176,7 @@ def test_the_split_depends_on_the_split_seed_and_not_on_the_global_state():
     assert not torch.equal(validation(0, 0)[:100], validation(1, 0)[:100])
 
 
-def test_loading_leaves_the_global_generator_alone():
+def test_loading_does_not_use_the_global_generator():
     before = torch.get_rng_state()
     load_data("digits")
     assert torch.equal(torch.get_rng_state(), before)
@@ -199,7 +199,7 @@ def test_a_rare_class_stays_in_training(shares):
         assert (labels[parts[0]] == 1).any()
 
 
-def test_validation_is_a_tenth_of_training_where_there_is_none(tmp_path):
+def test_a_missing_validation_part_is_a_tenth_of_the_training_images(tmp_path):
     train, test = arrays(90), arrays(30, seed=1)
     data = load_data(three_files(tmp_path, train=train, test=test))
     assert [len(data.train), len(data.validation), len(data.test)] == [81, 9, 30]
@@ -207,7 +207,7 @@ def test_validation_is_a_tenth_of_training_where_there_is_none(tmp_path):
     np.testing.assert_array_equal(data.test.images.numpy(), test["images"].transpose(0, 3, 1, 2))
 
 
-def test_the_parts_of_a_file_are_kept(tmp_path):
+def test_the_split_array_of_a_file_is_used(tmp_path):
     split = np.repeat([2, 0, 1], [15, 36, 9])
     data = load_data(one_file(tmp_path, split=split))
     for code, part in enumerate((data.train, data.validation, data.test)):
@@ -219,7 +219,7 @@ def test_a_file_with_training_and_test_gets_a_validation_part(tmp_path):
     assert [len(data.train), len(data.validation), len(data.test)] == [27, 3, 30]
 
 
-def test_a_folder_of_files_is_taken_as_it_is(tmp_path):
+def test_a_folder_with_all_parts_is_read_unchanged(tmp_path):
     parts = {part: arrays(12 + i, seed=i) for i, part in enumerate(("train", "validation", "test"))}
     data = load_data(three_files(tmp_path, **parts))
     for part, found in parts.items():
@@ -232,21 +232,21 @@ def test_images_without_a_channel_axis_have_one_channel(tmp_path):
     assert (data.in_channels, data.image_size) == (1, (8, 6))
 
 
-def test_other_arrays_are_not_looked_at(tmp_path):
+def test_other_arrays_are_ignored(tmp_path):
     load_data(one_file(tmp_path, pickled=np.array([{}, []], dtype=object)))
 
 
 # --- folders of pictures
 
 
-def test_one_folder_per_class_is_divided(tmp_path):
+def test_one_folder_per_class_is_split(tmp_path):
     data = load_data(f"folder:{pictures(tmp_path)}")
     assert [len(data.train), len(data.validation), len(data.test)] == [14, 2, 4]
     assert data.class_names == ("cat", "dog")
     assert (data.in_channels, data.image_size) == (3, (8, 6))
 
 
-def test_pictures_come_out_as_they_went_in(tmp_path):
+def test_pixels_and_labels_are_read_unchanged(tmp_path):
     pictures(tmp_path / "train", num=10)
     pictures(tmp_path / "test", num=2, seed=1)
     data = load_data(f"folder:{tmp_path}")
@@ -255,7 +255,7 @@ def test_pictures_come_out_as_they_went_in(tmp_path):
     assert data.test.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_classes_go_by_name_where_a_part_has_not_all(tmp_path):
+def test_classes_are_matched_by_name_if_a_part_lacks_some(tmp_path):
     pictures(tmp_path / "train")
     pictures(tmp_path / "validation", classes=("dog",), num=2)
     pictures(tmp_path / "test", classes=("dog",), num=3)
@@ -270,11 +270,11 @@ def test_grey_pictures_have_one_channel_unless_some_are_coloured(tmp_path):
     assert load_data(f"folder:{tmp_path}").in_channels == 3
 
 
-# --- what torchvision downloads
+# --- downloads by torchvision
 
 
 class Fake:
-    """As much of a torchvision data set as is used."""
+    """The part of torchvision's data set interface that is used."""
 
     shape: tuple[int, ...] = (32, 32, 3)
     made: list[tuple[str, dict]]
@@ -317,7 +317,7 @@ def test_downloads_are_split_and_augmented_as_usual(monkeypatch, tmp_path, name,
 
 
 @pytest.mark.parametrize("class_name", ["CIFAR10", "CIFAR100", "SVHN", "MNIST", "FashionMNIST"])
-def test_torchvision_has_what_is_asked_of_it(class_name):
+def test_torchvision_has_the_data_sets(class_name):
     assert issubclass(getattr(datasets, class_name), datasets.VisionDataset)
 
 
@@ -330,7 +330,7 @@ def test_torchvision_has_what_is_asked_of_it(class_name):
         IndexError("no route to host"),
     ],
 )
-def test_a_failed_download_is_one_line(monkeypatch, tmp_path, error):
+def test_a_failed_download_raises_an_input_error(monkeypatch, tmp_path, error):
     def raises(*_args: object, **_options: object) -> None:
         raise error
 
@@ -341,7 +341,7 @@ def test_a_failed_download_is_one_line(monkeypatch, tmp_path, error):
 # --- batches
 
 
-def test_an_epoch_visits_each_image_once_in_an_order_of_its_own():
+def test_each_epoch_visits_every_image_once_in_a_different_order():
     order = epoch_order(50, seed=0, epoch=0)
     assert order.dtype == torch.int64
     assert torch.equal(order.sort().values, torch.arange(50))
@@ -351,7 +351,7 @@ def test_an_epoch_visits_each_image_once_in_an_order_of_its_own():
     assert not torch.equal(order, epoch_order(50, seed=1, epoch=0))
 
 
-def test_evaluation_keeps_order_and_remainder(tmp_path):
+def test_eval_batches_keep_the_order_and_the_last_smaller_batch(tmp_path):
     data = load_data(one_file(tmp_path))
     batches = list(eval_batches(data, data.test, 5))
     assert [len(x) for x, _ in batches] == [5, 5, 2]
@@ -359,7 +359,7 @@ def test_evaluation_keeps_order_and_remainder(tmp_path):
     assert torch.equal(torch.cat([y for _, y in batches]), data.test.labels)
 
 
-def test_evaluation_refuses_what_it_cannot_batch(tmp_path):
+def test_eval_batches_refuse_invalid_sizes_and_channels(tmp_path):
     data = load_data(one_file(tmp_path))
     with pytest.raises(InputError, match="batch_size is 0"):
         eval_batches(data, data.test, 0)
@@ -367,7 +367,7 @@ def test_evaluation_refuses_what_it_cannot_batch(tmp_path):
         eval_batches(data, load_data("digits").test, 5)
 
 
-def test_without_augmentation_a_batch_is_the_normalised_images():
+def test_without_augmentation_a_batch_contains_the_normalised_images():
     data = load_data("digits")
     indices = torch.tensor([5, 0, 5])
     x, y = train_batch(data, indices)
@@ -387,8 +387,8 @@ def test_the_same_seed_gives_the_same_batch(augment):
     assert not torch.equal(batch(3), batch(4))
 
 
-def test_a_transform_of_torchvision_is_drawn_for_each_image():
-    """The same numbers as from the transform called on one image after the other."""
+def test_a_torchvision_transform_is_drawn_separately_for_each_image():
+    """The result equals that of calling the transform on one image after the other."""
     transform = transforms.Compose([transforms.RandomHorizontalFlip(0.5), transforms.RandomRotation(30)])
     data, indices = load_data("digits", augment=transform), torch.arange(40)
     assert data.is_augmented
@@ -408,7 +408,7 @@ def test_a_transform_of_torchvision_is_drawn_for_each_image():
         (lambda image: image.numpy(), "ndarray"),
     ],
 )
-def test_a_transform_that_gives_no_such_image_is_refused(transform, found):
+def test_a_transform_that_changes_shape_or_dtype_is_refused(transform, found):
     data = load_data("digits", augment=transform)
     with pytest.raises(
         InputError, match=rf"augment must return uint8 \[1, 8, 8\], like the image that it takes, not {found}"
@@ -416,7 +416,7 @@ def test_a_transform_that_gives_no_such_image_is_refused(transform, found):
         train_batch(data, torch.arange(4))
 
 
-def test_augmentation_changes_no_image_in_memory():
+def test_augmentation_does_not_change_the_stored_images():
     data = load_data("digits", augment="flip-crop")
     before = data.train.images.clone()
     train_batch(data, torch.arange(100))
@@ -427,7 +427,7 @@ def test_augmentation_changes_no_image_in_memory():
 
 
 def versions(image: torch.Tensor, flips: tuple[bool, ...]) -> dict[tuple[bool, int, int], torch.Tensor]:
-    """All that can become of one image, one by one."""
+    """Return all possible augmentations of an image."""
     _, height, width = image.shape
     pad_y, pad_x = max(1, height // 8), max(1, width // 8)
     found = {}
@@ -452,18 +452,18 @@ def test_each_image_is_one_of_its_own_versions(augment, flips, size):
         for before, after in zip(images, out, strict=True)
     ]
     assert all(len(keys) == 1 for keys in drawn)
-    assert len({keys[0] for keys in drawn}) > 3  # each image by its own draw
+    assert len({keys[0] for keys in drawn}) > 3  # drawn independently for each image
 
 
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
-def test_draws_are_made_where_the_images_are(augment):
+def test_augmentations_draw_on_the_device_of_the_images(augment):
     with seeded(0, "step", 0):
         before = torch.get_rng_state()
         assert AUGMENTATIONS[augment](torch.randn(5, 3, 8, 8, device="meta")).device.type == "meta"
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_draws_are_uniform():
+def test_flips_and_shifts_are_uniform():
     image = torch.randn(1, 8, 8, generator=generator(0, "image"))
     with seeded(0, "step", 0):
         out = AUGMENTATIONS["flip-crop"](image.expand(18_000, 1, 8, 8))
@@ -475,12 +475,12 @@ def test_draws_are_uniform():
     assert abs(counts[9:].sum() - 9000) < 335
 
 
-def test_what_comes_in_at_the_edge_is_the_mean_colour(tmp_path):
+def test_shifted_images_are_padded_with_the_mean_colour(tmp_path):
     data = load_data(one_file(tmp_path), augment="crop")
     with seeded(0, "step", 0):
         x, _ = train_batch(data, torch.zeros(200, dtype=torch.int64))
     corner = x[:, :, 0, 0]
-    assert (corner == 0).all(1).float().mean() > 0.3  # 5 of the 9 shifts bring something into this corner
+    assert (corner == 0).all(1).float().mean() > 0.3  # 5 of the 9 shifts bring padding into this corner
 
 
 def test_augmentation_can_be_chosen(tmp_path):
@@ -490,7 +490,7 @@ def test_augmentation_can_be_chosen(tmp_path):
     fails("digits", "unknown augmentation 'flipcrop'", "did you mean 'flip-crop'", augment="flipcrop")
 
 
-# --- what cannot be used
+# --- invalid data
 
 
 @pytest.mark.parametrize(
@@ -505,11 +505,11 @@ def test_augmentation_can_be_chosen(tmp_path):
         ("digits:8", "'digits:8': did you mean 'digits'? Choose from cifar10, "),
     ],
 )
-def test_unknown_names(name, word):
+def test_unknown_names_suggest_a_known_one(name, word):
     fails(name, f"unknown data set {name!r}", word)
 
 
-def test_missing_files_and_folders(tmp_path):
+def test_missing_files_and_folders_raise_input_errors(tmp_path):
     fails(f"npz:{tmp_path / 'no'}", f"{tmp_path / 'no'}", "no such file")
     fails(f"folder:{tmp_path / 'no'}", f"{tmp_path / 'no'}", "no such folder")
     fails(f"npz:{'x' * 5000}", "npz:xxx")
@@ -518,7 +518,7 @@ def test_missing_files_and_folders(tmp_path):
     fails(f"npz:{tmp_path}", "it has train.npz, but needs both train.npz and test.npz")
 
 
-def test_damaged_files(tmp_path):
+def test_damaged_files_raise_input_errors(tmp_path):
     whole = Path(one_file(tmp_path).removeprefix("npz:")).read_bytes()
     broken = tmp_path / "broken.npz"
     changed = bytearray(whole)
@@ -568,12 +568,12 @@ def test_pickles_are_never_opened(tmp_path):
         ({"split": np.arange(60) % 2 + 1}, ["split has no 0", "no train images"]),
     ],
 )
-def test_arrays_that_are_no_images_or_labels(tmp_path, changes, words):
+def test_invalid_arrays_raise_input_errors(tmp_path, changes, words):
     fails(one_file(tmp_path, **changes), "set.npz", *words)
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_parts_that_do_not_fit_together(tmp_path, part):
+def test_inconsistent_parts_raise_input_errors(tmp_path, part):
     parts = {"train": arrays(), "validation": arrays(), "test": arrays()}
     fails(three_files(tmp_path, **{**parts, part: arrays(classes=4)}), f"{part} has a label 3", "0 to 2")
     fails(three_files(tmp_path, **{**parts, part: arrays(shape=(8, 7, 3))}), f"8 x 7 x 3 (H x W x C) in {part}")
@@ -581,17 +581,17 @@ def test_parts_that_do_not_fit_together(tmp_path, part):
     fails(three_files(tmp_path, **{**parts, part: {"images": np.zeros(3)}}), f"{part}.npz", "no array 'labels'")
 
 
-def test_too_few_training_images_to_hold_some_out(tmp_path):
+def test_too_few_training_images_for_a_validation_part_raise_an_input_error(tmp_path):
     fails(three_files(tmp_path, train=arrays(9), test=arrays(9)), "9 images are too few", "90/10")
 
 
-def test_pictures_of_different_size(tmp_path):
+def test_images_of_different_sizes_require_an_image_size(tmp_path):
     pictures(tmp_path)
     pictures(tmp_path, classes=("fox",), num=1, shape=(8, 8, 3))
     fails(f"folder:{tmp_path}", "fox", "8 x 8 pixels", "6 x 8", "--image-size")
 
 
-def test_folders_that_lack_something(tmp_path):
+def test_incomplete_folders_raise_input_errors(tmp_path):
     fails(f"folder:{tmp_path}", str(tmp_path), "one folder with images per class")
     pictures(tmp_path / "train")
     fails(f"folder:{tmp_path}", "it has train", "needs both train and test")
@@ -601,7 +601,7 @@ def test_folders_that_lack_something(tmp_path):
     fails(f"folder:{tmp_path}", "train", "eel")
 
 
-def test_pictures_that_cannot_be_read(tmp_path):
+def test_unreadable_images_raise_input_errors(tmp_path):
     pictures(tmp_path)
     broken = tmp_path / "cat" / "00.png"
     whole = broken.read_bytes()

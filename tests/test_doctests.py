@@ -1,4 +1,4 @@
-"""The examples in docstrings are right: every one in the product runs."""
+"""All examples in docstrings run and give the shown output."""
 
 import doctest
 import importlib
@@ -19,14 +19,14 @@ PROMPT = re.compile(r"^\s*>>> ", re.MULTILINE)
 
 
 class Finder(doctest.DocTestFinder):
-    """Looks through the wrappers that check annotations, which are functions of another module."""
+    """A finder that unwraps the annotation checks, whose wrappers belong to another module."""
 
     def _from_module(self, module: ModuleType | None, object: object) -> bool:
         return super()._from_module(module, inspect.unwrap(object) if callable(object) else object)
 
 
 def files() -> Iterator[tuple[str, Path]]:
-    """Every module of the product by its real name, and its file."""
+    """Yield the import name and the file of every module of the product."""
     root = Path(bayes_share.__file__).parent
     for folder in FOLDERS:
         top = root if folder == "bayes_share" else root.parent / folder.rpartition(".")[2]
@@ -53,13 +53,13 @@ def failures(tests: list[doctest.DocTest]) -> str:
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-def test_examples(name: str) -> None:
+def test_docstring_examples_give_the_shown_output(name: str) -> None:
     tests = examples(importlib.import_module(name))
     assert sum(len(test.examples) for test in tests) == len(PROMPT.findall(MODULES[name].read_text()))
     assert failures(tests) == ""
 
 
-def test_modules_are_the_ones_that_python_finds() -> None:
+def test_the_listed_modules_are_those_that_pkgutil_finds() -> None:
     found = {info.name for info in pkgutil.walk_packages(bayes_share.__path__[:1], "bayes_share.")}
     for folder in FOLDERS[1:]:
         if folder in MODULES:
@@ -69,7 +69,7 @@ def test_modules_are_the_ones_that_python_finds() -> None:
     assert found | {"bayes_share"} == set(MODULES)
 
 
-def test_there_are_examples_and_a_wrong_one_fails() -> None:
+def test_known_examples_are_found_and_a_wrong_one_fails() -> None:
     assert {"bayes_share.errors", "bayes_share.layers.linear", "bayes_share.sharing.members"} <= set(WITH_EXAMPLES)
     module = ModuleType("wrong")
     module.__doc__ = "Wrong.\n\n>>> 1 + 1\n3\n"

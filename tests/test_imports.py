@@ -1,4 +1,4 @@
-"""Imports run one way, and importing the product is cheap."""
+"""Imports follow the order of docs/architecture.md, and importing the product is cheap."""
 
 import ast
 import importlib.util
@@ -14,7 +14,7 @@ import bayes_share
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("models", "inference", "evaluation")
 
-# docs/architecture.md, "Folders": a part may import what is in its own line and above.
+# docs/architecture.md, "Folders": a part may import parts on its own line and above.
 ORDER = (
     ("errors", "version"),
     ("io", "tensors"),
@@ -36,12 +36,13 @@ ORDER = (
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
-# Slow to import, and used by few (SymPy and Triton by what compiles): they are imported where they are used.
+# Packages that are slow to import and rarely needed (SymPy and Triton only for compiling) are imported where they are
+# used.
 LATE = {"arviz", "jinja2", "matplotlib", "netcal", "pyro", "sympy", "torchvision", "triton"}
 
 
 def imported(source: str, module: str) -> Iterator[tuple[int, str]]:
-    """Line and full name of each module that a source imports, at its top or inside a function."""
+    """Yield the line and the full name of each module that a source imports, at any level."""
     package = module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -55,7 +56,7 @@ def imported(source: str, module: str) -> Iterator[tuple[int, str]]:
 
 
 def violations(source: str, module: str) -> list[str]:
-    """What a module of the product imports and must not."""
+    """Return the forbidden imports of a module of the product."""
     found = []
     own = module.split(".")[1]
     if own not in LEVEL:
@@ -65,7 +66,7 @@ def violations(source: str, module: str) -> list[str]:
         problem = None
         if top in FOLDERS:
             problem = f"write bayes_share.{name}"
-        elif name == "bayes_share" or (top == "bayes_share" and name.count(".") == 1 and is_name_of_the_face(name)):
+        elif name == "bayes_share" or (top == "bayes_share" and name.count(".") == 1 and is_public_name(name)):
             problem = "is a name of bayes_share itself"
         elif top == "bayes_share" and rest[0] not in LEVEL:
             problem = "has no place in the order of imports"
@@ -76,12 +77,12 @@ def violations(source: str, module: str) -> list[str]:
     return found
 
 
-def is_name_of_the_face(name: str) -> bool:
+def is_public_name(name: str) -> bool:
     return name.rpartition(".")[2] in bayes_share.__all__
 
 
 def product() -> dict[str, Path]:
-    """Every file of the product but the public face, by the name of its module."""
+    """Return every file of the product by module name, except ``bayes_share/__init__.py``."""
     files = {f"bayes_share.{path.relative_to(ROOT / 'bayes_share')}": path for path in ROOT.glob("bayes_share/**/*.py")}
     for folder in FOLDERS:
         files |= {f"bayes_share.{path.relative_to(ROOT)}": path for path in ROOT.glob(f"{folder}/**/*.py")}
@@ -123,7 +124,7 @@ def test_imports_run_one_way(module: str) -> None:
         ("", "bayes_share.misc", "no place in the order"),
     ],
 )
-def test_the_checker_sees(source: str, module: str, problem: str) -> None:
+def test_the_checker_finds_forbidden_imports(source: str, module: str, problem: str) -> None:
     (found,) = violations(source, module)
     assert problem in found
 
@@ -138,23 +139,23 @@ def test_the_checker_sees(source: str, module: str, problem: str) -> None:
         ("import torchvision.models", "bayes_share.data.load"),
     ],
 )
-def test_the_checker_lets_pass(source: str, module: str) -> None:
+def test_the_checker_accepts_allowed_imports(source: str, module: str) -> None:
     assert violations(source, module) == []
 
 
-def test_the_checker_sees_every_folder() -> None:
+def test_the_checker_covers_every_folder() -> None:
     assert {module.split(".")[1] for module in PRODUCT} == set(LEVEL)
 
 
 def loaded_by(*modules: str) -> set[str]:
-    """The top names of what a fresh Python has loaded after importing some modules."""
+    """Return the top-level names that a new Python process has loaded after importing some modules."""
     code = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 
 
-def test_what_is_slow_to_import_is_imported_where_it_is_used() -> None:
+def test_slow_packages_are_imported_only_where_they_are_used() -> None:
     public = ["cli", "data", "evaluation", "inference", "layers", "models.networks", "sharing"]
     public += ["commands.quickstart", "runs.run"]
     there = [f"bayes_share.{name}" for name in public if importlib.util.find_spec(f"bayes_share.{name}")]
@@ -162,7 +163,7 @@ def test_what_is_slow_to_import_is_imported_where_it_is_used() -> None:
     assert not loaded_by(*there) & LATE
 
 
-def test_the_public_face_imports_nothing() -> None:
+def test_importing_bayes_share_imports_no_heavy_packages() -> None:
     assert not loaded_by("bayes_share") & {"torch", "numpy", *LATE}
 
 
@@ -173,6 +174,6 @@ def test_public_names_resolve() -> None:
         assert getattr(bayes_share, name).__name__ == name
 
 
-def test_a_name_that_is_not_public_is_no_attribute() -> None:
+def test_a_name_that_is_not_public_raises_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'ensembel'"):
         _ = bayes_share.ensembel

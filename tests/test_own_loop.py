@@ -1,4 +1,4 @@
-"""The page on loops of one's own: its code runs, compiled too, and its loss is the mean of the members'."""
+"""The page on custom training loops: its code runs, also compiled, and its loss is the mean of the members' losses."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "guides" / "own_loop.md").read_t
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The names that are there after all code of the page."""
+    """The variables after running all code of the page."""
     names: dict[str, Any] = {}
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -24,7 +24,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return names
 
 
-def test_the_code_trains_saves_loads_and_reports(ran: dict[str, Any]) -> None:
+def test_the_code_of_the_page_trains_saves_loads_and_reports(ran: dict[str, Any]) -> None:
     assert ran["logits"].shape == (4, 256, 3)
     torch.testing.assert_close(ran["probabilities"].sum(-1), torch.ones(256))
     torch.testing.assert_close(ran["one"].eval()(ran["x"]), ran["logits"][2])

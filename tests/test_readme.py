@@ -1,4 +1,4 @@
-"""What the README and the pages of the site show does run; cells of tutorials run when the site is built."""
+"""The code in the README and the pages of the site runs. Cells of tutorials run when the site is built."""
 
 import os
 import re
@@ -27,21 +27,21 @@ COMMANDS = sorted({command for text in PAGES.values() for command in COMMAND.fin
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the pages' code runs: it has the finished run that some of them read."""
+    """The folder in which the pages' code runs, with a finished run that some of them read."""
     made = tmp_path_factory.mktemp("pages")
     run(RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=2), epochs=1), made / "runs/deep", progress=False)
     return made
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
-def test_its_python_runs_from_the_first_block_to_the_last(
+def test_the_python_blocks_of_a_page_run_in_order(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
 ) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     with mock.patch.dict(os.environ):
         for block in BLOCK.findall(PAGES[page]):
-            # Less training: what is shown is the way, not a result.
+            # Fewer epochs: the pages show usage, not results.
             exec(compile(re.sub(r"epochs=[0-9]+", "epochs=1", block), page, "exec"), names)
 
 
@@ -50,18 +50,18 @@ def test_the_readme_has_code() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_commands_have_the_options_that_it_shows(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_options_of_shown_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = command.split()
     named = [word for word in words if word.startswith("--")]
     arguments = words[:1] if words[0] not in ("fit", "study") or words[1].startswith("-") else words[:2]
-    if arguments == ["fit"]:  # with a preset, a config or --resume, which say which algorithm
+    if arguments == ["fit"]:  # a preset, a config or --resume determines the algorithm
         arguments = ["fit", "map"]
     assert main([*arguments, "--help"]) == 0
     shown = capsys.readouterr().out
     assert [name for name in named if name not in shown] == []
 
 
-def test_every_public_name_has_its_place_in_the_reference() -> None:
+def test_every_public_name_is_in_the_reference() -> None:
     pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/reference/"))
     described = re.findall(r"^\.\. auto(?:class|function):: bayes_share\.(\w+)$", pages, re.MULTILINE)
     listed = re.findall(r"^   ~bayes_share\.(\w+)$", pages, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""In tests, every shape annotation of the product is checked, at a function's first calls and then more rarely."""
+"""In tests, all shape annotations of the product are checked, at the first calls of a function and then more rarely."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from bayes_share.layers import MemberGroupNorm, expand_weight
 from bayes_share.models.model import Model
 
 
-def test_a_wrong_shape_raises() -> None:
+def test_a_wrong_shape_raises_in_functions() -> None:
     one, two, flat = torch.ones(2, 3), torch.ones(3, 3), torch.ones(3)
     weight = torch.ones(3, 3)
     assert expand_weight(weight, one, one).shape == (2, 3, 3)
@@ -40,8 +40,8 @@ def test_the_fixture_unchecked_switches_the_checks_off() -> None:
     assert expand_weight(torch.ones(3, 3), torch.ones(2, 3).long(), torch.ones(2, 3)).shape == (2, 3, 3)
 
 
-def test_the_first_calls_are_checked_and_then_those_at_powers_of_two() -> None:
-    @jaxtyping.jaxtyped(typechecker=beartype.beartype)  # as the hook writes it
+def test_the_first_calls_are_checked_and_then_calls_at_powers_of_two() -> None:
+    @jaxtyping.jaxtyped(typechecker=beartype.beartype)  # as the import hook inserts it
     def doubled(x: Float[torch.Tensor, " example"]) -> torch.Tensor:
         return 2 * x
 
@@ -54,8 +54,8 @@ def test_the_first_calls_are_checked_and_then_those_at_powers_of_two() -> None:
     assert refused == [*range(1, annotations.FIRST + 1), 16, 32]
 
 
-def test_each_test_begins_anew() -> None:
-    """The one before it has used up the checks of this function."""
+def test_the_call_counts_are_reset_for_each_test() -> None:
+    """Earlier tests have used up the checks of this function."""
     with pytest.raises(jaxtyping.TypeCheckError):
         expand_weight(torch.ones(3, 3), torch.ones(2, 3).long(), torch.ones(2, 3))
 
@@ -69,6 +69,6 @@ def test_each_test_begins_anew() -> None:
         ("bayes_share.inference.predict", "predict"),
     ],
 )
-def test_functions_of_every_folder_are_checked(module: str, name: str) -> None:
+def test_functions_of_all_folders_are_checked(module: str, name: str) -> None:
     function = getattr(importlib.import_module(module), name)
     assert inspect.unwrap(function) is not function

@@ -1,4 +1,4 @@
-"""Images in memory: read from where they lie, split in three, and handed out in batches."""
+"""Image data sets: loading, splitting into training, validation and test parts, augmentation and batches."""
 
 from bayes_share.data.augmentation import AUGMENTATIONS
 from bayes_share.data.batches import epoch_order, eval_batches, train_batch

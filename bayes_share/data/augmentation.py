@@ -1,10 +1,10 @@
-"""Random flips and crops of a whole batch at once, each image by its own draw.
+"""Random flips and crops of a whole batch at once, drawn independently for each image.
 
-Source: the recipe that is usual for CIFAR since He et al. (2016), "Deep Residual Learning for Image Recognition",
-section 4.2: pad by an eighth of the size, flip half of the images, crop at random. Images are padded *after* they were
-normalised, with 0, which is the mean colour of the training images.
+Source: the usual recipe for CIFAR since He et al. (2016), "Deep Residual Learning for Image Recognition", section 4.2:
+pad by an eighth of the size, flip half of the images, crop at random. Images are padded *after* normalisation, with 0,
+which is the mean colour of the training images.
 
-Draws come from torch's global generator of the images' device, so that nothing waits for the host.
+Random numbers come from torch's global generator of the images' device, which avoids synchronising with the host.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ Images = Float[Tensor, "batch channel height width"]
 
 
 def unchanged(images: Images) -> Images:
-    """The images as they are."""
+    """Return the images unchanged."""
     return images
 
 
 def random_flip(images: Images) -> Images:
-    """Each image mirrored left to right with probability 1/2.
+    """Flip each image horizontally with probability 1/2.
 
     Args:
         images: ``[batch, channel, height, width]``, normalised.
@@ -33,7 +33,7 @@ def random_flip(images: Images) -> Images:
 
 
 def random_crop(images: Images) -> Images:
-    """Each image shifted by up to an eighth of its height and width (one pixel at least); what comes in is 0.
+    """Shift each image by up to an eighth of its height and width, or up to one pixel if that is more, padding with 0.
 
     Args:
         images: ``[batch, channel, height, width]``, normalised.
@@ -52,7 +52,7 @@ def random_crop(images: Images) -> Images:
 
 
 def random_flip_crop(images: Images) -> Images:
-    """`random_flip`, then `random_crop`."""
+    """Apply `random_flip`, then `random_crop`."""
     return random_crop(random_flip(images))
 
 
@@ -62,4 +62,4 @@ AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "crop": random_crop,
     "flip-crop": random_flip_crop,
 }
-"""What can happen to a normalised training batch, by name."""
+"""The augmentations of normalised training batches, by name."""

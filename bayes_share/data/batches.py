@@ -1,4 +1,4 @@
-"""Batches as tensor operations on the device of the images: no worker processes, nothing to wait for."""
+"""Batches made by tensor operations on the device of the images, without worker processes."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,34 +17,34 @@ Batch = tuple[Float32[Tensor, "batch channel height width"], Int64[Tensor, "batc
 def epoch_order(
     num_data: int, seed: int, epoch: int, device: torch.device | str = "cpu", member: int = 0
 ) -> Int64[Tensor, "num_data"]:
-    """The order in which an epoch visits the training data, from the key ``(seed, "epoch", epoch)``.
+    """Return the order in which an epoch visits the training data, drawn with the key ``(seed, "epoch", epoch)``.
 
     Args:
-        num_data: how many examples there are.
+        num_data: the number of examples.
         seed: the seed of the run.
-        epoch: counted from 0.
-        device: where it is drawn; another kind of device has another order.
-        member: whose order it is, where each has one: those after the first have their number in the key.
+        epoch: the epoch, counted from 0.
+        device: the device to draw on; CPU and GPU give different orders.
+        member: the member's index, if each member has its own order; members after the first have it in their key.
 
     Returns:
-        ``[num_data]``, each index once, on the device.
+        A permutation of the indices, ``[num_data]``, on the device.
     """
     key = (seed, "epoch", epoch, member) if member else (seed, "epoch", epoch)
     return torch.randperm(num_data, generator=generator(*key, device=device), device=device)
 
 
 def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
-    """Training images, normalised and then augmented as ``data.augment`` says.
+    """Return a batch of training images, transformed by ``data.transform``, normalised, and augmented.
 
-    Draws from torch's global generator of the images' device: call it inside ``seeded(seed, "step", t)`` to have the
-    same batch again.
+    Random numbers come from torch's global generator of the images' device. For a reproducible batch, call this inside
+    ``seeded(seed, "step", t)``.
 
     Args:
         data: the data set; the batch is made on its device.
-        indices: ``[batch]`` into ``data.train``, a piece of `epoch_order`.
+        indices: ``[batch]``, indices into ``data.train``, such as a slice of `epoch_order`.
 
     Returns:
-        images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
+        Images ``[batch, channel, height, width]`` in float32, and labels ``[batch]``.
     """
     chosen = data.train.at(indices)
     images = chosen.images if data.transform is None else _transformed(chosen.images, data.transform)
@@ -52,10 +52,10 @@ def train_batch(data: Data, indices: Int64[Tensor, "batch"]) -> Batch:
 
 
 def _transformed(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Each image on its own, as transforms of one image draw.
+    """Transform each image separately, since a transform draws its random parameters once per call.
 
     Raises:
-        InputError: images of another type or size come out.
+        InputError: the transform returns images of another type or size.
     """
     made = [transform(image) for image in images]
     for image in made:
@@ -68,18 +68,18 @@ def _transformed(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tenso
 
 
 def eval_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
-    """All images of a split in their order, normalised; the last batch may be smaller.
+    """Iterate over all images of a split in order, normalised. The last batch may be smaller.
 
     Args:
-        data: whose training images the normalisation comes from; on the device of `split`.
-        split: ``data.validation``, ``data.test``, or images from elsewhere with as many channels.
-        batch_size: how many images at a time, at least 1.
+        data: the data set whose training images define the normalisation; on the device of `split`.
+        split: ``data.validation``, ``data.test``, or other images with the same number of channels.
+        batch_size: the number of images in a batch, at least 1.
 
     Returns:
-        an iterator of images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
+        An iterator over images ``[batch, channel, height, width]`` in float32 and labels ``[batch]``.
 
     Raises:
-        InputError: for a batch size below 1, or another number of channels.
+        InputError: the batch size is below 1, or the number of channels differs.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, but a batch needs at least 1 image")

@@ -1,4 +1,4 @@
-"""CIFAR-10-C: the test images of CIFAR-10 in 19 corruptions of 5 severities, from its official files."""
+"""CIFAR-10-C: the test images of CIFAR-10 under 19 corruptions at 5 severities, from the official files."""
 
 from pathlib import Path
 
@@ -33,32 +33,32 @@ CIFAR10C_TYPES = (
     "speckle_noise",
     "zoom_blur",
 )
-"""All types of which there is a file."""
+"""All types of corruption in the benchmark."""
 
 CIFAR10C_EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-"""Those that are meant for choosing with; the benchmark's means are over the other 15."""
+"""The types meant for validation. The benchmark's means are over the other 15."""
 
-_IMAGES = 10_000  # of each severity
+_IMAGES = 10_000  # per severity
 _SEVERITIES = 5
 
 
 def read_cifar10c(
     folder: str | Path, corruption: str, severity: int, indices: Int64[Tensor, "image"] | None = None
 ) -> Split:
-    """The images of one corruption and severity, in the order of CIFAR-10's test images.
+    """Read the images of one corruption and severity, in the order of CIFAR-10's test images.
 
-    Source: Hendrycks and Dietterich (2019), arXiv 1903.12261; the files are those of doi:10.5281/zenodo.2535967:
-    ``TYPE.npy``, uint8 ``[50000, 32, 32, 3]`` with 10,000 images of each severity after one another, and
-    ``labels.npy``. Only what is asked for is read into memory.
+    Source: Hendrycks and Dietterich (2019), arXiv 1903.12261. The files are from doi:10.5281/zenodo.2535967:
+    ``TYPE.npy``, uint8 ``[50000, 32, 32, 3]``, with 10,000 consecutive images per severity, and ``labels.npy``. Only
+    the selected images are read into memory.
 
     Args:
-        folder: where the files are.
+        folder: the folder with the files.
         corruption: one of `CIFAR10C_TYPES`.
         severity: from 1 to 5.
-        indices: which of the 10,000 images; all unless given.
+        indices: the indices of the images to read, from 0 to 9,999. None: all.
 
     Raises:
-        InputError: no such type or severity, or a file that is missing, damaged or of another form.
+        InputError: the corruption or severity does not exist, or a file is missing, damaged or of another shape.
     """
     if corruption not in CIFAR10C_TYPES:
         raise unknown("type of CIFAR-10-C", corruption, CIFAR10C_TYPES)
@@ -73,14 +73,14 @@ def read_cifar10c(
 
 
 def check_cifar10c(folder: str | Path, data: Data) -> None:
-    """See whether CIFAR-10-C lies in a folder whole, and is of a data set's test images.
+    """Check that a folder contains all of CIFAR-10-C, and that it belongs to a data set's test images.
 
     Args:
-        folder: where the files are.
-        data: its test labels have to be those of CIFAR-10, in their order.
+        folder: the folder with the files.
+        data: the data set; its test labels must be those of CIFAR-10, in the same order.
 
     Raises:
-        InputError: a missing or damaged file, or data that are not CIFAR-10.
+        InputError: a file is missing or damaged, or the data are not CIFAR-10.
     """
     for corruption in CIFAR10C_TYPES:
         _opened(Path(folder) / f"{corruption}.npy", (32, 32, 3), "u1")
@@ -92,7 +92,7 @@ def check_cifar10c(folder: str | Path, data: Data) -> None:
 
 
 def _opened(path: Path, shape: tuple[int, ...], kinds: str) -> np.ndarray:
-    """An array of 50,000 entries that stays on the disk until a part of it is read."""
+    """Memory-map an array with 50,000 entries and check its shape and dtype."""
     what, remedy = "an .npy file of CIFAR-10-C", "; give the folder of its 19 types and labels.npy"
     check_file(path, what, remedy)
     with reading(path, what, remedy):

@@ -1,8 +1,8 @@
-"""Corruptions of images in five severities, made on the fly for any image data set.
+"""Image corruptions at five severities, computed on the fly for any image data set.
 
 They follow "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (Hendrycks and Dietterich
-2019, arXiv 1903.12261, appendix B) in spirit, but the parameters are ours, and lengths are parts of the image's size.
-So figures on them compare runs with one another, not with published ones: for that there is `read_cifar10c`.
+2019, arXiv 1903.12261, appendix B) in spirit, but the parameters are our own, and lengths scale with the image's size.
+Results on them are comparable between runs but not with published results; use `read_cifar10c` for those.
 """
 
 import math
@@ -19,24 +19,24 @@ from bayes_share.tensors.seeding import generator
 
 Images = UInt8[Tensor, "image channel height width"]
 Corruption = Callable[[Images, int, Generator], Images]
-"""Images, a severity from 1 to 5 and a source of randomness, to as many images of the same form."""
+"""Maps images, a severity from 1 to 5 and a random generator to corrupted images of the same shape."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_AT_A_TIME = 1000  # images in floating point
+_AT_A_TIME = 1000  # images converted to floating point at once
 
 
 def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
-    """Corrupt images; the same arguments give the same pixels.
+    """Corrupt images. The same arguments give the same pixels.
 
     Args:
-        images: of any size, on the CPU.
+        images: images of any size, on the CPU.
         name: a key of `CORRUPTIONS`.
         severity: from 1 (least) to 5 (most).
-        seed: of what is drawn.
+        seed: the random seed.
 
     Raises:
-        InputError: no such corruption or severity, or images with other than 1 or 3 channels.
+        InputError: the corruption or severity does not exist, or the images do not have 1 or 3 channels.
 
     >>> corrupt(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), "brightness", 2).unique()
     tensor([126], dtype=torch.uint8)
@@ -55,48 +55,51 @@ def corrupt(images: Images, name: str, severity: int, seed: int = 0) -> Images:
 
 
 def gaussian_noise(images: Images, severity: int, rng: Generator) -> Images:
-    """Normal noise on each value, of deviation 0.04 to 0.2 on the scale from 0 to 1."""
+    """Add Gaussian noise with a standard deviation of 0.04 to 0.2 to values between 0 and 1."""
     noise = torch.randn(images.shape, generator=rng)
     return _pixels(_unit(images) + _at(severity, 0.04, 0.07, 0.1, 0.15, 0.2) * noise)
 
 
 def shot_noise(images: Images, severity: int, rng: Generator) -> Images:
-    """Poisson noise: a value of 1 is a count of 200 photons, or of as few as 10."""
+    """Add Poisson noise. A value of 1 corresponds to an expected 200 (severity 1) to 10 photons (severity 5)."""
     photons = _at(severity, 200.0, 100.0, 50.0, 25.0, 10.0)
     return _pixels(torch.poisson(_unit(images) * photons, generator=rng) / photons)
 
 
 def impulse_noise(images: Images, severity: int, rng: Generator) -> Images:
-    """Salt and pepper: a share of 1 to 15 % of the values is 0 or 255."""
+    """Add salt-and-pepper noise: set 1 to 15 % of the values to 0 or 255."""
     share = _at(severity, 0.01, 0.03, 0.06, 0.1, 0.15)
     draw = torch.rand(images.shape, generator=rng)
     return images.masked_fill(draw < share / 2, 0).masked_fill(draw > 1 - share / 2, 255)
 
 
 def gaussian_blur(images: Images, severity: int, rng: Generator) -> Images:
-    """Blur by a normal kernel, of deviation 1.5 to 5 % of the image's shorter side, and at least 0.35 to 0.9 pixels."""
+    """Blur with a Gaussian kernel whose standard deviation is 1.5 to 5 % of the shorter side.
+
+    The standard deviation is at least 0.35 (severity 1) to 0.9 pixels (severity 5).
+    """
     from torchvision.transforms.v2 import functional
 
-    least = _at(severity, 0.35, 0.45, 0.55, 0.7, 0.9)  # less would leave small images as they are
+    least = _at(severity, 0.35, 0.45, 0.55, 0.7, 0.9)  # less would leave small images unchanged
     sigma = max(least, _at(severity, 0.015, 0.022, 0.03, 0.04, 0.05) * min(images.shape[2:]))
-    reach = min(max(1, math.ceil(3 * sigma)), min(images.shape[2:]) - 1)  # padding by reflection has to fit
+    reach = min(max(1, math.ceil(3 * sigma)), min(images.shape[2:]) - 1)  # limit of reflection padding
     return functional.gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2) if reach else images
 
 
 def brightness(images: Images, severity: int, rng: Generator) -> Images:
-    """Every value is raised by 5 to 30 % of the scale, up to white."""
+    """Add 5 to 30 % of the value range to every value, clipped at white."""
     return _pixels(_unit(images) + _at(severity, 0.05, 0.1, 0.15, 0.2, 0.3))
 
 
 def contrast(images: Images, severity: int, rng: Generator) -> Images:
-    """Deviations from the mean grey of each image shrink to 75 to 15 %."""
+    """Scale the deviations from each image's mean grey value to 75 % (severity 1) to 15 % (severity 5)."""
     from torchvision.transforms.v2 import functional
 
     return functional.adjust_contrast(images, _at(severity, 0.75, 0.6, 0.45, 0.3, 0.15))
 
 
 def pixelate(images: Images, severity: int, rng: Generator) -> Images:
-    """As many larger pixels as an image of 85 to 40 % of the height and width has."""
+    """Reduce the resolution to 85 to 40 % of the height and width, then enlarge the pixels to the original size."""
     share = _at(severity, 0.85, 0.75, 0.65, 0.5, 0.4)
     height, width = images.shape[2:]
     few = resized(images, (max(1, round(share * height)), max(1, round(share * width))))
@@ -104,17 +107,17 @@ def pixelate(images: Images, severity: int, rng: Generator) -> Images:
 
 
 def jpeg_compression(images: Images, severity: int, rng: Generator) -> Images:
-    """Through JPEG at a quality of 60 to 10."""
+    """Compress and decompress as JPEG, with a quality of 60 (severity 1) to 10 (severity 5)."""
     from torchvision.transforms.v2 import functional
 
     return functional.jpeg(images, int(_at(severity, 60.0, 40.0, 25.0, 15.0, 10.0)))
 
 
 def rotate(images: Images, severity: int, rng: Generator) -> Images:
-    """Turned by 6 to 40 degrees, each image to a side of its own."""
+    """Rotate each image by 6 to 40 degrees, in a random direction."""
     angles = math.radians(_at(severity, 6.0, 12.0, 20.0, 30.0, 40.0)) * _sides(len(images), rng)
     zeros = torch.zeros_like(angles)
-    # Positions are on a scale from -1 to 1 whatever the shape, so an angle has to be told the proportions.
+    # Grid coordinates run from -1 to 1 along both axes, so a rotation must account for the aspect ratio.
     slant = images.shape[2] / images.shape[3]
     first = torch.stack([angles.cos(), -angles.sin() * slant, zeros], 1)
     second = torch.stack([angles.sin() / slant, angles.cos(), zeros], 1)
@@ -122,7 +125,7 @@ def rotate(images: Images, severity: int, rng: Generator) -> Images:
 
 
 def translate(images: Images, severity: int, rng: Generator) -> Images:
-    """Shifted by 5 to 25 % of height and width, each image to a corner of its own."""
+    """Shift each image by 5 to 25 % of its height and width, in a random diagonal direction."""
     distance = _at(severity, 0.05, 0.1, 0.15, 0.2, 0.25)
     shifts = 2 * distance * torch.stack([_sides(len(images), rng) for _ in range(2)], 1)
     same = torch.eye(2).expand(len(images), 2, 2)
@@ -131,11 +134,11 @@ def translate(images: Images, severity: int, rng: Generator) -> Images:
 
 
 def elastic(images: Images, severity: int, rng: Generator) -> Images:
-    """Bent by a smooth random field of shifts, each image by its own.
+    """Distort each image with its own smooth random displacement field.
 
-    The shifts at 4 x 4 points, which reach from edge to edge, have a standard deviation of 1.5 to 6 % of the size along
-    each axis. Between the points they are interpolated (bicubic), so that over all pixels it is about 0.8 of that:
-    1.2 to 4.8 %.
+    Displacements are drawn at 4 x 4 points that span the image, with a standard deviation of 1.5 to 6 % of the size
+    along each axis. Bicubic interpolation between the points reduces the standard deviation over all pixels to about
+    0.8 of that, 1.2 to 4.8 %.
     """
     deviation = _at(severity, 0.015, 0.025, 0.035, 0.045, 0.06)
     coarse = torch.randn((len(images), 2, 4, 4), generator=rng)
@@ -176,10 +179,10 @@ def _pixels(values: Float[Tensor, "image channel height width"]) -> Images:
 
 
 def _sides(count: int, rng: Generator) -> Tensor:
-    """-1 or 1 for each image."""
+    """Draw -1 or 1 for each image."""
     return 2.0 * torch.randint(2, (count,), generator=rng) - 1
 
 
 def _moved(images: Images, grid: Float[Tensor, "image height width 2"]) -> Images:
-    """Images whose pixels come from other places, with what is outside mirrored at the edge."""
+    """Resample images at grid points. Points outside are reflected at the edges."""
     return _pixels(F.grid_sample(_unit(images), grid, padding_mode="reflection", align_corners=False))

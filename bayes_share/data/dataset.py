@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the three parts of a data set with what its training part says about the pixels."""
+"""Labelled images, and data sets of three parts with the pixel statistics of the training part."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayes_share.data.mapped_images import has_room_for, images_at
 
-_AT_A_TIME = 2**21  # pixels that are counted, each as an int64
+_AT_A_TIME = 2**21  # pixels counted at once, each as an int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +17,10 @@ class Split:
     """Labelled images, one part of a data set.
 
     Attributes:
-        images: ``[image, channel, height, width]``, grey values from 0 to 255; where they are too many for the memory,
-            in a mapped file.
+        images: ``[image, channel, height, width]``, values from 0 to 255; in a memory-mapped file if too large for
+            memory.
         labels: ``[image]``, the class of each image, counted from 0.
-        names: of the images, such as those of their files; None where they have none.
+        names: the names of the images, such as their file names, or None.
     """
 
     images: UInt8[Tensor, "image channel height width"]
@@ -38,44 +38,43 @@ class Split:
         return self.labels
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "Split":
-        """The images at ``indices``, in that order.
+        """Return the images at ``indices``, in that order.
 
         Args:
-            indices: ``[chosen]``, each from 0 to ``len(self) - 1``; on the CPU or where the images are.
+            indices: ``[chosen]``, each from 0 to ``len(self) - 1``; on the CPU or the images' device.
         """
         names = None if self.names is None else tuple(self.names[place] for place in indices.tolist())
         images = images_at(self.images, indices.to(self.images.device))
         return Split(images, self.labels[indices.to(self.labels.device)], names)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same images on another device, still as uint8; without room there they stay, and batches of them move."""
+        """Move the split to a device, as uint8. Images that do not fit there stay, and are moved batch by batch."""
         images = self.images.to(device) if has_room_for(device, self.images.nbytes) else self.images
         return Split(images, self.labels.to(device), self.names)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set in three parts: one to train on, one to choose with, and one that chooses nothing.
+    """A data set in three parts: training, validation and test.
 
     Attributes:
-        name: as it was given to `load_data`.
-        train: the training images, the only ones that `mean` and `std` are computed from.
-        validation: for early stopping, temperatures and other choices.
-        test: for the numbers that are reported.
+        name: the name that was given to `load_data`.
+        train: the training images; `mean` and `std` are computed from them alone.
+        validation: the images for early stopping, temperature scaling and other choices.
+        test: the images for reported results.
         class_names: one name per class, in the order of the labels.
-        mean: ``[channel]``, the mean of the training pixels on the scale from 0 to 1.
-        std: ``[channel]``, their standard deviation on the same scale; 1 where a channel is constant.
-        augment: a key of `AUGMENTATIONS`, what happens to training batches once they are normalised.
-        transform: what happens to each training image ``[channel, height, width]`` before that, uint8 to uint8 of the
-            same size, such as one of torchvision's transforms; None: nothing.
-        held_out: test images of classes that were left out of all parts; None where none was.
-        averaged_from: height and width of the stored images, where `load_data` averaged them down; else None.
-        digest: the same for the same stored images, labels and class names only; empty where `load_data` did not read
-            them.
+        mean: ``[channel]``, the mean of the training pixels, scaled to 0 to 1.
+        std: ``[channel]``, their standard deviation on the same scale; 1 for a constant channel.
+        augment: the augmentation of normalised training batches, a key of `AUGMENTATIONS`.
+        transform: applied to each training image ``[channel, height, width]`` before normalisation, such as a
+            torchvision transform; maps uint8 to uint8 of the same size. None: no transform.
+        held_out: test images of the held-out classes, or None.
+        averaged_from: height and width of the stored images if `load_data` averaged them down, else None.
+        digest: identifies the stored images, labels and class names; empty if `load_data` did not read them.
     """
 
     name: str
@@ -93,7 +92,7 @@ class Data:
 
     @property
     def is_augmented(self) -> bool:
-        """Whether training images are drawn anew each time that they are taken."""
+        """Whether training images are randomly changed each time they are used."""
         return self.augment != "none" or self.transform is not None
 
     @property
@@ -120,11 +119,11 @@ class Data:
     def normalise(
         self, images: UInt8[Tensor, "batch channel height width"]
     ) -> Float32[Tensor, "batch channel height width"]:
-        """Bring pixels to the scale on which each channel of the training images has mean 0 and deviation 1.
+        """Normalise pixels by the mean and standard deviation of each channel of the training images.
 
         Args:
-            images: ``[batch, channel, height, width]``, which are moved to the device of the data; they need not come
-                from this set.
+            images: ``[batch, channel, height, width]``; moved to the device of the data. They may come from another
+                data set.
 
         Returns:
             ``[batch, channel, height, width]``, float32.
@@ -133,7 +132,7 @@ class Data:
         return images.to(self.mean.device).to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def to(self, device: torch.device | str) -> "Data":
-        """The same data on another device; images stay uint8, a quarter of the memory of float32."""
+        """Move the data to a device. Images stay uint8, a quarter of the memory of float32."""
         return replace(
             self,
             train=self.train.to(device),
@@ -148,14 +147,14 @@ class Data:
 def pixel_moments(
     images: UInt8[Tensor, "image channel height width"],
 ) -> tuple[Float32[Tensor, "channel"], Float32[Tensor, "channel"]]:
-    """Mean and standard deviation of each channel, exact, without a copy of all images in floating point.
+    """Compute the exact mean and standard deviation of each channel from counts, without converting images to float.
 
     Args:
         images: ``[image, channel, height, width]``.
 
     Returns:
-        mean and std, ``[channel]`` each, on the scale from 0 to 1; a constant channel has std 1, so that dividing by
-        it is harmless.
+        Mean and standard deviation, ``[channel]`` each, of values scaled to 0 to 1. The standard deviation of a
+        constant channel is set to 1, so that dividing by it is safe.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for part in images.split(max(1, _AT_A_TIME // images[:1].numel())):

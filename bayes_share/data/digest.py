@@ -1,4 +1,4 @@
-"""Which data a run was trained and tested on, as one short text: other data have another one."""
+"""A digest that identifies the data a run was trained and tested on."""
 
 import json
 from hashlib import sha256
@@ -7,13 +7,13 @@ from bayes_share.data.source import Source
 
 
 def digest_of(source: Source) -> str:
-    """A digest of all that the results of a run depend on: images, labels and class names of each part, in order.
+    """Compute a digest of the images, labels and class names of each part, in order.
 
-    Where images were decoded from files, the bytes of the files count in place of pixels, which another version of the
-    decoder may give otherwise. How arrays are stored does not count, compressed or not.
+    For images decoded from files, the bytes of the files are used in place of the pixels, because decoders may differ
+    between versions. Whether arrays are stored compressed does not matter.
 
     Args:
-        source: what a reader found, before it is divided.
+        source: the data that a reader found, before they are split.
     """
     found = sha256()
     for part in (source.train, source.validation, source.test):
@@ -22,5 +22,5 @@ def digest_of(source: Source) -> str:
             if not source.files:
                 found.update(part.images.numpy().data)
             found.update(part.labels.numpy().astype("<i8").data)
-    found.update(json.dumps([source.class_names, source.files]).encode())  # ASCII, whatever the names are
+    found.update(json.dumps([source.class_names, source.files]).encode())  # JSON is ASCII for any names
     return found.hexdigest()

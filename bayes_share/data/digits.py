@@ -1,4 +1,4 @@
-"""Scikit-learn's scans of handwritten digits: small, and there without a download."""
+"""Scikit-learn's scans of handwritten digits: small, and available without a download."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from bayes_share.data.source import Source, checked_split
 
 
 def read_digits() -> Source:
-    """1797 scans of 8 x 8 pixels in 10 classes; their 17 grey levels are spread over 0 to 255.
+    """Read 1797 scans of 8 x 8 pixels in 10 classes, with their 17 grey levels rescaled to 0 to 255.
 
     Source: Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
     """

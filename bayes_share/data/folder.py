@@ -1,4 +1,4 @@
-"""Images as files in one folder per class."""
+"""Read images from files, with one folder per class."""
 
 import io
 import logging
@@ -24,31 +24,30 @@ from bayes_share.io.terminal import listed, muted, printable
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
-_TURNED = (5, 6, 7, 8)  # EXIF orientations whose height and width are exchanged
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _ORIENTATION = 0x0112
-_LONGEST_NAME = 200  # characters of the name of a file that are shown
-_AHEAD = 64  # images that are decoded before the one that is stored
-_MARGIN = 0.875  # of a picture's shorter side is kept: 224 of 256 pixels
+_LONGEST_NAME = 200  # characters shown of a file's name
+_AHEAD = 64  # images decoded ahead of the one being stored
+_MARGIN = 0.875  # the fraction of the shorter side kept by the crop: 224 of 256 pixels
 _log = logging.getLogger(__name__)
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are raised too, and would be shown twice
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its errors are also raised, so logging would repeat them
 
 
 def read_folder(folder: Path, side: int | None = None) -> Source:
-    """One folder per class, in ``train``, ``test`` and, if there is one, ``validation``; or directly.
+    """Read a folder with one folder per class, either directly or in ``train``, ``test`` and optionally ``validation``.
 
-    The parts may have other usual names (`PARTS`). Images are grey if all are, else all are colour, and upright as
-    their EXIF data say. Transparency is dropped, and of several frames the first is read. What is skipped is logged, in
-    one line. Each file is decoded once; pixels that are too many for the memory are in a mapped file.
+    The parts may have other common names (`PARTS`). Images are grey if all are grey, otherwise all are converted to
+    colour. EXIF orientation is applied, transparency is dropped, and only the first frame is read. Skipped files are
+    logged in one line. Each file is decoded once. Pixels that do not fit into memory are kept in a memory-mapped file.
 
     Args:
-        folder: the one that has ``train`` and ``test``, or the classes, in it.
-        side: pixels of height and width that images of several sizes, or that are not square, are brought to; see
-            `framed`. Square images of one size stay as they are.
+        folder: the folder that contains ``train`` and ``test``, or the class folders.
+        side: height and width in pixels to which images of different sizes, or images that are not square, are resized
+            and cropped; see `framed`. Square images of one size are unchanged.
 
     Raises:
-        MixedSizes: images are of several sizes, and no `side` is given.
-        InputError: if a folder is missing or empty or can be understood in two ways, or an image is unreadable, not of
-            8 bits or there twice.
+        MixedSizes: the images have different sizes, and no `side` is given.
+        InputError: a folder is missing, empty or ambiguous, or an image is unreadable, not 8-bit or found twice.
     """
     if not folder.is_dir():
         raise InputError(
@@ -62,7 +61,7 @@ def read_folder(folder: Path, side: int | None = None) -> Source:
     paths = [path for found in listing.parts.values() for path, _ in found.images]
     reader = _reader(paths, side)
     digest, splits, classes = sha256(), {}, listing.parts["train"].classes
-    with muted(), ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow decodes outside of Python's lock
+    with muted(), ThreadPoolExecutor(os.cpu_count()) as threads:  # Pillow releases the GIL while decoding
         for part, found in listing.parts.items():
             images = empty_images((len(found.images), *reader.shape))
             files = [path for path, _ in found.images]
@@ -78,7 +77,7 @@ def read_folder(folder: Path, side: int | None = None) -> Source:
 def _in_turn(
     threads: ThreadPoolExecutor, read: Callable[[Path], tuple[np.ndarray, bytes]], files: Sequence[Path]
 ) -> Iterator[tuple[np.ndarray, bytes]]:
-    """What is read of each file, in their order; no more than a few are read before they are asked for."""
+    """Yield the results of reading the files in order, reading at most `_AHEAD` files ahead."""
     waiting = deque(threads.submit(read, path) for path in files[:_AHEAD])
     for path in files[_AHEAD:]:
         found = waiting.popleft()
@@ -88,10 +87,10 @@ def _in_turn(
 
 
 def framed(image: Image.Image, side: int) -> Image.Image:
-    """A square picture from one of any size, as torchvision's presets for evaluation make it.
+    """Resize and crop an image to a square, like torchvision's evaluation presets.
 
-    Its shorter side is brought to 8/7 of `side` (256 for 224), by bilinear interpolation with antialiasing, and the
-    centre is cut out.
+    The shorter side is resized to 8/7 of `side` (256 for 224), with bilinear interpolation and antialiasing, and the
+    centre is cropped.
     """
     shorter = round(side / _MARGIN)
     width, height = (int(shorter * size / min(image.size)) for size in image.size)
@@ -100,16 +99,16 @@ def framed(image: Image.Image, side: int) -> Image.Image:
 
 
 class _Header(NamedTuple):
-    size: tuple[int, int]  # height and width, upright
+    size: tuple[int, int]  # height and width, after applying the EXIF orientation
     is_colour: bool
 
 
 def _reader(paths: Sequence[Path], side: int | None) -> "_Reader":
-    """How to read some images, so that all come out alike.
+    """Return a reader that gives all images the same shape.
 
     Raises:
-        MixedSizes: they are of several sizes, and no `side` is given.
-        InputError: an image is unreadable, or not of 8 bits.
+        MixedSizes: the images have different sizes, and no `side` is given.
+        InputError: an image is unreadable or not 8-bit.
     """
     formats = _formats()
     headers = [_header(path, formats) for path in paths]
@@ -134,13 +133,13 @@ def _header(path: Path, formats: list[str]) -> _Header:
             mode = f"{printable(path)}: the image has mode {image.mode}"
             raise InputError(f"{mode}; save it with 8 bits per channel, grey or RGB")
         is_colour = image.mode not in _GREY
-        # Some readers of Pillow turn an image themselves, and tell its size so from the start.
+        # Some of Pillow's readers rotate an image themselves, and then report the rotated size.
         width, height = _upright(image).size if _is_turned(image) else image.size
         return _Header((height, width), is_colour)
 
 
 class _Reader(NamedTuple):
-    """Reads images one by one, each file once, as arrays of one shape."""
+    """Reads image files as arrays of the same shape, reading each file once."""
 
     formats: list[str]
     is_colour: bool
@@ -149,11 +148,11 @@ class _Reader(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``[channel, height, width]``."""
+        """The shape of an image, ``[channel, height, width]``."""
         return (3 if self.is_colour else 1, *self.size)
 
     def read(self, path: Path) -> tuple[np.ndarray, bytes]:
-        """The pixels of an image, and what a digest of all files takes of it."""
+        """Return the pixels of an image, and the bytes to add to the digest of all files."""
         content = path.read_bytes()
         with _opened(io.BytesIO(content), self.formats) as image:
             upright = _upright(image).convert("RGB" if self.is_colour else "L")
@@ -179,7 +178,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _formats() -> list[str]:
-    """Of the endings, as far as this Pillow has them. By default it opens more, and runs other programs for some."""
+    """Return Pillow's formats for `ENDINGS`. By default Pillow opens more, some of them with external programs."""
     Image.init()
     return sorted({name for ending, name in Image.EXTENSION.items() if ending in ENDINGS and name in Image.OPEN})
 
@@ -188,12 +187,12 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF data that cannot be read say nothing; any other program shows the image as it is stored
+    except Exception:  # unreadable EXIF data: use the image as stored, like other programs
         return image
 
 
 def _split(part: Part, images: np.ndarray, classes: tuple[str, ...], folder: Path) -> Split:
-    """Labels by name of the class in training, as another part may not have all of them."""
+    """Label the images of a part by the training classes. The part need not contain every class."""
     for name in part.classes:
         if name not in classes:
             known = listed(classes)

@@ -1,4 +1,4 @@
-"""Classes that are left out of a data set, so that their images are out of distribution and yet much like the rest."""
+"""Hold out classes of a data set, whose images are then out of distribution but similar to the rest."""
 
 import torch
 from jaxtyping import UInt8
@@ -13,19 +13,19 @@ Parts = tuple[Split, Split, Split]
 def hold_out_classes(
     parts: Parts, class_names: tuple[str, ...], hold_out: tuple[int, ...], where: str
 ) -> tuple[Parts, tuple[str, ...], UInt8[Tensor, "image channel height width"]]:
-    """Leave classes out of training, validation and test images, and number the others anew in their order.
+    """Remove classes from the training, validation and test images, and renumber the others in order.
 
     Args:
         parts: training, validation and test images.
         class_names: one per class.
-        hold_out: the classes to leave out, in any order.
+        hold_out: the classes to remove, in any order.
         where: the data set, for messages.
 
     Returns:
-        the three parts and the names of the classes that are left, and the test images of those that are not.
+        The three parts, the names of the remaining classes, and the test images of the removed ones.
 
     Raises:
-        InputError: a class that does not exist, fewer than two that are left, or a part that would be empty.
+        InputError: a class does not exist, fewer than two classes remain, or a part would be empty.
     """
     for label in hold_out:
         if not 0 <= label < len(class_names):

@@ -1,4 +1,4 @@
-"""Which files are the images of a folder: its parts, its classes, and what is left out."""
+"""List the image files of a folder by part and class, and count skipped files."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ ENDINGS = frozenset(
         "xpm",
     )
 )
-"""Of files that are images, in small letters; all formats that Pillow opens by itself and that hold 8 bits."""
+"""Lower-case endings of image files: all 8-bit formats that Pillow opens without external programs."""
 
 _NO_DATA = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 _KINDS_SHOWN = 8
@@ -28,12 +28,12 @@ _SPECIAL = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device
 
 @dataclass(frozen=True)
 class Part:
-    """The images of one part, in the order that torchvision's ``ImageFolder`` has them.
+    """The images of one part, in the order of torchvision's ``ImageFolder``.
 
     Attributes:
-        root: the folder that has the classes in it.
-        classes: their names, sorted.
-        images: each with the name of its class.
+        root: the folder that contains the class folders.
+        classes: the names of the classes, sorted.
+        images: the path of each image with the name of its class.
     """
 
     root: Path
@@ -46,15 +46,15 @@ class Listing:
     """The images of a folder.
 
     Attributes:
-        parts: by "train", "validation" and "test"; "train" alone where the folder is not divided.
-        skipped: how many files and folders were left out, by what they are.
+        parts: by "train", "validation" and "test"; only "train" if the folder is not split.
+        skipped: the number of skipped files and folders of each kind.
     """
 
     parts: dict[str, Part]
     skipped: Counter[str]
 
     def skipped_line(self) -> str:
-        """What was left out, in a few words; empty where nothing was.
+        """Summarise the skipped files in one line; an empty string if there are none.
 
         >>> Listing({}, Counter({".txt": 60, "pipe": 1})).skipped_line()
         '61 of 61 files are skipped: 60 .txt, 1 pipe'
@@ -68,17 +68,17 @@ class Listing:
 
 
 def list_images(folder: Path) -> Listing:
-    """Find the images of a folder that has either classes in it or parts (`PARTS`) with classes.
+    """Find the images of a folder that contains either class folders or parts (`PARTS`) with class folders.
 
-    Hidden files and folders, files that do not end as images do, and what is no regular file are left out. Links are
-    followed, as long as no image is found twice by them.
+    Hidden files and folders, files without an image ending, and files that are not regular are skipped. Links are
+    followed.
 
     Args:
-        folder: to look into.
+        folder: the folder to search.
 
     Raises:
-        InputError: a folder that can be understood in two ways, an image that would be there twice, a class without an
-            image, or a training or test part that is missing.
+        InputError: the folder is ambiguous, links lead to the same image twice, a class has no images, or the training
+            or test part is missing.
     """
     walk = _Walk(folder)
     where = f"folder:{printable(folder)}"
@@ -90,9 +90,9 @@ def list_images(folder: Path) -> Listing:
     others = [path for path in inside if path not in roots.values()]
     with_images = [path for path in others if any(True for _ in walk.images_below(path))]
     if with_images:
-        names, beside = (listed(path.name for path in paths) for paths in (roots.values(), with_images))
+        names, classes = (listed(path.name for path in paths) for paths in (roots.values(), with_images))
         raise InputError(
-            f"{where}: {names} are parts of a data set, but {beside} beside them have images too; "
+            f"{where}: {names} are parts of a data set, but {classes} in the same folder contain images too; "
             f"keep either parts or classes in it"
         )
     if others:
@@ -102,7 +102,7 @@ def list_images(folder: Path) -> Listing:
 
 
 class _Walk:
-    """A way through folders that comes by no folder and no file twice."""
+    """Walks through folders, and raises an InputError if links lead to a folder or file twice."""
 
     def __init__(self, top: Path) -> None:
         self.skipped: Counter[str] = Counter()
@@ -111,11 +111,11 @@ class _Walk:
         self._files: dict[str, Path] = {}
 
     def part(self, root: Path, classes: list[Path]) -> Part:
-        """The images of some classes.
+        """Return the images of the classes of a part.
 
         Args:
-            root: the folder that the classes are in.
-            classes: their folders, sorted.
+            root: the folder that contains the class folders.
+            classes: the class folders, sorted.
         """
         images = {path.name: list(self.images_below(path)) for path in classes}
         empty = [name for name, found in images.items() if not found]
@@ -128,14 +128,14 @@ class _Walk:
         return Part(root, tuple(images), tuple((path, name) for name, found in images.items() for path in found))
 
     def folders_in(self, folder: Path) -> list[Path]:
-        """The folders in one that has no images of its own, sorted."""
+        """Return the sorted subfolders of a folder that should not contain images itself."""
         folders, files = self._inside(folder)
         for file in files:
             self.skipped["image outside of a class" if _is_image(file) else _ending(file)] += 1
         return folders
 
     def images_below(self, folder: Path) -> Iterator[Path]:
-        """The images in a class's folder, and in the folders in it, each once."""
+        """Yield the images in a class folder and its subfolders, each once."""
         found, left = {}, [folder]
         while left:
             current = left.pop()
@@ -156,14 +156,14 @@ class _Walk:
                     self.skipped[_ending(file)] += 1
 
     def _inside(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The folders and the regular files in a folder that was not seen yet, sorted, without hidden ones."""
+        """Return the sorted subfolders and regular files of a folder, without hidden ones."""
         self._enter(folder)
         folders, files = [], []
         for name in sorted(os.listdir(folder)):
             path = folder / name
             if name.startswith(".") or name in _NO_DATA:
                 self.skipped["hidden folder" if os.path.isdir(path) else "hidden file"] += 1
-            elif os.path.isdir(path):  # unlike an entry of scandir, False for a link to itself
+            elif os.path.isdir(path):  # False for a link to itself, unlike `DirEntry.is_dir`
                 folders.append(path)
             elif os.path.isfile(path):
                 files.append(path)
@@ -202,7 +202,7 @@ def _ending(file: Path) -> str:
 
 
 def _special(path: Path) -> str:
-    """What is neither a folder nor a regular file, nor a link to one."""
+    """Describe a path that is neither a folder nor a regular file, nor a link to one."""
     try:
         return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "special file")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From the name of a data set to the data set."""
+"""Load a data set of images by name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,12 +28,12 @@ DOWNLOADED = {
     "mnist": "crop",
     "fashion_mnist": "crop",
 }
-"""The data sets that torchvision downloads, and their usual augmentation: digits have no mirror image."""
+"""The data sets that torchvision downloads, and their default augmentation. Digits must not be flipped."""
 
-_LONGEST_NAME = 200  # characters of a class's name
+_LONGEST_NAME = 200  # characters of a class name
 
 KNOWN = ("digits", *DOWNLOADED, "npz:DIR", "npz:FILE", "folder:DIR")
-"""What the name of a data set of images may be."""
+"""The possible names of image data sets."""
 
 
 def load_data(
@@ -47,38 +47,39 @@ def load_data(
     image_size: int | None = None,
     train_on_validation: bool = False,
 ) -> Data:
-    """Read a data set into memory, as uint8 on the CPU, in three parts.
+    """Load a data set as uint8 images on the CPU, in three parts.
 
-    Where a set has no validation part, a tenth of its training images is held out, by class; one that is not divided
-    at all is divided 70/10/20. The test part chooses nothing.
+    If a data set has no validation part, a tenth of its training images is held out, stratified by class. A data set
+    that is not split at all is split 70/10/20. The test part is used for evaluation only.
 
     Args:
-        name: ``digits`` (in scikit-learn, without a download); ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or
+        name: ``digits`` (included in scikit-learn); ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or
             ``fashion_mnist`` (downloaded once by torchvision); ``npz:DIR``, a folder with ``train.npz``, ``test.npz``
-            and perhaps ``validation.npz``; ``npz:FILE``, one file, perhaps with an array ``split``; ``folder:DIR``, a
-            folder per class, directly or in ``train``, ``test`` and perhaps ``validation``. Parts may also be called
-            ``training``, ``testing``, ``val`` or ``valid``.
-        data_dir: where downloads are kept.
-        split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
-        augment: ``none``, ``flip``, ``crop`` or ``flip-crop``; ``auto`` is what is usual for the set: ``flip-crop`` for
-            CIFAR, ``crop`` for other downloads, and ``none`` for everything else. Or a function of one image, uint8
-            ``[channel, height, width]``, such as one of torchvision's transforms, which draws from torch's generator.
-        hold_out: classes that are left out of all three parts; the other ones are numbered anew, in their order. Test
-            images of the classes that are left out are kept as ``held_out``.
-        download: whether a set of torchvision's is downloaded where it is not there.
-        train_images: a random part of so many training images, by class, drawn by `split_seed` after validation images
-            were set aside; validation and test stay whole. None: all.
-        image_size: height and width that images are brought to: pictures of a folder that are of several sizes, or not
-            square, are resized and cropped (`framed`), others are averaged down. None: as they are stored.
-        train_on_validation: whether validation images become training images too, as in the runs of many published
-            figures. The validation part is then empty.
+            and optionally ``validation.npz``; ``npz:FILE``, a single file, optionally with an array ``split``;
+            ``folder:DIR``, one folder per class, either directly or in ``train``, ``test`` and optionally
+            ``validation``. Parts may also be called ``training``, ``testing``, ``val`` or ``valid``.
+        data_dir: the folder for downloads.
+        split_seed: the seed of the split. The split does not depend on a run's seed.
+        augment: ``none``, ``flip``, ``crop`` or ``flip-crop``. ``auto`` is the usual choice for the data set:
+            ``flip-crop`` for CIFAR, ``crop`` for other downloads, and ``none`` for everything else. Or a function of
+            one image, uint8 ``[channel, height, width]``, such as a torchvision transform, which draws from torch's
+            global generator.
+        hold_out: classes to remove from all three parts; the others are renumbered in order. Test images of the
+            removed classes are kept as ``held_out``.
+        download: whether to download a missing torchvision data set.
+        train_images: the number of training images to draw, stratified by class and seeded by `split_seed`, after the
+            validation images were set aside; validation and test parts are unchanged. None: all.
+        image_size: the height and width of the images. Images of a folder that have different sizes or are not square
+            are resized and cropped (`framed`); others are averaged down. None: the stored size.
+        train_on_validation: whether to add the validation images to the training images, as many published results
+            do. The validation part is then empty.
 
     Returns:
-        the data, with the moments of its training pixels.
+        The data, with the mean and standard deviation of the training pixels.
 
     Raises:
-        InputError: if the name is unknown, what it names is missing, damaged or of another form, a class to leave out
-            does not exist, fewer than two would be left, or images cannot be so many or so large.
+        InputError: the name is unknown; the files are missing, damaged or of another format; a held-out class does not
+            exist, or fewer than two classes remain; or `train_images` or `image_size` is out of range.
     """
     transform, augment = (None, augment) if isinstance(augment, str) else (augment, "none")
     if augment not in ("auto", *AUGMENTATIONS):
@@ -120,23 +121,23 @@ def load_data(
 
 
 def read_source(name: str, data_dir: str | Path, download: bool = True, side: int | None = None) -> Source:
-    """What is stored under the name of a data set, before it is divided.
+    """Read a data set by name, before it is split.
 
     Args:
-        name: as `load_data` takes it.
-        data_dir: where downloads are kept.
-        download: whether a set of torchvision's is downloaded where it is not there.
-        side: as of `read_folder`; other sets hold images of one size.
+        name: a name that `load_data` accepts.
+        data_dir: the folder for downloads.
+        download: whether to download a missing torchvision data set.
+        side: see `read_folder`; ignored for other kinds of data set, whose images have one size.
 
     Raises:
-        InputError: if the name is unknown, or what it names is missing, damaged or of another form.
+        InputError: the name is unknown, or the files are missing, damaged or of another format.
     """
     with reading(name, "a data set"):
         return _read(name, Path(data_dir).expanduser(), download, side)
 
 
 def unknown_data_set(name: str) -> InputError:
-    """The error for a name of no data set: with the kind before it that a file or a folder lacks, or the nearest name.
+    """Return the error for an unknown data set. The message suggests the missing prefix of a path, or a similar name.
 
     >>> print(unknown_data_set("houses.csv"))
     unknown data set 'houses.csv': give tables with the prefix csv:, csv:houses.csv
@@ -150,21 +151,21 @@ def unknown_data_set(name: str) -> InputError:
     elif ending == ".npz":
         hint = f"give .npz files with the prefix npz:, npz:{shown}"
     elif path and Path(path).expanduser().is_dir():
-        hint = f"give folders with a prefix: folder:{shown} for pictures, npz:{shown} for .npz files, or  "
-        hint += f"tables, csv:{shown}"
+        hint = f"give folders with a prefix: folder:{shown} for pictures, npz:{shown} for .npz files, or "
+        hint += f"csv:{shown} for tables"
     else:
         return unknown("data set", name, (*KNOWN, "csv:FILE"))
     return InputError(f"unknown data set {printable(name)!r}: {hint}")
 
 
 def is_known(name: str) -> bool:
-    """Whether the name of a data set is of one of the forms that there are."""
+    """Return whether the name of a data set has a known form. The files need not exist."""
     kind, _, path = name.partition(":")
     return name in ("digits", *DOWNLOADED) or (kind in ("npz", "folder", "csv") and bool(path))
 
 
 def short_name(name: str) -> str:
-    """A data set's name without the folders that it lies in.
+    """Return the name of a data set without prefix, folders and file ending.
 
     >>> short_name("npz:/home/me/cats.npz"), short_name("cifar10")
     ('cats', 'cifar10')
@@ -174,7 +175,7 @@ def short_name(name: str) -> str:
 
 
 def _read(name: str, data_dir: Path, download: bool, side: int | None) -> Source:
-    """Torchvision and Pillow are imported only for the sets that need them."""
+    """Read a data set, importing torchvision and Pillow only for data sets that need them."""
     kind, _, path = name.partition(":")
     if name == "digits":
         return read_digits()
@@ -194,7 +195,7 @@ def _read(name: str, data_dir: Path, download: bool, side: int | None) -> Source
 
 
 def _class_names(source: Source, num_classes: int, where: str) -> tuple[str, ...]:
-    """Names of folders and strings of files may be any: from here on they can be shown and written, and all differ."""
+    """Return printable and distinct class names. Names of folders and strings in files may be neither."""
     names = source.class_names or tuple(map(str, range(num_classes)))
     if len(names) != num_classes:
         raise InputError(f"{where}: there are {len(names)} class names, but {num_classes} classes among the labels")

@@ -1,4 +1,4 @@
-"""Images that may be more than the memory holds: in a file that the system maps, and that is gone with the process."""
+"""Images that may not fit into memory: kept in a memory-mapped temporary file that is deleted with the process."""
 
 import os
 import tempfile
@@ -13,23 +13,22 @@ from bayes_share.errors import InputError
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MOUNTS = Path("/proc/mounts")
-_PART = 0.25  # of the free memory that one array of images may take
-_PART_OF_DEVICE = 0.5  # of its free memory
-_AT_A_TIME = 2**22  # pixels that are copied
+_PART = 0.25  # the fraction of free memory that one array of images may take
+_PART_OF_DEVICE = 0.5  # the same for the memory of a GPU
+_AT_A_TIME = 2**22  # pixels copied at once
 
 
 def empty_images(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of uint8 without values: in memory, or in a mapped file where it is a large part of the free memory.
+    """Return an uninitialised uint8 array, in a memory-mapped file if it would take over a quarter of the free memory.
 
-    The file is in ``TMPDIR``, or else in the system's folder for temporary files on a disk, has no name, and is gone
-    when the array is. The system reads and writes its pages as they are used, and keeps as many in memory as there is
-    room for.
+    The file is in ``TMPDIR`` if that is set, otherwise in the system's folder for temporary files, or in ``/var/tmp``
+    if that folder is in memory. The file has no name and is deleted with the array.
 
     Args:
-        shape: of the array.
+        shape: the shape of the array.
 
     Raises:
-        InputError: the folder has no room for the file.
+        InputError: the folder has no space for the file.
     """
     size = int(np.prod(shape, dtype=np.int64))
     if size <= _PART * free_memory():
@@ -38,7 +37,7 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
     try:
         with tempfile.TemporaryFile(prefix="bayes-share-", dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found here, and not when a page is written
+                os.posix_fallocate(file.fileno(), 0, size)  # reports a full disk now rather than when a page is written
             else:
                 file.truncate(size)
             return np.memmap(file, np.uint8, "r+", shape=shape)
@@ -52,7 +51,7 @@ def empty_images(shape: tuple[int, ...]) -> np.ndarray:
 def images_at(
     images: UInt8[Tensor, "image channel height width"], indices: Int64[Tensor, "chosen"]
 ) -> UInt8[Tensor, "chosen channel height width"]:
-    """Some of the images, in the order of their indices; on the CPU, many of them are as `empty_images` has them."""
+    """Return the images at some indices. On the CPU, a large result is allocated by `empty_images`."""
     size = len(indices) * images[:1].numel()
     if images.device.type != "cpu" or size <= max(_AT_A_TIME, _PART * free_memory()):
         return images[indices]
@@ -64,15 +63,15 @@ def images_at(
 
 
 def has_room_for(device: torch.device | str, size: int) -> bool:
-    """Whether a device takes so many bytes of images beside all else; what is no CUDA device does."""
+    """Return whether images of `size` bytes fit into half of a CUDA device's free memory; True for other devices."""
     device = torch.device(device)
     return device.type != "cuda" or size <= _PART_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
 
 
 def free_memory() -> int:
-    """Bytes that are free for this process, as far as the system says; what could be freed counts too.
+    """Return an estimate of the free memory for this process in bytes, including memory that could be reclaimed.
 
-    A container has no more than its control group leaves it.
+    In a container, the limit of its control group applies.
     """
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
@@ -84,13 +83,13 @@ def free_memory() -> int:
         most, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         counts = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
         cached = int(counts["inactive_file"]) + int(counts["active_file"])
-    except (OSError, KeyError, ValueError):  # there is none, or no limit
+    except (OSError, KeyError, ValueError):  # no control group, or no limit
         return free
     return min(free, max(0, most - used + cached))
 
 
 def _folder_on_disk() -> str:
-    """The folder for temporary files; where that is in memory and nobody has named it, the one that outlasts a boot."""
+    """Return the folder for temporary files, or ``/var/tmp`` if that folder is in memory and not set by the user."""
     usual = tempfile.gettempdir()
     is_named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     return usual if is_named or not _is_in_memory(usual) or not os.access("/var/tmp", os.W_OK) else "/var/tmp"

@@ -1,4 +1,4 @@
-"""Images in NumPy's ``.npz`` files, read without ever unpickling anything."""
+"""Read images from NumPy's ``.npz`` files, without unpickling."""
 
 import logging
 import os
@@ -23,19 +23,19 @@ _WHAT = "an npz file without pickled objects"
 
 
 def read_npz(path: Path) -> Source:
-    """A folder with ``train.npz``, ``test.npz`` and, if there is one, ``validation.npz``; or a single file.
+    """Read a folder with ``train.npz``, ``test.npz`` and optionally ``validation.npz``, or a single file.
 
-    The files of a folder may have other usual names (`PARTS`).
+    The files of a folder may have other common names (`PARTS`).
 
-    Each file has ``images``, uint8 ``[N, H, W, C]`` or ``[N, H, W]``, and ``labels``, integers ``[N]``. A string array
-    ``class_names`` in the single or the training file names the classes. A single file may have ``split``, for each
-    image 0, 1 or 2: training, validation or test. Other arrays are not looked at.
+    Each file contains ``images``, uint8 ``[N, H, W, C]`` or ``[N, H, W]``, and ``labels``, integers ``[N]``. An
+    optional string array ``class_names`` in the single or the training file names the classes. A single file may
+    contain ``split``, integers ``[N]``: 0 for training, 1 for validation, 2 for test. Other arrays are ignored.
 
     Args:
         path: the folder or the file.
 
     Raises:
-        InputError: if something is missing, damaged or of another form.
+        InputError: a file or array is missing, damaged or of another format.
     """
     if not os.path.lexists(path):
         raise InputError(
@@ -46,13 +46,16 @@ def read_npz(path: Path) -> Source:
 
 
 def read_unlabelled(path: Path) -> UInt8[Tensor, "image channel height width"] | None:
-    """The images of a single file without labels; None where it has labels or is a folder, which `read_npz` reads.
+    """Read the images of a single file without labels.
 
     Args:
         path: the file.
 
+    Returns:
+        The images, or None if `path` has labels, is a folder or does not exist: `read_npz` handles these.
+
     Raises:
-        InputError: if there are no images in it, or it is damaged or of another form.
+        InputError: the file contains no images, or is damaged or of another format.
     """
     if path.is_dir() or not os.path.lexists(path):
         return None

@@ -1,4 +1,4 @@
-"""Image sets that a network was not trained on, in the form that it takes, to see whether it notices."""
+"""Out-of-distribution image sets, converted to the size and channels that a network takes."""
 
 import re
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from bayes_share.tensors.seeding import generator
 
 _NUM_NOISE = 10_000
 _NAMED = re.compile(r"(?P<name>[^=:]+)=(?P<source>.+)")
-_ITSELF = 0.5  # a set of which more images than this share are the data set's own is the data set, whatever its name
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file too
+_ITSELF = 0.5  # a set that shares more than this fraction of its images with the data set counts as the data set
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also used as a file name
 
 
 @dataclass(frozen=True)
 class OODName:
-    """What an out-of-distribution set is called, and where it is from.
+    """The name and the source of an out-of-distribution set.
 
     Args:
-        name: to show, and to store predictions under.
-        source: what `load_ood` reads.
+        name: the name that is shown and that predictions are stored under.
+        source: the source that `load_ood` reads.
     """
 
     name: str
@@ -39,12 +39,12 @@ class OODName:
 
     @classmethod
     def parse(cls, text: str) -> "OODName":
-        """The two from what a user writes: ``SOURCE`` or ``NAME=SOURCE``.
+        """Parse ``SOURCE`` or ``NAME=SOURCE``.
 
-        Without a name, that of a file or folder is its own without ending, and that of everything else its source.
+        Without a name, a file or folder is named after itself without its ending, and any other set after its source.
 
         Raises:
-            InputError: a name that cannot be the name of a file.
+            InputError: the name is not a valid file name.
 
         >>> OODName.parse("svhn-part=npz:/data/test.npz")
         OODName(name='svhn-part', source='npz:/data/test.npz')
@@ -67,13 +67,13 @@ class OODName:
 
 @dataclass(frozen=True, eq=False)
 class OODSet:
-    """Images from elsewhere, in the form of a data set.
+    """Out-of-distribution images, with the size and channels of a data set.
 
     Args:
-        name: to show.
-        source: that it was read from.
-        images: ``[image, channel, height, width]``, uint8; to be normalised as the data set's own.
-        available: images that there were to take these from; as many where all were taken.
+        name: the name that is shown.
+        source: the source that the images were read from.
+        images: ``[image, channel, height, width]``, uint8; to be normalised like the data set's images.
+        available: the number of images in the source, of which these may be a sample.
     """
 
     name: str
@@ -83,25 +83,24 @@ class OODSet:
 
 
 def load_ood(text: str, data: Data, data_dir: str | Path = "data", limit: int = 10_000, seed: int = 0) -> OODSet:
-    """Read images that are not of a data set, and bring them to its form.
+    """Load out-of-distribution images and convert them to the size and channels of a data set.
 
-    How sizes and colours change is said in `in_form`. Where the data's own images were averaged down, these are brought
-    to the size of the stored ones, and averaged down likewise.
+    See `in_form` for the conversion. If the data set's images were averaged down, these images are resized to its
+    stored size and then averaged down in the same way.
 
     Args:
-        text: a name as `load_data` takes it, of which the test part is used, or all images where it is not divided
-            (a single npz file needs no labels);
-            ``noise`` (10,000 images, each value uniform and independent), ``photographs`` (1,000 patches of
-            scikit-learn's two sample photographs, without a download) or ``held-out`` (test images of the classes that
-            `data` was loaded without); ``NAME=`` before it names the set.
-        data: whose form the images get; itself it cannot be.
-        data_dir: where downloads are kept.
-        limit: a random sample of so many is taken where there are more.
-        seed: of the sample, and of what is drawn.
+        text: a name that `load_data` accepts, whose test part is used, or all images if it is not split (a single npz
+            file needs no labels); ``noise`` (10,000 images of independent uniform values); ``photographs`` (1,000
+            patches of scikit-learn's two sample photographs, without a download); or ``held-out`` (the test images of
+            the classes held out of `data`). A prefix ``NAME=`` names the set.
+        data: the data set whose size and channels the images get.
+        data_dir: the folder for downloads.
+        limit: the maximum number of images; larger sets are sampled at random.
+        seed: the random seed of the sample, the noise and the patches.
 
     Raises:
-        InputError: an unknown name, the data set itself, images that cannot be read or brought to the form, or a limit
-            below 1.
+        InputError: the name is unknown or that of the data set itself, the images cannot be read or converted, or the
+            limit is below 1.
     """
     if limit < 1:
         raise InputError(f"an out-of-distribution set must have at least 1 image, not {limit}")
@@ -137,7 +136,7 @@ def _images(source: str, data: Data, data_dir: str | Path, rng: Generator) -> Te
 
 
 def _of_source(source: str, data: Data, data_dir: str | Path) -> Tensor:
-    """The test part, or all images where there are no parts."""
+    """Return the images of the test part, or all images if the source is not split."""
     kind, _, path = source.partition(":")
     if kind == "npz" and path:
         with reading(source, "a set of images"):
@@ -154,7 +153,7 @@ def _of_source(source: str, data: Data, data_dir: str | Path) -> Tensor:
 
 
 def _share_of(data: Data, images: Tensor) -> float:
-    """The share of images that are images of a data set, pixel by pixel."""
+    """Return the fraction of the images that are identical to an image of the data set."""
     parts = (data.train, data.validation, data.test)
     own = {digest for part in parts for digest in _digests(part.images)}
     if images.shape[2:] == data.averaged_from:

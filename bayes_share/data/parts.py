@@ -1,4 +1,4 @@
-"""The parts of a data set by the names that they usually have on disk."""
+"""Recognise the parts of a data set by the names of files and folders."""
 
 import os
 import re
@@ -13,15 +13,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testing"),
 }
-"""What each part may be called, in small or capital letters."""
-
+"""The names of each part; case is ignored."""
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".pq")
-"""Of files that are tables, in small letters."""
+"""Lower-case endings of table files."""
 
 
 def part_of(name: str) -> str | None:
-    """The part that a file without its ending, or a folder, is named after; None: none.
+    """Return the part that a folder, or a file without its ending, is named after, or None.
 
     >>> part_of("Training"), part_of("val"), part_of("cats")
     ('train', 'validation', None)
@@ -30,15 +29,15 @@ def part_of(name: str) -> str | None:
 
 
 def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Path]:
-    """The files or folders that are named after a part, by that part; others are left out.
+    """Return the files or folders that are named after a part, by part. Others are ignored.
 
     Args:
-        paths: of one folder.
+        paths: the content of one folder.
         where: the data set, for messages.
-        ending: of the names, in small letters.
+        ending: the lower-case ending of the names.
 
     Raises:
-        InputError: two of them are named after one part, or are one by a link.
+        InputError: two paths are named after the same part, or link to the same data.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -56,9 +55,9 @@ def by_part(paths: Iterable[Path], where: str, ending: str = "") -> dict[str, Pa
 
 
 def check_classes(folders: Iterable[Path], where: str) -> None:
-    """Raise an InputError where folders are called nearly as parts are, such as ``seg_train`` and ``seg_test``.
+    """Raise an InputError if class folders look like parts, such as ``seg_train`` and ``seg_test``.
 
-    A class may be called ``train_station``, so only folders with other folders in them are looked at.
+    Only folders with subfolders are checked, since a class may be called ``train_station``.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -73,7 +72,7 @@ def check_classes(folders: Iterable[Path], where: str) -> None:
 
 
 def check_parts(found: Mapping[str, Path], where: str, ending: str = "") -> None:
-    """Raise an InputError where the training or the test part is not among the parts that were found."""
+    """Raise an InputError if the training or the test part was not found."""
     for part in ("train", "test"):
         if part not in found:
             names = listed(path.name for path in found.values()) or f"no train{ending}"

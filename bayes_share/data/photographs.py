@@ -1,4 +1,4 @@
-"""Patches of scikit-learn's two sample photographs: natural images that are there without a download."""
+"""Patches of scikit-learn's two sample photographs: natural images that need no download."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from bayes_share.data.image_format import resized
 
 NUM_PATCHES = 1000
-"""How many patches there are; two photographs give no more that differ."""
+"""The number of patches. Two photographs do not give more that differ."""
 
 _SMALLEST, _LARGEST = 64, 256  # pixels of a patch's longer side in a photograph of 640 x 427
 
@@ -16,12 +16,12 @@ _SMALLEST, _LARGEST = 64, 256  # pixels of a patch's longer side in a photograph
 def photograph_patches(
     size: tuple[int, int], rng: Generator, count: int = NUM_PATCHES
 ) -> UInt8[Tensor, "image 3 height width"]:
-    """Patches of a temple and of a flower, half of each, at random places and of random extent.
+    """Cut patches from the photographs, half from each, at random positions and of random extent.
 
     Args:
-        size: height and width that each patch is brought to, without changing its proportions.
-        rng: the source of randomness.
-        count: how many patches.
+        size: height and width to which each patch is resized; patches are cut with this aspect ratio.
+        rng: the random generator.
+        count: the number of patches.
 
     Returns:
         ``[image, 3, height, width]``, uint8.

@@ -1,4 +1,4 @@
-"""Data made smaller, for studies that a CPU can finish: fewer training images, and images of fewer pixels."""
+"""Reduce data for studies on a CPU: fewer training images, and smaller images."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,22 @@ from bayes_share.data.dataset import Data, Split
 from bayes_share.data.image_format import in_form
 from bayes_share.errors import InputError, option
 
-_AT_A_TIME = 2000  # images in floating point
+_AT_A_TIME = 2000  # images converted to floating point at once
 
 
 def some_of(split: Split, count: int, rng: Generator, where: str) -> Split:
-    """Exactly so many images, drawn at random, of each class its share and one at least; in their order.
+    """Draw a random subset of exactly `count` images, stratified by class, in their original order.
+
+    Every class keeps at least one image.
 
     Args:
-        split: what is drawn from.
-        count: how many images.
-        rng: the source of randomness.
+        split: the images to draw from.
+        count: the number of images.
+        rng: the random generator.
         where: the data set, for messages.
 
     Raises:
-        InputError: more images than there are, or fewer than classes.
+        InputError: `count` is larger than the number of images, or smaller than the number of classes.
     """
     counts = split.labels.bincount()
     least = int((counts > 0).sum())
@@ -42,17 +44,17 @@ def some_of(split: Split, count: int, rng: Generator, where: str) -> Split:
 def averaged(
     images: UInt8[Tensor, "image channel height width"], side: int, where: str
 ) -> UInt8[Tensor, "image channel side side"]:
-    """Images of so many pixels a side, each the mean of those in its area, rounded.
+    """Reduce images to squares by averaging, rounded.
 
-    Where the sides do not divide, areas overlap by up to a pixel (torch's interpolation by "area").
+    If the size is not a multiple of `side`, the averaged areas overlap by up to a pixel (torch's "area" interpolation).
 
     Args:
-        images: of any number.
-        side: height and width that they get.
+        images: the images.
+        side: the new height and width.
         where: the data set, for messages.
 
     Raises:
-        InputError: less than a pixel, or more than the images have.
+        InputError: `side` is below 1 or larger than the images.
 
     >>> averaged(torch.tensor([[[[0, 10], [20, 50]]]], dtype=torch.uint8), 1, "one image").item()
     20
@@ -72,24 +74,24 @@ def averaged(
 def in_form_of(
     data: Data, images: UInt8[Tensor, "image channel height width"], where: str
 ) -> UInt8[Tensor, "image new_channel new_height new_width"]:
-    """Images from elsewhere, as a data set's own would be: of the size that these were stored in, then averaged.
+    """Convert images to the form of a data set's own: resize them to its stored size, then average them down.
 
     Args:
         data: the data set.
-        images: of any size.
-        where: they come from, for messages.
+        images: images of any size.
+        where: where the images come from, for messages.
 
     Raises:
-        InputError: a number of channels that cannot become the other.
+        InputError: the number of channels cannot be converted.
     """
     formed = in_form(images, data.in_channels, data.stored_size, where)
     return formed if data.averaged_from is None else averaged(formed, data.image_size[0], where)
 
 
 def _shares(counts: Sequence[int], total: int) -> list[int]:
-    """The total divided in proportion to counts, each part at least 1 where its count is.
+    """Divide a total in proportion to counts, giving at least 1 to every count above 0.
 
-    What does not divide goes where the largest remainder is, at a tie to the earlier part.
+    Remaining units go to the largest remainders, or to the earlier count in a tie.
 
     >>> _shares([10, 0, 10, 1], 7), _shares([100, 1, 1], 3)
     ([3, 0, 3, 1], [1, 1, 1])

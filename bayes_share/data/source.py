@@ -1,4 +1,4 @@
-"""What a reader found, and the way from there to three parts that fit together."""
+"""Data as found by a reader, and their division into three consistent parts."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,19 +14,19 @@ from bayes_share.errors import InputError
 from bayes_share.io.terminal import printable
 from bayes_share.tensors.seeding import generator
 
-_LONGEST_TYPE = 100  # characters of the name of an array's type
+_LONGEST_TYPE = 100  # characters of an array's dtype
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found.
+    """The data that a reader found.
 
     Attributes:
-        train: the training images; all images where there is no test set.
-        test: the test set, if there is one.
-        validation: the validation set, if there is one.
-        class_names: one per class; empty where the classes have no names.
-        files: a digest of the files that images were decoded from; empty where their pixels were stored.
+        train: the training images, or all images if there is no test set.
+        test: the test set, or None.
+        validation: the validation set, or None.
+        class_names: one per class, or empty if the classes have no names.
+        files: a digest of the files that images were decoded from, or empty if pixels were stored.
     """
 
     train: Split
@@ -37,23 +37,23 @@ class Source:
 
 
 class MixedSizes(InputError):
-    """Images of several sizes, which no size was given for."""
+    """The images have different sizes, and no size was given."""
 
 
 def from_where(path: Path) -> str:
-    """What to add where a path that was given is not there."""
+    """Return a hint to append to a message about a missing path, if the path is relative."""
     return "" if path.is_absolute() else " (a relative path is one from the current folder)"
 
 
 def checked_images(images: np.ndarray, where: str) -> UInt8[Tensor, "image channel height width"]:
-    """An array as somebody stored it, made into images if they are some.
+    """Validate an array of images and convert it to channels first.
 
     Args:
         images: uint8 ``[image, height, width, channel]``, or ``[image, height, width]`` for one channel.
         where: the file or folder they come from, for messages.
 
     Raises:
-        InputError: if they are something else.
+        InputError: the array has another dtype or shape, or is empty.
     """
     if images.dtype != np.uint8:
         found = printable(images.dtype, _LONGEST_TYPE)
@@ -69,15 +69,15 @@ def checked_images(images: np.ndarray, where: str) -> UInt8[Tensor, "image chann
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
-    """Arrays as somebody stored them, made into a `Split` if they are one.
+    """Validate arrays of images and labels and convert them to a `Split`.
 
     Args:
-        images: as `checked_images` takes them.
+        images: an array that `checked_images` accepts.
         labels: integers ``[image]``, from 0.
         where: the file or folder they come from, for messages.
 
     Raises:
-        InputError: if they are something else.
+        InputError: an array has another dtype or shape, or a label is out of range.
     """
     pixels = checked_images(images, where)
     if labels.dtype.kind not in "iu":
@@ -92,18 +92,18 @@ def checked_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
 
 
 def three_parts(source: Source, split_seed: int, where: str) -> tuple[Split, Split, Split]:
-    """Training, validation and test set: those that were found, and what is missing held out by class.
+    """Return the training, validation and test set. Missing sets are split off, stratified by class.
 
-    Without a test set, images are divided 70/10/20; without a validation set, a tenth of the training images is held
-    out. The test set has no part in any choice.
+    Without a test set, all images are split 70/10/20. Without a validation set, a tenth of the training images is held
+    out.
 
     Args:
-        source: what was found.
-        split_seed: the only thing besides the labels that the division depends on.
+        source: the data that a reader found.
+        split_seed: the seed of the split, which depends on nothing else but the labels.
         where: the data set, for messages.
 
     Raises:
-        InputError: if the parts do not fit together, or there are too few images to divide.
+        InputError: the parts differ in classes or shapes, or there are too few images to split.
     """
     rng = generator(split_seed, "split")
     if source.test is None:
@@ -125,18 +125,18 @@ def joined(one: Split, other: Split) -> Split:
 
 
 def stratified(labels: Int64[Tensor, "image"], shares: tuple[int, ...], rng: Generator) -> list[Int64[Tensor, "_"]]:
-    """Indices divided at random so that each part has its share of each class, to within one image.
+    """Split indices at random so that each part has its share of each class, to within one image.
 
-    What does not divide goes where the largest remainder is, at a tie to the earlier part. So a class with too few
-    images for all parts is in the part with the largest share, and in the others as far as it goes.
+    Remaining images go to the largest remainders, or to the earlier part in a tie. A class with too few images for all
+    parts is in the part with the largest share first.
 
     Args:
         labels: ``[image]``, the classes.
         shares: the relative sizes of the parts, for example ``(7, 1, 2)``.
-        rng: the source of randomness.
+        rng: the random generator.
 
     Returns:
-        for each share the indices ``[part]``, in ascending order.
+        The indices ``[part]`` of each part, in ascending order.
     """
     shuffled = torch.randperm(len(labels), generator=rng, device="cpu")
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""The files that a set of examples is read from, and a stamp that changes with them."""
+"""The files of a data set, and a stamp that changes when they do."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _OF_FILES = ("npz", "folder", "csv", "cifar-10-c")
 
 
 def source_path(source: str) -> Path | None:
-    """The file or folder that a set of images is read from; None where its name says none.
+    """Return the file or folder that a data set is read from, or None if its name contains no path.
 
     >>> source_path("npz:cats.npz"), source_path("cifar10")
     (PosixPath('cats.npz'), None)
@@ -24,11 +24,11 @@ def source_path(source: str) -> Path | None:
 
 
 def is_of_source(source: str, place: Path) -> bool:
-    """Whether a file is, or once it is written would be, one of those that a set is read from.
+    """Return whether a file belongs to the files of a data set, or would belong once it is written.
 
     Args:
-        source: the set, as a user names it.
-        place: the file, with all links followed.
+        source: the name of the data set.
+        place: the file, with all links resolved.
     """
     path = source_path(source)
     if path is None or not place.is_relative_to(folder := real_path(path)):
@@ -40,13 +40,13 @@ def is_of_source(source: str, place: Path) -> bool:
 
 
 def source_stamp(source: str) -> str:
-    """A stamp of the names, sizes and times of all files of a set, which are not read.
+    """Compute a stamp from the names, sizes and modification times of all files of a data set, without reading them.
 
     Args:
-        source: a set of images, as a user names it.
+        source: the name of the data set.
 
     Returns:
-        The same as long as no file comes, goes or changes; empty where there are none.
+        A text that changes if a file is added, removed or changed; empty if there are no files.
     """
     path = source_path(source)
     digest = sha256()
@@ -57,7 +57,7 @@ def source_stamp(source: str) -> str:
 
 
 def _files(path: Path) -> Iterator[str]:
-    """A line for each file that is there, and for each folder elsewhere that a link leads to."""
+    """Yield a line for each file, and for each link to a folder."""
     if path.is_file():
         yield f"{path.stat().st_size} {path.stat().st_mtime_ns}"
     for folder, folders, names in os.walk(path):

@@ -1,4 +1,4 @@
-"""Well-known data sets through torchvision, which downloads them once and compares their checksums."""
+"""Read data sets through torchvision, which downloads them once and verifies their checksums."""
 
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,23 @@ _CLASSES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source:
-    """A data set that torchvision knows.
+    """Read a data set of torchvision.
 
     Args:
         name: ``cifar10``, ``cifar100``, ``svhn``, ``mnist`` or ``fashion_mnist``.
-        data_dir: where its files are, or go to.
-        download: whether it is downloaded if it is not there.
+        data_dir: the folder of its files.
+        download: whether to download missing files.
 
     Raises:
-        InputError: if it is not there and is not downloaded, or is damaged.
+        InputError: files are missing and were not downloaded, or are damaged.
+
     """
     class_name, *parts = _CLASSES[name]
     where = printable(str(data_dir))
     try:
         train, test = (getattr(datasets, class_name)(str(data_dir), download=download, **part) for part in parts)
         return Source(_in_memory(train, name), _in_memory(test, name), class_names=tuple(getattr(train, "classes", ())))
-    except Exception as error:  # no network, a wrong checksum, a full disk, files of another length: no list is whole
+    except Exception as error:  # no network, a wrong checksum, a full disk, a truncated file and more
         if not download:
             raise InputError(f"{name}: not found, or incomplete, in '{where}'") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _LONGEST_REASON)
@@ -48,6 +49,6 @@ def read_torchvision(name: str, data_dir: Path, download: bool = True) -> Source
 
 
 def _in_memory(dataset: Any, name: str) -> Split:
-    """Read through ``dataset[i]``, since each class of torchvision keeps its arrays in another layout."""
+    """Read all images through ``dataset[i]``, since the classes of torchvision store their arrays differently."""
     images, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
     return checked_split(np.stack([np.asarray(image) for image in images]), np.array(labels), name)

@@ -1,1 +1,1 @@
-"""Files and the terminal: arrays, CSV, writing whole files, one process per folder, safe text."""
+"""Files and the terminal: arrays, CSV, atomic writes, folder locks, and text that is safe to print."""

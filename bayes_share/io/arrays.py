@@ -1,4 +1,4 @@
-"""Arrays in ``.npz`` files: read whole, mapped into memory, or written in parts. Nothing in a file is executed."""
+"""Read, memory-map and write arrays in ``.npz`` files. Nothing in a file is executed."""
 
 import io
 import math
@@ -19,13 +19,13 @@ from bayes_share.io.terminal import printable
 
 _PIECE = 2**24  # bytes
 _LONGEST_HEADER = 2**16  # bytes; numpy itself takes 10,000
-_MOST_DENSE = 1032  # bytes that deflate makes of one, at most
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip's member; its last numbers are the lengths of what follows
+_MOST_DENSE = 1032  # deflate's maximum compression ratio
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member; ends with the lengths of the name and the extra field
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What an array's header says, and how many bytes it has itself."""
+    """The content of an array's header, and the header's own length in bytes."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -40,20 +40,21 @@ class _Form:
 def read_arrays(
     path: str | Path, what: str, names: Collection[str] | None = None, remedy: str = "", unnamed: str | None = None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Read arrays of an ``.npz`` file. An array is only given memory where the file has as many bytes as it asks for.
+    """Read arrays from an ``.npz`` file. Memory is only allocated if the file holds as many bytes as the header says.
 
     Args:
         path: the file.
-        what: it should be, for messages.
-        names: which arrays; those that are not in the file are left out. None: all.
-        remedy: as of `reading`.
-        unnamed: the name that the array of an ``.npy`` file gets; None: such a file is refused.
+        what: what the file should be, for messages.
+        names: the arrays to read; names that are not in the file are ignored. None: all.
+        remedy: see `reading`.
+        unnamed: the name given to the array of an ``.npy`` file. None: ``.npy`` files are rejected.
 
     Returns:
-        The arrays, and the names of all that the file holds.
+        The arrays by name, and the names of all arrays in the file.
 
     Raises:
-        InputError: a file that is missing, damaged or no such file, or an array that holds objects; names the file.
+        InputError: the file is missing, damaged or of another format, or an array holds objects. The message names
+            the file.
     """
     check_file(path, what, remedy)
     if unnamed is not None and _is_single(path):
@@ -65,34 +66,35 @@ def read_arrays(
 
 
 def map_arrays(path: str | Path, what: str, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Map arrays of an uncompressed ``.npz`` file into memory, which may be smaller than they are.
+    """Memory-map arrays of an uncompressed ``.npz`` file. The arrays may be larger than the memory.
 
-    Their bytes are read once, in pieces, to see that they are whole; afterwards the system reads what is looked at and
-    drops it where memory is short. What is written into such an array stays in memory and never reaches the file.
+    All bytes are read once, in pieces, to verify their checksums. Afterwards the operating system loads pages on
+    access and drops them when memory is short. The arrays are copy-on-write: changes never reach the file.
 
     Args:
         path: the file.
-        what: it should be, for messages.
-        names: which arrays; those that are not in the file are left out.
+        what: what the file should be, for messages.
+        names: the arrays to map; names that are not in the file are ignored.
 
     Returns:
-        The arrays, and the names of all that the file holds.
+        The arrays by name, and the names of all arrays in the file.
 
     Raises:
-        InputError: a file that is missing or damaged, or an array that is compressed or holds objects; names the file.
+        InputError: the file is missing or damaged, or an array is compressed or holds objects. The message names the
+            file.
     """
     check_file(path, what)
     return _arrays(path, what, names, "", _map)
 
 
 def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterable[np.ndarray]) -> None:
-    """Write an array into an ``.npz`` file, part by part; the bytes are those of ``numpy.savez``.
+    """Write an array to an ``.npz`` file in parts. The bytes are the same as those of ``numpy.savez``.
 
     Args:
         archive: the file, opened for writing without compression.
-        name: of the array.
-        shape: of the whole.
-        parts: along its first axes, in order; all of one type.
+        name: the name of the array.
+        shape: the shape of the whole array.
+        parts: consecutive parts along the first axes, all of the same dtype.
     """
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         for index, part in enumerate(parts):
@@ -103,12 +105,12 @@ def write_array(archive: ZipFile, name: str, shape: Sequence[int], parts: Iterab
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], stamp: str = "") -> None:
-    """Write arrays into an ``.npz`` file, without compression.
+    """Write arrays to an ``.npz`` file without compression.
 
     Args:
-        file: opened for writing.
-        arrays: by name.
-        stamp: as of `write_stamp`.
+        file: a binary file, opened for writing.
+        arrays: the arrays by name.
+        stamp: see `write_stamp`.
     """
     with ZipFile(file, "w") as archive:
         for name, array in arrays.items():
@@ -117,12 +119,12 @@ def write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray], stamp: str =
 
 
 def write_stamp(archive: ZipFile, stamp: str) -> None:
-    """Note in an ``.npz`` file what its arrays belong to, where numpy and others pass it over: the zip's comment."""
+    """Record in an ``.npz`` file what its arrays belong to, as the zip comment, which numpy ignores."""
     archive.comment = stamp.encode()
 
 
 def read_stamp(path: str | Path) -> str:
-    """What `write_stamp` noted in a file; empty where that is nothing, or there is no such file."""
+    """Return the stamp that `write_stamp` wrote to a file, or an empty string if there is no stamp or file."""
     with suppress(InputError):
         check_file(path, "an .npz file")
         with reading(path, "an .npz file"), ZipFile(path) as archive:
@@ -155,29 +157,29 @@ def _zip(file: IO[bytes]) -> ZipFile:
 
 
 def _is_single(path: str | Path) -> bool:
-    """Whether a file is of the form ``.npy``, whatever it is called."""
+    """Return whether a file has the ``.npy`` format, whatever its name."""
     with reading(path, "a file of arrays"), open(path, "rb") as file:
         return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
 
 def _form(beginning: bytes, size: int) -> _Form:
-    """The form of an array that begins so, and of which there are so many bytes, header and all."""
+    """Parse an array's header from its first bytes, and check it against the array's size including the header."""
     head = io.BytesIO(beginning)
     version = np.lib.format.read_magic(head)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     form = _Form(*read_header(head), head.tell())
     if form.dtype.hasobject:
         raise ValueError("it holds Python objects, which are not loaded (allow_pickle=False)")
-    is_endless = not form.dtype.itemsize and math.prod(form.shape) > 0  # strings of no characters, any number of them
+    is_endless = not form.dtype.itemsize and math.prod(form.shape) > 0  # empty strings, any number
     if min(form.shape, default=0) < 0 or is_endless or form.num_bytes != size:
         raise ValueError("the length of an array differs from its header")
     return form
 
 
 def _form_of_member(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> _Form:
-    """The form of a zip's member, of which the zip's own directory may be wrong too."""
+    """Parse the array header of a zip member. The zip directory is checked as well."""
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ValueError("an array uses a compression that numpy does not")
+        raise ValueError("an array uses a compression that numpy does not support")
     density = 1 if info.compress_type == ZIP_STORED else _MOST_DENSE
     if info.file_size > density * min(info.compress_size, os.fstat(file.fileno()).st_size):
         raise ValueError("an array has fewer bytes than the zip directory says")
@@ -189,7 +191,7 @@ def _read(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
     _form_of_member(file, archive, info)
     with archive.open(info) as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
-        member.read(1)  # compares the sum over all bytes
+        member.read(1)  # reaching the end verifies the checksum
     return array
 
 
@@ -200,7 +202,7 @@ def _map(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
         raise InputError(f"{where}: {name} are compressed and cannot be memory-mapped: write them with numpy.savez")
     form = _form_of_member(file, archive, info)
     with archive.open(info) as member:
-        while member.read(_PIECE):  # the last piece compares the sum over all of them
+        while member.read(_PIECE):  # reaching the end verifies the checksum
             pass
     order: Literal["F", "C"] = "F" if form.is_fortran else "C"
     if not math.prod(form.shape):
@@ -209,5 +211,5 @@ def _map(file: IO[bytes], archive: ZipFile, info: ZipInfo) -> np.ndarray:
     lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     offset = info.header_offset + _LOCAL_HEADER.size + sum(lengths) + form.header
     array = np.asarray(np.memmap(file, form.dtype, "c", offset, form.shape, order))
-    # By others than `write_array`, whose arrays lie as they should, it may begin at any byte.
+    # `write_array` aligns arrays; in files from other programs an array may begin at any byte.
     return array if array.flags.aligned else array.copy()

@@ -1,4 +1,4 @@
-"""CSV that spreadsheets show as it is: a name is text, whatever it begins with, and a number is a number."""
+"""Write CSV files that spreadsheets show unchanged: text is never evaluated as a formula."""
 
 import csv
 import io
@@ -9,20 +9,20 @@ from pathlib import Path
 from bayes_share.io.files import write_atomically
 from bayes_share.io.terminal import printable
 
-# https://owasp.org/www-community/attacks/CSV_Injection; a semicolon ends a cell where the comma is in numbers.
+# https://owasp.org/www-community/attacks/CSV_Injection; a semicolon separates cells where the decimal mark is a comma.
 _FORMULA = re.compile(r"""(^|;)(?=[\s"']*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])""")
 _LONGEST = 32_767  # characters of a cell, for Excel
 
 
 def write_table(path: str | Path, lines: Iterable[Sequence[object]]) -> None:
-    """Write a table, the titles of its columns first.
+    """Write a table as CSV.
 
-    Numbers are written as Python shows them, and None as nothing. A text is in one line, and one that a spreadsheet
-    would compute has an apostrophe before it.
+    Numbers are written with ``str``, and None as an empty cell. Text is written in one line. Text that a spreadsheet
+    would evaluate as a formula is prefixed with an apostrophe.
 
     Args:
         path: the file.
-        lines: cells: texts, numbers or None.
+        lines: the rows, column titles first; cells are text, numbers or None.
 
     Raises:
         RunError: the file cannot be written.

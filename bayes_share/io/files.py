@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is either complete or absent."""
 
 import os
 import re
@@ -11,73 +11,73 @@ from typing import IO
 
 from bayes_share.errors import RunError
 
-_LONGEST = 200  # bytes of a name that still stands in the name of the file beside it; 255 are a name's limit
-_BESIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp", re.DOTALL)
+_LONGEST = 200  # bytes; longer names are left out of the temporary file's name, whose limit is 255 bytes
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` when all of it is on the disk, and leaves nothing otherwise.
+    """Open a temporary file that replaces `path` once it is completely on disk, and is removed after an error.
 
-    Whatever stops this, a full disk or a killed process, the file that was there before stays as it was. Where `path`
-    is a link, the file that it leads to is written.
+    If writing fails, for example because the disk is full or the process is killed, the previous file is unchanged.
+    If `path` is a symbolic link, its target is replaced.
 
     Args:
-        path: the place; its folder is made where it is missing.
+        path: the file to replace; its folder is created if missing.
 
     Raises:
-        RunError: the system refuses (no right, no space), or there is something that is no regular file.
+        RunError: the file cannot be written (no permission, no space), or `path` exists and is not a regular file.
     """
-    place = Path(os.path.realpath(path))
-    beside = beside_of(place)
+    target = Path(os.path.realpath(path))
+    temporary = beside_of(target)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists() and not stat.S_ISREG(place.stat().st_mode):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             raise RunError(f"cannot write {path}: it is not a regular file; nothing was changed")
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(place)
-        _sync_folder(place.parent)
+        temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; the previous content is unchanged") from error
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def beside_of(path: Path) -> Path:
-    """Where something is written that is to take the place of `path`: no other process writes there, on any machine.
+    """Return the path of a temporary file in the folder of `path`, with a random name that no other process uses.
 
-    Not from `tempfile`, whose files nobody but the owner may read.
+    `tempfile` is not used because only the owner may read its files.
     """
     name = path.name if len(os.fsencode(path.name)) <= _LONGEST else "long"
     return path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
 
 
 def left_beside(path: Path) -> str | None:
-    """The name of the file that `path` was to take the place of; None where it is no file that `replacing` writes.
+    """Return the name of the file that a temporary file of `replacing` was to replace, or None for any other file.
 
     >>> left_beside(Path("run/.test.npz.0123456789abcdef.tmp"))
     'test.npz'
     >>> left_beside(Path("run/.mine.tmp"))
     """
-    match = _BESIDE.fullmatch(path.name)
+    match = _TEMPORARY.fullmatch(path.name)
     return match["name"] if match else None
 
 
 def real_path(path: str | Path) -> Path:
-    """Where a path leads once all links are followed; `Path.resolve` raises for links that lead to one another."""
+    """Resolve all symbolic links of a path. Unlike `Path.resolve`, this does not raise for circular links."""
     return Path(os.path.realpath(path))
 
 
 def remove_left_beside(folder: Path, is_own: Callable[[str], bool]) -> None:
-    """Remove what killed processes left half written in a folder in which no other process is at work.
+    """Remove temporary files that killed processes left in a folder. No other process may be using the folder.
 
     Args:
-        folder: where it lies.
-        is_own: whether a file of this name is written by whoever is at work there; the others are left alone.
+        folder: the folder.
+        is_own: whether the caller writes a file of this name; temporary files of other names are kept.
     """
     for file in folder.glob(".*.tmp"):
         if is_own(left_beside(file) or ""):
@@ -86,10 +86,10 @@ def remove_left_beside(folder: Path, is_own: Callable[[str], bool]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, where there is one.
+    """Remove a file if it exists.
 
     Raises:
-        RunError: it cannot be removed, such as a folder in its place.
+        RunError: the file cannot be removed, for example because it is a folder.
     """
     try:
         path.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the renaming itself to disk, where the system lets a folder be opened."""
+    """Flush the renaming of a file to disk, on systems that can open folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -108,10 +108,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write all of a file, by way of `replacing`.
+    """Write a file atomically, with `replacing`.
 
     Raises:
-        RunError: what `replacing` refuses.
+        RunError: see `replacing`.
     """
     with replacing(path) as file:
         file.write(content)

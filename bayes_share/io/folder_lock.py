@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Lock a folder so that only one process uses it at a time."""
 
 import errno
 import math
@@ -16,31 +16,31 @@ from bayes_share.io.reading import check_path
 from bayes_share.io.terminal import say
 
 LOCK = ".lock"
-"""The name of the lock in a folder. However a process ends, its lock is gone; the empty file stays."""
+"""The name of the lock file in a folder. The lock is released however a process ends; the empty file may remain."""
 
-_PATIENCE = 3.0  # seconds, for a process that is about to end
+_PATIENCE = 3.0  # seconds to wait for a process that may be about to end
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
-_TIMES_GONE = 20  # that a folder is made again before it counts as one that cannot be made
+_TIMES_GONE = 20  # attempts to create a folder that keeps disappearing
 
 
 class FolderInUse(InputError):
-    """Another process is at work in a folder."""
+    """Another process is using the folder."""
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Let no other process into the same part of the program for the same folder, on any machine that sees it.
+    """Lock a folder against other processes, on every machine that shares it.
 
-    The folder is made where it is missing, and is gone again afterwards where nothing came into it.
+    The folder is created if missing, and removed again if it is still empty afterwards.
 
     Args:
-        folder: of a run or a study.
+        folder: the folder of a run or a study.
 
     Raises:
-        FolderInUse: another process is at work in it.
-        InputError: it cannot be made or written in, or its lock is none.
+        FolderInUse: another process is using the folder.
+        InputError: the folder cannot be created or written to, or its lock is not a regular file of this user.
         RunError: the disk is full.
     """
     with _alone(folder, _PATIENCE):
@@ -49,13 +49,13 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """The same, but wait for the other process, and say so: what is to be done here does not go against what it does.
+    """Lock a folder as `alone_in` does, but wait as long as another process is using it, and say so on stderr.
 
     Args:
-        folder: of a run or a study.
+        folder: the folder of a run or a study.
 
     Raises:
-        InputError: it cannot be made or written in, or its lock is none.
+        InputError: the folder cannot be created or written to, or its lock is not a regular file of this user.
         RunError: the disk is full.
     """
     with _alone(folder, math.inf):
@@ -79,7 +79,7 @@ def _alone(folder: Path, patience: float) -> Iterator[None]:
 
 
 def _acquired(folder: Path, patience: float) -> FileLock:
-    """The lock of a folder, once nobody else has it."""
+    """Acquire the lock of a folder, creating the folder if it is missing."""
     lock, until, is_said, times_gone = FileLock(folder / LOCK), time.monotonic() + patience, False, 0
     while True:
         try:
@@ -96,13 +96,13 @@ def _acquired(folder: Path, patience: float) -> FileLock:
         except OSError as error:
             if error.errno in _FULL:
                 raise RunError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
-            times_gone += isinstance(error, FileNotFoundError)  # with the other process, which left nothing in it
+            times_gone += isinstance(error, FileNotFoundError)  # the other process removed it, empty
             if not 0 < times_gone < _TIMES_GONE:
                 raise InputError(f"{folder} cannot be used as a folder: {error.strerror or error}") from error
 
 
 def _check_lock(path: Path) -> None:
-    """See that there is no lock yet, or one of this user's own, and not something that it would be taken for."""
+    """Check that the lock file is missing, or is a regular file of this user without other hard links."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Files of predictions as they are named on the command line."""
+"""Prediction files as given on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ _ENDING = ".npz"
 
 
 def named_files(words: Sequence[str]) -> dict[str, Path]:
-    """Files of predictions by name, out of what somebody gave: ``NAME=FILE.npz``, or ``FILE.npz`` for its own name.
+    """Return the prediction files among some words by name. ``FILE.npz`` is named after itself, or ``NAME=FILE.npz``.
 
     Args:
-        words: all of them; what is a folder, or does not end in ``.npz``, is left out.
+        words: words of the command line; folders and words that do not end in ``.npz`` are ignored.
 
     Raises:
-        InputError: one name for two files, or an empty one.
+        InputError: two files have the same name, or a name is empty.
     """
     found: dict[str, Path] = {}
     for word in words:
@@ -35,5 +35,5 @@ def named_files(words: Sequence[str]) -> dict[str, Path]:
 
 
 def is_file_of_predictions(word: str) -> bool:
-    """Whether what somebody gave is a file of predictions, and not the folder of a run."""
+    """Return whether a word names a prediction file rather than the folder of a run."""
     return word.endswith(_ENDING) and not Path(word).is_dir()

@@ -1,4 +1,4 @@
-"""One place that turns whatever the reader of a file can raise into one line."""
+"""Turn every exception raised while reading a file into a one-line `InputError`."""
 
 import stat
 import warnings
@@ -15,19 +15,19 @@ _TEXT = 2**26  # bytes
 
 @contextmanager
 def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
-    """Read a file that somebody may have damaged or written by hand.
+    """Convert exceptions raised while reading a file that may be damaged or written by hand.
 
-    On bytes that are not what they seem, libraries raise whatever they meet first: errors of the tokenizer, of zip, of
-    struct, of recursion, of memory, of overflow. No list of them is complete, so all are caught here. What they warn of
-    is either such an error or nothing to the user, so no warning is shown.
+    On malformed bytes, libraries raise many types of exception: from tokenizers, zip and struct, or for recursion,
+    memory and overflow. No list of them is complete, so all are caught. Warnings are suppressed: they either precede
+    an error or do not concern the user.
 
     Args:
         path: the file.
-        what: it should be, for example "an .npz file of images".
-        remedy: what to do then, as the end of the sentence; starts with its own punctuation.
+        what: what the file should be, for example "an .npz file of images".
+        remedy: what the user should do about it, appended to the message; starts with its own punctuation.
 
     Raises:
-        InputError: in place of every other exception; names the file. An InputError of the reader passes as it is.
+        InputError: replaces every other exception and names the file. An InputError raised inside is unchanged.
 
     >>> with reading("a.json", "JSON", "; remove it"):
     ...     raise RecursionError("too deep")
@@ -42,23 +42,23 @@ def reading(path: str | Path, what: str, remedy: str = "") -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # by the system; libraries raise it for damaged bytes too
+        if isinstance(error, OSError) and error.strerror:  # not one that a library raised for damaged bytes
             raise InputError(f"{printable(path)} cannot be read: {error.strerror}{remedy}") from error
         reason = printable(" ".join(f"{type(error).__name__}: {error}".split()), _REASON).rstrip(": ")
         raise InputError(f"{printable(path)} cannot be read as {what} ({reason}){remedy}") from error
 
 
 def check_path(path: str | Path, what: str) -> None:
-    """See whether there can be something of this name, whether or not it is there yet.
+    """Check that a path is usable, whether or not it exists.
 
-    A name may be too long or hold a byte 0, and links may go round in a circle.
+    A path is unusable if a name in it is too long or contains a null byte, or if links are circular.
 
     Args:
         path: a file or a folder.
-        what: it should be.
+        what: what the path should be, for messages.
 
     Raises:
-        InputError: there cannot be.
+        InputError: the path is unusable.
     """
     try:
         Path(path).stat()
@@ -70,15 +70,15 @@ def check_path(path: str | Path, what: str) -> None:
 
 
 def check_file(path: str | Path, what: str, remedy: str = "") -> None:
-    """See whether there is a regular file, before it is opened: to open a pipe would wait for its other end.
+    """Check that a regular file exists before opening it. Opening a pipe would wait for its other end.
 
     Args:
         path: the file.
-        what: it should be.
-        remedy: as of `reading`.
+        what: what the file should be, for messages.
+        remedy: see `reading`.
 
     Raises:
-        InputError: there is none, or a folder, a pipe or a device in its place.
+        InputError: the file does not exist, or is a folder, a pipe or a device.
     """
     with reading(path, what, remedy):
         mode = Path(path).stat().st_mode
@@ -88,16 +88,16 @@ def check_file(path: str | Path, what: str, remedy: str = "") -> None:
 
 
 def read_text(path: str | Path, what: str, remedy: str = "", largest: int = _TEXT) -> str:
-    """All of a text file.
+    """Read a text file.
 
     Args:
         path: the file.
-        what: it should be.
-        remedy: as of `reading`.
-        largest: bytes that it may have.
+        what: what the file should be, for messages.
+        remedy: see `reading`.
+        largest: the maximum size in bytes.
 
     Raises:
-        InputError: no such file, one that is larger or no UTF-8.
+        InputError: the file does not exist, is larger, or is not UTF-8.
     """
     check_file(path, what, remedy)
     with reading(path, what, remedy):

@@ -1,4 +1,4 @@
-"""What is written to the terminal: one place, so that no name can change the screen or stop a command."""
+"""Write to the terminal. All output passes here, so that no name can alter the screen or stop a command."""
 
 import errno
 import logging
@@ -12,18 +12,18 @@ from typing import Any
 from bayes_share.errors import RunError
 
 _LONGEST = 2000  # characters of a line on stderr
-_STDERR = 2  # the system's number of it
+_STDERR = 2  # the file descriptor
 
 
 def printable(text: object, longest: int | None = None) -> str:
-    r"""A text in one line that is safe to show: whatever is not printable is escaped.
+    r"""Return a text in one line, with characters that are not printable escaped.
 
-    Names of files and runs come from elsewhere. They may hold line breaks, escape sequences, marks that reverse the
-    direction of writing, or bytes that are no text in the system's encoding.
+    Names of files and runs are not trusted. They may contain line breaks, escape sequences, marks that reverse the
+    text direction, or bytes that are invalid in the system's encoding.
 
     Args:
-        text: what to show; an object is shown as ``str`` gives it.
-        longest: the number of characters above which the middle is left out; None: nothing is left out.
+        text: the text to show, or an object, which is converted with ``str``.
+        longest: the maximum number of characters; the middle of a longer text is left out. None: no limit.
 
     >>> printable("runs/a\x1b[2J\nb")
     'runs/a\\x1b[2J\\nb'
@@ -38,24 +38,24 @@ def printable(text: object, longest: int | None = None) -> str:
 
 
 def listed(names: Iterable[str], longest: int = 200) -> str:
-    """Names that a file or a folder holds, as part of a message: safe to show, and not too long."""
+    """Join names with commas for a message, printable and shortened to at most `longest` characters."""
     return printable(", ".join(names), longest)
 
 
 def printable_lines(text: str) -> str:
-    """A text of several lines, each as `printable` gives it."""
+    """Apply `printable` to each line of a text."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
-    """Names that stand beside one another, as they are shown: printable, short, no spaces around, and no two alike.
+    """Return display names that are printable, short, stripped of surrounding spaces, and distinct.
 
     Args:
-        names: what is to be shown.
-        longest: the number of characters above which the middle of a name is left out.
+        names: the names to show.
+        longest: the maximum number of characters; the middle of a longer name is left out.
 
     Returns:
-        Each name as it is shown; where it would read as one before it, with a number.
+        The display name of each name; a number is appended if an earlier name is displayed the same.
 
     >>> list(distinct(["a-long-name", "a-lone-name", "short"], longest=7).values())
     ['a-l…ame', 'a-l…ame (2)', 'short']
@@ -71,7 +71,7 @@ def distinct(names: Iterable[str], longest: int) -> dict[str, str]:
 
 
 def say(line: object) -> None:
-    """Write one line to stderr: what a command is doing, and what stopped it. Where that cannot be, nothing happens."""
+    """Write one line to stderr, for progress and errors. A failure to write is ignored."""
     try:
         _write(sys.stderr, printable(line, _LONGEST))
     except (OSError, ValueError, RunError):  # nobody listens, or the disk is full: no reason to stop
@@ -79,38 +79,38 @@ def say(line: object) -> None:
 
 
 def show(text: str) -> None:
-    """Write a result to stdout, now; a text of several lines keeps its line breaks.
+    """Write a result to stdout and flush it. Line breaks in the text are kept.
 
     Raises:
-        RunError: it cannot be written, such as to a file on a full disk.
-        BrokenPipeError: what read the output has enough.
+        RunError: the text cannot be written, for example to a file on a full disk.
+        BrokenPipeError: the reader of the output has closed it.
     """
     _write(sys.stdout, printable_lines(text))
 
 
 def fill_streams() -> None:
-    """Send nowhere what goes to a stream that was closed before Python began.
+    """Redirect standard streams that were closed before Python started to the null device.
 
-    Python has None for it, which progress bars cannot write to. Its number is taken too: otherwise the next file that
-    is opened would have it, and get what libraries in C say.
+    Python sets closed streams to None, which progress bars cannot write to. Their file descriptors are also occupied;
+    otherwise the next opened file would get one and receive what C libraries print.
     """
     if None not in (sys.stdin, sys.stdout, sys.stderr):
         return
     while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (open as long as the process runs)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def show_no_more() -> None:
-    """Send what is still to be flushed to stdout nowhere, once nobody reads it."""
+    """Redirect stdout to the null device, so that flushing it cannot fail after its reader has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def showing_log() -> Iterator[None]:
-    """Say what the library logs, each line once."""
+    """Write the library's log messages to stderr, each distinct line once."""
     logger, handler, said = logging.getLogger("bayes_share"), logging.Handler(), set[str]()
 
     def emit(record: logging.LogRecord) -> None:
@@ -131,7 +131,7 @@ def showing_log() -> Iterator[None]:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Keep off the terminal what libraries in C write to stderr past Python, such as libtiff about damaged bytes."""
+    """Suppress what C libraries write directly to stderr, such as libtiff's warnings about damaged bytes."""
     try:
         kept = os.dup(_STDERR)
     except OSError:  # it is closed

@@ -1,1 +1,1 @@
-"""Options as records: flat names, typed values, and the command-line parser made of them."""
+"""Options as dataclass records: flat names, typed values, and a command-line parser generated from them."""

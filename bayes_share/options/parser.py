@@ -1,4 +1,4 @@
-"""Command-line options from records: names, types and defaults of their fields, help from their docstrings."""
+"""Generate command-line options from dataclasses: types and defaults from the fields, help from the docstrings."""
 
 import argparse
 import inspect
@@ -19,45 +19,45 @@ from bayes_share.options.values import is_list, option_types, read_value, type_n
 
 _NEGATIVE = re.compile(r"-((\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|\.?inf|nan)$")
 
-set_loader("text", lambda text: text)  # jsonargparse's own reader takes every text for YAML, with anchors
+set_loader("text", lambda text: text)  # by default, jsonargparse parses every text as YAML, anchors included
 
 
 class OptionParser(ArgumentParser):
-    """A parser whose complaints are one-line `InputError`s, with the nearest name that exists."""
+    """A parser that reports errors as one-line `InputError`s and suggests the closest existing option."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, parser_mode="text", **settings)
-        self._negative_number_matcher = _NEGATIVE  # argparse's own takes -1e3 for an option
+        self._negative_number_matcher = _NEGATIVE  # argparse's own pattern takes -1e3 for an option
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what argparse would print."""
+        """Raise `InputError` with the message that argparse would print."""
         name = ex.argument_name if isinstance(ex, argparse.ArgumentError) else None
-        is_of_option = name is not None and name.startswith("-")
-        if not is_of_option and (option := self._unknown_option()) is not None:
+        names_option = name is not None and name.startswith("-")
+        if not names_option and (option := self._unknown_option()) is not None:
             near = _nearest(option.lstrip("-"), [known.lstrip("-") for known in self._known()])
             hint = f"did you mean --{near}? " if near else ""
             raise InputError(f"unknown option {option}: {hint}'{self.prog} --help' lists all options") from ex
         if isinstance(ex, argparse.ArgumentError) and name is not None:
-            is_of_reader = isinstance(ex.__context__, argparse.ArgumentTypeError)
-            raise InputError(f"{name}{' ' if is_of_reader else ': '}{ex.message}") from ex
+            is_type_error = isinstance(ex.__context__, argparse.ArgumentTypeError)
+            raise InputError(f"{name}{' ' if is_type_error else ': '}{ex.message}") from ex
         raise InputError(" ".join(message.split())) from ex
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Help and the version, which argparse would lose without a word where they cannot be written."""
+        """Write the help or the version. argparse would silently ignore a failed write."""
         show(message.rstrip("\n"))
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Where a path of no characters would be the current folder, and argparse would lose that of --option=--."""
+        """Reject an empty value, which as a path means the current folder, and ``--``, which argparse would drop."""
         if action.option_strings and arg_strings in (["--"], [""]):
             raise argparse.ArgumentError(action, f"expected a value, not {arg_strings[0]!r}")
         return super()._get_values(action, arg_strings)
 
     def _parse_optional(self, arg_string: str) -> Any:
-        """Where jsonargparse would take --option.x for a part of the option."""
+        """Use argparse's rule. jsonargparse would take ``--option.x`` for a nested key of the option."""
         return argparse.ArgumentParser._parse_optional(self, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Where argparse would list the choices alone."""
+        """Suggest the closest choice. argparse would only list the choices."""
         if action.choices is not None and value not in action.choices:
             raise unknown(action.dest, value, action.choices)
 
@@ -65,13 +65,13 @@ class OptionParser(ArgumentParser):
         return [name for action in self._actions for name in action.option_strings]
 
     def _unknown_option(self) -> str | None:
-        """The first word that looks like an option and is none; the words are those that were last parsed."""
+        """Return the first word of the last parsed command line that looks like an option but is unknown."""
         given = [word.partition("=")[0] for word in self.args if word.startswith("-") and not _NEGATIVE.match(word)]
         return next((option for option in given if option not in self._known()), None)
 
 
 class _Formatter(DefaultHelpFormatter):
-    """Descriptions keep their lines; an option's help ends with what it takes and its default."""
+    """Keep the line breaks of descriptions, and end the help of an option with its type and default."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(
@@ -90,15 +90,15 @@ class _Formatter(DefaultHelpFormatter):
 
 
 def add_option(container: Any, name: str, hint: Any, default: Any, text: str, **settings: Any) -> None:
-    """Add one option.
+    """Add one option to a parser.
 
     Args:
-        container: a parser or a group of one.
-        name: in Python's spelling.
-        hint: its type, as `read_value` takes it.
-        default: where it is not given; a tuple is shown as the list that a user writes.
-        text: of the help.
-        settings: what else argparse is told.
+        container: a parser or one of its argument groups.
+        name: the option's name in Python.
+        hint: the type, one that `read_value` accepts.
+        default: the default value; a tuple is shown as the list that a user writes.
+        text: the help text.
+        settings: further keyword arguments of ``add_argument``.
     """
     shown = list(default) if isinstance(default, tuple) else default
     option = f"--{name.replace('_', '-')}"
@@ -118,14 +118,14 @@ def add_options(
     other_defaults: Mapping[str, Any] = MappingProxyType({}),
     only: Collection[str] | None = None,
 ) -> None:
-    """Add an option for each of a record, and of the records among its values.
+    """Add all options of a dataclass to a parser, including those of nested dataclasses.
 
     Args:
-        parser: gets the options.
-        title: of their group in the help.
-        kind: a dataclass; its docstring, and that of each record among its values, explains every field under ``Args``.
-        other_defaults: by name, in place of the record's own.
-        only: the options to add, where not all are.
+        parser: the parser to extend.
+        title: the title of the option group in the help.
+        kind: a dataclass; its docstring and those of nested dataclasses describe every field under ``Args``.
+        other_defaults: defaults by option name that override those of the dataclass.
+        only: the names of the options to add. None: all.
     """
     group = parser.add_argument_group(title)
     types, defaults = option_types(kind), options_of(kind()) | dict(other_defaults)
@@ -135,7 +135,7 @@ def add_options(
 
 
 def reader(hint: Any) -> Callable[[Any], Any]:
-    """A function that argparse takes for a type: `read_value`, with the name of the type for the help."""
+    """Return `read_value` for a type as a function that argparse accepts as ``type``, named as in the help."""
 
     def read(given: Any) -> Any:
         try:
@@ -148,14 +148,14 @@ def reader(hint: Any) -> Callable[[Any], Any]:
 
 
 def check_levels(option: str, levels: Sequence[float]) -> None:
-    """See whether the numbers of an option are probabilities between 0 and 1, each given once.
+    """Check that the values of an option are distinct probabilities above 0 and below 1.
 
     Args:
-        option: as it is written on the command line.
-        levels: what was given.
+        option: the option as it is written on the command line.
+        levels: its values.
 
     Raises:
-        InputError: they are not; names the first.
+        InputError: a value is out of range or repeated. The message names the first.
     """
     for number, level in enumerate(levels):
         if not 0 < level < 1:
@@ -165,25 +165,28 @@ def check_levels(option: str, levels: Sequence[float]) -> None:
 
 
 def first_line(kind: type) -> str:
-    """What a class is, in the first line of its docstring."""
+    """Return the first line of a class's docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
 
 
 def listing(lines: Mapping[str, str]) -> str:
-    """Names with what they are, one below the other, for a help text."""
+    """Format names and their descriptions as an aligned list for a help text, one per line."""
     width = max(map(len, lines))
     return "\n".join(f"  {name:<{width}}   {text}" for name, text in lines.items())
 
 
 def first_look(words: Sequence[str], *options: str) -> argparse.Namespace:
-    """The values of a few options, where what others there are depends on them; None where one is not given.
+    """Parse a few options before the others, because they determine which others exist.
 
     Args:
-        words: of the command line.
-        options: by their names on it.
+        words: the words of the command line.
+        options: the options to parse, as written on the command line.
+
+    Returns:
+        The value of each option, None where it was not given, and whether ``--resume`` was.
 
     Raises:
-        InputError: ``--resume`` is given a value.
+        InputError: ``--resume`` was given a value.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in options:
@@ -196,13 +199,13 @@ def first_look(words: Sequence[str], *options: str) -> argparse.Namespace:
 
 
 def _nearest(option: str, known: list[str]) -> str | None:
-    """The option that is meant: of these initials, beginning so, or spelt nearly so."""
+    """Return the option that was probably meant: the same initials, the same beginning, or a similar spelling."""
     initials = [name for name in known if "".join(word[0] for word in name.split("-") if word) == option]
     begins = [name for name in known if option and name.startswith(option)]
     return next(iter([*initials, *begins, *get_close_matches(option, known, n=1)]), None)
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """What the docstring of a record says of each field, with the command line's name of None."""
+    """Return the description of each field from a dataclass's docstring, with None written as the YAML ``null``."""
     params = docstring_parser.parse(inspect.cleandoc(kind.__doc__ or "")).params
     return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in params}

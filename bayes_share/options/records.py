@@ -1,4 +1,4 @@
-"""Records of values, written flat: what a value in a record is made of may be given, and read, as the record's own."""
+"""Flat records: nested dataclasses whose inner fields can be set and read as if they belonged to the outer one."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -8,15 +8,15 @@ from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 NOT_AN_OPTION: Mapping[str, bool] = {"is_option": False}
-"""Metadata of a field that holds an object, and not a value that could be written into a file."""
+"""Metadata of a dataclass field that holds an object which cannot be written to a file and so is not an option."""
 
 
 class _FlatSignature:
-    """What `help` and notebooks show: all that can be given, by the names that are shortest, with their defaults."""
+    """The signature that `help` and notebooks show: every option by its flat name, with its default."""
 
     def __get__(self, instance: object, kind: type) -> Signature:
         if not is_dataclass(kind):
-            raise AttributeError("__signature__")  # of `Flat` itself, which `help` looks at too
+            raise AttributeError("__signature__")  # `help` also asks `Flat` itself, which has no fields
         defaults = {field.name: _default(field) for field in fields(kind)}
         shown = []
         for name, (first, *rest) in _leaves(kind).items():
@@ -27,14 +27,14 @@ class _FlatSignature:
 
 
 class Flat:
-    """A frozen dataclass whose options are its own fields and those of the records among its values.
+    """A frozen dataclass whose options are its own fields and the fields of nested dataclasses.
 
-    Made with ``@dataclass(frozen=True, init=False)``. All options are given, and read, by their own names; one that is
-    given changes the value that is given, or the default one.
+    Decorate subclasses with ``@dataclass(frozen=True, init=False)``. Every option is set and read by its own name. An
+    option of a nested dataclass changes the nested value that was passed, or else its default.
 
     Raises:
-        TypeError: an option that there is not; names the nearest. One that is given twice or not at all, a value that
-            is not the record that it is to be, or a name that two values have.
+        TypeError: an option is unknown (the message suggests the closest one), given twice, missing, or of the wrong
+            dataclass, or two nested dataclasses have an option of the same name.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -82,19 +82,19 @@ class Flat:
         self.__post_init__()
 
     def __post_init__(self) -> None:
-        """See whether the options can be used."""
+        """Validate the options. Subclasses override this."""
 
-    if not TYPE_CHECKING:  # a type checker would take every name for an option
+    if not TYPE_CHECKING:  # a type checker would accept every attribute name
 
         def __getattr__(self, name: str) -> Any:
             place = _places(type(self)).get(name, ())
-            if len(place) < 2:  # of its own, it would have been found
+            if len(place) < 2:  # unknown: the record's own fields are found without `__getattr__`
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
             return _at(self, place)
 
 
 def option_places(kind: type) -> dict[str, tuple[str, ...]]:
-    """The options of a record and of the records among its values: by name, the fields that lead to each.
+    """Return the options of a dataclass and of its nested dataclasses, with the path of fields to each.
 
     Args:
         kind: a dataclass.
@@ -103,18 +103,18 @@ def option_places(kind: type) -> dict[str, tuple[str, ...]]:
 
 
 def options_of(record: Any) -> dict[str, Any]:
-    """The values of all options of a record, by name."""
+    """Return the values of all options of a record by name."""
     return {name: _at(record, place) for name, place in option_places(type(record)).items()}
 
 
 def owner(kind: type, option: str) -> type:
-    """The record, a type itself or that of a value in it, that has an option as a field of its own."""
+    """Return the dataclass that declares an option: `kind` itself or one nested in it."""
     return _type_at(kind, option_places(kind)[option][:-1])
 
 
 @cache
 def _places(kind: Any) -> dict[str, tuple[str, ...]]:
-    """By name, the fields that lead to each field of a record, and to those of the records among its values."""
+    """Return the path of fields to each field of a dataclass and of its nested dataclasses, by name."""
     places: dict[str, tuple[str, ...]] = {}
     for field in fields(kind):
         record = _record(kind, field.name)
@@ -128,12 +128,12 @@ def _places(kind: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _leaves(kind: type) -> dict[str, tuple[str, ...]]:
-    """The places of what is no record itself."""
+    """Return the paths of the fields that are not dataclasses themselves."""
     return {name: place for name, place in _places(kind).items() if not is_dataclass(_type_at(kind, place))}
 
 
 def _is_option(kind: Any, place: tuple[str, ...]) -> bool:
-    """Whether no field on the way is marked with `NOT_AN_OPTION`."""
+    """Return whether no field on the path is marked with `NOT_AN_OPTION`."""
     for name in place:
         field = next(field for field in fields(kind) if field.name == name)
         if not field.metadata.get("is_option", True):
@@ -143,13 +143,13 @@ def _is_option(kind: Any, place: tuple[str, ...]) -> bool:
 
 
 def _record(kind: type, name: str) -> Any:
-    """The type of a field that holds a record; None of another."""
+    """Return the type of a field if it is a dataclass, else None."""
     hint = _hints(kind)[name]
     return hint if is_dataclass(hint) else None
 
 
 def _type_at(kind: Any, place: tuple[str, ...]) -> Any:
-    """The type that a record's fields, one in another, are annotated with."""
+    """Return the annotated type of the field at a path."""
     for name in place:
         kind = _hints(kind)[name]
     return kind
@@ -167,5 +167,5 @@ def _at(record: Any, place: Any) -> Any:
 
 
 def _default(field: Any) -> Any:
-    """What a field has where it is not given; MISSING where it must be."""
+    """Return the default of a field, or MISSING if it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -1,4 +1,4 @@
-"""Values of options as their types say: one reader for the command line and for files."""
+"""Parse option values according to their types, from the command line and from files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from bayes_share.errors import InputError, unknown
 from bayes_share.io.terminal import printable
 from bayes_share.options.records import option_places, owner
 
-_DEEPEST = 8  # lists in lists
+_DEEPEST = 8  # nested lists
 _LONGEST = 100_000  # characters of a value
 _SHOWN = 60  # characters of a value in a message
 _WORDS: Mapping[Any, str] = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "text",
@@ -25,7 +25,7 @@ _WORDS: Mapping[Any, str] = {
 _UNIONS = (Union, UnionType)
 
 
-_RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # by the first character, as PyYAML has them
+_RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # by first character, as PyYAML expects
 for _kind, _firsts, _pattern in (
     ("null", ["~", "n", "N", ""], r"~|null|Null|NULL|"),
     ("bool", list("tTfF"), r"true|True|TRUE|false|False|FALSE"),
@@ -41,10 +41,10 @@ for _kind, _firsts, _pattern in (
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, lists and mappings: no anchors, of which a short text makes a huge value, and no name twice.
+    """Load plain values, lists and mappings. Reject anchors, which can expand to huge values, and duplicate keys.
 
-    What a plain word stands for is as in YAML 1.2. In 1.1, which PyYAML has, 1e-3 and no are text and false, and 010
-    and 1:30 are 8 and 90.
+    Unquoted scalars follow YAML 1.2. PyYAML follows YAML 1.1, where 1e-3 is text, ``no`` is false, 010 is 8 and 1:30
+    is 90.
     """
 
     yaml_implicit_resolvers = _RESOLVERS
@@ -69,16 +69,16 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would not take for text."""
+    """Quote strings that the loader would not read back as text."""
 
     yaml_implicit_resolvers = _RESOLVERS
 
 
 def load_yaml(text: str) -> Any:
-    """What a YAML text stands for.
+    """Parse a YAML text.
 
     Raises:
-        Exception: of any type, where it is none.
+        Exception: the text is not valid YAML; PyYAML may raise any type.
 
     >>> load_yaml("rate: 1e-3")
     {'rate': 0.001}
@@ -87,10 +87,10 @@ def load_yaml(text: str) -> Any:
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
-    r"""A text that `load_yaml` reads as these values.
+    r"""Return a YAML text that `load_yaml` reads back as the same values.
 
     Raises:
-        YAMLError: a value is neither plain nor a list of such.
+        YAMLError: a value is neither a plain value nor a list of them.
 
     >>> dump_yaml({"rate": 0.5, "folder": "1e3"})
     "rate: 0.5\nfolder: '1e3'\n"
@@ -99,21 +99,22 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
 
 
 def read_value(hint: Any, given: Any) -> Any:
-    """A value as a type says, from a file or from the text of the command line.
+    """Convert a value from a file or the command line to a type.
 
     Args:
-        hint: ``int``, ``float``, ``bool``, ``str``, a ``Literal``, a tuple of such, or a union of these and None.
-        given: the value.
+        hint: ``int``, ``float``, ``bool``, ``str``, a ``Literal``, a tuple of these, or a union of these and None.
+        given: the value; text is parsed as YAML.
 
     Raises:
-        InputError: it is of another type; says which would be right, in words that follow the name of the option.
+        InputError: the value has another type. The message says which type is expected, and is meant to follow the
+            option's name.
 
     >>> read_value(tuple[float, ...] | None, "[0.5, 1]")
     (0.5, 1.0)
     >>> read_value(int, "many")
     Traceback (most recent call last):
     ...
-    bayes_share.errors.InputError: must be a whole number, not 'many'
+    bayes_share.errors.InputError: must be an integer, not 'many'
     """
     is_text = isinstance(given, str)
     refused = InputError(f"must be {_in_words(hint)}, not {_shown(given)}")
@@ -121,7 +122,7 @@ def read_value(hint: Any, given: Any) -> Any:
         raise refused
     try:
         loaded = load_yaml(given) if is_text and given.strip() else given
-    except Exception:  # of any type: it is text and nothing else
+    except Exception:  # not YAML, so plain text
         loaded = given
     candidates = [given] if isinstance(loaded, str) else [loaded, given]
     for value in candidates:
@@ -134,15 +135,15 @@ def read_value(hint: Any, given: Any) -> Any:
 
 
 def read_values(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
-    """Options, each as its type says.
+    """Convert the values of options to their types.
 
     Args:
-        values: by name.
-        hints: of all options that there are.
-        origin: the file that they are from, for messages.
+        values: the values by option name.
+        hints: the types of all existing options by name.
+        origin: the file that the values are from, for messages.
 
     Raises:
-        InputError: an option that does not exist, with the nearest that does, or a value of another type.
+        InputError: an option does not exist (the message suggests the closest one), or a value has the wrong type.
     """
     read = {}
     for name, value in values.items():
@@ -157,25 +158,25 @@ def read_values(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str
 
 
 def option_types(kind: type) -> dict[str, Any]:
-    """The types of a record's options, without the functions that Python may hand in and a file may not."""
+    """Return the types of a dataclass's options, without callables, which can only be passed in Python."""
     return {name: _without_functions(get_type_hints(owner(kind, name))[name]) for name in option_places(kind)}
 
 
 def is_list(hint: Any) -> bool:
-    """Whether a type is a tuple, which is written as a list, or may be one."""
+    """Return whether a type is a tuple or a union with a tuple. Tuples are written as lists."""
     return any(get_origin(choice) is tuple for choice in _choices(hint))
 
 
 def type_name(hint: Any) -> str:
-    """A type in the words of a help text."""
+    """Return the name of a type as shown in a help text."""
     return _in_words(hint).partition(", such as")[0]
 
 
 def _matched(choice: Any, value: Any) -> Any:
-    """A value as one type of a hint has it.
+    """Convert a value to one type of a union.
 
     Raises:
-        TypeError: it is of another type, or a number that is none or does not fit into the 64 bits that torch has.
+        TypeError: the value has another type, is NaN, or is an integer that does not fit into torch's 64 bits.
     """
     if get_origin(choice) is tuple and isinstance(value, list | tuple):
         return tuple(_matched(get_args(choice)[0], one) for one in value)
@@ -193,7 +194,7 @@ def _matched(choice: Any, value: Any) -> Any:
 
 def _without_functions(hint: Any) -> Any:
     choices = tuple(choice for choice in _choices(hint) if get_origin(choice) is not Callable)
-    return Union[choices] if len(choices) < len(_choices(hint)) else hint  # noqa: UP007 (of as many as there are)
+    return Union[choices] if len(choices) < len(_choices(hint)) else hint  # noqa: UP007 (a variable number of types)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -201,8 +202,8 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _word(choice: Any) -> str:
-    is_of_texts = get_origin(choice) is tuple and get_args(choice)[0] is str
-    return "a list in brackets, such as [a, b]" if is_of_texts else _WORDS[get_origin(choice) or choice]
+    is_text_list = get_origin(choice) is tuple and get_args(choice)[0] is str
+    return "a list in brackets, such as [a, b]" if is_text_list else _WORDS[get_origin(choice) or choice]
 
 
 def _in_words(hint: Any) -> str:
@@ -215,7 +216,7 @@ def _in_words(hint: Any) -> str:
 
 
 def _shown(given: Any) -> str:
-    """A value of any type, in a few words; what may be long or deep is not written out."""
+    """Describe a value of any type briefly. Long or nested values are not written out."""
     if given is None or isinstance(given, bool):
         return {None: "null", True: "true", False: "false"}[given]
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Which kind of task some data are."""
+"""Choose the task for a data set, and check that its options match."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _OF_IMAGES = ("hold_out", "train_images", "image_size")
 
 
 def is_table(name: str) -> bool:
-    """Whether the name of a data set is that of a table.
+    """Return whether the name of a data set refers to a table.
 
     >>> is_table("csv:houses.csv"), is_table("npz:cats.npz")
     (True, False)
@@ -27,33 +27,33 @@ def is_table(name: str) -> bool:
 
 
 def task_of(data: Data | TableData) -> Task:
-    """The task of some data."""
+    """Return the task for loaded data."""
     return TableTask(data) if isinstance(data, TableData) else ImageTask(data)
 
 
 def spec_of(data: Data | TableData) -> DataSpec:
-    """What the examples of some data are like."""
+    """Return the spec of loaded data."""
     return task_of(data).spec
 
 
 def check_options(data: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """See whether options are of the kind that the data are of.
+    """Check that options apply to the kind of data: images or a table.
 
     Args:
         data: the name of the data set.
-        options: by name.
-        defaults: of the same.
+        options: the options by name.
+        defaults: the defaults of the same options.
 
     Raises:
-        InputError: one of images with a table, or of tables with images or with data that there are not; or a table
-            without a target.
+        InputError: an image option is given for a table, a table option is given for images or an unknown data set,
+            or a table has no target.
     """
     if not is_known(data) and any(options[name] != defaults[name] for name in _OF_TABLES):
         raise unknown_data_set(data)
-    others, of, has = (_OF_IMAGES, "images", "a table") if is_table(data) else (_OF_TABLES, "tables", "images")
-    for name in others:
+    names, required, found = (_OF_IMAGES, "images", "a table") if is_table(data) else (_OF_TABLES, "tables", "images")
+    for name in names:
         if options[name] != defaults[name]:
-            raise InputError(f"{option(name)} requires {of}, and {data} contains {has}: leave it out")
+            raise InputError(f"{option(name)} requires {required}, and {data} contains {found}: leave it out")
     if is_table(data) and options["augment"] not in ("auto", "none"):
         raise InputError(
             f"{option('augment')} {options['augment']} requires images, and {data} is a table: leave it out"

@@ -1,4 +1,4 @@
-"""The contracts of tasks."""
+"""The protocols that tasks implement."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -15,12 +15,12 @@ Noise = Literal["predicted", "learned"]
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """Which network a run has, before any sharing.
+    """The network of a run, before any sharing.
 
     Args:
-        name: of the architecture.
-        norm: None is the network's own.
-        dropout: the probability of dropout.
+        name: the name of the architecture.
+        norm: the normalisation layer. None: the architecture's default.
+        dropout: the dropout probability.
     """
 
     name: str
@@ -30,11 +30,11 @@ class NetworkChoice:
 
 @dataclass(frozen=True)
 class NoiseChoice:
-    """What is known of the noise of real-valued targets.
+    """The noise model of real-valued targets.
 
     Args:
-        noise: "predicted" by the network for each example, or "learned": one for all.
-        beta: of `Gaussian`, where the noise is predicted.
+        noise: "predicted" by the network for each example, or "learned" as one value for all examples.
+        beta: the `beta` of `Gaussian`, for predicted noise.
     """
 
     noise: Noise = "predicted"
@@ -43,55 +43,55 @@ class NoiseChoice:
 
 @runtime_checkable
 class DataSpec(Protocol):
-    """What examples are like, without the examples: all that a network and a likelihood depend on."""
+    """A description of the examples, without the examples: all that a network and a likelihood depend on."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """As they can be shown, no two alike; none where targets are no classes."""
+        """The names of the classes, printable and distinct; empty if the targets are not classes."""
 
     @property
     def example(self) -> Tensor:
-        """Two examples as the network takes them, of zeros."""
+        """A network input of two examples, filled with zeros."""
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
-        """A freshly initialised network, with the outputs that the likelihood of this noise takes.
+        """Return a newly initialised network with as many outputs as the likelihood with this noise needs.
 
         Raises:
-            InputError: a network that there is not, or that does not take these inputs.
+            InputError: the network does not exist or does not accept these inputs.
         """
 
     def likelihood(self, choice: NoiseChoice) -> Likelihood:
-        """The likelihood of the targets.
+        """Return the likelihood of the targets.
 
         Raises:
-            InputError: options that are not of this likelihood.
+            InputError: the options do not apply to this likelihood.
         """
 
     def to_json(self) -> str | None:
-        """What was fitted on the training examples, to be kept with the run; None where that is nothing."""
+        """Return what was fitted on the training examples, to be saved with the run, or None if nothing was."""
 
 
 @runtime_checkable
 class Part(Protocol):
-    """Examples of one part of the data."""
+    """The examples of one part of the data: training, validation or test."""
 
     @property
     def inputs(self) -> Tree:
-        """As they are stored."""
+        """The inputs as stored, before normalisation."""
 
     @property
     def targets(self) -> Tensor:
-        """``[example, ...]``."""
+        """The targets, ``[example, ...]``."""
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the examples, where they have any."""
+        """The names of the examples, or None."""
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Return the number of examples."""
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "Part":
-        """The examples at some indices."""
+        """Return the part with only the examples at these indices."""
 
 
 @runtime_checkable
@@ -100,37 +100,37 @@ class Task(Protocol):
 
     @property
     def data(self) -> Any:
-        """As the user has them: `Data` or `TableData`."""
+        """The loaded data: `Data` or `TableData`."""
 
     @property
     def spec(self) -> DataSpec:
-        """What the examples are like."""
+        """The description of the examples."""
 
     @property
     def description(self) -> tuple[str, ...]:
-        """What was understood of the data, in a few lines for people."""
+        """A summary of the loaded data for the user, in a few lines."""
 
     @property
     def validation(self) -> Part:
-        """To choose with."""
+        """The validation part, used for model selection."""
 
     @property
     def test(self) -> Part:
-        """That chooses nothing."""
+        """The test part, used only for evaluation."""
 
     @property
     def test_digest(self) -> dict[str, str]:
-        """What tells the test examples from others, by the name that it has in a run's summary."""
+        """A digest that identifies the test examples, by its key in the run's summary."""
 
     @property
     def is_augmented(self) -> bool:
-        """Whether training examples are changed at random."""
+        """Whether training examples are augmented."""
 
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
-        """The batches to train on."""
+        """Return the source of training batches."""
 
     def scored(self, part: Part) -> Source | None:
-        """Examples to validate on; None where there are none."""
+        """Return the source of validation batches from a part, or None if the part is empty."""
 
     def as_taken(self, inputs: Tree) -> Tree:
-        """Inputs as the network takes them, on the CPU."""
+        """Convert stored inputs to network inputs, on the CPU."""

@@ -1,4 +1,4 @@
-"""Images with a class each."""
+"""The task of image classification."""
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,12 +21,12 @@ from bayes_share.tasks.contracts import NetworkChoice, NoiseChoice
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What images are like.
+    """The `DataSpec` of images.
 
     Args:
-        class_names: one for each class.
-        in_channels: of an image.
-        image_size: height and width.
+        class_names: the names of the classes.
+        in_channels: the number of channels of an image.
+        image_size: height and width in pixels.
     """
 
     class_names: tuple[str, ...]
@@ -35,11 +35,11 @@ class ImageSpec:
 
     @property
     def example(self) -> Tensor:
-        """``[2, channel, height, width]``."""
+        """Two images of zeros, ``[2, channel, height, width]``."""
         return torch.zeros(2, self.in_channels, *self.image_size)
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
-        """One of `network_names`."""
+        """Return a new network, one of `network_names`. The noise is ignored."""
         return build_network(
             choice.name,
             num_classes=len(self.class_names),
@@ -50,38 +50,38 @@ class ImageSpec:
         )
 
     def likelihood(self, choice: NoiseChoice) -> Likelihood:
-        """Categorical.
+        """Return the categorical likelihood.
 
         Raises:
-            InputError: options of noise.
+            InputError: a noise option is given.
         """
         if choice != NoiseChoice():
             raise InputError(f"{option('noise')} requires real-valued targets, and images have classes: leave it out")
         return Categorical()
 
     def to_json(self) -> None:
-        """Nothing: the moments of pixels are read from the data."""
+        """Return None: the mean and standard deviation of the pixels are computed from the data again."""
         return
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTask:
-    """Images in three parts. A `Task`.
+    """The `Task` of classifying images.
 
     Args:
-        data: as `load_data` gives them.
+        data: the data that `load_data` returned.
     """
 
     data: Data
 
     @property
     def spec(self) -> ImageSpec:
-        """Classes, channels and size."""
+        """The classes, channels and size of the images."""
         return ImageSpec(self.data.class_names, self.data.in_channels, self.data.image_size)
 
     @property
     def description(self) -> tuple[str, ...]:
-        """Images and their division, and classes."""
+        """The number of images in each part, their size, and the classes."""
         data, spec = self.data, self.spec
         parts = {"training": data.train, "validation": data.validation, "test": data.test}
         sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
@@ -95,17 +95,17 @@ class ImageTask:
 
     @property
     def validation(self) -> Split:
-        """To choose with."""
+        """The validation part, used for model selection."""
         return self.data.validation
 
     @property
     def test(self) -> Split:
-        """That chooses nothing."""
+        """The test part, used only for evaluation."""
         return self.data.test
 
     @property
     def test_digest(self) -> dict[str, str]:
-        """Of pixels and shape, the same on every machine."""
+        """A digest of the test pixels and their shape, the same on every machine."""
         images = self.data.test.inputs
         digest = sha256(repr(tuple(images.shape)).encode())
         digest.update(np.ascontiguousarray(images.numpy(force=True)).data)
@@ -113,17 +113,17 @@ class ImageTask:
 
     @property
     def is_augmented(self) -> bool:
-        """Whether images are shifted, mirrored and the like."""
+        """Whether training images are augmented."""
         return self.data.is_augmented
 
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
-        """Augmented as the data say."""
+        """Return the source of training batches, augmented if the data ask for it."""
         return Images(self.data, batch_size, last_batch)
 
     def scored(self, part: Any) -> Source | None:
-        """Not augmented."""
+        """Return the source of validation batches from a part, not augmented, or None if the part is empty."""
         return Images(replace(self.data, validation=part)).validation
 
     def as_taken(self, inputs: Any) -> Any:
-        """Normalised."""
+        """Normalise images, on the CPU."""
         return self.data.normalise(inputs.to(self.data.mean.device)).cpu()

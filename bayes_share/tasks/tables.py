@@ -1,4 +1,4 @@
-"""Rows of a table with a target each."""
+"""The task of predicting a column of a table."""
 
 import json
 from collections.abc import Callable
@@ -21,19 +21,19 @@ from bayes_share.models.table_networks import build_table_network
 from bayes_share.tasks.contracts import NetworkChoice, NoiseChoice
 
 NOISE_AT_START = 1.0
-"""Standard deviation of noise that is learned, in units of the targets' own, when training begins."""
+"""The initial standard deviation of learned noise, in units of the targets' standard deviation."""
 
-_AT_A_TIME = 1000  # rows that are validated on
+_AT_A_TIME = 1000  # rows in a validation batch
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What the rows of a table are like.
+    """The `DataSpec` of tables.
 
     Args:
-        encoder: what the columns become.
-        num_train: training rows, which scale priors.
-        bins: of each input that is a number.
+        encoder: encodes columns as network inputs and targets.
+        num_train: the number of training rows, which scales priors.
+        bins: the bin edges of each numeric input.
     """
 
     encoder: TableEncoder
@@ -42,16 +42,16 @@ class TableSpec:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Those of the target."""
+        """The names of the target's classes, printable and distinct."""
         return self.encoder.target.shown_classes
 
     @property
     def example(self) -> Tensor:
-        """``[2, input]``."""
+        """Two rows of zeros, ``[2, input]``."""
         return torch.zeros(2, self.encoder.num_inputs)
 
     def network(self, choice: NetworkChoice, noise: NoiseChoice) -> nn.Module:
-        """One of `table_network_names`, with an output for each argument of the target's likelihood."""
+        """Return a new network, one of `table_network_names`, with an output for each parameter of the likelihood."""
         return build_table_network(
             choice.name,
             num_inputs=self.encoder.num_inputs,
@@ -63,10 +63,10 @@ class TableSpec:
         )
 
     def likelihood(self, choice: NoiseChoice) -> Likelihood:
-        """That of the target; of a network whose outputs are standardised, where targets are real numbers.
+        """Return the likelihood of the target. For real-valued targets, it rescales the standardised outputs.
 
         Raises:
-            InputError: options of noise where there is none.
+            InputError: a noise option is given for a likelihood that does not use it.
         """
         target = self.encoder.target
         if target.likelihood not in REAL:
@@ -87,31 +87,30 @@ class TableSpec:
         return StudentT(noise=noise, learned=not is_predicted).with_units(target.units)
 
     def _num_outputs(self, choice: NoiseChoice) -> int:
-        """Of a network."""
         target = self.encoder.target
         if target.likelihood in REAL:
             return 2 if choice.noise == "predicted" else 1
         return len(target.class_names) if target.likelihood == "categorical" else 1
 
     def batch_size(self, wanted: int | None) -> int:
-        """Rows in a step: as many as are wanted, or all where there are fewer."""
+        """Return the batch size: the requested one, limited to the number of training rows. None: all rows."""
         return self.num_train if wanted is None else min(wanted, self.num_train)
 
     def to_json(self) -> str:
-        """The encoder, how many rows there were, and the bins of numbers."""
+        """Serialise the encoder, the number of training rows and the bin edges."""
         plain = {"rows": self.num_train, "encoder": json.loads(self.encoder.to_json()), "bins": self.bins}
         return json.dumps(plain, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "TableSpec":
-        """What `to_json` wrote.
+        """Restore a spec that `to_json` wrote.
 
         Args:
-            text: of JSON.
-            where: it is from, for messages.
+            text: the JSON text.
+            where: where the text is from, for messages.
 
         Raises:
-            InputError: it is something else.
+            InputError: the text is not the JSON of a spec.
         """
         with reading(where, "the form of a table"):
             plain = json.loads(text)
@@ -123,55 +122,55 @@ class TableSpec:
 
 @dataclass(frozen=True, eq=False)
 class TableTask:
-    """A table in three parts. A `Task`.
+    """The `Task` of predicting a column of a table.
 
     Args:
-        data: as `load_table` gives it.
+        data: the data that `load_table` returned.
     """
 
     data: TableData
 
     @property
     def spec(self) -> TableSpec:
-        """Columns and target."""
+        """The encoded columns and target."""
         return TableSpec(self.data.encoder, len(self.data.train), self.data.bins)
 
     @property
     def description(self) -> tuple[str, ...]:
-        """Rows and their division, target, inputs and missing values."""
+        """The number of rows in each part, the target, the inputs and missing values."""
         return self.data.description
 
     @property
     def validation(self) -> TablePart:
-        """To choose with."""
+        """The validation part, used for model selection."""
         return self.data.validation
 
     @property
     def test(self) -> TablePart:
-        """That chooses nothing."""
+        """The test part, used only for evaluation."""
         return self.data.test
 
     @property
     def test_digest(self) -> dict[str, str]:
-        """Of the rows as they are in the file."""
+        """A digest of the test rows as stored in the file."""
         return {"test_rows": self.data.test_digest}
 
     @property
     def is_augmented(self) -> bool:
-        """Never."""
+        """Whether training rows are augmented: never."""
         return False
 
     def training(self, batch_size: int | None, last_batch: LastBatch) -> Source:
-        """All training rows, on the device."""
+        """Return the source of training batches. All training rows are kept on the device."""
         train = self.data.train
         return Tensors(train.inputs, train.targets, self.spec.batch_size(batch_size), last_batch, data=self.data)
 
     def scored(self, part: Any) -> Source | None:
-        """The same, of some rows."""
+        """Return the source of validation batches from a part, or None if the part is empty."""
         return Tensors(part.inputs, part.targets, min(_AT_A_TIME, len(part))) if len(part) else None
 
     def as_taken(self, inputs: Float32[Tensor, "row input"]) -> Float32[Tensor, "row input"]:
-        """As they are."""
+        """Return the inputs unchanged: they are stored as network inputs."""
         return inputs
 
 

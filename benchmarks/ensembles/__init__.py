@@ -1,1 +1,1 @@
-"""The study of ensembles in parts, on machines that share no disk."""
+"""Run the study of ensembles in parts, on machines without a shared disk."""

@@ -1,13 +1,13 @@
-"""The study of ensembles in parts: each finished run adds a line to a file, and tables are made of that file alone.
+"""Run the study of ensembles in parts: each finished run adds a line to a file, and tables are made from that file.
 
-``bayes-share study ensembles`` keeps every run's folder. The presets for CIFAR-10 at 8 x 8 pixels take longer than one
-sitting, and folders of runs are too large to carry from one machine to the next; the lines are not. From the root of a
-clone, in as many processes as there are cores::
+``bayes-share study ensembles`` keeps every run's folder. The presets for CIFAR-10 at 8 x 8 pixels take long, and run
+folders are too large to copy between machines, unlike the lines. From the root of a clone, in as many processes as
+there are cores::
 
     python -m benchmarks.ensembles run cifar8-2500 --rows core --seeds 0 1 2 --out runs/a
     python -m benchmarks.ensembles table cifar8-2500 --out tables/a
 
-The lines are in ``benchmarks/ensembles/PRESET.jsonl``; runs that are there are not run again.
+The lines are in ``benchmarks/ensembles/PRESET.jsonl``; runs with a line are not repeated.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from bayes_share.study.ensembles import ENSEMBLE_PRESETS, EnsembleStudy, Ensembl
 from bayes_share.study.registry import ensemble_shifted_sets
 
 POOLED = (8, 16)
-"""Sizes of deep ensembles that are made of the networks of several seeds."""
+"""Sizes of deep ensembles that are pooled from the networks of several seeds."""
 
 
 def lines_of(preset: str) -> Path:
-    """Where the lines of a preset are kept."""
+    """Return the file of a preset's lines."""
     return Path(__file__).parent / f"{preset}.jsonl"
 
 
 def run_part(options: argparse.Namespace) -> None:
-    """Make the runs that are in no line yet, and add their lines."""
+    """Make the runs that have no line yet, and add their lines."""
     torch.set_num_threads(1)
     file, given = lines_of(options.preset), dict(pair.split("=", 1) for pair in options.set)
     study = EnsembleStudy(options.rows, max(options.seeds) + 1, options.preset, {**given, "channels_last": True})
@@ -47,7 +47,7 @@ def run_part(options: argparse.Namespace) -> None:
     shifted_sets = ensemble_shifted_sets(ood, ENSEMBLE_PRESETS[options.preset].corruptions)
     runs = Path(options.out)
     for trial, config in study.configs(runs).items():
-        if trial.seed not in options.seeds or _is_told(file, trial):
+        if trial.seed not in options.seeds or _has_line(file, trial):
             continue
         folder = RunFolder(runs / trial.name)
         try:
@@ -63,7 +63,7 @@ def run_part(options: argparse.Namespace) -> None:
 
 
 def pool(options: argparse.Namespace) -> None:
-    """Add the scores of deep ensembles that are made of the networks of several seeds, whose folders are all here."""
+    """Add the scores of deep ensembles pooled from several seeds, whose run folders must all be present."""
     runs = Path(options.out)
     deep = {seed: RunFolder(runs / EnsembleTrial("deep-ensemble", seed).name) for seed in options.seeds}
     lines = [
@@ -75,7 +75,7 @@ def pool(options: argparse.Namespace) -> None:
 
 
 def summary_of(lines: Iterable[Mapping[str, Any]]) -> EnsembleSummary:
-    """The study's summary, from lines alone."""
+    """Make the study's summary from lines."""
     outcomes, pooled = [], {size: {} for size in POOLED}
     for line in lines:
         if "pooled" in line:
@@ -87,7 +87,7 @@ def summary_of(lines: Iterable[Mapping[str, Any]]) -> EnsembleSummary:
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print the tables, and write them and their pictures into a folder."""
+    """Print the tables, and write them and the figures into a folder."""
     summary = summary_of(_read(lines_of(options.preset)))
     print(summary.tables(markdown=True))
     if options.out:
@@ -104,12 +104,12 @@ def _read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _is_told(file: Path, trial: EnsembleTrial) -> bool:
+def _has_line(file: Path, trial: EnsembleTrial) -> bool:
     return any((line.get("row"), line["seed"]) == (trial.row, trial.seed) for line in _read(file))
 
 
 def _add(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines in one write, which no other process divides."""
+    """Append lines in a single write, so that lines of other processes are not interleaved."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
     with file.open("a") as opened:
         opened.write(text)
@@ -118,16 +118,18 @@ def _add(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("part", choices=["run", "pool", "table"])
     parser.add_argument("preset", choices=list(ENSEMBLE_PRESETS))
     parser.add_argument(
         "--rows", nargs="+", default=["core"], help=f"rows of the table: core, all, or any of: {', '.join(ROWS)}"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="which seeds")
-    parser.add_argument("--ood", nargs="*", help="out-of-distribution sets in place of the preset's")
-    parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="of every run: data=npz:FOLDER")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds (default: 0)")
+    parser.add_argument("--ood", nargs="*", help="out-of-distribution sets that replace the preset's")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="OPTION=VALUE", help="options of every run, such as data=npz:FOLDER"
+    )
     parser.add_argument("--out", help="folder of runs, or of tables")
     options = parser.parse_args()
     {"run": run_part, "pool": pool, "table": show}[options.part](options)

@@ -1,1 +1,1 @@
-"""What a GPU does with the toolkit: is it right, and how fast is it."""
+"""Correctness and speed of the toolkit on a GPU."""

@@ -1,10 +1,10 @@
-"""Is the toolkit right on this GPU, and how fast is it?
+"""Measure correctness and speed on a GPU.
 
     python -m benchmarks.gpu --minutes 8 --out gpu.json --data cifar10
     python -m benchmarks.gpu --quick --device cpu
 
-Parts come in the order of their importance. The file is whole after each row; where it is there, parts that it has are
-not made again. When the minutes are over the row in progress is finished, and the rest is left for the next call.
+The parts are ordered by importance. The file is rewritten after each row. Finished parts in an existing file are not
+repeated. When the time is up, the current row is finished, and the same command continues with the rest.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.report import about, table
 
 
 def as_table(rows: list[Row]) -> str:
-    """Rows as Markdown; their columns are those of the first that has them."""
+    """Return rows as a Markdown table, with columns in order of first appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return table(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
 
@@ -35,17 +35,17 @@ def _cell(value: Any) -> str:
 
 
 def _problems(part: str, rows: list[Row], tolerance: float) -> list[str]:
-    """What is wrong, of the parts that say what is right."""
+    """Return the failed checks of the parts that check correctness."""
     if part == "outputs against the CPU":
         return [
-            f"{row['network']}, {row['sharing']}: {name} are {value:.1e} apart"
+            f"{row['network']}, {row['sharing']}: {name} differ by {value:.1e}"
             for row in rows
             for name, value in row.items()
             if isinstance(value, float) and not value < tolerance
         ]
     if part == "captured steps against eager ones":
         return [
-            f"{row['algorithm']}: captured steps are {row['apart']:.1e} apart"
+            f"{row['algorithm']}: captured and eager steps differ by {row['apart']:.1e}"
             for row in rows
             if not row["apart"] < 1e-3
         ]
@@ -53,14 +53,14 @@ def _problems(part: str, rows: list[Row], tolerance: float) -> list[str]:
 
 
 def main() -> int:
-    """Make the parts; 1 where something is wrong."""
+    """Run the parts; return 1 if a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="where to compute (default: cuda)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no row is begun (default: 8)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, which show that the parts run")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit for starting a row (default: 8)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that all parts run")
     parser.add_argument("--data", help="a data set for the last part, such as cifar10 or npz:FOLDER")
     parser.add_argument(
-        "--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help="default: all"
+        "--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART", help="parts (default: all)"
     )
     parser.add_argument("--out", type=Path, help="a JSON file")
     options = parser.parse_args()
@@ -88,7 +88,7 @@ def main() -> int:
                 if is_over:
                     break
             if is_over:
-                print(f"\nThe minutes are over in {part!r}: the same command goes on with it.", flush=True)
+                print(f"\nThe time is up in {part!r}: run the same command again to continue.", flush=True)
                 break
             found["finished"].append(part)
             _write(options.out, found)

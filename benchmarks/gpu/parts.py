@@ -1,4 +1,4 @@
-"""The parts of the benchmark, the most important first; each gives rows as it comes to them."""
+"""The parts of the benchmark, the most important first. Each yields rows as they are measured."""
 
 import copy
 import statistics
@@ -48,12 +48,12 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large.
+    """The device and the size of the benchmark.
 
     Args:
         device: "cuda" or "cpu".
-        is_quick: sizes that a CPU is done with in a minute or two: they show that the parts run, and nothing else.
-        data: a data set for the last part; None: it is left out.
+        is_quick: whether to use small sizes, which take a CPU a minute or two, to check that the parts run.
+        data: a data set for the last part. None: the part is skipped.
     """
 
     device: str
@@ -62,38 +62,38 @@ class Setting:
 
     @property
     def model(self) -> str:
-        """The network that is timed."""
+        """The name of the timed network."""
         return "resnet8_4" if self.is_quick else "resnet20"
 
     @property
     def side(self) -> int:
-        """Pixels."""
+        """Height and width of the images in pixels."""
         return 8 if self.is_quick else 32
 
     @property
     def batch_size(self) -> int:
-        """Images in a step."""
+        """The batch size."""
         return 8 if self.is_quick else 128
 
     @property
     def ways(self) -> dict[str, dict[str, Any]]:
-        """Those that are tried; on a CPU nothing is compiled."""
+        """The ways to run a step; nothing is compiled on a CPU."""
         return {name: way for name, way in WAYS.items() if self.device == "cuda" or "compile" not in way}
 
     def images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Random ones with labels, on the device."""
+        """Draw random images and labels, on the device."""
         source = torch.Generator().manual_seed(0)
         x = torch.randn(count, 3, self.side, self.side, generator=source)
         return x.to(self.device), torch.randint(10, (count,), generator=source).to(self.device)
 
     def network(self, norm: str = "batch", model: str | None = None) -> nn.Module:
-        """A freshly initialised one."""
+        """Build a newly initialised network."""
         size = (self.side, self.side)
         return build_network(model or self.model, num_classes=10, in_channels=3, image_size=size, norm=norm)
 
 
 def right_outputs(setting: Setting) -> Iterator[Row]:
-    """Outputs and gradients in float64 against those of the CPU, for each way of sharing."""
+    """Compare outputs and gradients in float64 with those on the CPU, for each way of sharing."""
     changes: dict[str, Callable[[nn.Module], nn.Module]] = {
         "plain": lambda net: net,
         "ensemble by activations": lambda net: ensemble(net, 4, "random_sign", strategy="tile", way="activations"),
@@ -120,7 +120,7 @@ def right_outputs(setting: Setting) -> Iterator[Row]:
 
 
 def right_steps(setting: Setting) -> Iterator[Row]:
-    """The state after some captured steps against that after as many eager ones, for every algorithm."""
+    """Compare the states after captured and after eager steps, for every algorithm."""
     cases: list[tuple[str, int, Strategy]] = [(name, 1, "tile") for name in ALGORITHMS]
     for name, members, strategy in (*cases, ("map", 4, "tile"), ("map", 4, "loop")):
         states = []
@@ -146,7 +146,7 @@ def right_steps(setting: Setting) -> Iterator[Row]:
 
 
 def steps(setting: Setting) -> Iterator[Row]:
-    """Milliseconds of a step of every algorithm in every way of running it, and of plain torch."""
+    """Measure the milliseconds of a step of every algorithm in every way of running it, and of plain torch."""
     for precision in ("float32",) if setting.is_quick else ("float32", "bfloat16"):
         for members in (1, 4):
             yield {"algorithm": "plain torch", "precision": precision, "members": members} | _plain_times(
@@ -160,7 +160,7 @@ def steps(setting: Setting) -> Iterator[Row]:
 
 
 def more_members(setting: Setting) -> Iterator[Row]:
-    """A step of a BatchEnsemble of ever more members, over that of the plain network and each member."""
+    """Measure the step of BatchEnsembles of increasing size, relative to the plain network, per member."""
     way = {"capture": "on"} if setting.device == "cuda" else {"capture": "off"}
     plain = _time(_training(setting, "map", way, 1), setting)
     for members in (2, 4) if setting.is_quick else (2, 4, 8, 16, 32):
@@ -170,7 +170,7 @@ def more_members(setting: Setting) -> Iterator[Row]:
 
 
 def predictions(setting: Setting) -> Iterator[Row]:
-    """Seconds of many draws of many images; the aim on an H100 is 3 s."""
+    """Measure the seconds of predicting many images with many draws; the aim on an H100 is 3 s."""
     draws, count = (2, 64) if setting.is_quick else (64, 10_000)
     x, _ = setting.images(count)
     for name, members in (("ivon", 1), ("svi", 1), ("mc-dropout", 1), ("map", 4)):
@@ -192,7 +192,7 @@ def predictions(setting: Setting) -> Iterator[Row]:
 
 
 def memory(setting: Setting) -> Iterator[Row]:
-    """Peak memory of a step, and bytes saved for backward, over the plain network's on as many pairs."""
+    """Measure the peak memory and bytes saved for backward, relative to the plain network on as many pairs."""
     x, y = setting.images(setting.batch_size)
     rows = x.repeat(4, 1, 1, 1)
     plain = setting.network().to(setting.device).train()
@@ -204,7 +204,7 @@ def memory(setting: Setting) -> Iterator[Row]:
 
 
 def learning(setting: Setting) -> Iterator[Row]:
-    """Seconds until the validation accuracy is 92 %, 93 % and 94 %, for one network and for four."""
+    """Measure the seconds to a validation accuracy of 92 %, 93 % and 94 %, for one network and for a deep ensemble."""
     if setting.data is None:
         return
     data = load_data(setting.data)
@@ -239,13 +239,13 @@ PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "memory": memory,
     "learning": learning,
 }
-"""By name, in the order in which they are made."""
+"""The parts by name, in the order in which they run."""
 
 
 def _training(
     setting: Setting, name: str, options: dict[str, Any], members: int, strategy: Strategy = "tile"
 ) -> Training:
-    """A training of an algorithm, long enough that its schedule hardly moves."""
+    """Return a training of an algorithm, with so many steps that its schedule hardly changes."""
     x, y = setting.images(4 * setting.batch_size)
     norm = "batch" if ALGORITHMS[name]["algorithm"] in ("map", "deep-ensemble", "mc-dropout", "laplace") else "frn"
 
@@ -259,7 +259,7 @@ def _training(
 
 
 def _time(training: Training, setting: Setting) -> float | None:
-    """The median milliseconds of a step; None where it fails, as it may where something is compiled."""
+    """Return the median milliseconds of a step, or None if it fails, for example in compilation."""
     steps = training.steps()
     try:
         for _ in range(6):
@@ -279,7 +279,7 @@ def _time(training: Training, setting: Setting) -> float | None:
 
 
 def _plain_times(setting: Setting, precision: str, members: int) -> Row:
-    """Plain torch on as many pairs of member and image: SGD, with a fused update, eager and captured."""
+    """Time SGD in plain torch on as many (member, image) pairs, eager and, on a GPU, captured."""
     x, y = setting.images(setting.batch_size)
     rows, labels = x.repeat(members, 1, 1, 1), y.repeat(members)
     net = setting.network().to(setting.device).train()
@@ -302,7 +302,7 @@ def _plain_times(setting: Setting, precision: str, members: int) -> Row:
 
 
 def _repeated(step: Callable[[], object], setting: Setting) -> float:
-    """The median milliseconds of a call."""
+    """Return the median milliseconds of a call."""
     for _ in range(3):
         step()
     seconds = []
@@ -334,7 +334,7 @@ def _gradients(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tenso
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference over the largest number."""
+    """Return the largest difference relative to the largest value."""
     size = float(other.abs().max()) if other.numel() else 0.0
     return float((one - other).abs().max()) / size if size else 0.0
 

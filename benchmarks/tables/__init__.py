@@ -1,1 +1,1 @@
-"""Ways to predict the rows of tables, compared; run as ``python -m benchmarks.tables``."""
+"""Compare methods that predict the rows of tables; run as ``python -m benchmarks.tables``."""

@@ -1,4 +1,4 @@
-"""Compare; results are written as they come, and what is there already is not computed again."""
+"""Compare methods on tables. Results are written as they are computed, and existing ones are not computed again."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ Scores = dict[str, float]
 
 
 def scores_of(found: Predictions | NumberPredictions) -> Scores:
-    """The scores of some predictions."""
+    """Return the scores of predictions."""
     if isinstance(found, NumberPredictions):
         scores = number_scores(found.predictive, found.targets, resamples=2)
         return {name: scores[name].value for name in ("rmse", "nll", "crps", "coverage")}
@@ -41,7 +41,7 @@ def scores_of(found: Predictions | NumberPredictions) -> Scores:
 
 
 def of_run(words: Sequence[str], folder: Path) -> Scores:
-    """The scores of ``bayes-share fit`` with some options."""
+    """Run ``bayes-share fit`` with some options, and return its scores."""
     if bayes_share(["fit", *words, "--out", str(folder), "--resume"]):
         raise SystemExit(f"bayes-share fit {' '.join(words)} failed")
     found = scores_of(read_predictions(RunFolder(folder).predictions("test")))
@@ -49,23 +49,23 @@ def of_run(words: Sequence[str], folder: Path) -> Scores:
 
 
 def of_tabm(data: TableData, recipe: Recipe, seed: int) -> Scores:
-    """The scores of the authors' package."""
+    """Train TabM with its authors' package, and return its scores."""
     spec, noise = TableSpec(data.encoder, len(data.train), ()), NoiseChoice(beta=0.0)
     is_real = not data.encoder.target.class_names
     likelihood = spec.likelihood(NoiseChoice(beta=recipe.beta) if is_real else noise)
-    said, parameters = tabm(data, recipe, likelihood, spec._num_outputs(noise), seed)
-    return {**scores_of(said(data.test)), "parameters": parameters}
+    predicted, parameters = tabm(data, recipe, likelihood, spec._num_outputs(noise), seed)
+    return {**scores_of(predicted(data.test)), "parameters": parameters}
 
 
 def of_trees(data: TableData, seed: int) -> Scores:
-    """The scores of gradient boosting."""
+    """Train gradient boosting, and return its scores."""
     if data.encoder.target.class_names:
         return scores_of(trees_of_classes(data, seed))
     return trees_of_numbers(data, seed)
 
 
 def cell(method: str, name: str, path: Path, recipe: Recipe, seed: int, folder: Path) -> Scores:
-    """The scores of a method on a set, divided by a seed and begun from it; with the seconds of processor time."""
+    """Return the scores and the CPU seconds of a method on a data set; the seed determines split and initialisation."""
     data = load_table(path, SETS[name][1], "normal" if "normal" in SETS[name] else None, split_seed=seed)
     words = ["--data", f"csv:{path}", *SETS[name], "--split-seed", str(seed), "--seed", str(seed), *recipe.options()]
     words += [] if data.encoder.target.class_names else ["--noise-beta", str(recipe.beta)]
@@ -84,7 +84,7 @@ def cell(method: str, name: str, path: Path, recipe: Recipe, seed: int, folder: 
 
 
 def shown(lines: Sequence[dict[str, Any]]) -> str:
-    """Means and standard errors over seeds, and the paired differences of our recipe and the package's."""
+    """Return tables of means and standard errors over seeds, and paired differences of our recipe and the package."""
     parts = []
     for name in SETS:
         of = {
@@ -115,13 +115,13 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Compute what is missing, and print the tables."""
+    """Compute missing results, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=None, help="folder of the results; goes on with what is there")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the results; existing ones are kept")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--quick", action="store_true", help="one seed of a few epochs and rows, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="one seed with few epochs and rows, to check that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp()) if options.out is None else options.out

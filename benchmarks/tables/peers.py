@@ -1,4 +1,4 @@
-"""TabM by its authors' package, and gradient boosting by scikit-learn, on the parts that a run has."""
+"""TabM from its authors' package, and gradient boosting from scikit-learn, on the same split as our runs."""
 
 from collections.abc import Callable
 
@@ -15,16 +15,16 @@ from bayes_share.models.predictive import Predictive
 from benchmarks.tables.recipe import Recipe
 
 LEVELS = np.arange(1, 20) / 20
-"""Quantiles that trees are trained for, one model each."""
+"""The quantiles that trees are trained for, one model each."""
 
 
 def tabm(
     data: TableData, recipe: Recipe, likelihood: Likelihood, outputs: int, seed: int
 ) -> tuple[Callable[[TablePart], Predictions | NumberPredictions], int]:
-    """The package's TabM, trained as ours is.
+    """Train the package's TabM with the same recipe as ours.
 
     Returns:
-        What it says of a part, and how many parameters it has.
+        A function that predicts a part, and the number of parameters.
     """
     from rtdl_num_embeddings import PiecewiseLinearEmbeddings, compute_bins
     from tabm import TabM
@@ -65,7 +65,7 @@ def tabm(
                 break
     net.load_state_dict(kept)
 
-    def said(part: TablePart) -> Predictions | NumberPredictions:
+    def predicted(part: TablePart) -> Predictions | NumberPredictions:
         outputs = _outputs(net, split, part)
         if likelihood.name == "categorical":
             return Predictions(outputs[None], part.targets)
@@ -74,11 +74,11 @@ def tabm(
         arguments = likelihood.arguments(outputs.double())
         return NumberPredictions({name: value[None] for name, value in arguments.items()}, part.targets, likelihood)
 
-    return said, sum(parameter.numel() for parameter in net.parameters())
+    return predicted, sum(parameter.numel() for parameter in net.parameters())
 
 
 def _splitter(data: TableData) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    """Inputs as numbers, and the number of the category in each column of such."""
+    """Return a function that splits inputs into numbers, and the index of the category in each categorical column."""
     widths = data.encoder.cardinalities
 
     def split(inputs: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -106,7 +106,7 @@ def _nll(
 
 
 def trees_of_numbers(data: TableData, seed: int) -> dict[str, float]:
-    """Scores of gradient boosting: one model of squared errors, and one for each of `LEVELS`."""
+    """Return the scores of gradient boosting: one model for the mean, and one for each quantile in `LEVELS`."""
     train, test = data.train, data.test
     targets = test.targets.numpy()
 
@@ -120,13 +120,13 @@ def trees_of_numbers(data: TableData, seed: int) -> dict[str, float]:
     pinball = np.maximum(LEVELS[:, None] * errors, (LEVELS[:, None] - 1) * errors)
     return {
         "rmse": float(np.sqrt(np.mean((targets - mean) ** 2))),
-        "crps": float(2 * pinball.mean(1).sum() / (len(LEVELS) + 1)),  # over levels, by the trapezoid rule
+        "crps": float(2 * pinball.mean(1).sum() / (len(LEVELS) + 1)),  # trapezoidal rule over levels
         "coverage": float(np.mean((quantiles[0] <= targets) & (targets <= quantiles[-1]))),
     }
 
 
 def trees_of_classes(data: TableData, seed: int) -> Predictions:
-    """Gradient boosting's probabilities."""
+    """Return the probabilities of gradient boosting."""
     model = HistGradientBoostingClassifier(random_state=seed, categorical_features=_is_category(data))
     probs = model.fit(_columns(data, data.train), data.train.targets.numpy()).predict_proba(_columns(data, data.test))
     return Predictions(np.log(np.clip(probs, 1e-12, None)), data.test.targets.long())

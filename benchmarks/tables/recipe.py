@@ -1,26 +1,26 @@
-"""What both kinds of TabM, and the deep ensemble, are trained by."""
+"""The training recipe of both TabM implementations and of the deep ensemble."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe for all sets, chosen before any was looked at.
+    """One recipe for all data sets, chosen before looking at any results.
 
     Args:
-        depth: hidden layers.
-        width: units of each.
-        members: of TabM.
-        networks: of the deep ensemble.
-        bins: of a number's embedding, at most.
-        dropout: after each hidden layer.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        clip_norm: of the gradient.
-        batch_size: rows in a step.
-        epochs: at most.
-        patience: epochs without a lower validation NLL.
-        beta: of the loss of numbers.
+        depth: the number of hidden layers.
+        width: the number of units in a hidden layer.
+        members: the number of members of TabM.
+        networks: the number of networks of the deep ensemble.
+        bins: the maximum number of bins of a number's embedding.
+        dropout: the dropout probability after each hidden layer.
+        learning_rate: the learning rate of AdamW.
+        weight_decay: the weight decay of AdamW.
+        clip_norm: the maximum norm of the gradient.
+        batch_size: the batch size in rows.
+        epochs: the maximum number of epochs.
+        patience: the number of epochs without a lower validation NLL after which training stops.
+        beta: the beta of the β-NLL loss for real-valued targets.
     """
 
     depth: int = 2
@@ -38,7 +38,7 @@ class Recipe:
     beta: float = 0.5
 
     def options(self) -> list[str]:
-        """Of ``bayes-share fit``, whatever the method."""
+        """Return the options of ``bayes-share fit`` that all methods share."""
         return [
             *("--model", f"tabm{self.depth}_{self.width}", "--dropout", str(self.dropout)),
             *("--optimizer", "adamw", "--learning-rate", str(self.learning_rate), "--factor-rate", "1"),

@@ -1,4 +1,4 @@
-"""The tables that are compared on, as CSV files."""
+"""The data sets of the comparison, as CSV files."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ SETS = {
     "breast cancer": ["--target", "target"],
     "generated": ["--target", "y"],
 }
-"""Each set, with the options of its target."""
+"""The data sets, with the options for their targets."""
 
 ROWS = 20_000
 
 
 def write_sets(folder: Path, rows: int = ROWS) -> dict[str, Path]:
-    """Write all of them, and give their paths."""
+    """Write all data sets as CSV files, and return their paths."""
     diabetes = load_diabetes(as_frame=True, scaled=False).frame
     cancer = load_breast_cancer(as_frame=True).frame
     cancer["target"] = cancer["target"].map({0: "malignant", 1: "benign"})
@@ -29,7 +29,7 @@ def write_sets(folder: Path, rows: int = ROWS) -> dict[str, Path]:
 
 
 def generated(rows: int, seed: int = 0) -> pd.DataFrame:
-    """Friedman's first function of five of eight numbers, bent by three categories, with noise that depends on both.
+    """Draw data from Friedman's first function of five of eight numbers, modified by three categories.
 
     ``y = 10 sin(π x1 x2) + 20 (x3 - 1/2)² + 10 x4 a + 5 x5 + b + 4 [c is rare] x1 + sd ε``, where a is one of four
     slopes, b one of ten levels, c one of 25 categories of which the last are rare, and ``sd = 0.5 + 2 x5 [a > 1]``.

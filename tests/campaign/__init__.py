@@ -1,4 +1,4 @@
-"""Kills, interrupts and mutates runs over all algorithms, as long as it is told, and says what was lost or falsified.
+"""Kill, interrupt and mutate runs of all algorithms for a given time, and report lost data and silent changes.
 
-``python -m tests.campaign --seconds 600 --seed 1``; CONTRIBUTING.md says how to read what it prints.
+``python -m tests.campaign --seconds 600 --seed 1``; CONTRIBUTING.md explains the output.
 """

@@ -23,12 +23,12 @@ from tests.campaign.process import prepare
 from tests.campaign.verdict import Verdict
 from tests.campaign.world import World
 
-_SAID_EVERY = 10.0  # seconds
-_SHRINKING = 60.0  # seconds, at most
+_SAID_EVERY = 10.0  # seconds between progress lines
+_SHRINKING = 60.0  # seconds; the time limit for shrinking a failing case
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a campaign; gives 1 where something failed."""
+    """Run a campaign, and return 1 if a case failed, else 0."""
     options = _options(arguments)
     prepare()
     base = Path(tempfile.mkdtemp(prefix="campaign-"))
@@ -41,23 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description="Kills, interrupts and mutates runs.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="after which no new case begins")
-    parser.add_argument("--seed", type=int, default=0, help="of all cases")
-    parser.add_argument("--cases", type=int, help="how many at most")
-    parser.add_argument("--case", type=int, help="only the case of this number")
-    parser.add_argument("--repeat", metavar="TEXT", nargs="+", help="only these cases, as the campaign wrote them")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
+    parser.add_argument("--seconds", type=float, default=60.0, help="time after which no new case begins")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases")
+    parser.add_argument("--cases", type=int, help="maximum number of cases")
+    parser.add_argument("--case", type=int, help="run only the case with this number")
+    parser.add_argument("--repeat", metavar="TEXT", nargs="+", help="run only these cases, as printed by a campaign")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of cases run in parallel")
     return parser.parse_args(arguments)
 
 
 @dataclass
 class Tally:
-    """What a campaign comes to.
+    """The results of a campaign.
 
     Args:
-        cases: by group.
-        counts: of what was done.
-        failures: by cause: the smallest case, what came out, and how many there were.
+        cases: the number of cases by group.
+        failed: the number of failed cases by group.
+        counts: the number of faults, changed files and so on, by name.
+        failures: by cause, the smallest failing case, its failure, and the number of failures.
     """
 
     cases: Counter[str] = field(default_factory=Counter)
@@ -66,7 +67,7 @@ class Tally:
     failures: dict[str, tuple[Case, Failure, int]] = field(default_factory=dict)
 
     def add(self, case: Case, verdict: Verdict) -> None:
-        """One more case is over."""
+        """Add the verdict of a case."""
         self.cases[case.group] += 1
         self.failed[case.group] += bool(verdict.failures)
         self.counts += verdict.counts
@@ -77,7 +78,7 @@ class Tally:
             self.failures[failure.cause] = (smallest, seen, times + 1)
 
     def line(self) -> str:
-        """How far it is."""
+        """Return the progress in one line."""
         return f"{sum(self.cases.values()):,} cases, {sum(self.failed.values()):,} failed"
 
 
@@ -112,7 +113,7 @@ def _cases(options: argparse.Namespace, began: float) -> Iterator[Case]:
 
 
 def shrink(engine: Engine, case: Case, cause: str, failure: Failure) -> tuple[Case, Failure]:
-    """The simplest case that fails in the same way, as far as a minute goes, and what came of it."""
+    """Search for a simpler case that fails with the same cause, for up to a minute, and return it and its failure."""
     deadline = time.monotonic() + _SHRINKING
     while True:
         for simpler in case.simpler():

@@ -1,4 +1,4 @@
-"""Changes of arrays in NumPy's files, and of pictures."""
+"""Changes of NumPy array files and of images."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from tests.campaign.inputs import Input
 
 
 def _header(text: str, data: bytes = b"") -> bytes:
-    """A `.npy` file whose header is a text."""
+    """Return a `.npy` file with the given text as its header."""
     padded = text + " " * (-(len(text) + 11) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode("latin1") + data
 
@@ -44,7 +44,7 @@ _HEADERS = [
 
 
 def _other_values(array: np.ndarray, rng: Random) -> np.ndarray:
-    """Values that no reader hopes for, of the same type."""
+    """Replace some values by extreme ones of the same dtype."""
     array = array.copy()
     if array.size:
         flat = array.reshape(-1)
@@ -77,7 +77,7 @@ _ARRAYS: dict[str, Callable[[np.ndarray, Random], np.ndarray]] = {
     "none": lambda array, rng: array[:0] if array.ndim else array,
     "no-last": lambda array, rng: array[..., :0],
 }  # fmt: skip
-"""Another array."""
+"""Changes of an array."""
 
 
 def _members(given: Input) -> dict[str, bytes]:
@@ -86,7 +86,7 @@ def _members(given: Input) -> dict[str, bytes]:
 
 
 def zipped(members: list[tuple[str, bytes]]) -> bytes:
-    """An archive of files by their names; a name may be there twice."""
+    """Return a zip archive of named files. Names may be repeated."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w") as file:
         for name, content in members:
@@ -120,7 +120,7 @@ def _npz_header(given: Input, rng: Random, size: int) -> None:
 
 
 def _zip(given: Input, rng: Random, size: int) -> None:
-    """Archives that are no ordinary ones."""
+    """Write an unusual or damaged zip archive."""
     members = list(_members(given).items())
     content = bytearray(zipped(members))
     how = rng.choice(["twice", "encrypted", "method", "up", "bare", "size", "none", "text", "offset"])
@@ -171,7 +171,7 @@ def _npy_as_npz(given: Input, rng: Random, size: int) -> None:
 
 
 def _png(given: Input, rng: Random, size: int) -> None:
-    """A header that asks for another, or a gigantic, picture."""
+    """Change the size and mode in a PNG header, possibly to a gigantic image."""
     content = bytearray(given.path.read_bytes())
     sizes = (0, 1, 7, 20_000, 2**31 - 1)
     content[16:24] = struct.pack(">II", rng.choice(sizes), rng.choice(sizes))
@@ -181,7 +181,7 @@ def _png(given: Input, rng: Random, size: int) -> None:
 
 
 def _picture(given: Input, rng: Random, size: int) -> None:
-    """Another picture, in another format."""
+    """Write another image in another format."""
     from PIL import Image
 
     buffer = io.BytesIO()

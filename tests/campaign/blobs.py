@@ -1,4 +1,4 @@
-"""Changes that any file can suffer."""
+"""Changes that apply to any file."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from random import Random
 from tests.campaign.inputs import Input
 
 Change = Callable[[Input, Random, int], None]
-"""Changes a file: so many pieces of it, where it has pieces."""
+"""Changes a file. The integer is the number of changed pieces, if the change has pieces."""
 
 
 def _flip(given: Input, rng: Random, size: int) -> None:
@@ -37,7 +37,7 @@ def _piece(given: Input, rng: Random, size: int) -> None:
 
 
 def _early_piece(given: Input, rng: Random, size: int) -> None:
-    """Where headers are."""
+    """Change bytes at the beginning, where headers are."""
     content = bytearray(given.path.read_bytes())
     for _ in range(size):
         content[rng.randrange(min(160, len(content)))] = rng.randrange(256)
@@ -59,7 +59,7 @@ def _fifo(given: Input, rng: Random, size: int) -> None:
 
 
 def _device(given: Input, rng: Random, size: int) -> None:
-    """Zeros without end, where this user may make such a thing."""
+    """Replace the file by /dev/zero, if the user may create devices."""
     given.path.unlink()
     with suppress(PermissionError):
         os.mknod(given.path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
@@ -68,7 +68,7 @@ def _device(given: Input, rng: Random, size: int) -> None:
 def _socket(given: Input, rng: Random, size: int) -> None:
     given.path.unlink()
     before = os.getcwd()
-    os.chdir(given.path.parent)  # the name of a socket is short
+    os.chdir(given.path.parent)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(given.path.name)
     os.chdir(before)
@@ -96,7 +96,7 @@ DAMAGES: dict[str, Change] = {
     "early-piece": _early_piece,
     "noise": lambda given, rng, size: given.damage(rng.randbytes(400)),
 }
-"""Of the bytes."""
+"""Changes of the content."""
 
 NODES: dict[str, Change] = {
     "folder": _folder,
@@ -106,7 +106,7 @@ NODES: dict[str, Change] = {
     "dangling": _dangling,
     "loop": _loop,
 }
-"""Something else than a regular file."""
+"""Replacements by something that is not a regular file."""
 
 SWAP: dict[str, Change] = {"swap": lambda given, rng, size: given.swap()}
-"""The same file of another run or data set."""
+"""Replacement by the similar file of another run or data set."""

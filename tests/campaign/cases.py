@@ -1,4 +1,4 @@
-"""Cases of all kinds, drawn from a seed or read from a line of text."""
+"""Cases of all kinds, drawn from a seed or parsed from text."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,23 +16,23 @@ from tests.campaign.world import World
 
 
 class Case(Protocol):
-    """Something to try, whose text says all of it."""
+    """A test case that its text describes completely."""
 
     kind: ClassVar[str]
 
     @property
     def group(self) -> str:
-        """What it counts as."""
+        """The group that the case is counted in."""
 
     @classmethod
     def parse(cls, words: list[str]) -> Self:
-        """The case that ``str`` gave, from the words after its kind."""
+        """Parse a case from the words that follow its kind in ``str``."""
 
     def simpler(self) -> Iterator["Case"]:
-        """Cases that try less, the least first."""
+        """Yield simpler cases, the simplest first."""
 
     def run(self, world: World, folder: Path) -> Verdict:
-        """Try it in a folder, which is empty."""
+        """Run the case in an empty folder."""
 
 
 _KINDS: dict[str, type[Case]] = {kind.kind: kind for kind in (Stopped, Together, Mutated, Words, Named)}
@@ -46,17 +46,17 @@ _DRAWS: list[tuple[int, Callable[[Random], Case]]] = [
     (7, Words.draw),
     (2, Named.draw),
 ]
-"""How often each kind is drawn, and how."""
+"""The relative frequency of each kind, and how to draw it."""
 
 
 def draw(seed: int, number: int) -> Case:
-    """The case of a number, the same one each time."""
+    """Draw the case with a number. The same seed and number give the same case."""
     rng = Random(f"{seed}-{number}")
     [make] = rng.choices([make for _, make in _DRAWS], [weight for weight, _ in _DRAWS])
     return make(rng)
 
 
 def parse(text: str) -> Case:
-    """The case that ``str`` gave."""
+    """Parse a case from the text that ``str`` gave."""
     kind, *words = text.split()
     return _KINDS[kind].parse(words)

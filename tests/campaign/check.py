@@ -1,4 +1,4 @@
-"""What a command may come to: how it may end, and what it may leave."""
+"""Check how a command ended and what it wrote."""
 
 import json
 import re
@@ -17,24 +17,24 @@ from tests.run.driver import left
 from tests.states import differences
 
 LINE = "bayes-share: "
-"""What the one line begins with that says what was wrong."""
+"""The prefix of error lines."""
 
 INTERRUPTED = (130, 128 + signal.SIGTERM)
-"""Exit codes after a signal that the command was told of."""
+"""Exit codes of a command that handled a signal."""
 
-_MEMORY = 600 * 2**20  # bytes, above what a command begins with
+_MEMORY = 600 * 2**20  # bytes in addition to the memory a command starts with
 _SUSPECT = re.compile(r"Traceback|Warning|Exception|Error\b")
 _LONGEST = 2500  # characters of a line
-_SHOWN = 1200  # characters of what was written
+_SHOWN = 1200  # characters shown of the output
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What should not have happened.
+    """A violated expectation.
 
     Args:
-        cause: in few words, the same wherever it is the same.
-        detail: the command, and what came out.
+        cause: a short description, equal for failures of the same kind.
+        detail: the command and its output.
     """
 
     cause: str
@@ -42,13 +42,13 @@ class Failure:
 
 
 def failure(cause: str, outcome: Outcome, detail: str = "") -> Failure:
-    """A failure of a command."""
+    """Return a failure of a command, with its last output as details."""
     said = outcome.err if len(outcome.err) <= _SHOWN else f"…{outcome.err[-_SHOWN:]}"
     return Failure(cause, f"bayes-share {' '.join(outcome.words)}  -> {outcome.code}\n{detail}{said}"[: 2 * _SHOWN])
 
 
 def misbehaviour(outcome: Outcome) -> Iterator[Failure]:
-    """What no command may do, whatever it is given: end in another way than well, or with one line."""
+    """Yield the failures of a command that must never occur: a command either succeeds or prints one error line."""
     if "Traceback (most recent call last)" in outcome.err:
         yield failure(_signature(outcome.err), outcome)
         return
@@ -73,7 +73,7 @@ def misbehaviour(outcome: Outcome) -> Iterator[Failure]:
 
 
 def _signature(err: str) -> str:
-    """The exception and where in the product it came from."""
+    """Return the type of the exception and the function of the product that raised it."""
     block = err.rpartition("Traceback (most recent call last):\n")[2]
     last = next((line for line in block.splitlines() if line and not line.startswith(" ")), "nothing")
     places = re.findall(
@@ -89,17 +89,17 @@ def _plain(text: str) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every regular file below a folder."""
+    """Return the content of every regular file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs below a folder, by their config."""
+    """Return the folders with a config below a folder."""
     return sorted(path.parent for path in folder.rglob("config.yaml"))
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What a command leaves: every finished run below the folder, and a report's tables."""
+    """Return the results in a folder: the content of every finished run, and the tables of a report."""
     found: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         found["report"] = json.loads((folder / "r.json").read_text())
@@ -110,7 +110,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """What `driver.left` gives, with all arrays there are, but for what does not matter to the result."""
+    """Return what `driver.left` returns, with all arrays, and without what is irrelevant to the result."""
     found = left(run)
     found["arrays"] = {str(path.relative_to(run)): _arrays(path) for path in sorted(run.rglob("*.npz"))}
     found["sets"] = {str(path.relative_to(run)): json.loads(path.read_text()) for path in run.rglob("sets.json")}
@@ -128,10 +128,10 @@ def _arrays(path: Path) -> dict[str, Any]:
 
 
 def otherwise(folder: Path, expected: Path) -> list[str]:
-    """Where what commands left in a folder is other than in another one, or cannot be read."""
+    """Return the paths at which the results in two folders differ, or an error if they cannot be read."""
     try:
         found = results(folder)
     except Exception as error:
-        return [f"what cannot be read: {error!r}"]
+        return [f"unreadable results: {error!r}"]
     wanted = results(expected)
     return differences({part: found.get(part) for part in wanted}, wanted)

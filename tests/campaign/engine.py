@@ -1,4 +1,4 @@
-"""Cases in processes of their own, several at a time."""
+"""Run cases in separate processes, several in parallel."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tests.campaign.forking import end_with_parent
 from tests.campaign.verdict import Verdict
 from tests.campaign.world import World
 
-_LONGEST = 300.0  # seconds of a case
+_LONGEST = 300.0  # seconds; the time limit of a case
 
 
 @dataclass
@@ -31,11 +31,11 @@ class _Running:
 
 @dataclass
 class Engine:
-    """Tries cases.
+    """Runs cases.
 
     Args:
-        world: what they begin with.
-        jobs: how many at a time.
+        world: the initial states.
+        jobs: the number of cases run in parallel.
     """
 
     world: World
@@ -43,7 +43,7 @@ class Engine:
     _running: dict[int, _Running] = field(default_factory=dict)
 
     def all_of(self, cases: Iterable[Case]) -> Iterator[tuple[Case, Verdict]]:
-        """Every case with its verdict, in the order in which they end; new ones begin as long as there are any."""
+        """Run all cases, and yield each with its verdict when it ends."""
         waiting = iter(cases)
         try:
             while True:
@@ -58,7 +58,7 @@ class Engine:
                 os.waitpid(pid, 0)
 
     def one(self, case: Case) -> Verdict:
-        """The verdict of a case, alone."""
+        """Run a single case."""
         return next(verdict for _, verdict in Engine(self.world, 1).all_of([case]))
 
     def _begin(self, case: Case) -> None:
@@ -98,4 +98,4 @@ def _verdict(running: _Running) -> Verdict:
     try:
         return Verdict.from_json((running.place / "verdict.json").read_text())
     except OSError:
-        return Verdict(Counter(), [Failure("the campaign itself failed", "the case's process was ended")])
+        return Verdict(Counter(), [Failure("the campaign itself failed", "the process of the case was killed")])

@@ -1,4 +1,4 @@
-"""What befalls a command at a chosen moment: a signal, or a disk that is full from then on."""
+"""Inject a fault into a command at a chosen moment: a signal, or a disk that is full from then on."""
 
 import errno
 import os
@@ -15,21 +15,22 @@ from typing import Any
 
 SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 
-_FILLS = ("open", "os.mkdir", "fsync")  # what a full disk refuses; names can be changed and removed on it
+_FILLS = ("open", "os.mkdir", "fsync")  # the events that fail on a full disk; renaming and removing still work
 _CHANGES = {*_FILLS, "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
-_SMALLEST, _LARGEST = 2_000, 60_000  # bytes; what a command says, and the files that it writes
+_SMALLEST, _LARGEST = 2_000, 60_000  # bytes; the output of a command, and the files that it writes
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault.
+    """A fault.
 
     Args:
-        what: "kill", "interrupt" or "terminate": a signal to itself; "full": no space left from then on.
-        clock: what counts the time: "files": what is done to files; "calls": calls of functions, in and out; "bytes":
-            a file may not become larger; "stdout": none, it is the output that is full.
-        part: of all that the clock counts in a command that nothing befalls, from 0 to 1.
-        again: the same part of it later the signal comes a second time; 0: it does not.
+        what: "kill", "interrupt" or "terminate", a signal that the process sends to itself; or "full", a disk that is
+            full from then on.
+        clock: how the moment is measured: "files" counts file operations; "calls" counts function calls and returns;
+            "bytes" limits the size of a file; "stdout" fails from the start, because the output is full.
+        part: the moment, as a fraction from 0 to 1 of all events in an undisturbed command.
+        again: the fraction of events after which the signal is sent a second time. 0: only once.
     """
 
     what: str
@@ -43,13 +44,13 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """The fault that was written like that."""
+        """Parse a fault from its text."""
         what, clock, *parts = text.split(":")
         return cls(what, clock, *map(float, parts))
 
     @classmethod
     def draw(cls, what: str, rng: Random) -> "Fault":
-        """One of a kind, at any moment."""
+        """Draw a fault of a kind at a random moment."""
         clock = rng.choice(("files", "bytes", "stdout") if what == "full" else ("files", "calls"))
         again = round(rng.random() / 10, 4) if what in ("interrupt", "terminate") and rng.random() < 0.3 else 0.0
         return cls(what, clock, round(rng.random(), 4), again)
@@ -57,13 +58,14 @@ class Fault:
 
 @dataclass
 class Clock:
-    """How much of each kind has happened in a command, and what happens at chosen counts.
+    """Counts events in a command, and calls functions at chosen counts.
 
     Args:
-        folder: changes of files are counted in it alone.
-        strikes: what is called at a count, by kind and count.
-        is_full: whether there is no space on the disk.
-        is_over: whether the command has ended, so that nothing counts any more.
+        folder: only file operations in this folder are counted.
+        counts: the number of events of each kind.
+        strikes: the functions to call, by kind and count.
+        is_full: whether the disk is full.
+        is_over: whether the command has ended, so that events are no longer counted.
     """
 
     folder: str
@@ -73,7 +75,7 @@ class Clock:
     is_over: bool = False
 
     def tick(self, kind: str) -> None:
-        """One more has happened."""
+        """Count an event."""
         if self.is_over:
             return
         self.counts[kind] += 1
@@ -81,7 +83,7 @@ class Clock:
             strike()
 
     def on_event(self, event: str, args: tuple[Any, ...]) -> None:
-        """See whether what Python is about to do changes a file; an audit hook."""
+        """Count an event that changes a file, or fail it if the disk is full; an audit hook."""
         if event not in _CHANGES or not self._is_change(event, args):
             return
         self.tick("files")
@@ -89,7 +91,7 @@ class Clock:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
 
     def on_call(self, frame: FrameType, event: str, arg: Any) -> None:
-        """A function is called, or is left; a profile function."""
+        """Count a call or return; a profile function."""
         self.tick("calls")
 
     def _is_change(self, event: str, args: tuple[Any, ...]) -> bool:
@@ -104,13 +106,13 @@ class Clock:
 
 @contextmanager
 def ticking(folder: Path, fault: Fault | None, totals: dict[str, int] | None, is_measured: bool) -> Iterator[Clock]:
-    """Count what happens in this process, which ends afterwards, and let a fault come true.
+    """Count events in this process, which must end afterwards, and inject a fault.
 
     Args:
-        folder: changes of files are counted in it alone.
-        fault: see there; None: nothing befalls it.
-        totals: the counts where nothing befalls it, which a fault's moment is a part of.
-        is_measured: whether calls are counted, which takes as long again as what is called.
+        folder: only file operations in this folder are counted.
+        fault: the fault, or None.
+        totals: the counts of the undisturbed command, which the fault's moment is a fraction of.
+        is_measured: whether calls are counted even without a fault; this about doubles the running time.
     """
     clock = Clock(os.path.abspath(folder))
     if fault is not None and totals is not None:

@@ -1,4 +1,4 @@
-"""Forks: safe where no thread has begun, and quick where to spawn takes seconds."""
+"""Fork processes instead of spawning them, which takes seconds. This is safe while there are no threads."""
 
 import ctypes
 import multiprocessing.context
@@ -11,7 +11,7 @@ _MOST_FILES = 1024
 
 
 class _Process(ForkProcess):
-    """Holds no end of a pipe but those that it is given, as one that was spawned."""
+    """A forked process that, like a spawned one, only inherits the pipes that it is given."""
 
     def run(self) -> None:
         own = {argument.fileno() for argument in self._args if isinstance(argument, Connection)}  # type: ignore[attr-defined]
@@ -28,10 +28,10 @@ class _Context(ForkContext):
 
 
 def fork_in_place_of_spawn() -> None:
-    """From now on this process forks where it is asked to spawn."""
+    """Make this process fork wherever it is asked to spawn, from now on."""
     multiprocessing.context._concrete_contexts["spawn"] = _Context()  # type: ignore[attr-defined]
 
 
 def end_with_parent() -> None:
-    """From now on this process is killed when the one that forked it ends, however that ends."""
+    """Have this process killed when its parent ends, however that happens."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)

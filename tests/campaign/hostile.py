@@ -1,4 +1,4 @@
-"""Values that whoever reads a file does not expect."""
+"""Values that the reader of a file does not expect."""
 
 from random import Random
 from typing import Any
@@ -28,10 +28,10 @@ OTHERS: list[Any] = [None, True, False, [], {}, [1, [2, [3]]], {"a": {"b": 1}}, 
 
 
 def value(rng: Random) -> Any:
-    """One of them."""
+    """Draw a hostile value."""
     return rng.choice(rng.choice([TEXTS, NUMBERS, OTHERS]))
 
 
 def deep(levels: int) -> str:
-    """Lists in lists, as JSON and YAML write them."""
+    """Return nested empty lists in the notation of JSON and YAML."""
     return "[" * levels + "]" * levels

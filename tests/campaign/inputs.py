@@ -1,4 +1,4 @@
-"""A file that a command is to read, and the place that another content is put in."""
+"""A file that a command reads, and how to replace its content."""
 
 import hashlib
 import re
@@ -11,43 +11,44 @@ _CHECKPOINT = re.compile(r"(step-\d{9}-)[0-9a-f]{16}\.pt")
 
 @dataclass(frozen=True)
 class Input:
-    """A file that is changed.
+    """A file to change.
 
     Args:
-        path: where it is; of checkpoints the latest.
-        twin: the same file of something else, such as of another run.
+        path: the file; the latest one for checkpoints.
+        twin: a similar file, such as that of another run.
     """
 
     path: Path
     twin: Path
 
     def damage(self, content: bytes) -> None:
-        """Other bytes in its place."""
-        self.path.unlink()  # it may be a link to what others read, too
+        """Replace the content of the file."""
+        self.path.unlink()  # it may be a link to a shared file
         self.path.write_bytes(content)
 
     def forge(self, content: bytes) -> None:
-        """Another file that looks as if it belonged there; a checkpoint's name says what its bytes are."""
+        """Replace the file so that it looks genuine: the digest in a checkpoint's name matches its content."""
         match = _CHECKPOINT.fullmatch(self.path.name)
         if match is None:
             self.damage(content)
             return
         name = match[1] + hashlib.sha256(content).hexdigest()[:16] + ".pt"
-        self._alone_in_its_place().joinpath(name).write_bytes(content)
+        self._emptied_folder().joinpath(name).write_bytes(content)
 
     def swap(self) -> None:
-        """The twin in its place; a checkpoint keeps its name."""
+        """Replace the file by its twin. The twin of a checkpoint keeps its own name."""
         if _CHECKPOINT.fullmatch(self.path.name):
-            shutil.copyfile(self.twin, self._alone_in_its_place() / self.twin.name)
+            shutil.copyfile(self.twin, self._emptied_folder() / self.twin.name)
         else:
             self.damage(self.twin.read_bytes())
 
-    def _alone_in_its_place(self) -> Path:
+    def _emptied_folder(self) -> Path:
+        """Remove all checkpoints, and return their folder."""
         for other in self.path.parent.glob("step-*.pt"):
             other.unlink()
         return self.path.parent
 
 
 def latest(folder: Path, pattern: str) -> Path:
-    """The file that a pattern means: of several, such as checkpoints, the one that was written last."""
+    """Return the file that matches a pattern; the latest one if there are several, such as checkpoints."""
     return max(folder.glob(pattern), key=lambda path: (path.name[:14], path.stat().st_mtime_ns))

@@ -1,4 +1,4 @@
-"""`load_run` as if it were a command, with the errors and exit codes of the command line."""
+"""`load_run` as a command, with the error messages and exit codes of the command line."""
 
 import sys
 from hashlib import sha256
@@ -8,7 +8,7 @@ from bayes_share.errors import InputError, RunError
 
 
 def load_run(words: list[str]) -> int:
-    """Show the step of a run and a digest of its predictions: ``load_run RUN``."""
+    """Print the step of a run and a digest of its predictions: ``load_run RUN``."""
     try:
         training = bayes_share.load_run(words[1])
         logits = training.predict(training.data.test, 2)

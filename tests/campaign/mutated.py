@@ -1,4 +1,4 @@
-"""A file that is changed, and a command that reads it."""
+"""Files that are changed, and commands that read them."""
 
 import os
 import shutil
@@ -27,11 +27,11 @@ class Mutated:
 
     Args:
         subject: a key of `world.SUBJECTS`.
-        target: a key of `targets.TARGETS`: the file.
-        change: a key of its changes.
-        size: how many pieces of it.
-        number: from which the change is drawn.
-        reader: a key of `world.COMMANDS`.
+        target: the file, a key of `targets.TARGETS`.
+        change: the change, a key of the target's changes.
+        size: the number of changed pieces.
+        number: the seed of the change.
+        reader: the command, a key of `world.COMMANDS`.
     """
 
     kind: ClassVar[str] = "mutate"
@@ -44,12 +44,12 @@ class Mutated:
 
     @property
     def group(self) -> str:
-        """What the case counts as."""
+        """The group that the case is counted in."""
         return self.kind
 
     @classmethod
     def draw(cls, rng: Random) -> "Mutated":
-        """Any one."""
+        """Draw a random case."""
         [name] = rng.choices(list(TARGETS), [WEIGHTS.get(name, 1.0) for name in TARGETS])
         target = TARGETS[name]
         subject = rng.choice(target.subjects or [*SUBJECTS, *["map"] * len(SUBJECTS)])
@@ -63,12 +63,12 @@ class Mutated:
 
     @classmethod
     def parse(cls, words: list[str]) -> "Mutated":
-        """The case that was written like that."""
+        """Parse a case from its words."""
         subject, target, change, size, number, reader = words
         return cls(subject, target, change, int(size), int(number), reader.replace("-", " "))
 
     def simpler(self) -> Iterator["Mutated"]:
-        """Smaller changes of the same kind, the simplest run, quicker readers."""
+        """Yield cases with simpler or smaller changes, the simplest run, or faster commands."""
         target = TARGETS[self.target]
         for change in ("empty", "folder", "swap"):
             if self.change != change and change in target.changes and self.change not in ("empty", "folder", "swap"):
@@ -81,7 +81,7 @@ class Mutated:
             yield from (replace(self, reader=reader) for reader in target.readers if reader not in SLOW)
 
     def run(self, world: World, folder: Path) -> Verdict:
-        """Try it in a folder, which is empty."""
+        """Run the case in an empty folder."""
         target = TARGETS[self.target]
         copy(world.state(self.subject, target.state), folder)
         given = Input(latest(folder, target.path), latest(folder, target.twin))
@@ -91,20 +91,20 @@ class Mutated:
         failures = [*misbehaviour(outcome), *harm(before, folder, outcome, MAY_WRITE[self.reader])]
         if outcome.code == 0:
             answer = world.answer(self.subject, target.state, self.reader)
-            failures += self._falsehood(folder, outcome, answer)
+            failures += self._undetected_change(folder, outcome, answer)
         counts = Counter({"mutated": 1, "accepted" if outcome.code == 0 else "refused": 1})
         counts["pickles"] += "pickle" in self.change
         return Verdict(counts, failures)
 
-    def _falsehood(self, folder: Path, outcome: Outcome, answer: Answer) -> Iterator[Failure]:
-        """Whether the results are such as they must not be without a word."""
+    def _undetected_change(self, folder: Path, outcome: Outcome, answer: Answer) -> Iterator[Failure]:
+        """Yield a failure if the results are not allowed after the change, and no message says why."""
         rule = TARGETS[self.target].rule(self.change, self.reader)
         if rule == "any" or (rule == "noticed" and outcome.err != answer.outcome.err):
             return
         try:
             found, expected = self._part(folder, outcome), self._part(answer.folder, answer.outcome)
         except Exception as error:
-            yield failure(f"{self.target} changed, {self.reader} leaves what cannot be read", outcome, f"{error!r}\n")
+            yield failure(f"{self.target} changed, {self.reader} leaves unreadable results", outcome, f"{error!r}\n")
             return
         others = differences(found, expected)
         if rule == "noticed" or (rule == "same" and others) or (rule == "others" and not others):
@@ -117,7 +117,7 @@ class Mutated:
 
 
 def nodes(folder: Path) -> dict[str, bytes | str]:
-    """Everything below a folder: bytes of files, targets of links, and the kinds of other nodes."""
+    """Return everything below a folder: contents of files, targets of links, and types of other nodes."""
     found: dict[str, bytes | str] = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
@@ -134,7 +134,7 @@ def nodes(folder: Path) -> dict[str, bytes | str]:
 def harm(
     before: dict[str, bytes | str], folder: Path, outcome: Outcome, may_write: tuple[str, ...]
 ) -> Iterator[Failure]:
-    """Files that a command changed that it must not change, and what was executed."""
+    """Yield failures for files that a command must not change, temporary files, and executed pickles."""
     if (folder / MARK).exists():
         shutil.rmtree(folder / MARK)
         yield failure("a pickle was executed", outcome)

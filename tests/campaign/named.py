@@ -1,4 +1,4 @@
-"""Runs in folders whose names nobody expects."""
+"""Runs in folders with unusual names."""
 
 import json
 import os
@@ -24,18 +24,18 @@ def _is_name(text: str) -> bool:
 
 
 NAMES = [*filter(_is_name, TEXTS), "\udcff", "a\udce9b", "x" * 255]
-"""Of folders, as the system allows them."""
+"""Folder names that the system allows."""
 
 _COMMANDS = ("evaluate", "report", "fit", "load_run")
 
 
 @dataclass(frozen=True)
 class Named:
-    """A run in a folder of an odd name, which is as good as any.
+    """A command on a run whose folder has an unusual name.
 
     Args:
-        name: which of `NAMES`.
-        command: "evaluate" and "report": it is shown beside another run; "fit" and "load_run".
+        name: an index of `NAMES`.
+        command: "evaluate", which compares the run with another one, "report", "fit" or "load_run".
     """
 
     kind: ClassVar[str] = "named"
@@ -44,12 +44,12 @@ class Named:
 
     @property
     def group(self) -> str:
-        """What the case counts as."""
+        """The group that the case is counted in."""
         return self.kind
 
     @classmethod
     def draw(cls, rng: Random) -> "Named":
-        """Any one."""
+        """Draw a random case."""
         [command] = rng.choices(_COMMANDS, (3, 1, 2, 1))
         return cls(rng.randrange(len(NAMES)), command)
 
@@ -58,15 +58,15 @@ class Named:
 
     @classmethod
     def parse(cls, words: list[str]) -> "Named":
-        """The case that was written like that."""
+        """Parse a case from its words."""
         return cls(int(words[0]), words[1])
 
     def simpler(self) -> Iterator["Named"]:
-        """It is as simple as can be."""
+        """Return no cases: there are no simpler ones."""
         return iter(())
 
     def run(self, world: World, folder: Path) -> Verdict:
-        """Try it in a folder, which is empty."""
+        """Run the case in an empty folder."""
         copy(world.state("map", "probed"), folder)
         name = f"./{NAMES[self.name]}"
         if self.command != "fit":
@@ -80,12 +80,12 @@ class Named:
         outcome = run(words, folder)
         failures = [*misbehaviour(outcome)]
         if outcome.code != 0 and not failures:
-            failures.append(failure("a run of an odd name is refused", outcome))
+            failures.append(failure("a run with an unusual name is refused", outcome))
         if self.command == "report" and outcome.code == 0:
             answer = world.answer("map", "probed", "report").folder
             if _numbers(folder) != _numbers(answer):
-                failures.append(failure("a run of an odd name has other numbers", outcome))
-        return Verdict(Counter({"odd names": 1}), failures)
+                failures.append(failure("a run with an unusual name has other values", outcome))
+        return Verdict(Counter({"unusual names": 1}), failures)
 
 
 def _numbers(folder: Path) -> Counter[float]:

@@ -1,4 +1,4 @@
-"""Commands in forked copies of a process that has imported everything, within limits."""
+"""Run commands in forks of a process that has imported everything, with limits on time, memory and file size."""
 
 import importlib
 import json
@@ -22,19 +22,19 @@ from tests.campaign.faults import Fault, ticking
 from tests.campaign.forking import end_with_parent, fork_in_place_of_spawn
 from tests.campaign.loading import load_run
 
-_SECONDS = 15.0  # that a command may take; then, if it does not work, it is interrupted
-_AT_MOST = 4  # times as long, where it works
-_LOOK_AGAIN = 4.0  # seconds later
-_WORKING = 0.3  # seconds of a processor in that time
-_GRACE = 10.0  # seconds, after the interrupt
-_MEMORY = 4 * 2**30  # bytes of addresses, above what it begins with
-_FILE = 2**28  # bytes of a file: a campaign must not fill the disk
+_SECONDS = 15.0  # time limit of a command, after which it is interrupted unless it is still working
+_AT_MOST = 4  # a working command may take this many times as long
+_LOOK_AGAIN = 4.0  # seconds between checks whether a command is working
+_WORKING = 0.3  # seconds of CPU time in that interval, above which a command counts as working
+_GRACE = 10.0  # seconds from the interrupt to the kill
+_MEMORY = 4 * 2**30  # bytes of address space in addition to what a command starts with
+_FILE = 2**28  # bytes; the maximum size of a file, so that a campaign does not fill the disk
 _COMMANDS = ("evaluate", "quickstart", "report", "study")
 _PRODUCT = ("runs.run", "reports.build", *(f"commands.{name}" for name in _COMMANDS))
 _LATE = (
     *("sklearn.datasets", "torch._dynamo", "PIL.JpegImagePlugin", "PIL.GifImagePlugin", "PIL.BmpImagePlugin"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
-)  # what they import when they need it
+)  # modules that commands import lazily
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Outcome:
     """How a command ended.
 
     Args:
-        words: the command.
-        code: its exit code; minus the number of the signal that ended it.
-        out: what it wrote to stdout.
-        err: what it wrote to stderr.
-        seconds: that it took.
-        memory: bytes that it took, above what it began with.
-        was_late: whether it took longer than it may, and was interrupted.
-        counts: how much happened in it, see `faults.Clock`; empty where it was killed.
+        words: the words of the command.
+        code: the exit code, or minus the number of the signal that ended the command.
+        out: the text written to stdout.
+        err: the text written to stderr.
+        seconds: the elapsed time.
+        memory: the peak memory in bytes, in addition to what the command started with.
+        was_late: whether the command exceeded the time limit and was interrupted.
+        counts: the number of events, see `faults.Clock`; empty if the command was killed.
     """
 
     words: tuple[str, ...]
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Started:
-    """A command that is at work."""
+    """A running command."""
 
     words: tuple[str, ...]
     pid: int
@@ -73,7 +73,7 @@ class Started:
     memory: int
 
     def outcome(self, seconds: float = _SECONDS) -> Outcome:
-        """Wait for its end; what it started ends with it."""
+        """Wait for the end of the command, and kill the processes that it started."""
         status, usage, was_late = self._wait(seconds)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -101,18 +101,18 @@ class Started:
             if (now := time.monotonic()) > deadline:
                 before, worked = worked, _cpu_seconds(self.pid)
                 if worked > before + _WORKING and now < self.began + _AT_MOST * seconds:
-                    deadline = now + _LOOK_AGAIN  # it is the machine that is slow
+                    deadline = now + _LOOK_AGAIN  # the machine is slow
                 else:
                     os.kill(self.pid, signal.SIGKILL if was_late else signal.SIGINT)
                     was_late, deadline = True, now + _GRACE
-                    worked += _GRACE  # no more respite
+                    worked += _GRACE  # the next check counts it as not working
             time.sleep(pause)
             pause = min(0.02, 1.2 * pause)
 
 
 def prepare() -> None:
-    """Import everything that a command may, so that its process begins with it."""
-    torch.set_num_threads(1)  # no thread may have begun when a process is forked
+    """Import all modules that a command may need, so that forked processes start with them."""
+    torch.set_num_threads(1)  # no threads may exist when a process is forked
     for name in (*(f"bayes_share.{module}" for module in _PRODUCT), *_LATE):
         importlib.import_module(name)
 
@@ -124,7 +124,7 @@ def start(
     totals: dict[str, int] | None = None,
     is_measured: bool = False,
 ) -> Started:
-    """Begin ``bayes-share WORDS`` in a folder."""
+    """Start ``bayes-share WORDS`` in a folder."""
     streams = Path(tempfile.mkdtemp(prefix="streams-", dir=folder.parent))
     for name in ("out", "err"):
         (streams / name).touch()
@@ -144,12 +144,12 @@ def run(
     totals: dict[str, int] | None = None,
     is_measured: bool = False,
 ) -> Outcome:
-    """``bayes-share WORDS`` in a folder, to its end."""
+    """Run ``bayes-share WORDS`` in a folder and wait for its end."""
     return start(words, folder, fault, totals, is_measured).outcome()
 
 
 def _cpu_seconds(pid: int) -> float:
-    """That a process has worked, and those that it has started."""
+    """Return the CPU time of a process and its descendants."""
     worked = 0.0
     with suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -181,7 +181,7 @@ def _child(
         fork_in_place_of_spawn()  # the workers of a study
         with ticking(folder, fault, totals, is_measured) as clock:
             code = COMMANDS.get(words[0], main)(list(words))
-            clock.is_over = True  # at once: what leaves this block is not the command's
+            clock.is_over = True  # stop counting before leaving the block
         sys.stdout.flush()
         (streams / "counts").write_text(json.dumps(clock.counts))
     except BaseException:
@@ -193,7 +193,7 @@ def _child(
 
 
 def _limit() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background processes
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + _MEMORY
     for kind, most in ((resource.RLIMIT_AS, addresses), (resource.RLIMIT_FSIZE, _FILE), (resource.RLIMIT_CORE, 0)):
@@ -201,4 +201,4 @@ def _limit() -> None:
 
 
 COMMANDS = {"load_run": load_run}
-"""What is called beside the command line."""
+"""Commands that are not part of the command line."""

@@ -1,4 +1,4 @@
-"""Checkpoints that were made by nobody, and files that would do something if they were unpickled."""
+"""Forged checkpoints, and files that would execute code if they were unpickled."""
 
 import io
 import os
@@ -18,11 +18,11 @@ from tests.campaign.inputs import Input
 from tests.campaign.texts import places
 
 MARK = "executed"
-"""The folder, in that of the case, that comes into being where a pickle is executed."""
+"""The folder that an executed pickle creates in the folder of the case."""
 
 
 class _Evil:
-    """Executed where it is unpickled."""
+    """An object that executes code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (MARK,)
@@ -56,7 +56,7 @@ def _evil(given: Input, rng: Random, size: int) -> None:
 
 
 def _forged(given: Input, rng: Random, size: int) -> None:
-    """A checkpoint whose bytes are whole, and whose content is another."""
+    """Write an intact checkpoint with changed content."""
     content = torch.load(given.path, weights_only=True)
     for _ in range(size):
         owner, key = rng.choice([place for place in places(content) if not isinstance(place[0], Tensor)])
@@ -80,11 +80,11 @@ _TENSORS: list[Callable[[Tensor], Tensor]] = [
     ),
     *(lambda tensor: torch.tensor(1), lambda tensor: torch.full_like(tensor.float(), float("nan"))),
 ]
-"""Another tensor."""
+"""Changes of a tensor."""
 
 
 def _step(given: Input, rng: Random, size: int) -> None:
-    """A step that cannot be."""
+    """Write a checkpoint with an impossible step."""
     content = torch.load(given.path, weights_only=True)
     content["step"] = rng.choice([-5, -1, 10**12, 10**30, 2.5, "3", None, float("nan"), [1], torch.tensor([1, 2])])
     given.forge(_saved(content))

@@ -1,4 +1,4 @@
-"""Commands that are stopped, again and again, and then left in peace."""
+"""Commands that are stopped repeatedly, and then run to the end."""
 
 import re
 from collections import Counter
@@ -16,20 +16,20 @@ from tests.campaign.world import SUBJECTS, TASKS, World, copy, words_of
 
 _WEIGHTS = {"fit": 12, "resume": 3, "ood": 3, "report": 1, "study": 1}
 _ONLY_MAP = ("report", "study")  # slow, and the same for all
-_SAVES = ("fit", "resume", "study")  # on SIGTERM, which ends other commands at once; and tidies what was half written
+_SAVES = ("fit", "resume", "study")  # commands that save and clean up on SIGTERM, which kills the others
 _SWALLOWED = re.compile(r"Exception ignored in.*\nTraceback .*\n(?: .*\n)*\S*(?:KeyboardInterrupt|InterruptedRun).*\n")
 _KINDS = {"kill": ("kill",), "interrupt": ("interrupt", "terminate"), "full": ("full",)}
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A command that faults befall, one each time it is begun, and that then ends as if nothing had been.
+    """A command that is started repeatedly with one fault each time, and must then end as if undisturbed.
 
     Args:
         subject: a key of `world.SUBJECTS`.
-        task: a key of `world.COMMANDS` that goes on where it was.
-        every_step: whether a fit saves after each step.
-        faults: in their order.
+        task: a key of `world.TASKS`.
+        every_step: whether a fit saves a checkpoint after each step.
+        faults: the faults in order.
     """
 
     kind: ClassVar[str] = "stop"
@@ -40,12 +40,12 @@ class Stopped:
 
     @property
     def group(self) -> str:
-        """What the case counts as."""
+        """The group that the case is counted in."""
         return next(group for group, whats in _KINDS.items() if self.faults[0].what in whats)
 
     @classmethod
     def draw(cls, rng: Random, group: str) -> "Stopped":
-        """One of a group, a key of `_KINDS`."""
+        """Draw a random case of a group, a key of `_KINDS`."""
         [task] = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         subject = "map" if task in _ONLY_MAP else rng.choice(list(SUBJECTS))
         count = rng.choice((1, 1, 1, 2, 2, 3))
@@ -58,12 +58,12 @@ class Stopped:
 
     @classmethod
     def parse(cls, words: list[str]) -> "Stopped":
-        """The case that was written like that."""
+        """Parse a case from its words."""
         subject, task, rhythm, *faults = words
         return cls(subject, task.replace("-", " "), rhythm == "steps", tuple(map(Fault.parse, faults)))
 
     def simpler(self) -> Iterator["Stopped"]:
-        """The same with less of each."""
+        """Yield cases with fewer faults, without second signals, or with the simplest run."""
         if len(self.faults) > 1:
             yield from (replace(self, faults=(fault,)) for fault in self.faults)
             yield from (replace(self, faults=self.faults[:i] + self.faults[i + 1 :]) for i in range(len(self.faults)))
@@ -74,7 +74,7 @@ class Stopped:
             yield replace(self, subject="map")
 
     def run(self, world: World, folder: Path) -> Verdict:
-        """Try it in a folder, which is empty."""
+        """Run the case in an empty folder."""
         copy(world.state(self.subject, TASKS[self.task]), folder)
         answer = world.answer(self.subject, TASKS[self.task], self.task)
         words = words_of(self.subject, self.task)
@@ -89,18 +89,19 @@ class Stopped:
         counts["resumed"] += 1
         failures += [*misbehaviour(outcome)]
         if outcome.code != 0 and not failures:
-            failures.append(failure("what was stopped cannot go on", outcome))
+            failures.append(failure("a stopped command cannot be resumed", outcome))
         if outcome.code == 0 and (others := otherwise(folder, answer.folder)):
-            failures.append(failure("what was stopped ends otherwise", outcome, f"unlike: {', '.join(others[:8])}\n"))
+            found = f"different: {', '.join(others[:8])}\n"
+            failures.append(failure("a stopped command has other results once resumed", outcome, found))
         if self.task in _SAVES and (rest := [*folder.glob("run/**/*.tmp"), *folder.glob("study/**/*.tmp")]):
             failures.append(failure("a temporary file is left", outcome, f"{rest[0].name}\n"))
         if self.task == "ood" and outcome.code == 0 and outcome.out != answer.outcome.out:
-            failures.append(failure("what was stopped says something else", outcome, outcome.out))
+            failures.append(failure("a stopped command has another output once resumed", outcome, outcome.out))
         return Verdict(counts, failures)
 
 
 def _after(fault: Fault, outcome: Outcome, has_to_save: bool) -> Iterator[Failure]:
-    """What a command may not do after a fault."""
+    """Yield the failures of a command after a fault."""
     if outcome.code == -9 and fault.what == "kill":
         return
     if outcome.code == -15 and fault.what == "terminate" and not has_to_save:
@@ -108,14 +109,14 @@ def _after(fault: Fault, outcome: Outcome, has_to_save: bool) -> Iterator[Failur
     if outcome.code < 0:
         yield failure(f"{outcome.words[0]} ends with {outcome.code} after {fault.what}", outcome)
         return
-    # Python itself swallows a signal that comes while an object is thrown away, and says so.
+    # Python ignores an exception that a signal raises while an object is deleted, and reports it on stderr.
     outcome = replace(outcome, err=_SWALLOWED.sub("", outcome.err))
     yield from misbehaviour(outcome)
     allowed: tuple[int, ...] = {"kill": (), "interrupt": INTERRUPTED, "terminate": INTERRUPTED, "full": (1,)}[
         fault.what
     ]
     if outcome.words[0] == "study":
-        allowed = (*allowed, 1)  # one of its workers was hit
+        allowed = (*allowed, 1)  # the signal hit one of its workers
     if outcome.code not in (0, *allowed) and "Traceback" not in outcome.err:
         said = outcome.err.splitlines()[-1].removeprefix(LINE)[:40] if outcome.err else "nothing"
         yield failure(f"exit code {outcome.code} after {fault.what}, with {said!r}", outcome)

@@ -1,4 +1,4 @@
-"""Which files are changed, how, who reads them then, and what may come of it."""
+"""The files that are changed, their changes, the commands that then read them, and the allowed results."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from tests.campaign.states import FORGERIES, PICKLES, STEPS
 from tests.campaign.texts import CSV, JSON, YAML
 
 Rule = str
-"""What is allowed where a command that reads a changed file ends well:
+"""The allowed results of a command that succeeds after a file it reads was changed:
 
-- "same": the results of the untouched file, since the file decides what they are and the run knows what it was;
-- "any": any results, since all that the product can know of the file is what is in it;
-- "noticed": any results, with a word on stderr;
-- "others": results that are not those of the untouched file, since it is the new ones that are asked for.
+- "same": the results with the original file, because the run has a record of the original;
+- "any": any results, because the product has no record of the original;
+- "noticed": any results, with a message on stderr;
+- "others": results that differ from those with the original file, because the command must use the new content.
 """
 
 
@@ -27,13 +27,13 @@ class Target:
     """A file that commands read.
 
     Args:
-        path: a pattern in the folder of a case; of several files the latest.
-        twin: the same of something else.
-        state: of the folder, see `world`.
-        changes: by name.
-        readers: commands of `world.COMMANDS`, with what is allowed.
-        rules: what is allowed after some changes, whoever reads it.
-        subjects: which kinds of run; none: all, and half of them the simplest.
+        path: a pattern in the folder of a case; the latest matching file is used.
+        twin: the pattern of a similar file, such as that of another run.
+        state: the initial state of the folder, see `world`.
+        changes: the changes by name.
+        readers: commands of `world.COMMANDS`, with their allowed results.
+        rules: allowed results by change and command, which take precedence.
+        subjects: the kinds of run. Empty: all, where half of the cases use the simplest.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Target:
     subjects: tuple[str, ...] = ("map",)
 
     def rule(self, change: str, reader: str) -> Rule:
-        """What is allowed where this command reads the file after this change."""
+        """Return the allowed results of a command after a change."""
         return self.rules.get((change, reader), self.readers[reader])
 
 
@@ -195,7 +195,7 @@ TARGETS: dict[str, Target] = {
         {"go on with study": "any"},
     ),
 }
-"""By name."""
+"""The files by name."""
 
 WEIGHTS = {
     "cifar-10-c": 0.3,
@@ -206,10 +206,10 @@ WEIGHTS = {
     "checkpoint": 2.0,
     "forged-checkpoint": 2.0,
 }
-"""How often they are drawn, where not as often as others: reports and studies take seconds."""
+"""Relative frequencies other than 1: reports and studies take seconds."""
 
 SLOW = ("report", "report of humans")
-"""Readers that are drawn less often than others."""
+"""Slow commands, which are drawn less often."""
 
 MAY_WRITE: dict[str, tuple[str, ...]] = {
     "resume": ("run/*",),
@@ -224,10 +224,10 @@ MAY_WRITE: dict[str, tuple[str, ...]] = {
     "cifar": ("c.png", "run/predictions/*"),
     "load_run": (),
 }
-"""What a command may change, as patterns of files."""
+"""The files that a command may change, as patterns."""
 
 PARTS: dict[str, Callable[[Path], Any]] = {
     "resume": lambda folder: contents(folder / "run"),
     "report": lambda folder: json.loads((folder / "r.json").read_text()),
 }
-"""Which of the results of a command are compared, from the folder of the case; of other commands what they say."""
+"""How to read the results to compare from the folder of a case; the results of other commands are their output."""

@@ -1,4 +1,4 @@
-"""Changes of YAML, JSON and CSV that keep to the form, or nearly."""
+"""Changes of YAML, JSON and CSV files that stay valid or nearly so."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from tests.campaign import hostile
 from tests.campaign.blobs import Change
 from tests.campaign.inputs import Input
 
-_LEFT_ALONE = ("compile",)  # would take minutes
+_LEFT_ALONE = ("compile",)  # compiling would take minutes
 
 _BOMB = "\n".join(["a: &a [x, x, x, x, x, x, x, x, x]"] + [
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
@@ -67,7 +67,7 @@ def _only_snippet(given: Input, rng: Random, size: int) -> None:
 
 
 def _line(given: Input, rng: Random, size: int) -> None:
-    """A line is lost, or is there twice."""
+    """Remove or repeat lines."""
     lines = given.path.read_text().splitlines()
     for _ in range(size):
         at = rng.randrange(len(lines))
@@ -82,7 +82,7 @@ def _not_utf8(given: Input, rng: Random, size: int) -> None:
 
 
 def changed(content: Any, rng: Random, size: int) -> Any:
-    """Nested values, of which some are others, or gone, or have other names."""
+    """Replace, remove or rename some of the nested values."""
     for _ in range(size):
         content = _changed_once(content, rng)
     return content
@@ -106,7 +106,7 @@ def _changed_once(content: Any, rng: Random) -> Any:
 
 
 def places(content: Any) -> list[tuple[Any, Any]]:
-    """Every dict or list with each of its keys, all the way down."""
+    """Return every nested dict and list with each of its keys."""
     found = []
     if isinstance(content, dict | list):
         for key in list(content) if isinstance(content, dict) else range(len(content)):

@@ -1,4 +1,4 @@
-"""What came of a case."""
+"""The verdict on a case."""
 
 import json
 from collections import Counter
@@ -9,22 +9,22 @@ from tests.campaign.check import Failure
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a case.
+    """The verdict on a case.
 
     Args:
-        counts: of what was done, by name.
-        failures: none where all is well.
+        counts: the number of faults, changed files and so on, by name.
+        failures: the failures; empty if the case passed.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """A text that another process reads."""
+        """Serialise the verdict for another process."""
         return json.dumps({"counts": self.counts, "failures": [asdict(failure) for failure in self.failures]})
 
     @classmethod
     def from_json(cls, text: str) -> "Verdict":
-        """The verdict that was written like that."""
+        """Restore a verdict that `to_json` wrote."""
         values = json.loads(text)
         return cls(Counter(values["counts"]), [Failure(**failure) for failure in values["failures"]])

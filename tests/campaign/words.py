@@ -1,4 +1,4 @@
-"""Command lines in which words are others than anybody would write."""
+"""Command lines with unexpected words."""
 
 import os
 import stat
@@ -34,13 +34,13 @@ _MAY_WRITE = ("run/reliability.png", "run/predictions/*", "*.npz", "images*", "o
 
 @dataclass(frozen=True)
 class Words:
-    """A command line in which some words are others.
+    """A command line in which some words are changed.
 
     Args:
         subject: a key of `world.SUBJECTS`.
         command: a key of `world.COMMANDS`.
-        size: how many words are others.
-        number: from which they are drawn.
+        size: the number of changed words.
+        number: the seed of the changes.
     """
 
     kind: ClassVar[str] = "words"
@@ -51,12 +51,12 @@ class Words:
 
     @property
     def group(self) -> str:
-        """What the case counts as."""
+        """The group that the case is counted in."""
         return self.kind
 
     @classmethod
     def draw(cls, rng: Random) -> "Words":
-        """Any one."""
+        """Draw a random case."""
         return cls("map", rng.choice(_COMMANDS), rng.choice((1, 1, 2, 3)), rng.randrange(10**6))
 
     def __str__(self) -> str:
@@ -64,17 +64,17 @@ class Words:
 
     @classmethod
     def parse(cls, words: list[str]) -> "Words":
-        """The case that was written like that."""
+        """Parse a case from its words."""
         subject, command, size, number = words
         return cls(subject, command.replace("-", " "), int(size), int(number))
 
     def simpler(self) -> Iterator["Words"]:
-        """One word in place of several."""
+        """Yield cases with one changed word instead of several."""
         if self.size > 1:
             yield from (replace(self, size=1, number=self.number + more) for more in range(8))
 
     def run(self, world: World, folder: Path) -> Verdict:
-        """Try it in a folder, which is empty."""
+        """Run the case in an empty folder."""
         copy(world.state(self.subject, "probed"), folder)
         _add_nodes(folder)
         before = {name: node for name, node in nodes(folder).items() if name != "d.npz"}
@@ -87,7 +87,7 @@ class Words:
 
 
 def _add_nodes(folder: Path) -> None:
-    """What a path can lead to that is no file, and none of this machine's own."""
+    """Create special files in the folder that words may name."""
     os.mkfifo(folder / "fifo")
     (folder / "loop").symlink_to("loop")
     (folder / "link").symlink_to("run/predictions/test.npz")
@@ -96,7 +96,7 @@ def _add_nodes(folder: Path) -> None:
 
 
 def _with_another(words: list[str], rng: Random) -> list[str]:
-    """All words but the command's own name, with one that is another, or missing, or there twice."""
+    """Replace, remove, repeat or insert one word, except the name of the command."""
     if len(words) < 2:
         return words
     at, other = rng.randrange(1, len(words)), rng.choice([*hostile.TEXTS, *_NODES, "\udcff.npz", "--resume", "--help"])

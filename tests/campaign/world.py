@@ -1,4 +1,4 @@
-"""What cases begin with: folders with data and runs, in states that are made once and copied for each case."""
+"""Initial states of cases: folders with data and runs, which are created once and copied for each case."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def _runs(name: str, inner: str) -> bool:
 
 
 SUBJECTS = _subjects()
-"""The words that fit each kind of run in steps that take milliseconds."""
+"""The command lines of each kind of run, with steps that take milliseconds."""
 
 _STUDY = ["--methods", "sgd", "ivon", "--sizes", "1", "--seeds", "1", "--epochs", "2", "--batch-size", "20"]
 
@@ -82,25 +82,25 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "go on with study": ["study", "optimizers", "--out", "study", "--resume", "--jobs", "1", "--no-progress"],
 }
-"""What is run in the folder of a case, by name; "fit" is begun with the words of the subject."""
+"""The commands run in the folder of a case, by name. "fit" is preceded by the words of the subject."""
 
 
 TASKS = {"fit": "empty", "resume": "begun", "ood": "finished", "report": "probed", "study": "empty"}
-"""The commands that faults befall, and the state that they begin in."""
+"""The commands that faults are injected into, with the state that they start from."""
 
 
 def words_of(subject: str, command: str) -> list[str]:
-    """The words of a command for a subject."""
+    """Return the words of a command for a subject."""
     return [*SUBJECTS[subject], *COMMANDS[command]] if command == "fit" else COMMANDS[command]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command comes to that nothing befalls.
+    """The result of an undisturbed command.
 
     Args:
-        folder: of the case after it.
-        outcome: how it ended.
+        folder: the folder of the case after the command.
+        outcome: how the command ended.
     """
 
     folder: Path
@@ -109,20 +109,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class World:
-    """The states, which are made when they are first asked for; several processes may do so at once.
+    """The initial states, created on first use. Several processes may create them at the same time.
 
     Args:
-        base: the folder that they are kept in.
+        base: the folder of all states.
     """
 
     base: Path
 
     def state(self, subject: str, name: str) -> Path:
-        """A folder in a state; not to be written into."""
+        """Return a folder in a state. It must not be written to."""
         return self._made(self.base / subject / name, lambda folder: _STATES[name](self, subject, folder))
 
     def answer(self, subject: str, state: str, command: str) -> Answer:
-        """A command in a state; where it is a task that faults befall, with everything counted that happens in it."""
+        """Return the result of a command in a state. In the state of `TASKS`, its events are counted."""
 
         def make(folder: Path) -> None:
             copied = copy(self.state(subject, state), folder / "after")
@@ -149,12 +149,12 @@ class World:
 
 
 def copy(state: Path, folder: Path) -> Path:
-    """A copy of a state to write into, with the times of its files."""
+    """Copy a state to write into, and keep the modification times of its files."""
     return Path(shutil.copytree(state, folder, dirs_exist_ok=True, symlinks=True))
 
 
 def _empty(world: World, subject: str, folder: Path) -> None:
-    """Data: `d` to train on, `e` that may be taken for it, and `x` and `y` from elsewhere; a teacher for students."""
+    """Make data: `d` to train on, `e` of the same form, out-of-distribution `x` and `y`, and a teacher if needed."""
     rng = np.random.default_rng(0)
     for name in ("d", "e"):
         labels = rng.permutation(np.arange(90) % 3)
@@ -184,7 +184,7 @@ def _fitted(folder: Path, words: list[str], fault: Fault | None = None, totals: 
 
 
 def _finished(world: World, subject: str, folder: Path) -> None:
-    """Two runs, `run` and `other`, which differ by their seed, and what two groups of people say of the test images."""
+    """Make two runs with different seeds, `run` and `other`, and two files of human labels of the test images."""
     copy(world.answer(subject, "empty", "fit").folder, folder)
     _fitted(folder, [*SUBJECTS[subject], "--seed", "1", "--out", "other", "--no-progress"])
     with np.load(folder / "run" / "predictions" / "test.npz") as test:
@@ -194,13 +194,13 @@ def _finished(world: World, subject: str, folder: Path) -> None:
 
 
 def _probed(world: World, subject: str, folder: Path) -> None:
-    """The same, and both runs have seen `x`."""
+    """Make two finished runs that were evaluated on `x`."""
     copy(world.answer(subject, "finished", "ood").folder, folder)
     _fitted(folder, ["evaluate", "other", "--ood", "x=npz:x.npz"])
 
 
 def _begun(world: World, subject: str, folder: Path) -> None:
-    """The two runs, killed in the middle of the training."""
+    """Make two runs that were killed in the middle of training."""
     copy(world.state(subject, "empty"), folder)
     totals = world.answer(subject, "empty", "fit").outcome.counts
     every_step = ["--checkpoint-minutes", "0"]
@@ -213,18 +213,18 @@ def _begun(world: World, subject: str, folder: Path) -> None:
 
 
 def _studied(world: World, subject: str, folder: Path) -> None:
-    """A finished study, and `run`, which is one of its runs."""
+    """Make a finished study."""
     copy(world.answer(subject, "empty", "study").folder, folder)
 
 
 def _cifar(world: World, subject: str, folder: Path) -> None:
-    """A run on what passes for CIFAR-10, and the files of CIFAR-10-C, of which all but one are links to zeros."""
+    """Make a run on data with the form of CIFAR-10, and the files of CIFAR-10-C, whose images are all zero."""
     labels = np.arange(10_000) % 10
     split = np.repeat([2, 0, 1], [10_000, 40, 40])
     images = np.zeros((len(split), 32, 32, 3), np.uint8)
     np.savez_compressed(folder / "c.npz", images=images, labels=np.concatenate([labels, labels[:80]]), split=split)
     zeros = Path(tempfile.mkdtemp(dir=world.base)) / "zeros.npy"
-    np.lib.format.open_memmap(zeros, "w+", np.uint8, (50_000, 32, 32, 3)).flush()  # takes no space before it is written
+    np.lib.format.open_memmap(zeros, "w+", np.uint8, (50_000, 32, 32, 3)).flush()  # a sparse file
     (folder / "cifar").mkdir()
     for kind in CIFAR10C_TYPES:
         (folder / "cifar" / f"{kind}.npy").symlink_to(zeros)

@@ -1,4 +1,4 @@
-"""CIFAR-10-C is read from files of the official form, and nothing else is."""
+"""CIFAR-10-C is read from the official files, and other files are refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ LABELS = np.arange(10_000) * 7 % 10
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that take no room: holes but for some pixels, which say the type, the severity and the image."""
+    """Write sparse files, where a few pixels encode the type, the severity and the index of the image."""
     folder = tmp_path_factory.mktemp("CIFAR-10-C")
     for number, name in enumerate(CIFAR10C_TYPES):
         array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (50_000, 32, 32, 3))
@@ -42,7 +42,7 @@ def test_there_are_19_types_with_brightness() -> None:
 
 @pytest.mark.parametrize("severity", [1, 5])
 @pytest.mark.parametrize("name", ["brightness", "zoom_blur"])
-def test_the_images_of_a_severity(name: str, severity: int, folder: Path) -> None:
+def test_selected_images_of_a_severity_are_read(name: str, severity: int, folder: Path) -> None:
     chosen = torch.tensor([0, 7, 4321, 9999])
     part = read_cifar10c(folder, name, severity, chosen)
     assert part.images.shape == (4, 3, 32, 32)
@@ -54,14 +54,14 @@ def test_the_images_of_a_severity(name: str, severity: int, folder: Path) -> Non
     assert part.labels.tolist() == [int(LABELS[place]) for place in chosen]
 
 
-def test_all_images_of_a_severity(folder: Path) -> None:
+def test_all_images_of_a_severity_are_read(folder: Path) -> None:
     whole = read_cifar10c(folder, "fog", 3)
     assert len(whole) == 10_000
     assert whole.images[9999, :, 3, 5].tolist() == [CIFAR10C_TYPES.index("fog"), 3, 9999 % 251]
     assert torch.equal(whole.labels, torch.from_numpy(LABELS))
 
 
-def test_they_go_with_cifar10_alone(folder: Path, cifar10: Data) -> None:
+def test_cifar10c_requires_the_test_labels_of_cifar10(folder: Path, cifar10: Data) -> None:
     check_cifar10c(folder, cifar10)
     other = replace(cifar10, test=Split(cifar10.test.images, cifar10.test.labels.flip(0)))
     for data in (other, load_data("digits")):
@@ -79,7 +79,9 @@ def test_they_go_with_cifar10_alone(folder: Path, cifar10: Data) -> None:
         (b"", "cannot be read as an .npy file"),
     ],
 )
-def test_what_has_another_form_is_refused(array: np.ndarray | bytes | None, words: str, tmp_path: Path) -> None:
+def test_missing_damaged_and_wrongly_shaped_files_are_refused(
+    array: np.ndarray | bytes | None, words: str, tmp_path: Path
+) -> None:
     np.save(tmp_path / "labels.npy", np.tile(LABELS, 5))
     if isinstance(array, bytes):
         (tmp_path / "brightness.npy").write_bytes(array)
@@ -93,7 +95,7 @@ def test_what_has_another_form_is_refused(array: np.ndarray | bytes | None, word
     assert "\n" not in message
 
 
-def test_a_missing_type_missing_labels_and_pickles_are_refused(folder: Path, cifar10: Data, tmp_path: Path) -> None:
+def test_missing_types_missing_labels_and_pickles_are_refused(folder: Path, cifar10: Data, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "brightness.npy").unlink()

@@ -1,4 +1,4 @@
-"""Corruptions keep the form, grow with the severity, come again for the same seed, and do what they say."""
+"""Corruptions keep the shape, grow with the severity, are reproducible, and have the documented effect."""
 
 import io
 
@@ -32,7 +32,7 @@ def smooth() -> Tensor:
 
 @EACH
 @pytest.mark.parametrize("shape", [(3, 3, 32, 32), (4, 1, 8, 8), (2, 1, 5, 9), (2, 3, 1, 1), (1, 3, 64, 48)])
-def test_the_form_stays(name: str, shape: tuple[int, ...]) -> None:
+def test_a_corruption_keeps_shape_and_dtype_and_is_reproducible(name: str, shape: tuple[int, ...]) -> None:
     images = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     before = images.clone()
     for severity in SEVERITIES:
@@ -44,29 +44,31 @@ def test_the_form_stays(name: str, shape: tuple[int, ...]) -> None:
 
 
 @EACH
-def test_it_grows_with_the_severity_on_small_grey_images(name: str, digits: Tensor) -> None:
+def test_the_change_grows_with_the_severity_on_small_grey_images(name: str, digits: Tensor) -> None:
     changes = [(corrupt(digits, name, severity).float() - digits).square().mean().item() for severity in SEVERITIES]
     assert changes[0] > 1
     assert changes[-1] == max(changes)
-    assert changes == sorted(changes) or name == "pixelate"  # where the edges of so few pixels fall is chance
+    assert (
+        changes == sorted(changes) or name == "pixelate"
+    )  # with so few pixels, the effect of block edges is arbitrary
 
 
 @EACH
-def test_it_grows_with_the_severity_on_colour_images(name: str, smooth: Tensor) -> None:
+def test_the_change_grows_with_the_severity_on_colour_images(name: str, smooth: Tensor) -> None:
     changes = [(corrupt(smooth, name, severity).float() - smooth).square().mean().item() for severity in SEVERITIES]
     assert changes[-1] == max(changes)
     assert changes == sorted(changes)
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "rotate", "translate", "elastic"])
-def test_what_is_drawn_comes_from_the_seed_and_differs_between_images(name: str, digits: Tensor) -> None:
+def test_random_corruptions_depend_on_the_seed_and_differ_between_images(name: str, digits: Tensor) -> None:
     same = digits[:1].expand(8, -1, -1, -1)
     found = corrupt(same, name, 3)
     assert not torch.equal(found, corrupt(same, name, 3, seed=1))
     assert len({image.numpy().tobytes() for image in found}) > 1
 
 
-def test_many_images_are_not_the_same_ones_again() -> None:
+def test_each_chunk_of_images_gets_new_noise() -> None:
     found = corrupt(torch.full((2000, 1, 4, 4), 128, dtype=torch.uint8), "gaussian_noise", 5)
     assert not torch.equal(found[:1000], found[1000:])
 
@@ -75,7 +77,7 @@ def grey(level: int) -> Tensor:
     return torch.full((40, 1, 30, 30), level, dtype=torch.uint8)
 
 
-def test_noise_has_the_moments_that_are_said() -> None:
+def test_noise_has_the_documented_moments() -> None:
     normal = corrupt(grey(128), "gaussian_noise", 3).double() / 255
     assert normal.std().item() == pytest.approx(0.1, rel=0.02)
     assert normal.mean().item() == pytest.approx(128 / 255, abs=0.003)
@@ -89,18 +91,18 @@ def test_noise_has_the_moments_that_are_said() -> None:
     assert ((salted == 0) | (salted == 255) | (salted == 128)).all()
 
 
-def test_brightness_is_not_lost_and_ends_at_white() -> None:
+def test_brightness_is_added_and_clipped_at_white() -> None:
     assert corrupt(grey(101), "brightness", 3).unique().tolist() == [round(101 + 0.15 * 255)]
     assert corrupt(grey(250), "brightness", 1).unique().tolist() == [255]
 
 
-def test_contrast_shrinks_what_differs_from_the_mean_grey_of_each_image(smooth: Tensor) -> None:
+def test_contrast_scales_deviations_from_the_mean_grey_value_of_each_image(smooth: Tensor) -> None:
     weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
     mean = (smooth * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     torch.testing.assert_close(corrupt(smooth, "contrast", 4).float(), mean + 0.3 * (smooth - mean), atol=1.5, rtol=0)
 
 
-def test_jpeg_is_that_of_pillow_in_size_of_the_error(smooth: Tensor) -> None:
+def test_jpeg_compression_is_close_to_that_of_pillow(smooth: Tensor) -> None:
     found = corrupt(smooth, "jpeg_compression", 5).float()
     others = []
     for image in smooth:
@@ -117,7 +119,7 @@ def test_pixelate_makes_blocks() -> None:
     assert (blocks == blocks[..., :1]).all()
 
 
-def test_rotation_is_that_of_torchvision_away_from_the_edge(smooth: Tensor) -> None:
+def test_rotation_agrees_with_torchvision_away_from_the_edges(smooth: Tensor) -> None:
     found = corrupt(smooth, "rotate", 2).float()
     sides = []
     for turned, image in zip(found, smooth, strict=True):
@@ -156,14 +158,16 @@ def test_translation_shifts_each_image_as_a_whole() -> None:
         (4, "rotate", 1, "these have 4 channels"),
     ],
 )
-def test_what_cannot_be_is_refused(channels: int, name: str, severity: int, words: str) -> None:
+def test_unknown_names_severities_and_channels_raise_input_errors(
+    channels: int, name: str, severity: int, words: str
+) -> None:
     with pytest.raises(InputError) as caught:
         corrupt(torch.zeros((1, channels, 4, 4), dtype=torch.uint8), name, severity)
     assert words in str(caught.value)
 
 
 def _shifts(severity: int, size: int, count: int) -> Tensor:
-    """What `elastic` asks of the sampling, in units of the size: ``[image, height, width, axis]``."""
+    """Return the displacements that `elastic` samples with, relative to the size: ``[image, height, width, axis]``."""
     grids = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "_moved", lambda images, grid: grids.append(grid) or images)
@@ -173,18 +177,18 @@ def _shifts(severity: int, size: int, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("severity", "deviation"), [(1, 0.015), (5, 0.06)])
-def test_elastic_moves_by_the_deviation_that_is_said(severity: int, deviation: float) -> None:
-    """Pixels of a ramp tell where they came from: at the two inner points of each axis, and all over the image."""
+def test_elastic_displacements_have_the_documented_deviation(severity: int, deviation: float) -> None:
+    """Measure displacements on a ramp, whose values encode positions: at the inner grid points and over the image."""
     size, count = 64, 600
     ramp = (torch.arange(size) * 4).expand(count, 1, size, size).to(torch.uint8)
     at_points, everywhere = [], []
     for images in (ramp, ramp.mT.contiguous()):
         shifts = (corrupt(images, "elastic", severity, seed=3).float() - images) / 4 / size
         at_points.append(shifts[:, 0, 21::21, 21::21][:, :2, :2])
-        everywhere.append(shifts[:, 0, 16:48, 16:48])  # away from the edges, at which the image is mirrored
+        everywhere.append(shifts[:, 0, 16:48, 16:48])  # away from the edges, where the image is reflected
     found = torch.stack(at_points)
     error = deviation / (2 * found.numel()) ** 0.5
-    assert abs(found.std().item() - deviation) < 4 * error + 0.1 / size  # and the rounding of bytes
+    assert abs(found.std().item() - deviation) < 4 * error + 0.1 / size  # plus rounding to uint8
     whole = _shifts(severity, size, count)
     assert whole.std().item() / deviation == pytest.approx(0.8, abs=0.03)
     middle = torch.stack(everywhere)

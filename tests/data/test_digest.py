@@ -1,4 +1,4 @@
-"""The digest of the data is another one for other data, and the same for the same data stored in another way."""
+"""The digest differs for different data, and does not depend on how the data are stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_other_data_have_another_digest(change: str, tmp_path: Path) -> None:
     assert digest(path, **CHANGES[change](arrays())) != digest(path)
 
 
-def test_how_arrays_are_stored_does_not_count(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_how_arrays_are_stored(tmp_path: Path) -> None:
     expected = digest(tmp_path / "d.npz")
     assert len(expected) == 64
     found = arrays()
@@ -68,11 +68,11 @@ def test_how_arrays_are_stored_does_not_count(tmp_path: Path) -> None:
     assert load_data(f"npz:{tmp_path / 'parts'}").digest == expected
 
 
-def test_the_digest_is_of_everything_however_it_is_used() -> None:
+def test_the_digest_does_not_depend_on_options_or_the_machine() -> None:
     expected = load_data("digits").digest
     assert expected == load_data("digits", hold_out=(8, 9), split_seed=3, augment="crop").digest
     assert expected == load_data("digits").to("cpu").digest
-    assert expected == "011c04e4096930f6a5341b6d34162342ba81fd8c6b3804188d08fee90b1b52e0"  # on every machine
+    assert expected == "011c04e4096930f6a5341b6d34162342ba81fd8c6b3804188d08fee90b1b52e0"  # the same on every machine
 
 
 def pets(folder: Path) -> str:
@@ -85,7 +85,9 @@ def pets(folder: Path) -> str:
     return f"folder:{folder}"
 
 
-def test_of_a_folder_the_files_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_of_a_folder_depends_on_the_bytes_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = pets(tmp_path / "pets")
     expected = load_data(name).digest
     (tmp_path / "pets").rename(tmp_path / "moved")

@@ -1,4 +1,4 @@
-"""Folders of images: each image once, no guesses about what is what, and a line about what is left out."""
+"""Folders of images: each image is read once, ambiguous folders are refused, and skipped files are logged."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from bayes_share.errors import InputError
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    """A pipe that is opened waits for ever, and links in a circle go on for ever."""
+    """Stop a test that waits for a pipe or follows circular links forever."""
     signal.alarm(60)
     yield
     signal.alarm(0)
@@ -56,10 +56,10 @@ def everything(data: Data) -> list[int]:
     return sorted(int(image.max()) for part in (data.train, data.validation, data.test) for image in part.images)
 
 
-# --- the order, and links
+# --- order and links
 
 
-def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
+def test_images_have_the_order_of_torchvisions_image_folder(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/10.png", "b/a/1.png", "b/a-b/1.png", "b/a/c/1.PNG", "B/1.jpeg", "a b/1.png", "é/1.bmp"):
         picture(tmp_path / "set" / name)
     elsewhere = picture(tmp_path / "elsewhere" / "deep" / "x.png").parent.parent
@@ -83,7 +83,7 @@ def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
         ("again", "."),
     ],
 )
-def test_a_link_to_what_is_there_already_is_refused(link: str, target: str, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_that_is_read_already_is_refused(link: str, target: str, tmp_path: Path) -> None:
     folder = pets(tmp_path / "above" / "pets")
     picture(folder / "cat" / "deep" / "x.png")
     (folder / link).symlink_to(folder / target)
@@ -92,7 +92,7 @@ def test_a_link_to_what_is_there_already_is_refused(link: str, target: str, tmp_
     assert "remove" in message
 
 
-def test_no_test_image_is_in_training_by_a_link(tmp_path: Path) -> None:
+def test_links_from_training_to_test_images_are_refused(tmp_path: Path) -> None:
     for part in ("train", "test"):
         pets(tmp_path / part)
     (tmp_path / "train" / "cat" / "more").symlink_to(tmp_path / "test" / "cat")
@@ -104,7 +104,7 @@ def test_no_test_image_is_in_training_by_a_link(tmp_path: Path) -> None:
     assert str(tmp_path / "test" / "cat" / "0.png") in message
 
 
-def test_links_to_elsewhere_are_followed_once(tmp_path: Path) -> None:
+def test_links_to_other_folders_are_followed_but_only_once(tmp_path: Path) -> None:
     elsewhere = pets(tmp_path / "elsewhere")
     folder = tmp_path / "set"
     folder.mkdir()
@@ -116,7 +116,7 @@ def test_links_to_elsewhere_are_followed_once(tmp_path: Path) -> None:
     assert "links to the same folder as" in refused(folder)
 
 
-def test_links_in_a_circle_end(tmp_path: Path) -> None:
+def test_circular_links_are_refused(tmp_path: Path) -> None:
     pets(tmp_path / "set")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -126,10 +126,10 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert "links to the same folder as" in refused(tmp_path / "set")
 
 
-# --- what is left out
+# --- skipped files
 
 
-def test_what_is_skipped_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_files_are_logged_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = pets(tmp_path / "pets")
     for i in range(5):
         (folder / "cat" / f"{i}.txt").touch()
@@ -149,12 +149,12 @@ def test_what_is_skipped_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFi
     ]
 
 
-def test_where_nothing_is_skipped_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_if_nothing_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     loaded(pets(tmp_path))
     assert not caplog.records
 
 
-def test_a_class_of_files_that_are_no_images_says_what_there_is(tmp_path: Path) -> None:
+def test_a_class_without_images_reports_the_skipped_files(tmp_path: Path) -> None:
     folder = pets(tmp_path, classes=("cat", "dog"))
     (folder / "eel").mkdir()
     for i in range(3):
@@ -163,7 +163,7 @@ def test_a_class_of_files_that_are_no_images_says_what_there_is(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("target", ["nowhere", "x.png"])
-def test_an_image_whose_link_leads_nowhere_is_refused(target: str, tmp_path: Path) -> None:
+def test_a_broken_link_with_an_image_ending_is_refused(target: str, tmp_path: Path) -> None:
     (pets(tmp_path) / "cat" / "x").symlink_to("x")
     assert len(everything(loaded(tmp_path))) == 20
     (tmp_path / "cat" / "x.png").symlink_to(target)
@@ -187,7 +187,7 @@ def test_images_of_many_endings_are_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [("Training", "Testing", "Validation"), ("TRAIN", "TEST", "val"), ("train", "test", "valid")]
 )
-def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_parts_are_recognised_by_their_common_names(names: tuple[str, ...], tmp_path: Path) -> None:
     for number, name in enumerate(names):
         pets(tmp_path / name, num=number + 1)
     data = loaded(tmp_path)
@@ -200,8 +200,8 @@ def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> N
     [
         (("train", "Training", "test"), "Training and train are both named after the train part"),
         (("train", "test", "val", "valid"), "val and valid are both named after the validation part"),
-        (("train", "test", "extra"), "train, test are parts of a data set, but extra beside them have images too"),
-        (("train", "car"), "train are parts of a data set, but car beside them have images too"),
+        (("train", "test", "extra"), "train, test are parts of a data set, but extra in the same folder contain"),
+        (("train", "car"), "train are parts of a data set, but car in the same folder contain images too"),
         (("train", "val"), "it has train, val, but needs both train and test"),
         (("seg_train", "seg_test"), "seg_train, seg_test seem to be parts of a data set rather than classes; rename"),
         (
@@ -211,20 +211,18 @@ def test_parts_by_their_usual_names(names: tuple[str, ...], tmp_path: Path) -> N
         (("Testing",), "it has Testing, but needs both train and test"),
     ],
 )
-def test_parts_that_can_be_understood_in_two_ways_are_refused(
-    names: tuple[str, ...], words: str, tmp_path: Path
-) -> None:
+def test_ambiguous_or_incomplete_parts_are_refused(names: tuple[str, ...], words: str, tmp_path: Path) -> None:
     for name in names:
         pets(tmp_path / name)
     assert words in refused(tmp_path)
 
 
-def test_classes_may_be_called_nearly_as_parts_are(tmp_path: Path) -> None:
+def test_classes_may_have_names_similar_to_parts(tmp_path: Path) -> None:
     pets(tmp_path, classes=("train_station", "test_tube"))
     assert loaded(tmp_path).class_names == ("test_tube", "train_station")
 
 
-def test_nothing_is_said_of_no_folders(tmp_path: Path) -> None:
+def test_nothing_is_reported_as_left_out_of_empty_folders(tmp_path: Path) -> None:
     pets(tmp_path / "train")
     (tmp_path / "test").mkdir()
     assert "skipped" not in refused(tmp_path)
@@ -251,7 +249,7 @@ def test_the_parts_of_a_folder_of_npz_files_have_the_same_names(
 
 
 @pytest.mark.parametrize("ending", ["", ".npz"])
-def test_parts_that_are_one_by_a_link_are_refused(ending: str, tmp_path: Path) -> None:
+def test_parts_that_link_to_the_same_data_are_refused(ending: str, tmp_path: Path) -> None:
     train = tmp_path / f"train{ending}"
     if ending:
         np.savez(train, images=np.zeros((20, 4, 4), np.uint8), labels=np.arange(20) % 2)
@@ -265,7 +263,7 @@ def test_parts_that_are_one_by_a_link_are_refused(ending: str, tmp_path: Path) -
 # --- pixels
 
 
-def test_pictures_of_several_sizes_are_framed_as_torchvision_does(tmp_path: Path) -> None:
+def test_images_of_different_sizes_are_resized_and_cropped_like_torchvision(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [(30, 40), (40, 30), (21, 21), (64, 23), (100, 333), (24, 24), (25, 24)]
     for place, (height, width) in enumerate(sizes):
@@ -289,7 +287,7 @@ def test_pictures_of_several_sizes_are_framed_as_torchvision_does(tmp_path: Path
     assert elsewhere.shape == (2, 3, 21, 21)
 
 
-def test_square_pictures_of_one_size_are_averaged_and_others_cropped(tmp_path: Path) -> None:
+def test_square_images_of_one_size_are_averaged_and_others_cropped(tmp_path: Path) -> None:
     for place in range(10):
         picture(tmp_path / "square" / "cat" / f"{place}.png", 10, (8, 8))
         picture(tmp_path / "square" / "dog" / f"{place}.png", 50, (8, 8))
@@ -305,7 +303,7 @@ def test_square_pictures_of_one_size_are_averaged_and_others_cropped(tmp_path: P
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_exif_says(ending: str, orientation: int, tmp_path: Path) -> None:
+def test_the_exif_orientation_is_applied(ending: str, orientation: int, tmp_path: Path) -> None:
     stored = np.zeros((8, 16), np.uint8)
     stored[:4, :4] = 255  # a corner
     upright = {
@@ -334,18 +332,18 @@ def test_images_are_turned_as_exif_says(ending: str, orientation: int, tmp_path:
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0nothing", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0\xff\xff\xff\xff"]
 )
-def test_exif_data_that_cannot_be_read_say_nothing(exif: bytes, tmp_path: Path) -> None:
+def test_unreadable_exif_data_are_ignored(exif: bytes, tmp_path: Path) -> None:
     picture(pets(tmp_path) / "cat" / "0.jpg", 0, exif=exif)
     assert len(everything(loaded(tmp_path))) == 21
 
 
-def test_of_moving_pictures_the_first_frame_is_read(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Image.new("L", (4, 3), grey) for grey in (60, 200)]
     frames[0].save(pets(tmp_path) / "cat" / "x.gif", save_all=True, append_images=frames[1:])
     assert everything(loaded(tmp_path))[10] == 60
 
 
-def test_a_picture_that_another_program_would_open_is_refused(tmp_path: Path) -> None:
+def test_a_format_that_needs_an_external_program_is_refused(tmp_path: Path) -> None:
     (pets(tmp_path) / "cat" / "0.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 3\n%%EndComments\nshowpage\n%%EOF\n"
     )
@@ -363,7 +361,7 @@ def bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("write", "size"), [(transparent_palette, (4, 3)), (bomb, (10_000, 9_500))])
-def test_warnings_of_pillow_are_no_lines(
+def test_warnings_of_pillow_are_not_shown(
     write: Callable[[Path], None],
     size: tuple[int, int],
     tmp_path: Path,
@@ -382,7 +380,7 @@ def test_warnings_of_pillow_are_no_lines(
 # --- names
 
 
-def test_names_of_classes_can_be_shown_and_written_whatever_they_are(tmp_path: Path) -> None:
+def test_hostile_class_names_become_printable_and_writable(tmp_path: Path) -> None:
     hostile = ["a\x1b[2Jb", "c\nd", os.fsdecode(b"e\xff"), "f" * 250, "\u202eg", "Müller"]
     pets(tmp_path, classes=tuple(hostile))
     data = loaded(tmp_path)
@@ -402,7 +400,7 @@ def test_names_of_classes_can_be_shown_and_written_whatever_they_are(tmp_path: P
     assert [len(name) for name in load_data(f"npz:{tmp_path / 'x.npz'}").class_names] == [5, 200]
 
 
-def test_hostile_paths_are_safe_in_messages(tmp_path: Path) -> None:
+def test_hostile_paths_are_escaped_in_messages(tmp_path: Path) -> None:
     folder = pets(tmp_path / os.fsdecode(b"a\xff\x1b\n"))
     (folder / "cat" / "0.png").write_bytes(b"none")
     assert "\\udcff\\x1b\\n/cat/0.png cannot be read as an image" in refused(folder)

@@ -1,4 +1,4 @@
-"""Classes that are held out are in no part, and the rest are numbered anew."""
+"""Held-out classes are removed from all parts, and the others are renumbered."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def rows(images: torch.Tensor) -> list[bytes]:
     return [image.numpy().tobytes() for image in images]
 
 
-def test_the_parts_are_those_of_all_classes_without_the_ones_held_out() -> None:
+def test_the_parts_contain_the_images_of_the_remaining_classes() -> None:
     every, fewer = load_data("digits"), load_data("digits", hold_out=(8, 2))
     assert fewer.class_names == tuple("01345679")
     assert fewer.num_classes == 8
@@ -37,7 +37,7 @@ def test_the_parts_are_those_of_all_classes_without_the_ones_held_out() -> None:
     assert torch.equal(fewer.to("cpu").held_out, out)
 
 
-def test_the_pixels_of_what_is_held_out_do_not_normalise(tmp_path: Path) -> None:
+def test_held_out_pixels_do_not_affect_the_normalisation(tmp_path: Path) -> None:
     images = np.full((60, 4, 4), 10, np.uint8)
     images[::2] = 20
     labels = np.arange(60) % 3
@@ -58,13 +58,13 @@ def test_the_pixels_of_what_is_held_out_do_not_normalise(tmp_path: Path) -> None
         (tuple(range(10)), "leaves 0"),
     ],
 )
-def test_what_cannot_be_held_out_is_refused(hold_out: tuple[int, ...], words: str) -> None:
+def test_invalid_classes_to_hold_out_raise_input_errors(hold_out: tuple[int, ...], words: str) -> None:
     with pytest.raises(InputError) as caught:
         load_data("digits", hold_out=hold_out)
     assert words in str(caught.value)
 
 
-def test_a_class_twice_is_held_out_once() -> None:
+def test_a_repeated_class_is_held_out_once() -> None:
     assert load_data("digits", hold_out=(8, 8, 8, 8, 8, 8, 8, 8, 8)).num_classes == 9
 
 
@@ -77,7 +77,7 @@ def test_a_class_without_test_images_is_refused(tmp_path: Path) -> None:
         load_data(f"npz:{tmp_path}", hold_out=(2,))
 
 
-def test_a_run_keeps_what_it_holds_out_and_older_runs_hold_out_nothing(
+def test_a_run_records_its_held_out_classes_and_configs_without_the_option_load(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -104,7 +104,9 @@ def test_a_run_keeps_what_it_holds_out_and_older_runs_hold_out_nothing(
 
 
 @pytest.mark.parametrize("given", ["8", "[a]", "[8.5]"])
-def test_on_the_command_line_it_is_a_list(given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hold_out_must_be_a_list_on_the_command_line(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["fit", "map", "--hold-out", given, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Images that are too many for the memory: in a mapped file, with the same numbers, and without a trace afterwards."""
+"""Images that do not fit into memory are kept in a mapped file, give the same results, and leave no file behind."""
 
 import errno
 import os
@@ -19,12 +19,12 @@ from bayes_share.models.networks import build_network
 
 SIDE = 48
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc, which says where memory is")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc/self/maps")
 
 
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A machine with hardly any free memory; returns its folder for temporary files."""
+    """Simulate a machine with hardly any free memory, and return its folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(module, "free_memory", lambda: 1000)
@@ -35,7 +35,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty pictures of several sizes and modes, in two classes by brightness."""
+    """Forty images of different sizes and modes, in two classes by brightness."""
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for place in range(40):
         height, width = (int(size) for size in rng.integers(40, 90, 2))
@@ -46,7 +46,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_small_arrays_are_in_memory_and_large_ones_in_a_file_without_a_name(
+def test_small_arrays_are_in_memory_and_large_ones_in_an_unnamed_file(
     without_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mapped = empty_images((10, 3, 20, 20))
@@ -58,7 +58,7 @@ def test_small_arrays_are_in_memory_and_large_ones_in_a_file_without_a_name(
     assert type(empty_images((10, 3, 20, 20))) is np.ndarray
 
 
-def test_some_of_many_images_are_in_a_file_too(without_memory: Path) -> None:
+def test_a_large_selection_of_images_is_in_a_file_too(without_memory: Path) -> None:
     images = torch.randint(256, (30, 3, 8, 8), dtype=torch.uint8)
     indices = torch.randperm(30)[:21]
     found = images_at(images, indices)
@@ -67,7 +67,7 @@ def test_some_of_many_images_are_in_a_file_too(without_memory: Path) -> None:
     assert not _is_in_a_file(images, without_memory)
 
 
-def test_pictures_in_a_file_are_those_in_memory(pictures: Path, request: pytest.FixtureRequest) -> None:
+def test_images_in_a_mapped_file_equal_those_in_memory(pictures: Path, request: pytest.FixtureRequest) -> None:
     name = f"folder:{pictures}"
     before = load_data(name, image_size=SIDE)
     folder = request.getfixturevalue("without_memory")
@@ -82,7 +82,7 @@ def test_pictures_in_a_file_are_those_in_memory(pictures: Path, request: pytest.
     assert list(folder.iterdir()) == []
 
 
-def test_a_training_on_mapped_images_has_the_numbers_of_one_in_memory(
+def test_training_on_mapped_images_gives_the_same_predictions_as_in_memory(
     pictures: Path, request: pytest.FixtureRequest
 ) -> None:
     def trained() -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_a_training_on_mapped_images_has_the_numbers_of_one_in_memory(
     assert torch.equal(trained(), before)
 
 
-def test_mapped_images_take_no_memory_of_the_process(
+def test_mapped_images_take_no_private_memory(
     tmp_path: Path, without_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_AT_A_TIME", 2**21)
@@ -107,7 +107,7 @@ def test_mapped_images_take_no_memory_of_the_process(
         path = tmp_path / "pictures" / "ab"[place % 2] / f"{place}.bmp"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (224, 224, 3)).astype(np.uint8)).save(path)
-    load_data(f"folder:{tmp_path}/pictures")  # what is imported and kept by the first call
+    load_data(f"folder:{tmp_path}/pictures")  # the first call imports modules and fills caches
     before = _private_bytes()
     data = load_data(f"folder:{tmp_path}/pictures")
     size = sum(part.images.nbytes for part in (data.train, data.validation, data.test))
@@ -115,7 +115,7 @@ def test_mapped_images_take_no_memory_of_the_process(
     assert _private_bytes() - before < size / 3
 
 
-def test_a_container_has_no_more_than_its_group_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_respects_the_limit_of_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CGROUP", tmp_path)
     whole = module.free_memory()
     (tmp_path / "memory.max").write_text("max\n")
@@ -126,7 +126,9 @@ def test_a_container_has_no_more_than_its_group_leaves(tmp_path: Path, monkeypat
     assert module.free_memory() == 5000 - 1200
 
 
-def test_a_folder_in_memory_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_folder_in_memory_is_avoided_unless_the_user_set_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module.tempfile, "tempdir", "/tmp")
@@ -136,17 +138,17 @@ def test_a_folder_in_memory_is_passed_over(tmp_path: Path, monkeypatch: pytest.M
     assert module._folder_on_disk() == "/tmp"
     mounts.write_text("/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n")
     assert module._folder_on_disk() == "/var/tmp"
-    monkeypatch.setenv("TMPDIR", "/tmp")  # as somebody wants it
+    monkeypatch.setenv("TMPDIR", "/tmp")  # the user's choice
     assert module._folder_on_disk() == "/tmp"
 
 
-def test_a_folder_that_is_gone_is_said_in_one_line(without_memory: Path) -> None:
+def test_a_missing_temporary_folder_raises_an_input_error(without_memory: Path) -> None:
     without_memory.rmdir()
     with pytest.raises(InputError, match=r"has no room for them .*No such file"):
         empty_images((10, 3, 20, 20))
 
 
-def test_a_full_disk_is_said_in_one_line(without_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_an_input_error(without_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -156,7 +158,7 @@ def test_a_full_disk_is_said_in_one_line(without_memory: Path, monkeypatch: pyte
 
 
 def _is_in_a_file(images: torch.Tensor, folder: Path) -> bool:
-    """Whether the numbers of a tensor lie in a mapped file of a folder."""
+    """Return whether the memory of a tensor is a mapped file in a folder."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
         if first <= images.data_ptr() < last:
@@ -165,6 +167,6 @@ def _is_in_a_file(images: torch.Tensor, folder: Path) -> bool:
 
 
 def _private_bytes() -> int:
-    """Memory of this process that is of no file."""
+    """Return the memory of this process that is not mapped from files."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon:"))
     return 1024 * int(line.split()[1])

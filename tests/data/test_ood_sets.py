@@ -1,4 +1,4 @@
-"""Sets from elsewhere come in the form of the data, and what cannot is refused in one line."""
+"""Out-of-distribution sets are converted to the form of the data, or refused with a one-line error."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bayes_share.errors import InputError
 
 
 def stored(path: Path, shape: tuple[int, ...], num: int = 40, seed: int = 1, **more: np.ndarray) -> str:
-    """The name of a file of random images."""
+    """Write random images to a file, and return its name as a data set."""
     images = np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(num) % 2, **more)
     return f"npz:{path}"
@@ -32,7 +32,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 @pytest.mark.parametrize("name", ["noise", "photographs", "held-out"])
-def test_what_needs_no_download_has_the_form_of_the_data(name: str, digits: Data) -> None:
+def test_sets_without_a_download_have_the_form_of_the_data(name: str, digits: Data) -> None:
     found = load_ood(name, digits, limit=60)
     assert (found.name, found.source) == (name, name)
     assert found.images.shape == (60, 1, 8, 8)
@@ -42,7 +42,7 @@ def test_what_needs_no_download_has_the_form_of_the_data(name: str, digits: Data
     assert not torch.equal(found.images, load_ood(name, digits, limit=60, seed=1).images)
 
 
-def test_the_numbers_that_there_were(digits: Data) -> None:
+def test_the_number_of_available_images_is_recorded(digits: Data) -> None:
     assert load_ood("noise", digits, limit=12).available == 10_000
     assert len(load_ood("noise", digits, limit=20_000).images) == 10_000
     assert load_ood("photographs", digits, limit=12).available == 1000
@@ -64,7 +64,7 @@ def test_photographs_are_colourful_and_differ(coloured: Data) -> None:
     assert (images.float().mean((0, 2, 3)) > 20).all()
 
 
-def test_other_sizes_and_channels_are_brought_to_the_form(digits: Data, coloured: Data, tmp_path: Path) -> None:
+def test_other_sizes_and_channels_are_converted(digits: Data, coloured: Data, tmp_path: Path) -> None:
     name = stored(tmp_path / "big.npz", (31, 29, 3))
     with np.load(tmp_path / "big.npz") as file:
         pixels = torch.from_numpy(file["images"]).movedim(-1, 1)
@@ -80,19 +80,19 @@ def test_other_sizes_and_channels_are_brought_to_the_form(digits: Data, coloured
     assert torch.equal(repeated[:, 0], repeated[:, 2])
 
 
-def test_pillow_resizes_alike(coloured: Data) -> None:
+def test_resizing_agrees_with_pillow(coloured: Data) -> None:
     images = load_ood("noise", coloured, limit=3).images
     for image, own in zip(images, resized(images, (5, 7)), strict=True):
         other = np.asarray(Image.fromarray(image.movedim(0, -1).numpy()).resize((7, 5), Image.Resampling.BILINEAR))
         assert (own.movedim(0, -1).int() - torch.from_numpy(other.copy()).int()).abs().max() <= 1
 
 
-def test_what_has_the_form_is_left_alone(coloured: Data) -> None:
+def test_images_of_the_right_form_are_returned_unchanged(coloured: Data) -> None:
     images = load_ood("noise", coloured, limit=3).images
     assert in_form(images, 3, (12, 10), "noise") is images
 
 
-def test_a_file_that_is_divided_gives_its_test_part(coloured: Data, tmp_path: Path) -> None:
+def test_a_split_file_gives_its_test_part(coloured: Data, tmp_path: Path) -> None:
     split = np.repeat([0, 2], [25, 15])
     whole = load_ood(stored(tmp_path / "whole.npz", (12, 10, 3)), coloured)
     part = load_ood(stored(tmp_path / "part.npz", (12, 10, 3), split=split), coloured)
@@ -151,7 +151,7 @@ def test_a_subset_is_a_random_sample_in_order(coloured: Data, tmp_path: Path) ->
         ("white=noise", "white", "noise"),
     ],
 )
-def test_names(text: str, name: str, source: str) -> None:
+def test_names_and_sources_are_parsed(text: str, name: str, source: str) -> None:
     assert OODName.parse(text) == OODName(name, source)
 
 
@@ -174,7 +174,7 @@ def test_names(text: str, name: str, source: str) -> None:
         ("folder:/nowhere", "no such folder"),
     ],
 )
-def test_what_is_no_set_is_refused(text: str, words: str, digits: Data) -> None:
+def test_invalid_names_and_missing_sources_raise_input_errors(text: str, words: str, digits: Data) -> None:
     with pytest.raises(InputError) as caught:
         load_ood(text, digits)
     message = str(caught.value)
@@ -184,17 +184,17 @@ def test_what_is_no_set_is_refused(text: str, words: str, digits: Data) -> None:
 
 def test_four_channels_are_refused(coloured: Data, tmp_path: Path) -> None:
     name = stored(tmp_path / "rgba.npz", (12, 10, 4))
-    with pytest.raises(InputError, match=r"images with 4 channels cannot be brought to the 3 that the network takes"):
+    with pytest.raises(InputError, match=r"images with 4 channels cannot be converted to the 3 that the network takes"):
         load_ood(name, coloured)
 
 
-def test_the_data_under_another_name_are_refused(coloured: Data, tmp_path: Path) -> None:
+def test_the_data_set_itself_under_another_name_is_refused(coloured: Data, tmp_path: Path) -> None:
     name = stored(tmp_path / "copy.npz", (12, 10, 3), num=100, seed=5)
     with pytest.raises(InputError, match="is the data set that the network was trained on"):
         load_ood(f"other={name}", coloured)
 
 
-def test_nothing_held_out_and_no_images_are_refused(coloured: Data) -> None:
+def test_held_out_without_such_classes_and_an_empty_sample_are_refused(coloured: Data) -> None:
     with pytest.raises(InputError, match="no class was held out of npz:"):
         load_ood("held-out", coloured)
     with pytest.raises(InputError, match="an out-of-distribution set must have at least 1 image, not 0"):

@@ -1,4 +1,4 @@
-"""What is said of a table when it is read."""
+"""The description of a table that is shown when it is read."""
 
 import csv
 from pathlib import Path
@@ -61,7 +61,7 @@ def table(path: Path) -> Path:
         ),
     ],
 )
-def test_each_line_says_what_the_columns_and_rows_became(
+def test_the_description_summarises_rows_target_inputs_and_missing_values(
     tmp_path: Path, options: dict[str, str], lines: list[str]
 ) -> None:
     said = load_table(table(tmp_path), **options).description  # type: ignore[arg-type]

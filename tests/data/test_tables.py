@@ -1,4 +1,4 @@
-"""Tables: what columns are, what they become, how rows are divided, and what is wrong with a file, in one line."""
+"""Tables: kinds of columns, their encoding, splits of rows, and one-line errors for faulty files."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ Cells = dict[str, list[Any]]
 
 
 def write(path: Path, cells: Cells) -> Path:
-    """A CSV file of columns of one length."""
+    """Write columns of equal length to a CSV file."""
     with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_MINIMAL)
         writer.writerow(cells)
@@ -33,7 +33,7 @@ def write(path: Path, cells: Cells) -> Path:
 
 
 def houses(rows: int = 200) -> Cells:
-    """Numbers, categories (one column of many), yes and no, dates; with missing values, and a real target."""
+    """Columns of numbers, categories (one column with many), booleans and dates, with missing values; a real target."""
     rng = np.random.default_rng(0)
 
     def some(values: list[Any]) -> list[Any]:
@@ -60,7 +60,7 @@ def refusal(act: Callable[[], object]) -> str:
 # --- inputs
 
 
-def test_inputs_are_those_of_scikit_learn_fitted_on_the_training_rows(tmp_path: Path) -> None:
+def test_inputs_equal_those_of_scikit_learn_fitted_on_the_training_rows(tmp_path: Path) -> None:
     cells = houses()
     data = load_table(write(tmp_path / "houses.csv", cells), "price")
     record = TableEncoder.from_json(data.encoder.to_json(), "encoder.json")
@@ -89,7 +89,7 @@ def test_inputs_are_those_of_scikit_learn_fitted_on_the_training_rows(tmp_path: 
     assert record.cardinalities[1] <= 100
 
 
-def test_of_a_date_the_time_that_passes_and_places_in_year_week_and_day_count(tmp_path: Path) -> None:
+def test_dates_are_encoded_as_days_and_as_phases_of_year_week_and_day(tmp_path: Path) -> None:
     dates = ["2024-01-01T06:00", "2023-12-31", "2024-07-02 12:00:00Z", "2024-07-02T14:00+02:00"] * 5
     data = load_table(write(tmp_path / "d.csv", {"when": dates, "y": np.arange(20) + 0.5}), "y")
     inputs, _ = load_rows(tmp_path / "d.csv", data.encoder)
@@ -112,7 +112,9 @@ def test_nothing_is_fitted_on_validation_or_test_rows(tmp_path: Path) -> None:
     assert load_table(write(tmp_path / "houses.csv", cells), "price").encoder == first.encoder
 
 
-def test_unknown_categories_have_inputs_of_0_and_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_categories_are_encoded_as_0_and_logged_and_bad_values_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = load_table(write(tmp_path / "houses.csv", houses()), "price").encoder
     new = {name: values[:3] for name, values in houses().items() if name != "price"} | {"more": [1, 2, 3]}
     new["city"] = ["Rome", "Atlantis", "Rome"]
@@ -132,7 +134,9 @@ def test_unknown_categories_have_inputs_of_0_and_are_named(tmp_path: Path, caplo
     assert "row 3 (line 4), column 'area': '1e200' is too far" in message
 
 
-def test_names_of_rows_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_of_distinct_texts_and_id_columns_are_not_inputs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cells = {"key": [f"key {i}" for i in range(40)], "x": range(40), "z": range(40), "y": np.arange(40) / 8 + 0.1}
     data = load_table(write(tmp_path / "t.csv", cells), "y")
     assert data.encoder.features == ("x", "z")
@@ -145,14 +149,14 @@ def test_names_of_rows_are_no_inputs(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 KINDS: dict[str, tuple[list[str], str]] = {
     "numbers": (["1", "-2.5", "+.5e-3", "3.", ""], "number"),
-    "missing ones": (["1", "NA", "nan", "?", "null", "#N/A N/A"], "number"),
+    "missing values": (["1", "NA", "nan", "?", "null", "#N/A N/A"], "number"),
     "spaces around": ([" 1 ", "2"], "number"),
     "postcodes": (["01234", "99999"], "text"),
     "long ids": (["9007199254740993", "1"], "text"),
     "underscores": (["1_000", "2"], "text"),
     "other digits": (["١", "٢"], "text"),
-    "truth": (["True", "false", ""], "boolean"),
-    "yes": (["yes", "YES"], "boolean"),
+    "true and false": (["True", "false", ""], "boolean"),
+    "yes alone": (["yes", "YES"], "boolean"),
     "letters": (["y", "n"], "boolean"),
     "one letter": (["n", "n"], "text"),
     "days": (["2020-12-31", ""], "date"),
@@ -163,13 +167,13 @@ KINDS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", KINDS)
-def test_what_the_texts_of_a_column_are(case: str, tmp_path: Path) -> None:
+def test_the_kind_of_a_column_is_inferred_from_its_texts(case: str, tmp_path: Path) -> None:
     texts, kind = KINDS[case]
     table = read_table(write(tmp_path / "t.csv", {"x": texts, "row": list(range(len(texts)))}))
     assert kind_of(table.column("x")) == kind
 
 
-def test_a_text_among_numbers_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_among_numbers_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cells = {"x": [1, 2, 3, "unknown"] * 5, "size": ["S", "M", "38", "L"] * 5, "y": np.arange(20) / 2}
     load_table(write(tmp_path / "t.csv", cells), "y", "normal")
     (message,) = (record.getMessage() for record in caplog.records)
@@ -180,7 +184,7 @@ def test_a_text_among_numbers_is_named(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def rows(*lines: str, times: int = 12) -> bytes:
-    """The names, `times` rows that are right, and further lines."""
+    """Return a CSV file with `times` valid rows, followed by further lines."""
     return "\n".join(["x,y", *(f"{i},{i}.5" for i in range(times)), *lines]).encode()
 
 
@@ -224,7 +228,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_what_is_wrong_with_a_file_is_one_line_that_says_where(case: str, tmp_path: Path) -> None:
+def test_a_faulty_file_raises_an_input_error_that_says_where(case: str, tmp_path: Path) -> None:
     content, message = FAULTS[case]
     path = tmp_path / "t.csv"
     path.write_bytes(content)
@@ -240,12 +244,12 @@ def test_inputs_of_any_size_are_standardised(unit: str, tmp_path: Path) -> None:
     assert (float(found.mean()), float(found.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "none.csv: no such file" in refusal(lambda: load_table(tmp_path / "none.csv", "y"))
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_separators_and_byte_order_marks(separator: str, tmp_path: Path) -> None:
+def test_separators_and_a_byte_order_mark_are_recognised(separator: str, tmp_path: Path) -> None:
     text = '\ufeff"x, and more"|y\r\n' + "\r\n".join(f'"1,{i}"|{i}.5' for i in range(20)) + "\r\n\r\n"
     (tmp_path / "t.csv").write_bytes(text.replace("|", separator).encode())
     table = read_table(tmp_path / "t.csv")
@@ -256,7 +260,7 @@ def test_separators_and_byte_order_marks(separator: str, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", [name for name in NAMES if NAMES[name].strip() and "NUL" not in name])
-def test_hostile_names_and_values_are_shown_safely(case: str, tmp_path: Path) -> None:
+def test_hostile_names_and_values_are_escaped_in_messages(case: str, tmp_path: Path) -> None:
     name = NAMES[case].encode(errors="replace").decode()
     path = write(tmp_path / "t.csv", {name: [name] * 12, "y": [f"{i}.5" for i in range(11)] + [name]})
     assert len(refusal(lambda: load_table(path, "z"))) < 600
@@ -283,33 +287,33 @@ CHOICES: dict[str, tuple[list[Any], str | None, str]] = {
     "0 and 1": ([0, 1], None, "bernoulli"),
     "two texts": (["sick", "well"], "bernoulli", "bernoulli"),
     "counts": ([0, 1, 2], "poisson", "poisson"),
-    "measured in whole numbers": ([0, 1, 2], "normal", "normal"),
+    "integer measurements": ([0, 1, 2], "normal", "normal"),
     "numbered classes": ([10, 9, "2.0"], "categorical", "categorical"),
 }
 
 
 @pytest.mark.parametrize("case", CHOICES)
-def test_the_likelihood_of_a_target(case: str, tmp_path: Path) -> None:
+def test_the_likelihood_is_chosen_or_accepted(case: str, tmp_path: Path) -> None:
     values, given, likelihood = CHOICES[case]
     path = write(tmp_path / "t.csv", {"x": list(range(30 * len(values))), "y": values * 30})
     assert load_table(path, "y", given).encoder.target.likelihood == likelihood
 
 
 WRONG: dict[str, tuple[list[Any], str | None, str]] = {
-    "whole numbers": (
+    "integers": (
         [0, 1, 2],
         None,
         "give likelihood, poisson (counts), categorical (classes), normal (measurements) or",
     ),
-    "whole numbers below 0": (
+    "integers below 0": (
         [-1, 1],
         None,
         "several likelihoods: give likelihood, categorical (classes), normal (measurements) or",
     ),
     "texts as numbers": (["a", "b", "c"], "normal", "its values are 3 texts: their likelihood can be categorical, not"),
     "counts below 0": ([-1, 1], "poisson", "not poisson"),
-    "counts that are not whole": ([0.5, 1], "poisson", "real numbers: their likelihood can be normal or student_t"),
-    "three are not yes and no": ([0, 1, 2], "bernoulli", "not bernoulli"),
+    "counts that are not integers": ([0.5, 1], "poisson", "real numbers: their likelihood can be normal or student_t"),
+    "three values are not Bernoulli": ([0, 1, 2], "bernoulli", "not bernoulli"),
     "dates": (["2020-01-01", "2020-01-02"], None, "its values are dates"),
     "one class": (["a"], None, "all targets are 'a', but there must be at least two classes"),
     "another likelihood": ([1.5, 2], "gaussian", "unknown likelihood 'gaussian'"),
@@ -317,25 +321,25 @@ WRONG: dict[str, tuple[list[Any], str | None, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_target_that_cannot_be_or_leaves_a_choice(case: str, tmp_path: Path) -> None:
+def test_unsuitable_or_ambiguous_targets_raise_input_errors(case: str, tmp_path: Path) -> None:
     values, given, message = WRONG[case]
     path = write(tmp_path / "t.csv", {"x": list(range(30 * len(values))), "y": values * 30})
     assert message in refusal(lambda: load_table(path, "y", given))
 
 
-def test_texts_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+def test_too_many_distinct_texts_are_refused_as_classes(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"x": list(range(60)), "y": [f"{i} apples" for i in range(60)]})
     assert "60 different texts in 60 rows, too many for classes" in refusal(lambda: load_table(path, "y"))
 
 
 def targets(tmp_path: Path, values: list[Any], likelihood: str | None = None) -> tuple[Any, torch.Tensor, list[Any]]:
-    """The record of a target, the training targets, and the values that these are of."""
+    """Return the fitted target, the encoded training targets, and their original values."""
     path = write(tmp_path / "t.csv", {"x": list(range(len(values))), "y": values})
     data = load_table(path, "y", likelihood)
     return data.encoder.target, data.train.targets, [values[int(name) - 1] for name in data.train.names]
 
 
-def test_classes_and_counts_are_numbers_that_are_not_standardised(tmp_path: Path) -> None:
+def test_classes_and_counts_are_not_standardised(tmp_path: Path) -> None:
     target, found, values = targets(tmp_path, [10, 9, "2.0"] * 20, "categorical")
     assert target.class_names == ("2", "9", "10")
     assert found.dtype == torch.int64
@@ -351,21 +355,21 @@ def test_classes_and_counts_are_numbers_that_are_not_standardised(tmp_path: Path
     assert (target.mean, target.scale) == (0, 1)
 
 
-def test_real_targets_are_in_their_own_units_and_say_what_they_are_standardised_by(tmp_path: Path) -> None:
+def test_real_targets_keep_their_units_and_have_a_mean_and_scale(tmp_path: Path) -> None:
     target, found, values = targets(tmp_path, np.random.default_rng(0).normal(3e9, 1e2, 200).tolist())
     assert found.tolist() == values
     standardised = (found - target.units.centre) / target.units.scale
     assert (float(standardised.mean()), float(standardised.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
 
 
-# --- division
+# --- splits
 
 
 def parts(data: Any) -> list[set[int]]:
     return [{int(name) - 1 for name in part.names} for part in (data.train, data.validation, data.test)]
 
 
-def test_rows_are_divided_at_random_by_class(tmp_path: Path) -> None:
+def test_the_random_split_is_stratified_by_class(tmp_path: Path) -> None:
     labels = ["a"] * 100 + ["b"] * 40 + ["c"] * 10
     path = write(tmp_path / "t.csv", {"x": list(range(150)), "y": labels})
     data = load_table(path, "y")
@@ -378,7 +382,7 @@ def test_rows_are_divided_at_random_by_class(tmp_path: Path) -> None:
     assert set().union(*parts(data)) == set(range(150))
 
 
-def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(tmp_path: Path) -> None:
+def test_a_split_by_time_puts_the_earliest_rows_into_training_without_overlap(tmp_path: Path) -> None:
     day = np.random.default_rng(0).permutation(100) // 4  # 25 days of 4 rows, in any order
     cells = {"x": list(range(100)), "when": [f"2020-01-{1 + d:02}" for d in day], "day": day, "y": [0.5, 2] * 50}
     for column in ("when", "day"):
@@ -390,7 +394,7 @@ def test_by_time_the_earliest_rows_are_for_training_and_no_time_is_in_two_parts(
         assert f"split by time, '{column}'" in data.description[0]
 
 
-def test_by_groups_no_group_is_in_two_parts(tmp_path: Path) -> None:
+def test_a_split_by_groups_puts_no_group_into_two_parts(tmp_path: Path) -> None:
     patient = [f"patient {i % 20}" for i in range(100)]
     path = write(tmp_path / "t.csv", {"x": list(range(100)), "patient": patient, "y": [0.5, 2] * 50})
     data = load_table(path, "y", split_by="patient")
@@ -407,7 +411,7 @@ def test_by_groups_no_group_is_in_two_parts(tmp_path: Path) -> None:
     assert [len(part) for part in parts(load_table(few, "y", split_by="g"))] == [3, 3, 3]
 
 
-def test_parts_in_files_of_their_own(tmp_path: Path) -> None:
+def test_parts_may_be_in_separate_files(tmp_path: Path) -> None:
     cells = houses(60)
     for name, which in (("train", slice(0, 40)), ("test", slice(40, 60))):
         write(tmp_path / f"{name}.csv", {column: values[which] for column, values in cells.items()})
@@ -436,13 +440,13 @@ def test_a_class_without_a_training_row_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["1.5", "red", "2020-01-01", "yes"])
-def test_a_column_without_a_value_in_the_training_rows_is_named(value: str, tmp_path: Path) -> None:
+def test_a_column_that_is_empty_in_the_training_rows_is_named(value: str, tmp_path: Path) -> None:
     cells = {"x": list(range(100)), "day": list(range(100)), "late": [""] * 90 + [value] * 10, "y": [0.5, 2] * 50}
     message = refusal(lambda: load_table(write(tmp_path / "t.csv", cells), "y", split_by="day"))
     assert "column 'late': all values are missing in the training rows" in message
 
 
-def test_a_column_has_one_role(tmp_path: Path) -> None:
+def test_a_column_has_only_one_role(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", {"x": list(range(20)), "y": [0.5, 2] * 10})
     assert "'y' is the target, and cannot also be" in refusal(lambda: load_table(path, "y", split_by="y"))
     assert "there is no column 'z' for id_column" in refusal(lambda: load_table(path, "y", id_column="z"))
@@ -451,7 +455,7 @@ def test_a_column_has_one_role(tmp_path: Path) -> None:
 # --- digest
 
 
-def test_the_digest_is_of_the_values_however_they_are_written(tmp_path: Path) -> None:
+def test_the_digest_depends_on_values_and_not_on_their_spelling(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
 
     def digest(text: str) -> str:
@@ -466,11 +470,11 @@ def test_the_digest_is_of_the_values_however_they_are_written(tmp_path: Path) ->
     assert len({expected, *map(digest, others)}) == 6
 
 
-# --- records
+# --- JSON
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_records_that_somebody_changed_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_modified_encoder_files_are_refused_in_one_line(tmp_path: Path) -> None:
     encoder = load_table(write(tmp_path / "houses.csv", houses()), "price").encoder
     whole = json.loads(encoder.to_json())
 
@@ -513,7 +517,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     assert "pip install 'bayes-share[parquet]'" in message
 
 
-def test_parquet_is_read_as_the_csv_of_the_same_values(tmp_path: Path) -> None:
+def test_parquet_is_read_like_a_csv_file_with_the_same_values(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from datetime import date
 
@@ -540,7 +544,7 @@ def test_parquet_is_read_as_the_csv_of_the_same_values(tmp_path: Path) -> None:
     assert "cannot be read as a Parquet file" in refusal(lambda: load_table(tmp_path / "t.parquet", "price"))
 
 
-def test_what_is_written_in_rows_of_a_part(tmp_path: Path) -> None:
+def test_the_cells_of_a_parts_rows_are_read(tmp_path: Path) -> None:
     numbers = list(range(30))
     cells: Cells = {"x": numbers, "name": [f"row {i}" if i % 7 else "" for i in numbers], "y": numbers}
     data = load_table(write(tmp_path / "one.csv", cells), "y", "normal")
@@ -562,4 +566,4 @@ def test_rare_and_missing_values_of_new_rows_are_counted(tmp_path: Path) -> None
     (tmp_path / "new.csv").write_text("x,z,k\n,1,new\n1,1,other\n2,1,\n3,1," + encoder.inputs[2].categories[0])  # type: ignore[union-attr]
     first, second = encoder.remarks(read_table(tmp_path / "new.csv"))
     assert first.endswith("new.csv: missing values: 'x' in 1 of 4 rows")
-    assert "column 'k': 3 of 4 values are other than the 99 most frequent categories of the training rows" in second
+    assert "column 'k': 3 of 4 values are not among the 99 most frequent categories of the training rows" in second

@@ -1,4 +1,4 @@
-"""Arrays of files that are damaged, or made to do harm: no memory, no code, one line."""
+"""Damaged or malicious array files raise one-line errors, without allocating memory or executing code."""
 
 import io
 import struct
@@ -74,7 +74,7 @@ HEADERS: dict[str, str | dict[str, Any]] = {
 
 @both
 @pytest.mark.parametrize("case", HEADERS)
-def test_headers_that_are_wrong_are_one_line(
+def test_wrong_headers_raise_one_line_errors_without_allocating_memory(
     case: str, reader: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = archive(tmp_path / "a.npz", npy(HEADERS[case]))
@@ -88,7 +88,7 @@ def test_headers_that_are_wrong_are_one_line(
 
 
 @both
-def test_headers_of_any_bytes_are_one_line(reader: Reader, tmp_path: Path) -> None:
+def test_headers_with_any_changed_byte_give_at_most_a_one_line_error(reader: Reader, tmp_path: Path) -> None:
     whole = npy(form())
     for place in range(len(whole) - 64):
         for value in (0, 0x80, 0xFF, ord("("), ord("'"), ord("9"), ord("\\")):
@@ -105,7 +105,7 @@ def test_headers_of_any_bytes_are_one_line(reader: Reader, tmp_path: Path) -> No
 @pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("descr", ["|u1", ">i2", "<f8", ">U4", "|S4", "<c16", "<M8[s]", [("a", "<i4"), ("b", "<f4")]])
 @pytest.mark.parametrize("order", [False, True])
-def test_plain_arrays_of_any_form_are_what_numpy_reads(
+def test_arrays_of_any_dtype_order_and_version_are_read_like_numpy(
     version: int, descr: Any, order: bool, reader: Reader, tmp_path: Path
 ) -> None:
     dtype = np.lib.format.descr_to_dtype(descr)
@@ -121,19 +121,19 @@ def test_plain_arrays_of_any_form_are_what_numpy_reads(
 
 @both
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 10**12)])
-def test_arrays_of_no_or_one_number(shape: tuple[int, ...], reader: Reader, tmp_path: Path) -> None:
+def test_scalar_and_empty_arrays_are_read(shape: tuple[int, ...], reader: Reader, tmp_path: Path) -> None:
     found = reader(archive(tmp_path / "a.npz", npy(form(shape), bytes(0 in shape or 1)[: 0 not in shape])))
     assert found["images"].shape == shape
 
 
 @both
-def test_no_number_of_strings_is_made_of_nothing(reader: Reader, tmp_path: Path) -> None:
+def test_a_huge_number_of_empty_strings_is_refused(reader: Reader, tmp_path: Path) -> None:
     path = archive(tmp_path / "a.npz", npy(form((10**12,), "<U0"), b""))
     assert "the length of an array differs from its header" in refused(reader, path)
 
 
 @both
-def test_names_that_are_there_twice_are_refused(reader: Reader, tmp_path: Path) -> None:
+def test_duplicate_names_are_refused(reader: Reader, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", npy(form()))
         file.writestr("images", npy(form()))
@@ -141,7 +141,7 @@ def test_names_that_are_there_twice_are_refused(reader: Reader, tmp_path: Path) 
 
 
 @both
-def test_other_ways_of_packing_are_refused(reader: Reader, tmp_path: Path) -> None:
+def test_unsupported_compression_and_encryption_are_refused(reader: Reader, tmp_path: Path) -> None:
     for how in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         message = refused(reader, archive(tmp_path / "a.npz", npy(form()), how))
         assert "compress" in message
@@ -153,13 +153,13 @@ def test_other_ways_of_packing_are_refused(reader: Reader, tmp_path: Path) -> No
     assert "encrypted" in refused(reader, path)
 
 
-def test_a_directory_that_promises_too_much_takes_no_memory(tmp_path: Path) -> None:
+def test_a_zip_directory_with_a_false_size_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.npz", npy(form((10**12,))), zipfile.ZIP_DEFLATED)
     content = bytearray(path.read_bytes())
     size = 10**12 + len(npy(form((10**12,)), b""))
     entry = content.index(b"PK\x01\x02")
     end = content.index(b"PK\x05\x06")
-    content[entry + 24 : entry + 28] = b"\xff" * 4  # the size is in an extra field
+    content[entry + 24 : entry + 28] = b"\xff" * 4  # marks that the size is in the extra field
     content[entry + 30 : entry + 32] = struct.pack("<H", 12)
     content[end + 12 : end + 16] = struct.pack("<I", end - entry + 12)
     content[end:end] = struct.pack("<HHQ", 1, 8, size)
@@ -168,7 +168,7 @@ def test_a_directory_that_promises_too_much_takes_no_memory(tmp_path: Path) -> N
     assert "an array has fewer bytes than the zip directory says" in refused(read, path)
 
 
-def test_arrays_under_the_ending_of_another_form(tmp_path: Path) -> None:
+def test_the_format_is_recognised_whatever_the_file_ending(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.arange(3))
     for reader in (read, mapped):
@@ -183,7 +183,7 @@ def test_arrays_under_the_ending_of_another_form(tmp_path: Path) -> None:
         read_arrays(tmp_path / "b.npy", "arrays", unnamed="x")
 
 
-def test_only_the_arrays_that_are_asked_for_are_opened(tmp_path: Path) -> None:
+def test_only_requested_arrays_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.arange(3), pickled=np.array([{}]))
     assert list(read(tmp_path / "a.npz")) == ["images"]
     with pytest.raises(InputError, match=r"it holds Python objects, which are not loaded \(allow_pickle=False\)"):

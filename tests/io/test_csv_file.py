@@ -1,4 +1,4 @@
-"""One writer of CSV, for reports and for studies: texts are texts and numbers are numbers."""
+"""CSV files of reports and studies: text is never a formula, and numbers stay numbers."""
 
 import csv
 import math
@@ -10,7 +10,7 @@ from bayes_share.study.results import write_csv
 
 
 def written(path: Path, value: object) -> tuple[str, str]:
-    """A cell as it stands in the file of a study, and as a parser reads it."""
+    """Return a cell as written to a study's file, and as a CSV parser reads it."""
     write_csv(path, [{"one": value, "other": 0}])
     text = path.read_text(encoding="utf-8")
     (cell, _) = list(csv.reader(text.splitlines()))[1]
@@ -21,7 +21,7 @@ def written(path: Path, value: object) -> tuple[str, str]:
     ("value", "shown"),
     [(-3.2, "-3.2"), (-1, "-1"), (1e-30, "1e-30"), (-math.inf, "-inf"), (math.nan, "nan"), (None, ""), (0.1, "0.1")],
 )
-def test_a_number_is_written_as_python_shows_it(value: object, shown: str, tmp_path: Path) -> None:
+def test_a_number_is_written_as_str_gives_it(value: object, shown: str, tmp_path: Path) -> None:
     assert written(tmp_path / "a.csv", value) == (shown, shown)
 
 
@@ -31,7 +31,7 @@ def test_a_number_is_written_as_python_shows_it(value: object, shown: str, tmp_p
         ("SGD, single", "SGD, single"),
         ("a-b=c", "a-b=c"),
         ("=1+1", "'=1+1"),
-        ("-3.2", "'-3.2"),  # a text, though it looks like a number
+        ("-3.2", "'-3.2"),  # text that looks like a number
         ("@SUM(A1)", "'@SUM(A1)"),
         ('  "=1+1', "'  \"=1+1"),
         ("\t=1", r"'\t=1"),
@@ -44,19 +44,19 @@ def test_a_number_is_written_as_python_shows_it(value: object, shown: str, tmp_p
         ("", ""),
     ],
 )
-def test_a_text_is_no_formula_and_in_one_line(text: str, cell: str, tmp_path: Path) -> None:
+def test_text_is_never_a_formula_and_is_in_one_line(text: str, cell: str, tmp_path: Path) -> None:
     assert written(tmp_path / "a.csv", text)[1] == cell
 
 
-def test_a_long_text_fits_a_cell(tmp_path: Path) -> None:
+def test_a_long_text_is_shortened_to_fit_a_cell(tmp_path: Path) -> None:
     assert len(written(tmp_path / "a.csv", "x" * 200_000)[1]) == 32_767
 
 
-def test_no_rows_are_an_empty_file(tmp_path: Path) -> None:
+def test_a_table_without_rows_is_an_empty_file(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [])
     assert (tmp_path / "a.csv").read_bytes() == b""
 
 
-def test_titles_are_texts(tmp_path: Path) -> None:
+def test_column_titles_are_escaped_like_text(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [{"=one": 1, "other": 2}])
     assert (tmp_path / "a.csv").read_text() == "'=one,other\n1,2\n"

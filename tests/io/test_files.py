@@ -12,7 +12,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_file_is_written_in_folders_that_are_made(tmp_path: Path) -> None:
+def test_a_file_is_written_and_its_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "run" / "predictions" / "test.npz"
     write_atomically(path, b"first")
     assert contents(path.parent) == {"test.npz": b"first"}
@@ -28,7 +28,7 @@ def fails_with(number: int) -> object:
 
 
 @pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open"])
-def test_what_was_there_stays_when_the_disk_is_full(
+def test_the_previous_content_is_kept_if_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     path = tmp_path / "state.pt"
@@ -42,7 +42,7 @@ def test_what_was_there_stays_when_the_disk_is_full(
     assert contents(tmp_path) == {"state.pt": b"before"}
 
 
-def test_the_place_changes_only_when_everything_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_replaced_only_after_everything_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.pt"
     write_atomically(path, b"before")
     seen = []
@@ -53,7 +53,7 @@ def test_the_place_changes_only_when_everything_is_on_disk(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_interruption_passes_through_and_the_file_stays(
+def test_an_interruption_propagates_and_the_file_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     path = tmp_path / "state.pt"
@@ -68,7 +68,7 @@ def test_an_interruption_passes_through_and_the_file_stays(
     assert contents(tmp_path) == {"state.pt": b"before"}
 
 
-def test_an_error_of_the_writer_passes_through_and_the_file_stays(tmp_path: Path) -> None:
+def test_an_error_of_the_caller_propagates_and_the_file_is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     write_atomically(path, b"before")
 
@@ -84,7 +84,7 @@ def test_an_error_of_the_writer_passes_through_and_the_file_stays(tmp_path: Path
 
 
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.parent.joinpath("taken").touch()])
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, make: object) -> None:
+def test_an_unwritable_path_raises_a_run_error(tmp_path: Path, make: object) -> None:
     path = tmp_path / "folder"
     make(path)
     place = path if path.exists() else tmp_path / "taken" / "file"
@@ -101,14 +101,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, make: object) -
         ("", "unknown model '': choose from lenet, resnet20"),
     ],
 )
-def test_unknown_names_the_nearest(name: str, message: str) -> None:
+def test_unknown_suggests_the_closest_name(name: str, message: str) -> None:
     error = unknown("model", name, iter(["resnet20", "lenet"]))
     assert str(error) == message
     assert isinstance(error, InputError)
     assert isinstance(error, ValueError)
 
 
-def test_unknown_says_where_the_name_was_and_takes_what_is_no_name() -> None:
+def test_unknown_says_where_the_name_was_and_accepts_other_objects() -> None:
     assert str(unknown("option", "eposh", ["epochs"], "a.yaml")) == (
         "unknown option 'eposh' in a.yaml: did you mean 'epochs'? Choose from epochs"
     )

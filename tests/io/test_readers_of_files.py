@@ -1,4 +1,4 @@
-"""Whatever a path leads to, and whatever bytes a file has, a reader takes it or says in one line why not."""
+"""Readers accept a file or raise a one-line error, whatever the path and the content."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ MUTANTS = 250
 
 @pytest.fixture(autouse=True)
 def _in_time() -> Iterator[None]:
-    """An open pipe waits for ever."""
+    """Stop a test that waits for a pipe forever."""
     signal.alarm(60)
     yield
     signal.alarm(0)
@@ -93,16 +93,16 @@ NODES: dict[str, Callable[[Path], Any]] = {
     "a folder": Path.mkdir,
     "a link to nowhere": lambda path: path.symlink_to("nowhere"),
     "a link to itself": lambda path: path.symlink_to(path),
-    "nothing in it": Path.touch,
+    "an empty file": Path.touch,
     "text": lambda path: path.write_text("text"),
-    "a hole of 10^11 bytes": lambda path: [path.touch(), os.truncate(path, 10**11)],
+    "a sparse file of 10^11 bytes": lambda path: [path.touch(), os.truncate(path, 10**11)],
 }
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("node", NODES)
-def test_what_is_no_such_file_is_one_line(node: str, reader: str, tmp_path: Path) -> None:
+def test_a_path_that_is_no_valid_file_raises_a_one_line_error(node: str, reader: str, tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     NODES[node](path)
     refused(READERS[reader], path)
@@ -112,36 +112,36 @@ PATHS = {
     "300 characters": Path("a" * 300),
     "5000 characters": Path("a/" * 2500),
     "a null byte": Path("a\0b"),
-    "it is not UTF-8; save the file in this encoding": Path(os.fsdecode(b"a\xff")),
+    "not UTF-8": Path(os.fsdecode(b"a\xff")),
     "a line break": Path("a\nb"),
-    "nobody's home": Path("~nobody-of-this-name/x"),
+    "an unknown user's home": Path("~nobody-of-this-name/x"),
 }
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("reader", [name for name in READERS if name not in ("factors", "cifar-10-c")])
 @pytest.mark.parametrize("case", PATHS)
-def test_paths_that_lead_nowhere_are_one_line(case: str, reader: str) -> None:
+def test_unusable_paths_raise_one_line_errors(case: str, reader: str) -> None:
     refused(READERS[reader], PATHS[case])
 
 
-STRANGE: dict[str, np.ndarray] = {
+UNEXPECTED: dict[str, np.ndarray] = {
     "strings": np.array(["a"] * 60),
     "bytes": np.array([b"a"] * 60),
     "dates": np.zeros(60, "M8[s]"),
     "complex": np.zeros(60, complex),
     "records": np.zeros(60, [("a", "i4"), ("b", "f8")]),
-    "truth": np.zeros(60, bool),
-    "long": np.zeros(60, np.longdouble),
-    "no axis": np.array(3),
+    "booleans": np.zeros(60, bool),
+    "long double": np.zeros(60, np.longdouble),
+    "a scalar": np.array(3),
     "empty": np.zeros(0, np.uint8),
-    "unsigned": np.full(60, 2**64 - 1, np.uint64),
-    "huge": np.arange(60, dtype=np.int64) * 10**12,
+    "large unsigned integers": np.full(60, 2**64 - 1, np.uint64),
+    "large integers": np.arange(60, dtype=np.int64) * 10**12,
     "many axes": np.zeros((1,) * 60, np.uint8),
     "no rows": np.zeros((0, 10**12), np.uint8),
     "no columns": np.zeros((10**12, 0, 1), np.uint8),
 }
-WHOLE: dict[str, dict[str, np.ndarray]] = {
+INTACT: dict[str, dict[str, np.ndarray]] = {
     "data": {"images": np.zeros((60, 4, 4), np.uint8), "labels": np.arange(60) % 2, "split": np.arange(60) % 3},
     "ood": {"images": np.zeros((60, 4, 4), np.uint8)},
     "predictions": {
@@ -156,11 +156,11 @@ WHOLE: dict[str, dict[str, np.ndarray]] = {
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("strange", STRANGE)
-@pytest.mark.parametrize("reader", WHOLE)
-def test_arrays_of_strange_types_are_one_line(strange: str, reader: str, tmp_path: Path) -> None:
-    for name in WHOLE[reader]:
-        np.savez(tmp_path / "x.npz", **{**WHOLE[reader], name: STRANGE[strange]})
+@pytest.mark.parametrize("strange", UNEXPECTED)
+@pytest.mark.parametrize("reader", INTACT)
+def test_arrays_of_unexpected_types_raise_one_line_errors(strange: str, reader: str, tmp_path: Path) -> None:
+    for name in INTACT[reader]:
+        np.savez(tmp_path / "x.npz", **{**INTACT[reader], name: UNEXPECTED[strange]})
         refused(READERS[reader], tmp_path / "x.npz")
 
 
@@ -175,7 +175,7 @@ def image(kind: str) -> Callable[[Path], Any]:
 
 
 def read_image(path: Path) -> None:
-    """A folder of images that has the file among others."""
+    """Read a folder of images that contains the file."""
     folder = path.parent / "set"
     for name in ("cat", "dog"):
         if not (folder / name).exists():
@@ -188,12 +188,12 @@ def read_image(path: Path) -> None:
 
 TABLE = "x,when,where,y\n" + "".join(f"{i},2020-01-{1 + i % 28},{'ab'[i % 2]},{i}.5\n" for i in range(30))
 FUZZED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
-    "data": (lambda path: np.savez(path, **WHOLE["data"]), read_data),
-    "packed data": (lambda path: np.savez_compressed(path, **WHOLE["data"]), read_data),
-    "predictions": (lambda path: np.savez(path, **WHOLE["predictions"]), read_predictions),
+    "data": (lambda path: np.savez(path, **INTACT["data"]), read_data),
+    "compressed data": (lambda path: np.savez_compressed(path, **INTACT["data"]), read_data),
+    "predictions": (lambda path: np.savez(path, **INTACT["predictions"]), read_predictions),
     "table": (lambda path: Path(path.name).write_text(TABLE), read_table),
-    "human labels": (lambda path: np.save(path, WHOLE["human labels"]["probs"]), read_human_labels),
-    "packed tiff": (
+    "human labels": (lambda path: np.save(path, INTACT["human labels"]["probs"]), read_human_labels),
+    "compressed tiff": (
         partial(Image.linear_gradient("L").resize((6, 6)).save, format="tiff", compression="jpeg"),
         read_image,
     ),
@@ -202,7 +202,7 @@ FUZZED: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
 
 
 def mutant(whole: bytes, rng: np.random.Generator) -> bytes:
-    """A file with a few bytes changed, cut, doubled or moved; early and late ones, where headers are, more often."""
+    """Return a copy with a few bytes changed, removed or repeated, mostly near the ends, where headers are."""
     content = bytearray(whole)
     for _ in range(rng.integers(1, 5)):
         place = int(rng.integers(len(content)) * rng.random() ** 2)
@@ -225,7 +225,7 @@ def mutant(whole: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("kind", FUZZED)
-def test_mutants_are_read_or_refused_in_one_line(
+def test_mutated_files_are_read_or_refused_in_one_line(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     write, reader = FUZZED[kind]
@@ -250,7 +250,7 @@ def test_mutants_are_read_or_refused_in_one_line(
     assert not recwarn.list
 
 
-def test_readers_of_the_whole_files_take_them(tmp_path: Path) -> None:
-    for reader, arrays in WHOLE.items():
+def test_intact_files_are_read(tmp_path: Path) -> None:
+    for reader, arrays in INTACT.items():
         np.savez(tmp_path / "x.npz", **arrays)
         READERS[reader](tmp_path / "x.npz")

@@ -1,4 +1,4 @@
-"""No name changes the screen: what is written to the terminal goes through one place, which makes it printable."""
+"""Everything written to the terminal passes through one module, which makes it printable."""
 
 import ast
 
@@ -11,8 +11,8 @@ from bayes_share.io.terminal import distinct, printable, printable_lines, say, s
 SEAM = "bayes_share.io.terminal"
 
 
-def written_past(source: str) -> list[int]:
-    """The lines that print, or take the streams into their own hands."""
+def direct_writes(source: str) -> list[int]:
+    """Return the lines that call `print` or use the standard streams directly."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name) and node.id == "print":
@@ -26,8 +26,8 @@ def written_past(source: str) -> list[int]:
 
 
 @pytest.mark.parametrize("module", sorted(set(PRODUCT) - {SEAM}))
-def test_one_place_writes_to_the_terminal(module: str) -> None:
-    assert written_past(PRODUCT[module].read_text()) == []
+def test_only_the_terminal_module_writes_to_the_terminal(module: str) -> None:
+    assert direct_writes(PRODUCT[module].read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_one_place_writes_to_the_terminal(module: str) -> None:
         "from sys import stdout",
     ],
 )
-def test_the_checker_sees(source: str) -> None:
-    assert written_past(source)
+def test_the_checker_finds_direct_writes(source: str) -> None:
+    assert direct_writes(source)
 
 
-def test_the_checker_lets_pass() -> None:
-    assert not written_past('"""\n>>> print(1)\n"""\nimport subprocess\nsubprocess.run(stdout=None)\nx.print()')
+def test_the_checker_accepts_other_code() -> None:
+    assert not direct_writes('"""\n>>> print(1)\n"""\nimport subprocess\nsubprocess.run(stdout=None)\nx.print()')
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_a_name_is_printed_in_one_line(what: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_name_is_printed_in_one_line(what: str, capfd: pytest.CaptureFixture[str]) -> None:
     say(f"run {NAMES[what]}")
     show(f"a table\n{printable(NAMES[what])}")
     out, err = capfd.readouterr()
@@ -58,7 +58,7 @@ def test_a_name_is_printed_in_one_line(what: str, capfd: pytest.CaptureFixture[s
     assert len(err) <= 2001
 
 
-def test_names_that_would_read_alike_are_told_apart() -> None:
+def test_display_names_are_distinct() -> None:
     names = [*NAMES.values(), "a\n", r"a\n", "a\n", r"a\n (2)"]
     shown = distinct(names, 40)
     assert list(shown) == list(dict.fromkeys(names))
@@ -67,5 +67,5 @@ def test_names_that_would_read_alike_are_told_apart() -> None:
     assert shown["a\n"] == r"a\n"
 
 
-def test_lines_stay_lines() -> None:
+def test_printable_lines_keeps_line_breaks() -> None:
     assert printable_lines("a\x1b\n\nb\r") == "a\\x1b\n\nb\\r"

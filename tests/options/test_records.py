@@ -1,4 +1,4 @@
-"""Records that are written flat: what is given, read and refused."""
+"""Flat records: setting and reading nested options, and errors for invalid ones."""
 
 import copy
 import inspect
@@ -33,13 +33,13 @@ class Climb(Flat):
 
 @dataclass(frozen=True, init=False)
 class Longer(Walk):
-    """What somebody derives."""
+    """A derived record with options of its own."""
 
     length: float
     width: float = 1.0
 
 
-def test_what_is_given_is_read_by_the_same_name() -> None:
+def test_nested_options_are_set_and_read_by_their_own_names() -> None:
     climb = Climb(start=3.0, depth=7, height=4.0, law=max)
     assert climb == Climb(Walk(Rate(3.0, 0.1, max), 7), 4.0)
     assert (climb.start, climb.decay, climb.depth, climb.height, climb.law) == (3.0, 0.1, 7, 4.0, max)
@@ -51,7 +51,7 @@ def test_what_is_given_is_read_by_the_same_name() -> None:
         assert hash(twin) == hash(climb)
 
 
-def test_a_derived_record_has_options_of_its_own() -> None:
+def test_a_derived_record_adds_its_own_options() -> None:
     longer = Longer(length=2.0, start=3.0)
     assert (longer.length, longer.start, longer.decay, longer.width) == (2.0, 3.0, 0.1, 1.0)
     assert list(option_places(Longer)) == ["start", "decay", "depth", "length", "width"]
@@ -59,7 +59,7 @@ def test_a_derived_record_has_options_of_its_own() -> None:
         Longer()
 
 
-def test_help_has_all_that_can_be_given() -> None:
+def test_help_shows_all_options_with_their_defaults() -> None:
     shown = {name: parameter.default for name, parameter in inspect.signature(Longer).parameters.items()}
     assert shown == {
         "start": 1.0,
@@ -85,12 +85,12 @@ def test_help_has_all_that_can_be_given() -> None:
         (lambda: object.__new__(Longer).length, "Longer has no attribute 'length'"),
     ],
 )
-def test_what_cannot_be_is_one_line(make: Any, message: str) -> None:
+def test_invalid_options_raise_errors_that_name_them(make: Any, message: str) -> None:
     with pytest.raises((TypeError, AttributeError), match=message):
         make()
 
 
-def test_an_option_has_one_place() -> None:
+def test_two_options_of_the_same_name_are_refused() -> None:
     @dataclass(frozen=True, init=False)
     class Two(Flat):
         rate: Rate = Rate()

@@ -71,8 +71,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--epochs=--"], "--epochs: expected a value, not '--'"),
         ([*FIT, "--milestones=--"], "--milestones: expected a value, not '--'"),
         ([*FIT, "--learning-rate", "-1e3"], "learning rate must be positive, and is -1000.0"),
-        ([*FIT, "--epochs", "x"], "--epochs must be a whole number, not 'x'"),
-        ([*FIT, "--epochs", "1.5"], "--epochs must be a whole number, not '1.5'"),
+        ([*FIT, "--epochs", "x"], "--epochs must be an integer, not 'x'"),
+        ([*FIT, "--epochs", "1.5"], "--epochs must be an integer, not '1.5'"),
         ([*FIT, "--learning-rate", "fast"], "--learning-rate must be a number or null, not 'fast'"),
         ([*FIT, "--learning-rate", "0"], "learning rate must be positive"),
         ([*FIT, "--momentum", "1"], "momentum must be from 0 to below 1"),
@@ -86,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         ([*FIT, "--schedule", "linear"], "--schedule must be 'cosine', 'step' or 'constant', not 'linear'"),
         ([*FIT, "--milestones", "x"], "--milestones must be a list"),
         ([*FIT, "--milestones", "[100, 150]"], "milestones are parts of all steps, between 0 and 1, and are [100"),
-        ([*FIT, "--batch-size", "1.5"], "--batch-size must be a whole number or null, not '1.5'"),
+        ([*FIT, "--batch-size", "1.5"], "--batch-size must be an integer or null, not '1.5'"),
         ([*FIT, "--lr", "0.1"], "unknown option --lr: did you mean --learning-rate?"),
         ([*FIT, "--schedul", "step"], "unknown option --schedul: did you mean --schedule?"),
         ([*FIT, "--qqq", "1"], "unknown option --qqq: 'bayes-share fit map --help'"),
@@ -121,7 +121,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["evaluate", "nowhere", "--split", "train"], "--split must be 'test' or 'validation', not 'train'"),
         (["evaluate", "nowhere", "--pictur", "x"], "unknown option --pictur: did you mean --picture?"),
         (["quickstart", "--sed", "1"], "unknown option --sed: did you mean --seed?"),
-        (["quickstart", "--seed", "one"], "--seed must be a whole number"),
+        (["quickstart", "--seed", "one"], "--seed must be an integer"),
     ],
 )
 def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,9 +86,9 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plant", "case", "cause"),
     [
-        (_forgets_momentum, KILLED, "what was stopped ends otherwise"),
+        (_forgets_momentum, KILLED, "a stopped command has other results once resumed"),
         (_raises_key_error, "mutate map summary empty 1 0 evaluate", "KeyError in "),
-        (_writes_piece_by_piece, KILLED, "what was stopped "),
+        (_writes_piece_by_piece, KILLED, "a stopped command "),
     ],
 )
 def test_what_is_planted_is_found(plant: Callable[[], None], case: str, cause: str, tmp_path: Path) -> None:

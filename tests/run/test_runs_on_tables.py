@@ -406,9 +406,9 @@ def test_what_new_rows_lack_is_said(
     assert capsys.readouterr().err == ""
     assert main(["predict", run, str(new), "-o", str(tmp_path / "out.csv")]) == 0
     assert sorted(line.partition("new.csv")[2] for line in capsys.readouterr().err.splitlines()) == [
-        ", column 'built': 1 of 8 values missing, and none of the training rows'; their median is used",
-        ", column 'city': 2 of 8 values, such as 'Rom', are not in the training rows, and give inputs of 0",
-        ", column 'garden': 1 of 8 values, such as a missing one, are not in the training rows, and give inputs of 0",
+        ", column 'built': 1 of 8 values are missing, but none was in the training rows; their median is used",
+        ", column 'city': 2 of 8 values, such as 'Rom', are not in the training rows; their inputs are 0",
+        ", column 'garden': 1 of 8 values, such as a missing one, are not in the training rows; their inputs are 0",
         ": missing values: 'area' in 2 of 8 rows",
     ]
 

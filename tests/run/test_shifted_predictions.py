@@ -289,7 +289,7 @@ def test_four_channels_are_one_line(run: Path, tmp_path: Path, refused: Callable
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 4), dtype=np.uint8)
     np.savez(tmp_path / "four.npz", images=images, labels=np.arange(20) % 2)
     line = refused(run, "--ood", f"npz:{tmp_path / 'four.npz'}")
-    assert "images with 4 channels cannot be brought to the 1 that the network takes" in line
+    assert "images with 4 channels cannot be converted to the 1 that the network takes" in line
 
 
 def test_runs_on_different_data_do_not_go_into_one_table(

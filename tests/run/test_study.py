@@ -253,7 +253,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--methods", "sgd", "sgd"], "method sgd more than once"),
         (["study", "optimizers", "--sizes", "2", "2"], "size 2 more than once"),
         (["study", "optimizers", "--sizes", "0"], "at least 1 member, not 0"),
-        (["study", "optimizers", "--sizes", "two"], "--sizes must be a whole number, not 'two'"),
+        (["study", "optimizers", "--sizes", "two"], "--sizes must be an integer, not 'two'"),
         (["study", "optimizers", "--seeds", "0"], "from 1 to 10,000 seeds, not 0"),
         (["study", "optimizers", "--jobs", "0"], "the number of jobs must be at least 1, and is 0"),
         (["study", "optimizers", "--preset", "papers"], "unknown preset of the study 'papers': did you mean 'paper'?"),

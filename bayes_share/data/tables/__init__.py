@@ -1,4 +1,4 @@
-"""Tables in CSV and Parquet files: from named columns to inputs and targets, and back."""
+"""Tables in CSV and Parquet files, and the encoding of their columns as inputs and targets."""
 
 from bayes_share.data.tables.encoder import TableEncoder
 from bayes_share.data.tables.load import TableData, TablePart, load_rows, load_table

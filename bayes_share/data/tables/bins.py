@@ -1,4 +1,4 @@
-"""Bins of numbers, which a network embeds them by."""
+"""Quantile bins of numeric inputs, for networks that embed numbers."""
 
 import torch
 from jaxtyping import Float
@@ -6,18 +6,21 @@ from torch import Tensor
 
 from bayes_share.errors import InputError
 
-_NARROWEST = 1e-12  # of a bin, as a part of the range: a number beyond it must not become infinite
+_NARROWEST = 1e-12  # a bin's minimum width relative to the range, so that dividing by it stays finite
 
 
 def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple[tuple[float, ...], ...]:
-    """Bins with about as many training examples each.
+    """Compute bins with about equally many training examples each.
 
     Args:
-        numbers: of the training examples.
-        most: bins of a number, which has fewer where it has fewer values.
+        numbers: the numeric inputs of the training examples.
+        most: the maximum number of bins per input. Inputs with few distinct values have fewer.
+
+    Returns:
+        The edges of the bins of each input, in ascending order.
 
     Raises:
-        InputError: fewer than two examples, or no bin.
+        InputError: there are fewer than two examples, or `most` is below 1.
 
     >>> quantile_bins(torch.tensor([[0.0], [1.0], [2.0], [4.0]]), 2)
     ((0.0, 1.5, 4.0),)
@@ -29,7 +32,7 @@ def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple
     levels = torch.linspace(0, 1, min(most, len(numbers) - 1) + 1, dtype=torch.float64)
     found = []
     for column in numbers.double().unbind(1):
-        # Sorted by hand: `torch.quantile` takes no more than 16 million numbers.
+        # Computed by sorting, because `torch.quantile` is limited to 16 million elements.
         place = levels * (len(column) - 1)
         low = place.floor().long()
         values = column.sort().values
@@ -39,7 +42,10 @@ def quantile_bins(numbers: Float[Tensor, "row number"], most: int = 48) -> tuple
 
 
 def _apart(quantiles: Float[Tensor, "quantile"]) -> Float[Tensor, "edge"]:
-    """The quantiles that are apart from the next one; where all are alike, a bin of size 1, or of the next number."""
+    """Merge quantiles that are too close to the next one.
+
+    If all are equal, return one bin of width 1, or up to the next float if the numbers are too large for that.
+    """
     lowest, highest = quantiles[0], quantiles[-1]
     if not highest > lowest:
         return torch.stack([lowest, torch.maximum(lowest + 1, lowest.nextafter(lowest.new_tensor(torch.inf)))])

@@ -1,4 +1,4 @@
-"""What the texts of a column are, and the values that they stand for."""
+"""Infer the type of a column from its texts, and parse them."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from bayes_share.data.tables.table import Column, Kind, quoted
 _log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = 2**53  # the whole numbers up to it are exact in floating point
+_EXACT = 2**53  # integers up to this are exact in float64
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?inf(inity)?", re.IGNORECASE)
@@ -31,12 +31,13 @@ _LETTERS = ({"t", "f"}, {"y", "n"})  # one letter alone is a category
 
 
 def kind_of(column: Column) -> Kind:
-    """What the values of a column are, of all rows together.
+    """Infer the kind of a column from the values of all rows.
 
-    Numbers that begin with 0, or are too long to be exact, are codes, and so text. Dates are as ISO 8601 has them.
+    Numbers with leading zeros, or with too many digits to be exact, are codes and count as text. Dates must be in
+    ISO 8601 format.
 
     Raises:
-        InputError: no value, or numbers or dates in a form that could be read in two ways.
+        InputError: all values are missing, or numbers or dates have an ambiguous format.
     """
     distinct = set(column.texts) - {""}
     if not distinct:
@@ -63,7 +64,7 @@ def kind_of(column: Column) -> Kind:
 
 
 def warn_of_texts_among_numbers(column: Column) -> None:
-    """Log the first text of a column of categories most of which are numbers: it may stand for a missing value."""
+    """Warn if most categories of a column are numbers: the first other text may stand for a missing value."""
     distinct = set(column.texts) - {""}
     odd = {text for text in distinct if not _NUMBER.fullmatch(text)}
     if odd and 2 * len(odd) < len(distinct) and not any(map(_is_code, distinct - odd)):
@@ -75,28 +76,28 @@ def warn_of_texts_among_numbers(column: Column) -> None:
 
 
 def numbers(column: Column) -> np.ndarray:
-    """The values of a column of numbers ``[row]``, float64; NaN where one is missing.
+    """Parse a column of numbers to float64 ``[row]``, with NaN for missing values.
 
     Raises:
-        InputError: a text that is no number, or no finite one.
+        InputError: a value is not a finite number.
     """
     return _each(column, _number)
 
 
 def seconds(column: Column) -> np.ndarray:
-    """The dates of a column ``[row]``, in seconds since 1970 (UTC), float64; NaN where one is missing.
+    """Parse a column of dates to seconds since 1970 (UTC), float64 ``[row]``, with NaN for missing values.
 
     Raises:
-        InputError: a text that is no date.
+        InputError: a value is not a date.
     """
     return _each(column, _second)
 
 
 def truths(column: Column) -> list[str]:
-    """The values of a column of yes and no, each "true", "false" or, where it is missing, empty.
+    """Parse a boolean column to "true", "false", or an empty text for a missing value.
 
     Raises:
-        InputError: another text.
+        InputError: a value is not a boolean.
     """
     try:
         return [_TRUTH[text.lower()] if text else "" for text in column.texts]
@@ -106,7 +107,7 @@ def truths(column: Column) -> list[str]:
 
 
 def whole(values: np.ndarray) -> bool:
-    """Whether all numbers ``[row]`` are whole ones, as which they are exact."""
+    """Return whether all values ``[row]`` are integers that are exact in float64."""
     return bool(((values == np.floor(values)) & (np.abs(values) <= _EXACT)).all())
 
 
@@ -141,6 +142,6 @@ def _second(text: str) -> float:
 
 
 def _is_code(text: str) -> bool:
-    """Whether the text of a number would not be the same as a number: postcodes, article numbers, hashes."""
+    """Return whether a number is a code that parsing would alter, such as a postcode, an article number or a hash."""
     is_long = len(text) > 15 and text.lstrip("+-").isdigit() and abs(float(text)) >= _EXACT
     return is_long or bool(_ZERO_FIRST.match(text))

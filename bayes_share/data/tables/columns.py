@@ -1,4 +1,4 @@
-"""The columns of a table as inputs of a network: records of what was fitted on training rows, applied with numpy."""
+"""Encode the columns of a table as network inputs, with numpy and values fitted on the training rows."""
 
 import logging
 import math
@@ -20,13 +20,13 @@ _MOST_CATEGORIES = 100_000
 
 @dataclass(frozen=True)
 class Standardised:
-    """Numbers on the scale on which the training rows have mean 0 and deviation 1.
+    """Standardises numbers by the mean and standard deviation of the training rows.
 
     Attributes:
-        fill: what stands for a missing value, the median.
-        mean: of the training rows.
-        scale: their standard deviation; 1 where they are equal.
-        has_indicator: whether an input says where the value is missing.
+        fill: the value that replaces missing values, the training median.
+        mean: the mean of the training rows.
+        scale: their standard deviation, or 1 if all values are equal.
+        has_indicator: whether an additional input indicates missing values.
     """
 
     fill: float
@@ -40,27 +40,27 @@ class Standardised:
 
     @property
     def width(self) -> int:
-        """How many inputs a column becomes."""
+        """The number of inputs that encode a column."""
         return 1 + self.has_indicator
 
     def filled(self, values: np.ndarray) -> np.ndarray:
-        """The values ``[row]`` without missing ones."""
+        """Replace missing values, NaN, in ``[row]``."""
         return np.where(np.isnan(values), self.fill, values)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Values ``[row]``, NaN where missing, as inputs ``[row, width]``."""
+        """Encode values ``[row]``, with NaN for missing ones, as inputs ``[row, width]``."""
         inputs = [(self.filled(values) - self.mean) / self.scale]
         return np.stack([*inputs, np.isnan(values).astype(float)] if self.has_indicator else inputs, 1)
 
     def features(self, name: str) -> list[str]:
-        """A name for each input of a column."""
+        """Return a name for each input that encodes the column `name`."""
         return [name, f"{name} is missing"] if self.has_indicator else [name]
 
     def warn(self, column: Column) -> None:
-        """Log how many values of a column are missing, where none was in the training rows."""
+        """Log the number of missing values in a column that had none in the training rows."""
         if (count := column.texts.count("")) and not self.has_indicator:
             _log.warning(
-                "%s, column %s: %d of %d values missing, and none of the training rows'; their median is used",
+                "%s, column %s: %d of %d values are missing, but none was in the training rows; their median is used",
                 column.where,
                 quoted(column.name),
                 count,
@@ -73,8 +73,8 @@ class Number:
     """A column of numbers.
 
     Attributes:
-        name: of the column.
-        values: their scale.
+        name: the name of the column.
+        values: the standardisation of its values.
     """
 
     kind: ClassVar[str] = "number"
@@ -84,7 +84,7 @@ class Number:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes."""
+        """The number of inputs that encode the column."""
         return self.values.width
 
     @property
@@ -93,14 +93,14 @@ class Number:
         return self.values.has_indicator
 
     def features(self) -> list[str]:
-        """A name for each input."""
+        """Return a name for each input."""
         return self.values.features(self.name)
 
     def encode(self, column: Column) -> np.ndarray:
-        """The inputs ``[row, width]``; missing values are logged where none was in the training rows.
+        """Encode the column as inputs ``[row, width]``. Missing values are logged if the training rows had none.
 
         Raises:
-            InputError: a text that is no number.
+            InputError: a value is not a number.
         """
         self.values.warn(column)
         return self.values.encode(numbers(column))
@@ -108,12 +108,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Date:
-    """A column of dates: the time that passes, and where in the year, the week and the day it is, as points of circles.
+    """A column of dates, encoded as standardised days and as sine and cosine of the year, the week and the day.
 
     Attributes:
-        name: of the column.
-        days: the scale of the days since 1970.
-        has_time: whether there are times of the day.
+        name: the name of the column.
+        days: the standardisation of the days since 1970.
+        has_time: whether the dates include times of day.
     """
 
     kind: ClassVar[str] = "date"
@@ -124,7 +124,7 @@ class Date:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes."""
+        """The number of inputs that encode the column."""
         return self.days.width + 2 * (2 + self.has_time)
 
     @property
@@ -133,16 +133,16 @@ class Date:
         return self.days.has_indicator
 
     def features(self) -> list[str]:
-        """A name for each input."""
+        """Return a name for each input."""
         circles = ["year", "week", "day"][: 2 + self.has_time]
         parts = [f"{self.name}, {wave} of the {circle}" for circle in circles for wave in ("sine", "cosine")]
         return [*self.days.features(self.name), *parts]
 
     def encode(self, column: Column) -> np.ndarray:
-        """The inputs ``[row, width]``; missing values are logged where none was in the training rows.
+        """Encode the column as inputs ``[row, width]``. Missing values are logged if the training rows had none.
 
         Raises:
-            InputError: a text that is no date.
+            InputError: a value is not a date.
         """
         self.days.warn(column)
         days = days_of(column)
@@ -151,13 +151,13 @@ class Date:
 
 @dataclass(frozen=True)
 class Category:
-    """A column of categories: one input for each, 1 for the one that it is. Unknown ones are "other", or all 0.
+    """A column of categories, one-hot encoded. Unknown categories are encoded as "other" if that exists, else as 0.
 
     Attributes:
-        name: of the column.
-        is_boolean: whether the categories are yes and no, in whatever words.
-        categories: those with an input of their own; the empty text is a missing value.
-        has_other: whether an input stands for all others.
+        name: the name of the column.
+        is_boolean: whether the values are booleans, in any spelling.
+        categories: the categories with an input of their own; an empty text stands for a missing value.
+        has_other: whether one input stands for all other categories.
     """
 
     kind: ClassVar[str] = "category"
@@ -175,28 +175,28 @@ class Category:
 
     @property
     def width(self) -> int:
-        """How many inputs it becomes: the number of categories."""
+        """The number of inputs that encode the column: one per category, and one for "other" if that exists."""
         return len(self.categories) + self.has_other
 
     @property
     def has_missing(self) -> bool:
-        """Whether a missing value has an input of its own."""
+        """Whether missing values have an input of their own."""
         return "" in self.categories
 
     def num_others(self, column: Column) -> int:
-        """How many values of a column have no input of their own."""
+        """Return the number of values in a column that have no input of their own."""
         return sum(text not in self.categories for text in category_texts(column, self.is_boolean))
 
     def features(self) -> list[str]:
-        """A name for each input."""
+        """Return a name for each input."""
         names = [f"{self.name} = {category}" if category else f"{self.name} is missing" for category in self.categories]
         return [*names, f"{self.name} = other"] if self.has_other else names
 
     def encode(self, column: Column) -> np.ndarray:
-        """The inputs ``[row, width]``; unknown categories are logged.
+        """Encode the column as inputs ``[row, width]``. Unknown categories are logged if there is no "other".
 
         Raises:
-            InputError: a text that is neither yes nor no, where all were.
+            InputError: a value of a boolean column is not a boolean.
         """
         texts = category_texts(column, self.is_boolean)
         numbered = {category: number for number, category in enumerate(self.categories)}
@@ -205,7 +205,7 @@ class Category:
         if len(unknown) and not self.has_other:
             example = quoted(texts[unknown[0]]) if texts[unknown[0]] else "a missing one"
             _log.warning(
-                "%s, column %s: %d of %d values, such as %s, are not in the training rows, and give inputs of 0",
+                "%s, column %s: %d of %d values, such as %s, are not in the training rows; their inputs are 0",
                 column.where,
                 quoted(self.name),
                 len(unknown),
@@ -216,37 +216,37 @@ class Category:
 
 
 InputColumn = Number | Date | Category
-"""What a column becomes; all have `name`, `kind`, `width`, `has_missing`, `features()` and `encode(column)`."""
+"""An encoded column; all kinds have `name`, `kind`, `width`, `has_missing`, `features()` and `encode(column)`."""
 
 KINDS: dict[str, type[InputColumn]] = {kind.kind: kind for kind in (Number, Date, Category)}
-"""The records of columns, by what they are called in JSON."""
+"""The classes of columns by their name in JSON."""
 
 
 def category_texts(column: Column, is_boolean: bool) -> list[str]:
-    """The categories of a column's rows; empty where one is missing.
+    """Return the category of each row, with an empty text for a missing value.
 
     Raises:
-        InputError: a text that is neither yes nor no, where all are to be.
+        InputError: a value of a boolean column is not a boolean.
     """
     return truths(column) if is_boolean else column.texts
 
 
 def days_of(column: Column) -> np.ndarray:
-    """The dates of a column in days since 1970 ``[row]``; NaN where one is missing.
+    """Parse a column of dates to days since 1970 ``[row]``, with NaN for missing values.
 
     Raises:
-        InputError: a text that is no date.
+        InputError: a value is not a date.
     """
     return seconds(column) / _DAY
 
 
 def column_to_plain(column: InputColumn) -> dict[str, Any]:
-    """A record as JSON has it."""
+    """Convert a column to plain values for JSON."""
     return {"kind": column.kind, **asdict(column)}
 
 
 def _circles(days: np.ndarray, how_many: int) -> np.ndarray:
-    """Sine and cosine of the place in the year, the week (from Monday) and the day ``[row, 2 * how_many]``."""
+    """Return sine and cosine of the time in the year, the week (from Monday) and the day ``[row, 2 * how_many]``."""
     dates = np.floor(days).astype("datetime64[D]")
     year_begins = dates.astype("datetime64[Y]").astype("datetime64[D]").astype(float)
     turns = [(days - year_begins) / _YEAR, (np.floor(days) + 3) % 7 / 7, days % 1][:how_many]

@@ -1,4 +1,4 @@
-"""Tables in CSV files: text in UTF-8, the names of the columns in the first line."""
+"""Read tables from CSV files in UTF-8, with the names of the columns in the first line."""
 
 import csv
 from collections import Counter
@@ -12,20 +12,20 @@ from bayes_share.io.reading import check_file, reading
 from bayes_share.io.terminal import printable
 
 _WHAT = "a CSV file"
-_LARGEST = 2**30  # bytes, of which Python's texts take a multiple in memory
+_LARGEST = 2**30  # bytes; as Python strings, the content takes several times as much memory
 _LONGEST_LINE = 2**24  # characters
 _DELIMITERS = ",;\t"
 
 
 def read_csv(path: Path) -> Table:
-    """Read a CSV file; its separator is the comma, the semicolon or the tab, whichever its first line has most of.
+    """Read a CSV file. The separator is the most frequent of comma, semicolon and tab in the first line.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: a file that is missing, empty or too large, or no UTF-8; column names that are empty or equal, or
-            a row with another number of values. Says where.
+        InputError: the file is missing, empty, too large or not UTF-8, column names are empty or duplicated, or a row
+            has another number of values than there are columns. The message says where.
     """
     check_file(path, _WHAT)
     with reading(path, _WHAT), open(path, encoding="utf-8-sig", newline="") as file:
@@ -54,7 +54,7 @@ def _read(file: IO[str], path: Path) -> Table:
         if len(cells) != len(names):
             raise InputError(
                 f"{printable(path)}, row {len(lines) + 1} (line {line}): it has {_count(len(cells), 'value')}, but "
-                f"there are {_count(len(names), 'column')}; a value with the separator in it needs quotation marks"
+                f"there are {_count(len(names), 'column')}; a value that contains the separator needs quotation marks"
             )
         lines.append(line)
         for column, cell in zip(columns, cells, strict=True):
@@ -78,7 +78,7 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def _records(reader: "csv.Reader", path: Path) -> Iterator[tuple[int, list[str]]]:  # type: ignore[name-defined]
-    """The line that each record begins in, and its cells; empty lines are left out."""
+    """Yield the first line number and the cells of each record. Empty lines are skipped."""
     while True:
         line = reader.line_num + 1
         try:
@@ -92,7 +92,7 @@ def _records(reader: "csv.Reader", path: Path) -> Iterator[tuple[int, list[str]]
 
 
 def _delimiter(line: str) -> str:
-    """The separator that a line has most of outside of quotation marks; the comma where it has none."""
+    """Return the most frequent separator of a line outside quotation marks, or a comma if there is none."""
     return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([line], delimiter=delimiter), [])))
 
 
@@ -114,7 +114,7 @@ def _names(header: list[str], path: Path) -> list[str]:
 
 
 def _undecodable(path: Path) -> int:
-    """The first line that is no UTF-8."""
+    """Return the number of the first line that is not UTF-8."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:

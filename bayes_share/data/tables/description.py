@@ -1,4 +1,4 @@
-"""What was understood of a table, in a few lines for people."""
+"""A summary of how a table was read, in a few lines for the user."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from bayes_share.data.tables.target import Target
 from bayes_share.io.terminal import listed, printable
 
 _PARTS = ("training", "validation", "test")
-_LONGEST = 100  # characters of several names
+_LONGEST = 100  # characters of a list of names
 _MOST_CLASSES = 6
 _KINDS = {"number": ("number", "numbers"), "date": ("date", "dates"), "category": ("category", "categories")}
 
@@ -19,15 +19,15 @@ _KINDS = {"number": ("number", "numbers"), "date": ("date", "dates"), "category"
 def described(
     where: str, table: Table, encoder: TableEncoder, others: dict[str, str], indices: Indices, split_by: str | None
 ) -> tuple[str, ...]:
-    """Rows and their division, target, inputs and missing values, a line for each.
+    """Describe the rows and their split, the target, the inputs and the missing values, in one line each.
 
     Args:
-        where: the table, as it is called.
+        where: the name of the table.
         table: all rows.
-        encoder: what the columns became.
-        others: columns that are no inputs because an option names them, with what they are.
-        indices: of the rows of each part.
-        split_by: the column that rows were divided by, if any.
+        encoder: the fitted encoder.
+        others: columns that are not inputs because an option names them, with the name of the option.
+        indices: the rows of each part.
+        split_by: the column that the rows were split by, or None.
     """
     rows = ", ".join(f"{len(part):,} {name}" for part, name in zip(indices, _PARTS, strict=True))
     how = "" if split_by is None else f"; {_division(table.column(split_by), indices)}"
@@ -41,7 +41,7 @@ def described(
 
 
 def _division(column: Column, indices: Indices) -> str:
-    """Which dates or groups are in which part."""
+    """Describe which dates or groups are in which part."""
     kind, name = kind_of(column), quoted(column.name)
     parts = {part: rows for part, rows in zip(_PARTS, indices, strict=True) if len(rows)}
     if kind in ("number", "date"):
@@ -71,7 +71,7 @@ def _values(column: Column, target: Target) -> str:
 
 
 def _inputs(inputs: tuple[InputColumn, ...]) -> str:
-    """The columns of each kind, with their names."""
+    """List the columns of each kind."""
     found = []
     for kind, (one, several) in _KINDS.items():
         names = [column.name for column in inputs if column.kind == kind]

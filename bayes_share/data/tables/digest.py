@@ -1,4 +1,4 @@
-"""Which table a run was trained and tested on, as one short text: other values have another one."""
+"""Digests that identify the tables a run was trained and tested on."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from bayes_share.errors import InputError
 
 
 def digest_of(parts: Iterable[tuple[str, Table]]) -> str:
-    """A digest of the names and values of all columns, in order, of each part.
+    """Compute a digest of the names and values of all columns of each part, in order.
 
-    How they are written does not count: quotation marks, 1.5 or 1.50, CSV or Parquet.
+    It depends on values, not on their spelling or the file format: quotation marks, 1.5 or 1.50, CSV or Parquet.
 
     Args:
-        parts: the tables that were read, before they are divided, and what each is called.
+        parts: the tables that were read, before they are split, each with the name of its part.
     """
     found = sha256()
     for part, table in parts:
@@ -30,14 +30,14 @@ def digest_of(parts: Iterable[tuple[str, Table]]) -> str:
 
 
 def rows_digest(table: Table, rows: Sequence[int], target: Target) -> str:
-    """A digest of the names and values of all columns in some rows, and of what is predicted of them.
+    """Compute a digest of the names and values of all columns in some rows, and of the target.
 
-    It is the same whatever the other rows are, and so for one test file beside several training files.
+    It does not depend on the other rows, so it is the same for one test file with different training files.
 
     Args:
-        table: with these rows among others.
-        rows: their indices, in order.
-        target: of which the name and the classes count.
+        table: the table that contains the rows.
+        rows: the indices of the rows, in order.
+        target: the target, whose name and classes enter the digest.
     """
     found = sha256(json.dumps([len(rows), target.name, target.class_names]).encode())
     for name, column in sorted(table.columns.items()):
@@ -47,9 +47,9 @@ def rows_digest(table: Table, rows: Sequence[int], target: Target) -> str:
 
 
 def _values(column: Column) -> bytes:
-    with suppress(InputError):  # names of rows may be any texts, also ones that look like numbers with a comma
+    with suppress(InputError):  # row names may be any text, for example numbers with a comma
         kind = kind_of(column)
         if kind in ("number", "date"):
             values = numbers(column) if kind == "number" else seconds(column)
             return kind.encode() + np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
-    return json.dumps(column.texts).encode()  # ASCII, whatever the texts are
+    return json.dumps(column.texts).encode()  # JSON is ASCII for any texts

@@ -1,4 +1,4 @@
-"""The rows of a table in three parts: at random, by groups or by time."""
+"""Split the rows of a table into three parts: at random, by groups or by time."""
 
 import numpy as np
 import torch
@@ -10,17 +10,17 @@ from bayes_share.errors import InputError
 from bayes_share.tensors.seeding import generator
 
 Indices = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of the training, validation and test rows, each ``[row]`` in ascending order."""
+"""The indices of the training, validation and test rows, each ``[row]`` in ascending order."""
 
 _SHARES = (7, 1, 2)
 
 
 def divide_at_random(classes: np.ndarray, split_seed: int, where: str) -> Indices:
-    """Divide rows 70/10/20 at random, each class by itself.
+    """Split rows 70/10/20 at random, stratified by class.
 
     Args:
-        classes: of the rows ``[row]``, integers; all 0 where there are none.
-        split_seed: the only thing besides the classes that the division depends on.
+        classes: the class of each row ``[row]``, integers; all 0 if the target has no classes.
+        split_seed: the seed of the split, which depends on nothing else but the classes.
         where: the table, for messages.
 
     Raises:
@@ -35,12 +35,12 @@ def divide_at_random(classes: np.ndarray, split_seed: int, where: str) -> Indice
 
 
 def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Hold a tenth of the training rows out for validation, at random, each class by itself.
+    """Hold out a tenth of the training rows for validation, at random, stratified by class.
 
     Args:
-        classes: as of `divide_at_random`.
-        split_seed: likewise.
-        where: likewise.
+        classes: see `divide_at_random`.
+        split_seed: see `divide_at_random`.
+        where: the table, for messages.
 
     Raises:
         InputError: a part would be empty.
@@ -52,17 +52,17 @@ def hold_out(classes: np.ndarray, split_seed: int, where: str) -> tuple[np.ndarr
 
 
 def divide_by(column: Column, split_seed: int) -> Indices:
-    """Divide rows about 70/10/20 by a column, with no value of it in two parts.
+    """Split rows about 70/10/20 by the values of a column, so that rows with equal values are in the same part.
 
-    Dates and numbers are a time: the earliest rows are for training and the latest for the test. Texts are groups,
-    which are divided at random.
+    Dates and numbers are times: the earliest rows are for training and the latest for testing. Texts are groups, which
+    are assigned to parts at random.
 
     Args:
-        column: no value may be missing.
-        split_seed: which groups are in which part depends on it.
+        column: the column to split by, without missing values.
+        split_seed: the seed of the assignment of groups.
 
     Raises:
-        InputError: a value is missing, or there are fewer than three different ones.
+        InputError: a value is missing, or there are fewer than three distinct values.
     """
     check_complete(column, f"each row must have a {quoted(column.name)}, by which rows are split")
     kind = kind_of(column)
@@ -81,7 +81,11 @@ def divide_by(column: Column, split_seed: int) -> Indices:
 
 
 def _cuts(sizes: np.ndarray) -> tuple[int, int]:
-    """Where groups of some sizes, in order, are cut: nearest to 70 and 80 % of the rows, with no part empty."""
+    """Return where to cut ordered groups: nearest to 70 and 80 % of the rows, without empty parts.
+
+    Args:
+        sizes: the number of rows in each group.
+    """
     shares = np.cumsum(sizes) / sizes.sum()  # after each group
     first = int(np.abs(shares[:-2] - 0.7).argmin()) + 1
     second = first + int(np.abs(shares[first:-1] - 0.8).argmin()) + 1

@@ -1,4 +1,4 @@
-"""The way from the columns of a table to inputs and targets: a record that is kept with a run as JSON."""
+"""The fitted encoding of a table's columns as inputs and targets, saved with a run as JSON."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,11 +23,11 @@ _LONGEST = 200  # characters of an input's name
 
 @dataclass(frozen=True)
 class TableEncoder:
-    """What the columns of a table become.
+    """Encodes the columns of a table as inputs and targets.
 
     Attributes:
-        inputs: the columns that are inputs, those of numbers and dates before those of categories.
-        target: the column that is predicted.
+        inputs: the input columns; numbers and dates come before categories.
+        target: the column to predict.
     """
 
     inputs: tuple[InputColumn, ...]
@@ -39,33 +39,33 @@ class TableEncoder:
             raise InputError("two columns have the same name")
         kinds = [isinstance(column, Category) for column in self.inputs]
         if not kinds or kinds != sorted(kinds):
-            raise InputError("there are no inputs, or categories stand before numbers")
+            raise InputError("there are no inputs, or categories come before numbers")
 
     @property
     def num_inputs(self) -> int:
-        """How many inputs a network gets."""
+        """The number of network inputs."""
         return sum(column.width for column in self.inputs)
 
     @property
     def num_numeric(self) -> int:
-        """How many inputs are numbers; they are the first ones."""
+        """The number of numeric inputs, which come first."""
         return sum(column.width for column in self.inputs if not isinstance(column, Category))
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """For each column of categories how many inputs it has, of which one is 1; they follow the numbers."""
+        """The number of inputs of each categorical column; they follow the numeric inputs."""
         return tuple(column.width for column in self.inputs if isinstance(column, Category))
 
     @property
     def features(self) -> tuple[str, ...]:
-        """A name for each input, safe to show."""
+        """The names of the inputs, printable."""
         return tuple(printable(name, _LONGEST) for column in self.inputs for name in column.features())
 
     def encode(self, table: Table) -> Float32[Tensor, "row input"]:
-        """The inputs of any rows, also ones without a target; other columns are not looked at.
+        """Encode the inputs of a table. The target and other columns may be missing.
 
         Raises:
-            InputError: a column that is missing, or a value that cannot be an input.
+            InputError: an input column is missing, or a value cannot be encoded.
         """
         blocks = []
         for column in self.inputs:
@@ -79,10 +79,15 @@ class TableEncoder:
         return torch.from_numpy(np.concatenate(blocks, 1))
 
     def remarks(self, table: Table) -> list[str]:
-        """Lines on values in new rows that are missing or rare as some training rows' are; `encode` logs what is new.
+        """Describe missing values and rare categories in new rows, where the training rows had some too.
+
+        `encode` logs the rest: values that are missing only in new rows, and unknown categories.
 
         Args:
-            table: that `encode` takes.
+            table: a table that `encode` accepts.
+
+        Returns:
+            The lines to show.
         """
         missing, lines = [], []
         for one in self.inputs:
@@ -91,28 +96,28 @@ class TableEncoder:
                 missing.append(f"{quoted(one.name)} in {count:,}")
             if isinstance(one, Category) and one.has_other and (count := one.num_others(column)):
                 lines.append(
-                    f"{column.where}, column {quoted(one.name)}: {count:,} of {table.num_rows:,} values are other than "
-                    f"the {len(one.categories):,} most frequent categories of the training rows, and count as one"
+                    f"{column.where}, column {quoted(one.name)}: {count:,} of {table.num_rows:,} values are not among "
+                    f"the {len(one.categories):,} most frequent categories of the training rows and are encoded as one"
                 )
         if missing:
             lines.insert(0, f"{table.where}: missing values: {', '.join(missing)} of {table.num_rows:,} rows")
         return lines
 
     def to_json(self) -> str:
-        """The record as a text of JSON, which `from_json` reads."""
+        """Serialise the encoder to JSON, which `from_json` reads."""
         inputs = [column_to_plain(column) for column in self.inputs]
         return json.dumps({"format": _FORMAT, "inputs": inputs, "target": asdict(self.target)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "TableEncoder":
-        """The record that `to_json` wrote.
+        """Restore an encoder that `to_json` wrote.
 
         Args:
-            text: of JSON.
-            where: it is from, for messages.
+            text: the JSON text.
+            where: where the text is from, for messages.
 
         Raises:
-            InputError: it is something else; says what is wrong.
+            InputError: the text is not the JSON of an encoder. The message says what is wrong.
         """
         with reading(where, "the encoding of a table"), named(printable(where)):
             plain = check_names(json.loads(text), ["format", "inputs", "target"])

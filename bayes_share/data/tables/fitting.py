@@ -1,4 +1,4 @@
-"""What is fitted on the training rows, by scikit-learn's transformers, and kept as records."""
+"""Fit the encoding of a table on the training rows, with scikit-learn's transformers."""
 
 import logging
 from collections.abc import Sequence
@@ -17,26 +17,27 @@ from bayes_share.tensors.units import SQUARED
 
 _log = logging.getLogger(__name__)
 
-_MOST_CATEGORIES = 100  # with an input of their own
+_MOST_CATEGORIES = 100  # categories with an input of their own
 _NONE_TO_FIT = "all values are missing in the training rows; remove it"
-_FEW = 20  # rows, among which all texts may be different without being names
+_FEW = 20  # in more rows than this, texts that are all different are taken for names
 
 
 def fit_encoder(table: Table, target: str, likelihood: str, left_out: Sequence[str], train: np.ndarray) -> TableEncoder:
-    """Fit the way from the columns of a table to inputs and targets.
+    """Fit the encoding of a table's columns as inputs and targets.
 
-    Numbers and dates are standardised, missing values filled with the median and marked by an input. Categories get an
-    input each, the rarer ones beyond 100 one together; a text that is another one in each row is no input.
+    Numbers and dates are standardised; missing values are replaced by the median and indicated by an additional input.
+    Categories are one-hot encoded; beyond 100, the rarest share one input. A text column whose values all differ is not
+    used.
 
     Args:
-        table: all rows, which say what the columns are.
-        target: the name of the target's column.
-        likelihood: its likelihood, as `choose_likelihood` gave it.
-        left_out: columns that are no inputs.
-        train: indices ``[row]`` of the training rows, the only ones that anything is fitted on.
+        table: all rows, from which the kinds of the columns are inferred.
+        target: the name of the target column.
+        likelihood: the likelihood, from `choose_likelihood`.
+        left_out: names of columns that are not inputs.
+        train: indices ``[row]`` of the training rows; everything is fitted on these alone.
 
     Raises:
-        InputError: a column that cannot be an input or a target, or none that can.
+        InputError: a column cannot be an input or a target, or there are no inputs.
     """
     fitted = [
         found
@@ -78,7 +79,7 @@ def _fit_column(column: Column, train: np.ndarray) -> InputColumn | None:
 
 
 def _standardised(column: Column, values: np.ndarray) -> Standardised:
-    """Fitted on the training rows' values ``[row]``, NaN where one is missing."""
+    """Fit the standardisation on training values ``[row]``, with NaN for missing values."""
     has_missing = bool(np.isnan(values).any())
     if np.isnan(values).all():
         raise column.error(_NONE_TO_FIT)
@@ -104,7 +105,7 @@ def _fit_target(column: Column, likelihood: str, train: np.ndarray) -> Target:
 
 
 def _check_trained(column: Column, target: Target, train: np.ndarray) -> None:
-    """Raise an InputError where a class has no training row."""
+    """Raise an InputError if a class has no training row."""
     if target.class_names:
         classes = target.encode(column).flatten().long().numpy()
         missing = sorted(set(range(len(target.class_names))) - set(classes[train].tolist()))

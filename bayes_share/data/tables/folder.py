@@ -1,4 +1,4 @@
-"""Which files of a folder are the parts of a table."""
+"""Find the files of a folder that contain the parts of a table."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,14 +11,14 @@ PARQUET = (".parquet", ".pq")
 
 
 def part_files(folder: Path, files: Iterable[Path]) -> tuple[dict[str, Path], str]:
-    """The file of each part, all of one format; and the ending of that format.
+    """Return the file of each part, all of the same format, and the file ending of that format.
 
     Args:
-        folder: for messages.
-        files: in it.
+        folder: the folder, for messages.
+        files: the files in the folder.
 
     Raises:
-        InputError: two files for one part.
+        InputError: a part has two files.
     """
     tables = sorted(path for path in files if path.suffix.lower() in TABLE_ENDINGS)
     ending = next((path.suffix.lower() for path in tables), TABLE_ENDINGS[0])
@@ -26,7 +26,7 @@ def part_files(folder: Path, files: Iterable[Path]) -> tuple[dict[str, Path], st
 
 
 def would_be_read(folder: Path, place: Path) -> bool:
-    """Whether a file, of a new name or not, would change what the parts of a table in a folder are."""
+    """Return whether a file at `place`, existing or not, would be read as a part of the table in `folder`."""
     if place.parent != folder or not folder.is_dir():
         return False
     files = {path for path in folder.iterdir() if path.is_file()} - {place}

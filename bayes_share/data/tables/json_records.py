@@ -1,4 +1,4 @@
-"""Records to and from the plain values of JSON, each value checked: the file may have been written by anyone."""
+"""Restore dataclasses from plain JSON values. Every value is validated, since the file may come from anyone."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ _WORDS = {str: "text", bool: "true or false", float: "a finite number", tuple: "
 
 
 def from_plain(kind: type[Record], values: Any) -> Record:
-    """A frozen dataclass of texts, truths, finite numbers, tuples of texts and other such records.
+    """Restore a frozen dataclass whose fields are texts, booleans, finite numbers, tuples of texts or such dataclasses.
 
     Args:
         kind: the dataclass.
-        values: what JSON gives: an object with the names of its fields.
+        values: a JSON object whose keys are the names of the fields.
 
     Raises:
-        InputError: something else; names the field.
+        InputError: a field is missing, unknown or of the wrong type. The message names it.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def from_plain(kind: type[Record], values: Any) -> Record:
 
 
 def check_names(values: Any, names: list[str]) -> Mapping[str, Any]:
-    """Raise an InputError where plain values are no object of JSON with these names and no others; give it back."""
+    """Return `values`, or raise an InputError if they are not a JSON object with exactly these keys."""
     if not isinstance(values, dict):
         raise InputError(f"it must have {', '.join(names)}, and is a {type(values).__name__}")
     if values.keys() != set(names):
@@ -67,5 +67,5 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 def _is_finite(value: int | float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that is too long
+    except OverflowError:  # an integer too large for a float
         return False

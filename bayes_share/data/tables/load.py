@@ -1,4 +1,4 @@
-"""From a file to the inputs and targets of three parts, and from a file of new rows to inputs."""
+"""Load a table as inputs and targets in three parts, and new rows as inputs."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,13 +30,13 @@ from bayes_share.io.terminal import printable
 
 @dataclass(frozen=True, eq=False)
 class TablePart:
-    """Rows of a table, as a network takes them.
+    """Encoded rows of a table.
 
     Attributes:
         inputs: ``[row, input]``.
-        targets: ``[row]``, as `Target.encode` gives them.
-        names: of the rows.
-        places: where the rows are in the file, from 0; in a folder of files, in all of them, one after the other.
+        targets: ``[row]``, as returned by `Target.encode`.
+        names: the names of the rows.
+        places: the indices of the rows in the file, or in the concatenated files of a folder, from 0.
     """
 
     inputs: Float32[Tensor, "row input"]
@@ -45,11 +45,11 @@ class TablePart:
     places: Int64[Tensor, "row"]
 
     def __len__(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
         return len(self.inputs)
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "TablePart":
-        """The rows at some indices, in that order."""
+        """Return the rows at ``indices``, in that order."""
         names = tuple(self.names[i] for i in indices.tolist())
         return TablePart(self.inputs[indices], self.targets[indices], names, self.places[indices])
 
@@ -59,14 +59,14 @@ class TableData:
     """A table in three parts.
 
     Attributes:
-        name: of the file or folder.
-        train: the training rows, the only ones that the encoder was fitted on.
-        validation: for choices.
-        test: for the numbers that are reported.
-        encoder: what the columns became.
-        digest: the same for the same values in the same columns and rows only.
-        description: what was understood of the table, in a few lines for people.
-        test_digest: the same for the same test rows and target only, whatever the other parts are.
+        name: the path of the file or folder.
+        train: the training rows; the encoder was fitted on them alone.
+        validation: the rows for early stopping, temperature scaling and other choices.
+        test: the rows for reported results.
+        encoder: the fitted encoder.
+        digest: identifies the values of the table, their columns and rows.
+        description: a summary of how the table was read, in a few lines for the user.
+        test_digest: identifies the test rows and the target; does not depend on the other parts.
     """
 
     name: str
@@ -80,7 +80,7 @@ class TableData:
 
     @cached_property
     def bins(self) -> tuple[tuple[float, ...], ...]:
-        """Of each input that is a number, bins with about as many training rows each."""
+        """The edges of each numeric input's bins, which hold about equally many training rows."""
         numbers = self.train.inputs[:, : self.encoder.num_numeric]
         return quantile_bins(numbers) if numbers.numel() else ()
 
@@ -94,20 +94,22 @@ def load_table(
     id_column: str | None = None,
     train_on_validation: bool = False,
 ) -> TableData:
-    """Read a table and make inputs and targets of it, in three parts.
+    """Load a table as inputs and targets in three parts.
 
     Args:
-        path: a CSV or Parquet file, which is divided about 70/10/20; or a folder with ``train.csv``, ``test.csv`` and
-            perhaps ``validation.csv`` (or Parquet files, or other usual names of parts).
+        path: a CSV or Parquet file, which is split about 70/10/20; or a folder with ``train.csv``, ``test.csv`` and
+            optionally ``validation.csv`` (or Parquet files, or other common names of parts).
         target: the column to predict.
-        likelihood: one of `LIKELIHOODS`, where the column leaves a choice.
-        split_by: a column to divide by: dates and numbers by time, texts by groups. It is no input. None: at random.
-        split_seed: what is held out depends on this number and on nothing else, in particular not on a run's seed.
-        id_column: a column of names for the rows. It is no input. None: their numbers.
-        train_on_validation: whether validation rows become training rows too. The validation part is then empty.
+        likelihood: one of `LIKELIHOODS`; required if several fit the column.
+        split_by: a column to split by: dates and numbers by time, texts by groups. It is not used as an input. None:
+            the split is random.
+        split_seed: the seed of the split. The split does not depend on a run's seed.
+        id_column: a column with the names of the rows. It is not used as an input. None: rows are named by number.
+        train_on_validation: whether to add the validation rows to the training rows. The validation part is then empty.
 
     Raises:
-        InputError: what cannot be read or used, with file, row and column; or options that do not fit together.
+        InputError: the table cannot be read or used (the message names file, row and column), or options contradict
+            each other.
     """
     others = {"split_by": split_by, "id_column": id_column}
     for role, name in others.items():
@@ -155,15 +157,18 @@ def load_table(
 def load_rows(
     path: str | Path, encoder: TableEncoder, id_column: str | None = None
 ) -> tuple[Float32[Tensor, "row input"], tuple[str, ...]]:
-    """The inputs and the names of the rows of a file, which need no target.
+    """Load rows to predict, without targets.
 
     Args:
         path: a CSV or Parquet file.
-        encoder: as it was fitted.
-        id_column: a column of names for the rows. None: their numbers.
+        encoder: the fitted encoder.
+        id_column: a column with the names of the rows. None: rows are named by number.
+
+    Returns:
+        The inputs and the names of the rows.
 
     Raises:
-        InputError: what cannot be read or used, with file, row and column.
+        InputError: the file cannot be read or used. The message names file, row and column.
     """
     with reading(path, "a table"):
         table = read_table(Path(path).expanduser())
@@ -171,10 +176,10 @@ def load_rows(
 
 
 def read_table(path: Path) -> Table:
-    """The texts of a file's columns; a file that is not called Parquet is CSV.
+    """Read the columns of a file as texts. A file without a Parquet ending is read as CSV.
 
     Raises:
-        InputError: it is missing, damaged or of another form.
+        InputError: the file is missing, damaged or of another format.
     """
     with reading(path, "a table"):
         if not path.exists():
@@ -183,14 +188,14 @@ def read_table(path: Path) -> Table:
 
 
 def load_cells(path: str | Path, places: Int64[Tensor, "row"]) -> dict[str, list[str]]:
-    """What is written in some rows, by column; a value that is missing is an empty text.
+    """Read the cells of some rows by column. Missing values are empty texts.
 
     Args:
-        path: as of `load_table`.
-        places: as a `TablePart` has them.
+        path: see `load_table`.
+        places: the indices of the rows, see `TablePart`.
 
     Raises:
-        InputError: what cannot be read, or a file that has fewer rows.
+        InputError: the file cannot be read, or has too few rows.
     """
     with reading(path, "a table"):
         table = stacked(list(_read_parts(Path(path).expanduser()).values()))
@@ -198,7 +203,7 @@ def load_cells(path: str | Path, places: Int64[Tensor, "row"]) -> dict[str, list
 
 
 def _read_parts(path: Path) -> dict[str, Table]:
-    """What is in a file, or in each of a folder's."""
+    """Read a file, or the file of each part in a folder."""
     return _read_folder(path) if path.is_dir() else {"train": read_table(path)}
 
 
@@ -209,7 +214,7 @@ def _read_folder(folder: Path) -> dict[str, Table]:
 
 
 def _of_files(sizes: dict[str, int], classes: np.ndarray, split_seed: int, where: str) -> Indices:
-    """The rows of each file's part; a tenth of the training rows where no file is for validation."""
+    """Return the rows of each part, holding out a tenth of the training rows if there is no validation file."""
     ends = np.cumsum([sizes.get(part, 0) for part in PARTS])
     train, validation, test = np.split(np.arange(ends[-1]), ends[:-1])
     if not len(validation):

@@ -1,4 +1,4 @@
-"""Tables in Parquet files, which pyarrow reads where it is installed."""
+"""Read tables from Parquet files, with pyarrow, which is an optional dependency."""
 
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,20 @@ from bayes_share.io.reading import check_file, reading
 from bayes_share.io.terminal import printable
 
 _WHAT = "a Parquet file"
-_MOST_CELLS = 2**26  # few bytes of a file stand for any number of equal values
-_INDEX = "__index_level_"  # of pandas
-_EXACT = 2**53  # the whole numbers up to it are exact in floating point
+_MOST_CELLS = 2**26  # a small file may compress any number of equal values
+_INDEX = "__index_level_"  # the prefix of pandas's index columns
+_EXACT = 2**53  # integers up to this are exact in float64
 
 
 def read_parquet(path: Path) -> Table:
-    """Read a Parquet file; the types of its columns say what they are.
+    """Read a Parquet file. The kinds of the columns follow from their Parquet types.
 
     Args:
         path: the file.
 
     Raises:
-        InputError: pyarrow is not installed, or a file that is missing, damaged, empty or too large, or a column of
-            another type than numbers, text, booleans and dates.
+        InputError: pyarrow is not installed; the file is missing, damaged, empty or too large; or a column has another
+            type than numbers, text, booleans or dates.
     """
     check_file(path, _WHAT)
     try:
@@ -47,7 +47,7 @@ def read_parquet(path: Path) -> Table:
 
 
 def _column(array: Any, name: str, path: Path) -> tuple[Kind, list[str]]:
-    """What a column's values are, and each as the text that a CSV file would have."""
+    """Return the kind of a column, and its values as texts, written as in a CSV file."""
     import pyarrow
     from pyarrow import types
 

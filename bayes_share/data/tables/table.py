@@ -1,4 +1,4 @@
-"""A table as it is in a file: named columns of texts, and where each row is."""
+"""A table as stored in files: named columns of texts, and the position of each row."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from bayes_share.errors import InputError, option
 from bayes_share.io.terminal import listed, printable
 
 Kind = Literal["number", "date", "boolean", "text"]
-"""What the values of a column are."""
+"""The kind of a column's values."""
 
 _LONGEST = 60  # characters of a name or a value in a message
 
-# Those of pandas, and the question mark of the UCI repository.
+# The missing values of pandas, and the question mark of the UCI repository.
 _MISSING = {"?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"}
 _MISSING |= {"NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of a table that one file holds.
+    """The rows of a table that come from one file.
 
     Attributes:
         path: the file.
-        num_rows: how many.
-        lines: the line of the text file that each row begins in; empty where there are no lines.
+        num_rows: the number of rows.
+        lines: the first line of each row in a text file, or empty for other files.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Rows:
     lines: Sequence[int] = ()
 
     def place(self, row: int) -> str:
-        """Where a row is, for a message; rows are counted from 1, without the names of the columns."""
+        """Return the position of a row for a message. Rows are counted from 1, without the header."""
         line = f" (line {self.lines[row]})" if self.lines else ""
         return f"{printable(self.path)}, row {row + 1}{line}"
 
@@ -44,10 +44,10 @@ class Column:
     """A column of texts.
 
     Attributes:
-        name: of the column.
-        texts: one for each row; empty where the value is missing.
-        rows: where they are, in order.
-        declared: what the file says that they are; None where it does not.
+        name: the name of the column.
+        texts: the value of each row; empty if it is missing.
+        rows: the rows of each file, in order.
+        declared: the kind that the file declares, or None.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Column:
     declared: Kind | None = None
 
     def fault(self, row: int, problem: str) -> InputError:
-        """The error for one value.
+        """Return the error for one value.
 
         Args:
-            row: its index.
-            problem: follows the place and the value.
+            row: the index of the row.
+            problem: the description of the problem, which follows the position and the column.
         """
         for rows in self.rows:
             if row < rows.num_rows:
@@ -69,7 +69,7 @@ class Column:
         return InputError(f"{rows.place(row)}, column {quoted(self.name)}: {problem}")
 
     def error(self, problem: str) -> InputError:
-        """The error for the column as a whole."""
+        """Return the error for the column as a whole."""
         return InputError(f"{self.where}, column {quoted(self.name)}: {problem}")
 
     @property
@@ -78,17 +78,17 @@ class Column:
         return listed(str(rows.path) for rows in self.rows)
 
     def at(self, indices: Iterable[int]) -> list[str]:
-        """The texts of some rows."""
+        """Return the texts of some rows."""
         return [self.texts[index] for index in indices]
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of one length, from one file or several.
+    """Columns of equal length, from one or several files.
 
     Attributes:
-        columns: by name, in the file's order.
-        rows: where the rows are.
+        columns: the columns by name, in the order of the file.
+        rows: the rows of each file, in order.
     """
 
     columns: dict[str, Column]
@@ -96,12 +96,12 @@ class Table:
 
     @classmethod
     def of(cls, cells: dict[str, list[str]], rows: Rows, kinds: dict[str, Kind] | None = None) -> "Table":
-        """A table from a reader's texts; what stands for a missing value becomes empty.
+        """Make a table from the texts of a file. Markers of missing values, such as NA, become empty texts.
 
         Args:
-            cells: by the name of the column.
-            rows: where they are.
-            kinds: of the columns, where the file says them.
+            cells: the texts of each column by its name.
+            rows: the rows of the file.
+            kinds: the kinds of the columns, if the file declares them.
         """
         kinds = kinds or {}
         columns = {
@@ -121,14 +121,14 @@ class Table:
         return listed(str(rows.path) for rows in self.rows)
 
     def column(self, name: str, role: str = "") -> Column:
-        """A column by its name.
+        """Return a column by name.
 
         Args:
-            name: of the column.
-            role: what it is to be, such as the option that names it, for the message.
+            name: the name of the column.
+            role: the purpose of the column for messages, such as the option that names it.
 
         Raises:
-            InputError: there is none; names the nearest, and those that there are.
+            InputError: the column does not exist. The message suggests the closest name and lists all.
         """
         if name in self.columns:
             return self.columns[name]
@@ -138,10 +138,10 @@ class Table:
         raise InputError(f"{self.where}: there is no column {quoted(name)}{purpose}: {hint} {listed(self.columns)}")
 
     def names(self, id_column: str | None = None) -> tuple[str, ...]:
-        """Names of the rows: their numbers in their file, from 1, or the texts of a column.
+        """Return the names of the rows: the texts of `id_column`, or row numbers in each file from 1.
 
         Raises:
-            InputError: there is no such column, or a value in it is missing.
+            InputError: the column does not exist, or a value in it is missing.
         """
         if id_column is None:
             return tuple(str(row + 1) for rows in self.rows for row in range(rows.num_rows))
@@ -151,10 +151,10 @@ class Table:
 
 
 def stacked(tables: Sequence[Table]) -> Table:
-    """The rows of several tables in one, with the columns in the order of the first.
+    """Concatenate the rows of several tables. The columns are in the order of the first table.
 
     Raises:
-        InputError: the tables have different columns, or a column is of different kinds.
+        InputError: the tables have different columns, or a column has different kinds.
     """
     first, *others = tables
     for other in others:
@@ -176,11 +176,11 @@ def stacked(tables: Sequence[Table]) -> Table:
 
 
 def check_complete(column: Column, need: str) -> None:
-    """Raise an InputError where a value of a column is missing; names the first row.
+    """Raise an InputError if a value of a column is missing. The message names the first row.
 
     Args:
-        column: to look at.
-        need: what each row needs, as the end of the sentence.
+        column: the column to check.
+        need: what each row must have, appended to the message.
     """
     if "" in column.texts:
         count = column.texts.count("")
@@ -189,7 +189,7 @@ def check_complete(column: Column, need: str) -> None:
 
 
 def quoted(text: str) -> str:
-    """A name or a value in a message: safe to show and not too long."""
+    """Quote a name or a value for a message, printable and shortened."""
     return f"'{printable(text, _LONGEST)}'"
 
 

@@ -1,4 +1,4 @@
-"""The target of a table: which likelihood it has, and the way to what a network is trained on and back."""
+"""The target of a table: its likelihood, its classes, and its encoding for training."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -27,21 +27,22 @@ _MEANING = {
     "categorical": "classes",
 }
 _MOST_CLASSES = 1000
-_LONGEST = 200  # characters of a class's name, as it is shown
-_MOST_COUNTS = 2**24  # the whole numbers up to it are exact in float32
+_LONGEST = 200  # characters shown of a class name
+_MOST_COUNTS = 2**24  # integers up to this are exact in float32
+_INTEGERS = "integers"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A column as targets, and what was fitted on the training rows.
+    """The target column, with values fitted on the training rows.
 
     Attributes:
-        name: of the column.
-        likelihood: its name.
-        kind: what its values are: "number", "boolean" or "text".
-        class_names: of the classes, in the order of their numbers; empty where there are none.
-        mean: of the training targets, where they are real numbers; else 0.
-        scale: their standard deviation; else 1.
+        name: the name of the column.
+        likelihood: the name of the likelihood.
+        kind: the kind of its values: "number", "boolean" or "text".
+        class_names: the names of the classes in the order of their indices, or empty if there are none.
+        mean: the mean of real-valued training targets, otherwise 0.
+        scale: the standard deviation of real-valued training targets, otherwise 1.
     """
 
     name: str
@@ -62,19 +63,19 @@ class Target:
             raise InputError(f"targets of the likelihood {self.likelihood} cannot be standardised")
         num_classes = {"bernoulli": (2, 2), "categorical": (2, _MOST_CLASSES)}.get(self.likelihood, (0, 0))
         if not num_classes[0] <= len(set(self.class_names)) == len(self.class_names) <= num_classes[1]:
-            raise InputError(f"class_names are distinct, and as many as {self.likelihood} has classes")
+            raise InputError(f"class_names must be distinct, and as many as {self.likelihood} has classes")
 
     def encode(self, column: Column) -> Tensor:
-        """Targets as the likelihood takes them, in their own units.
+        """Encode a column as targets for the likelihood, in their original units.
 
         Args:
-            column: of any rows; no value may be missing.
+            column: the target column of any rows, without missing values.
 
         Returns:
-            ``[row]``: real numbers in float64; counts, and 0 and 1, in float32; the number of the class in int64.
+            ``[row]``: real numbers in float64, counts and Bernoulli targets in float32, class indices in int64.
 
         Raises:
-            InputError: a value that is missing or cannot be a target.
+            InputError: a value is missing or cannot be a target.
         """
         check_complete(column, "each row must have a target")
         if not self.class_names:
@@ -84,7 +85,7 @@ class Target:
                 return torch.from_numpy(values.astype(np.float32))
             _check_near(column, values, self.mean, self.scale)
             return torch.from_numpy(values)
-        names = ("false", "true") if self.kind == "boolean" else self.class_names  # in whatever words it has them
+        names = ("false", "true") if self.kind == "boolean" else self.class_names  # in any spelling
         numbered = {name: number for number, name in enumerate(names)}
         texts = _class_texts(column, self.kind)
         for row, text in enumerate(texts):
@@ -95,34 +96,34 @@ class Target:
 
     @property
     def shown_classes(self) -> tuple[str, ...]:
-        """The names of the classes as they can be shown: printable, short, and no two alike."""
+        """The names of the classes for display: printable, short and distinct."""
         return tuple(distinct(self.class_names, _LONGEST).values())
 
     @property
     def units(self) -> Units:
-        """Where a network's standardised outputs are 0 and 1."""
+        """The mean and scale that convert standardised network outputs to the units of the targets."""
         return Units(*(torch.tensor(number, dtype=torch.float64) for number in (self.mean, self.scale)))
 
 
 def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
-    """The likelihood of a target: the one that is given, where the column can have it, or the only one that it can.
+    """Choose the likelihood of a target, or check the given one.
 
-    Text has classes, yes and no (also 0 and 1) are a Bernoulli's, and numbers that are not all whole are normal. Whole
-    numbers may be counts, classes or measurements, which only the user knows.
+    By default, text is categorical, booleans (also 0 and 1) are Bernoulli, and numbers that are not all integers are
+    normal. Integers may be counts, classes or measurements, which the user must specify.
 
     Args:
-        column: the target in all rows.
-        likelihood: its name, or None.
+        column: the target column of all rows.
+        likelihood: the name of the likelihood, or None to choose it.
 
     Raises:
-        InputError: the column cannot have it, or could have several; names them.
+        InputError: the likelihood does not fit the column, or several fit and none is given. The message lists them.
     """
     if likelihood is not None and likelihood not in LIKELIHOODS:
         raise unknown("likelihood", likelihood, LIKELIHOODS)
     check_complete(column, "each row must have a target; leave out rows without one")
     possible, why = _possible(column, kind_of(column))
     if likelihood is None:
-        if len(possible) > 1 and why.startswith("whole"):
+        if len(possible) > 1 and why == _INTEGERS:
             choices = _or(tuple(f"{name} ({_MEANING[name]})" for name in possible))
             raise column.error(
                 f"its values are {why}, which fits several likelihoods: give {option('likelihood')}, {choices}"
@@ -134,16 +135,17 @@ def choose_likelihood(column: Column, likelihood: str | None = None) -> str:
 
 
 def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
-    """The classes of a target, texts in the order of the alphabet and numbers in theirs; none without classes.
+    """Return the names of the target's classes, or an empty tuple for other likelihoods.
 
-    Yes and no are two classes, no first, in the words in which the column has them most often.
+    Texts are sorted alphabetically and numbers by value. Booleans have two classes, false first, in their most
+    frequent spelling.
 
     Args:
-        column: the target in all rows.
-        likelihood: its name.
+        column: the target column of all rows.
+        likelihood: the name of the likelihood.
 
     Raises:
-        InputError: fewer than two classes.
+        InputError: there are fewer than two classes.
     """
     if likelihood not in ("bernoulli", "categorical"):
         return ()
@@ -159,7 +161,7 @@ def class_names_of(column: Column, likelihood: str) -> tuple[str, ...]:
 
 
 def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
-    """The likelihoods that a column can have, the usual one first, and what its values are."""
+    """Return the likelihoods that fit a column, the default first, and a description of its values."""
     if kind == "date":
         raise column.error("its values are dates, and the target must be numbers, classes, or yes and no")
     texts = set(column.texts)
@@ -179,11 +181,11 @@ def _possible(column: Column, kind: Kind) -> tuple[tuple[str, ...], str]:
     counts = ("poisson",) if values.min() >= 0 and values.max() <= _MOST_COUNTS else ()
     classes = ("categorical",) if len(set(values.tolist())) <= _MOST_CLASSES else ()
     yes_or_no = ("bernoulli",) if set(values.tolist()) <= {0.0, 1.0} else ()
-    return (*counts, *classes, *yes_or_no, *REAL), "whole numbers"
+    return (*counts, *classes, *yes_or_no, *REAL), _INTEGERS
 
 
 def _class_texts(column: Column, kind: str) -> list[str]:
-    """The class of each row as a text; a whole number is the same however it is written."""
+    """Return the class of each row as a text. Integers are written in one form, whether 1 or 1.0."""
     if kind == "boolean":
         return truths(column)
     if kind == "text":
@@ -193,7 +195,7 @@ def _class_texts(column: Column, kind: str) -> list[str]:
 
 
 def _words_of_truths(column: Column) -> tuple[str, str]:
-    """How false and true are written in a column of both: as most often or, of two as frequent, first."""
+    """Return the most frequent spellings of false and true in a boolean column; the earlier one in a tie."""
     truth = truths(column)
     pairs = list(zip(column.texts, truth, strict=True))
     no, yes = (Counter(text for text, value in pairs if value == wanted) for wanted in ("false", "true"))
@@ -205,12 +207,12 @@ def _check_counts(column: Column, values: np.ndarray) -> None:
     if bad.any():
         row = int(bad.argmax())
         raise column.fault(
-            row, f"{quoted(column.texts[row])} is not a count, which is a whole number from 0 to {_MOST_COUNTS:,}"
+            row, f"{quoted(column.texts[row])} is not a count: it must be an integer from 0 to {_MOST_COUNTS:,}"
         )
 
 
 def _check_near(column: Column, values: np.ndarray, mean: float, scale: float) -> None:
-    """Raise an InputError where a number is so far from the training rows that its error would be infinite."""
+    """Raise an InputError if a standardised value would be infinite in float32."""
     with np.errstate(over="ignore"):
         far = ~np.isfinite(((values - mean) / scale).astype(np.float32))
     if far.any():
