@@ -1,14 +1,14 @@
-"""bayes_share: one base weight, many uses, and two rank-1 factors for each use.
+"""bayes_share: Bayesian deep learning with shared weights.
 
-This module is the lazy public face: a name is imported when it is first asked for, so that
-``import bayes_share`` costs nothing and ``bayes-share --help`` stays quick.
+Each use of a base weight, by a member, layer or block, has two rank-1 factors of its own. The public names are imported
+on first use, so that ``import bayes_share`` and ``bayes-share --help`` are fast.
 """
 
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# A clone that is not installed has `models`, `inference` and `evaluation` beside this package, not inside it.
+# In a clone that is not installed, `models`, `inference` and `evaluation` are siblings of this package, not inside it.
 _root = Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and str(_root) not in __path__:
     __path__.append(str(_root))

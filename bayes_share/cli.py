@@ -15,12 +15,12 @@ from bayes_share.version import __version__
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command of ``bayes-share``.
 
     Args:
-        summary: in one line.
-        module: has ``parser(words)``, the command's own parser, which may depend on the words that follow its name, and
-            ``run(options)``. It is imported only for its own command.
+        summary: one-line description for the help.
+        module: name of the module, which is imported only if the command is used. It defines ``parser(words)``, which
+            returns the command's parser and may depend on the arguments, and ``run(options)``.
     """
 
     summary: str
@@ -46,9 +46,11 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 where a run had to stop, 2 for bad input, 130 after Ctrl-C or SIGTERM.
+    """Run a command and return its exit code.
 
-    SIGTERM ends a command as Ctrl-C does: what it was at is saved, and said in a line.
+    The exit code is 0 on success, 1 if a run had to stop, 2 for invalid input, 130 after Ctrl-C or SIGTERM, and 141 if
+    the reader of the output stopped reading. SIGTERM ends a command as Ctrl-C does: a run saves its progress and the
+    command prints a message.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     fill_streams()
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stopped("out of memory: use a smaller network, batch size or number of members", 1)
     except KeyboardInterrupt as error:
         return _stopped(str(error) or "stopped", 130)
-    except BrokenPipeError:  # what read the output, as `head` does, has enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         show_no_more()
         return 141
 
@@ -83,7 +85,7 @@ def _run(words: Sequence[str]) -> int:
         own = import_module(command.module).parser(words[1:]) if name == words[0] else OptionParser()
         prog = own.prog
         commands.add_subcommand(name, own, help=command.summary)
-        own.prog = prog  # without "[options]" in its middle
+        own.prog = prog  # restored, since `add_subcommand` inserts "[options]"
     try:
         options: Any = parser.parse_args(words)
     except SystemExit as stop:  # after --help
@@ -99,7 +101,10 @@ def _stopped(why: object, code: int) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Torch says it by a `RuntimeError`, of a kind of its own only on a GPU; oneDNN says that it has no primitive."""
+    """Return whether an error means that memory ran out.
+
+    Torch raises a plain `RuntimeError` on the CPU, and oneDNN reports that it could not create or execute a primitive.
+    """
     said = str(error)
     return isinstance(error, MemoryError) or any(
         words in said

@@ -1,4 +1,4 @@
-"""``bayes-share evaluate``: the short form of what there is to say of runs, in the terminal."""
+"""``bayes-share evaluate``: tables of scores in the terminal, and reliability diagrams."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from bayes_share.runs.run_folder import RunFolder, read_summary
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``evaluate``."""
+    """Return the parser for the arguments of ``evaluate``."""
     parser = OptionParser(
         prog="bayes-share evaluate",
         usage="bayes-share evaluate RUN|NAME=FILE.npz ... [OPTIONS]",
@@ -38,7 +38,7 @@ def parser(words: Sequence[str]) -> OptionParser:
     parser.add_argument(
         "runs", nargs="*", type=str, help="run folders, or files of your own predictions: NAME=FILE.npz"
     )
-    add_option(parser, "split", Literal["test", "validation"], "test", "which predictions")
+    add_option(parser, "split", Literal["test", "validation"], "test", "split whose predictions are scored")
     add_option(
         parser,
         "picture",
@@ -89,7 +89,8 @@ def parser(words: Sequence[str]) -> OptionParser:
     draws.add_argument(
         "--diagnostics",
         action="store_true",
-        help="elpd with differences between runs, r-hat and ESS; for samplers also PSIS-LOO",
+        help="expected log predictive density (elpd) with differences between runs, r-hat and effective sample size; "
+        "for samplers also PSIS-LOO",
     )
     add_option(draws, "arviz", str, None, "file for the predictions and draws of one run as ArviZ data, .nc or .zarr")
     return parser
@@ -99,8 +100,8 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InputError: what cannot be used.
-        RunError: a file cannot be written.
+        InputError: if an option or an input file is invalid.
+        RunError: if a file cannot be written.
     """
     if not options.runs:
         raise InputError("no run folder given: list run folders before options")
@@ -108,10 +109,10 @@ def run(options: Namespace) -> None:
     files = named_files(options.runs)
     folders = {word: Path(word) for word in options.runs if not is_file_of_predictions(word)}
     shifted_sets = _shifted_sets(options)
-    _check_files(files, options)
+    _check_options_for_files(files, options)
     if options.arviz is not None and len(folders) > 1:
         raise InputError(f"--arviz requires exactly one run, and {len(folders)} were given")
-    picture = Path(options.picture) if options.picture else _picture_in(folders)
+    picture = Path(options.picture) if options.picture else _default_picture(folders)
     found = finished_runs(folders, options.split)
     outputs: dict[str, Path] = {}
     if picture is not None:
@@ -122,7 +123,7 @@ def run(options: Namespace) -> None:
         check_arviz_path(outputs["--arviz"])
     check_outputs(outputs, files, _sources(found, shifted_sets))
     if numbers := read_numbers(files, found, options.split):
-        _check_numbers(options)
+        _check_options_for_numbers(options)
         summaries = {name: read_summary(folder) for name, folder in found.items()}
         tables = [number_table(numbers), *cost_table(summaries)]
         if options.conformal is not None:
@@ -148,14 +149,14 @@ def run(options: Namespace) -> None:
             show(f"the file has no group log_likelihood, which arviz.loo requires: {reason}")
 
 
-def _picture_in(folders: Mapping[str, Path]) -> Path | None:
-    """Where the picture goes if nobody says: into the first run; nowhere where there is none."""
+def _default_picture(folders: Mapping[str, Path]) -> Path | None:
+    """Return the default path of the reliability diagrams, in the first run folder; None without a run folder."""
     first = next(iter(folders.values()), None)
     return None if first is None else first / "reliability.png"
 
 
-def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
-    """Raise an InputError where something is asked for that files of predictions alone do not tell."""
+def _check_options_for_files(files: Mapping[str, Path], options: Namespace) -> None:
+    """Raise InputError if an option is given that requires run folders, and there are files of predictions."""
     if not files:
         return
     asked = ("ood", "corruptions", "conformal", "arviz")
@@ -170,8 +171,8 @@ def _check_files(files: Mapping[str, Path], options: Namespace) -> None:
         raise InputError("--split applies to run folders only: give the file of the predictions to score")
 
 
-def _check_numbers(options: Namespace) -> None:
-    """Raise an InputError where something is asked for that is of classes alone."""
+def _check_options_for_numbers(options: Namespace) -> None:
+    """Raise InputError if a classification-only option is given for predictions of numbers."""
     for name in ("picture", "ood", "corruptions", "diagnostics", "arviz"):
         if getattr(options, name) not in (None, False):
             raise InputError(
@@ -180,7 +181,7 @@ def _check_numbers(options: Namespace) -> None:
 
 
 def _sources(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets | None) -> list[str]:
-    """The sets that examples come from."""
+    """Return the data sets that the command reads."""
     sources = [read_run_config(run.config).data for run in runs.values()]
     if shifted_sets is not None:
         sources += [*(OODName.parse(text).source for text in shifted_sets.ood), *shifted_sets.corruption_types.values()]
@@ -188,10 +189,10 @@ def _sources(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets | None) ->
 
 
 def _shifted_sets(options: Namespace) -> ShiftedSets | None:
-    """What the runs are to predict besides; None where that is nothing."""
-    for option, of in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
-        if getattr(options, option) is not None and getattr(options, of) is None:
-            raise InputError(f"--{option.replace('_', '-')} requires --{of}")
+    """Return the out-of-distribution and corrupted sets to predict; None if there are none."""
+    for option, needed in (("ood_score", "ood"), ("ood_images", "ood"), ("corruption_images", "corruptions")):
+        if getattr(options, option) is not None and getattr(options, needed) is None:
+            raise InputError(f"--{option.replace('_', '-')} requires --{needed}")
     if options.ood_score is not None and options.ood_score not in SCORES:
         raise unknown("score", options.ood_score, SCORES)
     if options.ood is None and options.corruptions is None:

@@ -1,4 +1,4 @@
-"""``bayes-share fit``: train a network, and leave all that came of it in a folder."""
+"""``bayes-share fit``: train a network, and write the results into a run folder."""
 
 import logging
 import os
@@ -43,12 +43,12 @@ examples:
 
 
 @dataclass(frozen=True)
-class _Beginning:
-    """What the options that are given are added to.
+class _StartingOptions:
+    """The options to start from, before those on the command line are added.
 
     Args:
-        options: of a preset, a config or the run that is resumed, each of its type; the algorithm is among them.
-        origin: what they are from, for messages.
+        options: options of a preset, a config or the resumed run, converted to their types and including the algorithm.
+        origin: where the options come from, for error messages.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -56,25 +56,25 @@ class _Beginning:
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``fit``: what options there are depends on the algorithm.
+    """Return the parser for the arguments of ``fit``, whose options depend on the algorithm.
 
     Raises:
-        InputError: an unknown algorithm or preset, or a config that cannot be used.
+        InputError: if the algorithm or preset is unknown, or a config is invalid.
     """
     named = None if not words or words[0].startswith("-") else words[0]
     first = first_look(words, "--config", "--preset", "--of", "--out")
     if first.out == "":
         _check_out(first.out)
-    beginning = _beginning(first, named)
-    if named is None and not beginning.options and (not words or {"-h", "--help"} & set(words)):
+    start = _starting_options(first, named)
+    if named is None and not start.options and (not words or {"-h", "--help"} & set(words)):
         algorithms = listing({name: first_line(kind) for name, kind in ALGORITHMS.items()})
         return OptionParser(
             usage=_USAGE, description=_OVERVIEW.format(algorithms=algorithms, presets=listing(SUMMARIES))
         )
-    algorithm = _algorithm(named, first, beginning)
-    inner = inner_name(algorithm, first.of or beginning.options.get("of"))
+    algorithm = _algorithm(named, first, start)
+    inner = inner_name(algorithm, first.of or start.options.get("of"))
     made = _parser(algorithm, inner)
-    made.set_defaults({name: value for name, value in beginning.options.items() if name != "algorithm"})
+    made.set_defaults({name: value for name, value in start.options.items() if name != "algorithm"})
     return made
 
 
@@ -82,9 +82,9 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InputError: what cannot be used.
-        RunError: the run had to stop.
-        InterruptedRun: it was stopped.
+        InputError: if an option or an input file is invalid.
+        RunError: if the run had to stop.
+        InterruptedRun: if the run was interrupted.
     """
     given = dict(vars(options))
     if "out" not in given:
@@ -96,7 +96,7 @@ def run(options: Namespace) -> None:
     config = from_flat(given)
     with joined_by_torchrun(config.execution.torch_device) as ranks:
         if not ranks.is_first:
-            logging.disable()  # the first process says it
+            logging.disable()  # the first process logs everything
         folder = make_run(config, Path(out), resume, progress)
         if not ranks.is_first:
             return None
@@ -113,23 +113,23 @@ def _check_out(out: str | None) -> None:
         raise InputError("missing --out RUN, the folder of the run")
 
 
-def _beginning(first: Namespace, named: str | None) -> _Beginning:
+def _starting_options(first: Namespace, named: str | None) -> _StartingOptions:
     if first.preset is not None and first.config is not None:
         raise InputError("--preset and --config cannot be combined: give one of them, and other settings as options")
     if first.preset is not None:
-        return _Beginning(read_options(preset(first.preset)), f"preset {first.preset}")
+        return _StartingOptions(read_options(preset(first.preset)), f"preset {first.preset}")
     saved = Path(first.out) / "config.yaml" if first.resume and first.out else None
     file = saved if first.config is None and saved is not None and os.path.isfile(saved) else first.config
     if file is None:
-        return _Beginning()
+        return _StartingOptions()
     values = read_config(Path(file))
     if named is not None:
         values = {"algorithm": named, **values}
-    return _Beginning(read_options(values, str(file)), str(file))
+    return _StartingOptions(read_options(values, str(file)), str(file))
 
 
-def _algorithm(named: str | None, first: Namespace, beginning: _Beginning) -> str:
-    saved = beginning.options.get("algorithm")
+def _algorithm(named: str | None, first: Namespace, start: _StartingOptions) -> str:
+    saved = start.options.get("algorithm")
     if named is None and saved is None:
         if first.resume:
             _check_out(first.out)
@@ -144,7 +144,7 @@ def _algorithm(named: str | None, first: Namespace, beginning: _Beginning) -> st
         raise InputError(f"the run in {first.out} uses algorithm {saved}, and cannot be resumed with {named}")
     algorithm_type(named)
     raise InputError(
-        f"{beginning.origin} uses algorithm {saved}, not {named}: leave out {named}, or use another config or preset"
+        f"{start.origin} uses algorithm {saved}, not {named}: leave out {named}, or use another config or preset"
     )
 
 

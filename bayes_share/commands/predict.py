@@ -1,4 +1,4 @@
-"""``bayes-share predict``: what a run on a table says of new rows."""
+"""``bayes-share predict``: predictions for new rows of a table."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ from bayes_share.runs.output_paths import check_outputs
 from bayes_share.runs.run_folder import RunFolder, check_last_step, finished_run, read_table_spec, written_again
 from bayes_share.tasks import TableSpec, is_table
 
-_AT_A_TIME = 10_000  # rows
+_ROWS_AT_A_TIME = 10_000
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``predict``."""
+    """Return the parser for the arguments of ``predict``."""
     parser = OptionParser(
         prog="bayes-share predict",
         usage="bayes-share predict RUN FILE -o OUT.csv [OPTIONS]",
@@ -41,7 +41,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         "are not needed. OUT.csv has one line for each row, in order. It starts with the row's name "
         "from the id column, or with its number if there is no id column. For numbers, mean, "
         "standard deviation and quantiles follow, in units of the target; for classes, the most "
-        "probable class and all probabilities.",
+        "probable class and the probabilities of all classes.",
     )
     parser.add_argument("run", type=str, help="folder of a finished run")
     parser.add_argument("file", type=str, help="CSV or Parquet file of new rows")
@@ -59,7 +59,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         "id_column",
         str | None,
         None,
-        "column with the names of the rows; null: that of the run, if FILE has it",
+        "column with the names of the rows; null: the id column of the run, if FILE has it",
     )
     add_option(parser, "device", str | None, None, "device to compute on; null: as in the run")
     return parser
@@ -69,8 +69,8 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InputError: what cannot be used.
-        RunError: the file cannot be written.
+        InputError: if an option or an input file is invalid.
+        RunError: if the output file cannot be written.
     """
     if not options.out:
         raise InputError("missing -o OUT.csv, the file to write")
@@ -112,7 +112,7 @@ def run(options: Namespace) -> None:
 
 
 def _titles(spec: TableSpec, quantiles: Sequence[float]) -> list[str]:
-    """Of the columns that are predicted."""
+    """Return the titles of the predicted columns."""
     if classes := spec.encoder.target.shown_classes:
         return ["class", *(f"p({name})" for name in classes)]
     return ["mean", "sd", *(f"quantile {level}" for level in quantiles)]
@@ -121,11 +121,11 @@ def _titles(spec: TableSpec, quantiles: Sequence[float]) -> list[str]:
 def _predicted(
     config: RunConfig, spec: TableSpec, folder: RunFolder, inputs: Tensor, num_samples: int, quantiles: Sequence[float]
 ) -> list[list[object]]:
-    """What is in the columns of `_titles` for each row."""
-    algorithm, execution, state = config.algorithm, config.execution, _state(config, spec, folder)
+    """Return the values of the columns of `_titles` for each row."""
+    algorithm, execution, state = config.algorithm, config.execution, _restored_state(config, spec, folder)
     classes = spec.encoder.target.shown_classes
     rows: list[list[object]] = []
-    for part in inputs.split(_AT_A_TIME):
+    for part in inputs.split(_ROWS_AT_A_TIME):
         with execution.autocast():
             likelihood, arguments = predict_arguments(
                 algorithm, state, part, num_samples, transform=execution.place_inputs
@@ -137,22 +137,22 @@ def _predicted(
     return rows
 
 
-def _state(config: RunConfig, spec: TableSpec, folder: RunFolder) -> Any:
-    """What the run has learned."""
+def _restored_state(config: RunConfig, spec: TableSpec, folder: RunFolder) -> Any:
+    """Restore the trained state from the latest checkpoint."""
     saved = folder.checkpoints.load(say)
     if saved is None:
         raise InputError(f"{printable(folder.path)} has no intact checkpoint: {written_again(folder)}")
     check_last_step(folder, saved.get("is_finished") is True)
     noted = Identity.read(saved.get("run"), folder.checkpoints.folder)
     check_options(noted, config, folder.checkpoints.folder)
-    epoch = Rows(spec.num_train, spec.batch_size(config.batch_size), config.last_batch).steps_per_epoch
-    num_steps = config.epochs * epoch
+    batches = Rows(spec.num_train, spec.batch_size(config.batch_size), config.last_batch)
+    num_steps = config.epochs * batches.steps_per_epoch
     build, seed = config.build_for(spec), config.seed
     return restored(config.algorithm, build, spec.num_train, num_steps, saved, seed, config.execution)
 
 
 def _probs(components: Distribution) -> Tensor:
-    """The probabilities of the classes ``[row, class]``, the means over draws and members."""
+    """Return the class probabilities ``[row, class]``, averaged over draws and members."""
     assert isinstance(components, Bernoulli | Categorical)
     if isinstance(components, Bernoulli):
         of_second = components.probs.mean((0, 1))

@@ -1,4 +1,4 @@
-"""The first look: one network, a BatchEnsemble and a deep ensemble on real images that need no download."""
+"""``bayes-share quickstart``: a single network, a BatchEnsemble and a deep ensemble on images that need no download."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ _SHIFTED_SETS = ShiftedSets(ood=("photographs", "noise"), corruptions=("all",))
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``quickstart``."""
+    """Return the parser for the arguments of ``quickstart``."""
     parser = OptionParser(
         prog="bayes-share quickstart",
         description="Train a single network, a BatchEnsemble of 4 and a deep ensemble of 4 on scikit-learn's "
-        "scans of handwritten digits, compare their scores, and draw how well each is calibrated.",
+        "scans of handwritten digits. Compare their scores, and draw their reliability diagrams.",
     )
     add_option(parser, "out", str, "runs/quickstart", "folder for the runs; existing runs are resumed")
     add_option(parser, "seed", int, 0, "random seed of initialisation, order of examples and noise")
@@ -45,7 +45,7 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InterruptedRun: on Ctrl-C or SIGTERM; what is finished is kept.
+        InterruptedRun: on Ctrl-C or SIGTERM; finished runs are kept.
     """
     try:
         quickstart(Path(options.out), options.seed)
@@ -54,19 +54,19 @@ def run(options: Namespace) -> None:
 
 
 def quickstart(out: Path, seed: int) -> None:
-    """Train the three, or take up where they were; print the table, and write the picture and the report.
+    """Train or resume the three runs, show their scores, and write the reliability diagrams and the report.
 
     Args:
-        out: folder for the run folders, the picture and the report.
-        seed: of all three.
+        out: folder for the run folders, the diagrams and the report.
+        seed: random seed of all three runs.
 
     Raises:
-        InputError: a folder that holds other runs, or cannot be written in.
+        InputError: if the folder contains other runs or is not writable.
     """
     check_folder_of_runs(out, resume=True)
     picture, report = out / "reliability.png", out / "report.html"
     check_outputs({"the picture": picture, "the report": report}, {})
-    torch.set_num_threads(1)  # the networks are too small to gain by more, and lose much where others compute
+    torch.set_num_threads(1)  # more threads do not speed up such small networks, and slow them down on a busy machine
     runs = {}
     for name, config in _METHODS.items():
         runs[name] = out / name.replace(" ", "-").lower()
@@ -80,11 +80,11 @@ def quickstart(out: Path, seed: int) -> None:
 
 
 def _predict_shifted(folder: RunFolder, name: str) -> None:
-    """Predict other and corrupted images: a bar on a terminal, a line elsewhere."""
-    of_features = 2  # test and training images
-    sets = of_features + len(_SHIFTED_SETS.ood_names) + len(_SHIFTED_SETS.corruption_types)
+    """Predict out-of-distribution and corrupted images, with a progress bar on a terminal and a message otherwise."""
+    feature_sets = 2  # features of test and training images
+    sets = feature_sets + len(_SHIFTED_SETS.ood_names) + len(_SHIFTED_SETS.corruption_types)
     with tqdm(total=sets, desc=name, unit="set", disable=None) as bar:
         predict_shifted(folder, _SHIFTED_SETS, lambda _: bar.update())
-        bar.update(sets - bar.n)  # those that an earlier command has predicted
+        bar.update(sets - bar.n)  # sets that an earlier command predicted
         if bar.disable:
             say(f"{name}: trained, and tested on {sets} sets of images")

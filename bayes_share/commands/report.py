@@ -1,4 +1,4 @@
-"""``bayes-share report``."""
+"""``bayes-share report``: an HTML report on runs."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``report``."""
+    """Return the parser for the arguments of ``report``."""
     parser = OptionParser(
         prog="bayes-share report",
         description="Write an HTML report on runs that share one test set: scores, calibration, selective "
@@ -36,15 +36,15 @@ def parser(words: Sequence[str]) -> OptionParser:
         metavar="NAME=FILE.npz",
         help="validation predictions with the same names, to which post-hoc calibration is fitted",
     )
-    parser.add_argument("-o", "--out", type=str, default="report.html", help="the page")
+    parser.add_argument("-o", "--out", type=str, default="report.html", help="file for the report")
     add_option(parser, "title", str, "Calibration report", "title of the report")
     add_option(
         parser, "humans", str, None, "file with human labels of the test images, such as CIFAR-10H, .npz or .npy"
     )
     add_option(parser, "pictures", int, 6, "number of images of each kind in the gallery of each run")
-    add_option(parser, "json", str, None, "file for all tables in JSON")
-    add_option(parser, "csv", str, None, "file for all numbers in CSV, one in each line")
-    add_option(parser, "figures", str, None, "folder for all figures, in PNG and SVG")
+    add_option(parser, "json", str, None, "file for all tables of the report in JSON")
+    add_option(parser, "csv", str, None, "file for all numbers of the report in CSV, one per line")
+    add_option(parser, "figures", str, None, "folder for all figures of the report, in PNG and SVG")
     return parser
 
 
@@ -52,8 +52,8 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InputError: what cannot be used.
-        RunError: a file cannot be written.
+        InputError: if an option or an input file is invalid.
+        RunError: if a file cannot be written.
     """
     if not options.runs:
         raise InputError("no run given: list run folders, or files of predictions as NAME=FILE.npz, before options")

@@ -24,7 +24,7 @@ from bayes_share.study.definition import Study, check_settings
 from bayes_share.study.registry import STUDIES
 from bayes_share.study.runner import check_runs, run_all
 
-_OVERVIEW = """Many independent runs in one folder, with tables over seeds and pictures.
+_OVERVIEW = """Train many independent runs in one folder, and write tables and figures of their scores over seeds.
 
 studies:
 {studies}
@@ -36,10 +36,10 @@ _FILE = "study.yaml"
 
 
 def parser(words: Sequence[str]) -> OptionParser:
-    """The parser for the words that follow ``study``: what options there are depends on the study.
+    """Return the parser for the arguments of ``study``, whose options depend on the study.
 
     Raises:
-        InputError: an unknown study or preset, or a study to resume whose options cannot be used.
+        InputError: if the study or preset is unknown, or the saved options of a resumed study are invalid.
     """
     if not words or words[0] in ("-h", "--help"):
         studies = listing({name: one.title for name, one in STUDIES.items()})
@@ -48,7 +48,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         raise unknown("study", words[0], STUDIES)
     kind = STUDIES[words[0]]
     first = first_look(words, "--out", "--preset")
-    saved = _saved(kind, Path(first.out or _folder(kind))) if first.resume else {}
+    saved = _saved_options(kind, Path(first.out or _default_folder(kind))) if first.resume else {}
     preset = str(first.preset or saved.get("preset", "digits"))
     if preset not in kind.presets:
         raise unknown("preset of the study", preset, kind.presets)
@@ -61,8 +61,8 @@ def run(options: Namespace) -> None:
     """Run the command.
 
     Raises:
-        InputError: what cannot be used, before any run begins.
-        RunError: runs failed; all others are finished and in the tables.
+        InputError: if an option is invalid; no run is started.
+        RunError: if runs failed. All other runs are finished, and are in the tables.
     """
     if "study" not in options:
         return parser([]).print_help()
@@ -77,7 +77,7 @@ def run(options: Namespace) -> None:
     asked = {name: given[name] for name in (*grid, "seeds", "preset", *kind.run_options)}
     with alone_in(out):
         remove_left_beside(out, lambda name: name in STUDY_FILES)
-        check_folder_of_runs(out, options.resume)  # again: another process may have been at work till now
+        check_folder_of_runs(out, options.resume)  # again, since another process may have used the folder until now
         by_name = {trial.name: config for trial, config in configs.items()}
         check_runs(by_name, out / "runs", options.jobs, options.processes)
         _check_data([RunFolder(out / "runs" / name) for name in by_name], data)
@@ -86,7 +86,7 @@ def run(options: Namespace) -> None:
 
 
 def _check_data(runs: Iterable[RunFolder], data: Data) -> None:
-    """See whether the runs that are finished are of the data of those that are not: all go into one table."""
+    """Check that finished runs were trained on the same data as the others, since all are in one table."""
     for folder in runs:
         if folder.summary.is_file():
             check_data(noted_identity(folder), data, folder.path)
@@ -120,12 +120,12 @@ def _failures(failed: Mapping[str, str], count: int) -> str:
     return f"{len(failed)} of {count} runs failed, and the others are finished; --resume retries them: {shown}{more}"
 
 
-def _folder(kind: Study) -> str:
+def _default_folder(kind: Study) -> str:
     return f"runs/{kind.name}"
 
 
-def _saved(kind: Study, out: Path) -> dict[str, Any]:
-    """The options of the study that is to be resumed, each of its type; none where there is no study yet."""
+def _saved_options(kind: Study, out: Path) -> dict[str, Any]:
+    """Return the saved options of the study to resume, converted to their types; empty if there is no study yet."""
     file = out / _FILE
     if not os.path.lexists(file):
         return {}
@@ -147,19 +147,25 @@ def _parser(kind: Study, preset: str) -> OptionParser:
     made.add_argument("study", type=str, help=SUPPRESS)
     own = made.add_argument_group("the study")
     add_option(
-        own, "out", str, _folder(kind), "folder for runs, tables and pictures; must not exist, unless with --resume"
+        own,
+        "out",
+        str,
+        _default_folder(kind),
+        "folder for runs, tables and figures; must not exist, unless with --resume",
     )
     own.add_argument("--resume", action="store_true", help="resume the study in --out, or extend it")
     for option in kind.grid(preset):
         add_option(own, option.name, option.kind, list(option.default), option.help, nargs="*")
-    add_option(own, "seeds", int, kind.presets[preset].seeds, "number of seeds, which are 0, 1, ...")
+    add_option(
+        own, "seeds", int, kind.presets[preset].seeds, "number of runs of each setting, with the seeds 0, 1, ..."
+    )
     summaries = "; ".join(f"{name!r}: {one.summary}" for name, one in kind.presets.items())
     add_option(own, "preset", str, preset, f"settings for all runs. {summaries}")
-    add_option(own, "jobs", int, 2, "number of runs at a time; they share the cores of the machine")
+    add_option(own, "jobs", int, 2, "number of runs at a time, which share the cores of the machine")
     add_option(own, "processes", int, 1, "number of processes that share the work of each run, as under torchrun")
     ray = (
-        "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. All nodes "
-        "must see --out and the data under the same path, so that runs of a lost node resume on another"
+        "address of a Ray cluster to run on instead of --jobs, or auto; requires the extra 'ray'. --out and the data "
+        "must have the same paths on all nodes, so that runs of a lost node resume on another"
     )
     add_option(own, "ray", str, None, ray, metavar="ADDRESS")
     add_option(own, "progress", bool, True, "whether to show a progress bar")

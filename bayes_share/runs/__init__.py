@@ -1,1 +1,1 @@
-"""A run: its config, its folder, its identity, and training it."""
+"""Training runs: configuration, run folder, identity, training and loading."""

@@ -1,4 +1,4 @@
-"""Algorithms by their names on the command line, and the options that come with them."""
+"""Command-line names of the algorithms, and the run defaults of each."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,10 +8,10 @@ from bayes_share.inference import ALGORITHMS, Inference
 
 
 def algorithm_type(name: str) -> type:
-    """The algorithm of a name on the command line.
+    """Return the class of the algorithm with a given command-line name.
 
     Raises:
-        InputError: there is none of this name; names the nearest.
+        InputError: if the name is unknown; the message suggests the closest one.
     """
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
@@ -19,15 +19,20 @@ def algorithm_type(name: str) -> type:
 
 
 def has_inner(kind: type) -> bool:
-    """Whether an algorithm runs another one."""
+    """Return whether an algorithm wraps an inner algorithm."""
     return any(field.name == "of" for field in fields(kind))
 
 
 def inner_name(name: str, given: str | None) -> str | None:
-    """The algorithm that another one runs: the one that is given, or MAP; None where it runs none.
+    """Return the name of an algorithm's inner algorithm, which defaults to "map", or None if it has none.
+
+    Args:
+        name: command-line name of the outer algorithm.
+        given: command-line name of the inner algorithm, or None if not given.
 
     Raises:
-        InputError: there is no such algorithm, it runs one itself, or it is none that the other can run.
+        InputError: if a name is unknown, if the inner algorithm wraps another one itself, or if the outer algorithm
+            does not support it.
     """
     if not has_inner(algorithm_type(name)):
         return None
@@ -41,21 +46,21 @@ def inner_name(name: str, given: str | None) -> str | None:
 
 
 def run_defaults(name: str, inner: str | None = None) -> dict[str, Any]:
-    """The options of a run whose defaults are other ones for an algorithm.
+    """Return the run options for which an algorithm changes the default, with their values.
 
     Args:
-        name: of the algorithm on the command line.
-        inner: of the one that it runs, whose defaults hold where it has none.
+        name: command-line name of the algorithm.
+        inner: command-line name of its inner algorithm, whose defaults apply unless the outer algorithm sets its own.
     """
     kinds = [algorithm_type(kind) for kind in (inner, name) if kind is not None]
     return {option: value for kind in kinds for option, value in getattr(kind, "run_defaults", {}).items()}
 
 
 def algorithm_name(algorithm: Inference[Any]) -> str:
-    """The name of an algorithm on the command line.
+    """Return the command-line name of an algorithm.
 
     Raises:
-        InputError: one that the command line does not have.
+        InputError: if the command line does not offer the algorithm.
     """
     for name, kind in ALGORITHMS.items():
         if kind is type(algorithm):

@@ -1,4 +1,4 @@
-"""What a run is: an algorithm and all options, as one record and as one flat, readable file."""
+"""The configuration of a run: the algorithm and all options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,15 +32,14 @@ from bayes_share.sharing.layer_sharing import LayerFactors, NormOfLayers
 from bayes_share.sharing.module_names import NormSharing
 from bayes_share.tasks import DataSpec, NetworkChoice, NoiseChoice, check_options, is_table, spec_of
 
-_MOST_DRAWS = 1_000_000
+_MAX_DRAWS = 1_000_000
 
-
-_OF_PRIORS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
+_PRIOR_OPTIONS = ("latent", "prior", "prior_scale", "factor_prior", "factor_prior_scale", "factor_prior_centre")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run depends on.
+    """The algorithm and all options of a run.
 
     Args:
         algorithm: the training algorithm.
@@ -51,15 +50,17 @@ class RunConfig:
             measurements, "poisson" for counts, "bernoulli" for yes and no, "categorical" for classes. null: chosen from
             the column.
         split_by: column by which the rows of a table are split; it is not used as an input. Dates and numbers are split
-            by value, with the latest in the test part; texts are split by groups, each of which is in one part only.
-            null: a random split.
+            by value, with the largest or latest in the test part; texts are split by group, so that rows with the same
+            text are in the same part. null: a random split.
         id_column: column with the names of a table's rows; it is not used as an input. null: rows are numbered.
-        noise: noise of real-valued targets: "predicted" by the network for each row, or "learned", one value for all.
-        noise_beta: exponent from 0 to 1 of the variance that weights each loss (β-NLL), where noise is predicted; 0.5
-            often gives better means. For map, mc-dropout, and deep-ensemble and distill of these.
-        data_dir: folder in which data sets are looked up, and to which they are downloaded.
-        split_seed: random seed of the split into training, validation and test examples, where the data have no split.
-        augment: data augmentation of images: "auto" (what suits the data set), "none", "flip", "crop" or "flip-crop".
+        noise: noise of real-valued targets: "predicted" by the network for each row, or "learned" as one value for all
+            rows.
+        noise_beta: exponent from 0 to 1 of the predicted variance by which each row's loss is weighted (β-NLL); 0.5
+            often gives better means. Requires noise "predicted", and map or mc-dropout, alone or within deep-ensemble
+            or distill.
+        data_dir: folder of downloaded data sets; missing ones are downloaded to it.
+        split_seed: random seed of the split into training, validation and test examples, if the data have no split.
+        augment: data augmentation of images: "auto" (chosen for the data set), "none", "flip", "crop" or "flip-crop".
         hold_out: classes to leave out of training, validation and test, such as [8, 9]; their test images become the
             out-of-distribution set "held-out".
         train_on_validation: whether to train on the validation examples too, as the runs of many published figures do.
@@ -70,13 +71,13 @@ class RunConfig:
         image_size: height and width of images in pixels. Pictures of a folder that differ in size, or are not square,
             are resized and cropped; other images are averaged down. null: the stored size.
         model: the network. For images: "lenet", "mlp", "resnet18", "resnet20", "resnet32", "resnet56", "resnet110" or
-            "vgg11"; with depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W"
-            (D = 6n + 2; W channels in the first stage, 16 by default), "vgg11_W" (W channels in the first layer),
+            "vgg11"; with depth D and width W: "mlpD_W" (D hidden layers of W units), "resnetD" or "resnetD_W" (D = 6n +
+            2; W channels in the first stage, 16 by default), "vgg11_W" (W channels in the first layer),
             "wide_resnetD_W" (such as 28_10); or from another library: "timm:NAME" or "torchvision:NAME", such as
-            "timm:resnet18". For tables: "mlp", "mlpD_W", or "tabm" and "tabmD_W", which embed numbers.
+            "timm:resnet18". For tables: "mlp", "mlpD_W", or "tabm" and "tabmD_W", which embed numerical inputs.
         weights: file of trained weights to start from, in safetensors format or saved by torch, such as those of timm
-            and torchvision. A last layer for other classes is initialised randomly. With an ensemble, init "keep"
-            preserves what the weights have learned. null: random initialisation.
+            and torchvision. A last layer with a different number of classes is initialised randomly. For an ensemble,
+            use init "keep", which preserves the pretrained function. null: random initialisation.
         norm: normalisation layers: "batch", "frn", "group" or "none". null: the network's own.
         dropout: dropout probability of the network; 0: no dropout.
         ensemble_size: number of members that share the network's weights; 1: a single network without factors.
@@ -87,54 +88,61 @@ class RunConfig:
         packed_groups: for "packed": number of groups of each member's convolutions (gamma).
         mask_scale: for "masked": how little the masks overlap, from 1 (all masks are ones) upwards.
         init: initialisation of the factors. For trained weights: "keep". For training from scratch: "random_sign";
-            "normal", from which members may become near copies in long trainings; "standard_normal"; or "fixed_sign",
-            signs that are made from seeds and not trained, so that members add no parameters. "ones" makes all members
-            equal. For different layers, a list of pattern=init separated by commas, such as
+            "normal", with which members may become nearly equal in long training; "standard_normal"; or "fixed_sign",
+            signs that are generated from seeds and not trained, so that members add no parameters. "ones" makes all
+            members equal. To initialise layers differently, give pattern=init pairs separated by commas, such as
             "first=random_sign,*=ones": "first" and "head" are the first and the last layer, "*" is all others, and the
             last pattern that matches is used. A pattern ending in ".r" or ".s" selects the factor of the inputs or of
             the outputs. A layer listed in own may use "fresh": each member initialises its weights independently.
         init_sd: standard deviation of init "normal".
         init_probability: probability of +1 in init "random_sign" and "fixed_sign".
-        factor_rank: number of rank-1 terms of each member's part of a weight. The first term is initialised by init,
-            the others with small values.
-        factor_form: how the terms change the weight: "multiplied" (BatchEnsemble) or "additive" (LoRA-Ensemble).
+        factor_rank: number of rank-1 terms in each member's factors. The first term is initialised by init, the others
+            with small values.
+        factor_form: how the terms change the shared weight: "multiplied" (BatchEnsemble) or "additive" (LoRA-Ensemble).
         own: modules whose parameters are not shared between members: patterns of module names, "norms" (all
             normalisation layers) and "head" (the last layer), such as [norms, head, stages.2.*].
-        norm_sharing: the old name of own: "member" is [norms], "shared" is [].
+        norm_sharing: older form of own: "member" means own [norms], "shared" means own [].
         share_layers: layers of equal shape that share one weight, each with its own factors: "none", "early" or "deep"
-            (the first or second half of the layers that have a partner; a middle one is in both), "all", or patterns of
-            names separated by commas, such as "stages.0.*,stages.1.*".
-        share_factors: factors of each layer that shares: "rank1" (r and s), "scalar" (one number) or "none".
-        share_norm: "own": each layer that shares is followed by its own norm; "shared": the norm is shared too.
-        share_templates: number of template weights of which each layer that shares learns a mixture; 1: no mixture.
-        share_groups: number of groups that the channels of each layer are cut into; the blocks of a weight share one
-            block, each with its own factors. 1: weights are not cut. Channels that do not divide are left whole.
-        latent: parameters with a prior, for svi and the samplers: "all", "factors" (r and s), "base" (what members
-            share), "last-layer", or "auto" ("factors" for an ensemble, otherwise "last-layer"). All others are point
-            estimates.
+            (the first or second half of the layers that have another of equal shape; a middle one is in both), "all",
+            or patterns of names separated by commas, such as "stages.0.*,stages.1.*".
+        share_factors: factors of each layer that shares its weight: "rank1" (r and s), "scalar" (one factor for the
+            whole weight) or "none".
+        share_norm: "own": each layer that shares its weight keeps its own norm after it; "shared": the norm is shared
+            too.
+        share_templates: number of template weights; each layer that shares its weight learns a mixture of them. 1: no
+            mixture.
+        share_groups: number of groups into which the channels of each layer are divided. All blocks of a weight share
+            one base block, each with its own factors. 1: no division. Layers with channels that cannot be
+            divided evenly are left whole.
+        latent: parameters with a prior, for svi and the samplers: "all", "factors" (r and s), "base" (the parameters
+            that members share), "last-layer", or "auto" ("factors" for an ensemble, otherwise "last-layer"). All others
+            are point estimates.
         prior: for svi and the samplers: prior of weights and biases (around 0) and of norms (around 1): "normal",
             "laplace" or "cauchy".
-        prior_scale: scale of the weights' prior, which is divided by the square root of the fan-in.
-        factor_prior: as prior, for r and s: "normal", "laplace", "cauchy" or "log-normal" (around 1).
+        prior_scale: scale of the weights' prior, before division by the square root of the fan-in.
+        factor_prior: prior of r and s, for svi and the samplers: "normal", "laplace", "cauchy" or "log-normal" (around
+            1).
         factor_prior_scale: scale of the factors' prior.
         factor_prior_centre: centre of the factors' prior: "one", or the "sign" of each initial value.
-        epochs: passes over the training examples.
-        batch_size: examples in a step. null, or more than a table has rows: all training examples.
+        epochs: number of passes over the training examples.
+        batch_size: number of examples in a batch. null, or more than a table has training rows: all training examples.
         last_batch: what to do with an incomplete batch at the end of an epoch: "drop" it, or "pad" it with examples of
             weight 0.
-        patience: epochs without a lower validation NLL after which training stops (early stopping). The state of the
-            best epoch is kept in any case. The learning-rate schedule still covers all epochs. null: no early stopping.
-        keep_members: number of members, or networks of a deep ensemble, to keep after training. They are chosen in turn
-            by the NLL of their mixture, on half of the validation examples; only they make predictions. null: all.
+        patience: number of epochs without a lower validation NLL after which training stops (early stopping). The state
+            of the best epoch is kept in any case. The learning-rate schedule still covers all epochs. null: no early
+            stopping.
+        keep_members: number of members, or networks of a deep ensemble, to keep after training. They are chosen one
+            after another by the NLL of their mixture on half of the validation examples. Only they are used for
+            predictions. null: all.
         seed: random seed of initialisation, order of examples, augmentation and noise.
-        num_samples: posterior draws for predictions.
-        validation_samples: posterior draws for the validation scores of each epoch.
+        num_samples: number of posterior draws for predictions.
+        validation_samples: number of posterior draws for the validation scores of each epoch.
         validation_images: number of validation examples scored after each epoch. Fewer save time, and leave examples
-            for conformal prediction when patience is given. Predictions, and what is chosen at the end, use all
+            for conformal prediction if patience is given. Predictions, and choices made after training, use all
             validation examples. null: all.
         checkpoint_minutes: maximum minutes between checkpoints. A checkpoint is also saved after each epoch, unless
             saving takes long compared to the epoch.
-        execution: device, precision and the like.
+        execution: options of the computation, such as device and precision.
     """
 
     algorithm: Inference[Any] = field(default_factory=MAP, metadata=NOT_AN_OPTION)
@@ -203,7 +211,7 @@ class RunConfig:
                 f"{option('init')} {self.init} would destroy what the trained weights have learned: use "
                 f"{option('init')} keep or ones"
             )
-        for name in _OF_PRIORS if not self.algorithm.is_under_priors else ():
+        for name in _PRIOR_OPTIONS if not self.algorithm.is_under_priors else ():
             value = getattr(self, name)
             if value != getattr(RunConfig, name):
                 algorithm = algorithm_name(self.algorithm)
@@ -222,8 +230,8 @@ class RunConfig:
         if self.train_on_validation:
             self._check_needs_no_validation()
         for draws in (self.num_samples, self.validation_samples):
-            if not 1 <= draws <= _MOST_DRAWS:
-                raise InputError(f"the number of draws must be from 1 to {_MOST_DRAWS:,}, and is {draws:,}")
+            if not 1 <= draws <= _MAX_DRAWS:
+                raise InputError(f"the number of draws must be from 1 to {_MAX_DRAWS:,}, and is {draws:,}")
 
     def _check_needs_no_validation(self) -> None:
         for name in ("patience", "keep_members", "validation_images"):
@@ -234,7 +242,7 @@ class RunConfig:
                 )
 
     def load_data(self, download: bool = True) -> Data | TableData:
-        """Read the data set, and download it where it is not there and may be downloaded."""
+        """Load the data set, downloading it if it is missing and `download` is true."""
         if is_table(self.data):
             path = self.data.partition(":")[2]
             return load_table(
@@ -259,15 +267,15 @@ class RunConfig:
         )
 
     def build(self, data: Data | TableData) -> Build:
-        """A function that gives a freshly initialised model for the data."""
+        """Return a function that builds a newly initialised model for the data."""
         return self.build_for(spec_of(data))
 
     def build_for(self, spec: DataSpec, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Build:
-        """A function that gives a freshly initialised model for examples of a form.
+        """Return a function that builds a newly initialised model for examples with a given specification.
 
         Args:
-            spec: of the examples.
-            weights: trained ones that the network starts from, before it is converted; see `load_weights`.
+            spec: specification of the examples.
+            weights: trained weights by name, loaded into the network before it is converted; see `load_weights`.
         """
         noise, sharing = NoiseChoice(self.noise, self.noise_beta), NetworkSharing.of_options(self)
 
@@ -281,7 +289,10 @@ class RunConfig:
         return build
 
     def priors(self, network: nn.Module) -> dict[Selector, Prior]:
-        """The rules for the priors of a network's parameters; none for an algorithm that has penalties instead."""
+        """Return the rules for the priors of a network's parameters.
+
+        Empty if the algorithm uses weight decay rather than priors.
+        """
         if not self.algorithm.is_under_priors:
             return {}
         return standard_rules(

@@ -1,4 +1,4 @@
-"""The options of a run as flat values: in a config file, in a preset and on the command line."""
+"""Run options as flat mappings, for config files, presets and the command line."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,41 +16,43 @@ from bayes_share.options.values import dump_yaml, load_yaml, option_types, read_
 from bayes_share.runs.algorithms import algorithm_name, algorithm_type, has_inner, inner_name, run_defaults
 from bayes_share.runs.config import RunConfig
 
-_LARGEST = 2**20  # bytes of a config
+_MAX_BYTES = 2**20  # of a config file
 
 
 def to_flat(config: RunConfig) -> dict[str, Any]:
-    """All options by their names on the command line, as plain values."""
+    """Return all options as plain values by their names on the command line."""
     own = {name: value for name, value in asdict(config).items() if name not in ("algorithm", "execution")}
     flat = {**_flat_algorithm("algorithm", config.algorithm), **own, **asdict(config.execution)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
 
 def from_flat(values: Mapping[str, Any], origin: str | None = None) -> RunConfig:
-    """The record that `to_flat` made the values of; the rest is as the algorithm has it by default.
+    """Build a `RunConfig` from flat options: the inverse of `to_flat`.
+
+    Options that are not given have the defaults of the algorithm.
 
     Args:
         values: options by name.
-        origin: the file that they are from, for messages.
+        origin: file that the options come from, for error messages.
 
     Raises:
-        InputError: an option that does not exist, or a value that is of the wrong type or cannot be used.
+        InputError: if an option is unknown, or a value has the wrong type or is invalid.
     """
     given = read_options(values, origin)
     given = {**run_defaults(given["algorithm"], given.get("of")), **given}
     own, execution = ({k: given[k] for k in option_places(kind) if k in given} for kind in (RunConfig, Execution))
     try:
-        with nullcontext() if origin is None else for_command_line(False):  # a file has options as Python has them
+        with nullcontext() if origin is None else for_command_line(False):  # config files spell options as Python does
             return RunConfig(_algorithm(given["algorithm"], given), execution=Execution(**execution), **own)
     except InputError as error:
         raise error if origin is None else InputError(f"{origin}: {error}") from error
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The file that starts the same run again.
+    """Return the config file, from which the run can be started again.
 
     Raises:
-        InputError: an option is a function, which no file can hold.
+        InputError: if the value of an option cannot be saved in a file, such as a function.
     """
     try:
         return dump_yaml(to_flat(config))
@@ -59,14 +61,14 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def run_types(name: str, inner: str | None) -> dict[str, Any]:
-    """The types of all options of a run, by name.
+    """Return the types of all options of a run, by name.
 
     Args:
-        name: of the algorithm on the command line.
-        inner: of the one that it runs, if it runs one.
+        name: command-line name of the algorithm.
+        inner: command-line name of its inner algorithm, if any.
 
     Raises:
-        InputError: there is no such algorithm; names the nearest.
+        InputError: if a name is unknown; the message suggests the closest one.
     """
     kinds = [RunConfig, Execution, *(algorithm_type(one) for one in (name, inner) if one is not None)]
     types = {kind: option_types(kind) for kind in kinds}
@@ -74,14 +76,14 @@ def run_types(name: str, inner: str | None) -> dict[str, Any]:
 
 
 def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[str, Any]:
-    """Options of a run, each as its type says; the algorithm is among them.
+    """Convert the options of a run, including the algorithm, to their types.
 
     Args:
         values: options by name.
-        origin: the file that they are from, for messages.
+        origin: file that the options come from, for error messages.
 
     Raises:
-        InputError: no algorithm, an option that does not exist, or a value of the wrong type.
+        InputError: if the algorithm is missing, an option is unknown, or a value has the wrong type.
     """
     if values.get("algorithm") is None:
         raise InputError(f"missing algorithm: {origin or 'the options'} must name one of {', '.join(ALGORITHMS)}")
@@ -93,12 +95,12 @@ def read_options(values: Mapping[str, Any], origin: str | None = None) -> dict[s
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What is in a file that `to_yaml` wrote, or that was written by hand: options by name.
+    """Read the options in a config file, by name.
 
     Raises:
-        InputError: no such file, or one that is not a list of options and values.
+        InputError: if the file does not exist or is not a mapping of options to values.
     """
-    text = read_text(path, "a config", largest=_LARGEST)
+    text = read_text(path, "a config", largest=_MAX_BYTES)
     with reading(path, "a config in YAML"):
         values = load_yaml(text)
     if not isinstance(values, dict):
@@ -110,10 +112,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_run_config(path: Path) -> RunConfig:
-    """The config of a run; an option that is younger than the run has its default.
+    """Read the config of a run. Options that are missing, as in runs of older versions, have their defaults.
 
     Raises:
-        InputError: no such file, or one that is not the config of a run; names the option that is wrong.
+        InputError: if the file does not exist or is not the config of a run; the message names the invalid option.
     """
     return from_flat(read_config(path), str(path))
 
@@ -125,10 +127,10 @@ def _algorithm(name: str, options: Mapping[str, Any]) -> Inference[Any]:
 
 
 def _flat_algorithm(key: str, algorithm: Inference[Any]) -> dict[str, Any]:
-    """An algorithm as options.
+    """Return the options of an algorithm.
 
     Raises:
-        InputError: one that options do not make again.
+        InputError: if the algorithm cannot be rebuilt from these options.
     """
     kind, name, own = type(algorithm), algorithm_name(algorithm), options_of(algorithm)
     of: dict[str, Any] = {"of": algorithm.of} if has_inner(kind) else {}  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a run is, noted in its files and compared wherever it is taken up."""
+"""The identity of a run: options, data and version, recorded in its files and checked when it is resumed or loaded."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from bayes_share.runs.config_file import to_flat
 from bayes_share.tasks import spec_of
 from bayes_share.version import __version__
 
-_MAY_CHANGE = {"data_dir", "device", "capture", "checkpoint_minutes", "teacher"}  # between a run and its resumption
-_WHICH_EXAMPLES = (  # of the data, are in which part and how
+_MAY_CHANGE = {"data_dir", "device", "capture", "checkpoint_minutes", "teacher"}  # when a run is resumed
+_SPLIT_OPTIONS = (  # determine the examples in each part of the data
     "target",
     "likelihood",
     "split_by",
@@ -33,13 +33,13 @@ _WHICH_EXAMPLES = (  # of the data, are in which part and how
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run depends on.
+    """The options, data, version and teacher that determine the results of a run.
 
     Args:
-        options: all of its config but those that may change without changing a number.
-        data: the digest of its data.
-        version: of bayes-share, that it was made with.
-        teacher: the digest of the one that it learns from; empty where it has none.
+        options: all options of the run except those that may change when it is resumed.
+        data: digest of the data.
+        version: version of bayes-share that wrote the record.
+        teacher: digest of the teacher of a distilled run; otherwise empty.
     """
 
     options: Mapping[str, Any]
@@ -49,19 +49,19 @@ class Identity:
 
     @classmethod
     def of(cls, config: RunConfig, data: Data | TableData, teacher: str = "") -> "Identity":
-        """The identity of a run that is made here and now."""
+        """Return the identity of a run of the current version."""
         return cls(lasting_options(config), data.digest, teacher=teacher)
 
     @classmethod
     def read(cls, plain: object, path: Path) -> "Identity | None":
-        """The identity that a file of a run notes; None where the file is of a version that noted none.
+        """Return the identity recorded in a file of a run, or None if the file's version recorded none.
 
         Args:
-            plain: what `to_plain` gave.
-            path: the file.
+            plain: the recorded value, as returned by `to_plain`.
+            path: the file, for error messages.
 
         Raises:
-            InputError: something else.
+            InputError: if the value is not an identity.
         """
         if plain is None:
             return None
@@ -72,40 +72,40 @@ class Identity:
 
     @property
     def stamp(self) -> str:
-        """A short text for files of the run that have no place for more: the same for the same run only."""
+        """Return a short hash of options, data and teacher, which marks the array files of the run."""
         known = json.dumps([self.options, self.data, *([self.teacher] if self.teacher else [])], sort_keys=True)
         return sha256(known.encode()).hexdigest()[:32]
 
     def to_plain(self) -> dict[str, Any]:
-        """The same as plain values; of what is not there, nothing is noted."""
+        """Return the identity as plain values. An empty teacher is left out."""
         return {name: value for name, value in asdict(self).items() if name != "teacher" or value}
 
 
 def lasting_options(config: RunConfig) -> dict[str, Any]:
-    """The options of a run that stay as they are as long as there is the run."""
+    """Return the options that must not change when a run is resumed."""
     return {name: value for name, value in to_flat(config).items() if name not in _MAY_CHANGE}
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first option that differs, with both of its values; None where none does.
+    """Return the name of the first option that differs and both of its values, or None if no option differs.
 
     Args:
-        there: options that were noted; one that is missing is younger than the note.
-        here: the options of now.
+        there: recorded options. Options missing here are newer than the record, and are not compared.
+        here: current options.
     """
     return next(((name, there[name], here[name]) for name in here if name in there and there[name] != here[name]), None)
 
 
 def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None:
-    """See whether a file belongs to the run that a config describes.
+    """Check that a file belongs to the run that a config describes.
 
     Args:
-        noted: what the file says of which run it is; None where it says nothing.
-        config: of the run.
+        noted: identity recorded in the file; None if none was recorded.
+        config: configuration of the run.
         path: the file.
 
     Raises:
-        InputError: it is of another run; names the option that differs.
+        InputError: if the file belongs to another run; the message names the option that differs.
     """
     if noted is not None and (found := difference(noted.options, lasting_options(config))) is not None:
         name, there, here = found
@@ -116,15 +116,15 @@ def check_options(noted: Identity | None, config: RunConfig, path: Path) -> None
 
 
 def check_data(noted: Identity | None, data: Data | TableData, path: Path) -> None:
-    """See whether data are still those that a run was trained on.
+    """Check that the data are the data that a run was trained on.
 
     Args:
-        noted: what a file of the run says; None where it says nothing.
-        data: as they are now.
-        path: the run's folder.
+        noted: identity recorded in a file of the run; None if none was recorded.
+        data: the current data.
+        path: the run folder.
 
     Raises:
-        InputError: they are others.
+        InputError: if the digests of the data differ.
     """
     if noted is not None and "" not in (noted.data, data.digest) and noted.data != data.digest:
         raise InputError(
@@ -134,15 +134,15 @@ def check_data(noted: Identity | None, data: Data | TableData, path: Path) -> No
 
 
 def check_teacher(noted: Identity | None, here: Identity, path: Path) -> None:
-    """See whether a run goes on with the teacher that it began with, wherever that lies now.
+    """Check that a run is resumed with the teacher it was started with. The teacher's folder may have moved.
 
     Args:
-        noted: what a file of the run says; None where it says nothing.
-        here: of the run with the teacher of now.
-        path: the run's folder.
+        noted: identity recorded in a file of the run; None if none was recorded.
+        here: identity of the run with the current teacher.
+        path: the run folder.
 
     Raises:
-        InputError: it is another one.
+        InputError: if the teacher is a different one.
     """
     if noted is not None and noted.teacher != here.teacher:
         raise InputError(
@@ -151,18 +151,18 @@ def check_teacher(noted: Identity | None, here: Identity, path: Path) -> None:
 
 
 def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: RunConfig, path: Path) -> None:
-    """See whether a teacher was trained, and chosen, on the same examples as its student is to be.
+    """Check that a teacher was trained and selected on the same split of the same data as its student.
 
-    Otherwise it may have been trained on those that the student is validated and tested on.
+    Otherwise the teacher may have been trained on validation or test examples of the student.
 
     Args:
-        theirs: the data of the teacher.
-        ours: of the student.
-        config: of the teacher.
-        path: the teacher's folder.
+        theirs: data of the teacher.
+        ours: data of the student.
+        config: configuration of the teacher.
+        path: run folder of the teacher.
 
     Raises:
-        InputError: they are others.
+        InputError: if the examples differ.
     """
     if spec_of(ours) == spec_of(theirs) and all(
         torch.equal(one.inputs.cpu(), other.inputs.cpu()) and torch.equal(one.targets.cpu(), other.targets.cpu())
@@ -172,7 +172,7 @@ def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: 
     if "" not in (ours.digest, theirs.digest) and ours.digest != theirs.digest:
         raise InputError(f"the teacher {path} was trained on {theirs.name}, and its student on other data, {ours.name}")
     options = to_flat(config)
-    chosen = ", ".join(f"{name} {options[name]}" for name in _WHICH_EXAMPLES if options.get(name) is not None)
+    chosen = ", ".join(f"{name} {options[name]}" for name in _SPLIT_OPTIONS if options.get(name) is not None)
     raise InputError(
         f"the teacher {path} was trained on other examples of {theirs.name} ({chosen}), and the student must not "
         "be validated on them: use the same split for both"
@@ -180,11 +180,11 @@ def check_same_images(theirs: Data | TableData, ours: Data | TableData, config: 
 
 
 def say_version(noted: Identity | None, path: Path) -> None:
-    """Tell where a run was begun by another version of bayes-share.
+    """Tell the user if a run was started by another version of bayes-share.
 
     Args:
-        noted: what a file of the run says; None where it says nothing, as in older versions.
-        path: the run's folder.
+        noted: identity recorded in a file of the run; None if none was recorded, as in older versions.
+        path: the run folder.
     """
     if noted is None:
         say(f"{path} was started by an older version that did not record its options and data, so they are not checked")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: seen between two steps, or raised as one exception."""
+"""Handling of Ctrl-C and SIGTERM: checked between two steps, or raised as one exception."""
 
 import signal
 import threading
@@ -8,20 +8,21 @@ from typing import Any
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """A run was interrupted, and has saved what it needs to go on."""
+    """A run was interrupted. Its checkpoint allows it to be resumed."""
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ask whether Ctrl-C or SIGTERM came, instead of being stopped in the middle of a step; a second one stops.
+    """Yield a function that returns whether Ctrl-C or SIGTERM arrived.
 
-    Outside the main thread, where no signal arrives, none is ever seen.
+    The first signal is only recorded, so that a step is not stopped halfway; a second one has its usual effect. Outside
+    the main thread, which receives no signals, the function always returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     came: list[int] = []
-    ignored = signal.SIG_IGN  # as in what `nohup` starts, or a study's own processes, which another one stops
+    ignored = signal.SIG_IGN  # inherited from `nohup`, or set for the worker processes of a study: stays ignored
     signals = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not ignored]
     before = {int(number): signal.getsignal(number) for number in signals}
 
@@ -40,9 +41,9 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Have SIGTERM end what is done here as Ctrl-C does, by an exception: files are whole, and locks given back.
+    """Raise `InterruptedRun` on SIGTERM, so that files are completed and locks are released as on Ctrl-C.
 
-    Outside the main thread, where no signal arrives, nothing changes.
+    Outside the main thread, which receives no signals, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The training of a run: at its beginning, from its latest checkpoint, or as the teacher of another run."""
+"""The training of a run: new, restored from its latest checkpoint, or loaded as the teacher of another run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,17 +26,18 @@ from bayes_share.tasks import Part, task_of
 
 
 def load_run(path: str | Path) -> Training:
-    """A run as it is now: its data, and its state after the latest checkpoint, of a finished run the last one.
+    """Load a run: its data, and its state at the latest checkpoint, which for a finished run is the last step.
 
-    ``load_run(path).state`` is what the algorithm learned (for `MAP`, ``.state.model.network`` is the network), and
-    ``load_run(path).predict(split)`` predicts with it. A student is loaded without its teacher, and takes no step.
+    ``load_run(path).state`` is the trained state (for `MAP`, ``.state.model.network`` is the network), and
+    ``load_run(path).predict(split)`` predicts with it. A distilled run is loaded without its teacher, so its training
+    cannot be continued.
 
     Args:
-        path: the run's folder.
+        path: the run folder.
 
     Raises:
-        InputError: a folder that is no run, one without a checkpoint that is whole, a finished run without that of its
-            last step, or one whose data, options or checkpoints are no longer those of the run.
+        InputError: if the folder is not a run, has no intact checkpoint, or is a finished run without the checkpoint of
+            its last step; or if data, options or checkpoints are no longer those of the run.
     """
     check_path(path, "a run")
     folder = RunFolder(Path(path))
@@ -55,16 +56,15 @@ def load_run(path: str | Path) -> Training:
 
 
 def load_teacher(path: str | Path, data: Data | TableData | None = None, data_dir: str | None = None) -> Training:
-    """A finished run that others are to learn from, on the CPU.
+    """Load a finished run on the CPU, as the teacher of a distilled run.
 
     Args:
-        path: the run's folder.
-        data: that the student learns; None: nothing is known of it.
-        data_dir: where data sets are looked for; None: where the run found them.
+        path: the run folder of the teacher.
+        data: data of the student, which must equal the teacher's; None: not checked.
+        data_dir: folder of the data sets; None: the one in the teacher's config.
 
     Raises:
-        InputError: a folder that is no run, a run that is not finished or damaged, or one that was trained on other
-            images than the student is.
+        InputError: if the folder is not a run, the run is unfinished or damaged, or its examples are not the student's.
     """
     with named("the teacher"):
         folder = finished_run(Path(path))
@@ -85,14 +85,15 @@ def training_of(
     algorithm: Inference[Any] | None = None,
     weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Training:
-    """The training of a run, at its beginning.
+    """Return the training of a run before its first step.
 
     Args:
-        config: of the run.
-        data: that the config names.
-        execution: None: the config's.
-        algorithm: the config's with its teacher at hand; None: the config's, which takes no step where it needs one.
-        weights: trained ones that its networks start from, as `read_weights` gives them.
+        config: configuration of the run.
+        data: the data set that the config names.
+        execution: device and precision; None: the config's.
+        algorithm: the config's algorithm with its teacher loaded; None: the config's algorithm, which cannot take a
+            step if it requires a teacher.
+        weights: trained weights that the networks start from, as returned by `read_weights`.
     """
     task = task_of(data)
     return Training(
@@ -110,14 +111,14 @@ def training_of(
 
 
 def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
-    """The validation examples on which a run chooses, epochs and members, and those of which it leaves predictions.
+    """Return the validation examples used for selection during training, and those that are predicted afterwards.
 
-    The latter are all of them, and the former as many as are to be scored after each epoch, evenly spaced. Where
-    members are chosen, they are the halves, every second example, since calibration maps are fitted on the latter, and
-    members look better than they are where they were chosen.
+    All validation examples are predicted, and `validation_images` of them, evenly spaced, are scored after each epoch.
+    With `keep_members`, the two parts are disjoint halves (every second example): calibration is fitted to the
+    predictions, and would be biased on the examples on which the members were selected.
 
     Raises:
-        InputError: a single example, which has no halves.
+        InputError: if `keep_members` is given and there is only one validation example.
     """
     if config.keep_members is None:
         return examples.at(scored_images(config, len(examples))), examples
@@ -132,16 +133,22 @@ def validation_parts(config: RunConfig, examples: Part) -> tuple[Part, Part]:
 def taken_up(
     folder: RunFolder, config: RunConfig, execution: Execution | None = None, learns: bool = False
 ) -> tuple[Training, Identity]:
-    """The training of a run as its latest checkpoint has it, or at its beginning; nothing is written.
+    """Restore the training of a run from its latest checkpoint, or return a new one. Nothing is written.
 
     Args:
-        folder: of the run.
-        config: of the run.
-        execution: None: the config's.
-        learns: whether it is to go on, and needs its teacher where it has one.
+        folder: folder of the run.
+        config: configuration of the run.
+        execution: device and precision; None: the config's.
+        learns: whether the training will be continued, which requires the teacher of a distilled run.
+
+    Returns:
+        The training, and the identity of the run.
+
+    Raises:
+        InputError: if the data, the teacher or the checkpoint do not belong to the run.
     """
     data = config.load_data()
-    algorithm, teacher = _taught(config, data) if learns else (config.algorithm, "")
+    algorithm, teacher = _with_teacher(config, data) if learns else (config.algorithm, "")
     identity = Identity.of(config, data, teacher)
     saved = folder.checkpoints.load(say)
     place = folder.checkpoints.folder
@@ -162,8 +169,8 @@ def taken_up(
     return training, identity
 
 
-def _taught(config: RunConfig, data: Data | TableData) -> tuple[Inference[Any], str]:
-    """The algorithm of a run with its teacher at hand, and the teacher's digest; empty where it has none."""
+def _with_teacher(config: RunConfig, data: Data | TableData) -> tuple[Inference[Any], str]:
+    """Return the algorithm of a run with its teacher loaded, and the teacher's digest, empty if there is none."""
     distill = config.algorithm
     if not isinstance(distill, Distill):
         return distill, ""

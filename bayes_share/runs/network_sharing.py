@@ -1,4 +1,4 @@
-"""How the network of a run shares its weights, and what its members are: the options as one record."""
+"""Options of weight sharing and ensembles, and the conversion of a network by them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,16 +17,16 @@ from bayes_share.sharing.starts import read_starts
 
 EnsembleKind = Literal["factors", "packed", "masked", "mimo"]
 
-_OF_FACTORS = ("init", "init_sd", "init_probability", "factor_rank", "factor_form", "own", "norm_sharing")
-_OF_KINDS: Mapping[str, tuple[str, ...]] = {"packed": ("packed_width", "packed_groups"), "masked": ("mask_scale",)}
+_FACTOR_OPTIONS = ("init", "init_sd", "init_probability", "factor_rank", "factor_form", "own", "norm_sharing")
+_KIND_OPTIONS: Mapping[str, tuple[str, ...]] = {"packed": ("packed_width", "packed_groups"), "masked": ("mask_scale",)}
 
 
 @dataclass(frozen=True)
 class NetworkSharing:
-    """What `RunConfig` says of sharing; the options are explained there.
+    """The sharing options of `RunConfig`, where they are explained.
 
     Raises:
-        InputError: a number below 1, or options of what is not asked for.
+        InputError: if a value is out of range, or an option is given without the option that it requires.
     """
 
     ensemble_size: int = 1
@@ -49,10 +49,10 @@ class NetworkSharing:
 
     @classmethod
     def of_options(cls, options: Any) -> "NetworkSharing":
-        """The part of some options that is about sharing.
+        """Collect the sharing options from an object.
 
         Args:
-            options: an object with an attribute for each field.
+            options: an object with an attribute for each field, such as a `RunConfig`.
         """
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
@@ -77,9 +77,9 @@ class NetworkSharing:
             for name in ("share_factors", "share_norm", "share_templates"):
                 if self._is_given(name):
                     raise InputError(f"{option(name)} {getattr(self, name)} requires {option('share_layers')}")
-        others = {kind: names for kind, names in _OF_KINDS.items() if kind != self.ensemble_kind}
+        others = {kind: names for kind, names in _KIND_OPTIONS.items() if kind != self.ensemble_kind}
         if self.ensemble_kind != "factors":
-            others["factors"] = _OF_FACTORS
+            others["factors"] = _FACTOR_OPTIONS
         for kind, names in others.items():
             for name in names:
                 if self._is_given(name):
@@ -90,20 +90,20 @@ class NetworkSharing:
 
     @property
     def is_ruinous(self) -> bool:
-        """Whether a network that is made so forgets what its weights knew."""
+        """Return whether the conversion would destroy what trained weights have learned."""
         starts = read_starts(self.init, self.init_sd, self.init_probability)
         is_new = self.ensemble_kind != "factors" or (isinstance(starts, FactorInit) and self.init != "ones")
         return self.ensemble_size > 1 and is_new
 
     def applied_to(self, network: nn.Module, example: Tensor) -> nn.Module:
-        """The network that shares so.
+        """Convert a network.
 
         Args:
-            network: as it was built.
-            example: two examples that it takes.
+            network: the plain network.
+            example: inputs of the network, two examples.
 
         Raises:
-            InputError: a network that cannot share so.
+            InputError: if the network does not support the conversion.
         """
         if self.share_layers != "none":
             patterns = [pattern.strip() for pattern in self.share_layers.split(",")]

@@ -1,4 +1,4 @@
-"""Whether files may be written where somebody wants them, before it is computed what is to be in them."""
+"""Checks of output paths, made before the outputs are computed."""
 
 import os
 import stat
@@ -28,20 +28,20 @@ STUDY_FILES = (
     "share-passes.png",
     "share-passes.svg",
 )
-"""What a study writes into its folder, besides its runs."""
+"""The files that a study writes into its folder, in addition to its runs."""
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sources: Collection[str] = ()) -> None:
-    """See whether a command may write some files.
+    """Check that a command may write its output files.
 
     Args:
-        outputs: all that it is to write, by the option that names each.
-        inputs: files and folders that it reads, by what they are.
-        sources: sets of examples that it, or a run that it is about, reads, as users name them.
+        outputs: paths of the output files, by the option that names each.
+        inputs: files and folders that the command reads, by their description in messages.
+        sources: data sets that the command, or a run it evaluates, reads, as named by the user.
 
     Raises:
-        InputError: what `check_output` refuses, two that are one file, one that is read, or one that would become a
-            part of a set.
+        InputError: if `check_output` rejects a path, two outputs are the same file, or an output would overwrite an
+            input or become part of a data set.
     """
     first: dict[Path, str] = {}
     for option, path in outputs.items():
@@ -59,13 +59,10 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, Path], sourc
 
 
 def check_output(path: Path) -> None:
-    """See whether a file may be written there.
-
-    Links are followed: what counts is where they lead.
+    """Check that a file may be written. Links are followed.
 
     Raises:
-        InputError: it is a folder, a device or the like, or part of a run or a study, or its folder is none that can be
-            written in.
+        InputError: if the path is not a regular file, belongs to a run or a study, or is not in a writable folder.
     """
     check_path(path, "a file")
     if path.is_dir():

@@ -1,14 +1,14 @@
-"""Published recipes by name, as the options that differ from the defaults."""
+"""Presets: published recipes, as the options that differ from the defaults."""
 
 from typing import Any
 
 from bayes_share.errors import unknown
 
-# Shen et al. 2024, arXiv 2402.17641: table 2 and the scripts that go with it, but for three things. Theirs trains on
-# all 50,000 images, its SGD has plain momentum, not Nesterov's, and its learning rate changes once an epoch: 1/5, 2/5,
-# ... of the highest in the first 5 of 200 epochs, then half a cosine over all 200 epochs, entered at epoch 5. Ours
-# changes with every step: it climbs linearly for 5 epochs, then follows half a cosine over the other 195 to 0. In units
-# of the highest rate the two differ by up to 0.2 in the first 5 epochs and by up to 0.023 after.
+# Shen et al. 2024, arXiv 2402.17641: table 2 and the accompanying scripts, with three differences. The paper trains on
+# all 50,000 images, its SGD uses plain rather than Nesterov momentum, and its learning rate changes once an epoch: it
+# is 1/5, 2/5, ... of the maximum in the first 5 of 200 epochs, and then follows a half cosine over all 200 epochs,
+# entered at epoch 5. Ours changes every step: it rises linearly for 5 epochs, and then follows a half cosine over the
+# other 195 to 0. The two differ by up to 0.2 of the maximum in the first 5 epochs, and by up to 0.023 afterwards.
 _IVON_PAPER = {
     "data": "cifar10",
     "model": "resnet20",
@@ -21,8 +21,9 @@ _IVON_PAPER = {
     "weight_decay": 2e-4,
 }
 
-# Dusenberry et al. 2020, arXiv 2005.07186, and the baselines of uncertainty-baselines for both kinds of network:
-# 128 images for each member, a rate that falls by 5 after 100, 200 and 225 of 250 epochs. The weight decay is ours.
+# Dusenberry et al. 2020, arXiv 2005.07186, and the implementations of both networks in uncertainty-baselines: 128
+# images for each member, and a learning rate that is divided by 5 after 100, 200 and 225 of 250 epochs. The weight
+# decay is our choice.
 _WIDE_RESNET = {
     "data": "cifar10",
     "model": "wide_resnet28_10",
@@ -39,11 +40,12 @@ _WIDE_RESNET = {
     "weight_decay": 5e-4,
 }
 
-# Gorishniy et al. 2024, arXiv 2410.24210: 32 perceptrons that share weights and differ in rank-1 factors, of which the
-# first starts at N(0, 1), alike within a column, and all others at ones; embeddings of numbers, heads of their own,
-# drawn apart, the mean of their losses, AdamW at a constant rate, early stopping after 16 epochs. They tune rates and
-# widths for each data set; these are in the middle of what they tune over. The noise of real-valued targets is
-# predicted by the network; theirs learn by squared errors.
+# Gorishniy et al. 2024, arXiv 2410.24210: 32 perceptrons that share weights and differ in rank-1 factors. The first
+# factor is drawn from N(0, 1), with one value for each column, and all others start at 1. Numerical inputs are
+# embedded, each member has its own head, initialised independently, the loss is the mean over members, and AdamW has a
+# constant learning rate, with early stopping after 16 epochs. The paper tunes learning rates and widths for each data
+# set; these values are in the middle of its ranges. The paper uses the squared error; here the network predicts the
+# noise of real-valued targets.
 _TABM = {
     "model": "tabm",
     "dropout": 0.1,
@@ -99,7 +101,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "tabm": {"algorithm": "map", **_TABM},
 }
-"""Options by their names on the command line, as `RunConfig.from_flat` takes them."""
+"""The options of each preset, by their names on the command line; see `from_flat`."""
 
 SUMMARIES: dict[str, str] = {
     "ivon-cifar10": "IVON on CIFAR-10 (ResNet-20, filter response norm, 200 epochs), 64 draws for predictions; "
@@ -111,14 +113,14 @@ SUMMARIES: dict[str, str] = {
     "N(1, 0.1²)",
     "tabm": "TabM for tables, 32 perceptrons that share weights: give --data csv:FILE --target COLUMN",
 }
-"""What each preset is, in one line."""
+"""A one-line description of each preset, for the help."""
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The options of a preset.
+    """Return the options of a preset.
 
     Raises:
-        InputError: there is none of this name; names the nearest.
+        InputError: if the name is unknown; the message suggests the closest one.
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)

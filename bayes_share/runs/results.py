@@ -1,4 +1,4 @@
-"""What a run writes when its training is over: predictions, factors, and a summary."""
+"""Results of a finished training: predictions, factors and the summary."""
 
 import csv
 import io
@@ -30,7 +30,10 @@ from bayes_share.version import __version__
 
 
 def write_results(training: Training, identity: Identity, folder: RunFolder, config: RunConfig) -> None:
-    """Write predictions, factors and, last of all, the summary that says that the run is finished."""
+    """Write the predictions, the factors and the summary.
+
+    The summary is written last, and marks the run as finished.
+    """
     metrics, task = history_csv(training.history), task_of(training.data)
     spec = _write_spec(folder, task)
     write_atomically(folder.metrics, metrics)
@@ -60,7 +63,7 @@ def write_results(training: Training, identity: Identity, folder: RunFolder, con
 
 
 def help_to_predict(training: Training, config: RunConfig) -> None:
-    """Compute a part of each prediction, for the process that writes them all."""
+    """Compute part of each prediction, for the process that writes all predictions."""
     for part in _predicted(training, config).values():
         if training.likelihood.name in get_args(LikelihoodName):
             for _ in training.predict_draws(part.inputs, config.num_samples, Ranks.here()):
@@ -70,14 +73,14 @@ def help_to_predict(training: Training, config: RunConfig) -> None:
 
 
 def _predicted(training: Training, config: RunConfig) -> dict[str, Part]:
-    """The examples of which a run leaves predictions, by the names of their files."""
+    """Return the examples that the run predicts, by the names of their prediction files."""
     task = task_of(training.data)
     held_out = {} if config.train_on_validation else {"validation": validation_parts(config, task.validation)[1]}
     return {**held_out, "test": task.test}
 
 
 def _write_spec(folder: RunFolder, task: Task) -> bytes | None:
-    """Write what new rows are encoded by; None where there is nothing of that kind."""
+    """Write and return the encoding of the columns of a table; None for data without one."""
     text = task.spec.to_json()
     if text is None:
         return None
@@ -88,7 +91,7 @@ def _write_spec(folder: RunFolder, task: Task) -> bytes | None:
 def _write_predictions(
     path: Path, training: Training, part: Part, num_samples: int, stamp: str, class_names: tuple[str, ...]
 ) -> None:
-    """Logits, one draw after the other, or of numbers the arguments of their distributions, all at once."""
+    """Write logits one draw at a time, or for numbers the parameters of their predictive distributions."""
     targets, likelihood = part.targets.cpu(), training.likelihood
     if likelihood.name in get_args(LikelihoodName):
         draws = training.predict_draws(part.inputs, num_samples, Ranks.here())
@@ -108,7 +111,7 @@ def _write_predictions(
 
 
 def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, Any]:
-    """The ledger of one network of the run, with FLOPs for one example."""
+    """Return the ledger of one network of the run, with the FLOPs for one example."""
     with seeded(config.seed, "ledger"):
         network = config.build_for(task.spec)().network
     if kept is not None and isinstance(network, Ensemble):
@@ -117,9 +120,9 @@ def _costs(config: RunConfig, task: Task, kept: list[int] | None) -> dict[str, A
 
 
 def history_csv(history: list[dict[str, int | float]]) -> bytes:
-    """The figures of each epoch as CSV."""
+    """Return the metrics of each epoch as CSV."""
     text = io.StringIO()
-    # Epochs of an older version may lack what is younger.
+    # Epochs that an older version trained may lack newer metrics.
     names = [name for name in history[-1] if all(name in line for line in history)]
     writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Training a run, which can be interrupted and resumed: its folder holds the config, metrics and checkpoints."""
+"""Training of a run, which can be interrupted and resumed. The run folder holds config, metrics and checkpoints."""
 
 import logging
 from collections.abc import Callable
@@ -31,22 +31,23 @@ _SHOWN = (
 
 
 def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = True) -> RunFolder:
-    """Train, predict and leave all of it in a folder, which comes into being after the first step.
+    """Train a network, predict, and write everything into a run folder. The folder is created after the first step.
+
+    With several processes joined by `torch.distributed`, all take the steps together, and the first one writes the
+    files.
 
     Args:
-        config: everything that the run depends on.
-        path: the folder; must not exist unless the run is resumed.
-        resume: go on with what is there, from the start where nothing is there yet. A run that was killed at any moment
-            and resumed ends, on the CPU, with the same numbers as one that was not.
-        progress: whether a bar is shown.
-
-    Of several processes that `torch.distributed` has joined, all take the steps together, and the first one writes.
+        config: configuration of the run.
+        path: the run folder; must not exist unless the run is resumed.
+        resume: whether to resume the run in the folder, or start it if there is none. On the CPU, a run that was killed
+            at any moment and resumed gives the same results as an uninterrupted one.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: what cannot be used in the config; a folder that exists, cannot be written in, or in which another
-            process is at work; data, options or checkpoints that are not those that the run was begun with.
-        RunError: the loss is no number any more, or the disk is full.
-        InterruptedRun: on Ctrl-C or SIGTERM, after the step and with a checkpoint, or at the predictions.
+        InputError: if the config is invalid; if the folder exists, is not writable or is used by another process; or if
+            data, options or checkpoints are not those that the run was started with.
+        RunError: if the loss became NaN or infinite, or the disk is full.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the current step and with a checkpoint, or during the predictions.
     """
     folder, ranks = RunFolder(path), Ranks.here()
     if not ranks.is_first:
@@ -58,7 +59,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
         if _is_finished(folder, config, resume):
             return folder
         with terminable(), alone_in(path):
-            if _is_finished(folder, config, resume):  # by another process, while this one waited
+            if _is_finished(folder, config, resume):  # by another process, while this one waited for the lock
                 return folder
             training, identity = taken_up(folder, config, learns=True)
             remove_leftovers(folder)
@@ -66,7 +67,7 @@ def run(config: RunConfig, path: Path, resume: bool = False, progress: bool = Tr
             _train_and_write(training, identity, folder, config, progress)
     finally:
         if not is_begun:
-            ranks.first_says(False)  # the other processes wait for the word
+            ranks.first_says(False)  # the other processes wait for this message
     return folder
 
 
@@ -74,7 +75,7 @@ def _follow(folder: RunFolder, config: RunConfig, ranks: Ranks) -> None:
     """Take the steps of a run together with the first process, which writes its files.
 
     Raises:
-        InterruptedRun: one of the processes was told to stop.
+        InterruptedRun: if any of the processes was interrupted.
     """
     with terminable():
         training, _ = taken_up(folder, config, learns=True)

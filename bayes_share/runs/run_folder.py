@@ -1,4 +1,4 @@
-"""The folder of a run: where its files are, and whether a run can begin, go on or be read there."""
+"""The folder of a run: the paths of its files, and checks before a run is started, resumed or read."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ from bayes_share.runs.identity import Identity, check_options, difference, lasti
 from bayes_share.runs.summary import parse_summary
 from bayes_share.tasks import TableSpec
 
-_WRITTEN = re.compile(
+_FILE_NAMES = re.compile(
     r"(study|config)\.yaml|(form|summary|sets)\.json|metrics\.csv|.+\.npz|step-[0-9]+-[0-9a-f]+\.pt",
     re.DOTALL,
 )
@@ -36,55 +36,59 @@ _CORRUPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}-[1-5]")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the files of a run are."""
+    """The paths of the files of a run."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """All options; starts the same run again."""
+        """All options of the run, from which it can be started again."""
         return self.path / "config.yaml"
 
     @property
     def spec(self) -> Path:
-        """What was fitted on the training rows of a table; only where the data are one."""
+        """The encoding of a table's columns, fitted on the training rows; exists only for tables."""
         return self.path / "form.json"
 
     @property
     def metrics(self) -> Path:
-        """A line for each epoch."""
+        """The metrics of each epoch."""
         return self.path / "metrics.csv"
 
     @property
     def summary(self) -> Path:
-        """Parameters, seconds and versions; the last file to be written, so it says that the run is finished."""
+        """Parameters, seconds, costs and versions. Written last, so it marks the run as finished."""
         return self.path / "summary.json"
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """The latest states."""
+        """The latest checkpoints."""
         return Checkpoints(self.path / "checkpoints")
 
     @property
     def factors(self) -> Path:
-        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; only where there are factors."""
+        """The rank-1 factors of each draw, ``[draw, member, channel]`` by name; exists only if there are factors."""
         return self.path / "factors.npz"
 
     def predictions(self, split: str) -> Path:
-        """Logits and labels of a split, or of a set such as "ood/svhn" or "corruptions/contrast-3"."""
+        """Return the path of the predictions for a split or another set.
+
+        Args:
+            split: "test" or "validation", or a set such as "ood/svhn" or "corruptions/contrast-3".
+        """
         return self.path / "predictions" / f"{split}.npz"
 
     def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
-        """The sets of a kind that there are predictions for, with what their images are."""
+        """Return the `SetInfo` of each predicted out-of-distribution or corrupted set, by name."""
         folder = self.path / "predictions" / kind
         return read_sets(folder) if kind == "ood" else read_sets(folder, _CORRUPTION)
 
     def ood_sets(self) -> list[str]:
-        """The out-of-distribution sets that there are predictions for."""
+        """Return the names of the predicted out-of-distribution sets."""
         return list(self.sets("ood"))
 
     def corruption_sets(self) -> dict[str, list[int]]:
-        """The severities that there are predictions for, in ascending order, by the type of corruption."""
+        """Return the predicted severities of each corruption type, in ascending order."""
         found: dict[str, list[int]] = {}
         for name in self.sets("corruptions"):
             kind, _, severity = name.rpartition("-")
@@ -92,10 +96,10 @@ class RunFolder:
         return {kind: sorted(severities) for kind, severities in found.items()}
 
     def owns(self, path: Path) -> bool:
-        """Whether a run is here and something of this path is, or would be, a part of it.
+        """Return whether this folder is a run and a path is, or would be, one of the run's files.
 
         Args:
-            path: below this folder, as it is written here.
+            path: path below this folder, starting with the same text as the folder's path.
         """
         files = (self.config, self.spec, self.metrics, self.summary, self.factors, self.path / LOCK)
         folders = (self.checkpoints.folder, self.path / "predictions")
@@ -104,25 +108,25 @@ class RunFolder:
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any]:
-    """What a finished run cost: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device`` and ``versions``.
+    """Read the summary of a finished run: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device`` and others.
 
     Raises:
-        InputError: a file that is missing or damaged.
+        InputError: if the file is missing or damaged.
     """
-    with _whole(folder, folder.summary):
+    with _remedy_for_damage(folder, folder.summary):
         text = read_text(folder.summary, "a summary")
         with reading(folder.summary, "a summary"):
             return parse_summary(text)
 
 
 def read_history(folder: RunFolder) -> list[dict[str, float]]:
-    """The figures of each epoch of a finished run.
+    """Read the metrics of each epoch of a finished run.
 
     Raises:
-        InputError: a file that is missing or damaged.
+        InputError: if the file is missing or damaged.
     """
     noted = read_summary(folder).get("metrics")
-    with _whole(folder, folder.metrics):
+    with _remedy_for_damage(folder, folder.metrics):
         text = read_text(folder.metrics, "a table of epochs")
         if noted not in (None, sha256(text.encode()).hexdigest()):
             raise InputError(f"{folder.metrics} was changed after the run wrote it")
@@ -136,15 +140,15 @@ def read_history(folder: RunFolder) -> list[dict[str, float]]:
 
 
 def has_validation(folder: RunFolder) -> bool:
-    """Whether a run held out validation examples, so that it has validation scores and predictions."""
+    """Return whether a run held out validation examples, and so has validation scores and predictions."""
     return not read_run_config(folder.config).train_on_validation
 
 
 def validation_predictions(folder: RunFolder) -> Path:
-    """Return the file of a run's predictions on its validation examples.
+    """Return the file of a run's predictions for its validation examples.
 
     Raises:
-        InputError: The run was trained on these examples too.
+        InputError: if the run was also trained on these examples.
     """
     if not has_validation(folder):
         raise InputError(
@@ -154,13 +158,13 @@ def validation_predictions(folder: RunFolder) -> Path:
 
 
 def read_table_spec(folder: RunFolder) -> TableSpec:
-    """What was fitted on the training rows of a finished run on a table.
+    """Read the encoding of the columns of a table, which a finished run fitted on its training rows.
 
     Raises:
-        InputError: a file that is missing or damaged.
+        InputError: if the file is missing or damaged.
     """
     noted = read_summary(folder).get("form")
-    with _whole(folder, folder.spec):
+    with _remedy_for_damage(folder, folder.spec):
         text = read_text(folder.spec, "the form of a table")
         if noted != sha256(text.encode()).hexdigest():
             raise InputError(f"{folder.spec} was changed after the run wrote it")
@@ -168,7 +172,7 @@ def read_table_spec(folder: RunFolder) -> TableSpec:
 
 
 @contextmanager
-def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
+def _remedy_for_damage(folder: RunFolder, file: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
@@ -176,14 +180,14 @@ def _whole(folder: RunFolder, file: Path) -> Iterator[None]:
 
 
 def check_last_step(folder: RunFolder, is_finished: bool) -> None:
-    """See whether the latest checkpoint of a finished run is of its last step: the one of that may be damaged or gone.
+    """Check that the latest intact checkpoint of a finished run is that of its last step.
 
     Args:
-        folder: of the run.
-        is_finished: whether the training is over that the checkpoint holds.
+        folder: folder of the run.
+        is_finished: whether the training in the latest intact checkpoint is finished.
 
     Raises:
-        InputError: it is not.
+        InputError: if it is not, since the last checkpoint is damaged or missing.
     """
     if not is_finished:
         raise InputError(
@@ -192,30 +196,31 @@ def check_last_step(folder: RunFolder, is_finished: bool) -> None:
 
 
 def written_again(folder: RunFolder) -> str:
-    """What to do where a file is damaged that a run writes at its end, as part of a message."""
-    return f"remove {folder.summary}, and write the results again with {_resuming(folder.path)}"
+    """Return the advice on a damaged result file of a run, as part of a message."""
+    return f"remove {folder.summary}, and write the results again with {_resume_command(folder.path)}"
 
 
-def _resuming(path: Path) -> str:
+def _resume_command(path: Path) -> str:
     return f"bayes-share fit --resume --out {shlex.quote(str(path))}"
 
 
 def finished_run(path: Path) -> RunFolder:
-    """The folder of a finished run.
+    """Return the folder of a finished run.
 
     Raises:
-        InputError: there is no such folder, it is no run, the run is not finished, or its config is of another run.
+        InputError: if the folder does not exist or is not a run, the run is not finished, or its files do not belong to
+            the run in its config.
     """
     check_path(path, "a run")
     folder = RunFolder(path)
     if not path.is_dir():
-        raise InputError(f"{path} is not a run: {_what_it_is(path)}")
+        raise InputError(f"{path} is not a run: {_why_not_a_run(path)}")
     if (path / "study.yaml").is_file():
         raise InputError(f"{path} is a study, not a run: its runs are in {path / 'runs'}")
     if not folder.config.is_file():
         raise InputError(f"{path} is not a run: it has no config.yaml")
     if not folder.summary.is_file():
-        raise InputError(f"the run in {path} is not finished: resume it with {_resuming(path)}")
+        raise InputError(f"the run in {path} is not finished: resume it with {_resume_command(path)}")
     noted = noted_identity(folder)
     check_options(noted, read_run_config(folder.config), folder.summary)
     if noted is not None:
@@ -223,8 +228,8 @@ def finished_run(path: Path) -> RunFolder:
     return folder
 
 
-def _what_it_is(path: Path) -> str:
-    """What is in the place of a run's folder, and what somebody may have wanted with it."""
+def _why_not_a_run(path: Path) -> str:
+    """Return what a path that is not a run folder is, with advice, as part of a message."""
     if path.suffix.lower() in TABLE_ENDINGS:
         of = shlex.quote(f"csv:{path}")
         return f"it is a table; train a run on it with bayes-share fit map --data {of} --target COLUMN --out RUN"
@@ -234,32 +239,32 @@ def _what_it_is(path: Path) -> str:
 
 
 def _check_stamps(folder: RunFolder, noted: Identity) -> None:
-    """See whether all arrays are of the run that its summary says; where one has no stamp, nothing is known."""
+    """Check that all array files have the stamp of the run, or none."""
     for file in (folder.factors, *sorted((folder.path / "predictions").rglob("*.npz"))):
         if read_stamp(file) not in ("", noted.stamp):
             raise InputError(f"{file} belongs to another run: restore the file of this run, or remove it")
 
 
 def noted_identity(folder: RunFolder) -> Identity | None:
-    """What a finished run's summary says of which run it is; None where it is of a version that noted nothing.
+    """Return the identity recorded in the summary of a finished run, or None if its version recorded none.
 
     Raises:
-        InputError: a file that is missing or damaged.
+        InputError: if the file is missing or damaged.
     """
     return Identity.read(read_summary(folder).get("run"), folder.summary)
 
 
 def is_empty(path: Path) -> bool:
-    """Whether there is nothing in a folder, or no folder, but for what a killed process may have left in it."""
-    return not path.exists() or all(_is_left(file) for file in path.iterdir())
+    """Return whether a folder does not exist or is empty, apart from leftovers of a killed process."""
+    return not path.exists() or all(_is_leftover(file) for file in path.iterdir())
 
 
 def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
-    """See whether a run can begin or go on in a folder; nothing is changed.
+    """Check that a run can be started or resumed in a folder. Nothing is changed.
 
     Raises:
-        InputError: the folder cannot be or is a file, exists and is not to be resumed, is no run, or is one with other
-            options.
+        InputError: if the path is invalid or a file or belongs to another run, if it exists and `resume` is false, or
+            if it is not a run or a run with other options.
     """
     check_path(folder.path, "the folder of a run")
     if folder.path.exists() and not folder.path.is_dir():
@@ -274,10 +279,10 @@ def check_folder(folder: RunFolder, config: RunConfig, resume: bool) -> None:
 
 
 def check_folder_of_runs(path: Path, resume: bool) -> None:
-    """See whether several runs can begin or go on in a folder, as those of a study; nothing is changed.
+    """Check that several runs, such as those of a study, can be started or resumed in a folder. Nothing is changed.
 
     Raises:
-        InputError: the folder cannot be, is a file or a run, or exists and is not to be resumed.
+        InputError: if the path is invalid, a file or a run, or if it exists and `resume` is false.
     """
     check_path(path, "a folder of runs")
     if path.exists() and not path.is_dir():
@@ -289,15 +294,15 @@ def check_folder_of_runs(path: Path, resume: bool) -> None:
 
 
 def remove_leftovers(folder: RunFolder) -> None:
-    """Remove what a process that was killed left half written, in a folder in which no other process is at work."""
+    """Remove unfinished files of a killed process, in a folder that no other process uses."""
     predictions = folder.path / "predictions"
     for part in (folder.path, folder.checkpoints.folder, predictions, predictions / "ood", predictions / "corruptions"):
-        remove_left_beside(part, lambda name: _WRITTEN.fullmatch(name) is not None)
+        remove_left_beside(part, lambda name: _FILE_NAMES.fullmatch(name) is not None)
 
 
-def _is_left(file: Path) -> bool:
-    """Whether a file is a run's lock, or was to become one of a run's own files."""
-    return file.name == LOCK or _WRITTEN.fullmatch(left_beside(file) or "") is not None
+def _is_leftover(file: Path) -> bool:
+    """Return whether a file is the lock of a run, or an unfinished file of a run."""
+    return file.name == LOCK or _FILE_NAMES.fullmatch(left_beside(file) or "") is not None
 
 
 def _check_same_run(folder: RunFolder, config: RunConfig, resume: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run whose work several processes share, started as ``torchrun`` starts them."""
+"""A run whose work is shared by several processes, started with ``torchrun``."""
 
 import os
 import subprocess
@@ -15,21 +15,21 @@ from bayes_share.runs.interrupt import terminable
 from bayes_share.runs.run import run
 from bayes_share.runs.run_folder import RunFolder
 
-_SAYS_WHY = "bayes-share: "
+_MESSAGE_PREFIX = "bayes-share: "
 
 
 def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFolder:
-    """Make a run, or go on with it, in this process or in several new ones.
+    """Start or resume a run in this process, or in several new ones.
 
     Args:
-        config: everything that the run depends on.
-        path: its folder.
-        processes: how many share its work; 1: this one makes it.
+        config: configuration of the run.
+        path: the run folder.
+        processes: number of processes that share the work; 1: this process only.
 
     Raises:
-        InputError: as `run`, in this process.
-        RunError: as `run`, or what stopped the new processes.
-        InterruptedRun: on Ctrl-C or SIGTERM, when the run has its checkpoint.
+        InputError: as in `run`, with one process.
+        RunError: as in `run`, or if the new processes failed.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the checkpoint is saved.
     """
     if processes == 1:
         return run(config, path, resume=True, progress=False)
@@ -44,7 +44,7 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes))},
-            start_new_session=True,  # Ctrl-C comes to all processes of a terminal, and is passed on from here
+            start_new_session=True,  # Ctrl-C would reach all processes of the terminal; this one forwards it
         )
         try:
             _, said = started.communicate()
@@ -53,11 +53,11 @@ def run_in_processes(config: RunConfig, path: Path, processes: int = 1) -> RunFo
             started.communicate()
             raise
     if started.returncode:
-        raise RunError(_why(said) or f"its processes ended with exit code {started.returncode}")
+        raise RunError(_error_message(said) or f"its processes ended with exit code {started.returncode}")
     return RunFolder(path)
 
 
-def _why(said: str) -> str:
-    """What the command said last of what went wrong."""
-    lines = [line.partition(_SAYS_WHY)[2] for line in said.splitlines() if line.startswith(_SAYS_WHY)]
+def _error_message(said: str) -> str:
+    """Return the last error message in the output of the command; empty if there is none."""
+    lines = [line.partition(_MESSAGE_PREFIX)[2] for line in said.splitlines() if line.startswith(_MESSAGE_PREFIX)]
     return lines[-1] if lines else ""

@@ -1,24 +1,25 @@
-"""What a finished run notes in its summary.json, as it is read back."""
+"""Parsing of the summary.json of a finished run."""
 
 import json
 import math
 from typing import Any
 
-_LARGEST = 2**63
+_LIMIT = 2**63
 _COUNTS = ("members", "stored", "used", "base", "member", "factor")
 
 
 def parse_summary(text: str) -> dict[str, Any]:
-    """The records of a summary.json: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device``, ``versions``...
+    """Parse and check a summary.json: ``parameters``, ``seconds``, ``costs`` (a `Ledger`), ``device`` and others.
 
-    ``data``, lines on what was understood of the data, is missing in older ones. ``kept`` is there where only some
-    members were kept: their numbers among those that were trained.
+    ``data``, which describes how the data were read, is missing in runs of older versions. ``kept`` exists only if a
+    subset of the members was kept, and lists their indices among the trained members.
 
     Args:
-        text: of the file.
+        text: content of the file.
 
     Raises:
-        ValueError: it is none, or something has a wrong type or a number that cannot be; other errors of the parser.
+        ValueError: if the text is not a summary, or a value has the wrong type or is out of range. Missing keys and
+            invalid JSON raise other errors.
     """
     found = json.loads(text)
     costs, versions = found["costs"], found["versions"]
@@ -40,11 +41,11 @@ def parse_summary(text: str) -> dict[str, Any]:
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise ValueError(f"data must be lines of text, and is {lines!r:.60}")
     kept = found.get("kept", [])
-    if not isinstance(kept, list) or not all(type(member) is int and 0 <= member < _LARGEST for member in kept):
-        raise ValueError(f"kept must be the numbers of members, and is {kept!r:.60}")
+    if not isinstance(kept, list) or not all(type(member) is int and 0 <= member < _LIMIT for member in kept):
+        raise ValueError(f"kept must be a list of member indices, and is {kept!r:.60}")
     return found
 
 
 def _check_count(name: str, value: object) -> None:
-    if type(value) is not int or not 0 <= value < _LARGEST:
-        raise ValueError(f"{name} must be a whole number from 0 on, and is {value!r}")
+    if type(value) is not int or not 0 <= value < _LIMIT:
+        raise ValueError(f"{name} must be an integer of at least 0, and is {value!r}")

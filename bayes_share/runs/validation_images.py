@@ -1,4 +1,4 @@
-"""Which validation images a run chooses on, and which are left that nothing was chosen on."""
+"""Which validation examples a run uses for selection, and which are left unused."""
 
 from pathlib import Path
 
@@ -14,31 +14,34 @@ from bayes_share.runs.config_file import read_run_config
 
 
 def scored_images(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
-    """The indices of the validation images that are scored after each epoch, where all are predicted at the end.
+    """Return the indices of the validation examples that are scored after each epoch.
+
+    The predictions made after training cover all validation examples.
 
     Args:
-        config: of a run without `keep_members`.
-        count: validation images there are.
+        config: configuration of a run without `keep_members`.
+        count: number of validation examples.
     """
     scored = min(count, config.validation_images or count)
     return torch.arange(scored) * count // max(1, scored)
 
 
 def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
-    """The indices, among a run's validation predictions, of images on which neither epochs nor members were chosen.
+    """Return the indices of the validation predictions that were not used to select the epoch or the members.
 
     Args:
-        config: of the run.
-        count: validation predictions that it left.
+        config: configuration of the run.
+        count: number of validation predictions of the run.
 
     Raises:
-        InputError: there is none; says why.
+        InputError: if all were used, or if the teacher of a distilled run was selected on them or cannot be read.
     """
-    if isinstance(config.algorithm, Distill) and (why := _teacher_chose(config.algorithm.teacher)):
+    if isinstance(config.algorithm, Distill) and (why := _selection_of_teacher(config.algorithm.teacher)):
         raise InputError(
             f"conformal prediction requires validation examples that were not used for selection, and {why}"
         )
-    if config.patience is None or config.keep_members is not None:  # predictions are then of the other half
+    # With keep_members, the predictions cover only the half of the examples that was not used for selection.
+    if config.patience is None or config.keep_members is not None:
         return torch.arange(count)
     left = torch.ones(count, dtype=torch.bool)
     left[scored_images(config, count)] = False
@@ -51,8 +54,13 @@ def unchosen(config: RunConfig, count: int) -> Int64[Tensor, "image"]:
     return left.nonzero().flatten()
 
 
-def _teacher_chose(folder: str, students: tuple[Path, ...] = ()) -> str:
-    """Why validation images have chosen something about a student by its teacher; empty where they have not."""
+def _selection_of_teacher(folder: str, students: tuple[Path, ...] = ()) -> str:
+    """Return how a teacher, or a teacher of it, was selected on validation examples; empty if it was not.
+
+    Args:
+        folder: run folder of the teacher.
+        students: real paths of the teachers visited so far, to detect a cycle.
+    """
     place = real_path(Path(folder))
     if place in students:
         return f"it is not known whether the teacher was selected on them: {folder} names itself as its own teacher"
@@ -63,6 +71,6 @@ def _teacher_chose(folder: str, students: tuple[Path, ...] = ()) -> str:
         return f"it is not known whether the teacher was selected on them: {error}"
     if teacher.patience is not None or teacher.keep_members is not None:
         return f"the teacher {folder} was selected on them, by {option('patience')} or {option('keep_members')}"
-    return (
-        _teacher_chose(teacher.algorithm.teacher, (*students, place)) if isinstance(teacher.algorithm, Distill) else ""
-    )
+    if not isinstance(teacher.algorithm, Distill):
+        return ""
+    return _selection_of_teacher(teacher.algorithm.teacher, (*students, place))
