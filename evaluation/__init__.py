@@ -1,4 +1,4 @@
-"""From predictions on disk to scores, calibration, tables and pictures; never asks which algorithm made them."""
+"""Scores, calibration, tables and figures computed from saved predictions, independently of the algorithm."""
 
 from typing import Any
 
@@ -22,11 +22,12 @@ from bayes_share.evaluation.diversity import Diversity, diversity
 from bayes_share.evaluation.elpd import Elpd, ElpdDifference, elpd, elpd_differences
 from bayes_share.evaluation.forest_plot import factor_forest
 from bayes_share.evaluation.human_labels import HumanScores, human_scores, read_human_labels
+from bayes_share.evaluation.log_probabilities import log_probs
 from bayes_share.evaluation.number_predictions import NumberPredictions, write_number_predictions
 from bayes_share.evaluation.ood import ood_scores
 from bayes_share.evaluation.pictures import reliability_picture
 from bayes_share.evaluation.posthoc import CALIBRATIONS, Calibration, calibrate, fit_calibration
-from bayes_share.evaluation.predictions import Outputs, Predictions, log_probs
+from bayes_share.evaluation.predictions import Outputs, Predictions
 from bayes_share.evaluation.predictions_file import read_outputs, write_draws, write_predictions
 from bayes_share.evaluation.reading_predictions import read_predictions
 from bayes_share.evaluation.scores import (

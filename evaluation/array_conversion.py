@@ -1,4 +1,4 @@
-"""Tensors and arrays of numpy as somebody has them, made into the types that predictions have."""
+"""Conversion of user-supplied tensors and NumPy arrays to the dtypes that predictions are stored in."""
 
 import numpy as np
 import torch
@@ -8,23 +8,23 @@ from torch import Tensor
 from bayes_share.errors import InputError
 
 Array = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
-"""What a user may hand in."""
+"""A tensor or NumPy array given by the user."""
 
 
 def as_tensor(what: str, values: object) -> Shaped[Tensor, "..."]:
-    """A tensor, or an array of numpy as a tensor.
+    """Convert a NumPy array to a tensor, or detach a tensor.
 
     Args:
-        what: its name, in the plural.
-        values: what was handed in.
+        what: the name of the values in error messages, in the plural.
+        values: the array or tensor.
 
     Raises:
-        InputError: something else, or an array that is not of numbers.
+        InputError: if `values` is neither a tensor nor a NumPy array, or the array is not numeric.
     """
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "biuf":
             raise InputError(f"{what} must be numbers, and are {kind_in_words(values.dtype)}")
-        if values.dtype.kind == "u":  # of these and of long doubles torch has little
+        if values.dtype.kind == "u":  # torch supports unsigned integers only in part, and long doubles not at all
             values = values.astype(np.int64)
         elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
             values = values.astype(np.float64)
@@ -32,12 +32,12 @@ def as_tensor(what: str, values: object) -> Shaped[Tensor, "..."]:
             values = values.astype(values.dtype.newbyteorder("="))
         return torch.from_numpy(values if values.flags.writeable else values.copy())
     if not isinstance(values, Tensor):
-        raise InputError(f"{what} must be a tensor or an array of numpy, not {type(values).__name__}")
-    return values.detach()  # scores are numbers, and not to be trained by
+        raise InputError(f"{what} must be a tensor or a NumPy array, not {type(values).__name__}")
+    return values.detach()  # scores are not differentiated
 
 
 def kind_in_words(dtype: np.dtype) -> str:
-    """A type of numpy's as people call it: its own name, but "texts" for what it calls ``<U21``.
+    """Return a readable name for a NumPy dtype, such as "texts" for ``<U21``.
 
     >>> kind_in_words(np.dtype("<U21")), kind_in_words(np.dtype("float32")), kind_in_words(np.dtype(object))
     ('texts', 'float32', 'objects')
@@ -47,14 +47,14 @@ def kind_in_words(dtype: np.dtype) -> str:
 
 
 def as_float32(what: str, values: object) -> Float32[Tensor, "..."]:
-    """Floating-point numbers of any precision as float32.
+    """Convert floating-point values of any precision to float32.
 
     Args:
-        what: their name, in the plural.
-        values: what was handed in.
+        what: the name of the values in error messages, in the plural.
+        values: a tensor or NumPy array.
 
     Raises:
-        InputError: something else than floating-point numbers.
+        InputError: if the values are not floating point.
     """
     found = as_tensor(what, values)
     if not found.is_floating_point():
@@ -64,13 +64,13 @@ def as_float32(what: str, values: object) -> Float32[Tensor, "..."]:
 
 
 def as_labels(values: object) -> Shaped[Tensor, "..."]:
-    """Labels, whose integers are made int64.
+    """Convert integer labels to int64.
 
     Args:
-        values: what was handed in; what is no integer stays as it is.
+        values: a tensor or NumPy array; booleans and floating-point values keep their dtype.
 
     Raises:
-        InputError: something else than a tensor or an array of numbers.
+        InputError: if `values` is neither a tensor nor a numeric NumPy array.
     """
     labels = as_tensor("labels", values)
     is_integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)

@@ -1,4 +1,4 @@
-"""Predictions and draws as arviz data: for arviz's diagnostics and plots, as netCDF or Zarr."""
+"""Export of predictions and posterior draws as ArviZ data, in memory, as netCDF or as Zarr."""
 
 import shutil
 import warnings
@@ -14,15 +14,16 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from bayes_share.errors import InputError, RunError
-from bayes_share.evaluation.predictions import Predictions, label_log_probs
+from bayes_share.evaluation.log_probabilities import label_log_probs
+from bayes_share.evaluation.predictions import Predictions
 from bayes_share.io.files import beside_of, replacing
 from bayes_share.io.terminal import printable
 
-_LONGEST = 240  # bytes of a name, which has a file or an axis of its own
-_SHOWN = 60  # characters of a name in an error
+_LONGEST = 240  # maximum length of a parameter name in bytes; Zarr uses it as a file name
+_SHOWN = 60  # maximum length of a name in an error message, in characters
 
 Pointwise = Float[Tensor, "draw member example"]
-"""The log-likelihood of each example under each draw and member, in nats, by any likelihood."""
+"""The log-likelihood of each example under each draw and member, in nats, for any likelihood."""
 
 
 def to_arviz(
@@ -32,35 +33,37 @@ def to_arviz(
     posterior: Mapping[str, Tensor] = MappingProxyType({}),
     shared: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Any:
-    """Predictions, and draws of parameters, in arviz's groups; each member is a chain.
+    """Convert predictions and parameter draws to the groups of ArviZ. Each member is a chain.
 
-    Of the data that the posterior was conditioned on, `train`: ``log_likelihood`` (``labels [chain, draw,
-    observation]``, in nats, summed over several labels), ``observed_data`` (``labels [observation]``) and
-    ``posterior_predictive`` (``probs [chain, draw, observation, class]``). Of other data, such as test images:
+    The training data `train` fill the groups ``log_likelihood`` (``labels [chain, draw, observation]``, in nats, summed
+    over the labels of a multi-label example), ``observed_data`` (``labels [observation]``) and
+    ``posterior_predictive`` (``probs [chain, draw, observation, class]``). The held-out data `other` fill
     ``predictions`` (``probs``, and the log-probability of each label as ``label_log_probs``) and
-    ``predictions_constant_data`` (``labels``). Several binary labels have an axis ``label`` before ``class``.
+    ``predictions_constant_data`` (``labels``). Multi-label predictions have an axis ``label`` before ``class``.
 
-    ``arviz.loo`` reads ``log_likelihood`` and pools the chains. It means what it says where all chains are draws of one
-    posterior of the training data, in which an example's likelihood is a factor: one network by a sampler or a
-    variational posterior, or several chains of it, as the members of `NUTS` are. It does not for members that share
-    weights: those have the members' mean log-likelihood, and not a single member's. Nor does it for point estimates,
-    dropout masks and networks that were trained apart. Hand in such runs without `train`. Without draws of parameters
-    arviz before 1.0 takes ``arviz.loo(data, reff=1.0)``, of independent draws.
+    ``arviz.loo`` reads ``log_likelihood`` and pools the chains. Its result is valid if all chains are draws of the same
+    posterior given the training data, in which each example contributes one likelihood factor. This is the case for one
+    network fitted by a sampler or a variational posterior, and for the members of `NUTS`, which are chains of one
+    posterior. It is not the case for members that share weights, which are trained on the mean of their
+    log-likelihoods, nor for point estimates, dropout masks and independently trained networks: leave out `train` for
+    these. If there are no parameter draws, versions of ArviZ before 1.0 need ``arviz.loo(data, reff=1.0)``, which
+    treats the draws as independent.
 
     Args:
-        train: predictions for the training data, in order and not augmented; or, for any likelihood such as regression,
-            the log-likelihood of each training example, ``[draw, member, example]`` (then ``y`` in ``log_likelihood``).
-        other: predictions for data that were not trained on.
-        posterior: draws of parameters that each member has of its own, by name, each ``[draw, member, ...]``.
-        shared: draws of parameters that all members have in common, by name, each ``[draw, ...]``; every chain gets
-            them.
+        train: predictions for the training data, in order and without augmentation; or, for any likelihood, such as
+            regression, the log-likelihood of each training example, ``[draw, member, example]`` (stored as ``y`` in
+            ``log_likelihood``).
+        other: predictions for data not used in training.
+        posterior: draws of the parameters that each member has its own copy of, by name, each ``[draw, member, ...]``.
+        shared: draws of the parameters that all members share, by name, each ``[draw, ...]``; they are repeated for
+            every chain.
 
     Returns:
-        An ``arviz.InferenceData`` where arviz is older than 1.0, else an ``xarray.DataTree``.
+        An ``arviz.InferenceData`` for ArviZ before 1.0, otherwise an ``xarray.DataTree``.
 
     Raises:
-        InputError: nothing to put in, parts that are of other numbers of draws or members, or a name that a variable of
-            netCDF or Zarr cannot have.
+        InputError: if there is nothing to convert, if the numbers of draws or members differ, or if a name is not valid
+            for a netCDF or Zarr variable.
     """
     _, members = _draws_and_members(train, other, posterior, shared)
     parameters = {**posterior, **{name: _in_every_chain(values, members) for name, values in shared.items()}}
@@ -83,15 +86,15 @@ def to_arviz(
 
 
 def log_likelihood(train: Predictions | Pointwise) -> Float64[Tensor, "member draw example"]:
-    """The log-likelihood of each example under each component, in float64 and in nats.
+    """Compute the log-likelihood of each example under each component, in float64 and in nats.
 
-    Of several binary labels it is the sum over them: they are one example's.
+    For several binary labels, this is the sum over the labels of the example.
 
     Args:
-        train: predictions, or such log-likelihoods ``[draw, member, example]``.
+        train: predictions, or pointwise log-likelihoods ``[draw, member, example]``.
 
     Raises:
-        InputError: log-likelihoods with other axes, or that are not finite.
+        InputError: if given log-likelihoods are not finite or have other axes.
     """
     if isinstance(train, Tensor):
         if train.ndim != 3 or not train.numel() or not train.isfinite().all():
@@ -112,7 +115,7 @@ def _draws_and_members(
     posterior: Mapping[str, Tensor],
     shared: Mapping[str, Tensor],
 ) -> tuple[int, int]:
-    """How many there are, in all parts alike."""
+    """Return the numbers of draws and members, and check that all inputs have the same ones."""
     parts = {"the training data's": train, "the other data's": other}
     sizes: dict[str, tuple[int, ...]] = {
         f"{name} predictions": tuple((part if isinstance(part, Tensor) else part.logits).shape[:2])
@@ -134,7 +137,7 @@ def _draws_and_members(
 
 
 def _check_names(parameters: Mapping[str, Tensor], twice: Set[str]) -> None:
-    """See whether each parameter has a name of its own that netCDF and Zarr take; of others, some would be lost."""
+    """Check that all parameter names are unique and valid in netCDF and Zarr, so that no parameter is lost."""
     axes = {"chain", "draw", *(axis for name, values in parameters.items() for axis in _own_axes(name, values.ndim))}
     for name in parameters:
         if name in axes or name in twice:
@@ -159,7 +162,7 @@ def _own_axes(name: str, ndim: int) -> list[str]:
 
 
 def _probs(predictions: Predictions) -> tuple[tuple[str, ...], np.ndarray]:
-    """The probabilities of the classes under each component, of each label where there are several."""
+    """The class probabilities under each component, for each label of a multi-label example."""
     each = [
         problem.logits.transpose(0, 1).softmax(-1, dtype=torch.float32).numpy(force=True)
         for problem in predictions.problems()
@@ -174,7 +177,7 @@ def _labels(predictions: Predictions) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _dataset(variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Any:
-    """A dataset of arrays with named axes, numbered from 0, but for the parameters' own."""
+    """Make a dataset. The axes that all groups share get coordinates from 0; the parameters' own axes get none."""
     from xarray import Dataset
 
     sizes = {axis: size for axes, array in variables.values() for axis, size in zip(axes, array.shape, strict=True)}
@@ -183,7 +186,7 @@ def _dataset(variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> Any
 
 
 def import_arviz() -> Any:
-    """The module arviz, without the word on its own future that 0.23 has once a day."""
+    """Import arviz without the FutureWarning about its own refactoring that version 0.23 issues once a day."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz
@@ -191,7 +194,7 @@ def import_arviz() -> Any:
 
 
 def as_arviz(groups: Mapping[str, Any]) -> Any:
-    """Datasets of xarray as what arviz works on: an ``InferenceData`` before its version 1.0, then a ``DataTree``."""
+    """Combine xarray datasets into an ``InferenceData`` (ArviZ before 1.0) or a ``DataTree``."""
     arviz = import_arviz()
     if int(arviz.__version__.partition(".")[0]) < 1:
         return arviz.InferenceData(**groups)
@@ -201,16 +204,15 @@ def as_arviz(groups: Mapping[str, Any]) -> Any:
 
 
 def write_arviz(data: Any, path: str | Path) -> None:
-    """Write arviz data: `path` holds all of it or is as it was before.
+    """Write ArviZ data atomically: on failure, `path` is unchanged.
 
     Args:
-        data: as `to_arviz` gives it.
-        path: a name that ends in ``.nc`` (netCDF) or ``.zarr`` (a folder, which must not exist; needs the package
-            zarr).
+        data: the result of `to_arviz`.
+        path: a path ending in ``.nc`` (netCDF) or ``.zarr`` (a folder that must not exist; requires the package zarr).
 
     Raises:
-        InputError: another name, a Zarr folder that exists, or no zarr.
-        RunError: it cannot be written.
+        InputError: if the suffix is another one, the Zarr folder exists, or zarr is not installed.
+        RunError: if the data cannot be written.
     """
     path = Path(path)
     check_arviz_path(path)
@@ -222,10 +224,10 @@ def write_arviz(data: Any, path: str | Path) -> None:
 
 
 def check_arviz_path(path: Path) -> None:
-    """See whether arviz data may be written there.
+    """Check that ArviZ data can be written to a path.
 
     Raises:
-        InputError: a name that ends otherwise, a Zarr folder that exists, or no zarr.
+        InputError: if the suffix is neither .nc nor .zarr, the Zarr folder exists, or zarr is not installed.
     """
     if path.suffix not in (".nc", ".zarr"):
         raise InputError(f"{path}: the name of ArviZ data must end in .nc (netCDF) or .zarr (Zarr)")
@@ -239,7 +241,7 @@ def _write_zarr(data: Any, path: Path) -> None:
     beside = beside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Before arviz 1.0 its own way knows no zarr from version 3 on.
+        # The to_zarr method of ArviZ before 1.0 does not support zarr 3.
         tree = data.to_datatree() if hasattr(data, "to_datatree") else data
         tree.to_zarr(str(beside))
         beside.rename(path)

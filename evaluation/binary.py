@@ -1,4 +1,4 @@
-"""Binary outputs as classification problems: an output z of a Bernoulli likelihood is two classes of logits 0 and z."""
+"""Binary outputs as two-class problems: the output z of a Bernoulli likelihood becomes the class logits [0, z]."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -17,15 +17,15 @@ Record = TypeVar("Record")
 def two_class_logits(
     logits: Float[Tensor, "draw member image *output"],
 ) -> Float[Tensor, "draw member image 2"]:
-    """Logits ``[0, z]`` of the classes 0 and 1, whose softmax is the sigmoid of the logit z of a Bernoulli likelihood.
+    """Convert the logit z of a Bernoulli likelihood to the logits ``[0, z]`` of the classes 0 and 1.
 
-    So every function of logits with a class axis takes the output of a binary classifier.
+    The softmax of the result is the sigmoid of z, so every function of class logits accepts it.
 
     Args:
-        logits: of one binary output, ``[draw, member, image]`` or ``[draw, member, image, 1]``.
+        logits: logits of a single binary output, ``[draw, member, image]`` or ``[draw, member, image, 1]``.
 
     Raises:
-        InputError: other axes, or several outputs, each of which is a problem of its own.
+        InputError: if the axes are other ones, or there are several outputs.
 
     >>> two_class_logits(torch.tensor([[[2.0, -1.0]]]))
     tensor([[[[ 0.,  2.],
@@ -42,20 +42,20 @@ def two_class_logits(
 
 
 def with_label_axis(logits: Shaped[Tensor, "*shape"], ndim: int) -> Shaped[Tensor, "*more"]:
-    """Binary logits with the last axis, of length 1, that one label may leave out."""
+    """Append the label axis, of length 1, to binary logits of a single label that lack it."""
     return logits[..., None] if logits.ndim == ndim - 1 else logits
 
 
 def binary_labels(labels: Shaped[Tensor, "*shape"], num_images: int, num_labels: int) -> Int64[Tensor, "image *label"]:
-    """Labels of a Bernoulli likelihood as int64: ``[image]`` where there is one, else ``[image, label]``.
+    """Convert labels of a Bernoulli likelihood to int64: ``[image]`` for a single label, else ``[image, label]``.
 
     Args:
         labels: 0 or 1, integer, bool or floating point; ``[image]``, ``[image, 1]`` or ``[image, label]``.
-        num_images: images of the logits.
-        num_labels: labels of the logits.
+        num_images: the number of images in the logits.
+        num_labels: the number of labels in the logits.
 
     Raises:
-        InputError: another shape, or a label that is neither 0 nor 1; says where.
+        InputError: if the shape is another one, or a label is neither 0 nor 1; the message gives its position.
     """
     check_tensor("labels", labels)
     allowed = {(num_images, num_labels)} | ({(num_images,)} if num_labels == 1 else set())
@@ -77,11 +77,11 @@ def binary_labels(labels: Shaped[Tensor, "*shape"], num_images: int, num_labels:
 
 
 def mean_over_labels(records: Iterable[Record]) -> Record:
-    """The mean of records, field by field: how several labels, each a problem of its own, become one figure.
+    """Average records field by field, such as the scores of the labels of a multi-label problem.
 
     Args:
-        records: dataclasses of one kind, one of each label. Fields that are neither a float nor a floating-point tensor
-            are taken from the first.
+        records: instances of one dataclass, one for each label. Fields other than floats and floating-point tensors are
+            taken from the first record.
 
     >>> from bayes_share.evaluation.detection import Detection
     >>> mean_over_labels([Detection(0.5, 0.2, 0.0, 1.0), Detection(1.0, 0.4, 0.0, 0.0)]).auroc

@@ -1,4 +1,4 @@
-"""How far scores would move with other test images: bootstrap intervals, and differences on the same images."""
+"""Bootstrap intervals of scores over test images, and paired differences of scores on the same images."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from bayes_share.evaluation.scores import per_image
 from bayes_share.evaluation.seed_statistics import Estimate, Interval, estimate
 
 _MEANS = ("accuracy", "nll", "brier")  # the scores that are means over images
-_AT_A_TIME = 2**20  # images of resamples in memory
+_AT_A_TIME = 2**20  # maximum number of image indices in memory, over all resamples of a chunk
 
 
 def bootstrap(
@@ -27,22 +27,21 @@ def bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """The percentile bootstrap of any number that is computed from images.
+    """Compute a percentile bootstrap interval of a statistic of images.
 
-    Each resample has as many images as there are, drawn with replacement; the interval reaches from the quantile
-    ``(1 − confidence) / 2`` of the statistic over the resamples to the one as far from the other end (Efron and
-    Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3). It says how much other test images would
-    change the number, not how much another training would.
+    Each resample draws `num_images` images with replacement. The interval is bounded by the quantiles
+    ``(1 ∓ confidence) / 2`` of the statistic over the resamples (Efron and Tibshirani 1993, "An Introduction to the
+    Bootstrap", section 13.3). It reflects the variation over test images, not over training runs.
 
     Args:
-        statistic: a function of the indices of images, of which some come more than once.
-        num_images: images there are.
-        resamples: how often images are drawn.
-        seed: the same seed draws the same images, whatever the statistic is.
-        confidence: of the interval, between 0 and 1.
+        statistic: a function of image indices, which may contain duplicates.
+        num_images: the number of images.
+        resamples: the number of resamples.
+        seed: the seed; for a given seed, the resamples do not depend on the statistic.
+        confidence: the level of the interval, between 0 and 1.
 
     Raises:
-        InputError: no images, fewer than 2 resamples, or a confidence that cannot be.
+        InputError: if there are no images, fewer than 2 resamples, or a confidence outside (0, 1).
 
     >>> numbers = torch.arange(100.0)
     >>> found = bootstrap(lambda images: numbers[images].mean().item(), 100)
@@ -58,16 +57,16 @@ def bootstrap(
 def bootstrap_mean(
     values: Float[Tensor, "image"], resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The percentile bootstrap of the mean of a number for each image, as `bootstrap` has it, and much faster.
+    """Compute the percentile bootstrap interval of a mean. Same result as `bootstrap`, but much faster.
 
     Args:
-        values: for example, one of `per_image`.
-        resamples: how often images are drawn.
-        seed: the same seed draws the same images as in `bootstrap`.
-        confidence: of the interval, between 0 and 1.
+        values: one value per image, such as an entry of `per_image`.
+        resamples: the number of resamples.
+        seed: the seed; the resamples are those of `bootstrap` for the same seed.
+        confidence: the level of the interval, between 0 and 1.
 
     Raises:
-        InputError: no values or NaN among them, or what `bootstrap` refuses.
+        InputError: if there are no values, a value is NaN, or `bootstrap` would reject the other arguments.
 
     >>> found = bootstrap_mean(torch.arange(100.0))
     >>> round(found.value, 1), round(found.error, 1)
@@ -80,19 +79,19 @@ def bootstrap_mean(
 
 
 def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-    """Accuracy, NLL, Brier score and ECE (15 bins) of the mixture, each with its interval of 95 %.
+    """Compute accuracy, NLL, Brier score and ECE (15 bins) of the mixture with 95 % intervals.
 
-    Those of the means are by the bootstrap over images, or over examples where these have several positions; that of
-    the ECE is `ece_interval`, as resamples of an ECE are larger than the ECE itself. Of several labels all are means
-    over the labels.
+    The first three are means over images; their intervals are bootstrapped over images, or over examples if these have
+    several positions. The interval of the ECE is `ece_interval`, since the ECE of a resample is biased upwards even
+    relative to the ECE of the sample. For several labels, all values are means over the labels.
 
     Args:
         predictions: logits and labels.
-        resamples: how often images are drawn.
-        seed: the same seed draws the same images, of every predictions of as many images.
+        resamples: the number of resamples.
+        seed: the seed; predictions with the same number of images get the same resamples.
 
     Raises:
-        InputError: fewer than 2 resamples.
+        InputError: if there are fewer than 2 resamples.
     """
     check_kind(predictions)
     columns = _row_terms(predictions)
@@ -111,22 +110,22 @@ def score_intervals(predictions: Predictions, resamples: int = 1000, seed: int =
 
 
 def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estimate]:
-    """``one − other`` of accuracy, NLL, Brier score and squared calibration error on the same images.
+    """Compute ``one − other`` of accuracy, NLL, Brier score and squared calibration error on the same images.
 
-    What makes an image hard for both cancels, which the difference of two scores with their own errors would count
-    twice. Each is a mean over images, and its standard error that of the mean of the images' differences. Calibration
-    is compared by the debiased `squared_calibration_error`: a difference of plug-in ECEs favours the more accurate of
-    two calibrated runs.
+    Each difference is a mean of differences per image, and its standard error is that of this mean. The difficulty of
+    an image that affects both predictions cancels, so this error is smaller than one computed from the errors of the
+    two scores. Calibration is compared by the debiased `squared_calibration_error`, because a difference of plug-in
+    ECEs favours the more accurate of two calibrated runs.
 
     Args:
         one: logits and labels.
-        other: the same images by another method.
+        other: predictions of the same images by another method.
 
     Returns:
-        The differences; `count` is the number of images, and of one image there is no error.
+        The differences by name. `count` is the number of images; the error is None for a single image.
 
     Raises:
-        InputError: the two are not of the same images.
+        InputError: if the labels of the two differ.
     """
     for predictions in (one, other):
         check_kind(predictions)
@@ -136,12 +135,12 @@ def paired_differences(one: Predictions, other: Predictions) -> dict[str, Estima
 
 
 def score_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
-    """A number for each image, of which a score is the mean: of `per_image`, and of the squared calibration error.
+    """Compute the terms whose means are the scores: those of `per_image` and of the squared calibration error.
 
-    Where examples have several positions, it is a number for each example, as `terms_by_example` has it.
+    There is one term per image, or one per example, by `terms_by_example`, if examples have several positions.
 
     Args:
-        predictions: logits and labels; of several labels the terms are means over the labels.
+        predictions: logits and labels; for several labels, the terms are means over the labels.
     """
     return {name: terms_by_example(terms, predictions.examples) for name, terms in _row_terms(predictions).items()}
 
@@ -158,15 +157,15 @@ def _row_terms(predictions: Predictions) -> dict[str, Float64[Tensor, "image"]]:
 def resampled_means(
     columns: Float64[Tensor, "image column"], resamples: int = 1000, seed: int = 0
 ) -> Float64[Tensor, "resample column"]:
-    """The means of several columns on the same resamples, which are those of `bootstrap`.
+    """Compute the means of several columns on the resamples that `bootstrap` uses.
 
     Args:
-        columns: numbers for each image; the mean over images of which some are infinite is infinite.
-        resamples: how often images are drawn.
-        seed: the same seed draws the same images.
+        columns: values per image; the mean of a resample that contains an infinite value is infinite.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
 
     Raises:
-        InputError: no images, or fewer than 2 resamples.
+        InputError: if there are no images, or fewer than 2 resamples.
     """
     num_images = len(columns)
     finite = columns.masked_fill(columns.isinf(), 0.0)  # 0 times infinity is NaN
@@ -183,7 +182,7 @@ def resampled_means(
 
 
 def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Tensor, "resample image"]]:
-    """Indices of images, drawn with replacement, for some resamples at a time."""
+    """Yield image indices drawn with replacement, in chunks of resamples."""
     if num_images < 1:
         raise InputError("there are no examples to draw from")
     if resamples < 2:
@@ -196,7 +195,7 @@ def _resamples(num_images: int, resamples: int, seed: int) -> Iterator[Int64[Ten
 
 
 def percentile_interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float = 0.95) -> Interval:
-    """The interval of a number from its values on resamples, as `bootstrap` has it; infinite ones have no error."""
+    """Compute the interval of `bootstrap` from the values on resamples. The error is NaN if a value is infinite."""
     if not 0 < confidence < 1:
         raise InputError(f"the confidence must be between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2

@@ -1,10 +1,10 @@
-"""What a sample of images says of the population's calibration error, at fixed bins of confidence.
+"""Estimates of the population calibration error for fixed bins of confidence.
 
-With bins of equal width, the population's ECE is ``Σ_b |E[(right − confidence) · 1_b]|``, and its squared error
-``Σ_b P(b) · E[right − confidence | b]²``. The plug-in ECE is biased upwards, as noise in a bin never cancels: of a
-calibrated classifier it is about ``Σ_b σ_b √(2 / π)`` in place of 0, more for fewer images and for less accurate
-classifiers. The squared error has an unbiased estimate, and the ECE an interval that covers it.
-`benchmarks/calibration.py` measures both.
+With bins of equal width, the population ECE is ``Σ_b |E[(right − confidence) · 1_b]|``, and the squared calibration
+error is ``Σ_b P(b) · E[right − confidence | b]²``. The plug-in ECE is biased upwards, because the noise within a bin
+does not cancel: for a calibrated classifier it is about ``Σ_b σ_b √(2 / π)`` instead of 0, which is larger for fewer
+images and for less accurate classifiers. This module has an unbiased estimate of the squared error and an interval for
+the ECE. `benchmarks/calibration.py` measures both.
 """
 
 import math
@@ -19,7 +19,7 @@ from bayes_share.evaluation.checks import check_probs
 from bayes_share.evaluation.positions import terms_by_example
 from bayes_share.evaluation.seed_statistics import Interval
 
-_Z = 1.959964  # of a normal number, 2.5 % are above it
+_Z = 1.959964  # the 97.5 % quantile of the standard normal distribution
 _DRAWS = 4000
 
 
@@ -29,25 +29,25 @@ def squared_calibration_error(
     bins: int = 15,
     examples: Int64[Tensor, "image"] | None = None,
 ) -> float:
-    """The debiased squared calibration error of the most probable class; below 0 by chance where there is little.
+    """The debiased squared calibration error of the most probable class; it can be negative by chance.
 
     An unbiased estimate of ``Σ_b P(b) · E[right − confidence | b]²`` over the bins of `reliability`, the calibration
-    part of the Brier score of "is the predicted class right?" (Murphy 1973). From the plug-in square the variance of
-    each bin's mean is taken off: Kumar, Liang and Ma 2019, arXiv 1909.10155, section 4; Ferro and Fricker 2012, "A
-    bias-corrected decomposition of the Brier score". So its mean over samples is 0 for a calibrated classifier,
-    whatever its accuracy and however few images there are, and it is what runs are compared by. Its square root, where
-    there is one, is on the scale of the ECE, and at least as large in the population.
+    part of the Brier score for the event that the predicted class is right (Murphy 1973). It subtracts the variance of
+    the mean of each bin from the plug-in square: Kumar, Liang and Ma 2019, arXiv 1909.10155, section 4; Ferro and
+    Fricker 2012, "A bias-corrected decomposition of the Brier score". Its expectation is 0 for a calibrated classifier,
+    whatever the accuracy and the number of images, which is why runs are compared by it. Its square root, if it is
+    positive, is on the scale of the ECE; in the population it is at least as large as the ECE.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
-        bins: how many, of equal width, as of `bayes_share.evaluation.calibration.reliability`.
-        examples: the example that each image is a position of, where they are not independent.
+        bins: the number of bins of equal width, as in `bayes_share.evaluation.calibration.reliability`.
+        examples: the index of the example that each image is a position of; None if the images are independent.
 
     Raises:
-        InputError: fewer than one bin, or what `check_probs` refuses; says where.
+        InputError: if `bins` is less than 1, or `check_probs` rejects the input.
 
-    Both in one bin, 0.6 below and 0.6 above what they should be: nothing speaks against calibration.
+    Two images in one bin with residuals of −0.6 and 0.38 are no evidence of miscalibration:
 
     >>> probs = torch.tensor([[0.6, 0.4], [0.62, 0.38]])
     >>> round(squared_calibration_error(probs, torch.tensor([1, 0])), 4)  # -0.6 * 0.38
@@ -62,22 +62,22 @@ def squared_error_terms(
     bins: int = 15,
     examples: Int64[Tensor, "image"] | None = None,
 ) -> Float64[Tensor, "image"]:
-    """A number for each image, of which `squared_calibration_error` is the mean, to take errors and differences from.
+    """Compute the terms whose mean is `squared_calibration_error`, for standard errors and paired differences.
 
-    With the residual ``d_i = right_i − confidence_i`` and ``u_i = d_i · mean of the other d in i's bin`` (0 for an
-    image that is alone; images of its own example are not among the others), the estimate is ``mean u_i``. The number
-    is ``2 u_i − mean of u in i's bin``: the mean is the same, and the spread is that of the estimate's influence
-    function, so that ``sd / √images`` is its standard error, and up to √2 times as large where the classifier is
-    calibrated.
+    Let ``d_i = right_i − confidence_i`` and ``u_i = d_i · mean of the other d in the bin of i``, where images of the
+    same example are excluded and ``u_i = 0`` if no other image is left. The estimate is ``mean u_i``. The terms are
+    ``2 u_i − mean of u in the bin of i``. They have the same mean, and the spread of the influence function of the
+    estimate, so ``sd / √images`` is its standard error. For a calibrated classifier it is too large by a factor of up
+    to √2.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
-        bins: how many, of equal width.
-        examples: the example that each image is a position of, where they are not independent.
+        bins: the number of bins of equal width.
+        examples: the index of the example that each image is a position of; None if the images are independent.
 
     Raises:
-        InputError: as of `squared_calibration_error`.
+        InputError: see `squared_calibration_error`.
     """
     return squared_error_terms_of(*_confidence_and_right(probs, labels, bins), bins, examples)
 
@@ -88,7 +88,7 @@ def squared_error_terms_of(
     bins: int = 15,
     examples: Int64[Tensor, "image"] | None = None,
 ) -> Float64[Tensor, "image"]:
-    """The same from confidences, and whether each is right, 0 or 1."""
+    """Compute the same from confidences and correctness, 0 or 1."""
     residual, index = right - confidence, bin_of(confidence, bins)
     count = index.bincount(minlength=bins).clamp(min=1)
     total = index.bincount(residual, minlength=bins)
@@ -105,7 +105,7 @@ def _of_own_example(
     bins: int,
     examples: Int64[Tensor, "image"] | None,
 ) -> tuple[Float64[Tensor, "image"], Int64[Tensor, "image"]]:
-    """The sum of the residuals of an image's own example in its bin, and how many these are."""
+    """For each image, the sum and the number of the residuals of its own example in its bin."""
     if examples is None:
         return residual, torch.ones_like(index)
     cells, inverse, counts = (examples.to(index) * bins + index).unique(return_inverse=True, return_counts=True)
@@ -119,36 +119,36 @@ def ece_interval(
     bins: int = 15,
     examples: Int64[Tensor, "image"] | None = None,
 ) -> Interval:
-    """The plug-in ECE with an interval that covers the population's ECE at these bins in 95 % of samples or more.
+    """Compute the plug-in ECE with a conservative 95 % interval for the population ECE with the same bins.
 
-    The ECE is ``Σ_b |m_b|`` of means ``m_b`` that are nearly normal. Each end leaves out 2.5 % at most:
+    The ECE is ``Σ_b |m_b|``, where the means ``m_b`` are approximately normal. Each end has an error of at most 2.5 %:
 
-    - Below: ``ECE − q``, where q is the 97.5 % quantile of the derivative of ``Σ |·|`` at the means, ``Σ_b |h_b|`` over
-      bins whose sign is not certain and ``Σ_b ± h_b`` over the others, with h drawn from the means' normal distribution
-      (Fang and Santos 2019, "Inference on directionally differentiable functions", theorem 3.3). It is 0 for most
-      samples of a calibrated classifier: its true value is on the boundary, and only the upper end bounds it.
-    - Above: ``Σ_b |m_b|`` is at least ``Σ_b s_b m_b`` with the population's signs s, a mean over images, which has the
-      score bound of Wilson (1927) with ``E[confidence (1 − confidence)] + e − e²`` as the variance where the error
-      is e, the most that it can be.
+    - Lower end: ``ECE − q``, where q is the 97.5 % quantile of the directional derivative of ``Σ |·|`` at the means:
+      ``Σ_b |h_b|`` over the bins whose sign is uncertain plus ``Σ_b ± h_b`` over the others, with h drawn from the
+      normal distribution of the means (Fang and Santos 2019, "Inference on directionally differentiable functions",
+      theorem 3.3). For most samples of a calibrated classifier it is 0, since the true value is on the boundary.
+    - Upper end: ``Σ_b |m_b|`` is at least ``Σ_b s_b m_b`` with the signs s of the population. This is a mean over
+      images, so the score bound of Wilson (1927) applies, with the largest possible variance,
+      ``E[confidence (1 − confidence)] + e − e²`` for an ECE of e.
 
-    In the benchmark's grid it covers in 0.97 of samples or more. It is wide, since the plug-in ECE is biased upwards by
-    an amount that depends on the unknown error of each bin. Where images are positions of examples, variances are of
-    sums over examples, and the bound above is of as many images as would have them if they were independent.
+    The coverage on the grid of the benchmark is at least 0.97. The interval is wide, because the bias of the plug-in
+    ECE depends on the unknown error of each bin. If images are positions of examples, variances are computed from sums
+    over examples, and the upper end uses the effective number of independent images.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
-        bins: how many, of equal width.
-        examples: the example that each image is a position of, where they are not independent.
+        bins: the number of bins of equal width.
+        examples: the index of the example that each image is a position of; None if the images are independent.
 
     Returns:
-        The plug-in ECE, the interval, and the standard deviation of the ECE over samples, at most.
+        The plug-in ECE, its interval, and an upper bound on its standard error.
 
     Raises:
-        InputError: as of `squared_calibration_error`.
+        InputError: see `squared_calibration_error`.
 
     >>> probs = torch.tensor([[0.75, 0.25]]).expand(400, 2)
-    >>> found = ece_interval(probs, (torch.arange(400) % 4 == 0).long())  # right in 3 of 4, as it says
+    >>> found = ece_interval(probs, (torch.arange(400) % 4 == 0).long())  # right in 3 of 4 images: calibrated
     >>> found.value, found.low, round(found.high, 3)
     (0.0, 0.0, 0.047)
     """
@@ -161,13 +161,13 @@ def ece_interval_of(
     bins: int = 15,
     examples: Int64[Tensor, "image"] | None = None,
 ) -> Interval:
-    """The same from confidences, and whether each is right, 0 or 1."""
+    """Compute the same from confidences and correctness, 0 or 1."""
     num_images, index = len(confidence), bin_of(confidence, bins)
     residual, claimed = right - confidence, confidence * (1 - confidence)
     means = index.bincount(residual, minlength=bins) / num_images
     value = means.abs().sum().item()
     own, own_count = _of_own_example(residual, index, bins, examples)
-    squares = index.bincount(own.square() / own_count, minlength=bins)  # of the sum of each example in each bin
+    squares = index.bincount(own.square() / own_count, minlength=bins)  # sums per example and bin
     errors = torch.maximum(squares, index.bincount(claimed, minlength=bins)).sqrt() / num_images
     signed = means.sign()[index] * residual
     of_examples = terms_by_example(signed, examples)
@@ -187,7 +187,7 @@ def ece_interval_of(
 
 
 def _upper(value: float, claimed: float, num_images: float) -> float:
-    """The larger e with ``(e − value)² = z² (claimed + e − e²) / images``."""
+    """The larger root e of ``(e − value)² = z² (claimed + e − e²) / images``."""
     square = _Z**2 / num_images
     half = value + square / 2
     return (half + math.sqrt(max(half**2 - (1 + square) * (value**2 - square * claimed), 0.0))) / (1 + square)
@@ -195,7 +195,7 @@ def _upper(value: float, claimed: float, num_images: float) -> float:
 
 @cache
 def _normal(bins: int) -> Float64[Tensor, "draw bin"]:
-    """The same numbers for every sample, so that the same predictions have the same interval."""
+    """Standard normal draws from a fixed seed, so that the interval is deterministic."""
     return torch.randn(_DRAWS, bins, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 

@@ -1,13 +1,13 @@
-"""Maps from predicted to calibrated probabilities, each fitted on validation data, in log space.
+"""Calibration maps on log-probabilities, fitted on validation data.
 
-Temperature, vector and beta calibration are fitted here and not by netcal 1.4, of which we saw:
+Temperature, vector and beta calibration are implemented here instead of using netcal 1.4, for three reasons:
 
-* Every fit of its scaling methods clears Pyro's global parameter store, the plain maximum-likelihood one too.
-* It clips probabilities at 2e-16. A classifier that is overconfident by a temperature of 30 gets one of 11, and an NLL
-  of 1.48 in place of 0.95.
-* It takes gradients by finite differences: 9 s for vector scaling of 100 classes and 5,000 images.
+* Its scaling methods clear Pyro's global parameter store at every fit, including plain maximum likelihood.
+* It clips probabilities at 2e-16. For a classifier whose correct temperature is 30 it finds 11, with an NLL of 1.48
+  instead of 0.95.
+* It computes gradients by finite differences: vector scaling of 100 classes on 5,000 images takes 9 s.
 
-Where nothing is clipped the two agree, which the tests check. Histogram binning and isotonic regression are netcal's.
+The results agree if nothing is clipped, as the tests check. Histogram binning and isotonic regression use netcal.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,30 +22,32 @@ from torch.nn import functional as F
 LogProbs = Float64[Tensor, "row class"]
 Labels = Int64[Tensor, "row"]
 Map = Callable[[LogProbs], LogProbs]
-"""From log-probabilities, each row a distribution, to calibrated ones."""
+"""A map from log-probabilities to calibrated log-probabilities; each row is a distribution."""
 
-_RIDGE = 1e-6  # toward the identity: without it, validation data that are all right have an infinite optimum
-_LEAST_SLOPE = 1e-3  # a temperature of 1000: the order of the classes is kept, whatever the data
+_RIDGE = 1e-6  # penalty toward the identity; without it the optimum is infinite if all predictions are right
+_LEAST_SLOPE = 1e-3  # a temperature of at most 1000; a positive slope preserves the order of the classes
 _TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """``softmax(log p / T)`` (Guo et al. 2017, arXiv 1706.04599, eq. 9); the order of the classes stays.
+    """Temperature scaling, ``softmax(log p / T)`` (Guo et al. 2017, arXiv 1706.04599, eq. 9).
+
+    It preserves the order of the classes.
 
     Args:
-        temperature: T; above 1 where the classifier was overconfident.
+        temperature: T; above 1 for an overconfident classifier.
     """
 
     temperature: float
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """Calibrated log-probabilities."""
+        """Return calibrated log-probabilities."""
         return (log_probs / self.temperature).log_softmax(-1)
 
 
 def fit_temperature(log_probs: LogProbs, labels: Labels) -> Temperature:
-    """The temperature of the least NLL; 1000 at most."""
+    """Fit the temperature that minimises the NLL, with an upper bound of 1000."""
 
     def loss(slope: Tensor) -> Tensor:
         return F.cross_entropy(slope * log_probs, labels)
@@ -56,9 +58,9 @@ def fit_temperature(log_probs: LogProbs, labels: Labels) -> Temperature:
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """``softmax(w ∘ log p + b)``: vector scaling (Guo et al. 2017, section 4.2), of log-probabilities.
+    """Vector scaling, ``softmax(w ∘ log p + b)`` (Guo et al. 2017, section 4.2).
 
-    A mixture has no other logits than these.
+    It acts on log-probabilities, since a mixture has no other logits.
 
     Args:
         weights: w, ``[class]``.
@@ -69,12 +71,12 @@ class Vector:
     biases: Float64[Tensor, "class"]
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """Calibrated log-probabilities."""
+        """Return calibrated log-probabilities."""
         return (self.weights * log_probs + self.biases).log_softmax(-1)
 
 
 def fit_vector(log_probs: LogProbs, labels: Labels) -> Vector:
-    """Weights and biases of the least NLL."""
+    """Fit the weights and biases that minimise the NLL."""
     ones = torch.ones(log_probs.shape[1], dtype=torch.float64)
 
     def loss(numbers: Tensor) -> Tensor:
@@ -87,9 +89,9 @@ def fit_vector(log_probs: LogProbs, labels: Labels) -> Vector:
 
 @dataclass(frozen=True, eq=False)
 class Beta:
-    """``logit q = a log p − b log(1 − p) + c`` for each class against the rest, and then normalised.
+    """Beta calibration, ``logit q = a log p − b log(1 − p) + c`` for each class against the rest, then normalised.
 
-    Kull, Silva Filho and Flach 2017, "Beta calibration", section 4; a and b are not negative, so q grows with p.
+    Kull, Silva Filho and Flach 2017, "Beta calibration", section 4. a and b are non-negative, so q increases with p.
 
     Args:
         coefficients: a, b and c, ``[class, 3]``.
@@ -98,13 +100,13 @@ class Beta:
     coefficients: Float64[Tensor, "class 3"]
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """Calibrated log-probabilities."""
+        """Return calibrated log-probabilities."""
         logits = (_beta_features(log_probs) * self.coefficients.T[:, None]).sum(0)
         return F.logsigmoid(logits).log_softmax(-1)
 
 
 def fit_beta(log_probs: LogProbs, labels: Labels) -> Beta:
-    """For each class the coefficients of the least binary NLL."""
+    """Fit the coefficients that minimise the binary NLL of each class against the rest."""
     start = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     coefficients = []
     for of_class, features in enumerate(_beta_features(log_probs).unbind(-1)):
@@ -119,7 +121,7 @@ def fit_beta(log_probs: LogProbs, labels: Labels) -> Beta:
 
 def _beta_features(log_probs: LogProbs) -> Float64[Tensor, "3 row class"]:
     """``log p``, ``−log(1 − p)`` and 1."""
-    # 1 − p, where p is nearly 1, is the sum of the other classes; only a row's largest p can be above a half.
+    # Close to p = 1, compute 1 − p as the sum of the other classes. Only the largest p of a row can be above 0.5.
     top = log_probs.argmax(-1, keepdim=True)
     others = log_probs.scatter(-1, top, -torch.inf).logsumexp(-1, keepdim=True)
     log_rest = torch.log1p(-log_probs.exp().clamp(max=0.5)).scatter(-1, top, others)
@@ -128,19 +130,19 @@ def _beta_features(log_probs: LogProbs) -> Float64[Tensor, "3 row class"]:
 
 @dataclass(frozen=True, eq=False)
 class OneVsRest:
-    """A calibrated probability for each class against the rest, and then normalised.
+    """Calibrate the probability of each class against the rest, then normalise.
 
-    A probability of 0 becomes the smallest float32, 1e-38, so that its log is finite. A row in which every class gets 0
-    stays as it was.
+    A probability of 0 becomes the smallest normal float32, 1e-38, so that its log is finite. A row in which every class
+    gets 0 is left unchanged.
 
     Args:
-        estimators: of each class, netcal's.
+        estimators: a fitted netcal estimator for each class.
     """
 
     estimators: Sequence[Any]
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """Calibrated log-probabilities."""
+        """Return calibrated log-probabilities."""
         probs = log_probs.exp().clamp(max=1).unbind(-1)
         calibrated = [
             torch.from_numpy(estimator.transform(p.numpy()))
@@ -152,10 +154,10 @@ class OneVsRest:
 
 
 def fit_histogram(log_probs: LogProbs, labels: Labels) -> OneVsRest:
-    """Histogram binning (Zadrozny and Elkan 2001) by netcal: the share of the class in 10 bins of its probability.
+    """Fit netcal's histogram binning (Zadrozny and Elkan 2001) with 10 bins for each class.
 
-    An empty bin gives its middle. netcal fits with bins ``[lo, hi)`` and reads them as ``(lo, hi]``, which matters to a
-    probability that is exactly on an edge.
+    A probability is replaced by the share of the class in its bin, or by the centre of the bin if it is empty. netcal
+    fits with bins ``[lo, hi)`` and applies them as ``(lo, hi]``, which affects probabilities exactly on an edge.
     """
     from netcal.binning import HistogramBinning
 
@@ -163,7 +165,7 @@ def fit_histogram(log_probs: LogProbs, labels: Labels) -> OneVsRest:
 
 
 def fit_isotonic(log_probs: LogProbs, labels: Labels) -> OneVsRest:
-    """Isotonic regression (Zadrozny and Elkan 2002) by netcal: the best map that does not fall."""
+    """Fit netcal's isotonic regression (Zadrozny and Elkan 2002), a non-decreasing map, for each class."""
     from netcal.binning import IsotonicRegression
 
     return _one_vs_rest(IsotonicRegression, log_probs, labels)
@@ -176,21 +178,20 @@ def _one_vs_rest(make: Callable[[], Any], log_probs: LogProbs, labels: Labels) -
 
 @dataclass(frozen=True, eq=False)
 class AmongSeen:
-    """A map for the classes that occur in the validation data; the others keep their probability.
+    """A map of the classes that occur in the validation data. The other classes keep their probability.
 
-    A class that never occurs says nothing of how its probability should change, and the maps above would call it
-    impossible.
+    Without examples of a class, the maps above would assign it a probability of 0.
 
     Args:
-        inner: of the distribution over the classes that occur.
-        seen: which they are, ``[class]``.
+        inner: the map of the distribution over the classes that occur.
+        seen: whether each class occurs, ``[class]``.
     """
 
     inner: Map
     seen: Bool[Tensor, "class"]
 
     def __call__(self, log_probs: LogProbs) -> LogProbs:
-        """Calibrated log-probabilities."""
+        """Return calibrated log-probabilities."""
         among, log_mass = _among(log_probs, self.seen)
         result = log_probs.clone()
         result[:, self.seen] = self.inner(among) + log_mass
@@ -205,7 +206,7 @@ def fit_among_seen(fit: Callable[[LogProbs, Labels], Map], log_probs: LogProbs, 
 
 
 def _among(log_probs: LogProbs, seen: Bool[Tensor, "class"]) -> tuple[Float64[Tensor, "row seen"], Tensor]:
-    """The distribution over the classes that were seen, and the log of their probability, ``[row, 1]``."""
+    """Return the distribution over the classes that occur, and the log of their total probability, ``[row, 1]``."""
     among = log_probs[:, seen]
     log_mass = among.logsumexp(-1, keepdim=True)
     return among - log_mass, log_mass
@@ -214,7 +215,7 @@ def _among(log_probs: LogProbs, seen: Bool[Tensor, "class"]) -> tuple[Float64[Te
 def _minimise(
     loss: Callable[[Tensor], Tensor], identity: Float64[Tensor, "number"], lower: Sequence[float | None] | None = None
 ) -> Float64[Tensor, "number"]:
-    """The point of the least loss, a convex function, above bounds."""
+    """Minimise a convex loss by L-BFGS-B, starting at the identity map, subject to lower bounds."""
     from scipy.optimize import minimize
 
     def evaluate(numbers: Any) -> tuple[float, Any]:

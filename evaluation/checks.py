@@ -1,6 +1,6 @@
-"""What every score asks of its input, so that no wrong input becomes a number.
+"""Input validation for the scores.
 
-The arguments have no shapes in their types: these functions are what finds out.
+The arguments are annotated without shapes, because these functions check the shapes.
 """
 
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ from bayes_share.errors import InputError
 
 LOGIT_AXES = ("draw", "member", "example", "class")
 
-# Far above the rounding of a float32 softmax over thousands of classes, far below what logits taken for probabilities
-# would show.
+# Far above the rounding error of a float32 softmax over thousands of classes, and far below the deviation of logits
+# passed as probabilities.
 _SUM_TOLERANCE = 1e-3
 
 
 def check_tensor(what: str, values: object) -> None:
-    """Check that something is a tensor.
+    """Check that a value is a tensor.
 
     Args:
-        what: its name, in the plural.
-        values: what was handed in.
+        what: its name in the error message, in the plural.
+        values: the value.
 
     Raises:
-        InputError: it is not, such as an array of numpy.
+        InputError: if it is not a tensor; a NumPy array is not.
     """
     if not isinstance(values, Tensor):
         raise InputError(f"{what} must be a tensor, not {type(values).__name__}: convert arrays with torch.as_tensor")
 
 
 def check_logits(logits: Tensor, first_draw: int = 0) -> None:
-    """Check that logits are ``[draw, member, image, class]`` with two classes or more, and that every one is finite.
+    """Check that logits are ``[draw, member, image, class]`` with at least two classes, and finite.
 
     Args:
-        logits: of some draws.
-        first_draw: the number of the first of them.
+        logits: the logits of consecutive draws.
+        first_draw: the index of the first draw, for the error message.
 
     Raises:
-        InputError: other than four axes, an empty one, a single class, or a logit that is not finite.
+        InputError: if there are not four axes, an axis is empty, there is a single class, or a logit is not finite.
     """
     _check_axes("logits", logits, LOGIT_AXES)
     if logits.shape[-1] == 1:
@@ -52,14 +52,14 @@ def check_logits(logits: Tensor, first_draw: int = 0) -> None:
 
 
 def check_binary_logits(logits: Tensor, first_draw: int = 0) -> None:
-    """Check that logits are ``[draw, member, image, label]``, and that every one is finite.
+    """Check that logits are ``[draw, member, image, label]`` and finite.
 
     Args:
-        logits: of some draws.
-        first_draw: the number of the first of them.
+        logits: the logits of consecutive draws.
+        first_draw: the index of the first draw, for the error message.
 
     Raises:
-        InputError: other than four axes, an empty one, or a logit that is not finite.
+        InputError: if there are not four axes, an axis is empty, or a logit is not finite.
     """
     axes = (*LOGIT_AXES[:-1], "label")
     _check_axes("logits", logits, axes)
@@ -67,10 +67,10 @@ def check_binary_logits(logits: Tensor, first_draw: int = 0) -> None:
 
 
 def check_features(features: Tensor, num_members: int, num_images: int) -> None:
-    """Check that features are ``[member, image, feature]``, float32 and finite, for these members and images.
+    """Check that features are ``[member, image, feature]``, float32 and finite, with the given lengths.
 
     Raises:
-        InputError: another type, other axes or lengths, or a number that is not finite.
+        InputError: if the dtype, an axis or a length is wrong, or a value is not finite.
     """
     axes = ("member", "example", "feature")
     _check_axes("features", features, axes)
@@ -78,17 +78,17 @@ def check_features(features: Tensor, num_members: int, num_images: int) -> None:
         raise InputError(f"features must be float32, and are {_name(features.dtype)}")
     if features.shape[:2] != (num_members, num_images):
         raise InputError(
-            f"features are of {features.shape[0]} members and {features.shape[1]} examples, "
-            f"and the logits of {num_members} and {num_images}"
+            f"the features have {features.shape[0]} members and {features.shape[1]} examples, "
+            f"and the logits have {num_members} and {num_images}"
         )
     _check_finite("features", features, axes)
 
 
 def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
-    """Check that labels are ``[image]``, int64, one per image, and that each is a class.
+    """Check that labels are ``[image]``, int64, and valid class indices.
 
     Raises:
-        InputError: another type, axis or length, or a label outside the classes.
+        InputError: if the dtype, axis or length is wrong, or a label is not a class.
     """
     check_tensor("labels", labels)
     if labels.is_floating_point():
@@ -108,10 +108,11 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
 
 
 def check_probs(probs: Tensor, labels: Tensor) -> None:
-    """Check that each row of ``[image, class]`` is a probability distribution, and that the labels belong to it.
+    """Check that each row of ``[image, class]`` is a probability distribution, and check the labels.
 
     Raises:
-        InputError: wrong axes, a single class, NaN, a negative number, a row that does not sum to 1, or wrong labels.
+        InputError: if the axes are wrong, there is a single class, a value is NaN or negative, a row does not sum to 1,
+            or `check_labels` rejects the labels. The message gives the first position.
     """
     check_distributions("probabilities", probs)
     if probs.shape[-1] == 1:
@@ -123,11 +124,11 @@ def check_distributions(what: str, probs: Tensor) -> None:
     """Check that each row of ``[image, class]`` is a probability distribution.
 
     Args:
-        what: their name, in the plural.
+        what: the name of the values in the error message, in the plural.
         probs: the rows.
 
     Raises:
-        InputError: wrong axes, NaN, a negative number, or a row that does not sum to 1.
+        InputError: if the axes are wrong, a value is NaN or negative, or a row does not sum to 1.
     """
     axes = ("example", "class")
     _check_axes(what, probs, axes)
@@ -141,14 +142,14 @@ def check_distributions(what: str, probs: Tensor) -> None:
 
 
 def check_values(what: str, values: Tensor) -> None:
-    """Check that there is a number for each image: ``[image]``, floating point and not NaN.
+    """Check that values are ``[image]``, floating point and not NaN.
 
     Args:
-        what: their name, in the plural.
-        values: the numbers; they may be infinite.
+        what: the name of the values in the error message, in the plural.
+        values: the values; they may be infinite.
 
     Raises:
-        InputError: another type or axis, no image, or NaN.
+        InputError: if the dtype or axis is wrong, there are no values, or a value is NaN.
     """
     _check_axes(what, values, ["example"])
     if (bad := values.isnan()).any():
@@ -156,22 +157,22 @@ def check_values(what: str, values: Tensor) -> None:
 
 
 def check_same_images(one: Tensor, other: Tensor) -> None:
-    """Check by their labels that two predictions are of the same images.
+    """Check that two predictions have the same labels, and therefore the same images.
 
     Raises:
-        InputError: labels ``[image]`` of different length, or different ones.
+        InputError: if the lengths or the values of the labels ``[image]`` differ.
     """
     if len(one) != len(other):
-        raise InputError(f"the two have different examples: one has {len(one)}, the other {len(other)}")
+        raise InputError(f"the predictions are for different examples: one has {len(one)}, the other {len(other)}")
     if (bad := one != other).any():
-        raise InputError(f"the two have different examples: labels differ: {_where(bad, ['example'])}")
+        raise InputError(f"the predictions are for different examples: labels differ: {_where(bad, ['example'])}")
 
 
 def check_scores(what: str, scores: Tensor) -> None:
-    """Check that scores are ``[image]``, one at least, and that every one is finite.
+    """Check that scores are ``[image]``, not empty, and finite.
 
     Raises:
-        InputError: another axis, no image, or a score that is not finite.
+        InputError: if the axis is wrong, there are no scores, or a score is not finite.
     """
     _check_axes(what, scores, ["example"])
     bad = ~scores.isfinite()
@@ -189,7 +190,7 @@ def _check_axes(what: str, values: Tensor, axes: Sequence[str]) -> None:
 
 
 def _check_finite(what: str, values: Tensor, axes: Sequence[str], start: int = 0) -> None:
-    # The extremes say whether all are finite, NaN among them, without a second array of the size of the first.
+    # aminmax propagates NaN and needs no temporary array of the size of the values.
     if all(end.isfinite() for end in values.aminmax()):
         return
     count, first = 0, None

@@ -1,23 +1,23 @@
-"""The names of the classes that predictions are of."""
+"""Class names: validation and display."""
 
 from collections.abc import Sequence
 
 from bayes_share.errors import InputError
 from bayes_share.io.terminal import distinct
 
-_LONGEST = 200  # characters of a name, as it is shown
+_LONGEST = 200  # maximum length of a displayed name, in characters
 
 
 def checked_names(names: Sequence[str], likelihood: str, outputs: int) -> tuple[str, ...]:
-    """Names as they go with logits of so many outputs.
+    """Check that class names match the logits, and return them as a tuple.
 
     Args:
-        names: in the order of the classes' numbers.
+        names: the names in class order.
         likelihood: "categorical", or "bernoulli", whose single label has two classes.
-        outputs: on the last axis of the logits.
+        outputs: the length of the last axis of the logits.
 
     Raises:
-        InputError: something else than a different text for each class, or several labels.
+        InputError: if the names are not unique strings, one for each class, or there are several labels.
 
     >>> checked_names(["no", "yes"], "bernoulli", 1)
     ('no', 'yes')
@@ -33,11 +33,11 @@ def checked_names(names: Sequence[str], likelihood: str, outputs: int) -> tuple[
 
 
 def shown(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    r"""What classes are shown as: their names, printable and no two alike, or their numbers where they have none.
+    r"""Return the displayed class names, printable and distinct, or class indices if there are no names.
 
     Args:
-        names: of the classes, all different; None where they have none.
-        count: how many classes there are.
+        names: unique class names, or None.
+        count: the number of classes.
 
     >>> shown(("a\nb", "b"), 2), shown(None, 2)
     (('a\\nb', 'b'), ('0', '1'))

@@ -1,4 +1,4 @@
-"""Pictures of convergence: a curve with a band for each method, against epochs and against time."""
+"""Convergence plots: validation scores of methods against epochs and training time, with error bands."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 Measure = Literal["validation_accuracy", "validation_nll"]
 
-# Okabe and Ito's palette, without the yellow, which is too light for a line; the strokes tell them apart in grey.
+# The Okabe-Ito palette without yellow, which is too light for lines. Strokes distinguish the lines in greyscale.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 3)), (0, (9, 2)))
 _TITLES = {"validation_accuracy": "validation accuracy [%]", "validation_nll": "validation NLL [nat], log scale"}
 _SMALLEST_NLL = 1e-6
-_LETTERS = 12  # of a title, in an inch
-_TITLE_WIDTH = 30  # letters above a panel
-_LONGEST = 40  # letters of a name in the legend
-_HANDLE = 8  # letters that would fit where a line stands beside its name
-_WARM = 0.1  # part of the epochs whose values may lie beyond the axis, so that the later ones can be told apart
+_LETTERS = 12  # characters of the title per inch
+_TITLE_WIDTH = 30  # characters in a line of a panel title
+_LONGEST = 40  # maximum length of a name in the legend
+_HANDLE = 8  # width of a legend handle, in characters
+_WARM = 0.1  # share of the epochs that the limits of the y axis ignore, so that later values can be distinguished
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's course, the mean over seeds at each epoch.
+    """The learning curve of a method, averaged over seeds.
 
     Args:
-        epochs: passes over the training data so far.
-        seconds: of training so far.
-        mean: of the measure.
-        error: its standard error; 0 where there is one seed.
+        epochs: completed epochs.
+        seconds: mean training time so far, in seconds.
+        mean: mean of the measure.
+        error: standard error of the mean; 0 for a single seed.
     """
 
     epochs: Sequence[float]
@@ -46,14 +46,14 @@ class Curve:
 
 
 def curve(histories: Sequence[Sequence[Mapping[str, float]]], measure: Measure) -> Curve:
-    """The mean course of runs that differ by their seed.
+    """Average the learning curves of runs that differ only in their seed.
 
     Args:
-        histories: of each run, a record for each epoch, as in its metrics.csv.
+        histories: for each run, a record per epoch, as in its metrics.csv.
         measure: the key of the records.
 
     Raises:
-        InputError: no runs, or runs of different length.
+        InputError: if there are no runs, or their numbers of epochs differ.
     """
     if not histories or len({len(history) for history in histories}) != 1:
         raise InputError("a curve requires at least one run, and equal numbers of epochs")
@@ -70,20 +70,20 @@ def curve(histories: Sequence[Sequence[Mapping[str, float]]], measure: Measure) 
 def convergence_picture(
     panels: Mapping[str, Mapping[str, Curve]], measure: Measure, title: str, path: str | Path
 ) -> None:
-    """Draw a panel of curves for each setting, above against epochs and below against seconds of training.
+    """Draw a column of two panels for each setting: against epochs, and against training time in seconds.
 
-    The bands are one standard error to either side. The axis shows what comes after the first tenth of the epochs; what
-    lies beyond it before that is cut. The same curves give the same bytes.
+    Bands show ± one standard error. The limits of the y axis ignore the first tenth of the epochs, so the beginning of
+    a curve may be cut off. The output is deterministic.
 
     Args:
-        panels: curves by method, by the name of the setting that is to stand above.
-        measure: what the curves are of.
-        title: above all.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        panels: for each setting, by its title, the curve of each method by name.
+        measure: the measure that the curves show.
+        title: title of the figure.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
 
     Raises:
-        InputError: no curves, more methods in a panel than there are colours, or another suffix.
-        RunError: the file cannot be written.
+        InputError: if there are no curves, there are more methods than colours, or the suffix is another one.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
     methods = list(dict.fromkeys(method for curves in panels.values() for method in curves))
@@ -110,7 +110,7 @@ def convergence_picture(
             for row, against in enumerate(("epochs", "seconds")):
                 for method, one in curves.items():
                     _draw(grid[row, column], one, getattr(one, against), measure, styles[method])
-                grid[row, column].set_xlim(left=0)  # when all are drawn: it fixes the other end
+                grid[row, column].set_xlim(left=0)  # after all lines are drawn, since it fixes the right limit
             grid[0, column].set_title(label(name, _TITLE_WIDTH))
             grid[0, column].set_xlabel("epochs")
             grid[1, column].set_xlabel("training time [s]")
@@ -140,7 +140,8 @@ def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None
     ]
     low, high = min(settled), max(settled)
     if measure == "validation_nll":
-        low = max(low, min(_shown(measure, value) for one in curves for value in one.mean) / 2)  # of a wide band
+        least = min(_shown(measure, value) for one in curves for value in one.mean)
+        low = max(low, least / 2)  # a wide band must not stretch the axis
         plain_log_scale(axes)
         axes.set_ylim(low / 1.05, high * 1.05)
     else:
@@ -149,5 +150,5 @@ def _set_limits(axes: "Axes", curves: Sequence[Curve], measure: Measure) -> None
 
 
 def _shown(measure: Measure, value: float) -> float:
-    """In percent; or, for the log scale, not below what has a place on it."""
+    """Convert an accuracy to percent, or clip an NLL from below for the log scale."""
     return 100 * value if measure == "validation_accuracy" else max(value, _SMALLEST_NLL)

@@ -1,7 +1,7 @@
-"""How well a score tells images that a network was not trained on from images that it was.
+"""Metrics of out-of-distribution detection by a score.
 
-All figures follow from how often each value of the score occurs among either kind, so ties count as what they are, and
-a bootstrap only draws other counts.
+All metrics are computed from the counts of each score value among in-distribution and out-of-distribution images. This
+treats ties exactly, and a bootstrap resample only changes the counts.
 """
 
 from dataclasses import astuple, dataclass, fields
@@ -19,16 +19,16 @@ from bayes_share.tensors.seeding import generator
 
 @dataclass(frozen=True)
 class Detection:
-    """How well out-of-distribution images are told from in-distribution ones.
+    """Metrics of out-of-distribution detection.
 
     Args:
-        auroc: the probability that an image from outside has a larger score than one from inside, ties counting half;
-            0.5 is chance.
-        aupr_in: average precision where the images from inside are to be found, by small scores.
-        aupr_out: average precision where the images from outside are to be found, by large scores; chance is their
-            share in both for these two.
-        fpr95: the share of images from outside that are taken for inside ones by the smallest threshold that accepts at
-            least 95 % of the inside ones; an image is accepted whose score is at most the threshold.
+        auroc: the probability that an out-of-distribution image has a larger score than an in-distribution image, ties
+            counting half; 0.5 is chance.
+        aupr_in: average precision with the in-distribution images as positives, ranked by small scores.
+        aupr_out: average precision with the out-of-distribution images as positives, ranked by large scores. Chance is
+            the share of positives, for both.
+        fpr95: the share of out-of-distribution images accepted at the smallest threshold that accepts at least 95 % of
+            the in-distribution images. An image is accepted if its score is at most the threshold.
     """
 
     auroc: float
@@ -38,17 +38,17 @@ class Detection:
 
 
 def detection(score_in: Float[Tensor, "inside"], score_out: Float[Tensor, "outside"]) -> Detection:
-    """Figures of a score, which is larger for images that seem further out.
+    """Compute detection metrics of a score that is larger for out-of-distribution images.
 
-    Average precision is the mean precision over the images that are to be found, where those of one score are found
-    together (the step rule of scikit-learn, without interpolation).
+    Average precision follows scikit-learn: a step function without interpolation, in which images with equal scores
+    form one step.
 
     Args:
-        score_in: of images such as the network was trained on.
-        score_out: of other images.
+        score_in: scores of in-distribution images.
+        score_out: scores of out-of-distribution images.
 
     Raises:
-        InputError: no image of a kind, or a score that is NaN or infinite; says where.
+        InputError: if there are no images of either kind, or a score is NaN or infinite.
 
     >>> detection(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 4.0]))  # 5 1/2 of 6 pairs, 1 of 2 accepted
     Detection(auroc=0.9166666666666666, aupr_in=0.9166666666666666, aupr_out=0.8333333333333333, fpr95=0.5)
@@ -60,24 +60,24 @@ def detection(score_in: Float[Tensor, "inside"], score_out: Float[Tensor, "outsi
 def detection_intervals(
     score_in: Float[Tensor, "inside"], score_out: Float[Tensor, "outside"], resamples: int = 200, seed: int = 0
 ) -> dict[str, Interval]:
-    """The figures of `detection` with intervals between the 2.5 and 97.5 % quantiles of the bootstrap over images.
+    """Compute the metrics of `detection` with 95 % percentile bootstrap intervals over images.
 
-    Source: Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13. The network is given: the
-    intervals say how much other images would change, not other seeds of training. With few images they are too narrow:
-    in `benchmarks/calibration.py` that of an AUROC covers in 0.91 to 0.96 of samples, but of 0.98 by 20 images of
-    either kind in 0.81.
+    Source: Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13. The intervals reflect the
+    variation over images, not over training seeds. They are too narrow for few images: in `benchmarks/calibration.py`
+    the interval of an AUROC covers it in 0.91 to 0.96 of samples, but only in 0.81 for an AUROC of 0.98 and 20 images
+    of each kind.
 
     Args:
-        score_in: of images such as the network was trained on.
-        score_out: of other images.
-        resamples: how often as many images of either kind are drawn with replacement.
-        seed: of the draws.
+        score_in: scores of in-distribution images.
+        score_out: scores of out-of-distribution images.
+        resamples: the number of resamples.
+        seed: the seed of the resamples.
 
     Returns:
-        By the names of `Detection`'s figures.
+        An interval for each field of `Detection`, by name.
 
     Raises:
-        InputError: what `detection` refuses, or fewer than 2 resamples.
+        InputError: if `detection` would reject the scores, or there are fewer than 2 resamples.
 
     >>> inside, outside = torch.linspace(0, 1, 50), torch.linspace(0.5, 1.5, 50)
     >>> interval = detection_intervals(inside, outside)["auroc"]
@@ -99,7 +99,7 @@ def detection_intervals(
 
 
 def _places(score_in: Tensor, score_out: Tensor) -> tuple[Tensor, Tensor, int]:
-    """The place of each image's score among the values that occur, in ascending order, and how many values do."""
+    """Return the rank of each score among the distinct values, and the number of distinct values."""
     check_scores("scores of in-distribution images", score_in)
     check_scores("scores of out-of-distribution images", score_out)
     scores = torch.cat([score_in.double().cpu(), score_out.double().cpu()])
@@ -108,12 +108,13 @@ def _places(score_in: Tensor, score_out: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _figures(inside: Int64[Tensor, "value"], outside: Int64[Tensor, "value"]) -> Detection:
-    """From how many images of either kind have each value, in ascending order."""
+    """Compute the metrics from the counts of each distinct score, in ascending order."""
     num_inside, num_outside = int(inside.sum()), int(outside.sum())
-    up_inside, up_outside = inside.cumsum(0), outside.cumsum(0)  # images of at most a value
-    down_inside, down_outside = num_inside - up_inside + inside, num_outside - up_outside + outside  # of at least it
-    half_pairs = int((outside * (2 * up_inside - inside)).sum())  # in whole numbers, so exact
-    least = -(-num_inside * 95 // 100)  # 95 %, rounded up without a float's error
+    # The numbers of images with at most, and with at least, each score.
+    up_inside, up_outside = inside.cumsum(0), outside.cumsum(0)
+    down_inside, down_outside = num_inside - up_inside + inside, num_outside - up_outside + outside
+    half_pairs = int((outside * (2 * up_inside - inside)).sum())  # exact integer arithmetic
+    least = -(-num_inside * 95 // 100)  # 95 %, rounded up in integer arithmetic
     threshold = torch.searchsorted(up_inside, least)
     return Detection(
         auroc=half_pairs / (2 * num_inside * num_outside),
@@ -124,6 +125,6 @@ def _figures(inside: Int64[Tensor, "value"], outside: Int64[Tensor, "value"]) ->
 
 
 def _average_precision(wanted: Tensor, found: Tensor, wrong: Tensor) -> float:
-    """``Σ_v wanted_v / wanted · found_v / (found_v + wrong_v)``, where `found` and `wrong` are up to the value v."""
+    """Compute ``Σ_v wanted_v / wanted · found_v / (found_v + wrong_v)``, with cumulative counts `found` and `wrong`."""
     precision = found.double() / (found + wrong).clamp(min=1)
     return ((wanted * precision).sum() / wanted.sum()).item()

@@ -1,4 +1,4 @@
-"""How far draws can be trusted: convergence in function space, and PSIS-LOO. arviz is imported where it is used."""
+"""Diagnostics of posterior draws: convergence in function space, and PSIS-LOO. arviz is imported lazily."""
 
 import math
 import warnings
@@ -14,19 +14,20 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.arviz_data import Pointwise, as_arviz, import_arviz, log_likelihood
 from bayes_share.evaluation.predictions import Predictions
 
-_LEAST_DRAWS = 4  # of a chain, by arviz
-_LEAST_DRAWS_OF_LOO = 25  # of which the largest fifth are the tail: arviz fits none to fewer than 5
+_LEAST_DRAWS = 4  # per chain, as arviz requires
+_LEAST_DRAWS_OF_LOO = 25  # the tail is the largest fifth of the weights, and arviz fits tails of at least 5
 
 
 @dataclass(frozen=True, eq=False)
 class Convergence:
-    """How well chains have mixed, judged by what they predict.
+    """Convergence diagnostics of chains in function space.
 
     Args:
-        rhat: ``[image]``, of the log-probability of the label; None where there are too few draws. NaN where all draws
-            say exactly the same, and infinite where those of a chain do, and chains differ.
-        ess_bulk: ``[image]``, effective draws over all chains; None and NaN alike.
-        reason: what is missing, and why; None where nothing is.
+        rhat: ``[image]``, r-hat of the log-probability of the label. NaN for an image if all draws are equal, infinite
+            if draws are equal within each chain but differ between chains. None if there are too few draws.
+        ess_bulk: ``[image]``, bulk effective sample size over all chains. NaN for an image if all draws are equal; None
+            if there are too few draws.
+        reason: why a diagnostic is None; None if both are available.
     """
 
     rhat: Float64[Tensor, "image"] | None
@@ -35,38 +36,39 @@ class Convergence:
 
     @property
     def max_rhat(self) -> float | None:
-        """Of the images where it is a number."""
+        """The largest r-hat, ignoring NaN; None if there is none."""
         known = _known(self.rhat)
         return None if known is None else known.max().item()
 
     @property
     def median_rhat(self) -> float | None:
-        """Of the images where it is a number."""
+        """The median r-hat, ignoring NaN; None if there is none."""
         known = _known(self.rhat)
         return None if known is None else known.median().item()
 
     @property
     def min_ess(self) -> float | None:
-        """Of the images where it is a number."""
+        """The smallest bulk ESS, ignoring NaN; None if there is none."""
         known = _known(self.ess_bulk)
         return None if known is None else known.min().item()
 
 
 def function_space_convergence(predictions: Predictions) -> Convergence:
-    """R-hat and bulk ESS of the log-probability of each label (Vehtari et al. 2021, arXiv 1903.08008), by arviz.
+    """Compute r-hat and bulk ESS of the log-probability of each label with arviz.
 
-    Parameters of networks have no modes in common and never mix; what they predict may. Each member is a chain. The
-    members of NUTS are chains of one posterior, and should mix. Those of an ensemble are components of a mixture with
-    factors of their own, and need not: there r-hat says how much more they differ than the draws of one member. Of
-    several labels it is the log-probability of all of an image's labels together.
+    Source: Vehtari et al. 2021, arXiv 1903.08008. Chains of network parameters do not mix, since the posterior has many
+    equivalent modes, but their predictions may. Each member is a chain. The members of NUTS are chains of one posterior
+    and should mix. The members of an ensemble are components of a mixture and need not mix; their r-hat measures how
+    much more the members differ than the draws of one member. For several labels, the joint log-probability of the
+    labels of an image is used.
 
     Args:
-        predictions: with the draws in the order in which a chain made them
-            (`bayes_share.inference.draws.thinning.chain_order`); of independent draws in any order.
+        predictions: predictions with the draws of a Markov chain in chain order
+            (`bayes_share.inference.draws.thinning.chain_order`); independent draws may have any order.
 
     Returns:
-        ESS from 4 draws a chain on. R-hat from 4 draws a chain on where there are several, each split in two; a single
-        chain is cut in halves first, which takes 8 draws.
+        ESS requires at least 4 draws per chain. R-hat requires at least 4 draws per chain, each of which is split in
+        two; for a single chain, which is first divided into two chains, it requires 8 draws.
     """
     values = log_likelihood(predictions)
     num_chains, num_draws, _ = values.shape
@@ -88,15 +90,16 @@ def function_space_convergence(predictions: Predictions) -> Convergence:
 
 @dataclass(frozen=True, eq=False)
 class Loo:
-    """PSIS-LOO: what the elpd of new data would be, from draws of the posterior of the training data.
+    """The result of PSIS-LOO, an estimate of the elpd of new data from posterior draws and training data.
 
     Args:
-        elpd_loo: in nats, the sum over training images.
-        error: its standard error, ``√n · sd`` of the images' terms; None for one image.
+        elpd_loo: in nats, summed over the training images.
+        error: its standard error, ``√n · sd`` of the terms of the images; None for one image.
         p_loo: effective number of parameters.
-        pareto_k: ``[image]``, the shape of the tail of each image's importance weights.
-        num_bad: images whose shape is above ``min(1 − 1 / log10(draws), 0.7)``, for which the estimate is unreliable.
-        warning: in a sentence, where there are such images; else None.
+        pareto_k: ``[image]``, the Pareto shape k of the tail of the importance weights.
+        num_bad: the number of images with k above ``min(1 − 1 / log10(draws), 0.7)``, for which the estimate is
+            unreliable.
+        warning: a sentence about these images; None if there are none.
     """
 
     elpd_loo: float
@@ -108,17 +111,18 @@ class Loo:
 
 
 def loo(train: Predictions | Pointwise) -> Loo:
-    """Pareto-smoothed importance sampling LOO (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544), by arviz.
+    """Compute Pareto-smoothed importance sampling LOO with arviz (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544).
+
+    The result is meaningless for test images, for draws that are not from the posterior given the training images (a
+    point estimate, a tempered chain), and for members that share weights, which are trained on the mean of their
+    log-likelihoods. The labels of a multi-label image are left out together.
 
     Args:
-        train: predictions for the training images, by draws of the posterior of just these; or the log-likelihood of
-            each training example ``[draw, member, example]`` by any likelihood. Each member is a chain. Test images,
-            draws that are no posterior's (a point, a tempered chain), or members that share weights, whose posterior
-            has the members' mean log-likelihood, make a number without a meaning. Several labels of an image are left
-            out together.
+        train: predictions for the training images; or the log-likelihood of each training example, ``[draw, member,
+            example]``, for any likelihood. Each member is a chain.
 
     Raises:
-        InputError: fewer than 25 draws over all members, or fewer than 4 of each: no tail can be fitted.
+        InputError: if there are fewer than 25 draws over all members, or fewer than 4 per member.
     """
     values = log_likelihood(train)
     num_chains, num_draws, num_images = values.shape
@@ -133,10 +137,10 @@ def loo(train: Predictions | Pointwise) -> Loo:
     efficiency = relative.nan_to_num(1.0).clamp(max=1.0).mean().item()
     dataset = _dataset(values)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its warning of large k is said below, in the same words on all its versions
+        warnings.simplefilter("ignore")  # large k are reported below, in the same words for all arviz versions
         found = arviz.loo(as_arviz({"log_likelihood": dataset}), pointwise=True, reff=efficiency)
     elpd_loo, p_loo, pointwise = (
-        getattr(found, name if hasattr(found, name) else new)  # by their names before and since arviz 1.0
+        getattr(found, name if hasattr(found, name) else new)  # names before and since arviz 1.0
         for name, new in (("elpd_loo", "elpd"), ("p_loo", "p"), ("loo_i", "elpd_i"))
     )
     error = math.sqrt(num_images) * float(np.std(pointwise, ddof=1)) if num_images > 1 else None
@@ -155,7 +159,7 @@ def loo(train: Predictions | Pointwise) -> Loo:
 def _arviz_statistic(name: str, values: Float64[Tensor, "chain draw image"]) -> Float64[Tensor, "image"]:
     arviz = import_arviz()
     with warnings.catch_warnings():
-        # Where all draws are the same, or all of each chain.
+        # Raised if all draws, or all draws of a chain, are equal.
         warnings.filterwarnings("ignore", "(invalid value|divide by zero) encountered", RuntimeWarning)
         found = getattr(arviz, name)(_dataset(values))
     result = torch.from_numpy(found["labels"].to_numpy().astype("float64"))
@@ -170,7 +174,7 @@ def _dataset(values: Float64[Tensor, "chain draw image"]) -> Any:
 
 
 def _known(values: Tensor | None) -> Tensor | None:
-    """The numbers among them; None where there are none."""
+    """Remove NaN; return None if nothing is left."""
     if values is None or bool(values.isnan().all()):
         return None
     return values[~values.isnan()]

@@ -1,4 +1,4 @@
-"""How far the members of an ensemble, or the draws of a posterior, differ: near copies are one network."""
+"""Diversity of the members of an ensemble, or of posterior draws."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,16 +19,16 @@ _MOST_DRAWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Diversity:
-    """What each member is worth on its own, and how far every two differ.
+    """Scores of the individual members, and pairwise differences between them.
 
     Args:
-        accuracy: ``[member]``, of each one alone.
-        nll: ``[member]``, of each one alone, in nats.
-        disagreement: ``[member, member]``, the share of images on which two vote for different classes.
-        kl: ``[member, member]``, the mean over images of ``KL(p_i ‖ p_j)`` in nats; the row is the first argument.
-        effective: how many different members there are, from 1, all the same, to their number, no two alike.
-        identical: pairs whose logits are the same to the bit; in an ensemble that is an error.
-        axis: what the members are: those of an ensemble, or, of one network, its draws.
+        accuracy: ``[member]``, accuracy of each member.
+        nll: ``[member]``, NLL of each member, in nats.
+        disagreement: ``[member, member]``, the share of images for which two members predict different classes.
+        kl: ``[member, member]``, the mean over images of ``KL(p_i ‖ p_j)``, in nats, with i as the row.
+        effective: the effective number of members, from 1 (all equal) to the number of members (no overlap).
+        identical: pairs of members with bitwise equal logits. For an ensemble this indicates an error.
+        axis: whether members of an ensemble or draws of a single network were compared.
     """
 
     accuracy: Float64[Tensor, "member"]
@@ -41,17 +41,17 @@ class Diversity:
 
 
 def diversity(predictions: Predictions) -> Diversity:
-    """Compare the members, each by the mean of its draws' probabilities.
+    """Compare members by their probabilities, averaged over draws.
 
-    Where there is one member with several draws, the draws are compared. Of more than 16 draws, 16 are taken, spread
-    evenly from the first to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv
-    2210.02410, eq. 1) of the kernel ``k(i, j) = mean over images of Σ_c √(p_ic p_jc)``: the exponential of the entropy
-    of the eigenvalues of ``k / members``. Of several labels all figures are means over the labels.
+    If there is one member with several draws, the draws are compared. At most 16 draws are used, evenly spaced from the
+    first to the last. The effective number is the Vendi score (Friedman and Dieng 2022, arXiv 2210.02410, eq. 1) of the
+    kernel ``k(i, j) = mean over images of Σ_c √(p_ic p_jc)``: the exponential of the entropy of the eigenvalues of
+    ``k / members``. For several labels, all values are means over the labels.
 
     Args:
-        predictions: logits and labels; a few images at a time are in memory in float64.
+        predictions: logits and labels. They are converted to float64 a few images at a time.
 
-    Two members, each sure of another class:
+    Two members that are certain of different classes:
 
     >>> logits = torch.tensor([[[[50.0, 0.0]], [[0.0, 50.0]]]])
     >>> found = diversity(Predictions(logits, labels=torch.tensor([0])))
@@ -59,13 +59,13 @@ def diversity(predictions: Predictions) -> Diversity:
     (1.0, 50.0, 2.0)
     """
     check_kind(predictions)
-    each = [_of_classes(problem) for problem in predictions.problems()]
+    each = [_categorical_diversity(problem) for problem in predictions.problems()]
     same = [pair for pair in each[0].identical if all(pair in found.identical for found in each)]
     return replace(mean_over_labels(each), identical=same)
 
 
-def _of_classes(predictions: Predictions) -> Diversity:
-    """The figures of categorical predictions."""
+def _categorical_diversity(predictions: Predictions) -> Diversity:
+    """Compute the diversity of categorical predictions."""
     logits, labels = predictions.logits, predictions.labels
     num_draws, members_of_a_draw, num_images, _ = logits.shape
     is_one_network = members_of_a_draw == 1 and num_draws > 1
@@ -85,7 +85,7 @@ def _of_classes(predictions: Predictions) -> Diversity:
         accuracy=right / num_images,
         nll=lost / num_images,
         disagreement=apart / num_images,
-        kl=(kl / num_images).clamp(min=0),  # below 0 by rounding alone
+        kl=(kl / num_images).clamp(min=0),  # negative only through rounding
         effective=_vendi_score(alike / num_images),
         identical=_identical(_parts(logits, is_one_network), num_members),
         axis="draw" if is_one_network else "member",
@@ -95,7 +95,7 @@ def _of_classes(predictions: Predictions) -> Diversity:
 def _parts(
     logits: Float[Tensor, "draw member image class"], is_one_network: bool
 ) -> Iterator[tuple[Float[Tensor, "kept compared part class"], slice]]:
-    """At most 16 draws of a few images at a time; where they are what is compared, along the axis of members."""
+    """Yield at most 16 draws for a few images at a time. If draws are compared, they are on the member axis."""
     kept = torch.linspace(0, len(logits) - 1, min(len(logits), _MOST_DRAWS)).round().long()
     for part, images in image_parts(logits):
         yield part[kept].transpose(0, 1) if is_one_network else part[kept], images

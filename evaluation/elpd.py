@@ -1,4 +1,4 @@
-"""The expected log predictive density on test data, and how much runs differ in it."""
+"""The expected log predictive density (elpd) on test data, and its differences between runs."""
 
 import math
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from bayes_share.evaluation.scores import per_image
 
 @dataclass(frozen=True, eq=False)
 class Elpd:
-    """A test-set elpd; not one by leaving out training data (LOO).
+    """The elpd of a test set, as opposed to an estimate by leave-one-out on training data.
 
     Args:
         elpd: the sum over images, in nats; larger is better.
         error: its standard error; None for one image.
-        pointwise: ``[image]``, the log of the mixture's probability of the label.
+        pointwise: ``[image]``, the log-probability of the label under the mixture.
     """
 
     elpd: float
@@ -30,19 +30,19 @@ class Elpd:
 
     @property
     def mean(self) -> float:
-        """Per image: the negative NLL; per example where these have several positions."""
+        """The elpd per image, which is the negative NLL; per example if examples have several positions."""
         return self.elpd / len(self.pointwise)
 
 
 @dataclass(frozen=True)
 class ElpdDifference:
-    """How far a run is from the best.
+    """The difference in elpd between a run and the best run.
 
     Args:
-        name: of the run.
-        elpd: its own.
-        difference: its elpd less the best one's; 0 for the best itself.
-        error: standard error of the difference, image by image; None for one image.
+        name: the name of the run.
+        elpd: the elpd of the run.
+        difference: its elpd minus that of the best run; 0 for the best run.
+        error: standard error of the paired difference over images; None for one image.
     """
 
     name: str
@@ -52,15 +52,15 @@ class ElpdDifference:
 
 
 def elpd(predictions: Predictions) -> Elpd:
-    """The test-set elpd: the sum over images of ``log p(label)``, of the mean over all draws and members.
+    """Compute the elpd of a test set: the sum over images of ``log p(label)`` under the mixture of draws and members.
 
-    The standard error is ``√n · sd`` of the images' terms (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544, eq. 23).
+    The standard error is ``√n · sd`` of the terms (Vehtari, Gelman and Gabry 2017, arXiv 1507.04544, eq. 23).
 
-    Of several labels an image's term is the mean over its labels, so that the mean over images is the negative NLL. Of
-    several positions an example's term is the sum over them.
+    For several labels, the term of an image is the mean over its labels, so that the mean over images is the negative
+    NLL. For several positions, the term of an example is the sum over its positions.
 
     Args:
-        predictions: of images that were not trained on.
+        predictions: predictions for images not used in training.
 
     >>> found = elpd(Predictions(torch.tensor([[[[0.5, 0.5], [0.75, 0.25]]]]).log(), labels=torch.tensor([0, 1])))
     >>> round(found.elpd, 4), round(found.error, 4)
@@ -73,23 +73,23 @@ def elpd(predictions: Predictions) -> Elpd:
 
 
 def elpd_differences(runs: Mapping[str, Predictions]) -> list[ElpdDifference]:
-    """The runs by their test-set elpd, the best first, and their paired differences to it.
+    """Sort runs by their test-set elpd, best first, and compute their paired differences to the best run.
 
-    The error of a difference is ``√n · sd`` of the images' differences (arXiv 1507.04544, eq. 24): what makes an image
-    hard for both runs cancels.
+    The error of a difference is ``√n · sd`` of the differences per image (arXiv 1507.04544, eq. 24), in which the
+    difficulty of an image that affects both runs cancels.
 
     Args:
         runs: predictions of the same images, by name.
 
     Raises:
-        InputError: no runs, or labels that are not the same.
+        InputError: if there are no runs, or their labels differ.
     """
     if not runs:
         raise InputError("there are no runs to compare")
     first, *others = runs
     for name in others:
         if not torch.equal(runs[name].labels.cpu(), runs[first].labels.cpu()):
-            raise InputError(f"{first} and {name} have different examples: their labels differ")
+            raise InputError(f"{first} and {name} are predictions for different examples: their labels differ")
     found = {name: elpd(predictions) for name, predictions in runs.items()}
     names = sorted(found, key=lambda name: found[name].elpd, reverse=True)
     best = found[names[0]]

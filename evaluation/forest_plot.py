@@ -1,6 +1,6 @@
-"""Forest plots of rank-1 factors: where each channel's factor is under the draws of a posterior, member by member.
+"""Forest plots of rank-1 factors: the posterior interval of each channel's factor for each member.
 
-Drawn with matplotlib: arviz's own forest takes other arguments, and gives another object, since its version 1.0.
+They are drawn with matplotlib, because the interface of arviz's forest plot changed in version 1.0.
 """
 
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PANELS_PER_ROW = 4
 _TITLE_WIDTH = 30
 _MEMBERS = 6
-# Of Okabe and Ito's palette, with markers that tell members apart in grey.
+# From the Okabe-Ito palette; markers distinguish the members in greyscale.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _QUANTILES = (0.03, 0.25, 0.5, 0.75, 0.97)
@@ -31,35 +31,35 @@ _QUANTILES = (0.03, 0.25, 0.5, 0.75, 0.97)
 def factor_forest(
     factors: Mapping[str, Float[Tensor, "draw member ..."]], path: str | Path, num_channels: int = 12
 ) -> None:
-    """Draw a panel for each factor, with a row for each channel and in it an interval for each member.
+    """Draw a panel for each factor, with a row for each channel and an interval for each of the first 6 members.
 
-    The thin line holds 94 % of the draws, the thick one half of them, and the marker is their median; of a single draw
-    there is the marker alone. The same draws give the same bytes.
+    The thin line covers 94 % of the draws and the thick line 50 %; the marker is the median. A single draw is shown as
+    a marker only. The output is deterministic.
 
     Args:
-        factors: ``[draw, member, channel]`` by name, as `bayes_share.inference.draws.factors` gives them.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
-        num_channels: rows of a panel; of more channels, so many are shown, evenly spaced. The first 6 members are.
+        factors: factors by name, ``[draw, member, channel]``, from `bayes_share.inference.draws.factors`.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
+        num_channels: the maximum number of channels in a panel; they are evenly spaced.
 
     Raises:
-        InputError: no factors, other axes, a number that is not finite, no rows, or another suffix.
-        RunError: the file cannot be written.
+        InputError: if there are no factors, the axes are other ones, a value is not finite, `num_channels` is less than
+            1, or the suffix is another one.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
-    drawing = forest_drawing(factors, num_channels)
-
-    save_figure(drawing, Path(path))
+    save_figure(forest_drawing(factors, num_channels), Path(path))
 
 
 def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_channels: int = 12) -> "Figure":
-    """What `factor_forest` writes, as a figure.
+    """Draw the figure that `factor_forest` writes.
 
     Args:
-        factors: ``[draw, member, channel]`` by name.
-        num_channels: rows of a panel.
+        factors: factors by name, ``[draw, member, channel]``.
+        num_channels: the maximum number of channels in a panel.
 
     Raises:
-        InputError: no factors, other axes, a number that is not finite, or no rows.
+        InputError: if there are no factors, the axes are other ones, a value is not finite, or `num_channels` is less
+            than 1.
     """
     if not factors:
         raise InputError("there are no rank-1 factors to draw")
@@ -71,7 +71,7 @@ def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_
                 f"{name} must have the axes [draw, member, channel], and has the shape {list(values.shape)}"
             )
         if not bool(values.isfinite().all()):
-            raise InputError(f"{name} has numbers that are not finite")
+            raise InputError(f"{name} has values that are not finite")
 
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -96,8 +96,9 @@ def forest_drawing(factors: Mapping[str, Float[Tensor, "draw member ..."]], num_
 
 
 def _draw(axes: "Axes", name: str, values: Float[Tensor, "draw member channel"], num_channels: int) -> None:
-    of = values.shape[2]
-    shown = [round(place) for place in torch.linspace(0, of - 1, min(num_channels, of), dtype=torch.float64).tolist()]
+    channels = values.shape[2]
+    evenly = torch.linspace(0, channels - 1, min(num_channels, channels), dtype=torch.float64)
+    shown = [round(place) for place in evenly.tolist()]
     quantiles = values[..., shown].quantile(torch.tensor(_QUANTILES, dtype=torch.float64), dim=0)
     members = min(_MEMBERS, values.shape[1])
     for member in range(members):
@@ -113,5 +114,5 @@ def _draw(axes: "Axes", name: str, values: Float[Tensor, "draw member channel"],
     axes.grid(visible=True, axis="x", color="#DDDDDD", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.set_ylabel("channel")
-    part = "" if len(shown) == of else f"\n{len(shown)} of {of} channels"
+    part = "" if len(shown) == channels else f"\n{len(shown)} of {channels} channels"
     axes.set_title(f"{label(name, _TITLE_WIDTH)}{part}")

@@ -1,4 +1,4 @@
-"""The share of a gap that is closed: between one network's score and a deep ensemble's, where is a method's?"""
+"""The share of the gap between the score of one network and that of a deep ensemble that a method closes."""
 
 import math
 from collections.abc import Mapping
@@ -12,17 +12,18 @@ from torch import Tensor
 from bayes_share.errors import InputError
 from bayes_share.evaluation.seed_statistics import Interval
 
-_MOST_EXACT = 50_000  # resamples that are gone through one by one, where there are no more
+_MOST_EXACT = 50_000  # enumerate all resamples if there are at most this many
 
 
 @dataclass(frozen=True)
 class Share:
-    """What part of a gap is closed.
+    """The share of a gap that is closed.
 
     Args:
-        value: (N₁ − N) / (N₁ − N_D) of the means over seeds: 0 is as one network, 1 as the deep ensemble.
-        interval: of it, over seeds; None of a single seed.
-        seeds: that it is computed from.
+        value: (N₁ − N) / (N₁ − N_D), with means over seeds: 0 for a score equal to that of one network, 1 for that of
+            the deep ensemble.
+        interval: its bootstrap interval over seeds; None for a single seed.
+        seeds: the number of seeds.
     """
 
     value: float
@@ -37,26 +38,27 @@ def share_of_gap(
     confidence: float = 0.95,
     resamples: int = 10_000,
 ) -> Share | None:
-    """The share of the gap between one network and a deep ensemble that a method closes.
+    """Compute the share of the gap between one network and a deep ensemble that a method closes.
 
-    The interval is the percentile bootstrap of the whole ratio over seeds (Efron and Tibshirani 1993, "An Introduction
-    to the Bootstrap", section 13.3): seeds are drawn with replacement, and a seed brings all three of its scores, so
-    that what it does to all of them cancels. Of up to 6 seeds all resamples are gone through, and nothing is random.
-    Intervals of few seeds are too narrow, as `coverage` says: those of 2 and 3 are the ranges of their ratios.
+    The interval is the percentile bootstrap of the ratio over seeds (Efron and Tibshirani 1993, "An Introduction to the
+    Bootstrap", section 13.3). A resampled seed contributes all three scores, so effects of the seed on all of them
+    cancel. For up to 6 seeds, all resamples are enumerated and the result is exact. Intervals for few seeds are too
+    narrow; `coverage` computes by how much. For 2 and 3 seeds they are the ranges of the ratios.
 
     Args:
-        single: a score of one network, by seed; lower is better.
-        deep: that of the deep ensemble.
-        method: that of what is measured.
-        confidence: of the interval.
-        resamples: of many seeds.
+        single: the score of one network, by seed; lower is better.
+        deep: the score of the deep ensemble, by seed.
+        method: the score of the method, by seed.
+        confidence: the level of the interval.
+        resamples: the number of random resamples, used for more than 6 seeds.
 
     Returns:
-        The share, over the seeds that all three have. None where they have none in common, or there is no gap to
-        divide by: the deep ensemble is no better, or the gap's own interval holds 0.
+        The share over the common seeds. None if there is no common seed, the deep ensemble is not better than one
+        network, or the bootstrap interval of the gap contains 0.
 
     Raises:
-        InputError: a score that is NaN or infinite, a confidence that cannot be, or fewer than 2 resamples.
+        InputError: if a score is NaN or infinite, the confidence is outside (0, 1), or there are fewer than 2
+            resamples.
 
     >>> found = share_of_gap({0: 3.0, 1: 4.0}, {0: 1.0, 1: 2.0}, {0: 2.0, 1: 2.0})
     >>> found.value, found.interval.low, found.interval.high
@@ -78,15 +80,16 @@ def share_of_gap(
     gaps = means[0] - means[1]
     if _interval(one - best, gaps, confidence).low <= 0:
         return None
-    kept = gaps != 0  # in a rare resample, of many seeds
+    kept = gaps != 0  # a gap of 0 is possible in a rare resample
     return Share(value, _interval(value, ((means[0] - means[2]) / gaps)[kept], confidence), len(seeds))
 
 
 def coverage(seeds: int, confidence: float = 0.95) -> float:
-    """How often a percentile interval of so many seeds holds what it should, about, at 2 or more.
+    """Approximate the actual coverage of a percentile interval over at least 2 seeds.
 
-    It is exact for the range of two about their median, and else that of a mean of normal numbers, whose interval has
-    the normal quantile in place of Student's, and a deviation divided by n in place of n - 1.
+    For 2 seeds it is the exact probability that the range of two values contains their median. For more seeds it is the
+    coverage of an interval for the mean of normal values that uses the normal instead of the Student quantile, and a
+    standard deviation with divisor n instead of n - 1.
 
     >>> [round(coverage(seeds), 2) for seeds in (2, 3, 5, 20)]
     [0.5, 0.75, 0.85, 0.93]
@@ -100,7 +103,7 @@ def coverage(seeds: int, confidence: float = 0.95) -> float:
 
 
 def _resampled(count: int, resamples: int) -> Int64[Tensor, "resample seed"]:
-    """Indices drawn with replacement: all there are of few, else so many."""
+    """Return index resamples: all of them if there are few, otherwise random ones."""
     if count**count <= _MOST_EXACT:
         return torch.tensor(list(product(range(count), repeat=count)))
     if resamples < 2:
@@ -109,7 +112,10 @@ def _resampled(count: int, resamples: int) -> Int64[Tensor, "resample seed"]:
 
 
 def _interval(value: float, resampled: Float64[Tensor, "resample"], confidence: float) -> Interval:
-    """As `percentile_interval`, but with values that there are at the ends: of few seeds these lie far apart."""
+    """Compute a percentile interval whose ends are resampled values, without interpolation.
+
+    For few seeds the resampled values lie far apart.
+    """
     if not 0 < confidence < 1:
         raise InputError(f"the confidence must be between 0 and 1, and is {confidence}")
     outside = (1 - confidence) / 2

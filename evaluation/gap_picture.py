@@ -1,4 +1,4 @@
-"""The share of a gap that is closed, against what it costs."""
+"""A figure of the closed share of a gap against cost."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from bayes_share.evaluation.style import check_picture, label, save_figure, styl
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LOWEST, _HIGHEST = -0.6, 1.6  # shares beyond are drawn at the edge, as triangles
-_RADIUS = 7.0  # points, of the disc that a number stands in
-_ASIDE = 3.5  # points between two intervals
-_LONGEST = 60  # letters of a name
+_LOWEST, _HIGHEST = -0.6, 1.6  # shares outside this range are drawn at the edge, as triangles
+_RADIUS = 7.0  # radius of a numbered disc, in points
+_ASIDE = 3.5  # minimum horizontal distance between intervals, in points
+_LONGEST = 60  # maximum length of a name, in characters
 _WIDTH, _HEIGHT = 11.0, 4.8  # inches
 _GREY = "#8A8A8A"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A method in the picture.
+    """A method in the figure.
 
     Args:
         label: its name.
-        family: what it is an example of; each has a colour.
-        cost: above 0.
-        share: of the gap that it closes.
+        family: the family of methods that it belongs to; each family has a colour.
+        cost: its cost, above 0.
+        share: the share of the gap that it closes.
     """
 
     label: str
@@ -40,27 +40,28 @@ class Mark:
 
 
 def gap_picture(marks: Sequence[Mark], cost: str, share: str, title: str, path: str | Path) -> None:
-    """Draw shares against costs, each a numbered disc with its interval; names and shares are beside the picture.
+    """Draw shares against costs as numbered discs with intervals; the legend lists names and shares.
 
-    Discs and intervals that would cover each other are moved apart along the axis of costs: a short line leads to where
-    each belongs. A share that is far off is a triangle at the edge. The same marks give the same bytes.
+    Overlapping discs and intervals are moved apart along the cost axis, with a short line to the true position. A share
+    outside the range of the axis is a triangle at its edge. The output is deterministic.
 
     Args:
-        marks: at least one.
-        cost: what the horizontal axis is called.
-        share: what the vertical axis is called.
-        title: above all.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        marks: the methods, at least one.
+        cost: label of the horizontal axis.
+        share: label of the vertical axis.
+        title: title of the figure.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
 
     Raises:
-        InputError: no marks, a cost that is not above 0, too many families, or another suffix.
-        RunError: the file cannot be written.
+        InputError: if there are no marks, a cost is not above 0, there are too many families, or the suffix is another
+            one.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
     if not marks:
         raise InputError(f"{path}: there are no shares to draw")
     if wrong := [mark for mark in marks if not 0 < mark.cost < math.inf]:
-        raise InputError(f"{path}: costs must be above 0, and that of {wrong[0].label} is {wrong[0].cost}")
+        raise InputError(f"{path}: costs must be above 0, and the cost of {wrong[0].label} is {wrong[0].cost}")
     families = list(dict.fromkeys(mark.family for mark in marks))
     if len(families) > len(COLOURS):
         raise InputError(f"{path}: a picture can show at most {len(COLOURS)} families, not {len(families)}")
@@ -83,7 +84,7 @@ def gap_picture(marks: Sequence[Mark], cost: str, share: str, title: str, path: 
                     handles.append(Line2D([], [], linestyle="none"))
                     names.append(f"{number}  {label(mark.label, _LONGEST, 1)}: {mark.share.value:.2f}")
         figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=8, handlelength=1.0)
-        figure.draw_without_rendering()  # from here on all sizes are known
+        figure.draw_without_rendering()  # computes the layout, which `_apart` needs
         for number, (mark, place) in enumerate(zip(marks, _apart(axes, marks), strict=True), start=1):
             _draw(axes, mark, number, place, colours[mark.family])
         save_figure(figure, Path(path))
@@ -111,7 +112,7 @@ def _set_axes(axes: "Axes", marks: Sequence[Mark], cost: str, share: str) -> Non
 
 
 def _apart(axes: "Axes", marks: Sequence[Mark]) -> list[float]:
-    """Where each disc is drawn along the axis of costs, as a cost: as near to its own as there is room."""
+    """Return the cost at which each disc is drawn: the free position closest to its own cost."""
     points = 72 / axes.figure.dpi
     placed: list[tuple[float, float, float, float]] = []
     found = [0.0] * len(marks)
@@ -128,7 +129,7 @@ def _apart(axes: "Axes", marks: Sequence[Mark]) -> list[float]:
 
 
 def _has_room(wanted: tuple[float, float, float, float], placed: Sequence[tuple[float, float, float, float]]) -> bool:
-    """Whether a disc and its interval cover none that is placed; each has x, y, and the interval's ends, in points."""
+    """Return whether a disc and its interval overlap no other one. Each is (x, y, low, high) in points."""
     x, y, low, high = wanted
     return all(
         math.hypot(x - other_x, y - other_y) > 2 * _RADIUS

@@ -1,4 +1,4 @@
-"""Predictions against what people say: the share of them who chose each class, in place of one label."""
+"""Comparison of predictions with the distribution of human labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,15 @@ from bayes_share.io.terminal import listed, printable
 
 @dataclass(frozen=True)
 class HumanScores:
-    """How near predictions are to the labels of many people; each is a mean over images.
+    """Scores of predictions p against the distribution h of human labels, averaged over images.
 
     Args:
-        cross_entropy: ``−Σ_c h_c log p_c`` in nats, the NLL of one person's label; at least the entropy of the labels.
-        kl: ``KL(h ‖ p)`` in nats, what is left of the cross-entropy without that entropy; 0 is best.
-        total_variation: ``½ Σ_c |h_c − p_c|``, the part of the probability that lies elsewhere, 0 to 1.
-        ece: the expected calibration error, where the share of people who chose the predicted class is how right it is.
-        accuracy: that share itself, the chance that a person agrees.
+        cross_entropy: ``−Σ_c h_c log p_c`` in nats: the expected NLL of the label of one person. At least the entropy
+            of h.
+        kl: ``KL(h ‖ p)`` in nats, the cross-entropy minus the entropy of h; 0 is best.
+        total_variation: the total variation distance ``½ Σ_c |h_c − p_c|``, 0 to 1.
+        ece: the expected calibration error, with the share of people who chose the predicted class as the accuracy.
+        accuracy: the share of people who chose the predicted class.
     """
 
     cross_entropy: float
@@ -37,17 +38,17 @@ class HumanScores:
 def human_scores(
     log_probs: Float[Tensor, "image class"], humans: Float[Tensor, "image class"], bins: int = 15
 ) -> HumanScores:
-    """Compare predictions with the distributions of people's labels.
+    """Compare predictions with the distribution of human labels.
 
-    CIFAR-10H, Peterson et al. 2019, arXiv 1908.07086: the soft cross-entropy is their measure.
+    The soft cross-entropy is the measure of Peterson et al. 2019, arXiv 1908.07086 (CIFAR-10H).
 
     Args:
-        log_probs: the logs of probabilities; each row of probabilities sums to 1.
+        log_probs: log-probabilities; each row of probabilities sums to 1.
         humans: the share of people who chose each class; each row sums to 1.
-        bins: of the ECE, of equal width: ``(lo, hi]``, the first one closed.
+        bins: the number of bins of the ECE, of equal width, ``(lo, hi]``; the first one also contains 0.
 
     Raises:
-        InputError: rows that are no distributions, NaN among them (says where), or the two of different shape.
+        InputError: if a row is not a distribution, or the shapes differ.
 
     >>> people = torch.tensor([[0.5, 0.5]])
     >>> found = human_scores(torch.tensor([[0.75, 0.25]]).log(), people)
@@ -60,8 +61,8 @@ def human_scores(
     check_distributions("human labels", humans)
     if probs.shape != humans.shape:
         ours, theirs = (" and ".join(map(str, values.shape)) for values in (probs, humans))
-        raise InputError(f"the probabilities are of {ours} images and classes, and the human labels of {theirs}")
-    # A class that nobody chose adds nothing, also where its probability is 0.
+        raise InputError(f"the probabilities have {ours} images and classes, and the human labels have {theirs}")
+    # A class that nobody chose contributes 0, even if its log-probability is infinite.
     cross_entropy = -torch.where(humans > 0, humans * log_probs, 0).sum(-1)
     entropy = torch.special.entr(humans).sum(-1)
     confidence, predicted = probs.max(-1)
@@ -76,23 +77,23 @@ def human_scores(
 
 
 def read_human_labels(path: str | Path) -> Float64[Tensor, "image class"]:
-    """Read the distributions of people's labels; nothing in the file is executed.
+    """Read distributions of human labels. Pickled objects in the file are not loaded.
 
     Args:
-        path: an ``.npz`` file with the array `probs` or `counts`, ``[image, class]``, or an ``.npy`` file of either,
-            such as CIFAR-10H's ``cifar10h-probs.npy`` and ``cifar10h-counts.npy``. Whole numbers are counts, of which
-            each row is divided by its sum.
+        path: an ``.npz`` file with the array `probs` or `counts`, ``[image, class]``, or an ``.npy`` file with one of
+            them, such as ``cifar10h-probs.npy`` and ``cifar10h-counts.npy`` of CIFAR-10H. If all values are integers,
+            they are counts, and each row is divided by its sum.
 
     Returns:
         The share of people who chose each class.
 
     Raises:
-        InputError: a missing or damaged file, or one that does not hold such an array; names the file.
+        InputError: if the file is missing or damaged, or does not contain such an array.
     """
     array, where = _array(Path(path)), printable(path)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
         form = f"shape {list(array.shape)} and type {printable(array.dtype, 100)}"
-        raise InputError(f"{where}: human labels must be numbers with the axes [image, class], and have {form}")
+        raise InputError(f"{where}: human labels must be a numeric array with the axes [image, class], and have {form}")
     rows = torch.from_numpy(array.astype(np.float64))
     if bool((rows == rows.round()).all()):
         empty = (rows.sum(-1) == 0).nonzero().flatten().tolist()
@@ -113,4 +114,4 @@ def _array(path: Path) -> np.ndarray:
         if name in arrays:
             return arrays[name]
     held = listed(there) or "nothing"
-    raise InputError(f"{printable(path)}: no human labels without the array probs or counts; it holds {held}")
+    raise InputError(f"{printable(path)}: human labels require the array probs or counts, and the file contains {held}")

@@ -1,4 +1,4 @@
-"""Folders of predictions for several sets of images, and the file in each that says what the images are."""
+"""The file sets.json in a folder of predictions, which describes the images of each set."""
 
 import json
 import os
@@ -17,17 +17,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class SetInfo:
-    """Where the images of predictions are from.
+    """The origin of the images of a set.
 
     Args:
-        source: as a user gives it; empty where they are made on the fly.
-        images: how many there are.
-        available: how many these were taken from.
-        stamp: of the files that they were read from, another one where these change; empty where there are no files,
-            or none was noted.
+        source: the source as given by the user; empty for generated images.
+        images: the number of images.
+        available: the number of images that they were sampled from.
+        stamp: a stamp of the source files, which changes if the files change; empty if there are no files or none was
+            recorded.
 
     Raises:
-        ValueError: a value of another type, or a number of images that cannot be.
+        ValueError: if a value has another type, or the numbers of images are inconsistent.
     """
 
     source: str
@@ -42,19 +42,19 @@ class SetInfo:
             raise ValueError(f"a set cannot have {self.images!r} of {self.available!r} images")
 
     def covers(self, source: str, limit: int) -> bool:
-        """Whether they are so many images, or as many as there are, of a source."""
+        """Return whether the set has `limit` images of a source, or all images if the source has fewer."""
         return self.source == source and self.images == min(limit, self.available)
 
     def has_changed(self, stamp: str) -> bool:
-        """Whether the files that the images came from have another stamp now, as far as both are known."""
+        """Return whether the source files have a different stamp now. False if either stamp is unknown."""
         return "" not in (self.stamp, stamp) and self.stamp != stamp
 
     def is_of_same(self, other: "SetInfo | None") -> bool:
-        """Whether two runs' predictions are for the same images."""
+        """Return whether the predictions of two runs are for the same images."""
         return other is not None and other == replace(self, stamp=other.stamp) and not self.has_changed(other.stamp)
 
     def __str__(self) -> str:
-        """How many images, and of how many.
+        """Format the number of images, and the number available if it is larger.
 
         >>> str(SetInfo("svhn", 10000, 26032))
         '10,000 of 26,032 images'
@@ -64,14 +64,14 @@ class SetInfo:
 
 
 def read_sets(folder: Path, names: re.Pattern[str] = _NAME) -> dict[str, SetInfo]:
-    """What the sets are whose predictions are in a folder, by name, in the order in which they came.
+    """Return the sets whose predictions are in a folder, by name, in the order of sets.json.
 
     Args:
-        folder: with a file ``NAME.npz`` for each; where there is no folder, there are no sets.
-        names: that sets can have; none leads out of the folder.
+        folder: the folder, with a file ``NAME.npz`` for each set; it may be missing.
+        names: a pattern of allowed names; it must not match paths that lead out of the folder.
 
     Raises:
-        InputError: the file that says so is damaged.
+        InputError: if sets.json is damaged.
     """
     path = folder / _FILE
     if not os.path.lexists(path):
@@ -92,12 +92,12 @@ def _checked(name: str, names: re.Pattern[str]) -> str:
 
 
 def note_set(folder: Path, name: str, info: SetInfo) -> None:
-    """Note what the images of a set are, once its predictions are written.
+    """Record a set in sets.json, after its predictions were written.
 
     Args:
-        folder: of the predictions, in which no other process is at work.
-        name: of the set.
-        info: what its images are.
+        folder: the folder of the predictions; no other process may be writing to it.
+        name: the name of the set.
+        info: the origin of its images.
     """
     known = {**read_sets(folder), name: info}
     text = json.dumps({name: asdict(info) for name, info in known.items()}, indent=2)

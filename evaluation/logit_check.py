@@ -1,4 +1,4 @@
-"""Probabilities that somebody hands in as logits: every score of them is a number, and a wrong one."""
+"""A warning for probabilities passed as logits, whose scores would be wrong without any error."""
 
 import logging
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-_ROUNDING = 1e-3  # of sums of probabilities, also in half precision
-_FEWEST = 20  # labels whose logits are between 0 and 1 by chance in few cases
+_ROUNDING = 1e-3  # tolerance for the sum of probabilities, also in half precision
+_FEWEST = 20  # fewer binary logits could all be between 0 and 1 by chance
 
 
 def warn_of_probabilities(logits: Float[Tensor, "draw member image output"], likelihood: str) -> None:
-    """Log a line where logits look like probabilities: all from 0 to 1 and, of classes, summing to 1 in each row.
+    """Log a warning if logits look like probabilities: all from 0 to 1 and, for classes, each row summing to 1.
 
     Args:
-        logits: finite ones.
+        logits: finite logits.
         likelihood: "categorical" or "bernoulli".
     """
-    for part in logits[0, 0, :1], logits:  # nearly all that are none are told by the first row, without reading more
+    for part in logits[0, 0, :1], logits:  # the first row decides in almost all cases
         least, most = part.aminmax()
         if least < 0 or most > 1:
             return

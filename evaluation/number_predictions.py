@@ -1,4 +1,4 @@
-"""Predictions of numbers and counts: the arguments of a predictive distribution for each example, and its targets."""
+"""Predictions of numbers and counts: parameters of a predictive distribution for each example, and the targets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from bayes_share.models.predictive import Predictive
 from bayes_share.tensors.units import SQUARED
 
 NUMBER_LIKELIHOODS: Mapping[str, type[Likelihood]] = {kind.name: kind for kind in (Gaussian, StudentT, Poisson)}
-"""Likelihoods of numbers and counts that files of predictions can name."""
+"""The built-in likelihoods of numbers and counts, by the name stored in files of predictions."""
 
 _FORMAT = 1
 _RESERVED = ("likelihood", "format", "targets", "names", "logits", "labels", "features")
@@ -32,24 +32,24 @@ _LONGEST_NAME = 100  # characters
 
 @dataclass(frozen=True, eq=False, init=False)
 class NumberPredictions:
-    """What each member of each draw says of the targets of some examples, in the targets' own units.
+    """Predictive distributions of numeric targets by each draw and member, in the units of the targets.
 
     Args:
-        arguments: of the predictive distribution, by name: "loc" and "scale" of "normal", "df" too of "student_t",
-            "rate" of "poisson". Each ``[draw, member, example, *target]``, ``[member, example, *target]`` or
-            ``[example, *target]``, where the axis of examples may be of length 1 for what is the same for all, or a
-            single number; tensors or arrays of numpy, of any floating type. They get all axes. Or what
-            `predict_arguments` gives, the likelihood and these.
-        targets: ``[example, *target]``, numbers; they become float64.
-        likelihood: "normal", "student_t" or "poisson", or a likelihood of one's own, of which `of` is used. None: that
-            which is given with the arguments, or "normal".
-        names: of the examples; None where they have none.
-        stamp: of the run that they are of, for their file; empty where they are of none.
+        arguments: parameters of the predictive distribution by name: "loc" and "scale" for "normal"; "df", "loc" and
+            "scale" for "student_t"; "rate" for "poisson". Each is a scalar, or a floating-point tensor or NumPy array
+            ``[draw, member, example, *target]``, ``[member, example, *target]`` or ``[example, *target]``, whose
+            example axis may have length 1. They are stored with all axes. Alternatively the result of
+            `predict_arguments`: the likelihood and its parameters.
+        targets: ``[example, *target]``, numeric; converted to float64.
+        likelihood: "normal", "student_t" or "poisson", or a custom likelihood, whose method `of` is called. None: the
+            likelihood given with the arguments, or "normal".
+        names: names of the examples, or None.
+        stamp: the stamp of the run that made the predictions, stored in their file; empty if there is no run.
 
     Raises:
-        InputError: arguments of other names or shapes, or that the distribution cannot have, such as a scale that is
-            not positive; targets that it cannot give; numbers that are not finite, or whose squares are no floats; a
-            likelihood of classes.
+        InputError: if the parameters have wrong names, shapes or values, such as a negative scale; if targets are
+            outside the support of a count distribution; if values are not finite, or their squares over- or underflow;
+            or if the likelihood is one of classes.
 
     >>> two = NumberPredictions({"loc": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "scale": 1.0}, torch.tensor([2.0, 3.0]))
     >>> two.predictive.mean
@@ -70,13 +70,13 @@ class NumberPredictions:
         names: tuple[str, ...] | None = None,
         stamp: str = "",
     ) -> None:
-        of, given = _apart(arguments, likelihood)
+        of, given = _separated(arguments, likelihood)
         wanted = as_tensor("targets", targets).double()
         if not wanted.ndim or not wanted.numel():
             raise InputError(f"targets must be [example, ...], and have the shape {list(wanted.shape)}")
         _check_finite("targets", wanted)
         if given is not arguments and wanted.shape[1:] == (1,) and all(one.ndim == 3 for one in given.values()):
-            wanted = wanted.squeeze(1)  # as likelihoods take the single target of an example
+            wanted = wanted.squeeze(1)  # likelihoods drop the axis of a single target
         if names is not None and len(names) != len(wanted):
             raise InputError(f"there are {len(names)} names for {len(wanted)} examples")
         full = {name: _full(name, values, wanted) for name, values in given.items()}
@@ -85,7 +85,7 @@ class NumberPredictions:
         _check_squares(self.predictive, wanted)
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "NumberPredictions":
-        """The predictions of some of the examples, in the order of their indices."""
+        """Return the predictions for the examples with the given indices, in their order."""
         arguments = {
             name: values if values.shape[2] == 1 else values[:, :, indices] for name, values in self.arguments.items()
         }
@@ -94,15 +94,15 @@ class NumberPredictions:
 
     @cached_property
     def predictive(self) -> Predictive:
-        """The mixture of all draws and members, in float64."""
+        """The mixture over all draws and members, in float64."""
         return Predictive(_distribution(self.likelihood, self.arguments, self.targets.shape))
 
 
 def named_likelihood(name: str) -> Likelihood:
-    """The likelihood of numbers or counts of some name.
+    """Return the built-in likelihood of numbers or counts with a name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: if the name is unknown.
     """
     if name not in NUMBER_LIKELIHOODS:
         raise unknown("likelihood of numbers", name, tuple(NUMBER_LIKELIHOODS))
@@ -110,15 +110,15 @@ def named_likelihood(name: str) -> Likelihood:
 
 
 def write_number_predictions(path: str | Path, predictions: NumberPredictions) -> None:
-    """Write predictions into an ``.npz`` file: `path` holds all of them or is as it was before.
+    """Write predictions to an ``.npz`` file atomically: on failure, `path` is unchanged.
 
     Args:
-        path: the file; its folder is made where it is missing.
-        predictions: what to write; they are moved to the CPU.
+        path: the file; missing parent folders are created.
+        predictions: the predictions.
 
     Raises:
-        InputError: an argument that is called as something else in the file.
-        RunError: the file cannot be written.
+        InputError: if a parameter has a name that is reserved in the file.
+        RunError: if the file cannot be written.
     """
     if taken := [name for name in predictions.arguments if name in _RESERVED]:
         raise InputError(f"an argument cannot be called {listed(taken)} in a file of predictions")
@@ -135,14 +135,14 @@ def write_number_predictions(path: str | Path, predictions: NumberPredictions) -
 
 
 def read_number_predictions(path: str | Path, likelihood: Likelihood | None = None) -> NumberPredictions:
-    """Map what `write_number_predictions` wrote into memory; nothing in the file is executed.
+    """Memory-map a file written by `write_number_predictions`. Pickled objects in the file are not loaded.
 
     Args:
-        path: the file, without compression.
-        likelihood: of one's own, which the file only names.
+        path: the uncompressed file.
+        likelihood: a custom likelihood; the file contains only its name.
 
     Raises:
-        InputError: a missing or damaged file, one that does not hold such predictions, or one of another likelihood.
+        InputError: if the file is missing or damaged, does not contain such predictions, or has another likelihood.
     """
     where = printable(path)
     what = "an .npz file of predictions"
@@ -150,7 +150,7 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
     arrays, _ = map_arrays(path, what, there)
     missing = [name for name in ("likelihood", "targets") if name not in arrays]
     if missing:
-        raise InputError(f"{where}: no predictions of numbers without the array {listed(missing)}")
+        raise InputError(f"{where}: predictions of numbers require the array {listed(missing)}, which is missing")
     if "format" in arrays and not 1 <= _number(arrays.pop("format")) <= _FORMAT:
         raise InputError(f"{where} was written by a newer version of bayes-share: update it")
     name = printable(arrays.pop("likelihood"), _LONGEST_NAME)
@@ -165,8 +165,8 @@ def read_number_predictions(path: str | Path, likelihood: Likelihood | None = No
         raise InputError(f"{where}: {error}") from None
 
 
-def _apart(arguments: object, likelihood: str | Likelihood | None) -> tuple[Likelihood, Mapping[str, Any]]:
-    """The likelihood, and the arguments by name, out of what was handed in."""
+def _separated(arguments: object, likelihood: str | Likelihood | None) -> tuple[Likelihood, Mapping[str, Any]]:
+    """Separate the likelihood from the parameters given by the user."""
     found: Likelihood | None = None
     match arguments:
         case (Likelihood() as of_arguments, Mapping() as given):
@@ -197,7 +197,7 @@ def _number(array: np.ndarray) -> int:
 
 
 def _full(name: str, values: Array | float | np.floating, targets: Tensor) -> Float[Tensor, "draw member _ *target"]:
-    """An argument with all its axes."""
+    """Convert a parameter to a tensor with all axes, and check its shape."""
     what = f"the argument {printable(name)}"
     found = as_tensor(what, np.asarray(values) if isinstance(values, int | float | np.generic) else values)
     if not found.is_floating_point():
@@ -221,7 +221,7 @@ def _full(name: str, values: Array | float | np.floating, targets: Tensor) -> Fl
 def _check_finite(what: str, values: Tensor) -> None:
     if not all(end.isfinite() for end in values.aminmax()):
         bad = ~values.isfinite()
-        raise InputError(f"{what}: {int(bad.sum())} of {bad.numel()} numbers are not finite")
+        raise InputError(f"{what}: {int(bad.sum())} of {bad.numel()} values are not finite")
 
 
 def _distribution(
@@ -241,7 +241,7 @@ def _distribution(
 
 
 def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> str:
-    """Which argument the distribution cannot have."""
+    """Return an error message that names the invalid parameter."""
     plain = likelihood.of({name: torch.ones(()) for name in arguments})
     for name, constraint in plain.arg_constraints.items():
         if name in arguments and not bool((fits := constraint.check(arguments[name])).all()):
@@ -249,11 +249,14 @@ def _wrong_argument(likelihood: Likelihood, arguments: Mapping[str, Tensor]) -> 
             wanted = f"above {lowest:g}" if lowest is not None else str(constraint)
             bad = arguments[name][~fits].flatten()
             return f"{name} of {likelihood.name} must be {wanted}: {len(bad)} are not, the first {bad[0].item():g}"
-    return f"{likelihood.name} cannot have these arguments"
+    return f"these arguments are not valid for {likelihood.name}"
 
 
 def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likelihood) -> None:
-    """Refuse targets that are no counts where counts are predicted; other impossible ones have an infinite NLL."""
+    """Raise InputError for targets outside the support of a count distribution.
+
+    Other impossible targets are allowed, and have an infinite NLL.
+    """
     if not predictive.is_discrete:
         return
     fits = predictive.components.support.check(targets)  # type: ignore[union-attr]
@@ -266,7 +269,7 @@ def _check_targets(predictive: Predictive, targets: Tensor, likelihood: Likeliho
 
 
 def _check_squares(predictive: Predictive, targets: Tensor) -> None:
-    """Refuse noise that is so small everywhere that its square is 0, and numbers so large that one is infinite."""
+    """Raise InputError if all variances underflow to 0, or if a square overflows."""
     if predictive.is_discrete:
         return
     smallest, largest = SQUARED

@@ -1,4 +1,4 @@
-"""What scores cost: the Pareto front, and its picture against stored parameters."""
+"""The Pareto front, and a figure of scores against stored parameters."""
 
 import math
 import textwrap
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _GREY = "#5A5A5A"
-_LETTERS = 42  # in a line above or below a panel
-_LONGEST = 40  # letters of a network's name
-_LETTERS_OF_LEGEND = 16  # in an inch
-_HANDLE = 4  # letters that would fit where a marker stands beside its name
-_WORST = 1.5  # times the worst plain network, above which a network is drawn at the upper edge, with its number
-_WIDEST = 8.0  # highest over lowest value of a panel, above which its scale is logarithmic
+_LETTERS = 42  # characters in a line of text above or below a panel
+_LONGEST = 40  # maximum length of a network's name, in characters
+_LETTERS_OF_LEGEND = 16  # characters of the legend per inch
+_HANDLE = 4  # width of a legend handle, in characters
+_WORST = 1.5  # a score above this multiple of the worst plain network is drawn at the upper edge, with its value
+_WIDEST = 8.0  # ratio of the largest to the smallest value above which the y axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A network: what it stores, and how good it is.
+    """A network in the figure, with its size and scores.
 
     Args:
         label: its name.
-        parameters: that it stores, at least 1.
-        scores: by measure; lower is better.
+        parameters: the number of stored parameters, at least 1.
+        scores: scores by measure; lower is better.
     """
 
     label: str
@@ -43,16 +43,18 @@ class Spot:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The points that no other one is at least as good as in both numbers and better than in one.
+    """Return the points that no other point dominates.
+
+    A point dominates another one if it is at least as good in both values and better in one of them.
 
     Args:
-        points: pairs of numbers that are the better the lower they are.
+        points: pairs of values; lower is better.
 
     Returns:
-        Their indices, by the first number; of equal points, all.
+        The indices of the points, sorted by the first value. Equal points are all included.
 
     Raises:
-        InputError: a number that is none.
+        InputError: if a value is NaN.
 
     >>> pareto_front([(1.0, 5.0), (2.0, 3.0), (3.0, 4.0), (4.0, 1.0)])
     [0, 1, 3]
@@ -77,20 +79,22 @@ def frontier_picture(
 ) -> None:
     """Draw a panel for each measure against stored parameters.
 
-    Plain networks are a line, with a letter for each; of the others each kind has a colour and each network a marker.
-    Bars are one standard error to either side, and rings are around the Pareto front of the means. A network far worse
-    than every plain one is at the upper edge, with its number. The same spots give the same bytes.
+    Plain networks are connected by a line and marked by letters. For networks that share weights, the colour shows the
+    kind of sharing and the marker the network. Error bars are ± one standard error. Rings mark the Pareto front of the
+    means. A network much worse than all plain ones is drawn at the upper edge, with its score. The output is
+    deterministic.
 
     Args:
         plain: networks that share nothing, at least one.
-        sharing: networks that share, by what their kind is called.
-        measures: what the vertical axes are called, by the names of the scores.
-        title: above all.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
+        sharing: networks that share weights, by the name of the kind of sharing.
+        measures: labels of the y axes, by the names of the scores.
+        title: title of the figure.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
 
     Raises:
-        InputError: no plain network or measure, more networks or kinds than can be told apart, or another suffix.
-        RunError: the file cannot be written.
+        InputError: if there is no plain network or no measure, there are more networks or kinds than markers or
+            colours, or the suffix is another one.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
     if not plain or not measures:
@@ -132,7 +136,7 @@ def frontier_picture(
             everything = [*plain, *(spot for spot, _ in styles)]
             shown = [
                 spot for spot in everything if not spot.scores[measure].mean > top
-            ]  # NaN, for `pareto_front` to say
+            ]  # keeps NaN, which `pareto_front` reports
             _draw_plain(axes, plain, measure, line)
             for spot, style in styles:
                 draw = _draw_bar if spot in shown else _draw_beyond
@@ -159,7 +163,7 @@ def frontier_picture(
 
 
 def _lettered(plain: Sequence[Spot], width: int) -> str:
-    """What the letters at the line of plain networks mean."""
+    """Return the key to the letters of the plain networks."""
     ordered = sorted(plain, key=lambda spot: spot.parameters)
     named = (f"{a} {printable(spot.label, _LONGEST)}" for a, spot in zip(ascii_lowercase, ordered, strict=False))
     return textwrap.fill("plain networks: " + ", ".join(named), width)
@@ -183,7 +187,7 @@ def _draw_bar(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) 
 
 
 def _draw_beyond(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any]) -> None:
-    """At the upper edge, wherever that is, with an arrow and the number."""
+    """Draw a network at the upper edge of the axes, with an arrow and its score."""
     score = spot.scores[measure]
     to_edge = axes.get_xaxis_transform()
     axes.plot(spot.parameters, 0.965, transform=to_edge, **style)
@@ -197,9 +201,7 @@ def _draw_beyond(axes: "Axes", spot: Spot, measure: str, style: Mapping[str, Any
 def _draw_front(
     axes: "Axes", spots: Sequence[Spot], shown: Sequence[Spot], measure: str, style: Mapping[str, Any]
 ) -> None:
-    points = [
-        (float(spot.parameters), round(spot.scores[measure].mean, 12)) for spot in spots
-    ]  # equal but for rounding
+    points = [(float(spot.parameters), round(spot.scores[measure].mean, 12)) for spot in spots]  # equal up to rounding
     front = [spots[index] for index in pareto_front(points) if spots[index] in shown]
     axes.plot([spot.parameters for spot in front], [spot.scores[measure].mean for spot in front], **style)
 
@@ -224,7 +226,7 @@ def _set_scales(axes: "Axes", spots: Sequence[Spot], measure: str) -> None:
 
 
 def short_count(count: float) -> str:
-    """A number of parameters for an axis.
+    """Format a number of parameters for an axis.
 
     >>> [short_count(count) for count in (500.0, 5e3, 2e5, 1.5e6)]
     ['500', '5k', '200k', '1.5M']

@@ -1,4 +1,4 @@
-"""Pictures of predictions. matplotlib is imported when one is drawn, and its global state is not touched."""
+"""Reliability diagrams. matplotlib is imported lazily, and its global state is not changed."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PANELS_PER_ROW = 4
 _TITLE_WIDTH = 30
-# Of Okabe and Ito's palette, which stays apart for the colour-blind; the hatches do so in grey.
+# From the Okabe-Ito palette, which is safe for colour-blind readers; hatches distinguish the areas in greyscale.
 _GREY = "#5A5A5A"
 _ACCURACY: Any = {"facecolor": "#0072B2", "edgecolor": "white", "linewidth": 0.5, "label": "accuracy"}
 _OVER: Any = {
@@ -44,19 +44,19 @@ _DIAGONAL: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": 
 def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins: int = 15) -> None:
     """Draw the reliability diagrams of runs side by side.
 
-    Each panel has a bar of accuracy for each bin of confidence, hatched from there to the images' mean confidence (the
-    hatched part of an underconfident bin belongs to its accuracy), and below it how the images spread over the bins.
-    The ECE is the mean over images of the hatched part (Guo et al. 2017, arXiv 1706.04599, figure 1). The same
-    predictions give the same bytes. Of several labels each has a panel of its own.
+    Each bar shows the accuracy in a bin of confidence. The hatched area is the gap between accuracy and mean
+    confidence; for an underconfident bin it is part of the accuracy bar. A histogram below shows the distribution of
+    the images over the bins. The ECE is the mean over images of the hatched area (Guo et al. 2017, arXiv 1706.04599,
+    figure 1). For several labels, each label has a panel. The output is deterministic.
 
     Args:
-        runs: predictions by the name that is to stand above their panel.
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
-        bins: of equal width, as in `bayes_share.evaluation.calibration.reliability`.
+        runs: predictions by panel title.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
+        bins: the number of bins of equal width, as in `bayes_share.evaluation.calibration.reliability`.
 
     Raises:
-        InputError: no runs, no bins, or another suffix.
-        RunError: the file cannot be written.
+        InputError: if there are no runs, `bins` is less than 1, or the suffix is another one.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
     if not runs:
@@ -88,10 +88,10 @@ def reliability_picture(runs: Mapping[str, Predictions], path: str | Path, bins:
 
 
 def named_problems(name: str, predictions: Predictions) -> Iterator[tuple[str, Predictions]]:
-    """The problems that predictions are, each with a name to stand above it.
+    """Yield the classification problems of predictions, each with a display name.
 
     Args:
-        name: of the predictions; where there are several labels, their numbers are added.
+        name: the name of the predictions; for several labels, the label index is appended.
         predictions: logits and labels.
     """
     for number, problem in enumerate(predictions.problems()):
@@ -105,17 +105,17 @@ def reliability_drawing(
     with_legend: bool = True,
     bins: int = 15,
 ) -> "Figure":
-    """One panel of `reliability_picture`, as a figure of its own.
+    """Draw one panel of `reliability_picture` as a separate figure.
 
     Args:
-        name: stands above.
-        probs: each row sums to 1.
+        name: title of the panel.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
-        with_legend: whether the colours are explained.
-        bins: of equal width.
+        with_legend: whether to add a legend.
+        bins: the number of bins of equal width.
 
     Raises:
-        InputError: what `bayes_share.evaluation.calibration.reliability` refuses.
+        InputError: if `bayes_share.evaluation.calibration.reliability` rejects the input.
     """
     from matplotlib.figure import Figure
 
@@ -134,7 +134,7 @@ def _add_legend(figure: "Figure", columns: int) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    # Not the drawn artists: a panel may have no gap of a kind.
+    # New handles instead of the drawn artists, since a panel may have no overconfident or no underconfident bin.
     legend = [Patch(**_ACCURACY), Patch(**_OVER), Patch(**_UNDER), Line2D([], [], **_DIAGONAL)]
     figure.legend(handles=legend, loc="outside lower center", ncols=columns, frameon=False)
 

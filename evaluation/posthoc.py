@@ -1,4 +1,4 @@
-"""Post-hoc calibration: predictions made honest by a map that is fitted on validation data."""
+"""Post-hoc calibration of predictions by a map fitted on validation data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ from bayes_share.evaluation.predictions import Kind, LikelihoodName, Outputs, Pr
 
 CalibrationMethod = Literal["temperature", "vector", "beta", "histogram", "isotonic"]
 CALIBRATIONS: tuple[str, ...] = get_args(CalibrationMethod)
-"""The methods by name."""
+"""The names of the methods."""
 
 Pooling = Literal["before", "after"]
-"""Where probabilities are averaged: before the map, which sees the mixture, or after it, which sees each component."""
+"""Whether probabilities are averaged before the map, which is applied to the mixture, or after it."""
 
 _LEAST_IMAGES = 20
 
@@ -42,15 +42,14 @@ _FITS: dict[str, Callable[[LogProbs, Labels], Map]] = {
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A fitted map, to be called on predictions.
+    """A fitted calibration map for predictions.
 
     Args:
-        method: how it was fitted.
-        pooling: what it is applied to.
-        num_classes: of the predictions, or labels where their likelihood is Bernoulli.
-        map: from log-probabilities ``[row, class]`` to calibrated ones; of a Bernoulli likelihood from log-odds
-            ``[row, label]`` to calibrated ones.
-        likelihood: of the predictions.
+        method: the calibration method.
+        pooling: "before" if the map is applied to the mixture, "after" if it is applied to each component.
+        num_classes: the number of classes, or of labels for a Bernoulli likelihood.
+        map: a map of log-probabilities ``[row, class]``, or of log-odds ``[row, label]`` for a Bernoulli likelihood.
+        likelihood: the likelihood of the predictions.
     """
 
     method: CalibrationMethod
@@ -60,17 +59,19 @@ class Calibration:
     likelihood: LikelihoodName = "categorical"
 
     def __call__(self, predictions: Kind) -> Kind:
-        """Calibrated predictions, whose logits are the logs of probabilities.
+        """Calibrate predictions. The logits of the result are log-probabilities.
 
         Args:
-            predictions: of any images, with labels or without, with the classes that the map was fitted to.
+            predictions: outputs or predictions with the classes that the map was fitted to.
 
         Returns:
-            Logits ``[1, 1, image, class]`` where the mixture was calibrated, else ``[draw, member, image, class]``;
-            without features. A probability of 0, which a histogram or isotonic regression may give, becomes 1e-38.
+            Predictions without features, with logits ``[1, 1, image, class]`` if the mixture was calibrated, otherwise
+            ``[draw, member, image, class]``. A probability of 0, possible for "histogram" and "isotonic", becomes
+            1e-38.
 
         Raises:
-            InputError: something else than predictions, another number of classes or another likelihood.
+            InputError: if the input is not an `Outputs` or `Predictions`, or has another likelihood or number of
+                classes.
         """
         check_kind(predictions, Outputs)
         _check_alike("the calibration was fitted to", self.num_classes, self.likelihood, predictions)
@@ -82,38 +83,38 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class EachLabel:
-    """A map of its own for each label, as a map of log-odds ``[row, label]``.
+    """A map of log-odds ``[row, label]`` that applies a separate two-class map to each label.
 
     Args:
-        maps: of two classes, one for each label.
+        maps: one two-class map for each label.
     """
 
     maps: Sequence[Map]
 
     def __call__(self, log_odds: Tensor) -> Tensor:
-        """Calibrated log-odds."""
+        """Return calibrated log-odds."""
         pairs = zip(self.maps, log_odds.unbind(-1), strict=True)
         calibrated = [of_label(_two_classes(column)) for of_label, column in pairs]
         return torch.stack([logs[:, 1] - logs[:, 0] for logs in calibrated], dim=-1)
 
 
 def fit_calibration(method: CalibrationMethod, validation: Predictions, pooling: Pooling = "before") -> Calibration:
-    """Fit a map to validation predictions, by the NLL or by counting.
+    """Fit a calibration map to validation predictions.
 
-    Of a Bernoulli likelihood each label has a map of its own, fitted to its two classes. All maps but "temperature" are
-    fitted to the classes that occur; the others keep their probability.
+    For a Bernoulli likelihood, a separate two-class map is fitted for each label. All maps except "temperature" are
+    fitted to the classes that occur in the validation data; the other classes keep their probability.
 
     Args:
-        method: "temperature" (one number), "vector" (two for each class), "beta" (three for each class against the
-            rest), "histogram" or "isotonic" (each class against the rest).
-        validation: what the map is fitted to; never what it is judged by.
-        pooling: "before": the mixture of all draws and members is calibrated. "after": each component is, and then they
-            are averaged, which leaves their mixture less confident than calibrated (Rahaman and Thiery 2021, arXiv
-            2007.08792). All components have one map, fitted to all of them together: draws of a posterior are
-            exchangeable, so that number 3 has no map of its own, and members have the same expected errors.
+        method: "temperature" (one parameter), "vector" (two parameters per class), "beta" (three parameters per class
+            against the rest), "histogram" or "isotonic" (each class against the rest).
+        validation: predictions on data not used for evaluation.
+        pooling: "before" calibrates the mixture of all draws and members. "after" calibrates each component and then
+            averages them, which leaves the mixture underconfident (Rahaman and Thiery 2021, arXiv 2007.08792). A single
+            map is fitted to all components together, because posterior draws are exchangeable and members have equal
+            expected errors.
 
     Raises:
-        InputError: an unknown method or pooling; fewer than 20 images, or of one class only, for any label.
+        InputError: if the method or pooling is unknown, or if a label has fewer than 20 images or only one class.
     """
     if method not in CALIBRATIONS:
         raise unknown("calibration", method, CALIBRATIONS)
@@ -144,21 +145,21 @@ def _fit(method: str, rows: Tensor, labels: Tensor, repeats: int) -> Map:
 
 
 def calibrate(method: CalibrationMethod, validation: Predictions, test: Kind, pooling: Pooling = "before") -> Kind:
-    """Test predictions, calibrated by a map that is fitted to validation predictions.
+    """Fit a calibration map to validation predictions, and apply it to test predictions.
 
     Args:
         method: see `fit_calibration`.
-        validation: what the map is fitted to.
-        test: what it is applied to, with labels or without; they are not looked at.
+        validation: predictions to fit the map to.
+        test: predictions to calibrate; labels are not used.
         pooling: see `fit_calibration`.
 
     Returns:
-        As of `Calibration`.
+        Calibrated predictions; see `Calibration`.
 
     Raises:
-        InputError: what `fit_calibration` refuses, or validation and test predictions of different classes.
+        InputError: if `fit_calibration` rejects the input, or validation and test predictions have different classes.
 
-    A classifier of which each logit is three times what it should be:
+    A classifier whose logits are three times too large:
 
     >>> import torch
     >>> from bayes_share.evaluation.scores import score
@@ -171,7 +172,7 @@ def calibrate(method: CalibrationMethod, validation: Predictions, test: Kind, po
     check_kind(validation)
     check_kind(test, Outputs)
     outputs = validation.logits.shape[-1]
-    _check_alike("the validation predictions are of", outputs, validation.likelihood, test)
+    _check_alike("the validation predictions have", outputs, validation.likelihood, test)
     return fit_calibration(method, validation, pooling)(test)
 
 
@@ -185,9 +186,9 @@ def _check_alike(what: str, outputs: int, likelihood: str, predictions: Outputs)
 
 
 def _rows(predictions: Outputs, pooling: Pooling) -> Tensor:
-    """What a map sees, of the mixture, or of each component in turn.
+    """Return the inputs of a map, for the mixture or for all components one after the other.
 
-    Log-probabilities ``[row, class]``, or of a Bernoulli likelihood log-odds ``[row, label]``.
+    They are log-probabilities ``[row, class]``, or log-odds ``[row, label]`` for a Bernoulli likelihood.
     """
     if pooling == "before":
         return predictions.mixture_logits.cpu()
@@ -196,5 +197,5 @@ def _rows(predictions: Outputs, pooling: Pooling) -> Tensor:
 
 
 def _two_classes(log_odds: Tensor) -> Tensor:
-    """The log-probabilities ``[row, 2]`` of the classes 0 and 1."""
+    """Convert log-odds to log-probabilities ``[row, 2]`` of the classes 0 and 1."""
     return torch.nn.functional.logsigmoid(torch.stack([-log_odds, log_odds], dim=-1))

@@ -1,4 +1,4 @@
-"""Predictions of classes and labels: what they are, and the probabilities they stand for."""
+"""Outputs and predictions of a classifier: logits of all draws and members, with labels and names."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from bayes_share.errors import InputError, unknown
@@ -21,41 +21,41 @@ from bayes_share.evaluation.checks import (
 from bayes_share.evaluation.class_names import checked_names, shown
 from bayes_share.evaluation.logit_check import warn_of_probabilities
 from bayes_share.evaluation.positions import check_examples, check_positions, rows_of
-from bayes_share.models.mixture import image_parts, mixture_log_probs
+from bayes_share.models.mixture import mixture_log_probs
 
-_AXES = 4  # draws, members, images and classes
+_AXES = 4  # draw, member, image and class
 Kind = TypeVar("Kind", bound="Outputs")
 
 LikelihoodName = Literal["categorical", "bernoulli"]
-"""What logits mean: the classes of one softmax, or labels that are 0 or 1, each with the sigmoid as that of 1."""
+"""How logits define probabilities: a softmax over classes, or an independent sigmoid for each binary label."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
 class Outputs:
-    """What a network gives for images of which nothing else is known, such as ones from another data set.
+    """The outputs of a network for images without labels, such as images of another data set.
 
     Args:
-        logits: ``[draw, member, image, class]``, ``[member, image, class]`` or ``[image, class]``, finite; a tensor or
-            an array of numpy, of any floating type. Of a Bernoulli likelihood ``[draw, member, image, label]`` or
-            ``[image, label]``; where there is one label, ``[draw, member, image]`` or ``[image]``. They become float32
-            with all four axes, and are detached. Where an example has several positions, such as pixels or tokens,
-            ``[draw, member, example, *position, class]``, as `predict_arguments` gives them: each position becomes an
-            image, those of the first example first.
-        features: ``[member, image, feature]``, float32 and finite, or None: what each member's last layer sees, of
-            length 1, the mean over draws.
-        likelihood: "categorical", or "bernoulli" where each output is a label of its own that is 0 or 1. It is never
-            guessed from the shape.
-        stamp: of the run that they are of, for their file; empty where they are of none.
-        examples: ``[image]``, the number of the example that each "image" is a position of; None where each is an
-            example. Scores are over positions, and their errors those over examples.
-        class_names: in the order of their numbers, to be shown in place of these; of a single binary label two, of 0
-            and of 1. None: the classes have no names.
-        names: of the images, such as their files, one for each; where these have positions, one for each example, whose
-            positions all have it. None: they have none.
+        logits: finite logits, ``[draw, member, image, class]``, ``[member, image, class]`` or ``[image, class]``; a
+            tensor or NumPy array of any floating type. For a Bernoulli likelihood ``[draw, member, image, label]`` or
+            ``[image, label]``; for a single label also ``[draw, member, image]`` or ``[image]``. They are detached and
+            converted to float32 with four axes. If examples have several positions, such as pixels or tokens,
+            ``[draw, member, example, *position, class]``, as returned by `predict_arguments`; each position becomes an
+            image, in the order of the examples.
+        features: ``[member, image, feature]``, float32 and finite, or None: the inputs of the last layer of each
+            member, normalised to length 1 and averaged over draws.
+        likelihood: "categorical", or "bernoulli" if each output is a separate binary label. It is never inferred from
+            the shape.
+        stamp: the stamp of the run that made the outputs, stored in their file; empty if there is no run.
+        examples: ``[image]``, the index of the example that each image is a position of; None if each image is an
+            example. Scores are means over positions, with errors computed over examples.
+        class_names: the display names in class order; two, for 0 and 1, for a single binary label. None: the classes
+            have no names.
+        names: the names of the images, such as file names, one per image; if images are positions, one per image or one
+            per example. None: the images have no names.
 
     Raises:
-        InputError: another type or shape, a number that is not finite (says where), one class, an unknown likelihood,
-            or other names than one for each class or image.
+        InputError: if a type or shape is wrong, a value is not finite, there is a single class, the likelihood is
+            unknown, or the number of names is wrong.
     """
 
     logits: Float32[Tensor, "draw member image output"]
@@ -100,16 +100,16 @@ class Outputs:
             object.__setattr__(self, name, value)
 
     def _with(self: Kind, **values: Any) -> Kind:
-        """The same with other values, which are known to be right and are not checked again."""
+        """Return a copy with some fields replaced, without validation."""
         made = object.__new__(type(self))
         made._keep(**{field.name: getattr(self, field.name) for field in fields(self)} | values)
         return made
 
     def named(self: Kind, class_names: Sequence[str] | None) -> Kind:
-        """The same predictions, of classes with these names.
+        """Return a copy with other class names.
 
         Raises:
-            InputError: other names than one for each class.
+            InputError: if the names are not unique strings, one for each class.
         """
         if class_names is None:
             return self._with(class_names=None)
@@ -117,28 +117,28 @@ class Outputs:
 
     @property
     def shown_classes(self) -> tuple[str, ...]:
-        """What each class of the only problem is shown as: its name, or its number where it has none."""
+        """The displayed name of each class, or its index if there are no names; 0 and 1 for binary labels."""
         return shown(self.class_names, 2 if self.likelihood == "bernoulli" else self.logits.shape[-1])
 
     @property
     def has_positions(self) -> bool:
-        """Whether an example may have several positions, each of which is an "image" here."""
+        """Whether images are positions of examples."""
         return self.examples is not None
 
     @property
     def num_examples(self) -> int:
-        """How many examples there are; of their positions there may be more."""
+        """The number of examples, which may have several positions each."""
         return self.logits.shape[2] if self.examples is None else len(self.examples.unique())
 
     @property
     def num_problems(self) -> int:
-        """How many `problems` there are."""
+        """The number of `problems`."""
         return self.logits.shape[-1] if self.likelihood == "bernoulli" else 1
 
     def problems(self: Kind) -> Iterator[Kind]:
-        """The categorical predictions that these are, which every score is computed from.
+        """Yield the categorical problems that scores are computed from.
 
-        Categorical ones are one problem, themselves. Of a Bernoulli likelihood each label is one, with two classes of
+        Categorical predictions are a single problem. For a Bernoulli likelihood, each label is a two-class problem with
         the logits 0 and z, without features; a score of several labels is the mean of their scores.
         """
         if self.likelihood == "categorical":
@@ -148,18 +148,17 @@ class Outputs:
             yield self._with(**self._problem(label), logits=two_class_logits(logits))
 
     def _problem(self, label: int) -> dict[str, Any]:
-        """What else changes where one label becomes a problem of its own."""
+        """Return the fields, other than the logits, that change in the problem of one label."""
         return {"likelihood": "categorical", "features": None}
 
     @cached_property
     def log_probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture of all draws and members, as `log_probs` says.
+        """The log-probabilities of the mixture of all draws and members; see the function `log_probs`.
 
-        Computed once, since the logits may be many: other logits are for a new record, not to be written into this one.
-        One binary output has two classes.
+        They are computed once, so the logits must not be modified in-place. A single binary label has two classes.
 
         Raises:
-            InputError: several labels, which have no distribution over classes in common; go over `problems`.
+            InputError: if there are several labels, which have no common distribution over classes; use `problems`.
         """
         if self.num_problems > 1:
             raise InputError(
@@ -170,9 +169,9 @@ class Outputs:
 
     @property
     def mixture_logits(self) -> Float64[Tensor, "image output"]:
-        """The mixture of all draws and members as the logits of one component.
+        """The logits of the mixture of all draws and members.
 
-        They are its log-probabilities, or of a Bernoulli likelihood each label's log-odds.
+        They are its log-probabilities, or the log-odds of each label for a Bernoulli likelihood.
         """
         if self.likelihood == "categorical":
             return self.log_probs
@@ -182,26 +181,28 @@ class Outputs:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Predictions(Outputs):
-    """The logits of each member of each draw for each image, and the right classes.
+    """The logits of all draws and members for images, with the labels of the images.
 
     Args:
-        logits: as in `Outputs`.
-        labels: ``[image]``, whole numbers from 0; a tensor or an array of numpy, of any integer type. Of a Bernoulli
-            likelihood ``[image]`` or ``[image, label]``, 0 or 1, of any type. They become int64, ``[image]`` where
-            there is one label. Where an example has several positions, ``[example, *position]``, or ``[example,
-            *position, label]``; logits may then leave out draws, or draws and members, too.
-        features: as in `Outputs`.
-        likelihood: as in `Outputs`.
-        stamp: as in `Outputs`.
-        examples: as in `Outputs`.
-        class_names: as in `Outputs`.
-        names: as in `Outputs`.
-        ignore_index: a label that stands for "not known", such as -100: those positions are left out. Of classes only.
+        logits: see `Outputs`.
+        labels: ``[image]``, class indices from 0; a tensor or NumPy array of any integer type. For a Bernoulli
+            likelihood ``[image]`` or ``[image, label]``, 0 or 1, of any dtype. They are converted to int64, ``[image]``
+            for a single label. If examples have several positions, ``[example, *position]`` or ``[example, *position,
+            label]``; the logits may then omit the draw axis, or the draw and member axes.
+        features: see `Outputs`.
+        likelihood: see `Outputs`.
+        stamp: see `Outputs`.
+        examples: see `Outputs`.
+        class_names: see `Outputs`.
+        names: see `Outputs`.
+        ignore_index: a label for unknown classes, such as -100; positions with this label are dropped. Not supported
+            for a Bernoulli likelihood.
 
     Raises:
-        InputError: another type or shape, a label outside the classes, or a number that is not finite; says where.
+        InputError: if a type or shape is wrong, a label is not a class, or a value is not finite; the message gives the
+            first position.
 
-    Two texts of three tokens, of which one is not known:
+    Two texts of three tokens each, one of which has an unknown class:
 
     >>> tokens = torch.tensor([[0, 1, 1], [1, 0, -100]])
     >>> found = Predictions(torch.zeros(2, 3, 2), tokens, ignore_index=-100)
@@ -228,7 +229,7 @@ class Predictions(Outputs):
         if ignore_index is not None and likelihood != "categorical":
             raise InputError("ignore_index is not supported with a Bernoulli likelihood")
         found, wanted = as_float32("logits", logits), as_labels(labels)
-        own_axes = 1 if likelihood == "categorical" else 2  # of labels without positions
+        own_axes = 1 if likelihood == "categorical" else 2  # number of label axes without positions
         of = examples
         if wanted.ndim > own_axes and examples is None:
             found = _with_axes(found, likelihood, wanted.ndim - own_axes)
@@ -252,7 +253,7 @@ class Predictions(Outputs):
         self._keep(labels=checked_labels(wanted, self.logits.shape, likelihood))
 
     def at(self, indices: Int64[Tensor, "chosen"]) -> "Predictions":
-        """The predictions of some of the images, in the order of their indices, without features."""
+        """Return the predictions for the images with the given indices, in their order, without features."""
         examples = None if self.examples is None else self.examples[indices]
         chosen = {"logits": self.logits[:, :, indices], "labels": self.labels[indices]}
         names = None if self.names is None else tuple(self.names[image] for image in indices.tolist())
@@ -266,41 +267,41 @@ class Predictions(Outputs):
 def _known(
     logits: Tensor, labels: Tensor, examples: Array | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Array | None]:
-    """What there is of the positions whose label is known."""
+    """Drop the positions whose label is `ignore_index`."""
     known = labels != ignore_index
     if not bool(known.any()):
         raise InputError(f"every label is {ignore_index}, the ignore_index: there is nothing to score")
-    if logits.ndim < 2 or logits.shape[-2] != len(labels):  # for the checks to refuse
+    if logits.ndim < 2 or logits.shape[-2] != len(labels):  # rejected by later checks
         return logits, labels, examples
     of = None if examples is None else as_labels(examples)
     return logits[..., known.to(logits.device), :], labels[known], of if of is None else of[known]
 
 
 def _with_axes(logits: Shaped[Tensor, "*shape"], likelihood: str, positions: int = 0) -> Shaped[Tensor, "*more"]:
-    """Logits with the axes that were left out, each of length 1; what has other axes is for the checks to refuse."""
-    if likelihood == "bernoulli" and not positions and logits.ndim in (1, 3):  # one label of an image
+    """Insert omitted axes of length 1. Other numbers of axes are left to later checks."""
+    if likelihood == "bernoulli" and not positions and logits.ndim in (1, 3):  # a single label without its axis
         logits = logits[..., None]
     missing = _AXES + positions - logits.ndim
     return logits[(None,) * missing] if missing in (1, 2) else logits
 
 
 def check_kind(found: object, kind: type[Outputs] = Predictions) -> None:
-    """Raise an InputError where something else was handed in than predictions, such as logits alone."""
+    """Raise InputError if a value is not an instance of `kind`, for example if it is a tensor of logits."""
     if not isinstance(found, kind):
         arguments = "logits, labels" if issubclass(kind, Predictions) else "logits"
         raise InputError(f"expected {kind.__name__}({arguments}), not a {type(found).__name__}")
 
 
 def names_of_images(names: Sequence[str], count: int, examples: Tensor | None = None) -> tuple[str, ...]:
-    """Names, one for each image, as they are kept.
+    """Check image names, and return one name per image.
 
     Args:
-        names: one for each image, or where these are positions, one for each example.
-        count: images.
-        examples: ``[image]``, that each is a position of; None: each is an example.
+        names: one name per image, or one per example if images are positions of examples.
+        count: the number of images.
+        examples: ``[image]``, the example index of each image; None if each image is an example.
 
     Raises:
-        InputError: another number of them, or no texts.
+        InputError: if the number of names is wrong, or a name is not a string.
     """
     if examples is not None and not isinstance(names, str) and len(names) == len(examples.unique()) != count:
         numbers = examples.unique(return_inverse=True)[1].tolist()
@@ -312,62 +313,14 @@ def names_of_images(names: Sequence[str], count: int, examples: Tensor | None = 
 
 
 def check_likelihood(name: str) -> None:
-    """Raise an InputError where a likelihood is none that predictions can be of."""
+    """Raise InputError if a name is not a likelihood of classes."""
     if name not in get_args(LikelihoodName):
         raise unknown("likelihood of predictions", name, get_args(LikelihoodName))
 
 
 def checked_labels(labels: Tensor, shape: torch.Size, likelihood: str) -> Int64[Tensor, "image *label"]:
-    """Labels as they go with logits of a shape ``[..., image, class]`` or ``[..., image, label]``."""
+    """Check labels against the shape of logits ``[..., image, class]`` or ``[..., image, label]``, and return them."""
     if likelihood == "bernoulli":
         return binary_labels(labels, *shape[-2:])
     check_labels(labels, *shape[-2:])
     return labels
-
-
-def log_probs(logits: Float[Tensor, "draw member image class"]) -> Float64[Tensor, "image class"]:
-    """The log of the mean probability over all draws and members.
-
-    The members are a mixture: ``p(y|x) = mean_i softmax(logits_i)_y``, computed in float64 and in log space, so that
-    a probability too small for a float keeps its log. The mean of the logits would be another model, a product of
-    experts (deep ensembles, arXiv 1612.01474, section 2.4; BatchEnsemble, arXiv 2002.06715, section 3.1).
-
-    Args:
-        logits: of any floating type; a few images at a time are in memory in float64.
-
-    Raises:
-        InputError: wrong axes, or a logit that is not finite.
-
-    Two members, one sure of class 0 and one undecided:
-
-    >>> log_probs(torch.tensor([[[[100.0, 0.0]], [[0.0, 0.0]]]])).exp()
-    tensor([[0.7500, 0.2500]], dtype=torch.float64)
-    """
-    check_logits(logits)
-    return mixture_log_probs(logits)
-
-
-def label_log_probs(
-    logits: Float[Tensor, "draw member image class"], labels: Int64[Tensor, "image"]
-) -> Float64[Tensor, "draw member image"]:
-    """The log-probability of each image's label under each component, in float64 and in nats.
-
-    Args:
-        logits: of any floating type; a few images at a time are in memory in float64.
-        labels: the right classes.
-
-    Raises:
-        InputError: wrong axes or labels, or a logit that is not finite.
-
-    >>> label_log_probs(torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]), torch.tensor([1]))
-    tensor([[[-0.6931],
-             [-0.0486]]], dtype=torch.float64)
-    """
-    check_logits(logits)
-    check_labels(labels, *logits.shape[-2:])
-    labels = labels.to(logits.device)
-    found = torch.empty(*logits.shape[:-1], dtype=torch.float64, device=logits.device)
-    for part, images in image_parts(logits):
-        chosen = labels[images].expand(part.shape[:-1])[..., None]
-        found[:, :, images] = part.double().log_softmax(-1).gather(-1, chosen).squeeze(-1)
-    return found

@@ -1,4 +1,4 @@
-"""The file of predictions of classes and labels: written draw by draw, and mapped into memory."""
+"""Reading and writing files of class predictions. Files are written draw by draw, and memory-mapped when read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -30,19 +30,19 @@ from bayes_share.io.arrays import map_arrays, write_array, write_stamp
 from bayes_share.io.files import replacing
 from bayes_share.io.terminal import listed, printable
 
-_LONGEST_NAME = 100  # characters
+_LONGEST_NAME = 100  # maximum length of a name in an error message, in characters
 _OPTIONAL = ("features", "likelihood", "examples", "class_names", "names")
 
 
 def write_predictions(path: str | Path, predictions: Outputs) -> None:
-    """Write predictions into an ``.npz`` file: `path` holds all of them or is as it was before.
+    """Write predictions to an ``.npz`` file atomically: on failure, `path` is unchanged.
 
     Args:
-        path: the file; its folder is made where it is missing.
-        predictions: what to write, with labels or without; they are moved to the CPU.
+        path: the file; missing parent folders are created.
+        predictions: outputs, or predictions with labels.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: if the file cannot be written.
     """
     labels = getattr(predictions, "labels", None)
     draws = predictions.logits
@@ -72,23 +72,24 @@ def write_draws(
     class_names: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Write predictions as `write_predictions` does, each draw as it comes: one at a time is in memory.
+    """Write predictions like `write_predictions`, but draw by draw, with one draw in memory at a time.
 
     Args:
-        path: the file; its folder is made where it is missing.
-        draws: the logits of each draw, float32 and finite.
-        num_draws: how many there will be.
-        labels: as in `Predictions`, where they are known.
-        features: as in `Outputs`.
-        likelihood: as in `Outputs`.
-        stamp: as in `Outputs`.
-        examples: as in `Outputs`.
-        class_names: as in `Outputs`.
-        names: as in `Outputs`.
+        path: the file; missing parent folders are created.
+        draws: an iterable over the logits of each draw, float32 and finite.
+        num_draws: the number of draws that `draws` yields.
+        labels: see `Predictions`; None if they are unknown.
+        features: see `Outputs`.
+        likelihood: see `Outputs`.
+        stamp: see `Outputs`.
+        examples: see `Outputs`.
+        class_names: see `Outputs`.
+        names: see `Outputs`.
 
     Raises:
-        InputError: what `Predictions` refuses, draws of different shape, or another number of them.
-        RunError: the file cannot be written.
+        InputError: if `Predictions` would reject the values, the shapes of draws differ, or the number of draws is not
+            `num_draws`.
+        RunError: if the file cannot be written.
     """
     check_likelihood(likelihood)
     checked = _checked(draws, num_draws, features, likelihood)
@@ -105,7 +106,7 @@ def write_draws(
         arrays["class_names"] = np.array(checked_names(class_names, likelihood, first.shape[-1]), dtype=np.str_)
     if names is not None:
         arrays["names"] = np.array(names_of_images(names, first.shape[1]), dtype=np.str_)
-    if likelihood != "categorical":  # which a file without a name is
+    if likelihood != "categorical":  # the default of a file without a likelihood
         arrays["likelihood"] = np.array(likelihood)
     with replacing(path) as file, ZipFile(file, "w") as archive:
         write_array(archive, "logits", (num_draws, *first.shape), chain([first], checked))
@@ -117,7 +118,7 @@ def write_draws(
 def _checked(
     draws: Iterable[Tensor], num_draws: int, features: Tensor | None, likelihood: LikelihoodName
 ) -> Iterator[np.ndarray]:
-    """The draws as arrays, when each has been seen to go with what came before."""
+    """Check each draw against the first one, and yield it as an array."""
     check = check_binary_logits if likelihood == "bernoulli" else check_logits
     shape, count = torch.Size(), 0
     for count, given in enumerate(draws, start=1):
@@ -129,7 +130,7 @@ def _checked(
             Outputs(draw[None], features=features, likelihood=likelihood)
         elif count > num_draws or draw.shape != shape:
             raise InputError(
-                f"the draws must be {num_draws} of shape {list(shape)}; draw {count - 1} is of {list(draw.shape)}"
+                f"expected {num_draws} draws of shape {list(shape)}; draw {count - 1} has the shape {list(draw.shape)}"
             )
         else:
             check(draw[None], first_draw=count - 1)
@@ -139,28 +140,28 @@ def _checked(
 
 
 def read_class_predictions(path: str | Path) -> Predictions:
-    """Map what `write_predictions` wrote into memory; nothing in the file is executed.
+    """Memory-map a file written by `write_predictions`. Pickled objects in the file are not loaded.
 
-    The logits stay in the file, and are read as they are looked at: they may be larger than the memory. What is
-    written into them does not reach the file.
+    The logits are read on access, so they may be larger than the memory. The mapping is copy-on-write: changes to the
+    logits are not written to the file.
 
     Args:
-        path: the file, without compression.
+        path: the uncompressed file.
 
     Raises:
-        InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
+        InputError: if the file is missing or damaged, or does not contain valid predictions.
     """
     return _read(path, Predictions, ("logits", "labels"), ("ignore_index",))
 
 
 def read_outputs(path: str | Path) -> Outputs:
-    """Map what `write_predictions` wrote of images that need no labels, as `read_class_predictions` does.
+    """Memory-map a file of outputs like `read_class_predictions`; labels are not required.
 
     Args:
-        path: the file, without compression.
+        path: the uncompressed file.
 
     Raises:
-        InputError: a missing or damaged file, or one that does not hold logits; names the file and the offender.
+        InputError: if the file is missing or damaged, or does not contain valid logits.
     """
     return _read(path, Outputs, ("logits",))
 
@@ -170,16 +171,18 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
     arrays, there = map_arrays(path, "an .npz file of predictions", [*required, *_OPTIONAL, *more])
     missing = [name for name in required if name not in arrays]
     if missing and "targets" in there:
-        raise InputError(f"{where} holds predictions of numbers, and predictions of classes are required here")
+        raise InputError(f"{where} contains predictions of numbers, and predictions of classes are required here")
     if missing:
         held = listed(there) or "nothing"
-        raise InputError(f"{where}: no predictions without the array {' and '.join(missing)}; it holds {held}")
+        raise InputError(
+            f"{where}: predictions require the array {' and '.join(missing)}, and the file contains {held}"
+        )
     likelihood = printable(arrays.pop("likelihood", "categorical"), _LONGEST_NAME)
     try:
         check_likelihood(likelihood)
         given: dict[str, Any] = dict(arrays)
         if "ignore_index" in given:
-            given["ignore_index"] = _whole(given["ignore_index"])
+            given["ignore_index"] = _integer(given["ignore_index"])
         for name, of in (("class_names", "class"), ("names", "image")):
             if name in given:
                 given[name] = _texts(given[name], name, of)
@@ -188,10 +191,10 @@ def _read(path: str | Path, kind: type[Kind], required: tuple[str, ...], more: t
         raise InputError(f"{where}: {error}") from None
 
 
-def _whole(array: np.ndarray) -> int:
+def _integer(array: np.ndarray) -> int:
     if array.ndim or array.dtype.kind not in "iu":
         raise InputError(
-            f"ignore_index must be one whole number, and is {list(array.shape)} of {kind_in_words(array.dtype)}"
+            f"ignore_index must be one integer, and has shape {list(array.shape)} and type {kind_in_words(array.dtype)}"
         )
     return int(array)
 
@@ -199,6 +202,7 @@ def _whole(array: np.ndarray) -> int:
 def _texts(array: np.ndarray, name: str, of: str) -> list[str]:
     if array.ndim != 1 or array.dtype.kind != "U":
         raise InputError(
-            f"{name} must be a text for each {of}, and are {list(array.shape)} of {kind_in_words(array.dtype)}"
+            f"{name} must be one text for each {of}, and have shape {list(array.shape)} and type "
+            f"{kind_in_words(array.dtype)}"
         )
     return [str(name) for name in array.tolist()]

@@ -1,4 +1,4 @@
-"""Files of predictions of any likelihood."""
+"""Reading files of predictions of any likelihood."""
 
 from pathlib import Path
 
@@ -12,21 +12,21 @@ from bayes_share.models.likelihoods import Likelihood
 
 
 def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> Predictions | NumberPredictions:
-    """Map predictions into memory that a run, `write_predictions`, `write_number_predictions` or you have written.
+    """Memory-map a file of predictions from a run, `write_predictions`, `write_number_predictions` or another program.
 
-    Large arrays stay in the file, and are read as they are looked at: they may be larger than the memory. What is
-    written into them does not reach the file. Nothing in the file is executed.
+    Arrays are read on access, so they may be larger than the memory. Changes to them are not written to the file.
+    Pickled objects in the file are not loaded.
 
     Args:
-        path: an ``.npz`` file, without compression.
-        likelihood: of one's own, where the predictions are of one.
+        path: an uncompressed ``.npz`` file.
+        likelihood: the likelihood of the predictions, if it is a custom one.
 
     Returns:
-        `Predictions` of classes and labels, and `NumberPredictions` of all else, as the file's array ``likelihood``
-        says; a file without it holds classes.
+        `Predictions` for classes and binary labels, otherwise `NumberPredictions`, according to the array
+        ``likelihood`` in the file. A file without this array contains class predictions.
 
     Raises:
-        InputError: a missing or damaged file, or one that does not hold predictions; names the file and the offender.
+        InputError: if the file is missing or damaged, or does not contain valid predictions.
     """
     if likelihood is not None or are_of_numbers(path):
         return read_number_predictions(path, likelihood)
@@ -34,16 +34,16 @@ def read_predictions(path: str | Path, likelihood: Likelihood | None = None) -> 
 
 
 def right_answers(path: str | Path) -> Tensor:
-    """The labels or targets in a file of predictions; see `read_predictions`."""
+    """Return the labels or targets in a file of predictions; see `read_predictions`."""
     found = read_predictions(path)
     return found.targets if isinstance(found, NumberPredictions) else found.labels
 
 
 def are_of_numbers(path: str | Path) -> bool:
-    """Whether a file holds predictions of numbers or counts; nothing else in it is looked at.
+    """Return whether a file contains predictions of numbers or counts. Only its array ``likelihood`` is read.
 
     Raises:
-        InputError: a missing or damaged file.
+        InputError: if the file is missing or damaged.
     """
     arrays, _ = map_arrays(path, "an .npz file of predictions", ["likelihood"])
     return str(arrays.get("likelihood")) in NUMBER_LIKELIHOODS

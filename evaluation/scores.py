@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: accuracy and two proper scores, each the mean over images."""
+"""Scores of predicted probabilities: accuracy, NLL and Brier score, averaged over images."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,19 @@ from bayes_share.evaluation.binary import mean_over_labels
 from bayes_share.evaluation.calibration import adaptive_ece, classwise_ece, reliability
 from bayes_share.evaluation.calibration_estimates import squared_calibration_error
 from bayes_share.evaluation.checks import check_probs
-from bayes_share.evaluation.predictions import Predictions, check_kind, label_log_probs
+from bayes_share.evaluation.log_probabilities import label_log_probs
+from bayes_share.evaluation.predictions import Predictions, check_kind
 
 
 def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
-    """The share of images whose most probable class is the right one; among equals the first class counts.
+    """The share of images whose most probable class is right; ties are resolved in favour of the first class.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
 
     Raises:
-        InputError: what `check_probs` refuses, NaN among it; says where.
+        InputError: if `check_probs` rejects the input, for example because of NaN.
 
     >>> accuracy(torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([0, 1]))
     0.5
@@ -32,15 +33,15 @@ def accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]
 
 
 def top_k_accuracy(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"], k: int = 5) -> float:
-    """The share of images whose right class is among the k most probable ones; among equals the first classes count.
+    """The share of images whose right class is among the k most probable ones; ties favour the first classes.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
-        k: from 1, which is `accuracy`, to the number of classes, which is 1.
+        k: from 1, for which the result is `accuracy`, to the number of classes, for which it is 1.
 
     Raises:
-        InputError: a k that cannot be, or what `check_probs` refuses, NaN among it; says where.
+        InputError: if k is out of range, or `check_probs` rejects the input, for example because of NaN.
 
     >>> top_k_accuracy(torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]), torch.tensor([1, 2]), k=2)
     0.5
@@ -59,11 +60,11 @@ def nll(log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"])
     """The mean negative log-likelihood of the right classes, in nats.
 
     Args:
-        log_probs: the logs of probabilities; each row of probabilities sums to 1.
+        log_probs: log-probabilities; each row of probabilities sums to 1.
         labels: the right classes.
 
     Raises:
-        InputError: what `check_probs` refuses, NaN among it; says where.
+        InputError: if `check_probs` rejects the probabilities, for example because of NaN.
 
     >>> round(nll(torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log(), torch.tensor([0, 1])), 6)  # log(8) / 2
     1.039721
@@ -74,17 +75,17 @@ def nll(log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"])
 
 
 def brier(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -> float:
-    """The Brier score: the squared distance to the one-hot label, summed over the classes; 0 is best, 2 is worst.
+    """The Brier score: the squared distance to the one-hot label, summed over classes; 0 is best, 2 is worst.
 
-    Brier 1950, "Verification of forecasts expressed in terms of probability", eq. 2. Some divide it by the number of
-    classes; this one does not.
+    Brier 1950, "Verification of forecasts expressed in terms of probability", eq. 2. Unlike some definitions, it is not
+    divided by the number of classes.
 
     Args:
-        probs: each row sums to 1.
+        probs: probabilities; each row sums to 1.
         labels: the right classes.
 
     Raises:
-        InputError: what `check_probs` refuses, NaN among it; says where.
+        InputError: if `check_probs` rejects the input, for example because of NaN.
 
     >>> brier(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([0, 0]))  # (0.5 + 2) / 2
     1.25
@@ -96,14 +97,14 @@ def brier(probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]) -
 def per_image(
     log_probs: Float[Tensor, "image class"], labels: Int64[Tensor, "image"]
 ) -> dict[str, Float64[Tensor, "image"]]:
-    """What each image adds to the scores: ``accuracy`` (0 or 1), ``nll`` and ``brier`` are the means of these.
+    """Compute ``accuracy`` (0 or 1), ``nll`` and ``brier`` of each image; their means are the scores.
 
     Args:
-        log_probs: the logs of probabilities; each row of probabilities sums to 1.
+        log_probs: log-probabilities; each row of probabilities sums to 1.
         labels: the right classes.
 
     Raises:
-        InputError: what `check_probs` refuses, NaN among it; says where.
+        InputError: if `check_probs` rejects the probabilities, for example because of NaN.
 
     >>> per_image(torch.tensor([[0.5, 0.5], [0.0, 1.0]]).log(), torch.tensor([0, 0]))["brier"]
     tensor([0.5000, 2.0000], dtype=torch.float64)
@@ -127,23 +128,23 @@ def _chosen(values: Tensor, labels: Tensor) -> Float64[Tensor, "image"]:
 
 
 def _squared_distance(probs: Tensor, labels: Tensor) -> Float64[Tensor, "image"]:
-    """``Σ_c (p_c − 1[c = y])²``, without the one-hot labels: an integer for each class of each image."""
+    """Compute ``Σ_c (p_c − 1[c = y])²`` without allocating one-hot labels."""
     probs = probs.double()
     chosen = _chosen(probs, labels)
     return probs.square().sum(-1) - chosen.square() + (1 - chosen).square()
 
 
 def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[Tensor, "image"]) -> float:
-    """The mean of the NLLs that each member of each draw has on its own.
+    """The NLL of each member of each draw, averaged over all of them.
 
-    Never below the NLL of their mixture (Jensen); the difference is what mixing them brings.
+    By Jensen's inequality it is at least the NLL of the mixture; the difference is the gain from averaging.
 
     Args:
-        logits: of all draws and members.
+        logits: logits of all draws and members.
         labels: the right classes.
 
     Raises:
-        InputError: wrong axes or labels, or a logit that is not finite.
+        InputError: if the axes or labels are wrong, or a logit is not finite.
 
     >>> round(member_nll(torch.tensor([[[[0.0, 0.0]], [[0.0, 3.0]]]]).log_softmax(-1), torch.tensor([1])), 6)
     0.370867
@@ -153,24 +154,24 @@ def member_nll(logits: Float[Tensor, "draw member image class"], labels: Int64[T
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one file of predictions.
+    """The scores of predictions.
 
     Args:
         accuracy: see `accuracy`, 0 to 1.
-        nll: see `nll`, of the mixture, in nats.
+        nll: see `nll`, for the mixture, in nats.
         brier: see `brier`, 0 to 2.
         ece: see `bayes_share.evaluation.calibration.ece`, 0 to 1.
         member_nll: see `member_nll`, in nats.
-        top5_accuracy: see `top_k_accuracy`, 0 to 1; None where there are no more than 5 classes.
+        top5_accuracy: see `top_k_accuracy`, 0 to 1; None for 5 or fewer classes.
         mce: see `bayes_share.evaluation.calibration.mce`, 0 to 1.
         average_calibration_error: see `bayes_share.evaluation.calibration.average_calibration_error`, 0 to 1.
         classwise_ece: see `bayes_share.evaluation.calibration.classwise_ece`, 0 to 1.
         adaptive_ece: see `bayes_share.evaluation.calibration.adaptive_ece`, 0 to 1.
         squared_calibration_error: see `bayes_share.evaluation.calibration_estimates.squared_calibration_error`;
-            below 0 by chance. Unlike the errors above it is unbiased, and so what runs are compared by.
-        num_images: images, or positions of examples.
-        num_draws: draws.
-        num_members: members of each draw.
+            can be negative by chance. Unlike the errors above it is unbiased, so runs are compared by it.
+        num_images: the number of images, or of positions.
+        num_draws: the number of draws.
+        num_members: the number of members of each draw.
     """
 
     accuracy: float
@@ -190,16 +191,16 @@ class Scores:
 
 
 def score(predictions: Predictions, bins: int = 15) -> Scores:
-    """All scores of predictions, of the mean of the probabilities of all draws and members.
+    """Compute all scores of the mixture of draws and members.
 
-    Of a Bernoulli likelihood each label is scored as a problem of two classes, and each score is the mean over labels.
+    For a Bernoulli likelihood, each label is scored as a two-class problem, and each score is the mean over labels.
 
     Args:
         predictions: logits and labels.
-        bins: of the calibration errors.
+        bins: the number of bins of the calibration errors.
 
     Raises:
-        InputError: no bins, or something other than predictions.
+        InputError: if `bins` is less than 1, or the input is not a `Predictions`.
 
     >>> logits = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()[None, None]
     >>> scores = score(Predictions(logits, labels=torch.tensor([0, 1])))

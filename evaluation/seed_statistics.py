@@ -1,4 +1,4 @@
-"""Numbers with their errors: means over repetitions, differences within pairs, intervals."""
+"""Means over seeds with standard errors, paired differences, and intervals."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from bayes_share.errors import InputError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over repetitions.
+    """A mean with its standard error.
 
     Args:
-        mean: of the values.
-        error: its standard error, the values' standard deviation (n - 1) over √n; None for one value, NaN where the
-            mean is not finite.
-        count: how many values there are, n.
+        mean: the mean of n values.
+        error: its standard error: the standard deviation of the values (with divisor n - 1) over √n; None for one
+            value, NaN if the mean is not finite.
+        count: n.
     """
 
     mean: float
@@ -23,10 +23,10 @@ class Estimate:
     count: int
 
     def is_clear(self, confidence: float = 0.95) -> bool:
-        """Whether Student's interval around the mean leaves out 0; one value says nothing.
+        """Return whether Student's confidence interval of the mean excludes 0. False for a single value.
 
         Args:
-            confidence: of the interval, for this one comparison: of 20 that are nothing, one is clear at 0.95.
+            confidence: the level of the interval, without correction for multiple comparisons.
 
         >>> estimate([1.0, 2.0, 3.0]).is_clear(), estimate([3.0, 4.0, 5.0]).is_clear()
         (False, True)
@@ -40,13 +40,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with an interval, which says how far it would move with other images.
+    """A value with a confidence interval.
 
     Args:
-        value: on the images themselves.
+        value: the value on the given data.
         low: the lower end.
         high: the upper end.
-        error: an estimate of the standard error of the value; NaN where the value is infinite on some resample.
+        error: the estimated standard error of the value; NaN if the value is infinite on some bootstrap resample.
     """
 
     value: float
@@ -56,10 +56,10 @@ class Interval:
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """The mean of values, with its standard error, which is NaN where the mean is not finite.
+    """Compute the mean of values and its standard error, which is NaN if the mean is not finite.
 
     Raises:
-        InputError: no values.
+        InputError: if there are no values.
 
     >>> estimate([1.0, 3.0])
     Estimate(mean=2.0, error=1.0, count=2)
@@ -78,7 +78,7 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 def _sum(numbers: list[float]) -> float:
-    """Exact where the sum is a finite number; `math.fsum` raises where infinite ones cancel, or it overflows."""
+    """Sum with `math.fsum`, or with `sum` if fsum raises because of infinite values or overflow."""
     try:
         return math.fsum(numbers)
     except (OverflowError, ValueError):
@@ -86,17 +86,17 @@ def _sum(numbers: list[float]) -> float:
 
 
 def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
-    """The mean of ``one - other`` over the seeds that both have.
+    """Compute the mean of ``one - other`` over common seeds.
 
-    What a seed does to both (initialisation, the order of the images) cancels, which the difference of two means with
-    their own standard errors would count twice.
+    Effects of a seed on both, such as the initialisation or the order of the images, cancel. The standard error is
+    therefore smaller than one computed from the errors of the two means.
 
     Args:
         one: scores by seed.
-        other: the same, of what is compared with it.
+        other: scores to compare with, by seed.
 
     Raises:
-        InputError: no seed in common.
+        InputError: if there is no common seed.
 
     >>> paired_difference({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 3.0})
     Estimate(mean=2.0, error=0.0, count=2)

@@ -1,31 +1,32 @@
-"""Which members of a large ensemble are worth keeping."""
+"""Greedy selection of ensemble members."""
 
 import torch
 
-from bayes_share.evaluation.predictions import Predictions, check_kind, label_log_probs
+from bayes_share.evaluation.log_probabilities import label_log_probs
+from bayes_share.evaluation.predictions import Predictions, check_kind
 from bayes_share.models.mixture import best_members
 
 
 def select(predictions: Predictions, k: int) -> list[int]:
-    """Choose members, one by one, by what each adds to the mixture of those chosen before.
+    """Select members greedily by the NLL of their mixture.
 
-    Exactly `k` are chosen, without replacement: in each step the one with which the mean probability over draws and
-    chosen members has the lowest NLL, and of equal ones the first. Give predictions on validation images, and fit
-    calibration maps on others: on the images that members were chosen on, they look better than they are.
-    `Ensemble.keep` is the ensemble of them alone.
+    Exactly `k` members are selected without replacement. Each step adds the member that minimises the NLL of the mean
+    probability over draws and selected members; ties are resolved in favour of the first member. Use predictions on
+    validation images, and fit calibration maps on other images, since the scores on the images used for selection are
+    biased. `Ensemble.keep` returns the ensemble of the selected members.
 
     Args:
-        predictions: logits ``[draw, member, image, class]`` and labels; the networks of a deep ensemble are members. Of
-            several labels the NLL is the mean over the labels.
-        k: how many are chosen.
+        predictions: logits ``[draw, member, image, class]`` and labels. The networks of a deep ensemble are members.
+            For several labels, the NLL is averaged over the labels.
+        k: the number of members to select.
 
     Returns:
-        Their numbers, in the order in which they were chosen.
+        The indices of the members, in the order of selection.
 
     Raises:
-        InputError: one network, or more members to choose than there are.
+        InputError: if there is a single member, or k is larger than the number of members.
 
-    Member 1 is the best one, and member 2, the worst, knows what it does not:
+    Member 1 is the best one. Member 2, the worst one, is right where member 1 is uncertain:
 
     >>> of_label = torch.tensor([[[0.85, 0.55], [0.8, 0.6], [0.45, 0.95]]])
     >>> logits = torch.stack([of_label, 1 - of_label], -1).log()

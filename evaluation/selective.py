@@ -1,4 +1,4 @@
-"""Selective prediction: what is wrong among the images of which a network is most sure."""
+"""Selective prediction: the error rate among the images with the highest confidence."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,13 @@ from bayes_share.evaluation.checks import check_values
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
-    """The share of wrong answers among the images whose confidence is at least a threshold, for every threshold.
+    """The error rate among images whose confidence is at least a threshold, for all thresholds.
 
     Args:
-        coverage: ``[step]``, the share of images that are answered, rising to 1; a step for each distinct confidence.
-        risk: ``[step]``, the share of wrong ones among those.
-        num_images: how many there are.
+        coverage: ``[step]``, the share of images with at least the threshold confidence, increasing to 1. There is a
+            step for each distinct confidence.
+        risk: ``[step]``, the error rate among these images.
+        num_images: the number of images.
     """
 
     coverage: Float64[Tensor, "step"]
@@ -26,28 +27,28 @@ class RiskCoverage:
 
     @property
     def aurc(self) -> float:
-        """The area under the curve, 0 to 1, smaller is better: ``Σ_k (coverage_k − coverage_{k−1}) · risk_k``.
+        """The area under the risk-coverage curve, 0 to 1; smaller is better.
 
-        So each image counts the risk at which it is first answered. Where no two confidences are equal this is
-        Geifman et al.'s mean of the risk at 1, 2, … images (arXiv 1805.08206, section 3).
+        It is ``Σ_k (coverage_k − coverage_{k−1}) · risk_k``. If all confidences are distinct, this is the mean of the
+        risk at 1, 2, … images (Geifman et al. 2018, arXiv 1805.08206, section 3).
         """
         widths = self.coverage.diff(prepend=self.coverage.new_zeros(1))
         return (widths * self.risk).sum().item()
 
     @property
     def best_aurc(self) -> float:
-        """The area where every right answer would come before every wrong one; not 0 unless all are right."""
+        """The area if all right answers had higher confidence than all wrong ones; 0 only if all are right."""
         wrong = round(self.risk[-1].item() * self.num_images)
         errors = torch.arange(1, wrong + 1, dtype=torch.float64)
         return (errors / (self.num_images - wrong + errors)).sum().item() / self.num_images
 
     @property
     def excess_aurc(self) -> float:
-        """What the confidences' order costs: the area over the best possible one (Geifman et al. 2018, eq. 4)."""
+        """The difference between `aurc` and `best_aurc` (Geifman et al. 2018, eq. 4)."""
         return self.aurc - self.best_aurc
 
     def coverage_at_risk(self, risk: float) -> float:
-        """The largest coverage at which no more than this share is wrong; 0 where there is none.
+        """Return the largest coverage with a risk of at most `risk`; 0 if there is none.
 
         >>> curve = risk_coverage(torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([True, False, True, True]))
         >>> curve.coverage_at_risk(0.25), curve.coverage_at_risk(0.1)
@@ -58,17 +59,17 @@ class RiskCoverage:
 
 
 def risk_coverage(confidence: Float[Tensor, "image"], right: Bool[Tensor, "image"]) -> RiskCoverage:
-    """The risk-coverage curve of a confidence (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, arXiv 1705.08500).
+    """Compute the risk-coverage curve of a confidence score.
 
-    A threshold answers all images of one confidence or none: images of equal confidence are one step, whatever their
-    order.
+    Sources: El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, arXiv 1705.08500. Images with equal confidence form a
+    single step, so their order does not matter.
 
     Args:
-        confidence: larger is surer: the largest probability, or the negative of an uncertainty; may be infinite.
-        right: whether the answer is.
+        confidence: the largest probability, or the negative of an uncertainty; may be infinite.
+        right: whether each prediction is right.
 
     Raises:
-        InputError: no images, NaN (says where), or the two of different length.
+        InputError: if there are no images, a confidence is NaN, or the lengths differ.
 
     >>> curve = risk_coverage(torch.tensor([0.9, 0.8, 0.8, 0.6]), torch.tensor([True, False, True, False]))
     >>> torch.stack([curve.coverage, curve.risk])

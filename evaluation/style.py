@@ -1,4 +1,4 @@
-"""How all pictures look, and how they are written. matplotlib is imported late, and its global state is not touched."""
+"""Style and output of all figures. matplotlib is imported lazily, and its global state is not changed."""
 
 import textwrap
 import warnings
@@ -23,7 +23,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "bayes_share",
-    # A name is neither mathematics nor TeX, whatever dollars it has.
+    # Dollar signs in names must not start mathematics.
     "text.parse_math": False,
     "text.usetex": False,
     "axes.formatter.use_mathtext": False,
@@ -32,10 +32,10 @@ _STYLE: Any = {
 
 @contextmanager
 def styled(**more: Any) -> Iterator[None]:
-    """Draw and save in the style of all pictures; a letter that its font lacks is a box, and no warning.
+    """Apply the common figure style. Characters missing from the font are drawn as boxes, without a warning.
 
     Args:
-        more: other settings of matplotlib's, with ``_`` in place of a dot.
+        more: further matplotlib settings, with ``_`` in place of a dot.
     """
     from matplotlib import rc_context
 
@@ -46,18 +46,18 @@ def styled(**more: Any) -> Iterator[None]:
 
 
 def label(text: str, width: int, lines: int = 3) -> str:
-    """A text that somebody else chose, such as a run's name, as one that can stand in a picture.
+    """Make any text, such as the name of a run, safe to draw, and wrap it.
 
     Args:
         text: any text.
-        width: letters in a line.
-        lines: about how many there may be; of a longer text the middle is left out.
+        width: maximum length of a line, in characters.
+        lines: approximate maximum number of lines; the middle of a longer text is left out.
     """
     return textwrap.fill(printable(text, width * lines), width)
 
 
 def plain_log_scale(axes: "Axes") -> None:
-    """A logarithmic y axis with plain numbers: over less than a decade it would have one power of ten, or none."""
+    """Set a logarithmic y axis with plain tick labels. By default, less than a decade has at most one labelled tick."""
     from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
     axes.set_yscale("log")
@@ -67,21 +67,21 @@ def plain_log_scale(axes: "Axes") -> None:
 
 
 def check_picture(path: str | Path) -> None:
-    """Raise an InputError unless a picture may be called so."""
+    """Raise InputError if a path does not end in .png or .svg."""
     if Path(path).suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{path}: the name of a picture must end in .png or .svg")
 
 
 def save_figure(figure: "Figure", path: Path, dpi: int = 160) -> None:
-    """Write a picture as a whole or not at all; the same picture gives the same bytes.
+    """Write a figure atomically. Equal figures give equal bytes.
 
     Args:
-        figure: what is drawn.
-        path: a file that ends in ``.png`` or ``.svg``.
-        dpi: pixels in an inch of a PNG.
+        figure: the figure.
+        path: a path ending in ``.png`` or ``.svg``.
+        dpi: resolution of a PNG, in pixels per inch.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: if the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
     with styled(), replacing(path) as file:

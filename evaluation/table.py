@@ -1,4 +1,4 @@
-"""Tables for the terminal and for documents."""
+"""Text and Markdown tables."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from bayes_share.io.terminal import distinct, printable
 
 Cell = str | int | float | None
 
-# The title, the format, and the factor of each column that has a unit or a customary precision.
+# The title, format and factor of columns with a unit or a customary precision.
 _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "accuracy": ("accuracy [%]", ".2f", 100),
     "nll": ("NLL [nat]", ".4f", 1),
@@ -31,27 +31,25 @@ _COLUMNS: Mapping[str, tuple[str, str, float]] = {
     "flops": ("FLOPs/example", ",.0f", 1),
 }
 _EMPTY = "–"
-_LONGEST = 100  # characters of a text
-# What Markdown takes for more than a character; within a word or between spaces * and _ are none of it.
+_LONGEST = 100  # maximum length of a text, in characters
+# Characters with a meaning in Markdown. _ within a word and * between spaces have none.
 _MARKUP = re.compile(r"[\\`|<&$~]|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|(?<=\S)\*|\*(?=\S)")
 
 
 def format_table(names: Sequence[str], rows: Sequence[Mapping[str, Cell]], markdown: bool = False) -> str:
-    """Lay out records as a table, text to the left and numbers to the right.
+    """Format records as a table, with text left-aligned and numbers right-aligned.
 
-    `accuracy` is shown in percent, `nll` in nats, `seconds` in seconds, whole numbers with separated thousands, and
-    other numbers with four significant digits.
-
-    A text is in one line, with the middle left out where it is long; of texts of one column that would read alike then,
-    each later one has a number.
+    `accuracy` is shown in percent, `nll` in nats, `seconds` in seconds, integers with thousands separators, and other
+    numbers with four significant digits. The middle of a long text is left out; if two texts of a column would then
+    look the same, the later ones get a number.
 
     Args:
-        names: the columns, in order: keys of the rows.
-        rows: one record per line; what is None or missing in one is shown as a dash.
-        markdown: a Markdown table in place of a plain one.
+        names: the keys of the columns, in order.
+        rows: one record per line; values that are None or missing are shown as a dash.
+        markdown: whether to format a Markdown table instead of a plain one.
 
     Raises:
-        InputError: a column that no row has.
+        InputError: if no row has a column.
 
     >>> rows = [{"run": "map", "accuracy": 0.9, "parameters": 61706}, {"run": "ensemble", "accuracy": 0.95}]
     >>> print(format_table(["run", "accuracy", "parameters"], rows))
@@ -73,7 +71,7 @@ def format_table(names: Sequence[str], rows: Sequence[Mapping[str, Cell]], markd
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Cell]], markdown: bool) -> list[str]:
-    """One column's title, rule and cells, all of one width."""
+    """Return the title, rule and cells of a column, padded to equal width."""
     if rows and not any(name in row for row in rows):
         raise unknown("column", name, {key for row in rows for key in row})
     values = [row.get(name) for row in rows]
@@ -96,5 +94,5 @@ def _number(name: str, value: int | float | None) -> str:
         return _EMPTY
     if name in _COLUMNS:
         _, form, factor = _COLUMNS[name]
-        return f"{value * factor:z{form}}"  # z: a zero has no sign
+        return f"{value * factor:z{form}}"  # z: no negative zero
     return f"{value:,}" if isinstance(value, int) else f"{value:z.4g}"

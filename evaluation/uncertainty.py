@@ -1,4 +1,4 @@
-"""How unsure predictions are, and of what: of the label, or of the model."""
+"""Predictive uncertainty and its decomposition into aleatoric and epistemic parts."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,16 @@ from bayes_share.models.mixture import image_parts
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """Measures of each image's uncertainty; larger is less sure.
+    """Measures of uncertainty for each image; larger is more uncertain.
 
     Args:
-        entropy: ``[image]``, of the mixture, in nats: all uncertainty, at most the log of the number of classes.
-        expected_entropy: ``[image]``, the mean of the components' entropies: what each draw and member is unsure of by
-            itself, as where the classes overlap (aleatoric).
-        mutual_information: ``[image]``, the difference: how much the components contradict each other (epistemic).
-        variation_ratio: ``[image]``, the share of components that do not vote for the class with the most votes.
+        entropy: ``[image]``, the entropy of the mixture, in nats: the total uncertainty, at most the log of the number
+            of classes.
+        expected_entropy: ``[image]``, the mean entropy of the components, in nats: the aleatoric part, for example
+            from overlapping classes.
+        mutual_information: ``[image]``, the difference of the two, in nats: the epistemic part, the disagreement
+            between components.
+        variation_ratio: ``[image]``, the share of components that do not predict the most frequently predicted class.
     """
 
     entropy: Float64[Tensor, "image"]
@@ -32,32 +34,32 @@ class Uncertainty:
 
 
 def uncertainty(outputs: Outputs | Float[Tensor, "draw member image class"]) -> Uncertainty:
-    """Divide each image's uncertainty into what the components share and what they disagree on.
+    """Decompose the predictive uncertainty of each image.
 
-    ``H[mean_i p_i] = mean_i H[p_i] + I``, where every member of every draw is a component of its own (Depeweg et al.
-    2018, arXiv 1710.07283, eq. 3; I is BALD's, arXiv 1112.5745). The variation ratio is of Freeman 1965, by votes.
+    ``H[mean_i p_i] = mean_i H[p_i] + I``, where each member of each draw is a component (Depeweg et al. 2018, arXiv
+    1710.07283, eq. 3; I is the score of BALD, arXiv 1112.5745). The variation ratio is that of Freeman 1965.
 
     Args:
-        outputs: predictions, where each label of a Bernoulli likelihood is a problem of two classes, and the measures
-            are means over the labels; or the logits of classes, of any floating type (of one binary output:
-            `two_class_logits`). A few images at a time are in memory in float64.
+        outputs: outputs or predictions; for a Bernoulli likelihood, each label is a two-class problem, and the measures
+            are averaged over the labels. Or class logits of any floating type; for a single binary output, use
+            `two_class_logits`. They are converted to float64 a few images at a time.
 
     Raises:
-        InputError: wrong axes, a single class, or a logit that is not finite.
+        InputError: if the axes are wrong, there is a single class, or a logit is not finite.
 
-    Two members, each sure of another class:
+    Two members that are certain of different classes:
 
     >>> found = uncertainty(torch.tensor([[[[1000.0, 0.0]], [[0.0, 1000.0]]]]))
     >>> torch.stack([found.entropy, found.expected_entropy, found.mutual_information, found.variation_ratio]).T
     tensor([[0.6931, 0.0000, 0.6931, 0.5000]], dtype=torch.float64)
     """
     if isinstance(outputs, Outputs):
-        return mean_over_labels(_of_logits(problem.logits) for problem in outputs.problems())
+        return mean_over_labels(_of_class_logits(problem.logits) for problem in outputs.problems())
     check_logits(outputs)
-    return _of_logits(outputs.detach())
+    return _of_class_logits(outputs.detach())
 
 
-def _of_logits(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
+def _of_class_logits(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
     entropy, expected_entropy, ratio = torch.empty(3, logits.shape[2], dtype=torch.float64, device=logits.device)
     for part, images in image_parts(logits):
         components = part.flatten(0, 1).double().log_softmax(-1)
@@ -65,7 +67,7 @@ def _of_logits(logits: Float[Tensor, "draw member image class"]) -> Uncertainty:
         expected_entropy[images] = _entropy(components).mean(0)
         votes = components.argmax(-1)
         ratio[images] = 1 - (votes == votes.mode(0).values).double().mean(0)
-    # Jensen's inequality says that it is not negative, but rounding does not know.
+    # Non-negative by Jensen's inequality, up to rounding.
     information = (entropy - expected_entropy).clamp(min=0)
     return Uncertainty(entropy, expected_entropy, information, ratio)
 

@@ -1,4 +1,4 @@
-"""Conformal prediction: sets and intervals with a coverage that holds at any number of examples."""
+"""Conformal prediction: sets and intervals with a finite-sample coverage guarantee."""
 
 from bayes_share.evaluation.conformal.coverage import (
     Group,

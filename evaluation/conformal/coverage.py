@@ -1,4 +1,4 @@
-"""What conformal sets and intervals come to on test examples: coverage overall and of groups, with its intervals."""
+"""Coverage of conformal sets and intervals on test examples, overall and by group, with confidence intervals."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from bayes_share.evaluation.bootstrap_intervals import bootstrap_mean
 from bayes_share.evaluation.checks import check_labels
 from bayes_share.evaluation.seed_statistics import Interval
 
-_OUTSIDE = 0.025  # at each end of an interval
-_LARGEST_OF_GROUPS = (0, 1, 2, 3, 4, 10, 100)
+_OUTSIDE = 0.025  # probability outside each end of a 95 % interval
+_LARGEST_OF_GROUPS = (0, 1, 2, 3, 4, 10, 100)  # largest set size of each group
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some examples.
+    """The coverage of a group of examples.
 
     Args:
-        count: how many there are.
-        coverage: the share of them whose set holds the right class, with its interval of 95 %.
+        count: the number of examples.
+        coverage: the share of examples whose set or interval contains the truth, with a 95 % interval.
     """
 
     count: int
@@ -32,13 +32,13 @@ class Group:
 
 @dataclass(frozen=True)
 class SetCoverage:
-    """What sets come to.
+    """The coverage and size of conformal sets.
 
     Args:
-        overall: of all examples.
-        size: the mean number of classes in a set, with its bootstrap interval of 95 %.
-        by_class: of the examples of each class that occurs.
-        by_size: of the examples whose sets are of a size, such as "2" or "5–10".
+        overall: coverage of all examples.
+        size: the mean number of classes in a set, with a 95 % bootstrap interval.
+        by_class: coverage of the examples of each class that occurs.
+        by_size: coverage of the examples with sets of a size, such as "2" or "5–10".
     """
 
     overall: Group
@@ -48,17 +48,17 @@ class SetCoverage:
 
 
 def set_coverage(sets: Bool[Tensor, "example class"], labels: Int64[Tensor, "example"]) -> SetCoverage:
-    """How often sets hold the right class, and how large they are.
+    """Compute how often sets contain the right class, and how large they are.
 
-    Conformal prediction promises the coverage of all examples together. That of a class or of a size may be another,
-    which is what these groups are for.
+    The guarantee of conformal prediction applies to all examples together. The coverage of a class or of a set size can
+    differ from it, and is therefore reported separately.
 
     Args:
-        sets: the classes in each example's set, as `ConformalSets` gives them.
-        labels: the right classes, of examples on which nothing was calibrated.
+        sets: whether each class is in the set of each example, as returned by `ConformalSets`.
+        labels: the right classes, of examples not used for calibration.
 
     Raises:
-        InputError: sets of another type, no examples, or labels outside the classes.
+        InputError: if the sets are not a boolean matrix, there are no examples, or a label is not a class.
 
     >>> sets = torch.tensor([[True, False], [True, True], [False, True], [True, False]])
     >>> found = set_coverage(sets, torch.tensor([0, 0, 1, 1]))
@@ -66,7 +66,9 @@ def set_coverage(sets: Bool[Tensor, "example class"], labels: Int64[Tensor, "exa
     (0.75, 1.25, 0.5, 1)
     """
     if sets.dtype != torch.bool or sets.ndim != 2 or not len(sets):
-        raise InputError(f"sets must be [example, class] of booleans, and are {list(sets.shape)} of {sets.dtype}")
+        raise InputError(
+            f"sets must be booleans [example, class], and have shape {list(sets.shape)} and type {sets.dtype}"
+        )
     check_labels(labels, *sets.shape)
     sets, labels = sets.cpu(), labels.cpu()
     covered, sizes = sets.gather(1, labels[:, None]).squeeze(1), sets.sum(1)
@@ -76,13 +78,13 @@ def set_coverage(sets: Bool[Tensor, "example class"], labels: Int64[Tensor, "exa
 
 @dataclass(frozen=True)
 class IntervalCoverage:
-    """What intervals come to.
+    """The coverage and width of conformal intervals.
 
     Args:
-        overall: of all examples.
-        width: the mean width, with its bootstrap interval of 95 %; infinite where some interval is.
-        by_width: of thirds of the examples by the width of their intervals, under the widths that they reach from and
-            to, the narrowest first; fewer groups where many are of one width.
+        overall: coverage of all examples.
+        width: the mean width, with a 95 % bootstrap interval; infinite if any interval is infinite.
+        by_width: coverage of thirds of the examples by interval width, narrowest first. The keys are the smallest and
+            largest width of each third. There are fewer groups if many widths are equal.
     """
 
     overall: Group
@@ -95,18 +97,18 @@ def interval_coverage(
     upper: Float[Tensor, "example *target"],
     targets: Float[Tensor, "example *target"],
 ) -> IntervalCoverage:
-    """How often intervals hold the target, ends included, and how wide they are.
+    """Compute how often closed intervals contain the target, and how wide they are.
 
-    Where examples have several targets, coverage and width of an example are means over them, and intervals of coverage
-    are by the bootstrap over examples.
+    If examples have several targets, coverage and width of an example are means over its targets, and the intervals of
+    the coverage are bootstrapped over examples.
 
     Args:
-        lower: ends of the intervals.
-        upper: likewise; below the lower ones where an interval is empty, whose width is 0.
-        targets: of examples on which nothing was calibrated.
+        lower: lower ends of the intervals.
+        upper: upper ends. An interval whose upper end is below its lower end is empty and has width 0.
+        targets: targets of examples not used for calibration.
 
     Raises:
-        InputError: ends and targets of different shape, or no examples.
+        InputError: if the shapes differ, or there are no examples.
 
     >>> lower, upper = torch.zeros(3), torch.tensor([1.0, 2.0, 6.0])
     >>> found = interval_coverage(lower, upper, torch.tensor([0.5, 3.0, 3.0]))
@@ -115,14 +117,14 @@ def interval_coverage(
     """
     if not (lower.shape == upper.shape == targets.shape) or not targets.numel():
         raise InputError(
-            f"ends and targets must be of one shape, and are {list(lower.shape)}, {list(upper.shape)} and "
+            f"ends and targets must have the same shape, and have {list(lower.shape)}, {list(upper.shape)} and "
             f"{list(targets.shape)}"
         )
     low, high, wanted = (each.double().cpu() for each in (lower, upper, targets))
     held = ((low <= wanted) & (wanted <= high)).double().reshape(len(wanted), -1)
     widths = (high - low).clamp(min=0).reshape(len(wanted), -1).mean(1)
     group = _group if held.shape[1] == 1 else _group_of_several
-    ordered = widths.float().sort().values  # equal widths are equal, whatever float64 made of them
+    ordered = widths.float().sort().values  # float32, so that equal widths are equal despite rounding
     ends = ordered[[round(len(ordered) * third / 3) - 1 if len(ordered) > 2 else -1 for third in (1, 2)]]
     third = torch.bucketize(widths.float(), ends)
     by_width = {}
@@ -149,7 +151,7 @@ def _by_size(covered: Bool[Tensor, "example"], sizes: Int64[Tensor, "example"]) 
 
 
 def _group(covered: Shaped[Tensor, "example"]) -> Group:
-    """With the interval of Clopper and Pearson (1934), which holds its level at any count."""
+    """Compute the coverage of a group with the interval of Clopper and Pearson (1934), which is exact for any count."""
     from scipy.special import betaincinv
 
     hits, count = int(covered.sum()), len(covered)

@@ -1,4 +1,4 @@
-"""Conformal sets and intervals from predictions: a calibration part in, sets or intervals of other examples out."""
+"""Conformal sets and intervals of test predictions, calibrated on other predictions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -17,31 +17,34 @@ from bayes_share.models.predictive import Predictive
 
 IntervalMethod = Literal["cqr", "scaled"]
 INTERVAL_METHODS: tuple[IntervalMethod, ...] = get_args(IntervalMethod)
-"""The methods by name."""
+"""The names of the methods."""
 
 
 def conformal_sets(
     calibration: Predictions, test: Outputs, method: SetMethod = "lac", alpha: float = 0.1, seed: int = 0
 ) -> Bool[Tensor, "example class"]:
-    """Sets of classes that hold the right one with a probability of at least 1 − α, whatever the network.
+    """Compute sets of classes that contain the right class with a probability of at least 1 − α.
 
-    The probability is over calibration examples and test example together, all exchangeable; it is not of each class or
-    each input. With n calibration examples it is at most ``1 − α + 1/(n + 1)``, and with fewer than ``1/α − 1`` every
-    set is all classes.
+    The guarantee holds for any network, if calibration and test examples are exchangeable. The probability is over all
+    calibration and test examples together, not conditional on a class or an input. With n calibration examples it is at
+    most ``1 − α + 1/(n + 1)``. With fewer than ``1/α − 1`` calibration examples, every set contains all classes.
 
     Args:
-        calibration: of examples on which nothing was trained, selected or fitted, such as a temperature.
-        test: of the examples that get sets, with the same classes; labels are not looked at.
-        method: "lac", which has the smallest sets on average, or "aps", whose sets follow the doubt more closely.
-        alpha: the miscoverage that is allowed, between 0 and 1.
-        seed: of the random numbers that break ties.
+        calibration: predictions on examples that were not used for training, selection or fitting of any kind, such as
+            of a temperature.
+        test: predictions for the examples that get sets, with the same classes; labels are not used.
+        method: "lac", which gives the smallest sets on average, or "aps", whose set sizes follow the uncertainty of
+            each example more closely.
+        alpha: the allowed miscoverage, between 0 and 1.
+        seed: the seed of the random numbers that break ties.
 
     Returns:
-        Whether each class is in each example's set; a set may be empty.
+        Whether each class is in the set of each example. A set is empty if no class of its example is plausible by the
+        standard of the calibration examples; empty sets count as not covered.
 
     Raises:
-        InputError: something else than predictions, an unknown method, another alpha, other classes, or several labels
-            or positions of an example.
+        InputError: if the inputs are not predictions, the method is unknown, alpha is out of range, the classes differ,
+            or examples have several labels or positions.
 
     >>> import torch
     >>> from bayes_share import Predictions, conformal_sets
@@ -62,26 +65,26 @@ def conformal_intervals(
     alpha: float = 0.1,
     seed: int = 0,
 ) -> tuple[Float64[Tensor, "example *target"], Float64[Tensor, "example *target"]]:
-    """Intervals that hold the target with a probability of at least 1 − α, whatever the network.
+    """Compute intervals that contain the target with a probability of at least 1 − α.
 
-    The probability is as of `conformal_sets`. Where examples have several targets, it is of each by itself. With fewer
-    than ``1/α − 1`` calibration examples every interval is infinite.
+    The guarantee is that of `conformal_sets`. If examples have several targets, it holds for each target separately.
+    With fewer than ``1/α − 1`` calibration examples, every interval is infinite.
 
     Args:
-        calibration: of examples on which nothing was trained, selected or fitted.
-        test: of the examples that get intervals, with as many targets each; targets are not looked at.
-        method: "cqr", the central interval with both ends moved by one amount, or "scaled", one number of predicted
-            standard deviations around the mean.
-        alpha: the miscoverage that is allowed, between 0 and 1.
-        seed: of the random numbers that break ties, which occur among counts.
+        calibration: predictions on examples that were not used for training, selection or fitting of any kind.
+        test: predictions for the examples that get intervals, with the same number of targets; targets are not used.
+        method: "cqr", the central interval with both ends moved outwards by a constant, or "scaled", the mean ± a
+            constant multiple of the predicted standard deviation.
+        alpha: the allowed miscoverage, between 0 and 1.
+        seed: the seed of the random numbers that break ties, which occur for counts.
 
     Returns:
-        The lower and the upper ends, in the targets' units. Where the lower one is above the upper one, the interval is
-        empty.
+        The lower and the upper ends, in the units of the targets. If the lower end is above the upper end, the interval
+        is empty.
 
     Raises:
-        InputError: something else than predictions, an unknown method, another alpha, another number of targets, or, of
-            "scaled", a standard deviation that is 0 or infinite.
+        InputError: if the inputs are not predictions, the method is unknown, alpha is out of range, the numbers of
+            targets differ, or, for "scaled", a standard deviation is 0 or infinite.
 
     >>> import torch
     >>> from bayes_share import NumberPredictions, conformal_intervals
@@ -127,7 +130,7 @@ def _moments(predictive: Predictive, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def _columns(values: Float64[Tensor, "example *target"]) -> tuple[Float64[Tensor, "example"], ...]:
-    """One for each target of an example."""
+    """Split values into one vector for each target of an example."""
     return values.reshape(len(values), -1).unbind(-1)
 
 

@@ -1,4 +1,4 @@
-"""What the promise of conformal prediction comes to on finitely many examples, so that a coverage can be judged."""
+"""The range of coverages expected on finite test sets if the conformal guarantee holds."""
 
 import math
 from collections.abc import Sequence
@@ -13,35 +13,35 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Range:
-    """Where coverage lies in 95 % of cases.
+    """A range that contains the coverage with a probability of 95 %.
 
     Args:
-        low: at least.
-        high: at most.
+        low: lower end.
+        high: upper end.
     """
 
     low: float
     high: float
 
     def __contains__(self, coverage: float) -> bool:
-        """Whether a coverage lies there."""
+        """Return whether a coverage is in the range."""
         return self.low <= coverage <= self.high
 
 
 def range_of_coverage(alpha: float, num_calibrated: int | None, num_tested: int) -> Range:
-    """Where the coverage of test examples lies in 95 % of cases, over calibration and test examples.
+    """Compute the range that holds 95 % of coverages, over random calibration and test examples.
 
-    A threshold that is fitted to n examples covers one more with a probability that depends on these n: it is
-    Beta(n + 1 − l, l), where l is (n + 1)α rounded down (Vovk 2012, arXiv 1209.2673, proposition 2b), as scores tie at
-    random. So the number of m test examples that are covered is beta-binomial.
+    Given n calibration examples, a threshold covers a new example with a probability that follows
+    Beta(n + 1 − l, l), where l is (n + 1)α rounded down (Vovk 2012, arXiv 1209.2673, proposition 2b; ties are broken at
+    random). The number of covered examples among m test examples is therefore beta-binomial.
 
     Args:
-        alpha: the miscoverage that is allowed.
-        num_calibrated: n; None where nothing was calibrated and the coverage of each example is 1 − α.
+        alpha: the allowed miscoverage.
+        num_calibrated: n; None if nothing was calibrated and each example is covered with probability 1 − α.
         num_tested: m, at least 1.
 
     Raises:
-        InputError: an alpha that is not between 0 and 1.
+        InputError: if alpha is not between 0 and 1.
 
     >>> range_of_coverage(0.1, 37, 74), 0.83 in range_of_coverage(0.1, 37, 74), 0.83 in range_of_coverage(0.1, None, 74)
     (Range(low=0.7972972972972973, high=1.0), True, True)
@@ -57,7 +57,7 @@ def range_of_coverage(alpha: float, num_calibrated: int | None, num_tested: int)
     else:
         rank = rank_of(alpha, num_calibrated)
         others = num_calibrated + 1 - rank
-        if not others:  # every set is everything
+        if not others:  # every set contains all classes
             return Range(1.0, 1.0)
         logs = betaln(covered + rank, missed + others) - betaln(rank, others)
     at_most = np.cumsum(np.exp(ways + logs))
@@ -66,10 +66,10 @@ def range_of_coverage(alpha: float, num_calibrated: int | None, num_tested: int)
 
 
 def verdict(judged: Sequence[tuple[str, float, Range]]) -> str:
-    """One sentence on whether coverages keep what was promised.
+    """Return a sentence on whether coverages agree with the guarantee.
 
     Args:
-        judged: what each is of, the coverage, and its range.
+        judged: for each coverage, its description, its value, and the expected range.
 
     >>> verdict([("LAC at 90 %", 0.83, Range(0.78, 1.0))])
     'Every coverage is within the range expected if the guarantee holds.'

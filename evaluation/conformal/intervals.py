@@ -1,4 +1,4 @@
-"""Conformal intervals of numbers: CQR and scaled residuals, from predictions alone."""
+"""Conformal intervals for numbers, from predicted quantiles (CQR) or moments (scaled residuals)."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from bayes_share.evaluation.conformal.threshold import Threshold, fit_threshold,
 
 Numbers = Float[Tensor, "example"]
 Ends = tuple[Float64[Tensor, "example"], Float64[Tensor, "example"]]
-"""The lower and the upper ends of intervals; an interval whose lower end is above its upper one is empty."""
+"""The lower and upper ends of intervals; an interval whose lower end is above its upper end is empty."""
 
 _ROUNDING = 4 * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
 class QuantileIntervals:
-    """A fitted widening of intervals between two quantiles, to be called on those of new examples.
+    """A fitted correction of intervals between two predicted quantiles.
 
     Args:
-        alpha: the miscoverage that is allowed.
-        threshold: what is added at both ends; negative where intervals were too wide.
-        num_examples: that it was fitted to.
-        seed: of the random numbers that break ties.
+        alpha: the allowed miscoverage.
+        threshold: the amount by which both ends are moved outwards; negative if the intervals were too wide.
+        num_examples: the number of calibration examples.
+        seed: the seed of the random numbers that break ties.
     """
 
     alpha: float
@@ -34,14 +34,14 @@ class QuantileIntervals:
     seed: int
 
     def __call__(self, lower: Numbers, upper: Numbers) -> Ends:
-        """The ends of each example's interval; infinite where too few examples were given to fit one.
+        """Compute the interval of each example. All are infinite if there were too few calibration examples.
 
         Args:
-            lower: the same quantile as when it was fitted.
-            upper: likewise.
+            lower: the lower quantiles, of the same level as in the fit.
+            upper: the upper quantiles, of the same level as in the fit.
 
         Raises:
-            InputError: numbers that are not finite, or the two of different length.
+            InputError: if a value is not finite, or the lengths differ.
         """
         low, high = _checked({"lower quantiles": lower, "upper quantiles": upper})
         return _widened(low, high, torch.ones_like(low), self.threshold, self.seed)
@@ -49,13 +49,13 @@ class QuantileIntervals:
 
 @dataclass(frozen=True)
 class ScaledIntervals:
-    """A fitted number of standard deviations around the mean, to be called on those of new examples.
+    """A fitted multiple of the predicted standard deviation around the predicted mean.
 
     Args:
-        alpha: the miscoverage that is allowed.
-        threshold: how many standard deviations.
-        num_examples: that it was fitted to.
-        seed: of the random numbers that break ties.
+        alpha: the allowed miscoverage.
+        threshold: the number of standard deviations.
+        num_examples: the number of calibration examples.
+        seed: the seed of the random numbers that break ties.
     """
 
     alpha: float
@@ -64,15 +64,14 @@ class ScaledIntervals:
     seed: int
 
     def __call__(self, mean: Numbers, sd: Numbers) -> Ends:
-        """The ends of each example's interval; infinite where too few examples were given to fit one.
+        """Compute the interval of each example. All are infinite if there were too few calibration examples.
 
         Args:
-            mean: predicted.
-            sd: predicted, positive.
+            mean: predicted means.
+            sd: predicted standard deviations, positive.
 
         Raises:
-            InputError: numbers that are not finite, a standard deviation that is not positive, or the two of different
-                length.
+            InputError: if a value is not finite, a standard deviation is not positive, or the lengths differ.
         """
         centre, scale = _checked_scale(mean, sd)
         return _widened(centre, centre, scale, self.threshold, self.seed)
@@ -81,22 +80,22 @@ class ScaledIntervals:
 def fit_quantile_intervals(
     lower: Numbers, upper: Numbers, targets: Numbers, alpha: float = 0.1, seed: int = 0
 ) -> QuantileIntervals:
-    """Conformalised quantile regression, CQR (Romano, Patterson and Candès 2019, arXiv 1905.03222).
+    """Fit conformalised quantile regression, CQR (Romano, Patterson and Candès 2019, arXiv 1905.03222).
 
-    The interval of one more exchangeable example, widened or narrowed by the same amount at both ends, holds its target
-    with a probability of at least 1 − α, and with n examples of at most ``1 − α + 1/(n + 1)``.
+    Both ends of the intervals are moved by the same amount. The interval of a new exchangeable example contains its
+    target with a probability of at least 1 − α, and, with n calibration examples, of at most ``1 − α + 1/(n + 1)``.
 
     Args:
-        lower: a predicted quantile, such as that of α/2, of examples on which nothing was fitted or chosen.
-        upper: likewise, such as that of 1 − α/2.
-        targets: what was measured.
-        alpha: the miscoverage that is allowed, between 0 and 1.
-        seed: of the random numbers that break ties, which occur among counts.
+        lower: predicted lower quantiles, for example of level α/2, of examples not used for fitting or selection.
+        upper: predicted upper quantiles, for example of level 1 − α/2.
+        targets: the targets of the examples.
+        alpha: the allowed miscoverage, between 0 and 1.
+        seed: the seed of the random numbers that break ties, which occur for counts.
 
     Raises:
-        InputError: numbers that are not finite, not as many of each, or another alpha.
+        InputError: if a value is not finite, the lengths differ, or alpha is out of range.
 
-    Of a `Predictive`, the quantiles are its own:
+    With the quantiles of a `Predictive`:
 
     >>> from torch.distributions import Normal
     >>> from bayes_share.models.predictive import Predictive
@@ -115,21 +114,21 @@ def fit_quantile_intervals(
 def fit_scaled_intervals(
     mean: Numbers, sd: Numbers, targets: Numbers, alpha: float = 0.1, seed: int = 0
 ) -> ScaledIntervals:
-    """Intervals of so many predicted standard deviations around the mean (Lei et al. 2018, arXiv 1604.04173, sec. 5.2).
+    """Fit the mean ± a multiple of the standard deviation (Lei et al. 2018, arXiv 1604.04173, section 5.2).
 
-    They have the coverage of `fit_quantile_intervals`. Of a `Predictive` the standard deviation is
+    The intervals have the coverage guarantee of `fit_quantile_intervals`. The standard deviation of a `Predictive` is
     ``predictive.stddev``.
 
     Args:
-        mean: predicted, of examples on which nothing was fitted or chosen.
-        sd: predicted, positive.
-        targets: what was measured.
-        alpha: the miscoverage that is allowed, between 0 and 1.
-        seed: of the random numbers that break ties.
+        mean: predicted means of examples not used for fitting or selection.
+        sd: predicted standard deviations, positive.
+        targets: the targets of the examples.
+        alpha: the allowed miscoverage, between 0 and 1.
+        seed: the seed of the random numbers that break ties.
 
     Raises:
-        InputError: numbers that are not finite, a standard deviation that is not positive, not as many of each, or
-            another alpha.
+        InputError: if a value is not finite, a standard deviation is not positive, the lengths differ, or alpha is out
+            of range.
 
     >>> targets = torch.linspace(-2, 2, 99).double()
     >>> intervals = fit_scaled_intervals(torch.zeros(99), torch.full((99,), 0.5), targets, alpha=0.1)
@@ -149,7 +148,8 @@ def _fitted(scores: Float64[Tensor, "example"], alpha: float, seed: int) -> tupl
 def _widened(low: Tensor, high: Tensor, scale: Tensor, threshold: Threshold, seed: int) -> Ends:
     width = threshold.score * scale
     ties = uniform(seed_for(seed, low, high, scale), "ties of intervals", len(low))
-    # A target at an end, as is common among counts, is in where its tie-breaker says so, and not as rounding has it.
+    # Whether an interval contains a target at its end, which is common for counts, must depend on the tie-breaker and
+    # not on rounding.
     rounding = _ROUNDING * (torch.maximum(low.abs(), high.abs()) + width.abs())
     outward = width + torch.where(ties <= threshold.tie, rounding, -rounding)
     return low - outward, high + outward
@@ -163,7 +163,7 @@ def _checked_scale(mean: Numbers, sd: Numbers) -> Ends:
 
 
 def _checked(columns: dict[str, Tensor]) -> list[Float64[Tensor, "example"]]:
-    """Columns in float64 on the CPU, as many numbers in each, and all of them finite."""
+    """Check that columns are finite and of equal length, and convert them to float64 on the CPU."""
     (first, column), *others = columns.items()
     for what, values in columns.items():
         check_scores(what, values)

@@ -1,4 +1,4 @@
-"""Conformal sets of classes: LAC and APS, from probabilities alone."""
+"""Conformal sets of classes from probabilities: LAC and APS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from bayes_share.evaluation.predictions import Outputs, Predictions, check_kind
 
 SetMethod = Literal["lac", "aps"]
 SET_METHODS: tuple[SetMethod, ...] = get_args(SetMethod)
-"""The methods by name."""
+"""The names of the methods."""
 
 Probs = Float64[Tensor, "example class"]
 
 
 @dataclass(frozen=True)
 class ConformalSets:
-    """A fitted threshold, to be called on probabilities of new examples.
+    """A fitted threshold that turns probabilities into sets of classes.
 
     Args:
         method: "lac" or "aps".
-        alpha: the miscoverage that is allowed.
-        num_classes: of the probabilities.
-        threshold: of the scores.
-        num_examples: that it was fitted to.
-        seed: of the random numbers.
+        alpha: the allowed miscoverage.
+        num_classes: the number of classes.
+        threshold: the threshold of the conformity scores.
+        num_examples: the number of calibration examples.
+        seed: the seed of the random numbers.
     """
 
     method: SetMethod
@@ -41,15 +41,17 @@ class ConformalSets:
     seed: int
 
     def __call__(self, probs: Float[Tensor, "example class"]) -> Bool[Tensor, "example class"]:
-        """The classes that are in each example's set.
+        """Compute the set of each example; the result is deterministic.
 
-        A set may be empty, which calls an example unlike all others. The same probabilities get the same sets.
+        A set is empty if no class of its example is plausible by the standard of the calibration examples: no
+        probability reaches the threshold ("lac"), or the randomised score of even the most probable class exceeds it
+        ("aps").
 
         Args:
-            probs: each row a distribution.
+            probs: probabilities; each row is a distribution.
 
         Raises:
-            InputError: no distributions, or another number of classes.
+            InputError: if a row is not a distribution, or the number of classes is another one.
         """
         check_distributions("probabilities", probs)
         if probs.shape[1] != self.num_classes:
@@ -63,10 +65,11 @@ class ConformalSets:
         return self.threshold.admits(scores, uniform(seed, "ties of sets", *found.shape))
 
     def of(self, outputs: Outputs) -> Bool[Tensor, "example class"]:
-        """The sets of predictions' examples, by the probabilities of their mixture.
+        """Compute the sets from the probabilities of the mixture of draws and members.
 
         Raises:
-            InputError: another number of classes, or several labels: take each of ``.problems()``.
+            InputError: if the number of classes is another one, or there are several labels: use each of
+                ``.problems()``.
         """
         check_kind(outputs, Outputs)
         return self(outputs.log_probs.exp())
@@ -79,23 +82,27 @@ def fit_sets(
     alpha: float = 0.1,
     seed: int = 0,
 ) -> ConformalSets:
-    """Calibrate sets that hold the right class of one more example with a probability of 1 − α or more.
+    """Calibrate sets that contain the right class of a new example with a probability of at least 1 − α.
 
-    The probability is over the examples here and the one more, all exchangeable; it is not of each class or each
-    input. With n examples it is at most ``1 − α + 1/(n + 1)``. With fewer than ``1/α − 1`` every set is all classes.
-    Classes may be missing among the labels: all have the same threshold.
+    The probability is over the calibration examples and the new example, which must be exchangeable, and is not
+    conditional on a class or an input. With n examples it is at most ``1 − α + 1/(n + 1)``. With fewer than ``1/α − 1``
+    examples, every set contains all classes. Not all classes need to occur among the labels, since they share a
+    threshold.
 
     Args:
-        method: "lac": the classes of at least some probability (Sadinle, Lei and Wasserman 2019, arXiv 1609.00451),
-            the smallest sets on average. "aps": the most probable classes up to some total, with randomised scores
-            (Romano, Sesia and Candès 2020, arXiv 2006.02544), whose size follows the doubt more closely.
-        probs: of examples on which nothing was trained, chosen or fitted; each row a distribution.
+        method: "lac": all classes with at least a threshold probability (Sadinle, Lei and Wasserman 2019, arXiv
+            1609.00451), which gives the smallest sets on average. "aps": the most probable classes up to a threshold on
+            their total probability, with randomised scores (Romano, Sesia and Candès 2020, arXiv 2006.02544), whose
+            size follows the uncertainty of each example more closely.
+        probs: probabilities of examples that were not used for training, selection or fitting; each row is a
+            distribution.
         labels: the right classes.
-        alpha: the miscoverage that is allowed, between 0 and 1.
-        seed: of the random numbers, which depend on the data too.
+        alpha: the allowed miscoverage, between 0 and 1.
+        seed: the seed of the random numbers, which also depend on the data.
 
     Raises:
-        InputError: an unknown method, another alpha, no distributions, or labels outside the classes.
+        InputError: if the method is unknown, alpha is out of range, a row is not a distribution, or a label is not a
+            class.
 
     >>> sure, unsure = [0.9, 0.08, 0.02], [0.4, 0.35, 0.25]
     >>> probs = torch.tensor([sure, unsure] * 10)
@@ -116,11 +123,11 @@ def fit_sets(
 
 
 def fit_sets_of(method: SetMethod, predictions: Predictions, alpha: float = 0.1, seed: int = 0) -> ConformalSets:
-    """`fit_sets` by the probabilities of the mixture of predictions' draws and members.
+    """Call `fit_sets` with the probabilities of the mixture of draws and members.
 
     Raises:
-        InputError: what `fit_sets` refuses, several positions of an example, or several labels: take each of
-            ``.problems()``.
+        InputError: if `fit_sets` rejects the input, examples have several positions, or there are several labels: use
+            each of ``.problems()``.
     """
     check_kind(predictions)
     check_exchangeable(predictions)
@@ -128,7 +135,7 @@ def fit_sets_of(method: SetMethod, predictions: Predictions, alpha: float = 0.1,
 
 
 def check_exchangeable(predictions: Predictions) -> None:
-    """Raise an InputError where examples have several positions, which are not exchangeable."""
+    """Raise InputError if examples have several positions, which are not exchangeable."""
     if predictions.has_positions:
         raise InputError(
             "conformal sets require exchangeable examples, and positions of one example are not: use one "
@@ -137,12 +144,12 @@ def check_exchangeable(predictions: Predictions) -> None:
 
 
 def _lac(probs: Probs, draws: Float64[Tensor, "example"]) -> Float64[Tensor, "example class"]:
-    """The negative probability: 1 − p would round small ones away."""
+    """Return the negative probability. 1 − p would lose small probabilities to rounding."""
     return -probs
 
 
 def _aps(probs: Probs, draws: Float64[Tensor, "example"]) -> Float64[Tensor, "example class"]:
-    """The probability of all more probable classes, and a random part of the class's own (Romano et al., eq. 8)."""
+    """Return the probability of all more probable classes plus a random share of its own (Romano et al., eq. 8)."""
     ordered, classes = probs.sort(stable=True, dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     return torch.empty_like(probs).scatter_(-1, classes, before + draws[:, None] * ordered)

@@ -1,4 +1,4 @@
-"""Sets of temperature-scaled probabilities, whose temperature and threshold are of different validation examples."""
+"""Conformal sets of temperature-scaled probabilities, with temperature and threshold fitted to different examples."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +18,11 @@ _LEAST_FOR_TEMPERATURE = 20
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """Validation predictions in two parts with nothing in common.
+    """Validation predictions split into two disjoint halves.
 
     Args:
-        temperature: fitted on one of them; None where that would have too few examples, or of one class only.
-        held_apart: the other, which the temperature has not seen; all of them where they are too few for both.
+        temperature: temperature scaling fitted to one half; None if the half has too few examples or only one class.
+        held_apart: the other half; all validation predictions if there are too few to split.
     """
 
     temperature: Calibration | None
@@ -31,39 +31,39 @@ class Halves:
     def sets(
         self, method: SetMethod, test: Predictions, alpha: float = 0.1, seed: int = 0
     ) -> Bool[Tensor, "example class"]:
-        """The sets of test examples, calibrated on the part that was held apart.
+        """Compute the sets of test examples, with the threshold fitted to `held_apart`.
 
         Args:
             method: see `fit_sets`.
-            test: of the same classes; their labels are not looked at.
+            test: predictions with the same classes; labels are not used.
             alpha: see `fit_sets`.
             seed: see `fit_sets`.
 
         Raises:
-            InputError: what `fit_sets` refuses, or test predictions of other classes.
+            InputError: if `fit_sets` rejects the input, or the test predictions have other classes.
         """
         return fit_sets_of(method, self.calibration, alpha, seed).of(self.scaled(test))
 
     @cached_property
     def calibration(self) -> Predictions:
-        """What thresholds are fitted to: the part that was held apart, scaled by the temperature."""
+        """The predictions that thresholds are fitted to: `held_apart`, scaled by the temperature."""
         return self.scaled(self.held_apart)
 
     def scaled(self, predictions: Predictions) -> Predictions:
-        """Predictions scaled by the temperature, where there is one."""
+        """Scale predictions by the temperature, if there is one."""
         return predictions if self.temperature is None else self.temperature(predictions)
 
 
 def halves(validation: Predictions, seed: int = 0) -> Halves:
-    """Divide validation predictions at random, and fit a temperature on one half.
+    """Split validation predictions at random, and fit a temperature to one half.
 
     Args:
-        validation: of examples on which nothing was chosen or fitted, such as the epoch at which training stopped; not
-            of several labels.
-        seed: of the division.
+        validation: predictions, with a single label, on examples that were not used for selection or fitting, such as
+            early stopping.
+        seed: the seed of the split.
 
     Raises:
-        InputError: no predictions, or examples with several positions.
+        InputError: if the input is not a `Predictions`, or examples have several positions.
     """
     check_kind(validation)
     check_exchangeable(validation)
@@ -74,5 +74,5 @@ def halves(validation: Predictions, seed: int = 0) -> Halves:
     for_temperature, held_apart = (validation.at(part.sort().values) for part in order.chunk(2))
     try:
         return Halves(fit_calibration("temperature", for_temperature), held_apart)
-    except InputError:  # all are of one class
+    except InputError:  # all examples have the same class
         return Halves(None, held_apart)

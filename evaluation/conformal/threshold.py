@@ -1,4 +1,4 @@
-"""The one step that split conformal methods share: a threshold for scores that examples set aside have."""
+"""The common step of split conformal methods: a threshold fitted to the scores of calibration examples."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,38 +15,38 @@ from bayes_share.tensors.seeding import generator, seed_from
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a score must not exceed.
+    """The threshold of a conformity score.
 
-    A target whose score equals the threshold is let in where its tie-breaker, a uniform random number, is not above
-    the threshold's own.
+    A score equal to the threshold is admitted if its tie-breaker, a uniform random number, is at most that of the
+    threshold.
 
     Args:
-        score: the threshold; infinite where there are too few examples to exclude anything.
-        tie: from 0 to 1.
+        score: the threshold; infinite if there are too few calibration examples to exclude anything.
+        tie: the tie-breaker of the threshold, from 0 to 1.
     """
 
     score: float
     tie: float
 
     def admits(self, scores: Float64[Tensor, "..."], ties: Float64[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        """Which scores do not exceed it, with ties broken."""
+        """Return which scores are admitted."""
         return (scores < self.score) | ((scores == self.score) & (ties <= self.tie))
 
 
 def fit_threshold(scores: Float64[Tensor, "example"], ties: Float64[Tensor, "example"], alpha: float) -> Threshold:
-    """The ``⌈(n + 1)(1 − α)⌉``-th smallest of n scores; infinity where there are not so many.
+    """Return the ``⌈(n + 1)(1 − α)⌉``-th smallest of n scores, or infinity if this rank is larger than n.
 
-    The score of one more exchangeable example exceeds it with a probability of at most α, and of at least α − 1/(n + 1)
-    (Vovk et al. 2005; Lei et al. 2018, arXiv 1604.04173, theorem 2.2). Ties are broken at random, so that both bounds
-    hold for scores of any distribution.
+    The score of a new exchangeable example exceeds the threshold with a probability of at most α and at least
+    α − 1/(n + 1) (Vovk et al. 2005; Lei et al. 2018, arXiv 1604.04173, theorem 2.2). Ties are broken at random, so that
+    both bounds hold for any distribution of scores.
 
     Args:
-        scores: of n examples on which nothing was fitted or chosen; larger is worse.
-        ties: a uniform random number for each.
-        alpha: the miscoverage that is allowed, between 0 and 1.
+        scores: scores of n examples not used for fitting or selection; larger is less plausible.
+        ties: a uniform random number for each score.
+        alpha: the allowed miscoverage, between 0 and 1.
 
     Raises:
-        InputError: another alpha, no scores, or NaN among them.
+        InputError: if alpha is out of range, there are no scores, or a score is NaN.
 
     >>> scores = torch.arange(19.0).double()
     >>> [fit_threshold(scores, torch.zeros(19).double(), alpha).score for alpha in (0.5, 0.05, 0.04)]
@@ -63,30 +63,29 @@ def fit_threshold(scores: Float64[Tensor, "example"], ties: Float64[Tensor, "exa
 
 
 def rank_of(alpha: float, count: int) -> int:
-    """Which of so many scores, from the smallest, is the threshold: ``⌈(n + 1)(1 − α)⌉``; n + 1 where none is.
+    """Return the rank of the threshold among n scores, ``⌈(n + 1)(1 − α)⌉``; n + 1 means that there is none.
 
     Args:
-        alpha: the miscoverage that is allowed.
-        count: how many scores there are.
+        alpha: the allowed miscoverage.
+        count: the number of scores, n.
 
     >>> rank_of(0.1, 99), rank_of(0.05, 10)
     (90, 11)
     """
-    # Exact: (n + 1)(1 − α) in floating point may be a little above the whole number that it is.
+    # Exact arithmetic: (n + 1)(1 − α) in floating point can be slightly above an integer.
     return count + 1 - int(Fraction(str(float(alpha))) * (count + 1))
 
 
 def check_alpha(alpha: float) -> None:
-    """Raise an InputError where a miscoverage is not between 0 and 1."""
+    """Raise InputError if a miscoverage is not between 0 and 1."""
     if not 0 < alpha < 1:
         raise InputError(f"alpha, the miscoverage, must be between 0 and 1, and is {alpha}")
 
 
 def seed_for(seed: int, *values: Tensor) -> int:
-    """A seed that depends on the numbers in some tensors too: the same for the same data, and fresh for other data.
+    """Derive a seed from a seed and the values of tensors.
 
-    With one seed for all data, the same random numbers would meet every data set, and coverage, which is an average
-    over them, would be off.
+    Coverage is an average over the random numbers, so different data must get different random numbers.
     """
     digest = blake2b(digest_size=8)
     for each in values:
@@ -95,5 +94,5 @@ def seed_for(seed: int, *values: Tensor) -> int:
 
 
 def uniform(seed: int, what: str, *shape: int) -> Float64[Tensor, "..."]:
-    """Uniform random numbers of a purpose, from 0 to 1."""
+    """Draw uniform random numbers from 0 to 1 for a named purpose."""
     return torch.rand(*shape, dtype=torch.float64, generator=generator(seed, what))

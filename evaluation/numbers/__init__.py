@@ -1,4 +1,4 @@
-"""Scores, recalibration and pictures of predicted numbers: functions of a predictive distribution and targets."""
+"""Scores, recalibration and figures for predictions of numbers: functions of a predictive distribution and targets."""
 
 from bayes_share.evaluation.numbers.central_intervals import covered, interval_score, width
 from bayes_share.evaluation.numbers.crps import crps

@@ -1,4 +1,4 @@
-"""Central prediction intervals: what they cover, how wide they are, and a proper score of both."""
+"""Central prediction intervals: coverage, width and interval score."""
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -9,14 +9,14 @@ from bayes_share.evaluation.numbers.forecast import Forecast, check_targets
 
 
 def central_interval(forecast: Forecast, coverage: float = 0.9) -> Float[Tensor, "2 example *output"]:
-    """The lower and upper ends of the central intervals: the quantiles ``(1 ∓ coverage) / 2``.
+    """Return the lower and upper ends of the central intervals: the quantiles of levels ``(1 ∓ coverage) / 2``.
 
     Args:
-        forecast: with quantiles.
-        coverage: the probability between the ends, between 0 and 1.
+        forecast: the predictive distributions.
+        coverage: the nominal coverage, between 0 and 1.
 
     Raises:
-        InputError: another coverage; a distribution without a ``cdf``.
+        InputError: if the coverage is out of range, or the distribution has no ``cdf``.
     """
     if not 0 < coverage < 1:
         raise InputError(f"the coverage of an interval must be between 0 and 1, and is {coverage}")
@@ -26,10 +26,10 @@ def central_interval(forecast: Forecast, coverage: float = 0.9) -> Float[Tensor,
 def covered(
     forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9
 ) -> Bool[Tensor, "example *output"]:
-    """Whether each target is in its central interval, ends included; of counts intervals cover more than they must.
+    """Return whether each target is in its closed central interval. For counts, the coverage exceeds the nominal one.
 
     Raises:
-        InputError: targets that are not finite or of another shape; another coverage.
+        InputError: if targets are not finite or have another shape, or the coverage is out of range.
     """
     targets = check_targets(forecast, targets)
     low, high = central_interval(forecast, coverage)
@@ -37,10 +37,10 @@ def covered(
 
 
 def width(forecast: Forecast, coverage: float = 0.9) -> Float[Tensor, "example *output"]:
-    """The width of each central interval, in the targets' units.
+    """Return the width of each central interval, in the units of the targets.
 
     Raises:
-        InputError: another coverage.
+        InputError: if the coverage is out of range.
     """
     low, high = central_interval(forecast, coverage)
     return high - low
@@ -49,13 +49,13 @@ def width(forecast: Forecast, coverage: float = 0.9) -> Float[Tensor, "example *
 def interval_score(
     forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9
 ) -> Float[Tensor, "example *output"]:
-    """The interval score: the width, and ``2 / (1 − coverage)`` times how far the target lies outside.
+    """Compute the interval score: the width plus ``2 / (1 − coverage)`` times the distance of the target from it.
 
-    Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", eq. 43; smaller is better,
-    and no other interval has a smaller mean than the true one.
+    Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation", eq. 43. Smaller is better;
+    its expectation is minimised by the true central interval.
 
     Raises:
-        InputError: targets that are not finite or of another shape; another coverage.
+        InputError: if targets are not finite or have another shape, or the coverage is out of range.
     """
     targets = check_targets(forecast, targets)
     low, high = central_interval(forecast, coverage)
@@ -63,6 +63,6 @@ def interval_score(
 
 
 def score_of(low: Tensor, high: Tensor, targets: Tensor, coverage: float) -> Tensor:
-    """The interval score of intervals that are given by their ends."""
+    """Compute the interval score from the ends of intervals."""
     outside = (low - targets).clamp(min=0) + (targets - high).clamp(min=0)
     return torch.as_tensor(high - low + 2 / (1 - coverage) * outside)

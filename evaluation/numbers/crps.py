@@ -12,30 +12,30 @@ from bayes_share.evaluation.numbers.forecast import Forecast, check_targets
 from bayes_share.evaluation.numbers.poisson_crps import FEW, crps_of_poissons
 from bayes_share.models.predictive import Predictive
 
-_AT_A_TIME = 2**21  # pairs of components in memory
-_TAIL = 1e-12  # of the probability of counts that is left out at each end
-_MOST_COUNTS = 400  # that are summed over
-_STEPS_SHOW = 2**17  # to so many counts; among more, the steps of a cdf are less than the error of quadrature
+_AT_A_TIME = 2**21  # maximum number of pairs of components in memory
+_TAIL = 1e-12  # probability of counts ignored in each tail
+_MOST_COUNTS = 400  # maximum number of counts to sum over
+_STEPS_SHOW = 2**17  # for a wider range of counts, the steps of the cdf are smaller than the quadrature error
 _LEVELS = (1e-4, 0.003, 0.02, 0.07, 0.15, 0.25, 0.38, 0.5, 0.62, 0.75, 0.85, 0.93, 0.98, 0.997, 1 - 1e-4)
 _NODES = 12
 
 
 def crps(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
-    """The CRPS ``∫ (F(z) − 1[z ≥ y])² dz`` of each target, in its units; of a point forecast the absolute error.
+    """Compute the CRPS ``∫ (F(z) − 1[z ≥ y])² dz`` of each target, in its units.
 
     Matheson and Winkler 1976; Gneiting and Raftery 2007, "Strictly proper scoring rules, prediction, and estimation",
-    eq. 20. Of mixtures of normals it is exact (Grimit et al. 2006, "The continuous ranked probability score for
-    circular variables and its application to mesoscale forecast ensemble verification"), of mixtures of Poisson
-    distributions to 1e-9, and of other counts, where these are few, as the sum over whole numbers. Of anything else it
-    is integrated from the cdf, to a relative error of about 1e-4 where the density is smooth, and a few thousandths
-    after `fit_pit_map`, whose density has steps.
+    eq. 20. For a point forecast it is the absolute error. It is exact for mixtures of normals (Grimit et al. 2006, "The
+    continuous ranked probability score for circular variables and its application to mesoscale forecast ensemble
+    verification"), accurate to 1e-9 for mixtures of Poisson distributions, and a sum over integers for other counts
+    with a small range. Otherwise it is integrated numerically from the cdf, with a relative error of about 1e-4 for a
+    smooth density, and of a few thousandths after `fit_pit_map`, whose density is piecewise constant.
 
     Args:
-        forecast: with a ``cdf``.
-        targets: what came true.
+        forecast: the predictive distributions.
+        targets: the observed targets.
 
     Raises:
-        InputError: targets that are not finite or of another shape; a distribution without a ``cdf``.
+        InputError: if targets are not finite or have another shape, or the distribution has no ``cdf``.
 
     >>> one = Predictive(Normal(torch.zeros(1, 1, 1).double(), 1.0))
     >>> round(crps(one, torch.zeros(1)).item(), 6)  # 2 φ(0) − 1 / √π
@@ -54,7 +54,7 @@ def crps(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[T
 
 
 def _of_normals(components: Normal, targets: Tensor) -> Tensor:
-    """``Σ A(y − μ_i, σ_i²) / K − Σ Σ A(μ_i − μ_j, σ_i² + σ_j²) / 2 K²``, in which a pair counts twice."""
+    """Compute ``Σ A(y − μ_i, σ_i²) / K − Σ Σ A(μ_i − μ_j, σ_i² + σ_j²) / 2 K²`` over ordered pairs."""
     loc, scale = (each.double().flatten(0, 1).flatten(1) for each in (components.loc, components.scale))
     count = len(loc)
     values = targets.flatten()
@@ -71,15 +71,16 @@ def _of_normals(components: Normal, targets: Tensor) -> Tensor:
 
 
 def _mean_distance(mean: Tensor, sd: Tensor) -> Tensor:
-    """The mean of ``|x|``, x normal: ``2 σ φ(μ / σ) + μ (2 Φ(μ / σ) − 1)``."""
+    """Compute the mean of ``|x|`` for a normal x: ``2 σ φ(μ / σ) + μ (2 Φ(μ / σ) − 1)``."""
     z = mean / sd
     return sd * math.sqrt(2 / math.pi) * (-z.square() / 2).exp() + mean * torch.erf(z / math.sqrt(2))
 
 
 def _of_counts(forecast: Forecast, targets: Tensor) -> Tensor:
-    """``Σ_k (F(k) − 1[k ≥ y])²``; outside the range that has all but 1e-12 of the probability each term is 0 or 1.
+    """Compute ``Σ_k (F(k) − 1[k ≥ y])²``.
 
-    Of many counts it is an integral, of what is linear from one whole number to the next.
+    The sum runs over the counts between the quantiles 1e-12 and 1 − 1e-12; other terms are taken as 0 or 1. For a large
+    range of counts, the sum is replaced by the integral of a linear interpolation of the cdf between integers.
     """
     low, high = forecast.quantile([_TAIL, 1 - _TAIL]).double()
     if (most := (high - low).max().item()) > _MOST_COUNTS:
@@ -100,14 +101,14 @@ def _of_counts(forecast: Forecast, targets: Tensor) -> Tensor:
 
 
 def _by_quadrature(cdf: Callable[[Tensor], Tensor], inner: Tensor, targets: Tensor) -> Tensor:
-    """Gauss-Legendre between quantiles and the target, where the integrand jumps, and over both tails.
+    """Integrate by Gauss-Legendre quadrature between quantiles, the target (where the integrand jumps) and both tails.
 
-    Of a tail from its edge e outward the integral over the distance d is one over u in (0, 1), with d = s u / (1 − u).
+    The integral over the distance d from the edge of a tail is transformed to u in (0, 1) by d = s u / (1 − u).
 
     Args:
-        cdf: of the forecast.
+        cdf: the cdf of the forecast.
         inner: its quantiles ``[level, example, *output]`` in ascending order.
-        targets: what came true.
+        targets: the observed targets.
     """
     import numpy as np
 

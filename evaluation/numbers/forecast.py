@@ -1,4 +1,4 @@
-"""What a score of numbers reads off a distribution, and what it asks of targets."""
+"""The interface of a forecast that scores of numbers use, and the validation of targets."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -13,11 +13,11 @@ from bayes_share.evaluation.checks import check_tensor
 
 @runtime_checkable
 class Forecast(Protocol):
-    """A distribution of each target of each example: a `Predictive`, or a recalibrated one."""
+    """A predictive distribution for each target of each example: a `Predictive`, or a recalibrated one."""
 
     @property
     def shape(self) -> torch.Size:
-        """``[example, *output]``."""
+        """The shape of the targets, ``[example, *output]``."""
         ...
 
     @property
@@ -26,28 +26,27 @@ class Forecast(Protocol):
         ...
 
     def log_prob(self, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example"]:
-        """The log density, or log probability, of all targets of an example together."""
+        """The joint log density, or log-probability, of the targets of each example."""
         ...
 
     def cdf(self, values: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
-        """The probability of at most these values."""
+        """The probability of values less than or equal to `values`."""
         ...
 
     def cdf_below(self, values: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
-        """The probability of less than these values."""
+        """The probability of values less than `values`."""
         ...
 
     def quantile(self, levels: Sequence[float]) -> Float[Tensor, "level example *output"]:
-        """The smallest values at which the cdf reaches some levels."""
+        """The smallest values at which the cdf reaches each level."""
         ...
 
 
 def check_targets(forecast: Forecast, targets: Tensor) -> Float[Tensor, "example *output"]:
-    """The targets in float64.
+    """Check targets against a forecast, and convert them to float64.
 
     Raises:
-        InputError: something other than a tensor, another shape than the forecast's, no examples, or targets that are
-            not finite.
+        InputError: if the targets are not a tensor, have another shape than the forecast, are empty, or are not finite.
     """
     check_tensor("targets", targets)
     if targets.shape != forecast.shape:
@@ -60,5 +59,5 @@ def check_targets(forecast: Forecast, targets: Tensor) -> Float[Tensor, "example
 
 
 def by_example(values: Float[Tensor, "example *output"]) -> Float[Tensor, "example"]:
-    """The mean over the outputs of each example."""
+    """Average over the outputs of each example."""
     return values.double().reshape(len(values), -1).mean(-1)

@@ -1,4 +1,4 @@
-"""Pictures of predicted numbers. matplotlib is imported when one is drawn, and its global state is not touched."""
+"""Figures for predictions of numbers. matplotlib is imported lazily, and its global state is not changed."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#5A5A5A"  # of Okabe and Ito's palette
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#5A5A5A"  # from the Okabe-Ito palette
 _BAND: Any = {"color": "#BBBBBB", "alpha": 0.6, "linewidth": 0, "label": "95 % of calibrated forecasts"}
 _CALIBRATED: Any = {"linestyle": "--", "color": "black", "linewidth": 1, "label": "calibrated"}
 _PANELS_PER_ROW = 4
-_NARROW = 5  # inches
-_MOST_EXAMPLES = 200  # of intervals side by side
+_NARROW = 5  # figure width in inches up to which the legend has two columns
+_MOST_EXAMPLES = 200  # maximum number of intervals in a figure
 
 
 def save_picture(path: str | Path, draw: Callable[[], "Figure"]) -> None:
-    """Draw something into a file.
+    """Draw a figure and write it to a file.
 
     Args:
-        path: a file that ends in ``.png`` or ``.svg``; written as a whole or not at all.
-        draw: what is drawn, such as ``lambda: pit_drawing({"mine": values})``.
+        path: a path ending in ``.png`` or ``.svg``, written atomically.
+        draw: a function that returns the figure, such as ``lambda: pit_drawing({"mine": values})``.
 
     Raises:
-        InputError: another suffix, or what `draw` refuses.
-        RunError: the file cannot be written.
+        InputError: if the suffix is another one, or `draw` raises InputError.
+        RunError: if the file cannot be written.
     """
     check_picture(path)
     save_figure(draw(), Path(path))
 
 
 def pit_drawing(pits: Mapping[str, Float[Tensor, "*target"]], bins: int = 10, with_legend: bool = True) -> "Figure":
-    """Draw a histogram of PIT values for each run, with the band in which a bar is for 95 % of calibrated forecasts.
+    """Draw a histogram of PIT values for each run, with a band that contains a bar for 95 % of calibrated forecasts.
 
-    A U is an overconfident forecast, a hump an underconfident one, a slope a biased one (Gneiting et al. 2007). The
-    band is the binomial one of each bar by itself, for independent targets.
+    A U shape indicates an overconfident forecast, a hump an underconfident one, and a slope a biased one (Gneiting et
+    al. 2007). The band is the pointwise binomial band for independent targets.
 
     Args:
-        pits: `bayes_share.evaluation.numbers.pit` by the name that is to stand above the panel.
-        bins: of equal width.
-        with_legend: whether the colours are explained.
+        pits: results of `bayes_share.evaluation.numbers.pit` by panel title.
+        bins: the number of bins of equal width.
+        with_legend: whether to add a legend.
 
     Raises:
-        InputError: no runs or values, or no bins.
+        InputError: if there are no runs or values, or `bins` is less than 1.
     """
     if bins < 1:
         raise InputError(f"a histogram requires at least 1 bin, not {bins}")
@@ -78,17 +78,17 @@ def pit_drawing(pits: Mapping[str, Float[Tensor, "*target"]], bins: int = 10, wi
 
 
 def coverage_drawing(pits: Mapping[str, Float[Tensor, "*target"]], with_legend: bool = True) -> "Figure":
-    """Draw the share of targets inside central intervals over the intervals' nominal level, with a binomial band.
+    """Draw the observed against the nominal coverage of central intervals, with a binomial band.
 
-    A curve below the diagonal is of an overconfident forecast. The band is of 95 % at each level by itself, for
-    independent targets.
+    A curve below the diagonal indicates an overconfident forecast. The band is the pointwise 95 % band for independent
+    targets.
 
     Args:
-        pits: `bayes_share.evaluation.numbers.pit` by the name that is to stand above the panel.
-        with_legend: whether the colours are explained.
+        pits: results of `bayes_share.evaluation.numbers.pit` by panel title.
+        with_legend: whether to add a legend.
 
     Raises:
-        InputError: no runs or values.
+        InputError: if there are no runs or values.
     """
     from scipy.stats import binom
 
@@ -112,16 +112,16 @@ def coverage_drawing(pits: Mapping[str, Float[Tensor, "*target"]], with_legend: 
 def intervals_drawing(
     forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9, title: str = ""
 ) -> "Figure":
-    """Draw the central intervals of targets, sorted by the median, with the targets; of many an even choice of 200.
+    """Draw central intervals sorted by their median, with the targets. At most 200, evenly spaced, are drawn.
 
     Args:
-        forecast: with quantiles.
-        targets: what came true.
-        coverage: of the intervals.
-        title: above; empty where there is none.
+        forecast: the predictive distributions.
+        targets: the observed targets.
+        coverage: the nominal coverage of the intervals.
+        title: title of the figure; may be empty.
 
     Raises:
-        InputError: targets that are not finite or of another shape, or another coverage.
+        InputError: if targets are not finite or have another shape, or the coverage is out of range.
     """
     from matplotlib.figure import Figure
 
@@ -154,11 +154,11 @@ def noise_drawing(predictive: Predictive, title: str = "") -> "Figure":
     """Draw the aleatoric against the epistemic standard deviation of each target.
 
     Args:
-        predictive: of numbers.
-        title: above; empty where there is none.
+        predictive: the predictive distributions.
+        title: title of the figure; may be empty.
 
     Raises:
-        InputError: a variance that is not finite.
+        InputError: if a variance is not finite.
     """
     from matplotlib.figure import Figure
 
@@ -178,7 +178,7 @@ def noise_drawing(predictive: Predictive, title: str = "") -> "Figure":
 
 
 def _panels(pits: Mapping[str, Tensor]) -> tuple["Figure", list["Axes"]]:
-    """A panel for each run, with those left over hidden."""
+    """Create a panel for each run, and hide unused panels."""
     if not pits:
         raise InputError("there are no runs to draw")
     empty = next((name for name, values in pits.items() if not values.numel()), None)

@@ -1,4 +1,4 @@
-"""The probability integral transform: where targets fall in what was predicted for them."""
+"""The probability integral transform (PIT) of targets under their forecasts."""
 
 import torch
 from jaxtyping import Float, Float64, Num
@@ -12,18 +12,18 @@ _LEVELS = tuple(level / 20 for level in range(1, 20))
 
 
 def pit(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int = 0) -> Float[Tensor, "example *output"]:
-    """``F(y)`` of each target, which is uniform between 0 and 1 where the forecast is calibrated (Dawid 1984).
+    """Compute ``F(y)`` of each target. It is uniform on [0, 1] if the forecast is calibrated (Dawid 1984).
 
-    Of counts it is drawn uniformly between ``F(y − 1)`` and ``F(y)``, which makes it uniform too (Czado, Gneiting and
+    For counts it is drawn uniformly between ``F(y − 1)`` and ``F(y)``, which has the same property (Czado, Gneiting and
     Held 2009, "Predictive model assessment for count data").
 
     Args:
-        forecast: with a ``cdf``.
-        targets: what came true.
-        seed: of the draws for counts.
+        forecast: the predictive distributions.
+        targets: the observed targets.
+        seed: the seed of the randomisation for counts.
 
     Raises:
-        InputError: targets that are not finite or of another shape.
+        InputError: if targets are not finite or have another shape.
     """
     targets = check_targets(forecast, targets)
     upper = forecast.cdf(targets).double()
@@ -35,17 +35,17 @@ def pit(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int =
 
 
 def quantile_calibration_error(values: Float[Tensor, "*target"], levels: tuple[float, ...] = _LEVELS) -> float:
-    """The mean over levels of ``|share of targets at or below that quantile − level|``, 0 to 1.
+    """Compute the mean over levels of ``|share of targets at or below the quantile − level|``, 0 to 1.
 
-    After Kuleshov, Fenner and Ermon 2018 (arXiv 1807.00263), who square the differences. It is not 0 of a
-    calibrated forecast with finitely many targets.
+    It follows Kuleshov, Fenner and Ermon 2018 (arXiv 1807.00263), who square the differences. It is biased upwards, so
+    it is not 0 for a calibrated forecast with finitely many targets.
 
     Args:
-        values: of `pit`: a target is below the quantile of a level where its PIT is below the level.
-        levels: 0.05 to 0.95 by default.
+        values: PIT values from `pit`. A target is at or below the quantile of a level if its PIT is at most the level.
+        levels: the levels; 0.05, 0.1, ..., 0.95 by default.
 
     Raises:
-        InputError: no values.
+        InputError: if there are no values.
 
     >>> round(quantile_calibration_error(torch.full((10,), 0.5)), 4)  # every target is the median
     0.2632
@@ -58,7 +58,7 @@ def quantile_calibration_error(values: Float[Tensor, "*target"], levels: tuple[f
 def shares_below(
     values: Float[Tensor, "example *output"], levels: tuple[float, ...] = _LEVELS
 ) -> Float64[Tensor, "example level"]:
-    """The share of each example's PIT values that is at or below each level."""
+    """Compute the share of the PIT values of each example at or below each level."""
     grid = torch.tensor(levels, dtype=torch.float64, device=values.device)
     return (values.double().reshape(len(values), -1, 1) <= grid).double().mean(1)
 
@@ -66,5 +66,5 @@ def shares_below(
 def calibration_error_of(
     shares: Float64[Tensor, "*sample level"], levels: tuple[float, ...] = _LEVELS
 ) -> Float64[Tensor, "*sample"]:
-    """The quantile calibration error of the shares of targets at or below each level."""
+    """Compute the quantile calibration error from the shares of targets at or below each level."""
     return (shares - torch.tensor(levels, dtype=torch.float64, device=shares.device)).abs().mean(-1)

@@ -1,4 +1,4 @@
-"""The CRPS of mixtures of Poisson distributions, at a cost that does not grow with their rates."""
+"""The CRPS of mixtures of Poisson distributions, at a cost independent of their rates."""
 
 import math
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from bayes_share.models.poisson import poisson_cdf, poisson_prob
 
 FEW = 64.0
-"""Of this rate and smaller ones, sums go over whole numbers."""
+"""The largest rate for which the CRPS is a sum over integers."""
 
-_SUMMED = 200  # whole numbers above which a rate of `FEW` leaves a probability of 1e-40
-_PAIRS = 2**19  # in memory
+_SUMMED = 200  # for rates up to `FEW`, larger counts have a probability below 1e-40
+_PAIRS = 2**19  # maximum number of component-target pairs in memory
 # E|X − X'| = √s (E|z + N(0, 1)| + φ(z) Σ_k P_k(z²) / sᵏ), s the sum of the rates and z their difference over √s: the
 # expansion in 1/s of (1/π) ∫₀^π (1 − Re ψ(t)) / (1 − cos t) dt, ψ the characteristic function of X − X'. These are
-# the P_k, powers of z² from 0 on. At s = `FEW` it is right to 1e-10.
+# the coefficients of the polynomials P_k, lowest power of z² first. At s = `FEW` the error is 1e-10.
 _CORRECTIONS = (
     (-1 / 4, -1 / 4),
     (-3 / 64, -3 / 64, -3 / 64, 1 / 64),
@@ -27,11 +27,11 @@ _CORRECTIONS = (
 def crps_of_poissons(
     rates: Float[Tensor, "component target"], targets: Float[Tensor, "target"]
 ) -> Float[Tensor, "target"]:
-    """``E|X − y| − E|X − X'| / 2``, X and X' independent and of the mixture (Gneiting and Raftery 2007, eq. 21).
+    """Compute ``E|X − y| − E|X − X'| / 2`` for independent draws X and X' (Gneiting and Raftery 2007, eq. 21).
 
     Args:
-        rates: positive, of equal components.
-        targets: what came true.
+        rates: positive rates of equally weighted components.
+        targets: the observed targets.
     """
     parts = max(1, _PAIRS // len(rates))
     each = zip(rates.split(parts, dim=1), targets.split(parts), strict=True)
@@ -39,13 +39,13 @@ def crps_of_poissons(
 
 
 def _distance(rates: Tensor, targets: Tensor) -> Tensor:
-    """``E|X − y|`` of each component: ``(y − λ) (2 F(⌊y⌋ − 1) − 1) + 2 y p(⌊y⌋)``."""
+    """Compute ``E|X − y|`` for each component: ``(y − λ) (2 F(⌊y⌋ − 1) − 1) + 2 y p(⌊y⌋)``."""
     counts = targets.floor()
     return (targets - rates) * (2 * poisson_cdf(counts - 1, rates) - 1) + 2 * targets * poisson_prob(counts, rates)
 
 
 def _spread(rates: Tensor) -> Tensor:
-    """``E|X − X'|`` of the mixture, the mean over all pairs of components."""
+    """Compute ``E|X − X'|`` for the mixture, the mean over all pairs of components."""
     is_few = rates <= FEW
     total = _spread_of_few(rates.where(is_few, 1.0), is_few)
     for index in range(len(rates)):
@@ -55,7 +55,7 @@ def _spread(rates: Tensor) -> Tensor:
 
 
 def _distance_of_two(rate: Tensor, other: Tensor) -> Tensor:
-    """``E|X − X'|`` of two components, of which one is of many counts."""
+    """Compute ``E|X − X'|`` for two components, at least one with a rate above `FEW`."""
     total = rate + other
     z = (rate - other) / total.sqrt()
     square = z.square()
@@ -70,7 +70,7 @@ def _distance_of_two(rate: Tensor, other: Tensor) -> Tensor:
 
 
 def _spread_of_few(rates: Tensor, is_few: Tensor) -> Tensor:
-    """The sum of ``E|X − X'|`` over all pairs of components of few counts: ``2 Σ_k (Σ F)(k) (Σ (1 − F))(k)``."""
+    """Sum ``E|X − X'|`` over the pairs of components with rates up to `FEW`: ``2 Σ_k (Σ F)(k) (Σ (1 − F))(k)``."""
     total = torch.zeros_like(rates[0])
     for count in range(_SUMMED if bool(is_few.any()) else 0):
         below = poisson_cdf(torch.full_like(rates, count), rates).where(is_few, 0.0).sum(0)

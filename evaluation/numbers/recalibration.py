@@ -1,4 +1,4 @@
-"""Recalibration of predicted numbers: a map that is fitted on validation data, and called on other predictions."""
+"""Recalibration of forecasts of numbers by a map fitted on validation data."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,21 @@ _LEAST_TARGETS = 20
 
 @dataclass(frozen=True)
 class VarianceScaling:
-    """Every predictive distribution, stretched about its mean location by one factor; it keeps its density.
+    """Scaling of every predictive distribution about its mean location by a common factor.
+
+    The scaled distribution still has a density.
 
     Args:
-        factor: of standard deviations; above 1 where the forecast was overconfident.
+        factor: the factor of the standard deviations; above 1 for an overconfident forecast.
     """
 
     factor: float
 
     def __call__(self, predictive: Predictive) -> Predictive:
-        """The stretched mixture, its components' locations apart by the factor too.
+        """Scale the components of a mixture, and the distances between their locations.
 
         Raises:
-            InputError: components that have no location and scale, such as counts.
+            InputError: if the components have no location and scale, such as count distributions.
         """
         components: Any = predictive.components
         names = type(components).arg_constraints
@@ -48,19 +50,21 @@ class VarianceScaling:
         return Predictive(type(components)(**arguments))
 
 
-_LARGEST = 1e100  # of an NLL: the search multiplies differences of such
+_LARGEST = 1e100  # upper bound of the NLL, since the search multiplies differences of it
 
 
 def fit_variance_scaling(predictive: Predictive, targets: Num[Tensor, "example *output"]) -> VarianceScaling:
-    """The factor of the least NLL, between 1/1000 and 1000 (for one normal Levi et al. 2022, arXiv 1905.11659).
+    """Fit the factor between 1/1000 and 1000 that minimises the NLL.
+
+    Levi et al. 2022, arXiv 1905.11659, do so for a single normal distribution.
 
     Args:
-        predictive: of validation examples.
-        targets: theirs.
+        predictive: predictive distributions of validation examples.
+        targets: their targets.
 
     Raises:
-        InputError: targets that are not finite or of another shape, or fewer than 20; components that have no location
-            and scale.
+        InputError: if targets are not finite or have another shape, there are fewer than 20 examples, or the components
+            have no location and scale.
     """
     from scipy.optimize import minimize_scalar
 
@@ -77,43 +81,43 @@ def fit_variance_scaling(predictive: Predictive, targets: Num[Tensor, "example *
 
 @dataclass(frozen=True, eq=False)
 class PitMap:
-    """A rising map of probabilities, linear between its points: the share of PIT values at or below each.
+    """An increasing, piecewise linear map from predicted probabilities to observed frequencies.
 
     Args:
-        predicted: ``[point]`` rising from 0 to 1.
-        observed: ``[point]`` rising from 0 to 1.
+        predicted: ``[point]``, PIT values, increasing from 0 to 1.
+        observed: ``[point]``, the share of PIT values at or below each, increasing from 0 to 1.
     """
 
     predicted: Float64[Tensor, "point"]
     observed: Float64[Tensor, "point"]
 
     def __call__(self, forecast: Forecast) -> "Recalibrated":
-        """The forecast, recalibrated."""
+        """Recalibrate a forecast."""
         return Recalibrated(forecast, self)
 
     def forward(self, probs: Tensor) -> Float64[Tensor, "*target"]:
-        """Observed frequencies of predicted probabilities."""
+        """Map predicted probabilities to observed frequencies."""
         return _interpolated(probs, self.predicted, self.observed)
 
     def inverse(self, probs: Tensor) -> Float64[Tensor, "*target"]:
-        """Predicted probabilities of observed frequencies."""
+        """Map observed frequencies to predicted probabilities."""
         return _interpolated(probs, self.observed, self.predicted)
 
 
 def fit_pit_map(forecast: Forecast, targets: Num[Tensor, "example *output"], seed: int = 0) -> PitMap:
-    """Isotonic regression of observed frequencies on the PIT (Kuleshov, Fenner and Ermon 2018, arXiv 1807.00263).
+    """Fit an isotonic map from the PIT to observed frequencies (Kuleshov, Fenner and Ermon 2018, arXiv 1807.00263).
 
-    The regression of their algorithm 1 is on frequencies that rise already, so that it changes none of them. They are
-    divided by n + 1 in place of n: the next target is as likely between any two of the n, or beyond them. All outputs
-    have one map.
+    The isotonic regression in their algorithm 1 has no effect, since the empirical frequencies are increasing already.
+    The frequencies are divided by n + 1 instead of n, because a new target is equally likely to fall into each of the
+    n + 1 gaps between the n values. All outputs share one map.
 
     Args:
-        forecast: of validation examples.
-        targets: theirs.
-        seed: of the PIT of counts.
+        forecast: forecasts of validation examples.
+        targets: their targets.
+        seed: the seed of the PIT of counts.
 
     Raises:
-        InputError: targets that are not finite or of another shape, or fewer than 20.
+        InputError: if targets are not finite or have another shape, or there are fewer than 20 examples.
     """
     _check(forecast, targets)
     values = pit(forecast, targets, seed).flatten().cpu()
@@ -126,11 +130,11 @@ def fit_pit_map(forecast: Forecast, targets: Num[Tensor, "example *output"], see
 
 @dataclass(frozen=True, eq=False)
 class Recalibrated:
-    """A forecast whose cdf goes through a map of probabilities; it has quantiles, and no density, mean or variance.
+    """A forecast with a recalibrated cdf. It has quantiles, but no density, mean or variance.
 
     Args:
-        forecast: as it was.
-        map: fitted to validation data.
+        forecast: the original forecast.
+        map: the map of its cdf, fitted to validation data.
     """
 
     forecast: Forecast
@@ -138,7 +142,7 @@ class Recalibrated:
 
     @property
     def shape(self) -> torch.Size:
-        """``[example, *output]``."""
+        """The shape of the targets, ``[example, *output]``."""
         return self.forecast.shape
 
     @property
@@ -147,7 +151,7 @@ class Recalibrated:
         return self.forecast.is_discrete
 
     def log_prob(self, targets: Num[Tensor, "example *output"]) -> NoReturn:
-        """Refused: the map has steps for slopes.
+        """Not available, since the slope of the map is piecewise constant.
 
         Raises:
             InputError: always.
@@ -157,24 +161,24 @@ class Recalibrated:
         )
 
     def cdf(self, values: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
-        """The probability of at most these values."""
+        """The probability of values less than or equal to `values`."""
         return self.map.forward(self.forecast.cdf(values))
 
     def cdf_below(self, values: Num[Tensor, "example *output"]) -> Float[Tensor, "example *output"]:
-        """The probability of less than these values."""
+        """The probability of values less than `values`."""
         return self.map.forward(self.forecast.cdf_below(values))
 
     def quantile(self, levels: Sequence[float]) -> Float[Tensor, "level example *output"]:
-        """The smallest values at which the cdf reaches some levels.
+        """The smallest values at which the cdf reaches each level.
 
         Raises:
-            InputError: a level that is not between 0 and 1.
+            InputError: if a level is not between 0 and 1.
         """
         wrong = next((level for level in levels if not 0 < level < 1), None)
         if wrong is not None:
             raise InputError(f"the level of a quantile must be between 0 and 1, and is {wrong}")
         inner = self.map.inverse(torch.tensor(levels, dtype=torch.float64))
-        # Where more validation targets than that are beyond all that float64 tells apart, the map says 0 or 1.
+        # The inverse map can return 0 or 1 if many validation targets have a PIT of 0 or 1 in float64.
         kind = torch.finfo(torch.float64)
         return self.forecast.quantile(inner.clamp(kind.tiny, 1 - kind.eps).tolist())
 

@@ -1,4 +1,4 @@
-"""How good predicted numbers are: what each example adds to the scores, and the scores with their intervals."""
+"""Scores of forecasts of numbers: the terms of each example, and the scores with bootstrap intervals."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ _NAMES = {"squared_error": "rmse", "absolute_error": "mae"}
 
 
 def nll(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[Tensor, "example"]:
-    """The negative log density of each example's targets together, in nats, or log probability of counts.
+    """Compute the negative joint log density of the targets of each example, in nats; the log-probability for counts.
 
-    The density is per unit of the targets: in units 10 times smaller the NLL of each target is larger by log 10.
+    The density is per unit of the targets: in units 10 times smaller, the NLL of each target is larger by log 10.
 
     Raises:
-        InputError: targets that are not finite, impossible or of another shape; a forecast without a density.
+        InputError: if targets are not finite, impossible or have another shape, or the forecast has no density.
     """
     check_targets(forecast, targets)
     return -forecast.log_prob(targets).double()
@@ -33,20 +33,22 @@ def nll(forecast: Forecast, targets: Num[Tensor, "example *output"]) -> Float[Te
 def number_terms(
     forecast: Forecast, targets: Num[Tensor, "example *output"], coverage: float = 0.9
 ) -> dict[str, Float64[Tensor, "example"]]:
-    """What each example adds to the scores, in the targets' units; of several outputs the mean over them but for NLL.
+    """Compute the terms of each example whose means are the scores, in the units of the targets.
+
+    For several outputs, they are means over the outputs, except for the NLL, which is joint.
 
     Args:
-        forecast: a `Predictive`, or a recalibrated one, which has no ``nll`` and no ``squared_error``.
-        targets: what came true.
-        coverage: of the central intervals.
+        forecast: a `Predictive`, or a recalibrated forecast, which has no ``nll`` and no ``squared_error``.
+        targets: the observed targets.
+        coverage: the nominal coverage of the central intervals.
 
     Returns:
-        ``nll`` (see `nll`), ``squared_error`` of the mean (absent where one does not exist), ``absolute_error`` of the
-        median, which is what minimises it, ``crps`` (see `crps`), ``coverage`` (the share inside), ``width`` and
+        ``nll`` (see `nll`), ``squared_error`` of the mean (missing if a mean does not exist), ``absolute_error`` of the
+        median, which minimises it, ``crps`` (see `crps`), ``coverage`` (the share inside the interval), ``width`` and
         ``interval_score``.
 
     Raises:
-        InputError: targets that are not finite, impossible or of another shape; another coverage.
+        InputError: if targets are not finite, impossible or have another shape, or the coverage is out of range.
     """
     numbers = check_targets(forecast, targets)
     (median,) = forecast.quantile([0.5])
@@ -72,23 +74,23 @@ def number_scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The scores of predicted numbers, each with its interval of 95 % by the bootstrap over examples.
+    """Compute the scores of forecasts of numbers, with 95 % bootstrap intervals over examples.
 
     Args:
-        forecast: a `Predictive`, or a recalibrated one, which has no ``nll`` and no ``rmse``.
-        targets: what came true.
-        coverage: of the central intervals.
-        resamples: how often examples are drawn.
-        seed: of the examples drawn, and of the PIT of counts.
+        forecast: a `Predictive`, or a recalibrated forecast, which has no ``nll`` and no ``rmse``.
+        targets: the observed targets.
+        coverage: the nominal coverage of the central intervals.
+        resamples: the number of resamples.
+        seed: the seed of the resamples and of the PIT of counts.
 
     Returns:
         ``nll``, ``rmse`` (of the mean), ``mae`` (of the median), ``crps``, ``coverage``, ``width``,
-        ``interval_score`` and ``quantile_calibration_error``: see `number_terms`. The interval of the last one is
-        reflected at its value, and at 0, since an absolute difference is larger on a resample than on the examples.
-        The NLL is infinite where a target has no density.
+        ``interval_score`` and ``quantile_calibration_error``; see `number_terms`. The last one has a basic bootstrap
+        interval, truncated at 0, because it is biased upwards on resamples. The NLL is infinite if a target has zero
+        density.
 
     Raises:
-        InputError: what `number_terms` refuses, or fewer than 2 resamples.
+        InputError: if `number_terms` rejects the input, or there are fewer than 2 resamples.
     """
     terms = number_terms(forecast, targets, coverage)
     return scores_of_terms(terms, pit(forecast, targets, seed), resamples, seed)
@@ -100,10 +102,7 @@ def scores_of_terms(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """`number_scores` from what each example adds to them: of `number_terms`, and its PIT values.
-
-    All scores are of the same resamples, which are drawn once.
-    """
+    """Compute `number_scores` from the results of `number_terms` and `pit`, with common resamples for all scores."""
     below = shares_below(pits).cpu()
     columns = torch.cat([torch.stack([values.cpu() for values in terms.values()], dim=1), below], dim=1)
     resampled = resampled_means(columns, resamples, seed)
@@ -117,12 +116,12 @@ def scores_of_terms(
 
 
 def _root(squared: Interval) -> Interval:
-    """Of a mean of squares: quantiles go through the root, the standard error through its slope."""
+    """Transform a mean of squares to its root: the ends by the root, the standard error by the delta method."""
     root = math.sqrt(squared.value)
     return Interval(root, math.sqrt(squared.low), math.sqrt(squared.high), squared.error / (2 * root) if root else 0.0)
 
 
 def _reflected(found: Interval) -> Interval:
-    """The basic bootstrap interval of a number that is not negative (Davison and Hinkley 1997, section 5.2)."""
+    """Convert to the basic bootstrap interval of a non-negative value (Davison and Hinkley 1997, section 5.2)."""
     low, high = (max(0.0, 2 * found.value - end) for end in (found.high, found.low))
     return Interval(found.value, low, high, found.error)

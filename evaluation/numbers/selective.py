@@ -1,4 +1,4 @@
-"""Selective prediction of numbers: the error among the examples of which a forecast is most sure."""
+"""Selective prediction of numbers: the error among the examples with the smallest predictive variance."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ from bayes_share.models.predictive import Predictive
 
 @dataclass(frozen=True, eq=False)
 class ErrorCoverage:
-    """The RMSE among the examples whose predictive standard deviation is at most a threshold, for every threshold.
+    """The RMSE among examples whose predictive variance is at most a threshold, for all thresholds.
 
     Args:
-        coverage: ``[step]``, the share of examples that are kept, rising to 1; a step for each distinct deviation.
-        rmse: ``[step]``, the root of the mean squared error of those, in the targets' units.
+        coverage: ``[step]``, the share of examples that are kept, increasing to 1. There is a step for each distinct
+            variance.
+        rmse: ``[step]``, the RMSE of these examples, in the units of the targets.
     """
 
     coverage: Float64[Tensor, "step"]
@@ -25,22 +26,23 @@ class ErrorCoverage:
 
     @property
     def area(self) -> float:
-        """The area under the curve, smaller is better: ``Σ_k (coverage_k − coverage_{k−1}) · rmse_k``."""
+        """The area under the curve, ``Σ_k (coverage_k − coverage_{k−1}) · rmse_k``; smaller is better."""
         return (self.coverage.diff(prepend=self.coverage.new_zeros(1)) * self.rmse).sum().item()
 
 
 def error_coverage(predictive: Predictive, targets: Num[Tensor, "example *output"]) -> ErrorCoverage:
-    """The RMSE of the mean over coverage, the examples of the largest predictive variance given up first.
+    """Compute the RMSE of the mean against coverage, rejecting examples with the largest predictive variance first.
 
-    As `bayes_share.evaluation.selective.risk_coverage`, with the squared error as the risk (El-Yaniv and Wiener 2010):
-    examples of equal variance are one step, whatever their order. Of several outputs both are means over the outputs.
+    Like `bayes_share.evaluation.selective.risk_coverage` with the squared error as the risk (El-Yaniv and Wiener 2010).
+    Examples with equal variance form a single step. For several outputs, variance and squared error are averaged over
+    the outputs.
 
     Args:
-        predictive: of numbers.
-        targets: what came true.
+        predictive: the predictive distributions.
+        targets: the observed targets.
 
     Raises:
-        InputError: targets that are not finite or of another shape; a mean or variance that does not exist.
+        InputError: if targets are not finite or have another shape, or a mean or variance does not exist.
     """
     targets = check_targets(predictive, targets)
     variance, squared = by_example(predictive.variance), by_example((targets - predictive.mean).square())

@@ -4,7 +4,7 @@ from bayes_share.evaluation import Predictions
 
 
 def make(draws: int = 2, members: int = 3, images: int = 200, classes: int = 5, seed: int = 0) -> Predictions:
-    """Random predictions, better than chance, of members that disagree."""
+    """Random predictions that are better than chance, with members that disagree."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (images,), generator=generator)
     logits = 2 * torch.randn(draws, members, images, classes, generator=generator)

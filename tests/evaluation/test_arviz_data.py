@@ -1,4 +1,4 @@
-"""Predictions as arviz data: what is in them, that arviz takes them, and the files."""
+"""Conversion of predictions to ArviZ data, and the files."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def read(path: Path, group: str) -> Any:
         return found.load()
 
 
-def test_what_the_groups_hold() -> None:
+def test_groups_contain_the_expected_variables() -> None:
     predictions = make(5, 3, images=10, classes=4)
     found = data()
     values = found["log_likelihood"]["labels"]
@@ -62,7 +62,7 @@ def is_allowed(name: str) -> bool:
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_a_parameter_of_any_name_is_in_the_file_or_refused(what: str, tmp_path: Path) -> None:
+def test_a_parameter_name_is_written_or_rejected(what: str, tmp_path: Path) -> None:
     name, path = NAMES[what], tmp_path / "a.nc"
     draws = {name: torch.randn(2, 1, 3), "other": torch.randn(2, 1, 3)}
     if is_allowed(name):
@@ -83,7 +83,7 @@ def test_a_parameter_of_any_name_is_in_the_file_or_refused(what: str, tmp_path: 
     ("posterior", "shared"),
     [("chain", ""), ("draw", ""), ("a a_dim_0", ""), ("a", "a_dim_0"), ("a_dim_0", "a"), ("a", "a")],
 )
-def test_no_two_things_have_one_name(posterior: str, shared: str) -> None:
+def test_duplicate_names_are_rejected(posterior: str, shared: str) -> None:
     with pytest.raises(InputError, match="would be used twice in ArviZ data: rename the parameter"):
         to_arviz(
             posterior={name: torch.randn(2, 1, 3) for name in posterior.split()},
@@ -91,14 +91,14 @@ def test_no_two_things_have_one_name(posterior: str, shared: str) -> None:
         )
 
 
-def test_arviz_takes_them() -> None:
+def test_arviz_computes_the_ess_of_exported_parameters() -> None:
     import arviz
 
     found = data(8, 2)
     assert arviz.ess(found, var_names=["layers.1.r"])["layers.1.r"].shape == (7,)
 
 
-def test_its_daily_warning_is_no_error(tmp_path: Path) -> None:
+def test_the_daily_warning_of_arviz_is_suppressed(tmp_path: Path) -> None:
     code = "from bayes_share.evaluation.arviz_data import import_arviz; import_arviz()"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}  # where it keeps the date of the last one
     command = [sys.executable, "-W", "error::FutureWarning", "-c", code]
@@ -107,7 +107,7 @@ def test_its_daily_warning_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_without_a_posterior_there_is_no_such_group() -> None:
+def test_there_is_no_posterior_group_without_parameter_draws() -> None:
     found = to_arviz(train=make(images=4))
     assert groups_of(found) == GROUPS - {"posterior"}
     assert found["observed_data"]["labels"].shape == (4,)
@@ -117,8 +117,8 @@ def groups_of(found: Any) -> set[str]:
     return set(found.groups()) if callable(found.groups) else set(found.children)
 
 
-def test_other_images_are_no_training_data() -> None:
-    """What `arviz.loo` reads is of the training images or not there; the test images are predictions."""
+def test_other_predictions_do_not_fill_the_training_groups() -> None:
+    """`arviz.loo` must never read test images: they are in the group `predictions` only."""
     test = make(5, 3, images=6, classes=4)
     found = to_arviz(other=test)
     assert groups_of(found) == {"predictions", "predictions_constant_data"}
@@ -134,7 +134,7 @@ def test_other_images_are_no_training_data() -> None:
     assert both["predictions"]["probs"].shape == (3, 5, 6, 4)
 
 
-def test_what_members_share_is_in_every_chain() -> None:
+def test_shared_parameters_are_repeated_in_every_chain() -> None:
     own, shared = torch.randn(5, 3, 7), torch.randn(5, 3, 2)  # as many rows as members, and yet shared
     found = to_arviz(other=make(5, 3), posterior={"r": own}, shared={"weight": shared, "scale": torch.arange(5.0)})
     posterior = found["posterior"]
@@ -146,8 +146,8 @@ def test_what_members_share_is_in_every_chain() -> None:
 
 
 @pytest.mark.parametrize("members", [1, 4])
-def test_loo_is_brute_force_leave_one_out_of_a_conjugate_regression(members: int) -> None:
-    """``y = x · w + N(0, 0.5²)`` with ``w ~ N(0, 1)``: the posterior without an example is known, for every example."""
+def test_loo_equals_exact_leave_one_out_of_a_conjugate_regression(members: int) -> None:
+    """``y = x · w + N(0, 0.5²)`` with ``w ~ N(0, 1)``: the posterior without each example has a closed form."""
     import arviz
 
     source = torch.Generator().manual_seed(0)
@@ -182,7 +182,7 @@ def test_loo_is_brute_force_leave_one_out_of_a_conjugate_regression(members: int
     assert in_sample - exact > 20 * error  # what leaving out nothing gives is another number
 
 
-def test_another_number_of_draws_is_refused() -> None:
+def test_different_numbers_of_draws_are_rejected() -> None:
     train = make(5, 3)
     with pytest.raises(InputError, match=r"^w must have 5 draws of 3 members, like the others, .* \[2, 3\]$"):
         to_arviz(train=train, posterior={"w": torch.ones(2, 3, 4)})
@@ -200,7 +200,7 @@ def test_another_number_of_draws_is_refused() -> None:
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 @pytest.mark.filterwarnings("ignore:.*:FutureWarning:zarr", "ignore:.*Zarr format 3:UserWarning")
-def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
+def test_written_data_can_be_read(suffix: str, tmp_path: Path) -> None:
     if suffix == ".zarr":
         pytest.importorskip("zarr")
     path = tmp_path / "new" / f"a{suffix}"
@@ -214,7 +214,7 @@ def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
             assert np.array_equal(again[name].values, found[group][name].values)
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "a.nc"
     write_arviz(data(3, 2), path)
     write_arviz(data(5, 3), path)
@@ -232,7 +232,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
 
 
-def test_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_paths_and_failed_writes_raise_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"a.csv: the name of ArviZ data must end in \.nc \(netCDF\) or \.zarr"):
         write_arviz(data(), tmp_path / "a.csv")
     monkeypatch.setattr("bayes_share.evaluation.arviz_data.find_spec", lambda name: None)

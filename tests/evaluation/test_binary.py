@@ -1,4 +1,4 @@
-"""Binary outputs are problems of two classes: each figure equals that of the two-class predictions [0, z]."""
+"""Binary outputs have the same scores as two-class predictions with the logits [0, z]."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -38,7 +38,7 @@ from bayes_share.evaluation import (
 
 
 def binary(labels: int = 1, draws: int = 8, members: int = 4, images: int = 60, seed: int = 0) -> Predictions:
-    """Random predictions, better than chance, of labels that are each 0 or 1."""
+    """Random predictions of binary labels that are better than chance."""
     source = torch.Generator().manual_seed(seed)
     truth = torch.randint(2, (images, labels), generator=source)
     z = 1.5 * torch.randn(draws, members, images, labels, generator=source) + 0.2 * (2.0 * truth - 1)
@@ -46,14 +46,14 @@ def binary(labels: int = 1, draws: int = 8, members: int = 4, images: int = 60, 
 
 
 def categorical(predictions: Predictions, label: int = 0) -> Predictions:
-    """What one label is as two classes, written out."""
+    """The two-class problem of one label, written out."""
     z = predictions.logits[..., label]
     labels = predictions.labels.reshape(len(predictions.labels), -1)[:, label]
     return Predictions(torch.stack([0 * z, z], dim=-1), labels)
 
 
 def numbers(found: Any) -> list[Tensor]:
-    """All numbers of a result, whatever its form."""
+    """All numbers of a result of any type, as a list of tensors."""
     if found is None or isinstance(found, str):
         return []
     if isinstance(found, Tensor):
@@ -85,7 +85,7 @@ FIGURES: dict[str, Callable[[Predictions], Any]] = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_one_output_is_two_classes(name: str) -> None:
+def test_one_binary_label_gives_the_results_of_two_classes(name: str) -> None:
     predictions = binary()
     ours, theirs = numbers(FIGURES[name](predictions)), numbers(FIGURES[name](categorical(predictions)))
     assert len(ours) == len(theirs) > 0
@@ -95,7 +95,7 @@ def test_one_output_is_two_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("score_intervals", "elpd_differences")])
-def test_several_labels_are_the_mean_over_labels(name: str) -> None:
+def test_results_for_several_labels_are_means_over_labels(name: str) -> None:
     predictions = binary(labels=3)
     if name == "paired_differences":
         found = FIGURES[name](predictions)
@@ -122,7 +122,7 @@ def test_intervals_of_several_labels() -> None:
     assert found["ece"].high == pytest.approx(sum(one.high for one in each) / 3)
 
 
-def test_the_accuracy_is_that_of_the_sign() -> None:
+def test_binary_accuracy_is_computed_from_the_sign_of_the_logit() -> None:
     predictions = binary(labels=2, draws=1, members=1)
     right = (predictions.logits[0, 0] > 0) == (predictions.labels == 1)
     assert score(predictions).accuracy == pytest.approx(right.double().mean().item())
@@ -131,7 +131,7 @@ def test_the_accuracy_is_that_of_the_sign() -> None:
     assert score(predictions).nll == pytest.approx(nll)
 
 
-def test_an_output_is_unsure_as_its_sigmoid_is() -> None:
+def test_binary_uncertainty_is_computed_from_the_sigmoid() -> None:
     z = torch.tensor([[[0.0, 3.0]], [[0.0, -3.0]]])  # the draws contradict each other on the second image
     found = uncertainty(Outputs(z, likelihood="bernoulli"))
     assert found.entropy.tolist() == pytest.approx([np.log(2), np.log(2)])
@@ -140,7 +140,7 @@ def test_an_output_is_unsure_as_its_sigmoid_is() -> None:
     assert uncertainty(two_class_logits(z)).entropy.tolist() == found.entropy.tolist()
 
 
-def test_mixing_and_loo_are_of_all_labels_of_an_image() -> None:
+def test_convergence_and_loo_use_the_joint_likelihood_of_all_labels() -> None:
     predictions = binary(labels=2, draws=20, members=2, images=30)
     total = sum(
         torch.nn.functional.logsigmoid((2 * predictions.labels[:, label] - 1) * predictions.logits[..., label].double())
@@ -168,7 +168,7 @@ def test_arviz_data_of_binary_outputs() -> None:
     assert found["predictions_constant_data"]["labels"].dims == ("observation", "label")
 
 
-def test_each_label_has_a_panel(tmp_path: Path) -> None:
+def test_each_label_has_a_panel_in_the_reliability_diagram(tmp_path: Path) -> None:
     reliability_picture({"run": binary(labels=2)}, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
     assert "run, label 0" in text
@@ -181,7 +181,7 @@ def test_each_label_has_a_panel(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 2, 30), (4, 2, 30, 1), (4, 2, 30, 3)])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.float32])
-def test_all_forms_come_back_from_the_file(shape: tuple[int, ...], dtype: torch.dtype, tmp_path: Path) -> None:
+def test_labels_of_all_shapes_and_dtypes_are_kept(shape: tuple[int, ...], dtype: torch.dtype, tmp_path: Path) -> None:
     logits = torch.randn(shape)
     labels = torch.randint(2, logits.reshape(4, 2, 30, -1).shape[2:]).to(dtype)
     written = Predictions(logits, labels, likelihood="bernoulli")
@@ -201,7 +201,7 @@ def test_all_forms_come_back_from_the_file(shape: tuple[int, ...], dtype: torch.
         assert torch.equal(flat.labels, read.labels)
 
 
-def test_a_file_that_names_no_likelihood_is_categorical(tmp_path: Path) -> None:
+def test_a_file_without_a_likelihood_is_categorical(tmp_path: Path) -> None:
     logits, labels = np.zeros((1, 1, 3, 2), np.float32), np.zeros(3, np.int64)
     np.savez(tmp_path / "old.npz", logits=logits, labels=labels)
     assert read_predictions(tmp_path / "old.npz").likelihood == "categorical"
@@ -211,7 +211,7 @@ def test_a_file_that_names_no_likelihood_is_categorical(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_refused() -> None:
+def test_invalid_binary_predictions_are_rejected() -> None:
     z, labels = torch.zeros(1, 1, 4, 1), torch.tensor([0, 1, 1, 0])
     for one_class in (lambda: Predictions(z, labels), lambda: uncertainty(z), lambda: Outputs(z)):
         with pytest.raises(InputError, match=r'at least two classes.*likelihood="bernoulli".*two_class_logits'):

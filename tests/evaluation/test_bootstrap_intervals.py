@@ -1,4 +1,4 @@
-"""Bootstrap intervals and paired differences, against plain loops, scipy and known laws."""
+"""Bootstrap intervals and paired differences, against plain loops, scipy and known distributions."""
 
 import math
 
@@ -22,7 +22,7 @@ from bayes_share.evaluation.bootstrap_intervals import bootstrap, bootstrap_mean
 VALUES = torch.randn(80, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
 
 
-def test_the_bootstrap_is_a_plain_loop() -> None:
+def test_the_bootstrap_equals_a_plain_loop() -> None:
     generator = torch.Generator().manual_seed(3)
     means = [VALUES[torch.randint(80, (80,), generator=generator)].mean().item() for _ in range(200)]
     found = bootstrap(lambda images: VALUES[images].mean().item(), 80, resamples=200, seed=3, confidence=0.9)
@@ -32,7 +32,7 @@ def test_the_bootstrap_is_a_plain_loop() -> None:
     assert found.error == pytest.approx(np.std(means, ddof=1), rel=1e-12)
 
 
-def test_it_agrees_with_scipy() -> None:
+def test_the_bootstrap_agrees_with_scipy() -> None:
     ours = bootstrap_mean(VALUES, resamples=20_000)
     theirs = stats.bootstrap(
         (VALUES.numpy(),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
@@ -44,7 +44,7 @@ def test_it_agrees_with_scipy() -> None:
     assert ours.error == pytest.approx(theirs.standard_error, rel=0.03)
 
 
-def test_the_fast_mean_is_the_bootstrap_of_the_mean() -> None:
+def test_bootstrap_mean_equals_the_bootstrap_of_the_mean() -> None:
     slow = bootstrap(lambda images: VALUES[images].mean().item(), 80, seed=5)
     fast = bootstrap_mean(VALUES, seed=5)
     assert [fast.value, fast.low, fast.high, fast.error] == pytest.approx(
@@ -52,14 +52,14 @@ def test_the_fast_mean_is_the_bootstrap_of_the_mean() -> None:
     )
 
 
-def test_many_images_are_resampled_in_parts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_in_chunks_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap_mean(VALUES, resamples=101)
     monkeypatch.setattr("bayes_share.evaluation.bootstrap_intervals._AT_A_TIME", 170)  # two resamples at a time
     parts = bootstrap_mean(VALUES, resamples=101)
     assert (parts.low, parts.high, parts.error) == pytest.approx((whole.low, whole.high, whole.error), rel=1e-12)
 
 
-def test_an_interval_of_95_percent_covers_the_mean_about_so_often() -> None:
+def test_a_95_percent_interval_covers_the_mean_in_about_95_percent_of_samples() -> None:
     generator = torch.Generator().manual_seed(0)
     covered = 0
     for _ in range(300):
@@ -68,7 +68,7 @@ def test_an_interval_of_95_percent_covers_the_mean_about_so_often() -> None:
     assert abs(covered / 300 - 0.94) < 4 * math.sqrt(0.94 * 0.06 / 300)  # a little less than 0.95 at 100 images
 
 
-def test_the_scores_and_their_intervals() -> None:
+def test_score_intervals_combine_bootstrap_means_and_the_ece_interval() -> None:
     predictions = make(images=120)
     mixture, labels = log_probs(predictions.logits), predictions.labels
     found = score_intervals(predictions, resamples=100, seed=2)
@@ -97,7 +97,7 @@ def test_differences_are_paired_over_images() -> None:
     assert "ece" not in found
 
 
-def test_what_makes_an_image_hard_for_both_cancels() -> None:
+def test_difficulty_common_to_both_predictions_cancels() -> None:
     one = make(images=400)
     other = Predictions(1.1 * one.logits, one.labels)
     found = paired_differences(one, other)
@@ -106,7 +106,7 @@ def test_what_makes_an_image_hard_for_both_cancels() -> None:
     assert found["nll"].error < 0.2 * math.hypot(*apart)
 
 
-def test_the_same_predictions_do_not_differ() -> None:
+def test_equal_predictions_have_no_difference() -> None:
     for difference in paired_differences(make(), make()).values():
         assert (difference.mean, difference.error, difference.count) == (0, 0, 200)
         assert not difference.is_clear()
@@ -123,7 +123,7 @@ def test_one_image_has_no_error() -> None:
         assert interval.error == pytest.approx(0, abs=1e-12)
 
 
-def test_all_right_has_no_width() -> None:
+def test_a_constant_score_has_an_interval_of_width_0() -> None:
     labels = torch.arange(5)
     found = score_intervals(Predictions(100 * torch.eye(5)[None, None], labels))
     assert (found["accuracy"].low, found["accuracy"].value, found["accuracy"].high) == (1, 1, 1)
@@ -131,8 +131,8 @@ def test_all_right_has_no_width() -> None:
     assert (found["ece"].low, found["ece"].high) == pytest.approx((0, nothing_wrong_in_five), abs=1e-6)
 
 
-def test_predictions_of_other_images_are_refused() -> None:
-    with pytest.raises(InputError, match="the two have different examples: one has 200, the other 100"):
+def test_predictions_for_other_images_are_rejected() -> None:
+    with pytest.raises(InputError, match="the predictions are for different examples: one has 200, the other 100"):
         paired_differences(make(), make(images=100))
     labels = make().labels.clone()
     labels[7] = (labels[7] + 1) % 5
@@ -140,7 +140,7 @@ def test_predictions_of_other_images_are_refused() -> None:
         paired_differences(make(), Predictions(make().logits, labels))
 
 
-def test_what_cannot_be_resampled_is_refused() -> None:
+def test_invalid_bootstrap_arguments_are_rejected() -> None:
     with pytest.raises(InputError, match="at least 2 resamples, not 1"):
         score_intervals(make(), resamples=1)
     with pytest.raises(InputError, match=r"between 0 and 1, and is 95\.0"):

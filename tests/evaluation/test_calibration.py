@@ -13,7 +13,7 @@ approx = partial(pytest.approx, rel=1e-12, abs=1e-14)
 
 
 def brute_force(probs: Tensor, labels: Tensor, bins: int) -> float:
-    """The definition: each bin asks each image, in exact comparisons of ``confidence * bins``."""
+    """The definition of the ECE by a loop over bins and images, with exact comparisons of ``confidence * bins``."""
     total = 0.0
     rows = list(zip(probs.double().tolist(), labels.tolist(), strict=True))
     for b in range(bins):
@@ -36,7 +36,7 @@ def confident(confidences: list[float], classes: int = 4) -> Tensor:
 
 @pytest.mark.parametrize("classes", [3, 5, 100])
 @pytest.mark.parametrize("bins", [1, 10, 15, 40])
-def test_three_implementations_agree_on_random_predictions(classes: int, bins: int) -> None:
+def test_ece_agrees_with_brute_force_and_netcal(classes: int, bins: int) -> None:
     predictions = make(draws=1, members=1, images=500, classes=classes)
     probs = log_probs(predictions.logits).exp()
     ours = ece(probs, predictions.labels, bins)
@@ -61,13 +61,13 @@ def test_a_confidence_of_exactly_1_is_in_the_last_bin(bins: int) -> None:
     assert result.ece == approx(netcal(probs, predictions.labels, bins))
 
 
-def test_a_sum_above_1_by_rounding_opens_no_further_bin() -> None:
+def test_a_confidence_rounded_above_1_is_in_the_last_bin() -> None:
     probs = torch.tensor([[1 + 2e-7, 0.0, 0.0]])
     assert reliability(probs, torch.tensor([0])).count.tolist() == [0] * 14 + [1]
 
 
 @pytest.mark.parametrize("bins", [5, 10, 15, 20, 49])
-def test_a_confidence_on_an_edge_is_in_the_bin_below(bins: int) -> None:
+def test_a_confidence_on_an_edge_is_in_the_lower_bin(bins: int) -> None:
     steps = [k for k in range(1, bins + 1) if k / bins > 0.25]  # the most probable of four classes
     probs = confident([k / bins for k in steps])
     labels = torch.arange(len(steps)) % 4
@@ -77,15 +77,15 @@ def test_a_confidence_on_an_edge_is_in_the_bin_below(bins: int) -> None:
 
 
 @pytest.mark.parametrize("bins", [5, 15])
-def test_just_above_an_edge_is_in_the_bin_above(bins: int) -> None:
+def test_a_confidence_just_above_an_edge_is_in_the_upper_bin(bins: int) -> None:
     steps = [k for k in range(1, bins) if k / bins > 0.25]
     probs = confident([float(np.nextafter(k / bins, 1)) for k in steps])
     result = reliability(probs, torch.zeros(len(steps), dtype=torch.int64), bins)
     assert [b for b in range(bins) if result.count[b] == 1] == steps
 
 
-def test_netcal_puts_an_edge_into_the_bin_above() -> None:
-    """Why the two may differ on edges; a netcal that changed would be seen here."""
+def test_netcal_puts_a_confidence_on_an_edge_into_the_upper_bin() -> None:
+    """The known difference to netcal; fails if netcal changes."""
     probs = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]])
     labels = torch.tensor([0, 2, 1])
     assert ece(probs, labels, 2) == approx(brute_force(probs, labels, 2)) == approx((0.5 + 1.5) / 3, abs=1e-7)
@@ -103,13 +103,13 @@ def test_two_classes_are_binned_by_confidence() -> None:
     assert netcal(probs, labels, 10) == approx((0.1 + 0.7 + 0.4 + 0.3) / 4)
 
 
-def test_random_predictions_of_two_classes() -> None:
+def test_ece_of_random_two_class_predictions_agrees_with_brute_force() -> None:
     predictions = make(classes=2, images=300)
     probs = log_probs(predictions.logits).exp()
     assert ece(probs, predictions.labels) == approx(brute_force(probs, predictions.labels, 15))
 
 
-def test_labels_of_only_two_of_the_classes() -> None:
+def test_ece_is_right_if_only_two_of_the_classes_occur() -> None:
     predictions = make(classes=6, images=300)
     probs, labels = log_probs(predictions.logits).exp(), predictions.labels % 2
     assert ece(probs, labels) == approx(brute_force(probs, labels, 15))
@@ -117,7 +117,7 @@ def test_labels_of_only_two_of_the_classes() -> None:
         netcal(probs, labels, 15)
 
 
-def test_one_class_never_comes() -> None:
+def test_ece_is_right_if_a_class_does_not_occur() -> None:
     predictions = make(classes=6, images=300)
     probs, labels = log_probs(predictions.logits).exp(), predictions.labels.clamp(max=4)
     assert ece(probs, labels) == approx(brute_force(probs, labels, 15))
@@ -125,11 +125,11 @@ def test_one_class_never_comes() -> None:
 
 
 @pytest.mark.parametrize(("label", "expected"), [(0, 0.3), (1, 0.7)])
-def test_one_image(label: int, expected: float) -> None:
+def test_ece_of_one_image_is_its_gap(label: int, expected: float) -> None:
     assert ece(confident([0.7]), torch.tensor([label])) == approx(expected)
 
 
-def test_all_right_and_all_wrong() -> None:
+def test_ece_of_all_right_and_all_wrong_predictions() -> None:
     confidences = [0.3, 0.5, 0.75, 0.95, 1.0]
     probs = confident(confidences)
     right, wrong = torch.zeros(5, dtype=torch.int64), torch.tensor([1, 2, 3, 1, 2])
@@ -137,12 +137,12 @@ def test_all_right_and_all_wrong() -> None:
     assert ece(probs, wrong) == approx(sum(confidences) / 5)
 
 
-def test_what_is_calibrated_has_no_error() -> None:
+def test_calibrated_predictions_have_an_ece_of_0() -> None:
     probs = confident([0.75] * 4 + [0.5] * 4)
     assert ece(probs, torch.tensor([0, 0, 0, 1, 0, 0, 2, 3])) == 0
 
 
-def test_errors_in_one_bin_cancel_and_in_two_do_not() -> None:
+def test_errors_cancel_within_a_bin_but_not_between_bins() -> None:
     probs = confident([0.55] * 2 + [0.95] * 2)
     labels = torch.tensor([0, 0, 0, 1])  # 0.45 too low, 0.45 too high
     assert ece(probs, labels, 1) == approx(0)
@@ -150,7 +150,7 @@ def test_errors_in_one_bin_cancel_and_in_two_do_not() -> None:
     assert ece(probs, labels, 10) == approx(0.45)
 
 
-def test_the_bins_hold_what_their_images_say() -> None:
+def test_bins_have_the_counts_confidence_and_accuracy_of_their_images() -> None:
     probs = confident([0.6, 0.7, 0.3, 1.0])
     result = reliability(probs, torch.tensor([0, 1, 2, 0]), bins=4)
     assert result.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
@@ -161,6 +161,6 @@ def test_the_bins_hold_what_their_images_say() -> None:
 
 
 @pytest.mark.parametrize("bins", [0, -3])
-def test_no_bins_are_refused(bins: int) -> None:
+def test_fewer_than_one_bin_is_rejected(bins: int) -> None:
     with pytest.raises(InputError, match=f"requires at least one bin, not {bins}"):
         ece(confident([0.7]), torch.tensor([0]), bins)

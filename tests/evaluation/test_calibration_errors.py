@@ -33,7 +33,7 @@ def confident(confidences: list[float], classes: int = 4) -> Tensor:
 
 
 def gaps(confidence: list[float], right: list[bool], bins: int) -> list[tuple[int, float]]:
-    """Count and gap of each bin that is not empty: each bin asks each image."""
+    """Count and gap of each non-empty bin, by a loop over bins and images."""
     found = []
     for b in range(bins):
         inside = [(p, r) for p, r in zip(confidence, right, strict=True) if b / bins < p <= (b + 1) / bins]
@@ -62,7 +62,7 @@ def test_maximum_and_average_agree_with_netcal_and_a_loop(classes: int, bins: in
     assert mce(probs, labels, bins) == reliability(probs, labels, bins).mce
 
 
-def test_empty_bins_do_not_count() -> None:
+def test_empty_bins_are_ignored() -> None:
     probs, labels = confident([0.55, 0.55, 0.95]), torch.tensor([0, 1, 1])
     assert mce(probs, labels, 10) == approx(0.95)
     assert average_calibration_error(probs, labels, 10) == approx((0.05 + 0.95) / 2)
@@ -71,7 +71,7 @@ def test_empty_bins_do_not_count() -> None:
 
 @pytest.mark.parametrize("bins", [1, 15])
 @pytest.mark.parametrize("classes", [2, 5, 30])
-def test_the_class_wise_error_is_its_formula(classes: int, bins: int) -> None:
+def test_classwise_ece_equals_its_formula(classes: int, bins: int) -> None:
     probs, labels = random_probs(images=200, classes=classes)
     total = 0.0
     for c in range(classes):
@@ -80,13 +80,13 @@ def test_the_class_wise_error_is_its_formula(classes: int, bins: int) -> None:
     assert classwise_ece(probs, labels, bins) == approx(total / classes)
 
 
-def test_a_class_that_never_comes_counts() -> None:
+def test_a_class_without_examples_counts_in_classwise_ece() -> None:
     probs = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).expand(10, 3)
     labels = torch.tensor([0, 1] * 5)
     assert classwise_ece(probs, labels) == approx((0 + 0.2 + 0.2) / 3)
 
 
-def test_a_probability_of_exactly_0_or_1_has_a_bin() -> None:
+def test_a_probability_of_exactly_0_or_1_is_binned() -> None:
     probs = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     assert classwise_ece(probs, torch.tensor([0, 1])) == 0
     for error in (mce, average_calibration_error, adaptive_ece):
@@ -95,7 +95,7 @@ def test_a_probability_of_exactly_0_or_1_has_a_bin() -> None:
 
 
 @pytest.mark.parametrize("bins", [1, 4, 10, 25, 100])
-def test_equal_mass_is_a_split_of_the_sorted_images(bins: int) -> None:
+def test_adaptive_bins_split_the_sorted_images(bins: int) -> None:
     probs, labels = random_probs(images=100)
     confidence, right = top(probs, labels)
     order = sorted(range(100), key=confidence.__getitem__)
@@ -107,7 +107,7 @@ def test_equal_mass_is_a_split_of_the_sorted_images(bins: int) -> None:
     assert adaptive_ece(probs, labels, bins) == approx(total / 100)
 
 
-def test_masses_differ_by_at_most_one_image() -> None:
+def test_adaptive_bins_differ_by_at_most_one_image() -> None:
     confidences = torch.linspace(0.3, 0.99, 103, dtype=torch.float64).tolist()
     probs = confident(confidences)
     # All wrong, or all right: the error tells the sum of each bin only if nothing is lost.
@@ -119,7 +119,7 @@ def test_masses_differ_by_at_most_one_image() -> None:
     assert adaptive_ece(probs, (~right).long()) == approx(expected / 103)
 
 
-def test_ties_are_in_one_bin_whatever_their_order() -> None:
+def test_tied_confidences_share_a_bin_in_any_order() -> None:
     probs = confident([0.5] * 6 + [0.9] * 4)
     labels = torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 1])
     expected = (6 * 0 + 4 * 0.15) / 10
@@ -130,25 +130,25 @@ def test_ties_are_in_one_bin_whatever_their_order() -> None:
     assert adaptive_ece(confident([0.7] * 5), torch.tensor([0, 0, 0, 1, 1])) == approx(0.1)
 
 
-def test_ties_have_the_mean_of_their_ranks() -> None:
+def test_tied_confidences_have_their_mean_rank() -> None:
     probs = confident([0.5] * 3 + [0.9])  # of the ranks 0, 1 and 2 the mean is 1, of the lower half
     assert adaptive_ece(probs, torch.tensor([0, 0, 0, 1]), 2) == approx((1.5 + 0.9) / 4)
 
 
-def test_fewer_images_than_bins_have_a_bin_each() -> None:
+def test_with_fewer_images_than_bins_each_image_has_its_own_bin() -> None:
     probs, labels = confident([0.4, 0.6, 0.8]), torch.tensor([0, 1, 0])
     assert adaptive_ece(probs, labels, 15) == approx((0.6 + 0.6 + 0.2) / 3)
     assert adaptive_ece(probs[:1], labels[:1], 15) == approx(0.6)
 
 
-def test_equal_mass_sees_what_equal_width_hides() -> None:
-    """All confidences in one bin of equal width, half too low and half too high."""
+def test_adaptive_ece_finds_errors_that_cancel_in_bins_of_equal_width() -> None:
+    """All confidences are in one bin of equal width; half are too low and half are too high."""
     probs = confident([0.945] * 10 + [0.995] * 10)
     labels = torch.tensor([0] * 10 + [0] * 9 + [1])
     assert adaptive_ece(probs, labels, 2) > 2 * ece(probs, labels, 10)
 
 
 @pytest.mark.parametrize("error", [mce, average_calibration_error, classwise_ece, adaptive_ece])
-def test_no_bins_are_refused_by_all(error: Any) -> None:
+def test_fewer_than_one_bin_is_rejected_by_all_errors(error: Any) -> None:
     with pytest.raises(InputError, match="calibration requires at least one bin, not 0"):
         error(confident([0.7]), torch.tensor([0]), 0)

@@ -13,13 +13,13 @@ from bayes_share.evaluation.calibration_estimates import squared_error_terms
 
 
 def sample(confidence: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities of two classes, and labels of which class 0, the predicted one, is as probable as `truth`."""
+    """Probabilities of two classes, and labels that are 0, the predicted class, with probability `truth`."""
     labels = (torch.rand(len(truth), dtype=torch.float64) >= truth).long()
     return torch.stack([confidence, 1 - confidence], dim=1), labels
 
 
-def test_it_is_the_formula_of_kumar() -> None:
-    """By bins: share times (gap squared less the variance of the gap)."""
+def test_the_squared_error_equals_the_formula_of_kumar() -> None:
+    """The sum over bins of share · (gap² − variance of the gap)."""
     confidence = 0.5 + 0.5 * torch.rand(300, dtype=torch.float64)
     probs, labels = sample(confidence, confidence**2)
     residual, expected = (labels == 0).double() - confidence, 0.0
@@ -30,14 +30,14 @@ def test_it_is_the_formula_of_kumar() -> None:
     assert squared_calibration_error(probs, labels) == pytest.approx(expected, rel=1e-10)
 
 
-def test_an_image_alone_in_its_bin_says_nothing() -> None:
+def test_an_image_alone_in_its_bin_contributes_0() -> None:
     probs = torch.tensor([[0.95, 0.05], [0.7, 0.3]])
     assert squared_calibration_error(probs, torch.tensor([1, 0])) == 0
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5])
-def test_it_is_unbiased_and_its_error_is_its_spread(power: float) -> None:
-    """Truth: the accuracy is the confidence to a power; one bin, so the population's error is a plain integral."""
+def test_the_squared_error_is_unbiased_and_its_standard_error_is_right(power: float) -> None:
+    """The accuracy is a power of the confidence. With one bin, the population error is an integral."""
     found, errors = [], []
     for _ in range(400):
         confidence = 0.5 + 0.5 * torch.rand(100, dtype=torch.float64)
@@ -51,8 +51,8 @@ def test_it_is_unbiased_and_its_error_is_its_spread(power: float) -> None:
     assert 0.9 < error / spread < 1.1 * most
 
 
-def test_the_interval_covers_where_the_bootstrap_never_did() -> None:
-    """500 images of a calibrated classifier in all bins: the ECE is 0, and the plug-in one about 0.06."""
+def test_the_ece_interval_covers_0_for_a_calibrated_classifier() -> None:
+    """For 500 images of a calibrated classifier the ECE is 0, and the plug-in estimate is about 0.06."""
     covered, values = 0, []
     for _ in range(100):
         confidence = 0.5 + 0.5 * torch.rand(500, dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_the_interval_covers_where_the_bootstrap_never_did() -> None:
 
 
 @pytest.mark.parametrize(("images", "gap"), [(500, 0.03), (500, 0.1), (5000, 0.1)])
-def test_the_interval_covers_an_overconfident_classifier(images: int, gap: float) -> None:
+def test_the_ece_interval_covers_the_ece_of_an_overconfident_classifier(images: int, gap: float) -> None:
     covered = 0
     for _ in range(100):
         confidence = 0.7 + 0.3 * torch.rand(images, dtype=torch.float64)
@@ -74,8 +74,8 @@ def test_the_interval_covers_an_overconfident_classifier(images: int, gap: float
     assert covered / 100 > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 100)
 
 
-def test_no_error_in_few_images_is_no_proof() -> None:
-    """Sure and right in all of 100: Wilson's upper bound of a share of 0 in 100."""
+def test_the_ece_interval_is_not_empty_if_all_images_are_certain_and_right() -> None:
+    """For 100 certain and right predictions, the upper end is Wilson's bound for 0 errors of 100."""
     found = ece_interval(torch.tensor([[1.0, 0.0]]).expand(100, 2), torch.zeros(100, dtype=torch.int64))
     assert (found.value, found.low) == (0, 0)
     wilson = stats.binomtest(0, 100).proportion_ci(0.95, method="wilson")
@@ -91,8 +91,8 @@ def test_the_same_predictions_have_the_same_interval() -> None:
         ece_interval(probs, labels, bins=0)
 
 
-def test_neither_of_two_calibrated_runs_is_ahead() -> None:
-    """The plug-in ECE called the more accurate one ahead in most trials; the squared error calls hardly any."""
+def test_two_calibrated_classifiers_do_not_differ_in_squared_error() -> None:
+    """A difference of plug-in ECEs favours the more accurate one in most trials; the squared error in hardly any."""
     clear, larger, trials = 0, 0, 60
     for _ in range(trials):
         # Of one image, class 0 is as probable to both as they say: the second knows more.

@@ -1,4 +1,4 @@
-"""Conformal sets and intervals cover what they promise, at any size of the calibration set."""
+"""The coverage of conformal sets and intervals for calibration sets of any size."""
 
 import math
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from bayes_share.models.predictive import Predictive
 CASES = 1000
 
 Covers = Callable[..., bool]
-"""Calibrates on all examples but the last, by their numbers and alpha, and says whether the last is covered."""
+"""Calibrates on all examples except the last one, and returns whether the last one is covered."""
 
 
 def labelled(count: int, seed: int = 0, wrong: float = 3.0) -> tuple[Tensor, Tensor]:
-    """Probabilities of an overconfident classifier of 4 classes, and labels as they are."""
+    """Probabilities of an overconfident classifier of 4 classes, and labels."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, 4, dtype=torch.float64, generator=generator) * 1.5
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
@@ -37,13 +37,13 @@ def labelled(count: int, seed: int = 0, wrong: float = 3.0) -> tuple[Tensor, Ten
 
 
 def constant(count: int) -> tuple[Tensor, Tensor]:
-    """A classifier that always says the same: every score of LAC is one of two."""
+    """A classifier with constant probabilities, whose LAC scores have two distinct values."""
     labels = torch.rand(count, generator=torch.Generator().manual_seed(0)) < 0.3
     return torch.tensor([[0.6, 0.4]], dtype=torch.float64).expand(count, 2), labels.long()
 
 
 def measured(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted means and standard deviations, which are wrong, and targets."""
+    """Wrong predicted means and standard deviations, and targets."""
     generator = torch.Generator().manual_seed(0)
     mean, noise = torch.randn(2, count, dtype=torch.float64, generator=generator)
     sd = torch.rand(count, dtype=torch.float64, generator=generator) + 0.1
@@ -51,7 +51,7 @@ def measured(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def counted(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts, whose scores are tied, and ends of intervals that are rounded."""
+    """Counts with tied scores, and rounded ends of intervals."""
     targets = torch.poisson(torch.full((count,), 1.3), generator=torch.Generator().manual_seed(0))
     return torch.full((count,), 0.3), torch.full((count,), 0.7), targets
 
@@ -89,7 +89,7 @@ METHODS: dict[str, tuple[Covers, Callable[..., tuple[Tensor, ...]], Callable[...
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("count", "alpha", "is_tied"), [(6, 0.3, 0), (19, 0.1, 0), (50, 0.2, 0), (19, 0.3, 1)])
 @pytest.mark.parametrize("method", METHODS)
-def test_coverage_is_between_its_two_bounds(method: str, count: int, alpha: float, is_tied: int) -> None:
+def test_coverage_is_within_the_theoretical_bounds(method: str, count: int, alpha: float, is_tied: int) -> None:
     covers, *makers = METHODS[method]
     cases = zip(*(numbers.chunk(CASES) for numbers in makers[is_tied](CASES * (count + 1))), strict=True)
     covered = sum(covers(*case, alpha) for case in cases)
@@ -108,13 +108,13 @@ def test_the_rank_of_the_threshold_is_exact(count: int, alpha: float, rank: int 
     assert found.score == (math.inf if rank is None else rank - 1)
 
 
-def test_ties_are_broken_by_the_random_numbers() -> None:
+def test_ties_are_broken_at_random() -> None:
     ties = torch.tensor([0.9, 0.1, 0.5, 0.3], dtype=torch.float64)
     assert fit_threshold(torch.zeros(4).double(), ties, 0.5) == Threshold(0.0, 0.5)
 
 
 @pytest.mark.parametrize("method", SET_METHODS)
-def test_with_few_examples_everything_is_possible(method: SetMethod) -> None:
+def test_with_few_examples_sets_contain_all_classes(method: SetMethod) -> None:
     probs, labels = labelled(6)
     certain = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     assert fit_sets(method, probs, labels, alpha=0.1)(certain).all()
@@ -126,7 +126,7 @@ def test_with_few_examples_everything_is_possible(method: SetMethod) -> None:
 
 
 @pytest.mark.parametrize("method", SET_METHODS)
-def test_a_class_that_was_not_among_the_labels_can_be_in_a_set(method: SetMethod) -> None:
+def test_a_class_missing_from_the_calibration_labels_can_be_in_a_set(method: SetMethod) -> None:
     probs, labels = labelled(200, wrong=1.0)
     seen = labels != 3
     sets = fit_sets(method, probs[seen], labels[seen], alpha=0.1)
@@ -143,8 +143,8 @@ def test_lac_has_the_threshold_of_mapie() -> None:
     assert thresholds == pytest.approx([0.9, 0.7])
 
 
-def test_aps_scores_go_down_the_classes() -> None:
-    """At a threshold of 0.75 the classes before it are in, and the one across it with the part that fits."""
+def test_aps_scores_accumulate_from_the_most_probable_class() -> None:
+    """At a threshold of 0.75, a class that crosses the threshold is included at random."""
     probs = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64).expand(4000, 3)
     sets = fit_sets("aps", probs, torch.ones(4000, dtype=torch.int64), 0.1)
     at = type(sets)("aps", 0.1, 3, Threshold(0.65, 1.0), 4000, 0)
@@ -154,14 +154,14 @@ def test_aps_scores_go_down_the_classes() -> None:
     assert shares[0] == 0
 
 
-def test_the_same_data_get_the_same_sets_and_other_seeds_others() -> None:
+def test_sets_depend_on_the_data_and_the_seed_only() -> None:
     probs, labels = labelled(300)
     one, same, other = (fit_sets("aps", probs, labels, 0.1, seed)(probs) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
-def test_predictions_are_taken_by_their_mixture() -> None:
+def test_sets_of_predictions_use_the_mixture() -> None:
     logits = torch.randn(2, 3, 60, 4, generator=torch.Generator().manual_seed(0))
     predictions = Predictions(logits, torch.arange(60) % 4)
     sets = fit_sets_of("lac", predictions, 0.2)
@@ -174,7 +174,7 @@ def test_predictions_are_taken_by_their_mixture() -> None:
     assert all(fit_sets_of("aps", problem).of(problem).shape == (60, 2) for problem in binary.problems())
 
 
-def test_a_predictive_distribution_is_taken_by_its_numbers() -> None:
+def test_scaled_intervals_of_a_predictive_cover_the_calibration_targets() -> None:
     loc = torch.randn(2, 3, 200, generator=torch.Generator().manual_seed(0)).double()
     predictive = Predictive(torch.distributions.Normal(loc, 0.2))
     targets = predictive.sample(1, torch.Generator().manual_seed(1))[0]
@@ -203,7 +203,7 @@ def test_a_predictive_distribution_is_taken_by_its_numbers() -> None:
         (lambda p, y: fit_quantile_intervals(p[:, 0], p[:, 1] / 0, p[:, 2]), "upper quantiles that are not finite"),
     ],
 )
-def test_what_cannot_be_used_is_named(call: Callable[[Tensor, Tensor], object], message: str) -> None:
+def test_invalid_input_is_rejected(call: Callable[[Tensor, Tensor], object], message: str) -> None:
     probs, labels = labelled(20)
     with pytest.raises(InputError, match=message) as caught:
         call(probs, labels)

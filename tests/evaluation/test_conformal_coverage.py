@@ -1,4 +1,4 @@
-"""What conformal sets come to, and that temperature and threshold have no validation example in common."""
+"""Coverage of conformal sets, the range expected by chance, and the split for temperature and threshold."""
 
 from fractions import Fraction
 
@@ -34,13 +34,13 @@ def test_coverage_is_counted_in_each_group() -> None:
     assert of_sizes == {"0": (1, 0.0), "1": (2, 0.5), "4": (1, 1.0), "5–10": (2, 0.5), "11–100": (1, 1.0)}
 
 
-def test_the_interval_is_that_of_clopper_and_pearson() -> None:
-    """Of 0 of 10 it reaches from 0 to 1 − 0.025^(1/10)."""
+def test_the_coverage_interval_is_clopper_pearson() -> None:
+    """The interval for 0 of 10 is from 0 to 1 − 0.025^(1/10)."""
     found = set_coverage(torch.zeros(10, 2, dtype=torch.bool), torch.zeros(10, dtype=torch.int64)).overall.coverage
     assert (found.low, found.high) == (0.0, pytest.approx(1 - 0.025**0.1))
 
 
-def test_the_temperature_sees_none_of_what_the_threshold_is_fitted_to() -> None:
+def test_temperature_and_threshold_use_disjoint_examples() -> None:
     whole = overconfident(401)
     parts = halves(whole)
     logits = parts.held_apart.logits[0, 0]
@@ -57,7 +57,7 @@ def test_the_temperature_sees_none_of_what_the_threshold_is_fitted_to() -> None:
     assert not torch.equal(halves(whole, seed=1).held_apart.labels, parts.held_apart.labels)
 
 
-def test_few_examples_are_all_for_the_threshold() -> None:
+def test_with_few_examples_all_are_used_for_the_threshold() -> None:
     few = overconfident(6)
     parts = halves(few)
     assert parts.temperature is None
@@ -66,7 +66,7 @@ def test_few_examples_are_all_for_the_threshold() -> None:
     assert torch.equal(parts.sets("aps", few, 0.5), fit_sets_of("aps", few, 0.5).of(few))
 
 
-def test_one_class_gives_no_temperature() -> None:
+def test_no_temperature_is_fitted_to_a_single_class() -> None:
     whole = overconfident(60)
     parts = halves(Predictions(whole.logits, torch.zeros(60, dtype=torch.int64)))
     assert parts.temperature is None
@@ -77,7 +77,7 @@ def test_one_class_gives_no_temperature() -> None:
     ("alpha", "calibrated", "tested"),
     [(0.1, 37, 74), (0.05, 50, 200), (0.1, 1000, 2000), (0.3, 19, 1), (0.1, 9, 10), (0.2, 4, 50)],
 )
-def test_the_range_of_coverage_has_the_spread_of_the_calibration_too(
+def test_the_range_of_coverage_includes_the_variation_of_calibration_examples(
     alpha: float, calibrated: int, tested: int
 ) -> None:
     missed = int(Fraction(str(alpha)) * (calibrated + 1))
@@ -89,13 +89,13 @@ def test_the_range_of_coverage_has_the_spread_of_the_calibration_too(
     assert found.low <= of_one.low
 
 
-def test_so_few_examples_that_sets_are_everything_cover_all() -> None:
+def test_the_range_is_1_if_sets_contain_all_classes() -> None:
     found = range_of_coverage(0.1, 8, 10)
     assert (found.low, found.high) == (1.0, 1.0)
 
 
-def test_coverages_are_in_their_range_as_often_as_it_says() -> None:
-    """The threshold of 37 scores, and 74 more scores, 4,000 times: within the range in 95 % of cases or a few more."""
+def test_the_range_holds_95_percent_of_simulated_coverages() -> None:
+    """Over 4,000 simulations with 37 calibration and 74 test scores, the range holds at least about 95 %."""
     generator = torch.Generator().manual_seed(0)
     scores, more = (torch.rand(4000, count, generator=generator).double() for count in (37, 74))
     thresholds = scores.sort(1).values[:, rank_of(0.1, 37) - 1 : rank_of(0.1, 37)]

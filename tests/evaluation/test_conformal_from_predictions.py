@@ -1,4 +1,4 @@
-"""Conformal sets and intervals from predictions, and what intervals come to."""
+"""Conformal sets and intervals from predictions, and the coverage of intervals."""
 
 import math
 import re
@@ -17,7 +17,7 @@ ALPHA = 0.1
 
 
 def numbers(examples: int, seed: int, *target: int) -> NumberPredictions:
-    """One normal for each target, whose scale is half of what it should be."""
+    """A normal distribution for each target, with half the correct scale."""
     rng = np.random.default_rng(seed)
     loc, scale = rng.normal(size=(examples, *target)), np.exp(rng.normal(size=(examples, *target)))
     return NumberPredictions({"loc": loc, "scale": scale / 2}, loc + scale * rng.normal(size=loc.shape))
@@ -28,7 +28,7 @@ def of_normals(of: NumberPredictions) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return loc, scale, of.targets.numpy()
 
 
-def test_sets_are_those_of_the_mixture() -> None:
+def test_sets_use_the_probabilities_of_the_mixture() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 100)
     logits = rng.normal(size=(2, 3, 100, 4)) + 2 * np.eye(4)[labels]
@@ -39,7 +39,7 @@ def test_sets_are_those_of_the_mixture() -> None:
         assert torch.equal(conformal_sets(calibration, test, method, ALPHA), expected)  # type: ignore[arg-type]
 
 
-def test_intervals_are_moved_by_the_right_score() -> None:
+def test_intervals_are_widened_by_the_right_order_statistic() -> None:
     """The ⌈(n + 1)(1 − α)⌉-th smallest of n scores, written out for both methods."""
     calibration, test = numbers(57, 0), numbers(20, 1)
     (loc, scale, y), (new_loc, new_scale, _) = of_normals(calibration), of_normals(test)
@@ -54,7 +54,7 @@ def test_intervals_are_moved_by_the_right_score() -> None:
         assert torch.equal(again[0], lower)
 
 
-def test_each_target_of_an_example_has_intervals_of_its_own() -> None:
+def test_each_target_is_calibrated_separately() -> None:
     calibration, test = numbers(60, 0, 2, 2), numbers(9, 1, 2, 2)
     lower, upper = conformal_intervals(calibration, test)
     one, other = (
@@ -67,7 +67,7 @@ def test_each_target_of_an_example_has_intervals_of_its_own() -> None:
     assert torch.equal(upper[:, 1, 0], expected[1])
 
 
-def test_with_six_examples_an_interval_is_everything() -> None:
+def test_with_six_examples_intervals_are_infinite() -> None:
     lower, upper = conformal_intervals(numbers(6, 0), numbers(3, 1))
     assert lower.tolist() == [-math.inf] * 3
     assert upper.tolist() == [math.inf] * 3
@@ -75,7 +75,7 @@ def test_with_six_examples_an_interval_is_everything() -> None:
     assert (found.overall.coverage.value, found.width.value) == (1.0, math.inf)
 
 
-def test_coverage_is_counted_by_width() -> None:
+def test_interval_coverage_is_computed_by_width() -> None:
     """Seven intervals from 0, of widths 1 to 7: the target 2.5 is in all but the two narrowest."""
     upper = torch.tensor([7.0, 1.0, 3.0, 5.0, 2.0, 6.0, 4.0])
     found = interval_coverage(torch.zeros(7), upper, torch.full((7,), 2.5))
@@ -88,14 +88,14 @@ def test_coverage_is_counted_by_width() -> None:
     assert (found.overall.coverage.low, found.overall.coverage.high) == pytest.approx((low, high))
 
 
-def test_intervals_of_one_width_are_one_group_and_an_empty_one_holds_nothing() -> None:
+def test_equal_widths_form_one_group_and_an_empty_interval_covers_nothing() -> None:
     lower = torch.linspace(0, 1, 30).double()
     assert len(interval_coverage(lower, lower + 0.1, lower).by_width) == 1
     empty = interval_coverage(lower + 1, lower, lower)
     assert (empty.overall.coverage.value, empty.width.value) == (0.0, 0.0)
 
 
-def test_the_targets_of_an_example_are_no_more_examples() -> None:
+def test_targets_of_an_example_do_not_count_as_examples() -> None:
     one = torch.arange(40).double() % 5
     upper, target = torch.full((40, 3), 2.5).double(), one[:, None].expand(40, 3)
     found = interval_coverage(torch.zeros(40, 3), upper, target).overall
@@ -116,6 +116,6 @@ def test_the_targets_of_an_example_are_no_more_examples() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_used_is_one_line(call: Any, says: str) -> None:
+def test_invalid_input_is_rejected(call: Any, says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
         call()

@@ -1,4 +1,4 @@
-"""Courses over seeds, and their pictures."""
+"""Learning curves averaged over seeds, and their figures."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ def test_a_curve_is_the_mean_at_each_epoch() -> None:
     assert found == Curve(epochs=[1.0, 2.0], seconds=[1.5, 3.0], mean=[2.0, 0.5], error=[1.0, 0.0])
 
 
-def test_one_seed_has_no_band() -> None:
+def test_one_seed_has_an_error_of_0() -> None:
     assert curve([history(1.0, 0.5)], "validation_nll").error == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("histories", [[], [history(1.0), history(1.0, 2.0)]])
-def test_runs_of_different_length_have_no_mean(histories: list[list[dict[str, float]]]) -> None:
+def test_runs_of_different_length_are_rejected(histories: list[list[dict[str, float]]]) -> None:
     with pytest.raises(InputError, match="a curve requires at least one run, and equal numbers of epochs"):
         curve(histories, "validation_nll")
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_the_same_curves_give_the_same_bytes(suffix: str, start: bytes, tmp_path: Path) -> None:
+def test_the_picture_is_deterministic(suffix: str, start: bytes, tmp_path: Path) -> None:
     one = curve([history(2.0, 1.0, 0.5, 0.2), history(2.2, 1.4, 0.4, 0.3)], "validation_nll")
     pictures = [tmp_path / f"{name}.{suffix}" for name in "ab"]
     for path in pictures:
@@ -39,7 +39,7 @@ def test_the_same_curves_give_the_same_bytes(suffix: str, start: bytes, tmp_path
     assert first.startswith(start)
 
 
-def test_a_slow_method_is_seen_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_axis_includes_the_slowest_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
     fast, slow = (curve([history(2.0, 1.0, 0.5, pace=pace)], "validation_nll") for pace in (1.0, 5.0))
@@ -60,7 +60,7 @@ def test_extreme_values_are_drawn(nll: tuple[float, ...], tmp_path: Path) -> Non
     assert (tmp_path / "a.png").is_file()
 
 
-def test_what_cannot_be_drawn(tmp_path: Path) -> None:
+def test_invalid_pictures_are_rejected(tmp_path: Path) -> None:
     one = curve([history(1.0)], "validation_nll")
     with pytest.raises(InputError, match=r"\.png or \.svg"):
         convergence_picture({"single": {"SGD": one}}, "validation_nll", "title", tmp_path / "a.jpg")

@@ -1,4 +1,4 @@
-"""Detection figures against scikit-learn, brute force and cases that are known."""
+"""Detection metrics against scikit-learn, brute force and known cases."""
 
 import math
 from itertools import product
@@ -34,7 +34,7 @@ def close(found: Detection, expected: Detection) -> bool:
 
 @pytest.mark.parametrize("decimals", [15, 1, 0])
 @pytest.mark.parametrize("sizes", [(200, 300), (20, 20), (19, 21), (1, 5), (5, 1), (1, 1), (100, 7)])
-def test_random_scores_with_ties_and_without(sizes: tuple[int, int], decimals: int) -> None:
+def test_detection_agrees_with_brute_force_with_and_without_ties(sizes: tuple[int, int], decimals: int) -> None:
     rng = torch.Generator().manual_seed(sum(sizes) + decimals)
     score_in = torch.randn(sizes[0], generator=rng, dtype=torch.float64).round(decimals=decimals)
     score_out = torch.randn(sizes[1], generator=rng, dtype=torch.float64).round(decimals=decimals) + 1
@@ -44,7 +44,7 @@ def test_random_scores_with_ties_and_without(sizes: tuple[int, int], decimals: i
     assert found.auroc == pytest.approx(roc_auc_score(labels, torch.cat([score_in, score_out])), abs=1e-12)
 
 
-def test_perfect_separation_and_its_reverse() -> None:
+def test_perfect_separation_gives_the_best_and_its_reverse_the_worst_values() -> None:
     low, high = torch.arange(20.0), torch.arange(30.0) + 100
     assert detection(low, high) == Detection(1.0, 1.0, 1.0, 0.0)
     reverse = detection(high, low)
@@ -52,7 +52,7 @@ def test_perfect_separation_and_its_reverse() -> None:
     assert close(reverse, brute_force(high, low))
 
 
-def test_all_equal_is_chance() -> None:
+def test_equal_scores_are_chance() -> None:
     found = detection(torch.zeros(30), torch.zeros(10))
     assert found == Detection(0.5, 0.75, 0.25, 1.0)
 
@@ -60,7 +60,7 @@ def test_all_equal_is_chance() -> None:
 @pytest.mark.parametrize(
     ("count", "threshold"), [(100, 95), (20, 19), (19, 19), (21, 20), (1, 1), (40, 38), (2000, 1900)]
 )
-def test_the_threshold_accepts_the_least_that_is_95_percent(count: int, threshold: int) -> None:
+def test_the_threshold_accepts_the_smallest_share_of_at_least_95_percent(count: int, threshold: int) -> None:
     score_in = torch.arange(1.0, count + 1)
     fpr = detection(score_in, torch.tensor([threshold - 0.5, threshold, threshold + 0.5])).fpr95
     assert fpr == pytest.approx(2 / 3)  # a tie with the threshold is accepted, too
@@ -73,7 +73,7 @@ def test_integers_and_half_precision_are_exact_in_float64() -> None:
     assert detection(near[:1], near[1:]).auroc == 1
 
 
-def test_turning_the_score_round_swaps_the_sides() -> None:
+def test_negating_the_score_swaps_the_two_sets() -> None:
     rng = torch.Generator().manual_seed(0)
     one, other = torch.randn(50, generator=rng), torch.randn(70, generator=rng)
     forward, back = detection(one, other), detection(-other, -one)
@@ -94,19 +94,19 @@ def test_turning_the_score_round_swaps_the_sides() -> None:
         (torch.zeros(3), torch.zeros(0), "scores of out-of-distribution images must have the axes [example]"),
     ],
 )
-def test_what_is_no_score_is_refused_with_its_place(score_in: Tensor, score_out: Tensor, words: str) -> None:
+def test_invalid_scores_are_rejected_with_their_position(score_in: Tensor, score_out: Tensor, words: str) -> None:
     for function in (detection, detection_intervals):
         with pytest.raises(InputError) as caught:
             function(score_in, score_out)
         assert words in str(caught.value)
 
 
-def test_one_resample_gives_no_interval() -> None:
+def test_fewer_than_2_resamples_are_rejected() -> None:
     with pytest.raises(InputError, match="at least 2 resamples, not 1"):
         detection_intervals(torch.zeros(3), torch.ones(3), resamples=1)
 
 
-def test_intervals_hold_the_value_and_have_the_error_of_the_area() -> None:
+def test_auroc_interval_has_the_standard_error_of_hanley_and_mcneil() -> None:
     """Hanley and McNeil (1982), equation 1, gives the standard error of an AUROC of normal scores."""
     rng = torch.Generator().manual_seed(3)
     score_in, score_out = torch.randn(400, generator=rng), torch.randn(300, generator=rng) + 1
@@ -124,6 +124,6 @@ def test_intervals_hold_the_value_and_have_the_error_of_the_area() -> None:
     assert found != detection_intervals(score_in, score_out, resamples=500, seed=1)
 
 
-def test_a_perfect_score_has_no_uncertainty_of_its_area() -> None:
+def test_perfect_separation_has_an_auroc_interval_of_width_0() -> None:
     interval = detection_intervals(torch.zeros(5), torch.ones(5))["auroc"]
     assert (interval.value, interval.low, interval.high, interval.error) == (1, 1, 1, 0)

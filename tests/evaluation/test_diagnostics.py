@@ -1,4 +1,4 @@
-"""Diagnostics by arviz, on its versions before and since 1.0: against formulas, and against exact posteriors."""
+"""Diagnostics against formulas and exact posteriors, for arviz before and since 1.0."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from bayes_share.evaluation.arviz_data import import_arviz, log_likelihood
 
 
 def of_binary(log_odds: Tensor) -> Predictions:
-    """Predictions ``[draw, member, image]`` of two classes, where the right one, 0, has the given log odds."""
+    """Predictions ``[draw, member, image]`` of two classes, with the given log-odds of the right class 0."""
     logits = torch.stack([log_odds, torch.zeros_like(log_odds)], dim=-1).float()
     return Predictions(logits, torch.zeros(log_odds.shape[2], dtype=torch.int64))
 
@@ -39,7 +39,7 @@ def plain_rhat(values: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("draws", "members"), [(4, 2), (16, 3), (40, 4)])
-def test_rhat_is_that_of_the_paper(draws: int, members: int) -> None:
+def test_rhat_equals_the_formula_of_the_paper(draws: int, members: int) -> None:
     predictions = make(draws, members, images=6)
     found = function_space_convergence(predictions)
     assert found.reason is None
@@ -50,7 +50,7 @@ def test_rhat_is_that_of_the_paper(draws: int, members: int) -> None:
     assert found.median_rhat == pytest.approx(sorted(expected)[2], rel=1e-6)
 
 
-def test_a_single_chain_is_cut_in_halves() -> None:
+def test_rhat_of_a_single_chain_uses_its_halves() -> None:
     predictions = make(20, 1, images=4)
     found = function_space_convergence(predictions)
     values = log_likelihood(predictions)
@@ -59,7 +59,7 @@ def test_a_single_chain_is_cut_in_halves() -> None:
     assert found.rhat.tolist() == pytest.approx([plain_rhat(halves[..., image]) for image in range(4)], rel=1e-6)
 
 
-def test_chains_of_one_law_have_mixed_and_others_have_not() -> None:
+def test_rhat_is_near_1_only_for_chains_with_the_same_distribution() -> None:
     source = torch.Generator().manual_seed(0)
     values = torch.randn(500, 4, 20, generator=source)
     mixed = function_space_convergence(of_binary(values))
@@ -75,8 +75,8 @@ def test_chains_of_one_law_have_mixed_and_others_have_not() -> None:
     assert drifting.median_rhat > 1.2
 
 
-def test_the_effective_draws_of_a_chain_with_memory() -> None:
-    """An AR(1) process of correlation 0.8 has (1 - 0.8) / (1 + 0.8) effective draws for each."""
+def test_ess_of_an_ar1_process_matches_theory() -> None:
+    """An AR(1) process of correlation 0.8 has (1 - 0.8) / (1 + 0.8) effective draws per draw."""
     source = torch.Generator().manual_seed(1)
     values = [torch.randn(4, 40, generator=source)]
     for _ in range(1999):
@@ -95,7 +95,7 @@ def test_the_effective_draws_of_a_chain_with_memory() -> None:
         (7, 1, "r-hat of a single chain requires at least 8 draws, and there are 7"),
     ],
 )
-def test_too_few_draws_are_a_reason(draws: int, members: int, reason: str) -> None:
+def test_too_few_draws_give_a_reason(draws: int, members: int, reason: str) -> None:
     found = function_space_convergence(make(draws, members))
     assert found.reason == reason
     assert found.rhat is None
@@ -104,7 +104,7 @@ def test_too_few_draws_are_a_reason(draws: int, members: int, reason: str) -> No
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_draws_that_all_say_the_same_have_no_number(members: int) -> None:
+def test_equal_draws_give_nan(members: int) -> None:
     values = torch.randn(8, members, 3, generator=torch.Generator().manual_seed(0))
     values[:, :, 1] = 0.5
     found = function_space_convergence(of_binary(values))
@@ -116,12 +116,12 @@ def test_draws_that_all_say_the_same_have_no_number(members: int) -> None:
     assert (same.max_rhat, same.min_ess) == (None, None)
 
 
-def test_chains_that_do_not_move_and_differ_never_agree() -> None:
+def test_different_constant_chains_have_an_infinite_rhat() -> None:
     values = torch.tensor([0.0, 1.0, 2.0])[:, None].expand(4, 3, 5)
     assert function_space_convergence(of_binary(values)).max_rhat == math.inf
 
 
-def test_the_logits_are_in_double_precision_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_converted_to_float64_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make(16, 2, images=3000, classes=20)
     plain, sizes = Tensor.double, []
 
@@ -145,8 +145,8 @@ def dirichlet(draws: int, members: int, labels: Tensor, classes: int) -> Predict
 
 
 @pytest.mark.parametrize("members", [1, 4])
-def test_loo_is_that_of_an_exact_posterior(members: int) -> None:
-    """Left out, an image of a class seen n times has the probability n / (images + classes - 1)."""
+def test_loo_agrees_with_exact_leave_one_out(members: int) -> None:
+    """A left-out image of a class with n images has the probability n / (images + classes - 1)."""
     labels = torch.tensor([0] * 20 + [1] * 12 + [2] * 5)
     counts = torch.tensor([20.0, 12.0, 5.0], dtype=torch.float64)
     exact = (counts[labels] / (37 + 3 - 1)).log()
@@ -159,7 +159,7 @@ def test_loo_is_that_of_an_exact_posterior(members: int) -> None:
     assert (found.num_bad, found.warning) == (0, None)
 
 
-def test_a_bad_tail_is_said() -> None:
+def test_large_pareto_k_gives_a_warning() -> None:
     predictions = make(20, 2, images=30)
     found = loo(predictions)
     limit = 1 - 1 / math.log10(40)
@@ -168,12 +168,12 @@ def test_a_bad_tail_is_said() -> None:
     assert f"the Pareto k of {found.num_bad} of 30 examples is above 0.38" in found.warning
 
 
-def test_loo_of_one_image() -> None:
+def test_loo_of_one_image_has_no_error() -> None:
     assert loo(make(30, 2, images=1)).error is None
 
 
 @pytest.mark.parametrize(("draws", "members"), [(1, 4), (3, 20), (24, 1), (6, 4)])
-def test_loo_of_too_few_draws_is_refused(draws: int, members: int) -> None:
+def test_loo_with_too_few_draws_is_rejected(draws: int, members: int) -> None:
     with pytest.raises(
         InputError, match=rf"requires at least 25 draws, and 4 for each chain; there are {draws} of {members}"
     ):
@@ -181,8 +181,8 @@ def test_loo_of_too_few_draws_is_refused(draws: int, members: int) -> None:
 
 
 @pytest.mark.parametrize("repeats", [1, 10])
-def test_loo_knows_how_many_draws_count(repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chain that stays ten steps at each place has a tenth of the draws."""
+def test_loo_uses_the_relative_efficiency_of_the_chain(repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain that repeats each draw ten times has a tenth of the effective draws."""
     arviz = import_arviz()
     plain, seen = arviz.loo, []
 

@@ -11,7 +11,7 @@ from scipy import stats
 from bayes_share.evaluation import Predictions, accuracy, diversity, log_probs, nll
 
 
-def test_it_is_the_formulas() -> None:
+def test_diversity_equals_its_formulas() -> None:
     predictions = make(draws=2, members=3, images=50)
     found = diversity(predictions)
     labels = predictions.labels
@@ -34,7 +34,7 @@ def test_it_is_the_formulas() -> None:
     assert not torch.equal(found.kl, found.kl.T)
 
 
-def test_copies_are_one_and_are_called_out() -> None:
+def test_copies_count_as_one_member_and_are_reported() -> None:
     one = make(draws=2, members=1)
     found = diversity(Predictions(one.logits.expand(-1, 4, -1, -1), one.labels))
     assert found.effective == pytest.approx(1, rel=1e-12)
@@ -43,7 +43,7 @@ def test_copies_are_one_and_are_called_out() -> None:
     assert found.identical == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
 
 
-def test_a_single_bit_is_a_difference() -> None:
+def test_logits_that_differ_in_one_bit_are_not_identical() -> None:
     predictions = make(members=3)
     predictions.logits[:, 2] = predictions.logits[:, 0]
     assert diversity(predictions).identical == [(0, 2)]
@@ -52,7 +52,7 @@ def test_a_single_bit_is_a_difference() -> None:
     assert diversity(predictions).identical == []
 
 
-def test_no_two_alike_count_in_full() -> None:
+def test_members_without_overlap_count_fully() -> None:
     logits = 200 * torch.eye(4)[None, :, None].expand(1, 4, 3, 4)
     found = diversity(Predictions(logits, torch.tensor([0, 0, 1])))
     assert found.effective == pytest.approx(4, rel=1e-12)
@@ -61,7 +61,7 @@ def test_no_two_alike_count_in_full() -> None:
     assert found.identical == []
 
 
-def test_two_and_two_alike_are_two() -> None:
+def test_two_pairs_of_equal_members_count_as_two() -> None:
     logits = 200 * torch.eye(4)[[0, 0, 1, 1]][None, :, None].expand(1, 4, 3, 4)
     assert diversity(Predictions(logits, torch.zeros(3, dtype=torch.int64))).effective == pytest.approx(2, rel=1e-12)
 
@@ -75,13 +75,13 @@ def test_the_draws_of_one_network_are_compared() -> None:
     assert found.effective == as_members.effective
 
 
-def test_one_network_alone() -> None:
+def test_a_single_network_has_one_effective_member() -> None:
     found = diversity(make(draws=1, members=1))
     assert (found.axis, found.effective, found.identical) == ("member", pytest.approx(1), [])
     assert found.kl.tolist() == found.disagreement.tolist() == [[0]]
 
 
-def test_of_many_draws_16_are_taken_from_the_first_to_the_last() -> None:
+def test_at_most_16_evenly_spaced_draws_are_compared() -> None:
     predictions = make(draws=46, members=1, images=20)
     found = diversity(predictions)
     taken = diversity(Predictions(predictions.logits[::3], predictions.labels))  # 0, 3, …, 45
@@ -91,7 +91,7 @@ def test_of_many_draws_16_are_taken_from_the_first_to_the_last() -> None:
     assert torch.equal(diversity(members).kl, diversity(Predictions(members.logits[::3], members.labels)).kl)
 
 
-def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_in_chunks_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make()
     whole = diversity(predictions)
     monkeypatch.setattr("bayes_share.models.mixture._AT_A_TIME", 6 * 5 * 7)  # 7 images

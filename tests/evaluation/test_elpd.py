@@ -9,18 +9,18 @@ from bayes_share.evaluation import Predictions, elpd, elpd_differences, log_prob
 
 
 def terms(predictions: Predictions) -> list[float]:
-    """Image by image, by the definition."""
+    """The terms by their definition, image by image."""
     probs = predictions.logits.double().softmax(-1).mean((0, 1))
     return [math.log(probs[image, label]) for image, label in enumerate(predictions.labels.tolist())]
 
 
 def error(values: list[float]) -> float:
-    """``√(n V)`` with V of n - 1 degrees of freedom."""
+    """``√(n V)``, where the variance V has n - 1 degrees of freedom."""
     mean = math.fsum(values) / len(values)
     return math.sqrt(len(values) * math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def test_it_is_the_sum_with_its_standard_error() -> None:
+def test_elpd_is_the_sum_with_its_standard_error() -> None:
     predictions = make()
     found = elpd(predictions)
     assert found.elpd == pytest.approx(math.fsum(terms(predictions)), rel=1e-12)
@@ -52,8 +52,8 @@ def test_differences_are_paired_and_the_best_is_first() -> None:
         assert one.error < elpd(runs[one.name]).error  # pairing takes away what both find hard
 
 
-def test_the_error_is_that_of_repetitions() -> None:
-    """The elpds of many test sets of one classifier spread as the error of one of them says."""
+def test_the_standard_error_matches_the_spread_over_test_sets() -> None:
+    """The standard deviation over many test sets equals the standard error from one of them."""
     probs = torch.tensor([0.6, 0.3, 0.1])
     values, errors = [], []
     for seed in range(400):
@@ -65,10 +65,10 @@ def test_the_error_is_that_of_repetitions() -> None:
     assert sum(errors) / 400 == pytest.approx(spread, rel=3 / (2 * 400) ** 0.5)
 
 
-def test_what_cannot_be_compared() -> None:
+def test_predictions_that_cannot_be_compared_are_rejected() -> None:
     with pytest.raises(InputError, match="there are no runs"):
         elpd_differences({})
-    with pytest.raises(InputError, match=r"a and b have different examples: their labels differ"):
+    with pytest.raises(InputError, match=r"a and b are predictions for different examples: their labels differ"):
         elpd_differences({"a": make(), "b": Predictions(make().logits, make().labels.roll(1))})
-    with pytest.raises(InputError, match=r"a and b have different examples: their labels differ"):
+    with pytest.raises(InputError, match=r"a and b are predictions for different examples: their labels differ"):
         elpd_differences({"a": make(), "b": make(images=7)})

@@ -19,7 +19,7 @@ def factors(draws: int = 20, members: int = 3, channels: int = 30) -> dict[str, 
 @pytest.mark.parametrize("draws", [1, 2, 20])
 @pytest.mark.parametrize("members", [1, 3, 9])
 @pytest.mark.parametrize("channels", [1, 12, 30])
-def test_it_is_drawn(draws: int, members: int, channels: int, tmp_path: Path) -> None:
+def test_a_forest_plot_is_written(draws: int, members: int, channels: int, tmp_path: Path) -> None:
     path = tmp_path / "forest.svg"
     factor_forest(factors(draws, members, channels), path)
     text = path.read_text()
@@ -27,7 +27,7 @@ def test_it_is_drawn(draws: int, members: int, channels: int, tmp_path: Path) ->
     assert ("12 of 30 channels" in re.sub(r"\s+", " ", text)) == (channels == 30)
 
 
-def test_the_same_draws_have_the_same_bytes(tmp_path: Path) -> None:
+def test_the_plot_is_deterministic(tmp_path: Path) -> None:
     for suffix in ("png", "svg"):
         one, other = (tmp_path / f"{name}.{suffix}" for name in ("one", "other"))
         factor_forest(factors(), one)
@@ -37,7 +37,7 @@ def test_the_same_draws_have_the_same_bytes(tmp_path: Path) -> None:
         assert one.read_bytes() != other.read_bytes()
 
 
-def test_the_intervals_hold_the_draws_they_should() -> None:
+def test_the_intervals_contain_the_right_share_of_draws() -> None:
     from matplotlib.figure import Figure
 
     from bayes_share.evaluation.forest_plot import _draw
@@ -53,7 +53,7 @@ def test_the_intervals_hold_the_draws_they_should() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1"]
 
 
-def test_what_cannot_be_drawn(tmp_path: Path, unchecked: None) -> None:
+def test_invalid_factors_and_paths_are_rejected(tmp_path: Path, unchecked: None) -> None:
     good = factors()
     for values, path, line in (
         (good, "a.pdf", r"a.pdf: the name of a picture must end in \.png or \.svg"),
@@ -63,7 +63,7 @@ def test_what_cannot_be_drawn(tmp_path: Path, unchecked: None) -> None:
             "a.png",
             r"w must have the axes \[draw, member, channel\], and has the",
         ),
-        ({"w": torch.full((3, 2, 1), float("nan"))}, "a.png", "w has numbers that are not finite"),
+        ({"w": torch.full((3, 2, 1), float("nan"))}, "a.png", "w has values that are not finite"),
     ):
         with pytest.raises(InputError, match=line):
             factor_forest(values, tmp_path / path)

@@ -1,4 +1,4 @@
-"""The share of a gap that is closed, and how far it would move with other seeds."""
+"""The share of a gap that is closed, and its bootstrap interval over seeds."""
 
 import math
 from itertools import product
@@ -18,7 +18,7 @@ def by_seed(*values: float) -> dict[int, float]:
 SINGLE, DEEP, METHOD = by_seed(1.5, 1.7, 1.6), by_seed(1.0, 1.1, 1.2), by_seed(1.2, 1.6, 1.1)
 
 
-def test_it_is_the_ratio_of_the_means_and_not_the_mean_of_ratios() -> None:
+def test_the_share_is_the_ratio_of_means_not_the_mean_of_ratios() -> None:
     found = share_of_gap(SINGLE, DEEP, METHOD)
     assert found is not None
     assert found.value == pytest.approx((4.8 - 3.9) / (4.8 - 3.3), rel=1e-12)
@@ -26,7 +26,7 @@ def test_it_is_the_ratio_of_the_means_and_not_the_mean_of_ratios() -> None:
     assert found.seeds == 3
 
 
-def test_one_network_has_closed_nothing_and_the_deep_ensemble_all_of_it_whatever_the_seeds() -> None:
+def test_one_network_has_a_share_of_0_and_the_deep_ensemble_a_share_of_1() -> None:
     for method, value in ((SINGLE, 0.0), (DEEP, 1.0)):
         found = share_of_gap(SINGLE, DEEP, method)
         assert found is not None
@@ -34,7 +34,7 @@ def test_one_network_has_closed_nothing_and_the_deep_ensemble_all_of_it_whatever
         assert (found.value, found.interval.low, found.interval.high) == (value, value, value)
 
 
-def test_the_interval_of_few_seeds_is_of_all_resamples_of_whole_seeds() -> None:
+def test_the_interval_for_few_seeds_enumerates_all_resamples() -> None:
     ratios = []
     for drawn in product(range(3), repeat=3):
         one, deep, method = (fmean(of[seed] for seed in drawn) for of in (SINGLE, DEEP, METHOD))
@@ -48,7 +48,7 @@ def test_the_interval_of_few_seeds_is_of_all_resamples_of_whole_seeds() -> None:
     assert found.interval.high == pytest.approx(0.5 / 0.4, rel=1e-9)
 
 
-def test_what_a_seed_does_to_all_scores_cancels() -> None:
+def test_effects_of_a_seed_on_all_scores_cancel() -> None:
     shifts = [0.0, 5.0, -3.0, 8.0]
     moved = [by_seed(*(base + shift for shift in shifts)) for base in (2.0, 1.0, 1.25)]
     found = share_of_gap(*moved)
@@ -64,14 +64,14 @@ def test_there_is_no_share_without_a_clear_gap() -> None:
     assert share_of_gap({0: 1.0}, {1: 0.5}, {0: 1.0, 1: 0.7}) is None
 
 
-def test_only_seeds_that_all_have_count_and_one_has_no_interval() -> None:
+def test_only_common_seeds_count_and_a_single_seed_has_no_interval() -> None:
     found = share_of_gap(SINGLE, {**DEEP, 7: 0.1}, {1: 1.6, 7: 9.0})
     assert found is not None
     assert found.value == pytest.approx(0.1 / 0.6)
     assert (found.interval, found.seeds) == (None, 1)
 
 
-def test_what_is_no_score_is_refused() -> None:
+def test_invalid_scores_are_rejected() -> None:
     with pytest.raises(InputError, match="finite scores"):
         share_of_gap(SINGLE, DEEP, by_seed(math.nan, 1.0, 1.0))
     with pytest.raises(InputError, match="the confidence must be between 0 and 1, and is"):
@@ -79,7 +79,7 @@ def test_what_is_no_score_is_refused() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 12])
-def test_intervals_hold_the_truth_about_as_often_as_is_said(seeds: int) -> None:
+def test_intervals_cover_the_truth_about_as_often_as_coverage_says(seeds: int) -> None:
     rng, repeats, truth = torch.Generator().manual_seed(0), 400, 0.6
     held = 0
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""The picture of shares over costs: everything is in it, and nothing covers anything."""
+"""The figure of shares against costs: it is complete, and discs do not overlap."""
 
 import math
 from itertools import combinations
@@ -21,7 +21,7 @@ def mark(label: str, cost: float, value: float, half: float | None = 0.05, famil
 CROWD = [mark(f"row {i}", 1.0 + 0.01 * (i % 3), 0.7 + 0.02 * i, family="ab"[i % 2]) for i in range(12)]
 
 
-def test_every_name_share_and_family_can_be_read(tmp_path: Path) -> None:
+def test_the_picture_contains_every_name_share_and_family(tmp_path: Path) -> None:
     marks = [*CROWD, mark("far off $x$", 20.0, -9.634, half=None, family="c")]
     gap_picture(marks, "numbers", "share", "a title", tmp_path / "gap.svg")
     text = (tmp_path / "gap.svg").read_text()
@@ -33,7 +33,7 @@ def test_every_name_share_and_family_can_be_read(tmp_path: Path) -> None:
     assert (tmp_path / "gap.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_disc_covers_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discs_do_not_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[float, float]] = []
     apart = module._apart
 
@@ -55,12 +55,12 @@ def test_no_disc_covers_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("marks", "name", "words"),
     [
         ([], "gap.png", "there are no shares to draw"),
-        ([mark("free", 0.0, 1.0)], "gap.png", "costs must be above 0, and that of free is 0.0"),
+        ([mark("free", 0.0, 1.0)], "gap.png", "costs must be above 0, and the cost of free is 0.0"),
         ([mark("x", 1.0, 1.0, family=str(i)) for i in range(7)], "gap.png", "at most 6 families, not 7"),
         (CROWD, "gap.pdf", "must end in .png or .svg"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(marks: list[Mark], name: str, words: str, tmp_path: Path) -> None:
+def test_invalid_marks_are_rejected(marks: list[Mark], name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         gap_picture(marks, "numbers", "share", "a title", tmp_path / name)
     assert words in str(caught.value)

@@ -1,4 +1,4 @@
-"""Whatever a name holds, a picture is drawn, an SVG is XML, and the name is neither mathematics nor left out."""
+"""Figures with hostile names are valid files, and show the names as plain text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,13 +44,13 @@ SIX_EACH = [list(NAMES.values())[i : i + 6] for i in range(0, len(NAMES), 6)]  #
 
 @pytest.fixture
 def _their_own_settings() -> Iterator[None]:
-    """Settings that somebody may have in a matplotlibrc of their own."""
+    """Settings that a user's matplotlibrc may contain."""
     with mpl.rc_context({"text.usetex": True, "axes.formatter.use_mathtext": True}):
         yield
 
 
 def words(path: Path) -> list[str]:
-    """The texts of an SVG; matplotlib draws them as outlines and leaves the words in a comment above each."""
+    """The texts of an SVG. matplotlib draws them as outlines, with the text in a comment above each."""
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     return [(node.text or "").strip() for node in ElementTree.parse(path, parser).iter() if callable(node.tag)]
 
@@ -58,7 +58,7 @@ def words(path: Path) -> list[str]:
 @pytest.mark.usefixtures("_their_own_settings")
 @pytest.mark.parametrize("kind", PICTURES)
 @pytest.mark.parametrize("names", SIX_EACH, ids=lambda names: repr(names[0][:20]))
-def test_a_picture_is_drawn(kind: str, names: Sequence[str], tmp_path: Path) -> None:
+def test_pictures_with_hostile_names_are_valid_files(kind: str, names: Sequence[str], tmp_path: Path) -> None:
     path = tmp_path / "picture.svg"
     PICTURES[kind](names, path)
     said = words(path)
@@ -68,7 +68,7 @@ def test_a_picture_is_drawn(kind: str, names: Sequence[str], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["_hidden", "_nolegend_", "$x$ costs $5"])
 @pytest.mark.parametrize(("kind", "places"), [("convergence", 3), ("frontier", 4)])
-def test_a_name_stands_in_the_legend_as_it_is(kind: str, places: int, name: str, tmp_path: Path) -> None:
+def test_a_printable_name_is_unchanged_in_the_legend(kind: str, places: int, name: str, tmp_path: Path) -> None:
     path = tmp_path / "picture.svg"
     PICTURES[kind]([name], path)
     assert sum(name in text for text in words(path)) == places  # titles, an axis, and the legend

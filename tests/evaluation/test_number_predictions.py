@@ -1,4 +1,4 @@
-"""Predictions of numbers and counts: their record and their file."""
+"""Predictions of numbers and counts, in memory and in files."""
 
 import re
 from pathlib import Path
@@ -53,8 +53,10 @@ class Waiting(Likelihood):
         ("poisson", {"rate": np.exp(LOC).astype(np.float32)}, lambda a: stats.poisson(a["rate"])),
     ],
 )
-def test_the_mixture_is_that_of_the_arguments(kind: str, arguments: dict[str, Any], of: Any, tmp_path: Path) -> None:
-    """Also when they were written and read: noise that is the same for all examples, and differs by draw, is kept."""
+def test_predictive_is_the_mixture_of_the_arguments(
+    kind: str, arguments: dict[str, Any], of: Any, tmp_path: Path
+) -> None:
+    """Also after a round trip through a file, with parameters that are constant over examples and differ by draw."""
     targets = np.arange(5) if kind == "poisson" else TARGETS
     names = ("a", "b", "ü", "", "a\nb")
     made = NumberPredictions(arguments, targets, kind, names)
@@ -80,14 +82,14 @@ def test_axes_of_draws_and_members_may_be_left_out(axes: int) -> None:
     np.testing.assert_allclose(made.predictive.mean.numpy(), loc.reshape(-1, 5).mean(0))
 
 
-def test_several_targets_of_an_example() -> None:
+def test_examples_can_have_several_targets() -> None:
     loc, targets = RNG.normal(size=(3, 5, 2)), RNG.normal(size=(5, 2))
     made = NumberPredictions({"loc": loc, "scale": torch.ones(5, 1)}, targets)
     expected = np.log(np.exp(stats.norm(loc, 1).logpdf(targets).sum(-1)).mean(0))
     np.testing.assert_allclose(made.predictive.log_prob(made.targets).numpy(), expected)
 
 
-def test_a_likelihood_of_ones_own_is_handed_to_the_reader(tmp_path: Path) -> None:
+def test_a_custom_likelihood_is_passed_to_the_reader(tmp_path: Path) -> None:
     made = NumberPredictions({"rate": np.exp(LOC)}, np.exp(TARGETS), Waiting())
     write_number_predictions(tmp_path / "p.npz", made)
     read = read_number_predictions(tmp_path / "p.npz", Waiting())
@@ -118,10 +120,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "NaN": (
         {"arguments": {"loc": np.where(LOC > 0, np.nan, LOC), "scale": 1.0}},
-        f"the argument loc: {(LOC > 0).sum()} of 30 numbers are not finite",
+        f"the argument loc: {(LOC > 0).sum()} of 30 values are not finite",
     ),
-    "targets": ({"targets": TARGETS * np.inf}, "targets: 5 of 5 numbers are not finite"),
-    "counts": (
+    "infinite targets": ({"targets": TARGETS * np.inf}, "targets: 5 of 5 values are not finite"),
+    "targets that are not counts": (
         {"likelihood": "poisson", "arguments": {"rate": np.exp(LOC)}, "targets": np.arange(5) / 2},
         "2 of 5 targets are outside the support of poisson, the first is 0.5",
     ),
@@ -133,15 +135,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"arguments": {"loc": LOC * 1e160, "scale": 1.0}},
         "has no square in float64: give targets and arguments in a smaller unit",
     ),
-    "likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
-    "names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
-    "text": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are texts"),
+    "unknown likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
+    "wrong number of names": ({"names": ("a",)}, "there are 1 names for 5 examples"),
+    "text targets": ({"targets": np.array(["a"] * 5)}, "targets must be numbers, and are texts"),
 }
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_is_one_line(case: str) -> None:
+def test_invalid_arguments_are_rejected(case: str) -> None:
     changes, says = BAD[case]
     with pytest.raises(InputError, match=re.escape(says)):
         NumberPredictions(**{"arguments": {"loc": LOC, "scale": 1.0}, "targets": TARGETS, **changes})
@@ -150,13 +152,13 @@ def test_what_cannot_be_is_one_line(case: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"targets": None}, "no predictions of numbers without the array targets"),
+        ({"targets": None}, "predictions of numbers require the array targets, which is missing"),
         ({"format": np.array(2)}, "was written by a newer version of bayes-share"),
         ({"scale": np.zeros((1, 1, 1))}, "scale of normal must be above 0"),
         ({"likelihood": np.array("a" * 5000)}, "unknown likelihood of numbers"),
     ],
 )
-def test_a_damaged_file_is_one_line(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_damaged_files_are_rejected(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     arrays = {"loc": LOC, "scale": np.ones((1, 1, 1)), "targets": TARGETS, "likelihood": np.array("normal"), **changes}
     path = tmp_path / "p.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -166,7 +168,7 @@ def test_a_damaged_file_is_one_line(changes: dict[str, Any], says: str, tmp_path
     assert len(str(caught.value)) < 1000
 
 
-def test_one_reader_for_all_files(tmp_path: Path) -> None:
+def test_read_predictions_reads_all_kinds_of_files(tmp_path: Path) -> None:
     of_numbers, of_classes = NumberPredictions({"loc": LOC, "scale": 1.0}, TARGETS), make()
     write_number_predictions(tmp_path / "n.npz", of_numbers)
     write_predictions(tmp_path / "c.npz", of_classes)
@@ -175,11 +177,11 @@ def test_one_reader_for_all_files(tmp_path: Path) -> None:
     assert torch.equal(numbers.predictive.mean, of_numbers.predictive.mean)
     assert isinstance(classes, Predictions)
     assert torch.equal(classes.logits, of_classes.logits)
-    with pytest.raises(InputError, match=r"n.npz holds predictions of numbers, and predictions of classes"):
+    with pytest.raises(InputError, match=r"n.npz contains predictions of numbers, and predictions of classes"):
         read_class_predictions(tmp_path / "n.npz")
 
 
-def test_what_an_algorithm_predicts_is_what_is_kept() -> None:
+def test_arguments_from_an_algorithm_are_kept() -> None:
     x = torch.linspace(-1, 1, 40)[:, None]
     algorithm = DeepEnsemble(of=MAP(learning_rate=1e-3), networks=2)
     state = fit_tensors(algorithm, lambda: Model(torch.nn.Linear(1, 1), Gaussian(0.3, learned=True)), x, 2 * x, 20)
@@ -193,7 +195,7 @@ def test_what_an_algorithm_predicts_is_what_is_kept() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_predict_arguments_gives_is_taken_as_it_is() -> None:
+def test_the_result_of_predict_arguments_is_accepted() -> None:
     x, y = torch.linspace(-1, 1, 30)[:, None], torch.linspace(0, 5, 30).round()
     state = fit_tensors(MAP(), Model(torch.nn.Linear(1, 1), Poisson()), x, y, num_steps=1)
     likelihood, arguments = found = predict_arguments(MAP(), state, x)

@@ -1,4 +1,4 @@
-"""Scores of far-out-ness against formulas written out, and against what they must be in known cases."""
+"""Out-of-distribution scores against formulas and known cases."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def unit(members: int, images: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(("draws", "members"), [(3, 2), (1, 4), (5, 1), (1, 1)])
-def test_every_score_is_its_formula(draws: int, members: int) -> None:
+def test_each_score_equals_its_formula(draws: int, members: int) -> None:
     logits = random(draws, members)
     found = ood_scores(Outputs(logits))
     values = logits.numpy().astype(np.float64).reshape(draws * members, 40, 5)
@@ -43,7 +43,7 @@ def test_every_score_is_its_formula(draws: int, members: int) -> None:
         np.testing.assert_allclose(score.numpy(), expected[name], rtol=1e-10, atol=1e-12, err_msg=name)
 
 
-def test_all_of_them_have_their_names_in_order() -> None:
+def test_scores_have_the_documented_names_and_order() -> None:
     found = ood_scores(Outputs(random(), features=unit(2, 40)), unit(2, 30, seed=1))
     assert tuple(found) == SCORES
 
@@ -64,13 +64,13 @@ def test_extreme_logits_stay_finite() -> None:
     assert found["energy"].tolist() == [-3e4, pytest.approx(-np.log(2))]
 
 
-def test_a_tiny_doubt_is_not_rounded_away() -> None:
+def test_a_tiny_uncertainty_is_not_lost_to_rounding() -> None:
     doubt = ood_scores(Outputs(torch.tensor([[[[40.0, 0.0]]]])))["max-probability"].item()
     assert doubt == pytest.approx(np.exp(-40), rel=1e-3)
 
 
 @pytest.mark.parametrize("k", [1, 7, 50, 1000])
-def test_nearest_neighbours_are_those_of_scikit_learn(k: int) -> None:
+def test_neighbour_distances_agree_with_scikit_learn(k: int) -> None:
     features, train = unit(3, 600), unit(3, 90, seed=1)
     found = nearest_distance(features, train, k)
     distances = []
@@ -80,25 +80,25 @@ def test_nearest_neighbours_are_those_of_scikit_learn(k: int) -> None:
     np.testing.assert_allclose(found.numpy(), np.mean(distances, 0), rtol=1e-9)
 
 
-def test_a_training_image_is_its_own_neighbour() -> None:
+def test_the_distance_of_a_training_image_to_itself_is_0() -> None:
     train = unit(2, 90)
     assert nearest_distance(train, train, 1).max() < 1e-6
     scores = ood_scores(Outputs(random(1, 2, 90), features=train), train)
     assert torch.equal(scores["k-nn"], nearest_distance(train, train, 50))
 
 
-def test_without_features_there_is_no_neighbour() -> None:
+def test_there_is_no_knn_score_without_features() -> None:
     assert "k-nn" not in ood_scores(Outputs(random()), unit(2, 30))
     assert "k-nn" not in ood_scores(Outputs(random(), features=unit(2, 40)))
 
 
 @pytest.mark.parametrize("shape", [(3, 30, 6), (2, 30, 5), (2, 0, 6), (30, 6)])
-def test_training_features_of_another_form_are_refused(shape: tuple[int, ...], unchecked: None) -> None:
+def test_training_features_of_another_shape_are_rejected(shape: tuple[int, ...], unchecked: None) -> None:
     with pytest.raises(InputError, match="features"):
         ood_scores(Outputs(random(), features=unit(2, 40)), torch.zeros(shape))
 
 
-def test_training_features_that_are_not_finite_are_refused_with_their_place() -> None:
+def test_training_features_that_are_not_finite_are_rejected_with_their_position() -> None:
     train = unit(2, 30)
     train[1, 3, 2] = torch.nan
     with pytest.raises(InputError, match="features that are not finite: 1 of 360, the first at member 1, example 3"):

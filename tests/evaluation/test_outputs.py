@@ -1,4 +1,4 @@
-"""Outputs without labels, features, and files that are written draw by draw and mapped."""
+"""Outputs without labels, features, and files that are written draw by draw and memory-mapped."""
 
 import re
 import zipfile
@@ -27,14 +27,14 @@ def features(members: int = 3, images: int = 200, seed: int = 1) -> Tensor:
     return torch.randn(members, images, 7, generator=torch.Generator().manual_seed(seed))
 
 
-def test_outputs_without_labels_come_back(tmp_path: Path) -> None:
+def test_outputs_without_labels_survive_a_round_trip(tmp_path: Path) -> None:
     written = Outputs(make().logits)
     write_predictions(tmp_path / "o.npz", written)
     found = read_outputs(tmp_path / "o.npz")
     assert type(found) is Outputs
     assert torch.equal(found.logits, written.logits)
     assert found.features is None
-    with pytest.raises(InputError, match=r"no predictions without the array labels; it holds logits$"):
+    with pytest.raises(InputError, match=r"predictions require the array labels, and the file contains logits$"):
         read_predictions(tmp_path / "o.npz")
 
 
@@ -47,7 +47,7 @@ def test_predictions_can_be_read_as_outputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_features_come_back(tmp_path: Path, labelled: bool) -> None:
+def test_features_survive_a_round_trip(tmp_path: Path, labelled: bool) -> None:
     predictions = make()
     kind: Any = Predictions if labelled else Outputs
     parts = [predictions.logits, predictions.labels] if labelled else [predictions.logits]
@@ -64,15 +64,15 @@ def bad_features() -> dict[str, tuple[Tensor, str]]:
     return {
         "integers": (features().long(), "features must be floating point, and are int64"),
         "two axes": (features()[0], r"features must have the axes \[member, example, feature\]: the shape"),
-        "members": (features(members=2), "features are of 2 members and 200 examples, and the logits of 3 and 200"),
-        "images": (features(images=100), "features are of 3 members and 100 examples, and the logits of 3 and 200"),
+        "members": (features(members=2), "the features have 2 members and 200 examples, and the logits have 3 and 200"),
+        "images": (features(images=100), "the features have 3 members and 100 examples, and the logits have 3 and 200"),
         "infinite": (infinite, "features that are not finite: 1 of 4200, the first at member 2, example 5, feature 1"),
     }
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", bad_features())
-def test_features_that_do_not_fit_are_refused(case: str) -> None:
+def test_features_that_do_not_match_are_rejected(case: str) -> None:
     values, expected = bad_features()[case]
     with pytest.raises(InputError, match=expected):
         Outputs(make().logits, features=values)
@@ -81,22 +81,22 @@ def test_features_that_do_not_fit_are_refused(case: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_file_with_bad_features_says_so(tmp_path: Path) -> None:
+def test_a_file_with_invalid_features_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
     np.savez(path, logits=make().logits.numpy(), features=features(members=2).numpy())
-    with pytest.raises(InputError, match=re.escape(f"{path}: features are of 2 members and 200 examples")):
+    with pytest.raises(InputError, match=re.escape(f"{path}: the features have 2 members and 200 examples")):
         read_outputs(path)
     np.savez(path, logits=make().logits.numpy(), features=features().long().numpy())
     with pytest.raises(InputError, match=re.escape(f"{path}: features must be floating point, and are int64")):
         read_outputs(path)
 
 
-def test_a_missing_file_of_outputs(tmp_path: Path) -> None:
+def test_a_missing_file_of_outputs_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: No such file or directory"):
         read_outputs(tmp_path / "o.npz")
 
 
-def test_draws_are_written_as_they_come(tmp_path: Path) -> None:
+def test_draws_are_written_one_at_a_time(tmp_path: Path) -> None:
     predictions = make(draws=4)
     came = []
 
@@ -114,7 +114,7 @@ def test_draws_are_written_as_they_come(tmp_path: Path) -> None:
     assert found.features is not None
 
 
-def test_the_bytes_are_those_of_numpy(tmp_path: Path) -> None:
+def test_the_file_equals_that_of_numpy_savez(tmp_path: Path) -> None:
     predictions = make()
     write_predictions(tmp_path / "ours.npz", predictions)
     np.savez(tmp_path / "numpy.npz", logits=predictions.logits.numpy(), labels=predictions.labels.numpy())
@@ -122,15 +122,15 @@ def test_the_bytes_are_those_of_numpy(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_inconsistent_draws_are_rejected(tmp_path: Path) -> None:
     logits, labels = make(draws=3).logits, make().labels
     nan = logits.clone()
     nan[2, 1, 7, 3] = torch.nan
     cases: list[tuple[list[Tensor], int, str]] = [
         (list(logits), 4, "expected 4 draws to write, and there are 3"),
         ([], 0, "expected 0 draws to write, and there are 0"),
-        (list(logits), 2, r"must be 2 of shape \[3, 200, 5\]; draw 2 is of"),
-        ([logits[0], logits[1, :2]], 2, r"draw 1 is of \[2, 200, 5\]"),
+        (list(logits), 2, r"2 draws of shape \[3, 200, 5\]; draw 2 has the shape"),
+        ([logits[0], logits[1, :2]], 2, r"draw 1 has the shape \[2, 200, 5\]"),
         ([logits[0], logits[1].double()], 2, "must be float32; draw 1 is torch.float64"),
         ([logits[0].double()], 1, "must be float32; draw 0 is torch.float64"),
         (list(nan), 3, "not finite: 1 of 3000, the first at draw 2, member 1, example 7, class 3"),
@@ -142,7 +142,7 @@ def test_draws_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_while_draws_come_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -152,7 +152,7 @@ def test_a_full_disk_while_draws_come_leaves_nothing(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_read_is_a_map_of_the_file(tmp_path: Path) -> None:
+def test_logits_are_memory_mapped_copy_on_write(tmp_path: Path) -> None:
     predictions = make()
     path = tmp_path / "p.npz"
     write_predictions(path, predictions)
@@ -166,7 +166,7 @@ def test_what_is_read_is_a_map_of_the_file(tmp_path: Path) -> None:
     assert torch.equal(read_predictions(path).logits, predictions.logits)
 
 
-def test_a_file_that_is_replaced_while_it_is_mapped_keeps_its_numbers(tmp_path: Path) -> None:
+def test_mapped_values_survive_replacement_of_the_file(tmp_path: Path) -> None:
     old, new = make(), make(seed=1)
     path = tmp_path / "p.npz"
     write_predictions(path, old)
@@ -176,7 +176,7 @@ def test_a_file_that_is_replaced_while_it_is_mapped_keeps_its_numbers(tmp_path: 
     assert torch.equal(read_predictions(path).logits, new.logits)
 
 
-def test_a_compressed_file_says_so(tmp_path: Path) -> None:
+def test_a_compressed_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     np.savez_compressed(path, logits=make().logits.numpy(), labels=make().labels.numpy())
     with pytest.raises(InputError) as caught:
@@ -206,7 +206,7 @@ def test_arrays_of_either_order_are_read(tmp_path: Path) -> None:
     assert torch.equal(read_predictions(tmp_path / "p.npz").logits, predictions.logits)
 
 
-def test_an_array_that_is_shorter_than_it_says_is_damaged(tmp_path: Path) -> None:
+def test_a_truncated_array_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     with zipfile.ZipFile(path, "w") as archive, archive.open("logits.npy", "w") as member:
         form = {"descr": "<f4", "fortran_order": False, "shape": (1, 1, 100, 10)}
@@ -216,7 +216,7 @@ def test_an_array_that_is_shorter_than_it_says_is_damaged(tmp_path: Path) -> Non
         read_outputs(path)
 
 
-def test_a_damaged_byte_far_into_a_file_is_seen(tmp_path: Path) -> None:
+def test_a_damaged_byte_late_in_a_file_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     write_predictions(path, make())
     content = bytearray(path.read_bytes())
@@ -238,7 +238,7 @@ def test_names_of_images_are_kept_in_their_file(tmp_path: Path) -> None:
     assert read_outputs(path).names is None
 
 
-def test_names_are_those_of_the_positions_and_labels_that_are_left() -> None:
+def test_names_follow_positions_and_ignored_labels() -> None:
     labels = torch.tensor([[0, 1], [-100, 1], [0, -100]])
     found = Predictions(torch.zeros(3, 2, 4), labels, ignore_index=-100, names=("a", "b", "c"))
     assert found.names == ("a", "a", "b", "c")
@@ -249,6 +249,6 @@ def test_names_are_those_of_the_positions_and_labels_that_are_left() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("names", [("a", "b"), "abc", (1, 2, 3)])
-def test_names_that_are_not_one_text_for_each_image_are_refused(names: Any) -> None:
+def test_invalid_image_names_are_rejected(names: Any) -> None:
     with pytest.raises(InputError, match="names must be 3 texts, one for each image"):
         Outputs(torch.zeros(1, 2, 3, 4), names=names)

@@ -1,4 +1,4 @@
-"""The Pareto front against its definition, and what the picture holds."""
+"""The Pareto front against its definition, and its figure."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ def dominated(point: tuple[float, float], others: list[tuple[float, float]]) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
-def test_the_front_is_what_nothing_dominates(count: int) -> None:
+def test_the_front_contains_exactly_the_nondominated_points(count: int) -> None:
     rng = np.random.default_rng(count)
     for _ in range(30):
         points = [(float(a), float(b)) for a, b in rng.integers(0, 6, (count, 2))]  # with many ties
@@ -43,22 +43,22 @@ def test_the_front_does_not_depend_on_the_order() -> None:
         assert {order[i] for i in pareto_front([points[i] for i in order])} == {0, 2, 3}
 
 
-def test_no_points_have_no_front() -> None:
+def test_the_front_of_no_points_is_empty() -> None:
     assert pareto_front([]) == []
 
 
-def test_infinite_costs_are_numbers() -> None:
+def test_infinite_values_are_allowed() -> None:
     assert pareto_front([(math.inf, 1.0), (1.0, 2.0)]) == [1, 0]
     assert pareto_front([(1.0, math.inf)]) == [0]
 
 
-def test_what_is_no_number_is_named() -> None:
+def test_nan_is_rejected() -> None:
     with pytest.raises(InputError, match="point 1 of the Pareto front is not a pair of numbers:"):
         pareto_front([(1.0, 2.0), (1.0, math.nan)])
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_the_same_spots_give_the_same_bytes(suffix: str, start: bytes, tmp_path: Path) -> None:
+def test_the_picture_is_deterministic(suffix: str, start: bytes, tmp_path: Path) -> None:
     pictures = [tmp_path / f"{name}.{suffix}" for name in "ab"]
     for path in pictures:
         frontier_picture(PLAIN, SHARING, MEASURES, "$title$", path)
@@ -67,7 +67,7 @@ def test_the_same_spots_give_the_same_bytes(suffix: str, start: bytes, tmp_path:
     assert first.startswith(start)
 
 
-def test_every_network_has_its_name_and_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_network_has_a_name_and_a_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     figures: list[Figure] = []
@@ -96,7 +96,7 @@ def test_extreme_values_are_drawn(nll: tuple[float, ...], tmp_path: Path) -> Non
     assert (tmp_path / "a.png").is_file()
 
 
-def test_what_cannot_be_drawn(tmp_path: Path) -> None:
+def test_invalid_pictures_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(InputError, match=r"\.png or \.svg"):
         frontier_picture(PLAIN, SHARING, MEASURES, "title", tmp_path / "a.jpg")

@@ -15,7 +15,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def comments(path: Path) -> list[str]:
-    """The texts of an SVG; matplotlib draws them as outlines and leaves the words in a comment above each."""
+    """The texts of an SVG. matplotlib draws them as outlines, with the text in a comment above each."""
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     tree = ElementTree.parse(path, parser)
     return [(node.text or "").strip() for node in tree.iter() if callable(node.tag)]  # a comment's tag is a function
@@ -33,7 +33,7 @@ def test_a_png_has_a_panel_for_each_run(tmp_path: Path, number: int) -> None:
     assert (width, height) == {1: (512, 672), 2: (944, 672), 5: (1376, 1296)}[number]
 
 
-def test_an_svg_says_the_names_and_the_scores(tmp_path: Path) -> None:
+def test_an_svg_contains_names_and_scores(tmp_path: Path) -> None:
     runs = {"map": make(draws=1, members=1), "costs $5_$ or so": make(seed=1), "<b> & co": make(seed=2)}
     path = tmp_path / "picture.svg"
     reliability_picture(runs, path)
@@ -53,7 +53,7 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path: Path, suffix: str) -
 
 
 def column(path: Path, confidence: float) -> np.ndarray:
-    """Which of the three colours, from the bottom up, one upright line through the only panel meets."""
+    """The colours along a vertical line through the panel, from bottom to top, as indices."""
     from matplotlib.image import imread
 
     pixels = (imread(path)[..., :3] * 255).round().astype(int)
@@ -65,7 +65,7 @@ def column(path: Path, confidence: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("right", "gap"), [(1, "over"), (3, "under")])
-def test_the_bars_are_as_high_as_the_numbers(tmp_path: Path, right: int, gap: str) -> None:
+def test_bar_heights_match_the_values(tmp_path: Path, right: int, gap: str) -> None:
     probs = torch.tensor([[0.5, 0.2, 0.2, 0.1]]).expand(4, -1)
     labels = torch.tensor([0] * right + [1] * (4 - right))
     reliability_picture({"run": Predictions(probs.log()[None, None], labels)}, tmp_path / "p.png", bins=5)
@@ -75,7 +75,7 @@ def test_the_bars_are_as_high_as_the_numbers(tmp_path: Path, right: int, gap: st
     assert (over > 50, under > 50) == (gap == "over", gap == "under")
 
 
-def test_nothing_of_matplotlib_changes(tmp_path: Path) -> None:
+def test_the_global_state_of_matplotlib_is_unchanged(tmp_path: Path) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
@@ -83,7 +83,7 @@ def test_nothing_of_matplotlib_changes(tmp_path: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_no_window_system_is_asked_for(tmp_path: Path) -> None:
+def test_no_display_is_needed(tmp_path: Path) -> None:
     code = (
         "import sys, torch\n"
         "from bayes_share.evaluation import Predictions, reliability_picture\n"
@@ -96,18 +96,18 @@ def test_no_window_system_is_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["picture.jpg", "picture", "png"])
-def test_another_suffix_is_refused_before_anything_is_drawn(tmp_path: Path, name: str) -> None:
+def test_another_suffix_is_rejected_before_drawing(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=f"{name}: the name of a picture must end in .png or .svg"):
         reliability_picture({"run": make()}, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_runs_are_refused(tmp_path: Path) -> None:
+def test_empty_runs_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs to draw"):
         reliability_picture({}, tmp_path / "picture.png")
 
 
-def test_no_bins_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+def test_fewer_than_one_bin_is_rejected_without_writing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one bin"):
         reliability_picture({"run": make()}, tmp_path / "picture.png", bins=0)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Pixels and tokens: scored over all positions, and resampled by example."""
+"""Examples with several positions: scores are over positions, errors over examples."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ IGNORED = -100
 
 
 def arrays(examples: int = 40, positions: tuple[int, ...] = (3, 2), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``[draw, member, example, *position, class]`` and labels ``[example, *position]``, a fifth not known."""
+    """Logits ``[draw, member, example, *position, class]`` and labels ``[example, *position]``, a fifth unknown."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, (examples, *positions))
     logits = rng.normal(size=(2, 3, *labels.shape, 4)) + 2 * np.eye(4)[labels]
@@ -30,14 +30,14 @@ def arrays(examples: int = 40, positions: tuple[int, ...] = (3, 2), seed: int = 
 
 
 def once_and_thrice(seed: int = 0) -> tuple[Predictions, Predictions]:
-    """Examples of one position, and the same where each has it three times: they say no more."""
+    """Examples with one position, and the same examples with this position three times."""
     rng = np.random.default_rng(seed)
     labels = np.random.default_rng(9).integers(0, 3, 50)
     logits = rng.normal(size=(2, 50, 3)) + np.eye(3)[labels]
     return Predictions(logits, labels), Predictions(np.stack([logits] * 3, 2), np.stack([labels] * 3, 1))
 
 
-def test_scores_are_over_all_positions_that_are_known() -> None:
+def test_scores_are_means_over_known_positions() -> None:
     logits, labels = arrays()
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     mixture, known = probs.mean((0, 1)), labels != IGNORED
@@ -61,7 +61,7 @@ def test_axes_of_draws_and_members_may_be_left_out_and_padding_may_be_nan() -> N
         assert torch.equal(Predictions(given, labels, ignore_index=IGNORED).logits, first.logits)
 
 
-def test_positions_of_one_example_are_no_more_examples() -> None:
+def test_positions_do_not_count_as_examples_in_errors() -> None:
     once, thrice = once_and_thrice()
     ours, theirs = score_intervals(once), score_intervals(thrice)
     for name in ("accuracy", "nll", "brier"):
@@ -77,8 +77,8 @@ def test_positions_of_one_example_are_no_more_examples() -> None:
         assert (found.mean, found.error) == pytest.approx((differences[name].mean, differences[name].error))
 
 
-def test_errors_of_examples_with_different_numbers_of_positions_are_those_of_a_ratio() -> None:
-    """Cochran 1977, eq. 6.13, written out: the mean is over positions, the error between examples."""
+def test_errors_with_different_numbers_of_positions_are_those_of_a_ratio() -> None:
+    """Cochran 1977, eq. 6.13, written out: the mean is over positions, and the error over examples."""
     values = torch.randn(90, generator=torch.Generator().manual_seed(0)).double()
     examples = torch.arange(90).sqrt().long() + 5  # of 1, 3, 5, ... positions
     terms = terms_by_example(values, examples).numpy()
@@ -119,7 +119,7 @@ def test_the_file_keeps_which_example_a_position_is_of(tmp_path: Path) -> None:
         assert torch.equal(read.examples, made.examples)  # type: ignore[arg-type]
 
 
-def test_what_a_network_says_of_pixels_and_tokens_goes_in() -> None:
+def test_predictions_for_pixels_and_tokens_are_accepted() -> None:
     x, pixels = torch.randn(12, 2, 3, 3), torch.randint(0, 4, (12, 3, 3))
     pixels[:, 0] = IGNORED
     likelihood = Categorical(class_axis=1, ignore_index=IGNORED)
@@ -130,7 +130,7 @@ def test_what_a_network_says_of_pixels_and_tokens_goes_in() -> None:
     assert score(made).nll == pytest.approx(-float(made.log_probs.gather(1, made.labels[:, None]).mean()))
 
 
-def test_labels_of_pixels_that_are_0_or_1() -> None:
+def test_binary_labels_of_pixels_are_accepted() -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(2, 10, 5, 1)), rng.integers(0, 2, (10, 5, 1))
     made = Predictions(logits, labels, likelihood="bernoulli")
@@ -139,7 +139,7 @@ def test_labels_of_pixels_that_are_0_or_1() -> None:
     assert made.num_examples == 10
 
 
-def test_a_report_of_positions(tmp_path: Path) -> None:
+def test_a_report_on_positions_is_written(tmp_path: Path) -> None:
     test, validation = (Predictions(*arrays(seed=seed), ignore_index=IGNORED) for seed in (0, 1))
     page = bayes_share.report({"mine": test}, tmp_path / "r.html", validation={"mine": validation}).read_text()
     assert f"{len(test.labels)} positions of 40 test examples in 4 classes" in page
@@ -149,7 +149,7 @@ def test_a_report_of_positions(tmp_path: Path) -> None:
     assert "Conformal" not in printed
 
 
-def test_maps_are_for_outputs_without_labels() -> None:
+def test_calibration_maps_apply_to_outputs_without_labels() -> None:
     logits, labels = arrays(positions=(4,))
     validation = Predictions(*arrays(seed=1), ignore_index=IGNORED)
     plain = Outputs(logits)
@@ -165,14 +165,14 @@ def test_maps_are_for_outputs_without_labels() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda z, y: Predictions(z, y[:, :2]), "labels of shape [40, 2, 2] do not go with logits of shape"),
+        (lambda z, y: Predictions(z, y[:, :2]), "labels of shape [40, 2, 2] do not match logits of shape"),
         (lambda z, y: Predictions(z, y), "labels outside the classes 0 to 3"),
         (lambda z, y: Predictions(z, y * 0 - 1, ignore_index=-1), "every label is -1, the ignore_index"),
         (
             lambda z, y: Predictions(z, y, likelihood="bernoulli", ignore_index=-1),
             "ignore_index is not supported with a Bernoulli likelihood",
         ),
-        (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:, 0, 0] * 1.5), "examples must be a whole number"),
+        (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:, 0, 0] * 1.5), "examples must be an integer"),
         (lambda z, y: Outputs(z[0, 0, :, 0, 0], examples=y[:3, 0, 0]), "for each of 40 rows"),
         (
             lambda z, y: calibrate("temperature", Predictions(z, abs(y) % 4), z),
@@ -183,7 +183,7 @@ def test_maps_are_for_outputs_without_labels() -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_used_is_one_line(make: Any, says: str) -> None:
+def test_invalid_input_is_rejected(make: Any, says: str) -> None:
     with pytest.raises(InputError, match=re.escape(says)) as caught:
         make(*arrays())
     assert "\n" not in str(caught.value)

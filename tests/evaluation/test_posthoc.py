@@ -1,4 +1,4 @@
-"""Calibration after training: against brute force, netcal, and classifiers whose flaw is known."""
+"""Post-hoc calibration against brute force, netcal, and classifiers with known miscalibration."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def honest(images: int, classes: int = 5, seed: int = 0, spread: float = 2.0) ->
 
 
 def flawed(images: int = 2000, temperature: float = 3.0, classes: int = 5, seed: int = 0) -> Predictions:
-    """A classifier whose logits are `temperature` times what they should be."""
+    """A classifier whose logits are too large by the factor `temperature`."""
     logits, labels = honest(images, classes, seed)
     return Predictions(temperature * logits[None, None], labels)
 
@@ -43,19 +43,19 @@ def nll_of(predictions: Predictions) -> float:
 
 
 def standard_error(log_p: Tensor, labels: Tensor) -> float:
-    """Of the slope 1 / T where it is 1, by the Fisher information: the variance of log p under p."""
+    """The standard error of the slope 1 / T at 1, by the Fisher information: the variance of log p under p."""
     probs = log_p.double().exp()
     variance = (probs * log_p.square()).sum(-1) - (probs * log_p).sum(-1).square()
     return float(variance.sum()) ** -0.5
 
 
-def test_the_methods() -> None:
+def test_the_names_of_the_methods() -> None:
     assert CALIBRATIONS == ("temperature", "vector", "beta", "histogram", "isotonic")
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("factor", [0.3, 1.0, 3.0, 30.0])
-def test_the_temperature_has_the_least_nll(classes: int, factor: float) -> None:
+def test_the_temperature_minimises_the_nll(classes: int, factor: float) -> None:
     predictions = flawed(500, factor, classes)
     logits = predictions.logits[0, 0].double()
 
@@ -69,7 +69,7 @@ def test_the_temperature_has_the_least_nll(classes: int, factor: float) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0, 20.0])
-def test_a_known_temperature_is_found_within_its_standard_error(factor: float) -> None:
+def test_a_known_temperature_is_recovered_within_its_standard_error(factor: float) -> None:
     logits, labels = honest(4000, 10)
     error = standard_error(logits, labels)
     assert error < 0.03
@@ -79,7 +79,7 @@ def test_a_known_temperature_is_found_within_its_standard_error(factor: float) -
 
 @METHOD
 @POOLING
-def test_an_overconfident_classifier_is_repaired(method: CalibrationMethod, pooling: Pooling) -> None:
+def test_every_method_corrects_an_overconfident_classifier(method: CalibrationMethod, pooling: Pooling) -> None:
     validation, test = flawed(4000, seed=1), flawed(4000, seed=2)
     calibrated = calibrate(method, validation, test, pooling)
     best, labels = honest(4000, seed=2)
@@ -96,7 +96,7 @@ def test_an_overconfident_classifier_is_repaired(method: CalibrationMethod, pool
 
 @METHOD
 @POOLING
-def test_what_is_calibrated_stays(method: CalibrationMethod, pooling: Pooling) -> None:
+def test_a_calibrated_classifier_is_hardly_changed(method: CalibrationMethod, pooling: Pooling) -> None:
     validation, test = flawed(4000, 1.0, seed=3), flawed(2000, 1.0, seed=4)
     calibrated = calibrate(method, validation, test, pooling)
     before, after = (log_probs(found.logits).exp() for found in (test, calibrated))
@@ -108,14 +108,14 @@ def test_what_is_calibrated_stays(method: CalibrationMethod, pooling: Pooling) -
 
 @POOLING
 @pytest.mark.parametrize("factor", [0.1, 5.0, 50.0])
-def test_a_temperature_leaves_every_order(pooling: Pooling, factor: float) -> None:
+def test_temperature_scaling_preserves_the_order_of_classes(pooling: Pooling, factor: float) -> None:
     validation, test = flawed(300, factor), flawed(300, factor, seed=1)
     calibrated = calibrate("temperature", validation, test, pooling)
     assert torch.equal(calibrated.logits.argsort(-1), test.logits.argsort(-1))
 
 
 @METHOD
-def test_components_before_and_after(method: CalibrationMethod) -> None:
+def test_pooling_determines_the_components_of_the_result(method: CalibrationMethod) -> None:
     validation, test = make(2, 3, 600, seed=1), make(2, 3, 100, seed=2)
     before, after = (calibrate(method, validation, test, pooling) for pooling in get_args(Pooling))
     assert before.logits.shape == (1, 1, 100, 5)
@@ -130,7 +130,7 @@ def test_components_before_and_after(method: CalibrationMethod) -> None:
 
 
 @METHOD
-def test_after_is_one_map_of_each_component(method: CalibrationMethod) -> None:
+def test_pooling_after_applies_one_map_to_each_component(method: CalibrationMethod) -> None:
     validation, test = make(2, 3, 400, seed=1), make(2, 3, 50, seed=2)
     calibration = fit_calibration(method, validation, "after")
     together = calibration(test)
@@ -146,7 +146,7 @@ def test_after_is_one_map_of_each_component(method: CalibrationMethod) -> None:
 
 
 def test_calibrating_before_is_more_confident_than_after() -> None:
-    """Averaging what is calibrated takes confidence away (Rahaman and Thiery 2021)."""
+    """Averaging calibrated components makes the mixture underconfident (Rahaman and Thiery 2021)."""
     validation, test = make(1, 4, 3000, seed=1), make(1, 4, 3000, seed=2)
     before, after = (calibrate("temperature", validation, test, pooling) for pooling in get_args(Pooling))
     probs = [log_probs(found.logits).exp() for found in (before, after)]
@@ -156,7 +156,7 @@ def test_calibrating_before_is_more_confident_than_after() -> None:
 
 
 @METHOD
-def test_test_labels_are_not_looked_at(method: CalibrationMethod) -> None:
+def test_test_labels_are_not_used(method: CalibrationMethod) -> None:
     validation, test = make(images=300), make(images=100, seed=1)
     other = Predictions(test.logits, test.labels.roll(1))
     assert torch.equal(calibrate(method, validation, test).logits, calibrate(method, validation, other).logits)
@@ -165,7 +165,7 @@ def test_test_labels_are_not_looked_at(method: CalibrationMethod) -> None:
 @METHOD
 @POOLING
 @pytest.mark.parametrize("seen", [(0, 1, 2, 4), (1, 3)])
-def test_classes_that_never_come_keep_their_probability(
+def test_classes_missing_from_validation_keep_their_probability(
     method: CalibrationMethod, pooling: Pooling, seen: tuple[int, ...]
 ) -> None:
     validation = make(2, 1, 600)
@@ -188,7 +188,7 @@ def test_classes_that_never_come_keep_their_probability(
 
 @METHOD
 @POOLING
-def test_two_classes(method: CalibrationMethod, pooling: Pooling) -> None:
+def test_two_classes_can_be_calibrated(method: CalibrationMethod, pooling: Pooling) -> None:
     validation, test = flawed(3000, classes=2, seed=1), flawed(3000, classes=2, seed=2)
     calibrated = calibrate(method, validation, test, pooling)
     assert ece(log_probs(test.logits).exp(), test.labels) > 0.08
@@ -197,7 +197,7 @@ def test_two_classes(method: CalibrationMethod, pooling: Pooling) -> None:
 
 
 @METHOD
-def test_one_image_to_calibrate(method: CalibrationMethod) -> None:
+def test_one_test_image_can_be_calibrated(method: CalibrationMethod) -> None:
     test = make(images=1)
     calibrated = calibrate(method, make(images=300), test)
     assert calibrated.logits.shape == (1, 1, 1, 5)
@@ -207,7 +207,7 @@ def test_one_image_to_calibrate(method: CalibrationMethod) -> None:
 
 @METHOD
 @pytest.mark.parametrize("is_right", [True, False])
-def test_all_right_and_all_wrong(method: CalibrationMethod, is_right: bool) -> None:
+def test_maps_are_finite_if_all_predictions_are_right_or_wrong(method: CalibrationMethod, is_right: bool) -> None:
     predictions = make(1, 1, 200)
     shift = 0 if is_right else 1
     sure = torch.nn.functional.one_hot((predictions.labels + shift) % 5, 5).float() * 100
@@ -226,14 +226,14 @@ def test_a_probability_of_0_has_a_finite_log(method: CalibrationMethod) -> None:
 
 
 def quietly(estimator: Any, probs: Tensor, labels: Tensor, store: Any) -> Any:
-    """netcal's own fit, with its warnings aside and Pyro's parameter store put back."""
+    """Fit with netcal, without its warnings, and restore Pyro's parameter store."""
     with warnings.catch_warnings(), store.scope():
         warnings.simplefilter("ignore")
         return estimator.fit(probs.numpy(), labels.numpy(), tensorboard=False)
 
 
 @pytest.mark.parametrize("classes", [3, 6])
-def test_netcal_agrees_where_it_works(classes: int) -> None:
+def test_maps_agree_with_netcal_without_clipping(classes: int) -> None:
     from netcal.binning import HistogramBinning, IsotonicRegression
     from netcal.scaling import BetaCalibration, LogisticCalibration, TemperatureScaling
     from pyro import get_param_store
@@ -257,8 +257,8 @@ def test_netcal_agrees_where_it_works(classes: int) -> None:
     torch.testing.assert_close(ours, stacked / stacked.sum(-1, keepdim=True), rtol=2e-3, atol=5e-4)
 
 
-def test_why_three_methods_are_not_netcals() -> None:
-    """A netcal that changed would be seen here."""
+def test_the_flaws_of_netcal_that_are_avoided() -> None:
+    """Fails if netcal changes."""
     import pyro
     from netcal.scaling import TemperatureScaling
 
@@ -276,7 +276,7 @@ def test_why_three_methods_are_not_netcals() -> None:
 
 @METHOD
 @POOLING
-def test_the_users_pyro_store_is_as_it_was(method: CalibrationMethod, pooling: Pooling) -> None:
+def test_the_pyro_parameter_store_is_unchanged(method: CalibrationMethod, pooling: Pooling) -> None:
     import pyro
     from torch.distributions import constraints
 
@@ -301,19 +301,19 @@ def test_importing_netcal_leaves_the_pyro_store() -> None:
     assert done.stdout.strip() == "['mine']"
 
 
-def test_what_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     for method in get_args(CalibrationMethod):
         calibrate(method, make(images=100, classes=3), make(images=20, classes=3))
     assert capfd.readouterr().out == ""
 
 
-def test_what_cannot_be_calibrated(unchecked: None) -> None:
+def test_invalid_input_is_rejected(unchecked: None) -> None:
     validation, test = make(images=100), make(images=20)
     with pytest.raises(InputError, match="unknown calibration 'platt'"):
         fit_calibration("platt", validation)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown pooling 'between'"):
         fit_calibration("beta", validation, "between")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"of 5 classes, and these predictions have 3 classes"):
+    with pytest.raises(InputError, match=r"5 classes, and these predictions have 3 classes"):
         calibrate("beta", validation, make(classes=3))
     with pytest.raises(InputError, match="fitted to 5 classes, and these predictions have 3"):
         fit_calibration("beta", validation)(make(classes=3))

@@ -13,7 +13,7 @@ from bayes_share.io.files import replacing
 
 
 def write_arrays(path: Path, **changes: Any) -> Path:
-    """A file of good predictions but for the changes; None leaves an array out."""
+    """Write a file of valid predictions with some arrays changed; None leaves an array out."""
     arrays = {"logits": np.zeros((2, 3, 4, 5), np.float32), "labels": np.arange(4), **changes}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
@@ -35,7 +35,7 @@ def logits_with(value: float, *places: tuple[int, ...]) -> np.ndarray:
     return logits
 
 
-def test_what_is_read_is_what_was_written_bit_for_bit(tmp_path: Path) -> None:
+def test_predictions_survive_a_round_trip_bitwise(tmp_path: Path) -> None:
     predictions = make()
     predictions.logits[0, 0, 0, :4] = torch.tensor([-0.0, 1e-45, 3.4e38, -3.4e38])
     path = tmp_path / "new" / "folder" / "test.npz"
@@ -46,20 +46,20 @@ def test_what_is_read_is_what_was_written_bit_for_bit(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["test.npz"]
 
 
-def test_logits_that_are_a_view_or_need_a_gradient_are_written_too(tmp_path: Path) -> None:
+def test_views_and_logits_with_gradients_are_written(tmp_path: Path) -> None:
     whole = make()
     part = Predictions(whole.logits.requires_grad_()[:, ::2].transpose(0, 1), whole.labels)
     write_predictions(tmp_path / "p.npz", part)
     assert torch.equal(read_predictions(tmp_path / "p.npz").logits, part.logits.detach())
 
 
-def test_a_file_is_readable_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_file_permissions_follow_the_umask(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_predictions(tmp_path / "p.npz", make())
     assert (tmp_path / "p.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     path.write_bytes(b"old")
 
@@ -74,7 +74,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.npz"
     seen = []
 
@@ -89,7 +89,7 @@ def test_the_file_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monke
     assert path.read_bytes() == b"new"
 
 
-def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_errors_are_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -99,32 +99,32 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     assert message(tmp_path / "test.npz") == " cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 half of one"])
-def test_a_file_that_is_something_else(tmp_path: Path, content: bytes) -> None:
+def test_files_of_another_format_are_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "p.npz"
     path.write_bytes(content)
     assert message(path).startswith(" cannot be read as an .npz file of predictions")
 
 
-def test_a_single_array_is_no_file_of_predictions(tmp_path: Path) -> None:
+def test_a_single_array_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     assert message(path).startswith(" holds a single unnamed array, and should be")
 
 
-def test_a_file_that_was_cut(tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path) -> None:
     path = write_arrays(tmp_path / "p.npz")
     path.write_bytes(path.read_bytes()[:-50])
     assert message(path).startswith(" cannot be read as an .npz file of predictions")
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_no_damaged_byte_changes_what_is_read(tmp_path: Path) -> None:
+def test_damaged_bytes_never_change_the_predictions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(1, 2, 3, 3)).astype(np.float32)
     path = write_arrays(tmp_path / "p.npz", logits=logits, labels=np.array([2, 0, 1]))
@@ -142,7 +142,7 @@ def test_no_damaged_byte_changes_what_is_read(tmp_path: Path) -> None:
     assert refused > len(good) / 2
 
 
-def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "sprung",))
@@ -155,23 +155,23 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": (
         {"labels": None, "extra": np.zeros(2)},
-        "no predictions without the array labels; it holds logits, extra",
+        "predictions require the array labels, and the file contains logits, extra",
     ),
-    "nothing": (
+    "neither logits nor labels": (
         {"logits": None, "labels": None},
-        "no predictions without the array logits and labels; it holds nothing",
+        "predictions require the array logits and labels, and the file contains nothing",
     ),
     "too large for float32": (
         {"logits": np.full((4, 5), 1e39)},
         "logits that are not finite: 20 of 20, the first at draw 0, member 0, example 0, class 0",
     ),
-    "whole numbers": ({"logits": np.zeros((4, 5), np.int64)}, "logits must be floating point, and are int64"),
-    "text": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are texts"),
-    "yes and no": (
+    "integer logits": ({"logits": np.zeros((4, 5), np.int64)}, "logits must be floating point, and are int64"),
+    "text labels": ({"labels": np.array(["cat"] * 4)}, "labels must be numbers, and are texts"),
+    "boolean labels": (
         {"labels": np.zeros(4, bool)},
         "labels must be int64, and are bool: convert them with labels.long()",
     ),
-    "one axis": (
+    "logits with one axis": (
         {"logits": np.zeros(4, np.float32)},
         "logits must have the axes [draw, member, example, class]: the shape [4] is wrong",
     ),
@@ -205,16 +205,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("case", BAD)
-def test_each_bad_file_says_what_is_wrong(tmp_path: Path, case: str) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path, case: str) -> None:
     changes, expected = BAD[case]
     assert message(write_arrays(tmp_path / "p.npz", **changes)) == expected
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_predictions_in_memory_are_checked_too() -> None:
+def test_predictions_in_memory_are_validated() -> None:
     with pytest.raises(InputError, match="logits must be floating point, and are int64"):
         Predictions(torch.zeros(1, 1, 2, 3).long(), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(InputError, match="logits must be a tensor or an array of numpy, not list"):
+    with pytest.raises(InputError, match="logits must be a tensor or a NumPy array, not list"):
         Predictions([[0.0, 1.0]], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(InputError, match="there are 3 labels for 2 examples"):
         Predictions(torch.zeros(1, 1, 2, 3), torch.zeros(3, dtype=torch.int64))
@@ -223,7 +223,7 @@ def test_predictions_in_memory_are_checked_too() -> None:
 @pytest.mark.parametrize("axes", [2, 3, 4])
 @pytest.mark.parametrize("kind", [np.float16, np.float32, ">f8", torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("whole", [np.uint8, np.uint16, np.int32, torch.int32])
-def test_predictions_are_taken_as_somebody_has_them(tmp_path: Path, axes: int, kind: Any, whole: Any) -> None:
+def test_tensors_and_arrays_of_all_dtypes_are_accepted(tmp_path: Path, axes: int, kind: Any, whole: Any) -> None:
     values = np.random.default_rng(0).integers(-9, 9, (2, 3, 4, 5)[-axes:]) / 4  # exact in every type
     classes = np.array([4, 0, 2, 1])
     logits = torch.tensor(values, dtype=kind) if isinstance(kind, torch.dtype) else values.astype(kind)
@@ -241,7 +241,7 @@ def test_predictions_are_taken_as_somebody_has_them(tmp_path: Path, axes: int, k
         assert torch.equal(again.labels, taken.labels)
 
 
-def test_the_axes_of_binary_logits_that_may_be_left_out() -> None:
+def test_binary_logits_may_omit_axes() -> None:
     for shape, full in (((4,), (1, 1, 4, 1)), ((4, 2), (1, 1, 4, 2)), ((2, 3, 4), (2, 3, 4, 1))):
         labels = torch.zeros(4, full[-1])
         taken = Predictions(np.zeros(shape), labels, likelihood="bernoulli")
@@ -258,7 +258,7 @@ def test_the_mixture_is_the_mean_of_the_probabilities() -> None:
     assert (mixture.exp() - of_mean_logits).abs().max() > 0.05
 
 
-def test_predictions_are_averaged_once() -> None:
+def test_the_mixture_is_computed_once() -> None:
     predictions = Predictions(torch.randn(3, 2, 7, 4), labels=torch.zeros(7, dtype=torch.int64))
     assert torch.equal(predictions.log_probs, log_probs(predictions.logits))
     assert predictions.log_probs is predictions.log_probs
@@ -269,24 +269,24 @@ def test_one_component_is_its_own_mixture() -> None:
     assert torch.equal(log_probs(logits), logits[0, 0].double().log_softmax(-1))
 
 
-def test_draws_and_members_count_alike() -> None:
+def test_draws_and_members_have_equal_weights() -> None:
     logits = make(draws=2, members=3).logits
     torch.testing.assert_close(log_probs(logits), log_probs(logits.reshape(6, 1, 200, 5)), rtol=1e-14, atol=0)
     torch.testing.assert_close(log_probs(logits), log_probs(logits.transpose(0, 1)), rtol=1e-14, atol=1e-15)
 
 
-def test_a_probability_below_every_float_keeps_its_log() -> None:
+def test_log_probabilities_do_not_underflow() -> None:
     logits = torch.tensor([0.0, 5000.0]).expand(2, 2, 1, 2)
     assert log_probs(logits)[0, 0].item() == pytest.approx(-5000, rel=1e-15)
     assert log_probs(logits)[0, 1].item() == 0
 
 
-def test_float32_would_not_be_enough() -> None:
+def test_the_mixture_is_computed_in_float64() -> None:
     logits = torch.tensor([[[[0.0, 20.0]]]])  # a float32 softmax is exactly 1 here
     assert log_probs(logits)[0, 1].item() == pytest.approx(-np.log1p(np.exp(-20)), rel=1e-7)
 
 
-def test_a_logit_that_is_not_finite_is_found() -> None:
+def test_logits_that_are_not_finite_are_rejected() -> None:
     logits = torch.zeros(2, 2, 3, 2)
     logits[1, 0, 2, 1] = torch.nan
     with pytest.raises(InputError, match="1 of 24, the first at draw 1, member 0, example 2, class 1"):

@@ -62,7 +62,7 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     assert nll(mixture, labels) == pytest.approx(log_loss(labels.numpy(), probs.numpy(), labels=range(5)), rel=1e-13)
 
 
-def test_the_brier_score_is_its_formula() -> None:
+def test_the_brier_score_equals_its_formula() -> None:
     predictions = make(images=50)
     probs, labels = log_probs(predictions.logits).exp(), predictions.labels
     total = 0.0
@@ -83,14 +83,14 @@ def test_the_uniform_prediction_has_known_scores(classes: int) -> None:
 
 
 @pytest.mark.parametrize(("right", "expected"), [(True, (1.0, 0.0, 0.0, 0.0)), (False, (0.0, 80.0, 2.0, 1.0))])
-def test_the_best_and_the_worst_have_the_ends_of_each_range(right: bool, expected: tuple[float, ...]) -> None:
+def test_best_and_worst_predictions_have_the_extreme_scores(right: bool, expected: tuple[float, ...]) -> None:
     labels = torch.tensor([0, 1, 2, 1])
     sure = labels if right else (labels + 1) % 3
     scores = score(Predictions(80 * torch.eye(3)[sure][None, None], labels))
     assert (scores.accuracy, scores.nll, scores.brier, scores.ece) == pytest.approx(expected, abs=1e-14)
 
 
-def test_an_impossible_class_that_comes_costs_infinity() -> None:
+def test_a_label_with_probability_0_has_an_infinite_nll() -> None:
     assert nll(torch.tensor([[0.0, -math.inf]]), torch.tensor([1])) == math.inf
     assert nll(torch.tensor([[0.0, -math.inf]]), torch.tensor([0])) == 0
 
@@ -106,7 +106,7 @@ def test_float32_probabilities_are_scored_in_float64() -> None:
     assert nll(logs, labels) == pytest.approx(-chosen.mean(), rel=1e-13)
 
 
-def test_the_members_are_scored_on_their_own() -> None:
+def test_member_nll_is_the_mean_over_members() -> None:
     predictions = make(draws=2, members=3)
     alone = [
         nll(log_probs(predictions.logits[d : d + 1, m : m + 1]), predictions.labels) for d in range(2) for m in range(3)
@@ -115,7 +115,7 @@ def test_the_members_are_scored_on_their_own() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mixing_never_costs(seed: int) -> None:
+def test_the_nll_of_the_mixture_is_at_most_the_member_nll(seed: int) -> None:
     scores = score(make(seed=seed))
     assert scores.nll < scores.member_nll
     one = score(make(draws=1, members=1, seed=seed))
@@ -123,7 +123,7 @@ def test_mixing_never_costs(seed: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [4, 7])
-def test_score_puts_each_number_in_its_place(classes: int) -> None:
+def test_score_returns_each_score_in_its_field(classes: int) -> None:
     predictions = make(draws=2, members=3, images=40, classes=classes)
     mixture, labels = log_probs(predictions.logits), predictions.labels
     probs = mixture.exp()
@@ -145,7 +145,7 @@ def test_score_puts_each_number_in_its_place(classes: int) -> None:
     )
 
 
-def test_the_parts_of_the_mixture_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_in_chunks_does_not_change_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = make()
     whole = log_probs(predictions.logits)
     alone = member_nll(predictions.logits, predictions.labels)
@@ -155,14 +155,14 @@ def test_the_parts_of_the_mixture_do_not_show(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("function", SCORES)
-def test_nan_is_refused_and_found(function: Callable[[Tensor, Tensor], object]) -> None:
+def test_nan_is_rejected_with_its_position(function: Callable[[Tensor, Tensor], object]) -> None:
     probs = torch.full((4, 3), 1 / 3)
     probs[2, 1] = torch.nan
     with pytest.raises(InputError, match="NaN: 1 of 12, the first at example 2, class 1"):
         function(probs, torch.tensor([0, 1, 2, 0]))
 
 
-def test_nan_is_refused_among_logs_and_logits() -> None:
+def test_nan_in_log_probabilities_and_logits_is_rejected() -> None:
     logs = torch.full((4, 3), 1 / 3).log()
     logs[3, 0] = torch.nan
     with pytest.raises(InputError, match="NaN: 1 of 12, the first at example 3, class 0"):
@@ -190,14 +190,14 @@ def test_nan_is_refused_among_logs_and_logits() -> None:
         (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), r"the shape \[0, 2\] is empty"),
     ],
 )
-def test_what_is_no_distribution_is_refused(
+def test_rows_that_are_not_distributions_are_rejected(
     function: Callable[[Tensor, Tensor], object], probs: Tensor, labels: Tensor, expected: str
 ) -> None:
     with pytest.raises(InputError, match=expected):
         function(probs, labels)
 
 
-def test_probabilities_taken_for_their_logs_are_refused() -> None:
+def test_probabilities_passed_as_log_probabilities_are_rejected() -> None:
     with pytest.raises(InputError, match="do not sum to 1"):
         nll(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))
 
@@ -210,21 +210,21 @@ def test_the_top_k_accuracy_agrees_with_scikit_learn(k: int) -> None:
     assert top_k_accuracy(probs, predictions.labels, k) == pytest.approx(expected, rel=1e-14)
 
 
-def test_the_first_one_is_the_accuracy_and_all_are_1() -> None:
+def test_top_1_accuracy_is_the_accuracy_and_top_all_is_1() -> None:
     predictions = make()
     probs = log_probs(predictions.logits).exp()
     assert top_k_accuracy(probs, predictions.labels, 1) == accuracy(probs, predictions.labels)
     assert top_k_accuracy(probs, predictions.labels, 5) == 1
 
 
-def test_among_equals_the_first_classes_are_chosen() -> None:
+def test_ties_in_top_k_accuracy_favour_the_first_classes() -> None:
     probs, labels = torch.full((8, 8), 1 / 8), torch.arange(8)
     assert top_k_accuracy(probs, labels) == 5 / 8
     assert top_k_accuracy(probs, labels, 1) == accuracy(probs, labels) == 1 / 8
 
 
 @pytest.mark.parametrize("k", [0, 4])
-def test_a_k_that_cannot_be_is_refused(k: int) -> None:
+def test_k_out_of_range_is_rejected(k: int) -> None:
     with pytest.raises(InputError, match=f"from 1 to 3, the number of classes, and is {k}"):
         top_k_accuracy(torch.full((1, 3), 1 / 3), torch.tensor([0]), k)
 
@@ -241,7 +241,7 @@ def test_scores_are_means_over_images() -> None:
     assert {name: value[17].item() for name, value in values.items()} == {name: v.item() for name, v in one.items()}
 
 
-def test_a_brier_score_is_never_below_0() -> None:
+def test_the_brier_score_is_never_negative() -> None:
     sure = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).expand(50, 2)
     noisy = (sure + torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-12).clamp(0)
     assert per_image(noisy.log(), torch.zeros(50, dtype=torch.int64))["brier"].min() >= 0
@@ -261,18 +261,18 @@ def test_a_brier_score_is_never_below_0() -> None:
         lambda logits: fit_calibration("temperature", logits),
     ],
 )
-def test_logits_alone_are_refused_where_predictions_are_expected(function: Callable[[Tensor], object]) -> None:
+def test_tensors_are_rejected_where_predictions_are_expected(function: Callable[[Tensor], object]) -> None:
     with pytest.raises(InputError, match=r"expected (Predictions\(logits, labels\)|Outputs\(logits\)), not a Tensor"):
         function(torch.zeros(1, 1, 30, 3))
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_labels_that_are_a_list_are_refused() -> None:
-    with pytest.raises(InputError, match="labels must be a tensor or an array of numpy, not list"):
+def test_lists_of_labels_are_rejected() -> None:
+    with pytest.raises(InputError, match="labels must be a tensor or a NumPy array, not list"):
         Predictions(torch.zeros(1, 1, 2, 3), [0, 1])  # type: ignore[arg-type]
 
 
-def test_logits_with_gradients_are_scored_as_ones_without() -> None:
+def test_logits_that_require_gradients_have_the_same_scores() -> None:
     made = make(2, 3, images=40, classes=4)
     logits = made.logits.clone().requires_grad_()
     predictions = Predictions(logits, made.labels)

@@ -1,4 +1,4 @@
-"""Means over repetitions and paired differences, against closed forms and other implementations."""
+"""Means over seeds and paired differences, against closed forms and other implementations."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_one_value_has_no_error_and_is_never_clear() -> None:
     assert not found.is_clear()
 
 
-def test_a_pair_is_subtracted_before_the_mean() -> None:
+def test_paired_values_are_subtracted_before_averaging() -> None:
     one, other = dict(enumerate(VALUES)), dict(enumerate(OTHERS))
     found = paired_difference(one, other)
     assert found.mean == pytest.approx(np.mean(VALUES) - np.mean(OTHERS), rel=1e-12)
@@ -34,7 +34,7 @@ def test_a_pair_is_subtracted_before_the_mean() -> None:
     assert found.error != pytest.approx(math.hypot(stats.sem(VALUES), stats.sem(OTHERS)), rel=1e-3)
 
 
-def test_what_a_seed_does_to_both_cancels() -> None:
+def test_effects_of_a_seed_on_both_cancel() -> None:
     shifted = {seed: value + 0.25 for seed, value in enumerate(VALUES)}
     found = paired_difference(shifted, dict(enumerate(VALUES)))
     assert found.mean == pytest.approx(0.25)
@@ -47,14 +47,14 @@ def test_only_common_seeds_count() -> None:
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
-def test_clear_is_what_a_t_test_says(confidence: float) -> None:
+def test_is_clear_agrees_with_a_t_test(confidence: float) -> None:
     for shift in np.linspace(-4, 0, 30):
         values = [value + shift for value in VALUES]
         p = stats.ttest_1samp(values, 0.0).pvalue
         assert estimate(values).is_clear(confidence) == (p < 1 - confidence)
 
 
-def test_nothing_to_average() -> None:
+def test_no_values_are_rejected() -> None:
     with pytest.raises(InputError, match="no values"):
         estimate([])
     with pytest.raises(InputError, match="the two have no common seed"):

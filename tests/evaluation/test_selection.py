@@ -1,4 +1,4 @@
-"""Selection of members: each step against all single additions, ties, several labels, and what there is not."""
+"""Selection of members: each step against all alternatives, ties, several labels and invalid input."""
 
 from typing import Any
 
@@ -36,14 +36,14 @@ def test_each_step_is_the_best_of_all_single_additions(seed: int) -> None:
         assert select(found, step + 1) == chosen[: step + 1]
 
 
-def test_it_adds_what_the_chosen_lack_and_not_the_next_best() -> None:
+def test_selection_prefers_complementary_members_to_the_next_best() -> None:
     of_label = torch.tensor([[[0.85, 0.55], [0.8, 0.6], [0.45, 0.95]]])
     found = Predictions(torch.stack([of_label, 1 - of_label], -1).log(), labels=torch.tensor([0, 0]))
     assert of(found, [0]) < of(found, [2])
     assert select(found, 2) == [1, 2]
 
 
-def test_of_equal_members_the_first_is_chosen() -> None:
+def test_ties_favour_the_first_member() -> None:
     found = predictions(members=2)
     same = Predictions(found.logits[:, [0, 1, 1, 0, 1]], labels=found.labels)
     best = select(found, 1)[0]
@@ -51,7 +51,7 @@ def test_of_equal_members_the_first_is_chosen() -> None:
     assert select(Predictions(found.logits[:, [best] * 3], labels=found.labels), 3) == [0, 1, 2]
 
 
-def test_of_several_labels_the_nll_is_their_mean() -> None:
+def test_the_nll_is_averaged_over_labels() -> None:
     logits = 3 * torch.randn(2, 5, 30, 3, generator=torch.Generator().manual_seed(1))
     labels = torch.randint(2, (30, 3), generator=torch.Generator().manual_seed(2))
     found = Predictions(logits, labels=labels, likelihood="bernoulli")
@@ -61,11 +61,11 @@ def test_of_several_labels_the_nll_is_their_mean() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 8, -1, True])
-def test_so_many_cannot_be_chosen(count: Any) -> None:
+def test_invalid_numbers_of_members_are_rejected(count: Any) -> None:
     with pytest.raises(InputError, match="from 1 to 7 members can be kept, not"):
         bayes_share.select(predictions(), count)
 
 
-def test_draws_of_one_network_are_no_members() -> None:
+def test_draws_of_one_network_are_not_members() -> None:
     with pytest.raises(InputError, match="has draws but no members"):
         select(predictions(members=1), 1)

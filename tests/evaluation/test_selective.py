@@ -1,4 +1,4 @@
-"""Risk and coverage, against the definition, scikit-learn-free loops and closed forms."""
+"""Risk and coverage against the definition, plain loops and closed forms."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def random_case(images: int = 60, seed: int = 0, levels: int | None = None) -> t
     return confidence, right
 
 
-def test_without_ties_it_is_the_mean_of_the_risk_at_each_number_of_images() -> None:
+def test_aurc_without_ties_is_the_mean_risk() -> None:
     confidence, right = random_case()
     order = confidence.argsort(descending=True)
     risks = [(~right[order[:n]]).double().mean().item() for n in range(1, 61)]
@@ -32,7 +32,7 @@ def test_without_ties_it_is_the_mean_of_the_risk_at_each_number_of_images() -> N
 
 
 @pytest.mark.parametrize("levels", [None, 5, 1])
-def test_each_step_is_a_threshold(levels: int | None) -> None:
+def test_each_step_matches_a_threshold(levels: int | None) -> None:
     confidence, right = random_case(levels=levels)
     found = risk_coverage(confidence, right)
     thresholds = sorted(set(confidence.tolist()), reverse=True)
@@ -56,7 +56,7 @@ def test_the_order_of_ties_does_not_matter() -> None:
         assert again.aurc == found.aurc
 
 
-def test_the_best_order_is_the_least_over_all_orders() -> None:
+def test_best_aurc_is_the_minimum_over_all_orders() -> None:
     for wrong in range(6):
         answers = [False] * wrong + [True] * (5 - wrong)
         curves = [
@@ -69,7 +69,7 @@ def test_the_best_order_is_the_least_over_all_orders() -> None:
             assert curve.excess_aurc >= -1e-15
 
 
-def test_the_best_area_is_near_geifmans_integral() -> None:
+def test_best_aurc_is_close_to_the_integral_of_geifman() -> None:
     import math
 
     confidence, right = random_case(images=20_000)
@@ -78,7 +78,7 @@ def test_the_best_area_is_near_geifmans_integral() -> None:
     assert risk_coverage(confidence, right).best_aurc == approx(expected, abs=1e-4)
 
 
-def test_all_right_all_wrong_and_one_image() -> None:
+def test_risk_coverage_of_extreme_cases() -> None:
     confidence = torch.rand(10, generator=torch.Generator().manual_seed(0))
     right = risk_coverage(confidence, torch.ones(10, dtype=torch.bool))
     assert (right.aurc, right.best_aurc, right.excess_aurc, right.coverage_at_risk(0.0)) == (0, 0, 0, 1)
@@ -89,12 +89,12 @@ def test_all_right_all_wrong_and_one_image() -> None:
     assert (one.coverage.tolist(), one.risk.tolist(), one.aurc) == ([1], [0], 0)
 
 
-def test_confidences_that_are_all_1_are_one_step() -> None:
+def test_equal_confidences_are_one_step() -> None:
     found = risk_coverage(torch.ones(4), torch.tensor([True, True, False, True]))
     assert (found.coverage.tolist(), found.risk.tolist(), found.aurc) == ([1], [0.25], 0.25)
 
 
-def test_the_coverage_at_a_risk_is_the_largest_one() -> None:
+def test_coverage_at_risk_is_the_largest_coverage() -> None:
     # Wrong at first: the risk falls from 1 to 1/4, and rises again at the end.
     found = risk_coverage(torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([False, True, True, True, False]))
     assert found.risk.tolist() == approx([1, 1 / 2, 1 / 3, 1 / 4, 2 / 5])
@@ -103,7 +103,7 @@ def test_the_coverage_at_a_risk_is_the_largest_one() -> None:
     assert found.coverage_at_risk(0.2) == 0
 
 
-def test_a_confidence_may_be_infinite_and_is_never_nan() -> None:
+def test_infinite_confidences_are_allowed_and_nan_is_rejected() -> None:
     found = risk_coverage(torch.tensor([-torch.inf, torch.inf]), torch.tensor([False, True]))
     assert found.risk.tolist() == [0, 0.5]
     with pytest.raises(InputError, match="confidences that are NaN: 1 of 2, the first at example 1"):
@@ -111,7 +111,7 @@ def test_a_confidence_may_be_infinite_and_is_never_nan() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_does_not_fit_is_refused() -> None:
+def test_different_lengths_are_rejected() -> None:
     with pytest.raises(InputError, match="there are 2 confidences for 3 examples"):
         risk_coverage(torch.zeros(2), torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match=r"the shape \[0\] is empty"):

@@ -31,7 +31,7 @@ ROWS: list[dict[str, Any]] = [
 NAMES = ["run", "accuracy", "nll", "brier", "ece", "parameters", "seconds"]
 
 
-def test_the_terminal_table() -> None:
+def test_plain_table_layout() -> None:
     assert format_table(NAMES, ROWS).splitlines() == [
         "run            accuracy [%]  NLL [nat]   Brier     ECE  parameters  time [s]",
         "-------------  ------------  ---------  ------  ------  ----------  --------",
@@ -51,7 +51,7 @@ def test_the_markdown_table_has_the_same_cells() -> None:
     assert len({len(line) for line in lines}) == 1
 
 
-def test_other_columns_keep_their_name_and_a_missing_cell_is_a_dash() -> None:
+def test_unknown_columns_keep_their_key_and_missing_cells_are_dashes() -> None:
     rows: list[dict[str, Any]] = [{"step": 12000, "ratio": 1.23456}, {"ratio": math.nan, "note": "stopped"}]
     assert format_table(["step", "ratio", "note"], rows).splitlines() == [
         "  step  ratio  note",
@@ -61,13 +61,13 @@ def test_other_columns_keep_their_name_and_a_missing_cell_is_a_dash() -> None:
     ]
 
 
-def test_a_bar_in_a_name_does_not_end_its_cell() -> None:
+def test_a_pipe_in_a_name_is_escaped_in_markdown() -> None:
     last = format_table(["run"], [{"run": "a|b"}], markdown=True).splitlines()[-1]
     assert last == r"| a\|b |"
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_names_stay_in_their_lines_and_are_told_apart(markdown: bool) -> None:
+def test_names_are_on_one_line_and_distinct(markdown: bool) -> None:
     names = list(HOSTILE.values())
     rows: list[dict[str, Any]] = [{"run": name, "x": number, name: 1} for number, name in enumerate(names)]
     lines = format_table(["run", "x", *names[:3]], rows, markdown).splitlines()
@@ -90,15 +90,15 @@ def test_names_stay_in_their_lines_and_are_told_apart(markdown: bool) -> None:
         ("a\\", r"a\\"),
     ],
 )
-def test_a_name_is_no_markdown(name: str, written: str) -> None:
+def test_markdown_in_names_is_escaped(name: str, written: str) -> None:
     last = format_table(["run"], [{"run": name}], markdown=True).splitlines()[-1]
     assert last == f"| {written} |"
 
 
-def test_no_rows_are_a_header() -> None:
+def test_a_table_without_rows_has_a_header() -> None:
     assert format_table(["run", "nll"], []).splitlines() == ["run  NLL [nat]", "---  ---------"]
 
 
-def test_a_column_that_no_row_has_is_an_error() -> None:
+def test_a_column_missing_from_all_rows_is_rejected() -> None:
     with pytest.raises(InputError, match="unknown column 'acuracy': did you mean 'accuracy'"):
         format_table(["run", "acuracy"], ROWS)

@@ -12,7 +12,7 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation import uncertainty
 
 
-def test_it_agrees_with_scipy() -> None:
+def test_entropies_agree_with_scipy() -> None:
     logits = make(draws=3, members=2).logits
     found = uncertainty(logits)
     probs = logits.double().softmax(-1).flatten(0, 1).numpy()
@@ -33,7 +33,7 @@ def test_mutual_information_is_the_mean_divergence_from_the_mixture() -> None:
     assert uncertainty(logits).mutual_information.numpy() == pytest.approx(expected, rel=1e-10)
 
 
-def test_one_component_knows_of_no_other() -> None:
+def test_one_component_has_no_mutual_information() -> None:
     found = uncertainty(make(draws=1, members=1).logits)
     assert torch.equal(found.entropy, found.expected_entropy)
     assert found.mutual_information.tolist() == found.variation_ratio.tolist() == [0] * 200
@@ -47,26 +47,26 @@ def test_equal_components_agree() -> None:
     assert found.variation_ratio.max() == 0
 
 
-def test_sure_and_contradicting_is_all_mutual_information() -> None:
+def test_contradicting_certain_components_have_only_epistemic_uncertainty() -> None:
     found = uncertainty(200 * torch.eye(4)[:, None, None])
     assert found.entropy.item() == found.mutual_information.item() == pytest.approx(math.log(4), rel=1e-14)
     assert found.expected_entropy.item() == pytest.approx(0, abs=1e-14)
     assert found.variation_ratio.item() == 0.75
 
 
-def test_nothing_known_is_all_entropy() -> None:
+def test_uniform_components_have_only_aleatoric_uncertainty() -> None:
     found = uncertainty(torch.zeros(3, 2, 5, 10))
     assert found.entropy.tolist() == pytest.approx([math.log(10)] * 5, rel=1e-14)
     assert found.mutual_information.max() < 1e-14
 
 
-def test_logits_as_large_as_they_get_give_numbers() -> None:
+def test_extreme_logits_give_finite_values() -> None:
     logits = torch.tensor([3e38, -3e38, 0.0]).expand(2, 2, 1, 3)
     found = uncertainty(logits)
     assert (found.entropy.item(), found.mutual_information.item(), found.variation_ratio.item()) == (0, 0, 0)
 
 
-def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_in_chunks_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = make().logits
     whole = uncertainty(logits)
     monkeypatch.setattr("bayes_share.models.mixture._AT_A_TIME", 6 * 5 * 7)  # 7 images
@@ -75,7 +75,7 @@ def test_the_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-13, atol=1e-15)
 
 
-def test_nan_is_refused_and_found() -> None:
+def test_nan_is_rejected_with_its_position() -> None:
     logits = torch.zeros(1, 2, 3, 2)
     logits[0, 1, 2, 0] = torch.nan
     with pytest.raises(InputError, match="1 of 12, the first at draw 0, member 1, example 2, class 0"):

@@ -1,4 +1,4 @@
-"""What the report says of other images, of corrupted ones and of members, against brute force."""
+"""The report on out-of-distribution images, corrupted images and members, against brute force."""
 
 import shutil
 from dataclasses import replace
@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from bayes_share.evaluation import predictions_file as predictions
-from bayes_share.evaluation.predictions import Predictions, log_probs
+from bayes_share.evaluation.log_probabilities import log_probs
+from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions, read_outputs
 from bayes_share.reports.document import Figure, Report, Table
 from bayes_share.reports.gallery import gallery
@@ -49,13 +50,13 @@ def test_detection_is_by_entropy_with_the_set_as_positive(report: Report, runs: 
     assert shown == {**{name: pytest.approx(value) for name, value in mean.items()}, "dropout": None}
 
 
-def test_it_is_known_which_way_each_score_is_better(report: Report) -> None:
+def test_columns_have_the_right_direction(report: Report) -> None:
     better = {column.key: column.better for column in table(report, "overview").columns if column.better}
     lower = dict.fromkeys(("nll", "brier", "squared_calibration_error", "seconds"), "lower")
     assert better == dict.fromkeys(("accuracy", "auroc", "corrupted"), "higher") | lower
 
 
-def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report, runs: list[Result]) -> None:
+def test_corrupted_accuracy_is_the_mean_over_types_and_severities(report: Report, runs: list[Result]) -> None:
     rows = {row["run"].value: row for row in table(report, "overview").rows}
     assert rows["dropout"]["corrupted"].value is None
     for run in runs[:2]:
@@ -75,7 +76,7 @@ def test_corrupted_accuracy_is_the_mean_over_ways_and_severities(report: Report,
         assert by_severity["5"].value < by_severity["0"].value
 
 
-def test_means_over_cifar_10_c_are_over_the_types_of_its_benchmark(runs: list[Result], tmp_path: Path) -> None:
+def test_cifar_10_c_means_use_the_types_of_the_benchmark(runs: list[Result], tmp_path: Path) -> None:
     shutil.copytree(runs[0].run.folder.path, tmp_path / "copy")
     there = tmp_path / "copy" / "predictions" / "corruptions"
     sets = (there / "sets.json").read_text()
@@ -117,7 +118,7 @@ def test_a_report_downloads_nothing(runs: list[Result], monkeypatch: pytest.Monk
     assert asked == [False]
 
 
-def test_a_run_may_be_called_as_a_column_is(runs: list[Result]) -> None:
+def test_a_run_can_have_the_name_of_a_column(runs: list[Result]) -> None:
     section = robustness([replace(runs[0], name="corruption"), runs[1]])
     assert section is not None
     by_type = section.blocks[-1]
@@ -127,7 +128,7 @@ def test_a_run_may_be_called_as_a_column_is(runs: list[Result]) -> None:
     assert len({column.key for column in by_type.columns}) == 3
 
 
-def test_runs_that_were_not_tried_have_no_such_sections(runs: list[Result]) -> None:
+def test_runs_without_shifted_predictions_have_no_shift_sections(runs: list[Result]) -> None:
     assert out_of_distribution(runs[2:]) is None
     assert robustness(runs[2:]) is None
 
@@ -147,7 +148,7 @@ def test_members_are_compared_in_pairs(report: Report, runs: list[Result]) -> No
     assert spread["r"] == pytest.approx(found.double().mean().item(), rel=1e-5)
 
 
-def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[Result]) -> None:
+def test_disagreement_is_relative_to_the_deep_ensemble(runs: list[Result]) -> None:
     ensemble = runs[1]
     logits = ensemble.test.logits + 3 * torch.randn(
         ensemble.test.logits.shape, generator=torch.Generator().manual_seed(0)
@@ -174,9 +175,7 @@ def test_disagreement_is_measured_by_that_of_a_deep_ensemble(runs: list[Result])
 
 
 @pytest.mark.parametrize("names", [["0.s", "2.s"], ["0.s"], ["0.r", "0.s", "2.r", "2.s"]])
-def test_factors_of_one_network_are_shown_whichever_it_has(
-    names: list[str], runs: list[Result], tmp_path: Path
-) -> None:
+def test_factors_of_one_network_are_shown(names: list[str], runs: list[Result], tmp_path: Path) -> None:
     copy = tmp_path / "dropout"
     shutil.copytree(runs[2].run.folder.path, copy)
     factors = {name: np.float32([[[1.0, -2.0]], [[3.0, 2.0]], [[2.0, 0.0]]]) for name in names}
@@ -195,14 +194,14 @@ def test_factors_of_one_network_are_shown_whichever_it_has(
     assert [panel.name for panel in figure.panels] == [f"factors-dropout-{name}" for name in names[:3]]
 
 
-def test_a_legend_names_what_its_lines_are_of(report: Report) -> None:
+def test_legends_name_the_lines(report: Report) -> None:
     legends = {figure.title: list(figure.legend) for figure in report.blocks(Figure)}
     assert legends["ROC curves"] == ["single", "ensemble", "dropout"]
     assert legends["Predictive entropy"] == ["photographs", "noise"]
     assert legends["Reliability"] == []
 
 
-def test_what_is_computed_of_a_run_is_computed_once(runs: list[Result]) -> None:
+def test_values_of_a_result_are_computed_once(runs: list[Result]) -> None:
     calls = []
 
     @once
@@ -215,8 +214,8 @@ def test_what_is_computed_of_a_run_is_computed_once(runs: list[Result]) -> None:
     assert found[:6] == found[6:] == [f"{run.name} {more}" for run in runs for more in (1, 2)]
 
 
-def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each reading goes through all bytes of a file that may be larger than the memory."""
+def test_test_predictions_are_read_once_for_all_sets(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read goes through all bytes of a file, which may be larger than the memory."""
     (fresh,) = read_runs(paths[:1])
     assert fresh.test.logits.numel()
     read = []
@@ -227,7 +226,7 @@ def test_test_predictions_are_not_read_again_for_each_set(paths: list[Path], mon
     assert len(read) == 3
 
 
-def test_means_are_over_what_all_runs_were_tried_on(runs: list[Result], tmp_path: Path) -> None:
+def test_means_use_the_sets_common_to_all_runs(runs: list[Result], tmp_path: Path) -> None:
     single, ensemble, dropout = runs
     copy = tmp_path / "ensemble"
     shutil.copytree(ensemble.run.folder.path, copy)

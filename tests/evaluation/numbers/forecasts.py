@@ -1,4 +1,4 @@
-"""Forecasts of which the truth is known."""
+"""Forecasts for simulated targets."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def normals(examples: int = 6, *output: int, seed: int = 0) -> Predictive:
 
 
 def calibrated(examples: int = 2000, factor: float = 1.0) -> tuple[Predictive, Tensor]:
-    """Targets that come from a mixture of normals, and the forecast with the mixture's scales times a factor."""
+    """Targets drawn from a mixture of normals, and the mixture with its scales multiplied by a factor."""
     truth = normals(examples)
     targets = truth.sample(1, torch.Generator().manual_seed(1))[0]
     centre = truth.components.loc.mean((0, 1))  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ def calibrated(examples: int = 2000, factor: float = 1.0) -> tuple[Predictive, T
 
 
 def counts(examples: int = 2000) -> tuple[Predictive, Tensor]:
-    """Counts that come from a mixture of two rates, and that forecast."""
+    """Counts drawn from a mixture of two rates, and that mixture."""
     rates = 8 * torch.rand(2, 1, examples, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     forecast = Predictive(Counts(rates))
     return forecast, forecast.sample(1, torch.Generator().manual_seed(1))[0]

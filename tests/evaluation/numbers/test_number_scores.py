@@ -1,4 +1,4 @@
-"""Scores of numbers against formulas written out, numeric integration and forecasts that are right."""
+"""Scores of numbers against formulas, numerical integration and calibrated forecasts."""
 
 import math
 import sys
@@ -38,7 +38,7 @@ approx = pytest.approx
 
 
 class Student(StudentT):
-    """Student-t with scipy's cdf."""
+    """Student's t with the cdf of scipy."""
 
     def cdf(self, value: Tensor) -> Tensor:
         found = student.cdf(value.numpy(), *(each.numpy() for each in (self.df, self.loc, self.scale)))
@@ -46,7 +46,7 @@ class Student(StudentT):
 
 
 def integral(forecast: Forecast, targets: Tensor, index: int, ends: float = 200.0) -> float:
-    """The CRPS of one target by its definition, in adaptive quadrature."""
+    """The CRPS of one target from its definition, by adaptive quadrature."""
 
     def squared(z: float) -> float:
         values = torch.full_like(targets, z)
@@ -58,7 +58,7 @@ def integral(forecast: Forecast, targets: Tensor, index: int, ends: float = 200.
     return sum(quad(squared, a, b, points=[x for x in bends if a < x < b], limit=500)[0] for a, b in parts)
 
 
-def test_the_crps_of_one_normal_is_gneitings() -> None:
+def test_the_crps_of_one_normal_equals_the_closed_form() -> None:
     y, mu, sigma = torch.tensor([-3.0, 0.2, 40.0]).double(), 0.5, 1.7
     z = (y.numpy() - mu) / sigma
     expected = sigma * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / math.sqrt(math.pi))
@@ -66,7 +66,7 @@ def test_the_crps_of_one_normal_is_gneitings() -> None:
     assert found.tolist() == approx(expected.tolist(), rel=1e-9)
 
 
-def test_the_crps_of_a_mixture_is_its_integral(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_crps_of_a_mixture_equals_its_integral(monkeypatch: pytest.MonkeyPatch) -> None:
     forecast, targets = normals(6), torch.linspace(-4, 4, 6).double()
     found = crps(forecast, targets)
     assert found.tolist() == approx([integral(forecast, targets, i) for i in range(6)], rel=1e-7)
@@ -80,7 +80,7 @@ def test_the_crps_of_a_mixture_is_its_integral(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("df", [1.5, 3.0, 30.0])
-def test_the_crps_of_student_t_is_its_integral(df: float) -> None:
+def test_the_crps_of_student_t_equals_its_integral(df: float) -> None:
     shape = (2, 1, 4)
     loc = torch.tensor([-1.0, 2.0]).double().reshape(2, 1, 1).expand(shape)
     forecast = Predictive(Student(torch.full(shape, df).double(), loc, torch.full(shape, 0.8).double()))
@@ -89,7 +89,7 @@ def test_the_crps_of_student_t_is_its_integral(df: float) -> None:
     assert crps(forecast, targets).tolist() == approx(expected, rel=1e-4)
 
 
-def test_the_crps_of_counts_is_the_sum() -> None:
+def test_the_crps_of_counts_equals_its_sum() -> None:
     rates = torch.tensor([[0.5, 3.0, 40.0, 3.0], [2.0, 9.0, 80.0, 4.0]]).double()[:, None]
     forecast, targets = Predictive(Counts(rates)), torch.tensor([0, 5, 30, 400])
     ks = torch.arange(500.0).double()
@@ -111,7 +111,7 @@ def test_the_crps_of_counts_is_the_sum() -> None:
         ([5e4], 400_000),
     ],
 )
-def test_the_crps_of_mixtures_of_counts_of_any_size_is_the_sum(rates: list[float], count: int) -> None:
+def test_the_crps_of_poisson_mixtures_equals_its_sum_for_all_rates(rates: list[float], count: int) -> None:
     each = torch.tensor(rates, dtype=torch.float64)
     ks = torch.arange(max(rates[-1], count) + 15 * rates[-1] ** 0.5 + 40, dtype=torch.float64)
     cdf = sum(poisson.cdf(ks.numpy(), rate) for rate in rates) / len(rates)
@@ -122,7 +122,7 @@ def test_the_crps_of_mixtures_of_counts_of_any_size_is_the_sum(rates: list[float
     assert crps(PitMap(*[torch.linspace(0, 1, 2).double()] * 2)(forecast), target).item() == approx(expected, rel=2e-3)
 
 
-def test_scores_of_counts_take_no_longer_where_counts_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_scores_does_not_grow_with_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated: list[int] = []
     own = Poisson.cdf
 
@@ -142,14 +142,14 @@ def test_scores_of_counts_take_no_longer_where_counts_are_large(monkeypatch: pyt
     assert max(evaluated) < 2500
 
 
-def test_the_crps_of_a_large_rate_is_that_of_a_normal() -> None:
+def test_the_crps_of_a_large_rate_approaches_that_of_a_normal() -> None:
     rate = torch.tensor([[[1e12]]], dtype=torch.float64)
     targets = torch.tensor([1e12 + 2e6], dtype=torch.float64)
     found, normal = crps(Predictive(Poisson(rate)), targets), crps(Predictive(Normal(rate, rate.sqrt())), targets)
     assert found.item() == approx(normal.item(), rel=1e-6)  # but for a skewness of 1e-6
 
 
-def test_against_scoringrules() -> None:
+def test_scores_agree_with_scoringrules() -> None:
     rules = pytest.importorskip("scoringrules")
     forecast, targets = normals(5), torch.linspace(-2, 2, 5).double()
     loc, scale = (each.flatten(0, 1).T.numpy() for each in (forecast.components.loc, forecast.components.scale))  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ def test_against_scoringrules() -> None:
     assert found.tolist() == approx(rules.crps_t(np.array([-3.0, 2.0, 9.0]), 4.0, 2.0, 1.2).tolist(), rel=1e-4)
 
 
-def test_the_interval_score_is_its_formula() -> None:
+def test_the_interval_score_equals_its_formula() -> None:
     forecast = Predictive(Normal(torch.zeros(1, 1, 3).double(), 1.0))
     targets, end = torch.tensor([-3.0, 0.0, 2.0]).double(), 1.6448536269514722
     assert width(forecast, 0.9).tolist() == approx([2 * end] * 3)
@@ -175,14 +175,14 @@ def test_the_interval_score_is_its_formula() -> None:
     assert interval_score(forecast, targets, 0.9).tolist() == approx(expected)
 
 
-def test_the_nll_is_in_the_targets_units() -> None:
+def test_the_nll_depends_on_the_units_of_the_targets() -> None:
     forecast, targets = normals(), torch.linspace(-1, 1, 6).double()
     loc, scale = forecast.components.loc, forecast.components.scale  # type: ignore[attr-defined]
     scaled = nll(Predictive(Normal(10 * loc, 10 * scale)), 10 * targets)
     assert torch.allclose(scaled, nll(forecast, targets) + math.log(10))
 
 
-def test_a_calibrated_forecast_passes_and_an_overconfident_one_fails() -> None:
+def test_pit_and_coverage_distinguish_calibrated_and_overconfident_forecasts() -> None:
     share, error = {}, {}
     for factor in (1.0, 0.5):
         forecast, targets = calibrated(factor=factor)
@@ -197,7 +197,7 @@ def test_a_calibrated_forecast_passes_and_an_overconfident_one_fails() -> None:
     assert error[1.0][1] < 0.02 < error[0.5][1]
 
 
-def test_the_pit_of_counts_is_uniform_and_drawn_by_a_seed() -> None:
+def test_the_pit_of_counts_is_uniform_and_depends_on_the_seed() -> None:
     forecast, targets = counts()
     values = pit(forecast, targets)
     assert kstest(values.numpy(), "uniform").pvalue > 0.01
@@ -206,7 +206,7 @@ def test_the_pit_of_counts_is_uniform_and_drawn_by_a_seed() -> None:
     assert not torch.equal(values, pit(forecast, targets, seed=1))
 
 
-def test_the_table_of_scores() -> None:
+def test_number_scores_have_the_expected_values() -> None:
     forecast, targets = calibrated(200)
     found, terms = number_scores(forecast, targets, resamples=200), number_terms(forecast, targets)
     names = "nll rmse mae crps coverage width interval_score quantile_calibration_error"
@@ -229,7 +229,7 @@ def test_of_several_outputs_the_nll_is_joint_and_the_rest_are_means() -> None:
     assert list(number_scores(forecast, targets, resamples=2))
 
 
-def test_selective_prediction_keeps_what_is_surest_first() -> None:
+def test_selective_prediction_keeps_the_smallest_variance_first() -> None:
     scale = torch.tensor([1.0, 3.0, 1.0, 2.0]).double()
     forecast = Predictive(Normal(torch.zeros(1, 1, 4).double(), scale))
     found = error_coverage(forecast, torch.tensor([1.0, 5.0, 2.0, 3.0]))
@@ -239,7 +239,7 @@ def test_selective_prediction_keeps_what_is_surest_first() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_does_not_fit_is_one_line() -> None:
+def test_invalid_targets_are_rejected() -> None:
     with pytest.raises(InputError, match=r"must have shape \[6\], and have \[6, 1\]"):
         number_scores(normals(), torch.zeros(6, 1))
     with pytest.raises(InputError, match="targets that are not finite: 1 of 6"):
@@ -263,7 +263,7 @@ def test_a_target_without_a_density_makes_the_nll_infinite_and_nothing_else() ->
     assert narrow["nll"].value == narrow["nll"].low == math.inf
 
 
-def test_all_scores_are_of_the_same_resamples() -> None:
+def test_all_scores_use_the_same_resamples() -> None:
     forecast, targets = normals(40, 2), torch.randn(40, 2, generator=torch.Generator().manual_seed(3)).double()
     found, values = number_scores(forecast, targets, resamples=150, seed=5), pit(forecast, targets)
     terms = number_terms(forecast, targets)

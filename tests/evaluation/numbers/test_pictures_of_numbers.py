@@ -1,4 +1,4 @@
-"""Pictures of predicted numbers are written, alike for alike, and refused in one line."""
+"""Figures for predictions of numbers are deterministic, and invalid input is rejected."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bayes_share.evaluation.numbers.pictures import (
 )
 
 
-def test_the_pictures(tmp_path: Path) -> None:
+def test_pictures_are_written_deterministically(tmp_path: Path) -> None:
     forecast, targets = calibrated(300)
     sharp, _ = calibrated(300, factor=0.5)
     pits = {"$calibrated$": pit(forecast, targets), "overconfident": pit(sharp, targets)}
@@ -31,7 +31,7 @@ def test_the_pictures(tmp_path: Path) -> None:
     assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("coverage", "intervals", "noise"))
 
 
-def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+def test_invalid_pictures_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no runs to draw"):
         pit_drawing({})
     with pytest.raises(InputError, match="there are no PIT values of mine"):

@@ -1,4 +1,4 @@
-"""Recalibration of forecasts whose flaw is known."""
+"""Recalibration of forecasts with known miscalibration."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from bayes_share.models.predictive import Predictive
 approx = pytest.approx
 
 
-def test_the_factor_of_one_normal_is_the_root_mean_square_of_its_errors() -> None:
+def test_the_factor_of_one_normal_is_the_rms_of_its_standardised_errors() -> None:
     z = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     forecast = Predictive(Normal(torch.full((1, 1, 100), 3.0).double(), 0.5))
     found = fit_variance_scaling(forecast, 3 + 2 * z)
@@ -29,7 +29,7 @@ def test_the_factor_of_one_normal_is_the_root_mean_square_of_its_errors() -> Non
     assert torch.allclose(found(forecast).variance.sqrt(), torch.tensor(0.5 * found.factor, dtype=torch.float64))
 
 
-def test_scaling_undoes_what_was_done_to_a_mixture() -> None:
+def test_variance_scaling_recovers_a_known_factor() -> None:
     forecast, targets = calibrated(factor=0.4)
     scaling = fit_variance_scaling(forecast, targets)
     assert scaling.factor == approx(2.5, rel=0.05)
@@ -39,7 +39,7 @@ def test_scaling_undoes_what_was_done_to_a_mixture() -> None:
     assert nll(fixed, targets).mean() < nll(forecast, targets).mean()
 
 
-def test_isotonic_recalibration_on_other_data() -> None:
+def test_isotonic_recalibration_improves_held_out_calibration() -> None:
     forecast, targets = calibrated(4000, factor=0.5)
     loc, scale = forecast.components.loc, forecast.components.scale  # type: ignore[attr-defined]
     first, second = (Predictive(Normal(loc[..., some], scale[..., some])) for some in (slice(2000), slice(2000, None)))
@@ -51,7 +51,7 @@ def test_isotonic_recalibration_on_other_data() -> None:
     assert crps(fixed, rest).mean() < crps(second, rest).mean()
 
 
-def test_the_quantiles_of_a_recalibrated_forecast_undo_its_cdf() -> None:
+def test_quantiles_of_a_recalibrated_forecast_invert_its_cdf() -> None:
     forecast, targets = calibrated(100)
     fixed = fit_pit_map(forecast, targets)(forecast)
     for level in (0.05, 0.5, 0.9):
@@ -59,8 +59,8 @@ def test_the_quantiles_of_a_recalibrated_forecast_undo_its_cdf() -> None:
         assert torch.allclose(fixed.cdf(values), torch.tensor(level, dtype=torch.float64))
 
 
-def test_levels_beyond_what_the_pit_can_tell_apart_have_quantiles() -> None:
-    """Of 30 targets 7 are at the last PIT below 1, and 3 at 1: the level 0.95 is between them."""
+def test_levels_beyond_the_last_distinct_pit_have_quantiles() -> None:
+    """7 of 30 targets have the largest PIT below 1, and 3 have a PIT of 1: the level 0.95 is between them."""
     forecast = Predictive(Normal(torch.zeros(1, 1, 30).double(), 1.0))
     targets = torch.cat([torch.linspace(-1, 1, 20), torch.full((7,), 8.2), torch.full((3,), 1e3)]).double()
     low, high = fit_pit_map(forecast, targets)(forecast).quantile([0.05, 0.95])
@@ -71,7 +71,7 @@ def test_levels_beyond_what_the_pit_can_tell_apart_have_quantiles() -> None:
     assert bool(mirrored.isfinite().all())
 
 
-def test_the_map_is_the_share_of_targets_below() -> None:
+def test_the_map_is_the_share_of_targets_at_or_below() -> None:
     forecast = Predictive(Normal(torch.zeros(1, 1, 24).double(), 1.0))
     fitted = fit_pit_map(forecast, torch.linspace(-1, 1, 24).double().repeat_interleave(1))
     assert fitted.forward(pit(forecast, torch.linspace(-1, 1, 24).double())).tolist() == approx(
@@ -91,7 +91,7 @@ def test_without_a_density_there_is_no_nll() -> None:
         nll(fixed, targets)
 
 
-def test_counts_have_a_map_and_no_scale() -> None:
+def test_counts_can_be_recalibrated_by_the_pit_but_not_scaled() -> None:
     forecast, targets = counts(200)
     fixed = fit_pit_map(forecast, targets)(forecast)
     (median,) = fixed.quantile([0.5])
