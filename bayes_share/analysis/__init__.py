@@ -1,1 +1,1 @@
-"""What finished runs come to: comparison, conformal sets, dataset shift, diagnostics of their draws."""
+"""Analysis of finished runs: comparison, conformal sets, dataset shift and diagnostics of draws."""

@@ -1,4 +1,4 @@
-"""Runs side by side: a table of their scores and a picture of their calibration."""
+"""Comparison of runs: a table of scores, a table of costs and reliability diagrams."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -24,19 +24,20 @@ from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, v
 def compare(
     runs: Mapping[str, Path], picture: Path | None, split: str = "test", files: Mapping[str, Path] | None = None
 ) -> str:
-    """Score runs, and predictions of which no run is known, and draw their reliability.
+    """Score runs and files of predictions, and draw their reliability diagrams.
 
     Args:
-        runs: the folder of each run, by the name to show.
-        picture: the file to draw into, PNG or SVG; None: nothing is drawn.
-        split: of the runs, "test" or "validation".
-        files: predictions of the same images, by the name to show.
+        runs: the folder of each run, by display name.
+        picture: the file for the diagrams, PNG or SVG; None draws nothing.
+        split: the split of the runs, "test" or "validation".
+        files: files of predictions for the same images, by display name.
 
     Returns:
-        The scores, a line for each, and below them what each network of the runs costs.
+        A table of scores, followed by a table of the cost of one network of each run.
 
     Raises:
-        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
+        InputError: if a folder is not a finished run, predictions are missing or damaged, or the runs were tested on
+            different data.
     """
     folders = finished_runs(runs, split)
     predictions = {name: read_class_predictions(folder.predictions(split)) for name, folder in folders.items()}
@@ -53,10 +54,10 @@ def compare(
 
 
 def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What one network of each run costs, under a line that says so; nothing where there is no run.
+    """Return a heading and a table of the cost of one network of each run; an empty list if there are no runs.
 
     Args:
-        summaries: of the runs, by name.
+        summaries: the summary of each run, by name.
     """
     if not summaries:
         return []
@@ -68,11 +69,11 @@ def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def score_table(
     predictions: Mapping[str, Predictions], summaries: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """The scores of predictions of the same images, a line for each.
+    """Format a table of scores, with a row for each set of predictions.
 
     Args:
-        predictions: by the name to show.
-        summaries: of those that are of a run, what it cost.
+        predictions: predictions for the same images, by display name.
+        summaries: the summaries of the runs among them, by the same names.
     """
     rows = [_scores(name, one, (summaries or {}).get(name, {})) for name, one in predictions.items()]
     return format_table([name for name in rows[0] if any(row[name] is not None for row in rows)], rows)
@@ -80,7 +81,7 @@ def score_table(
 
 def _scores(name: str, predictions: Predictions, summary: Mapping[str, Any]) -> dict[str, Cell]:
     scores = score(predictions)
-    disagreement, kl = _of_members(predictions)
+    disagreement, kl = _member_differences(predictions)
     return {
         "run": name,
         "accuracy": scores.accuracy,
@@ -94,8 +95,8 @@ def _scores(name: str, predictions: Predictions, summary: Mapping[str, Any]) -> 
     }
 
 
-def _of_members(predictions: Predictions) -> tuple[float | None, float | None]:
-    """The disagreement and the KL of two members, the means over pairs; None of one network."""
+def _member_differences(predictions: Predictions) -> tuple[float | None, float | None]:
+    """Return the disagreement and KL divergence, averaged over pairs of members; None for a single member."""
     if predictions.logits.shape[1] == 1:
         return None, None
     each = [mean_differences(problem.logits) for problem in predictions.problems()]
@@ -104,13 +105,13 @@ def _of_members(predictions: Predictions) -> tuple[float | None, float | None]:
 
 
 def check_same(predictions: Mapping[str, Predictions]) -> None:
-    """See whether predictions can stand in one table.
+    """Check that predictions are for the same examples, so that they can be compared in one table.
 
     Args:
-        predictions: by the name to show.
+        predictions: predictions by display name.
 
     Raises:
-        InputError: some are of other images, classes or labels.
+        InputError: if the numbers of examples, the classes or the labels differ.
     """
     check_same_classes(predictions)
     for (one, first), (name, other) in pairwise(predictions.items()):
@@ -123,32 +124,33 @@ def check_same(predictions: Mapping[str, Predictions]) -> None:
 
 
 def check_same_classes(predictions: Mapping[str, Predictions]) -> None:
-    """See whether predictions give their classes the same names, in the same order, where they give them any.
+    """Check that all predictions with class names have the same names in the same order.
 
     Args:
-        predictions: by the name to show.
+        predictions: predictions by display name.
 
     Raises:
-        InputError: two do not; their labels do not mean the same.
+        InputError: if the class names of two predictions differ, so that their labels have different meanings.
     """
     known = [(name, one.class_names) for name, one in predictions.items() if one.class_names is not None]
     for (one, ours), (name, theirs) in pairwise(known):
         if ours != theirs:
             raise InputError(
-                f"the classes of {printable(one)} are {listed(ours, 100)}, and those of {printable(name)} "
+                f"the classes of {printable(one)} are {listed(ours, 100)}, and the classes of {printable(name)} are "
                 f"{listed(theirs, 100)}: they must have the same names in the same order"
             )
 
 
 def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, RunFolder]:
-    """The folders of runs that can stand in one table: finished, and with predictions for the same images.
+    """Check that runs are finished and have predictions for the same examples, and return their folders.
 
     Args:
         runs: the folder of each run, by name.
         split: "test" or "validation".
 
     Raises:
-        InputError: a folder that is no run, one that has no predictions yet, damaged ones, or runs on different data.
+        InputError: if a folder is not a finished run, predictions are missing or damaged, or the runs were tested on
+            different data.
     """
     folders = {name: finished_run(path) for name, path in runs.items()}
     for folder in folders.values() if split == "validation" else ():
@@ -171,14 +173,14 @@ def finished_runs(runs: Mapping[str, Path], split: str = "test") -> dict[str, Ru
 
 
 def _have_other_examples(one: RunFolder, other: RunFolder) -> bool:
-    """Whether runs noted other test examples; sets that are sorted by class may have the same labels."""
+    """Return whether the recorded test examples of two runs differ. Their labels may be equal, if sorted by class."""
     ours, theirs = map(read_summary, (one, other))
-    # Older runs noted none, or inputs of a table as their network took them.
+    # Older runs recorded none, or the encoded inputs of a table.
     return any(ours[name] != theirs[name] for name in ("test_images", "test_rows") if name in ours and name in theirs)
 
 
 def _data(folder: RunFolder) -> str:
-    """The data of a run, with what decides which of its examples are in which part."""
+    """Describe the data of a run, with the options that affect how it is split."""
     config = to_flat(read_run_config(folder.config))
     more = [
         f"{name} {config[name]}"

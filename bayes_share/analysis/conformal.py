@@ -1,10 +1,10 @@
-"""Conformal sets of finished runs: what they come to on the test images, for the terminal and for reports."""
+"""Coverage and size of conformal sets on the test examples, for the terminal and for reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bayes_share.errors import named
-from bayes_share.evaluation.conformal.coverage import Group, SetCoverage, set_coverage
+from bayes_share.evaluation.conformal.coverage import SetCoverage, set_coverage
 from bayes_share.evaluation.conformal.guarantee import Range, range_of_coverage, verdict
 from bayes_share.evaluation.conformal.prediction_sets import SET_METHODS, fit_sets_of
 from bayes_share.evaluation.conformal.temperature_split import halves
@@ -18,76 +18,77 @@ from bayes_share.runs.run_folder import RunFolder, validation_predictions
 from bayes_share.runs.validation_images import unchosen
 
 _TITLES = {"lac": "LAC", "aps": "APS"}
+_EMPTY = (
+    "A set is empty if even the most probable class of its example fails the threshold, which is common if the "
+    "accuracy is above the nominal coverage; an empty set counts as not covering the right class."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The sets of one method at one level.
+    """The coverage of the sets of one method at one level.
 
     Args:
-        name: of the run, with the label where it has several.
-        method: to show.
-        alpha: the miscoverage that is allowed.
-        num_calibrated: validation images that the threshold was fitted to.
-        is_scaled: whether a temperature was fitted on other ones.
-        coverage: on the test images.
-        classes: what each class is shown as.
+        name: the name of the run, with the label index if there are several labels.
+        method: the display name of the method.
+        alpha: the allowed miscoverage.
+        num_calibrated: the number of validation examples that the threshold was fitted to.
+        coverage: coverage and size on the test examples.
+        classes: the displayed class names.
     """
 
     name: str
     method: str
     alpha: float
     num_calibrated: int
-    is_scaled: bool
     coverage: SetCoverage
     classes: tuple[str, ...]
 
     @property
     def by_chance(self) -> Range:
-        """Where the coverage is expected."""
+        """The range that holds 95 % of coverages if the guarantee holds."""
         return range_of_coverage(self.alpha, self.num_calibrated, self.coverage.overall.count)
 
 
 def validation_left(folder: RunFolder) -> Predictions:
-    """A run's validation predictions of the images on which it chose nothing.
+    """Return the validation predictions of a run for the examples that it did not use for selection.
 
     Raises:
-        InputError: there are none (says why), or damaged files.
+        InputError: if there are no such examples, or the file is damaged.
     """
     validation = read_class_predictions(validation_predictions(folder))
     return validation.at(unchosen(read_run_config(folder.config), len(validation.labels)))
 
 
 def sets_at_levels(name: str, validation: Predictions, test: Predictions, levels: Sequence[float]) -> Iterator[Found]:
-    """Both methods at each level; of several labels, for each.
+    """Yield the coverage of both methods at each level, for each label.
 
     Args:
-        name: to show.
-        validation: of examples on which nothing was chosen or fitted.
-        test: what coverage is measured on.
-        levels: each an alpha, the miscoverage that is allowed.
+        name: display name of the predictions.
+        validation: predictions on examples that were not used for selection or fitting, to calibrate on.
+        test: predictions on which coverage is measured.
+        levels: values of alpha, the allowed miscoverage.
     """
     pairs = zip(named_problems(name, validation), named_problems(name, test), strict=True)
     for (of_label, calibrated), (_, judged) in pairs:
         parts = halves(calibrated)
-        count, is_scaled = len(parts.held_apart.labels), parts.temperature is not None
-        scaled = parts.scaled(judged)
+        count, scaled = len(parts.held_apart.labels), parts.scaled(judged)
         for method in SET_METHODS:
             for alpha in levels:
                 sets = fit_sets_of(method, parts.calibration, alpha).of(scaled)
                 coverage = set_coverage(sets, judged.labels)
-                yield Found(of_label, _TITLES[method], alpha, count, is_scaled, coverage, judged.shown_classes)
+                yield Found(of_label, _TITLES[method], alpha, count, coverage, judged.shown_classes)
 
 
 def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> str:
-    """Coverage and size of the runs' sets on the test images, overall, by class and by size.
+    """Format the coverage and size of the sets of runs on the test examples.
 
     Args:
-        runs: finished ones, by the name to show.
-        levels: each an alpha, the miscoverage that is allowed.
+        runs: finished runs, by display name.
+        levels: values of alpha, the allowed miscoverage.
 
     Raises:
-        InputError: another level, or a run that chose on all of its validation images.
+        InputError: if a level is out of range, or a run used all of its validation examples for selection.
     """
     for alpha in levels:
         check_alpha(alpha)
@@ -96,44 +97,43 @@ def conformal_tables(runs: Mapping[str, RunFolder], levels: Sequence[float]) -> 
         with named(name):
             validation = validation_left(folder)
         found += sets_at_levels(name, validation, read_class_predictions(folder.predictions("test")), levels)
-    return set_tables(found)
+    return f"{set_tables(found)}\n\nFor the coverage by class and by set size, run 'bayes-share report'."
 
 
 def set_tables(found: Sequence[Found]) -> str:
-    """Coverage and size of sets, overall, by class and by size.
+    """Format the coverage and size of sets: a table, and a judgement in a sentence.
 
     Args:
-        found: as `sets_at_levels` gives them.
+        found: results of `sets_at_levels`.
     """
-    overall = [
+    rows: list[dict[str, Cell]] = [
         {
-            **_of(one),
+            "run": one.name,
+            "method": one.method,
+            "nominal": 1 - one.alpha,
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "chance from": one.by_chance.low,
+            "expected from": one.by_chance.low,
             "to": one.by_chance.high,
             "classes in a set": one.coverage.size.value,
             "lowest of a class": min(group.coverage.value for group in one.coverage.by_class.values()),
         }
         for one in found
     ]
-    by_class = [
-        row
-        for one in found
-        for row in _rows(one, "class", {one.classes[label]: group for label, group in one.coverage.by_class.items()})
-    ]
-    by_size = [row for one in found for row in _rows(one, "size", one.coverage.by_size)]
     lead = (
         "Conformal sets: coverage of the test examples, with the range that holds 95 % of coverages if the "
-        "target is met"
+        "guarantee holds:"
     )
-    of_groups = ("By class, with 95 % intervals", by_class), ("By set size", by_size)
-    first, *others = [f"{title}:\n\n{format_table([*rows[0]], rows)}" for title, rows in ((lead, overall), *of_groups)]
-    return "\n\n".join([first, judgement(found), *others])
+    return "\n\n".join([lead, format_table([*rows[0]], rows), "\n".join([judgement(found), *empty_sets(found)])])
+
+
+def empty_sets(found: Sequence[Found]) -> list[str]:
+    """Return a sentence that explains empty sets, in a list; an empty list if there are no empty sets."""
+    return [_EMPTY] if any("0" in one.coverage.by_size for one in found) else []
 
 
 def judgement(found: Sequence[Found]) -> str:
-    """One sentence on whether the sets keep what was promised."""
+    """Return a sentence on whether the coverages agree with the guarantee."""
     judged = [
         (
             f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
@@ -143,19 +143,3 @@ def judgement(found: Sequence[Found]) -> str:
         for one in found
     ]
     return verdict(judged)
-
-
-def _of(one: Found) -> dict[str, Cell]:
-    return {"run": one.name, "method": one.method, "aim": 1 - one.alpha}
-
-
-def _rows(one: Found, kind: str, groups: Mapping[str, Group]) -> Iterator[dict[str, Cell]]:
-    for name, group in groups.items():
-        yield {
-            **_of(one),
-            kind: name,
-            "examples": group.count,
-            "coverage": group.coverage.value,
-            "from": group.coverage.low,
-            "to": group.coverage.high,
-        }

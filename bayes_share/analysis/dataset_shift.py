@@ -1,6 +1,6 @@
-"""Runs away from what they were trained on: tables of out-of-distribution detection and of corrupted images.
+"""Tables of out-of-distribution detection and of scores on corrupted images.
 
-They work from the predictions in the runs' folders, which `predict_shifted` leaves there.
+They are computed from the predictions that `predict_shifted` saves in the run folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ ScoresInOut = dict[str, tuple[Float64[Tensor, "inside"], Float64[Tensor, "outsid
 
 
 def shift_tables(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets, by: str = "entropy") -> str:
-    """Have runs predict what they have not yet, and show how they do.
+    """Compute missing predictions of runs for shifted images, and format tables of their scores.
 
     Args:
-        runs: finished, on the same data, by the name to show.
-        shifted_sets: what they are to predict.
-        by: the score of out-of-distribution images that is shown.
+        runs: finished runs on the same data, by display name.
+        shifted_sets: the sets of images to predict.
+        by: the out-of-distribution score to show.
 
     Raises:
-        InputError: an unknown score or one that no run has, or what `predict_shifted` refuses.
+        InputError: if the score is unknown or no run has it, or `predict_shifted` raises InputError.
     """
     if by not in SCORES:
         raise unknown("score", by, SCORES)
@@ -56,14 +56,14 @@ def shift_tables(runs: Mapping[str, RunFolder], shifted_sets: ShiftedSets, by: s
 
 
 def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
-    """Each score of the test images and of a set's images, by the name of the score.
+    """Compute the out-of-distribution scores of the test images and of the images of a set, by name of the score.
 
     Args:
-        folder: of a run with predictions for the set.
-        name: of the set.
+        folder: the folder of a run with predictions for the set.
+        name: the name of the set.
 
     Raises:
-        InputError: what `read_ood` refuses.
+        InputError: if `read_ood` raises InputError.
     """
     train = train_features(folder)
     test = read_outputs(folder.predictions("test"))
@@ -73,16 +73,16 @@ def scores_in_out(folder: RunFolder, name: str) -> ScoresInOut:
 
 
 def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
-    """A run's outputs for a set of images from outside, of as many draws and members as for its test images.
+    """Read the outputs of a run for an out-of-distribution set.
 
     Args:
-        folder: of a run with predictions for the set.
-        name: of the set.
-        test: the run's outputs for its test images.
+        folder: the folder of a run with predictions for the set.
+        name: the name of the set.
+        test: the outputs of the run for its test images.
 
     Raises:
-        InputError: predictions that are missing or damaged, of other numbers of draws or members, from which scores
-            would differ for that alone, or of another number of images than is noted.
+        InputError: if the predictions are missing or damaged, have other numbers of draws or members than `test`, so
+            that scores would not be comparable, or have another number of images than recorded in sets.json.
     """
     path = folder.predictions(f"ood/{name}")
     other = read_outputs(path)
@@ -95,27 +95,27 @@ def read_ood(folder: RunFolder, name: str, test: Outputs) -> Outputs:
     noted = folder.sets("ood").get(name)
     if noted is not None and noted.images != other.logits.shape[2]:
         raise InputError(
-            f"{path} has {other.logits.shape[2]} images, and sets.json in its folder says {noted.images}: remove "
+            f"{path} has {other.logits.shape[2]} images, and sets.json in its folder has {noted.images}: remove "
             "the file, and predict the set again"
         )
     return other
 
 
 def detections(folder: RunFolder, name: str) -> dict[str, Detection]:
-    """How well each score tells a set's images from the test images; arguments as of `scores_in_out`."""
+    """Compute the detection metrics of each score. For the arguments, see `scores_in_out`."""
     return {score: detection(*pair) for score, pair in scores_in_out(folder, name).items()}
 
 
 def ood_table(runs: Mapping[str, RunFolder], sets: Sequence[str], by: str = "entropy") -> str:
-    """A line for each run and set: how well a score tells the set's images from the run's test images.
+    """Format the detection metrics of a score, with a row for each run and set.
 
     Args:
-        runs: with predictions for the sets, by the name to show.
+        runs: runs with predictions for the sets, by display name.
         sets: names of out-of-distribution sets.
-        by: the score.
+        by: the name of the score.
 
     Raises:
-        InputError: an unknown score, or predictions that are missing or damaged.
+        InputError: if the score is unknown, no run has it, or predictions are missing or damaged.
     """
     if by not in SCORES:
         raise unknown("score", by, SCORES)
@@ -139,7 +139,7 @@ _WHY = {
 
 
 def averaged(types: Sequence[str]) -> tuple[str, ...]:
-    """The types of corruption that means are over: the 15 of the benchmark CIFAR-10-C where they are there, else all.
+    """Return the corruption types to average over: the 15 of the CIFAR-10-C benchmark if present, otherwise all.
 
     >>> averaged(["contrast", "cifar-10-c-fog", "cifar-10-c-spatter"])
     ('cifar-10-c-fog',)
@@ -149,19 +149,19 @@ def averaged(types: Sequence[str]) -> tuple[str, ...]:
 
 
 def corruption_scores(folder: RunFolder, types: Sequence[str]) -> dict[int, dict[str, Scores]]:
-    """The scores of each type of corruption, by severity; of severity 0 those of the same images as they are.
+    """Compute the scores of each corruption type, by severity. Severity 0 is the same images without corruption.
 
     Args:
-        folder: of a run with predictions for the types, at least one.
-        types: names as `RunFolder.corruption_sets` gives them.
+        folder: the folder of a run with predictions for the types.
+        types: names of corruption types, at least one.
 
     Raises:
-        InputError: predictions that are missing or damaged.
+        InputError: if predictions are missing or damaged.
     """
     sizes = {kind: _size(folder, kind).images for kind in types}
     test = read_class_predictions(folder.predictions("test"))
     clean = {}
-    for size in set(sizes.values()):  # one, as a rule
+    for size in set(sizes.values()):  # usually a single size
         chosen = images_to_corrupt(len(test.labels), size)
         clean[size] = score(replace(test, logits=test.logits[:, :, chosen], labels=test.labels[chosen], features=None))
     return {0: {kind: clean[size] for kind, size in sizes.items()}} | {
@@ -180,14 +180,16 @@ def _size(folder: RunFolder, kind: str) -> SetInfo:
 
 
 def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str:
-    """A line for each run and severity: means over types of corruption; severity 0 is the same images as they are.
+    """Format scores averaged over corruption types, with a row for each run and severity.
+
+    Severity 0 is the same images without corruption.
 
     Args:
-        runs: with predictions for the types, by the name to show.
-        types: names as `RunFolder.corruption_sets` gives them.
+        runs: runs with predictions for the types, by display name.
+        types: names of corruption types, at least one.
 
     Raises:
-        InputError: predictions that are missing or damaged.
+        InputError: if predictions are missing or damaged.
     """
     rows: list[dict[str, Cell]] = []
     for name, folder in runs.items():
@@ -201,6 +203,6 @@ def corruption_table(runs: Mapping[str, RunFolder], types: Sequence[str]) -> str
 
 
 def train_features(folder: RunFolder) -> Tensor | None:
-    """Features of training images ``[member, image, feature]``, where the run has them."""
+    """Return the features of training images, ``[member, image, feature]``; None if the run has none."""
     path = folder.predictions("train")
     return read_outputs(path).features if path.is_file() else None

@@ -1,4 +1,4 @@
-"""How far the draws of runs can be trusted: elpd, convergence, PSIS-LOO; and runs as arviz data."""
+"""Diagnostics of the draws of runs: elpd, convergence and PSIS-LOO; and export of runs as ArviZ data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,17 +23,17 @@ from bayes_share.tasks import task_of
 
 
 def diagnostic_tables(runs: Mapping[str, Path], split: str = "test") -> str:
-    """Elpd with paired differences, r-hat and ESS in function space, and PSIS-LOO of runs that sampled.
+    """Format elpd with paired differences, r-hat and ESS in function space, and PSIS-LOO of Markov chain methods.
 
     Args:
-        runs: the folder of each run, by the name to show.
-        split: "test" or "validation": of the elpd and of the convergence. PSIS-LOO is of the training images.
+        runs: the folder of each run, by display name.
+        split: the split for elpd and convergence, "test" or "validation". PSIS-LOO uses the training examples.
 
     Returns:
-        Tables, and below each what could not be said, and why.
+        Tables, each followed by the reasons for missing values.
 
     Raises:
-        InputError: what `bayes_share.analysis.comparison.compare` refuses, or runs on different images.
+        InputError: if a run is not finished, its predictions are damaged, or the labels of the runs differ.
     """
     predictions = {name: read_class_predictions(finished_run(path).predictions(split)) for name, path in runs.items()}
     chains = {name: training for name, path in runs.items() if (training := chain(path)) is not None}
@@ -49,22 +49,22 @@ def diagnostic_tables(runs: Mapping[str, Path], split: str = "test") -> str:
 
 
 def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
-    """Write a run's predictions, and its draws of the posterior, as arviz data.
+    """Write the predictions and posterior draws of a run as ArviZ data.
 
-    The predictions of a split are in the groups for other data. Where PSIS-LOO means something, the run predicts its
-    training images too, in order and not augmented, for ``log_likelihood`` and what goes with it. Draws of a chain are
-    in the order of the chain.
+    The predictions of the split go to the groups for held-out data. If PSIS-LOO is valid for the run, its training
+    examples are predicted as well, in order and without augmentation, for ``log_likelihood``, ``observed_data`` and
+    ``posterior_predictive``. The draws of a Markov chain are in chain order.
 
     Args:
         run: the folder of a finished run.
-        path: a name that ends in ``.nc`` or ``.zarr``.
+        path: a path ending in ``.nc`` or ``.zarr``.
         split: "test" or "validation".
 
     Returns:
-        Why there is no ``log_likelihood``, in a line; None where there is one.
+        The reason why there is no ``log_likelihood``; None if there is one.
 
     Raises:
-        InputError: a folder that is no finished run, or what `bayes_share.evaluation.arviz_data.write_arviz` refuses.
+        InputError: if the run is not finished, or `bayes_share.evaluation.arviz_data.write_arviz` rejects the path.
     """
     predictions = read_class_predictions(finished_run(run).predictions(split))
     training = load_run(run)
@@ -83,7 +83,7 @@ def export_arviz(run: Path, path: Path, split: str = "test") -> str | None:
 
 
 def no_loo(training: Training) -> str | None:
-    """Why PSIS-LOO of a run would have no meaning; None where it has one."""
+    """Return the reason why PSIS-LOO is not valid for a run; None if it is valid."""
     algorithm = training.algorithm
     if reason := algorithm.not_drawn():
         return reason
@@ -100,11 +100,11 @@ def no_loo(training: Training) -> str | None:
 
 
 def by_member(samples: Mapping[str, Tensor], training: Training) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Draws of parameters apart: ``[draw, member, ...]`` of each member's own, and ``[draw, ...]`` of shared ones.
+    """Divide parameter draws into the members' own, ``[draw, member, ...]``, and shared ones, ``[draw, ...]``.
 
     Args:
-        samples: by the names of the user's network; a parameter has an axis of members where they do not share it.
-        training: whose draws they are; networks side by side share nothing.
+        samples: draws by parameter name of the user's network; unshared parameters have a member axis.
+        training: the run that made the draws. Independent networks share nothing.
     """
     parts = _parts(training)
     own = {name for name, (_, has_rows) in by_users_name(parts[0]).items() if has_rows}
@@ -126,20 +126,20 @@ def _train_predictions(training: Training, num_draws: int, order: Sequence[int])
 
 
 def chain(path: Path) -> Training | None:
-    """The run in a folder, where its algorithm makes a Markov chain."""
+    """Load the run in a folder; return None if its algorithm does not make a Markov chain."""
     algorithm = read_run_config(finished_run(path).config).algorithm
     return load_run(path) if algorithm.is_chain else None
 
 
 def _order(training: Training, num_draws: int) -> list[int]:
-    """The draws in the order of the chain; as they are where there is none."""
+    """Return the indices of the draws in chain order, or in their stored order if there is no chain."""
     if training.algorithm.is_chain:
         return chain_order(max(1, training.state.num_kept), num_draws)
     return list(range(num_draws))
 
 
 def in_order(predictions: Predictions, training: Training | None) -> Predictions:
-    """Predictions with the draws in the order of the chain, where there is one."""
+    """Put the draws of predictions in chain order. Without a chain, return the predictions unchanged."""
     if training is None:
         return predictions
     return replace(predictions, logits=predictions.logits[_order(training, len(predictions.logits))])

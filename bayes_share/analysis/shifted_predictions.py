@@ -1,4 +1,4 @@
-"""A finished run's predictions for images that it was not trained on: other data, and corrupted test images."""
+"""Predictions of a finished run for shifted images: out-of-distribution sets and corrupted test images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,21 +32,21 @@ from bayes_share.tensors.seeding import generator
 
 CIFAR10C = "cifar-10-c"
 
-_TRAIN_IMAGES = 10_000  # whose features neighbours are looked for among
+_TRAIN_IMAGES = 10_000  # maximum number of training images for the k-nn score
 
 
 @dataclass(frozen=True)
 class ShiftedSets:
-    """What a run is to predict.
+    """The sets of images that a run has to predict.
 
     Args:
-        ood: out-of-distribution sets, as `load_ood` takes them.
-        corruptions: of the test images: keys of `CORRUPTIONS`, "all" of them, or "cifar-10-c:DIR".
-        ood_images: a random sample of so many is taken of a larger set.
-        corruption_images: a random sample of so many test images is corrupted, the same in each way.
+        ood: out-of-distribution sets; see `load_ood`.
+        corruptions: corruptions of the test images: keys of `CORRUPTIONS`, "all", or "cifar-10-c:DIR".
+        ood_images: the maximum number of images of each set; larger sets are sampled at random.
+        corruption_images: the maximum number of test images to corrupt; the same random sample for all corruptions.
 
     Raises:
-        InputError: a name that cannot be, two sets of one name, or fewer than 1 image.
+        InputError: if a name is invalid, two sets have the same name, or a number of images is less than 1.
     """
 
     ood: Sequence[str] = ()
@@ -67,12 +67,12 @@ class ShiftedSets:
 
     @property
     def ood_names(self) -> list[str]:
-        """What the out-of-distribution sets are called."""
+        """The names of the out-of-distribution sets."""
         return [OODName.parse(text).name for text in self.ood]
 
     @property
     def corruption_types(self) -> dict[str, str]:
-        """Where each type of corruption is from, by its name in the run."""
+        """The source of each corruption type, by its name in the run folder; empty for generated corruptions."""
         found: dict[str, str] = {}
         for name in self.corruptions:
             if name.startswith(f"{CIFAR10C}:"):
@@ -83,22 +83,22 @@ class ShiftedSets:
 
 
 def predict_shifted(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str], None] = say) -> None:
-    """Predict what is not there yet, and leave it in the run's folder.
+    """Predict the sets that are missing in the run folder, and save the predictions there.
 
-    An out-of-distribution set is in ``predictions/ood/NAME.npz``, with all components and, where the network ends in a
-    linear layer, features; these also come to ``predictions/test.npz`` and, of at most 10,000 training images drawn by
-    class, to ``predictions/train.npz``. A corruption is in ``predictions/corruptions/TYPE-SEVERITY.npz``, as the log
-    probabilities of the mixture, one component. Beside them ``sets.json`` says what the images are; it is written
-    after the predictions, so one that is stopped goes on with the set that it was at.
+    The predictions for an out-of-distribution set are saved in ``predictions/ood/NAME.npz``, with all components. If
+    the network ends with a linear layer, they include features, and features of the test images and of at most 10,000
+    training images, stratified by class, are added to ``predictions/test.npz`` and ``predictions/train.npz``. The
+    predictions for corrupted images are saved in ``predictions/corruptions/TYPE-SEVERITY.npz`` as log-probabilities of
+    the mixture, a single component. The images of each set are recorded in ``sets.json`` after its predictions, so that
+    an interrupted call resumes with the set it was working on.
 
     Args:
-        folder: of a finished run.
-        shifted_sets: what to predict.
-        tell: is told each set that is predicted, in a line.
+        folder: the folder of a finished run.
+        shifted_sets: the sets to predict.
+        tell: a function that is called with a progress message for each set.
 
     Raises:
-        InputError: a set that cannot be read, or brought to the network's input, or one that is called as another one
-            that is there.
+        InputError: if a set cannot be read or converted to the input of the network, or its name is already in use.
     """
     if is_table(data := read_run_config(folder.config).data):
         raise InputError(
@@ -115,7 +115,7 @@ def predict_shifted(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable
 
 
 def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str], None]) -> None:
-    """Predict what is missing now: another process may have come first."""
+    """Predict the missing sets while holding the lock. Another process may have predicted them in the meantime."""
     ood, corruptions = _missing_ood(folder, shifted_sets), _missing_corruptions(folder, shifted_sets)
     if not ood and not corruptions:
         return
@@ -134,7 +134,7 @@ def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str],
             tell(f"{folder.path}: {found.name}, {info}")
             logits, features = training.predict_with_features(found.images, config.num_samples)
             path = folder.predictions(f"ood/{found.name}")
-            remove(path)  # what is noted of it must not come to be said of others
+            remove(path)  # so that the old entry in sets.json never describes new predictions
             write_predictions(path, Outputs(logits, features=features, likelihood=likelihood, stamp=run))
             note_set(path.parent, found.name, info)
     if corruptions:
@@ -142,17 +142,17 @@ def _predict(folder: RunFolder, shifted_sets: ShiftedSets, tell: Callable[[str],
 
 
 def _stamp(folder: RunFolder) -> str:
-    """Of the run, as its summary notes it."""
+    """Return the stamp of the run from its summary; empty if it has none."""
     noted = noted_identity(folder)
     return "" if noted is None else noted.stamp
 
 
 def images_to_corrupt(num_test: int, limit: int) -> Int64[Tensor, "image"]:
-    """Which of the test images are corrupted: the same ones for every type, severity and run.
+    """Return the indices of the test images to corrupt, the same for every type, severity and run.
 
     Args:
-        num_test: how many there are.
-        limit: how many are taken at most.
+        num_test: the number of test images.
+        limit: the maximum number of images to corrupt.
     """
     rng = generator(0, "corrupted images")
     return torch.randperm(num_test, generator=rng)[:limit].sort().values
@@ -175,7 +175,7 @@ def _missing_ood(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
 
 
 def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell: Callable[[str], None]) -> None:
-    """Features of test and training images; without them, where there is no last linear layer, the training file."""
+    """Add features of test and training images. Without a final linear layer, the files have no features."""
     if folder.predictions("train").is_file():
         return
     data = training.data
@@ -204,7 +204,7 @@ def _add_features(folder: RunFolder, training: Training, config: RunConfig, tell
 
 
 def _missing_corruptions(folder: RunFolder, shifted_sets: ShiftedSets) -> list[tuple[str, int, str]]:
-    """Type, severity and source of what there are no predictions for."""
+    """Return type, severity and source of the corruptions without predictions."""
     there = folder.sets("corruptions")
     return [
         (kind, severity, source)
@@ -216,7 +216,7 @@ def _missing_corruptions(folder: RunFolder, shifted_sets: ShiftedSets) -> list[t
 
 
 def _changed(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
-    """The sources that are to be predicted and were predicted before, when they were others."""
+    """Return the requested sources whose files changed since they were predicted."""
     there = [*folder.sets("ood").values(), *folder.sets("corruptions").values()]
     asked = {OODName.parse(text).source for text in shifted_sets.ood} | set(shifted_sets.corruption_types.values())
     return sorted(
@@ -225,7 +225,7 @@ def _changed(folder: RunFolder, shifted_sets: ShiftedSets) -> list[str]:
 
 
 def _is_there(info: SetInfo, source: str, limit: int) -> bool:
-    """Whether predictions are of so many images of a source, as it is now."""
+    """Return whether predictions cover the requested images of the current version of a source."""
     return info.covers(source, limit) and not info.has_changed(source_stamp(source))
 
 

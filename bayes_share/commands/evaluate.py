@@ -134,12 +134,9 @@ def run(options: Namespace) -> None:
     shifted = None if shifted_sets is None else shift_tables(found, shifted_sets, options.ood_score or "entropy")
     diagnosed = diagnostic_tables(folders, options.split) if options.diagnostics else None
     show(compare(folders, picture, options.split, files))
-    if sets is not None:
-        show(f"\n{sets}\n")
-    if shifted is not None:
-        show(f"\n{shifted}\n")
-    if diagnosed is not None:
-        show(f"\n{diagnosed}\n")
+    for further in (shifted, diagnosed, sets):
+        if further is not None:
+            show(f"\n{further}\n")
     if picture is not None:
         show(f"reliability diagrams: {printable(picture)}")
     if options.arviz is not None:

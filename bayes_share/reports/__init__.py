@@ -1,4 +1,4 @@
-"""A report on runs: one page to open, and the same for machines and papers."""
+"""Reports on predictions: an HTML page, and export as JSON, CSV and figures."""
 
 from bayes_share.reports.build import build_report
 from bayes_share.reports.gather import read_runs

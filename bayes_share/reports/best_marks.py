@@ -1,4 +1,4 @@
-"""Which figure of a column is the best, by more than chance."""
+"""Marking the significantly best value of a column."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ _CLEAR = 1.96  # standard errors
 
 
 def marked(column: Column, values: Sequence[Estimate | None]) -> list[Cell]:
-    """Cells of which the best is marked where it leads every other by more than 1.96 standard errors of the difference.
+    """Make cells, and mark the best one if its lead over every other exceeds 1.96 standard errors of the difference.
 
-    Of two equal runs one is marked in about 5 % of cases. The errors are taken to be independent; that of a difference
-    on the same images is smaller than this, if anything. Where one is not known, none is marked.
+    Of two equally good runs, one is marked in about 5 % of cases. The errors are treated as independent, which is
+    conservative for scores on the same images. Nothing is marked if an error is unknown.
     """
     cells = [Cell(None) if value is None else Cell(value.mean, value.error) for value in values]
     there = [(badness(column, value.mean), i) for i, value in enumerate(values) if value is not None]
@@ -31,5 +31,5 @@ def _error_of_difference(*cells: Cell) -> float:
 
 
 def badness(column: Column, value: Any) -> float:
-    """A value of a column, turned so that less is better."""
+    """Return a value of a column, negated if higher is better, so that lower is always better."""
     return -value if column.better == "higher" else value

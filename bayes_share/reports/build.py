@@ -1,4 +1,4 @@
-"""The report of some runs: which sections it has, in which order."""
+"""Building a report on class predictions from its sections."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +20,7 @@ from bayes_share.reports.least_expected import as_inputs, least_expected_labels
 from bayes_share.reports.members import members
 from bayes_share.reports.out_of_distribution import out_of_distribution
 from bayes_share.reports.overview import overview
+from bayes_share.reports.provenance import counted
 from bayes_share.reports.results import Result, records
 from bayes_share.reports.robustness import robustness
 from bayes_share.reports.selective import selective
@@ -33,19 +34,19 @@ def build_report(
     progress: bool = False,
     inputs: object = None,
 ) -> Report:
-    """All that there is to say of some runs.
+    """Build the report on runs and other class predictions.
 
     Args:
-        runs: of one data set, as `read_runs` and `own_results` give them.
-        title: of the report.
-        humans: the distribution of human labels for each test image, where it is known.
-        pictures: images of each kind in each run's gallery.
-        progress: whether a progress bar is shown in a terminal.
-        inputs: of the test examples, as `as_inputs` takes them; shown beside the least expected labels, a section that
-            there is with them alone.
+        runs: results for the same test examples, from `read_runs` or `own_results`.
+        title: title of the report.
+        humans: the distribution of human labels for each test image, or None.
+        pictures: the number of images of each kind in the gallery of a run.
+        progress: whether to show a progress bar in a terminal.
+        inputs: inputs of the test examples; see `as_inputs`. With them, the report has a section on the least expected
+            labels.
 
     Raises:
-        InputError: human labels or inputs of other images.
+        InputError: if the human labels or inputs do not match the test examples.
     """
     if humans is not None:
         _check_humans(humans, runs[0])
@@ -68,7 +69,6 @@ def build_report(
     ]
     bar = tqdm(makers, disable=None if progress else True, unit="section", leave=False)
     sections = [section for make in bar if (section := make()) is not None]
-    count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
     on = dict.fromkeys(run.data for _, run in records(runs))
     where = f" on {next(iter(on))}" if on else ""
     test = runs[0].test
@@ -82,7 +82,7 @@ def build_report(
         if test.has_positions
         else f"{images:,} test examples"
     )
-    subtitle = f"{count}{where}: {tested} {kind}"
+    subtitle = f"{counted(runs)}{where}: {tested} {kind}"
     return Report(title, subtitle, sections)
 
 

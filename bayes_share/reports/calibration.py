@@ -63,11 +63,11 @@ _HUMAN = (
 
 
 def calibration(runs: Sequence[Result], humans: Float[Tensor, "image class"] | None = None) -> Section:
-    """What is known of the runs' calibration.
+    """Build the section on calibration.
 
     Args:
-        runs: all of them.
-        humans: the distribution of human labels for each test image, where it is known.
+        runs: all results.
+        humans: the distribution of human labels for each test image, or None.
     """
     panels = [
         Panel(f"reliability-{name}", _in_words(name, problem), _draw_reliability(name, problem))
@@ -123,7 +123,7 @@ def _errors(runs: Sequence[Result]) -> Table:
 
 
 def _posthoc(runs: Sequence[Result]) -> list[Table]:
-    """A table for each score: before, and after each method, fitted on the validation predictions."""
+    """Make a table for each score, before and after calibration by each method, fitted on validation predictions."""
     scores = [column for column in (*SCORES, ECE) if column.key != "brier"]
     rows: dict[str, list[dict[str, Cell]]] = {column.key: [] for column in scores}
     reasons: dict[str, None] = {}
@@ -146,7 +146,7 @@ def _posthoc(runs: Sequence[Result]) -> list[Table]:
             Column(method, "before" if method == "none" else method, column.form, column.factor, column.better)
             for method in ("none", *get_args(CalibrationMethod))
         ]
-        # Of runs whose members were chosen there are fewer: those that they were chosen on are left out.
+        # Runs that selected members have fewer validation predictions, without the examples used for the selection.
         counts = dict.fromkeys(f"{len(validation.labels):,}" for _, validation in checked)
         note = (
             f"Calibration maps are fitted to {' or '.join(counts)} validation examples, on the average over "

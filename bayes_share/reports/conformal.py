@@ -1,19 +1,20 @@
-"""Conformal sets: the classes that an example may have, with a coverage that is promised."""
+"""The section on conformal sets: their coverage and size."""
 
 import math
 from collections.abc import Sequence
 
-from bayes_share.analysis.conformal import Found, judgement, sets_at_levels
+from bayes_share.analysis.conformal import Found, empty_sets, judgement, sets_at_levels
 from bayes_share.errors import InputError
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.overview import RUN
+from bayes_share.reports.provenance import held_out
 from bayes_share.reports.results import Result
 
 BY_CHANCE = (
     Column(
         "chance_low",
-        "by chance, from",
+        "expected, from",
         ".1f",
         100,
         about="range that holds 95 % of coverages if the guarantee holds; it accounts for the random choice of "
@@ -21,14 +22,15 @@ BY_CHANCE = (
     ),
     Column("chance_high", "to", ".1f", 100, about="upper end of the range"),
 )
-"""Where a coverage is expected."""
+"""Columns of the range in which a coverage is expected."""
 
 _LEVELS = (0.1, 0.05)
-_SHOWN = _LEVELS[0]  # by class and by size
+_SHOWN = _LEVELS[0]  # level of the tables by class and by size
+_NOMINAL = f"for a nominal coverage of {100 * (1 - _SHOWN):g} %"
 _COLUMNS = (
     RUN,
     Column("method", "method"),
-    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the threshold was fitted"),
     Column("coverage", "coverage [%]", ".1f", 100, about="test examples whose set contains the right class"),
     *BY_CHANCE,
@@ -47,16 +49,17 @@ _LEAD = (
     "on average; the size of APS sets follows the uncertainty of each example more closely."
 )
 _NOTE = (
-    "The threshold is fitted to validation examples that were not used to select epochs or members: the "
-    "temperature is fitted to one half of them, and the threshold to the other. With n examples for the "
-    "threshold, the expected coverage over validation and test examples is between 1 − α and 1 − α + 1/(n + 1)."
+    "If there are at least 40 validation examples, a temperature is fitted to one half of them, and the threshold to "
+    "the other half. With n examples for the threshold, the expected coverage over validation and test examples is "
+    "between 1 − α and 1 − α + 1/(n + 1)."
 )
 
 
 def conformal(runs: Sequence[Result]) -> Section | None:
-    """Coverage and size of the runs' sets; only why there are none where every run chose on all validation images.
+    """Build the section on conformal sets.
 
-    None where there are no validation images, or where examples have several positions, which are not exchangeable.
+    It contains only reasons if every run used all of its validation examples for selection. It is None if there are no
+    validation examples, or if examples have several positions, which are not exchangeable.
     """
     if any(run.test.has_positions for run in runs):
         return None
@@ -74,10 +77,10 @@ def conformal(runs: Sequence[Result]) -> Section | None:
     if not every:
         return Section("conformal", "Conformal sets", reasons, [])
     shown = [one for one in every if one.alpha == _SHOWN]
-    note = " ".join([_NOTE, *reasons])
+    note = " ".join([*held_out([run for run in runs if run.name in found]), _NOTE, *reasons])
     table = Table("conformal", "Coverage and size", _COLUMNS, [*map(_row, every)], note)
     blocks: list[Block] = [table, _figure(shown), _by_class(shown), _by_size(shown)]
-    return Section("conformal", "Conformal sets", [_LEAD, judgement(every)], blocks)
+    return Section("conformal", "Conformal sets", [_LEAD, judgement(every), *empty_sets(every)], blocks)
 
 
 def _row(one: Found) -> dict[str, Cell]:
@@ -115,7 +118,7 @@ def _figure(shown: Sequence[Found]) -> Figure:
 
 
 def _dots(one: Found, classes: Sequence[int], style: int) -> Dots:
-    """The coverage of each class in per cent; NaN of those that no test example has."""
+    """Make dots for the coverage of each class in percent; NaN for a class without test examples."""
     found = [one.coverage.by_class[label].coverage if label in one.coverage.by_class else None for label in classes]
     y, low, high = (
         [math.nan if each is None else 100 * getattr(each, end) for each in found] for end in ("value", "low", "high")
@@ -133,7 +136,7 @@ def _by_class(shown: Sequence[Found]) -> Table:
                 row[f"{one.method}/{one.name}"] = Cell(group.coverage.value, group.coverage.error)
         rows.append(row)
     columns = [Column("class", "class"), *(_column(one) for one in shown)]
-    return Table("conformal-classes", f"Coverage [%] by class, for a target of {1 - _SHOWN:.0%}", columns, rows)
+    return Table("conformal-classes", f"Coverage [%] by class, {_NOMINAL}", columns, rows)
 
 
 def _by_size(shown: Sequence[Found]) -> Table:
@@ -158,7 +161,13 @@ def _by_size(shown: Sequence[Found]) -> Table:
         for size, group in one.coverage.by_size.items()
     ]
     note = "Coverage that decreases with set size means that the network is overconfident on hard examples."
-    return Table("conformal-sizes", f"Coverage by set size, for a target of {1 - _SHOWN:.0%}", columns, rows, note)
+    return Table(
+        "conformal-sizes",
+        f"Coverage by set size, {_NOMINAL}",
+        columns,
+        rows,
+        note,
+    )
 
 
 def _column(one: Found) -> Column:

@@ -1,4 +1,4 @@
-"""How training went: loss on validation data after each epoch, against epochs and against time."""
+"""The section on training: validation scores after each epoch, against epochs and training time."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _AGAINST = {"epoch": "epochs", "seconds": "training time [s]"}
 
 
 def convergence(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """The course of each run that has validation scores; None if no run has any."""
+    """Draw the learning curves of the runs that have validation scores; return None if no run has any."""
     if not runs:
         return None
     panels = []

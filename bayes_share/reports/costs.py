@@ -1,4 +1,4 @@
-"""What each run cost, and how it can be made again."""
+"""The sections on the costs of runs and on how to reproduce them."""
 
 import shlex
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _LEDGER = (
 
 
 def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """The ledger of one network of each run; None where there is none."""
+    """Make the table of the parameters and FLOPs of one network of each run; return None if there are no runs."""
     if not runs:
         return None
     keys = [column.key for column in _LEDGER[1:]]
@@ -35,7 +35,7 @@ def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
 
 
 def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """Configs, versions, machines and commands; None where there is no run."""
+    """List configs, versions, machines and commands of runs; return None if there are no runs."""
     if not runs:
         return None
     lead = [

@@ -1,4 +1,4 @@
-"""What runs understood of their data."""
+"""The section on the data of runs."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from bayes_share.reports.run_record import RunRecord
 
 
 def data(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """Rows or images, target and inputs, as `fit` said them; None where no run noted them.
+    """Repeat the description of the data that `fit` printed; return None if no run recorded one.
 
     Args:
-        runs: of one data set, by the name to show.
+        runs: runs on the same data set, with display names.
     """
     lines = dict.fromkeys(line for _, run in runs for line in run.summary.get("data", []))
     return Section("data", "Data", [f"{line}." for line in lines], []) if lines else None

@@ -1,4 +1,4 @@
-"""How far the draws can be trusted: the expected log predictive density, and whether chains agree."""
+"""The section on diagnostics: expected log predictive density (elpd), and convergence of draws."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,14 @@ from bayes_share.analysis.diagnostics import chain, in_order
 from bayes_share.errors import InputError
 from bayes_share.evaluation.diagnostics import Convergence, function_space_convergence
 from bayes_share.evaluation.elpd import elpd, elpd_differences
+from bayes_share.io.terminal import listed
 from bayes_share.reports.document import Cell, Column, Section, Table
-from bayes_share.reports.results import Result
+from bayes_share.reports.results import Result, records
 
 _RUN = Column("run", "run")
 _ELPD = (
     Column("elpd", "test-set elpd [nat]", ",.1f", better="higher", about="sum over the test examples"),
-    Column("difference", "behind the best [nat]", ",.1f", better="higher", about="paired difference"),
+    Column("difference", "difference to the best [nat]", ",.1f", better="higher", about="paired difference"),
 )
 _MIXING = (
     Column("draws", "draws", ","),
@@ -24,7 +25,7 @@ _MIXING = (
 
 
 def diagnostics(runs: Sequence[Result]) -> Section:
-    """Test-set elpd with differences, and r-hat and ESS of what the draws predict."""
+    """Build tables of the test-set elpd with paired differences, and of r-hat and ESS in function space."""
     differences = [
         {
             "run": Cell(found.name),
@@ -52,7 +53,7 @@ def _mixing(runs: Sequence[Result]) -> Table:
         try:
             test = run.test if run.run is None else in_order(run.test, chain(run.run.folder.path))
             found = function_space_convergence(test)
-        except InputError as error:  # a chain's order is known to its checkpoint, which is read with the data
+        except InputError as error:  # the chain order is in the checkpoint, which cannot be loaded without the data
             found = Convergence(None, None, f"the order of the draws is not known ({error})")
         values = {
             "draws": draws,
@@ -64,10 +65,18 @@ def _mixing(runs: Sequence[Result]) -> Table:
         rows.append({"run": Cell(run.name), **{key: Cell(value) for key, value in values.items()}})
         if found.reason is not None:
             reasons.append(f"{run.name}: {found.reason}.")
-    note = (
+    sentences = [
         "r-hat and ESS of the log-probability of each test example's label, where each member is a chain. For "
-        "Markov chain methods, r-hat near 1 indicates convergence. For other methods the draws of a member are "
-        "independent, and a larger r-hat only means that members predict differently."
-    )
-    note = " ".join([note, *reasons])
+        "Markov chain methods, r-hat near 1 indicates convergence."
+    ]
+    if records(runs):
+        sentences.append(
+            "For runs of other methods the draws of a member are independent, and a larger r-hat only means that "
+            "members predict differently."
+        )
+    if unknown := [run.name for run in runs if run.run is None]:
+        sentences.append(
+            f"It is not known how the draws of {listed(unknown)} were made; they are used in the given order."
+        )
+    note = " ".join([*sentences, *reasons])
     return Table("mixing", "Convergence of draws", (_RUN, *_MIXING), rows, note)

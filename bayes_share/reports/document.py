@@ -1,4 +1,4 @@
-"""What a report consists of, whatever it is written as: sections of tables, figures, pictures and text."""
+"""The data model of a report, independent of the output format: sections of tables, figures, images and text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in a table.
+    """A cell of a table.
 
     Args:
-        value: a number, a text, or None where there is none.
-        error: its standard error; None where it has none.
-        is_best: whether it leads its column by more than chance explains; of two equal runs, one does in 5 % of cases.
+        value: a number, a text, or None for an empty cell.
+        error: standard error of the number, or None.
+        is_best: whether the value is significantly better than all others in its column.
     """
 
     value: float | int | str | None
@@ -28,12 +28,12 @@ class Column:
     """A column of a table.
 
     Args:
-        key: its name for machines.
-        title: its name for people, with the unit.
-        form: of its numbers, as Python's `format` takes it.
-        factor: numbers are shown times this, as 100 for per cent.
-        better: which numbers are better; None where none is.
-        about: what it is, in a sentence.
+        key: key in JSON and CSV.
+        title: displayed heading, with the unit.
+        form: format specification of its numbers.
+        factor: factor by which displayed numbers are multiplied, such as 100 for percent.
+        better: whether higher or lower numbers are better; None if neither is.
+        about: description, shown as a tooltip.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Column:
     about: str = ""
 
     def text(self, value: float | int | str | None) -> str:
-        """A value as it is shown."""
+        """Format a value for display."""
         if value is None:
             return "–"
         if isinstance(value, str):
@@ -54,14 +54,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of figures.
+    """A table.
 
     Args:
-        name: for machines.
-        title: for people.
-        columns: in order; the first one or two say what a row is of.
-        rows: cells by the columns' keys; a missing one is empty.
-        note: what there is to say below it.
+        name: key in JSON and CSV.
+        title: displayed heading.
+        columns: columns in order; the first one or two identify the row.
+        rows: cells by column key; missing cells are empty.
+        note: text below the table.
     """
 
     name: str
@@ -76,9 +76,9 @@ class Panel:
     """One drawing.
 
     Args:
-        name: for machines; that of its file.
-        alternative: what it shows, in words, for those who do not see it.
-        draw: draws it, with a legend where True is given.
+        name: base of the file name.
+        alternative: text alternative.
+        draw: a function that draws it, with a legend if its argument is True.
     """
 
     name: str
@@ -91,10 +91,10 @@ class Figure:
     """Drawings side by side.
 
     Args:
-        title: above them.
+        title: heading.
         panels: the drawings.
-        caption: how to read them.
-        legend: the runs whose lines they show, in order; empty where no colour stands for a run.
+        caption: text below the drawings.
+        legend: names for the line styles, in order; empty if there is no common legend.
     """
 
     title: str
@@ -105,12 +105,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Share:
-    """A class with its probability.
+    """The predicted probability of a class.
 
     Args:
-        name: of the class.
+        name: name of the class.
         probability: from 0 to 1.
-        is_right: whether it is the class that the image has.
+        is_right: whether it is the right class.
     """
 
     name: str
@@ -120,11 +120,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a run, or one of its members, says about an image.
+    """The prediction of a run, or of one of its members or draws, for an image.
 
     Args:
-        who: its name.
-        shares: the classes that it holds most probable, the most probable first.
+        who: "all", or the name of the member or draw.
+        shares: the most probable classes, in order of decreasing probability.
     """
 
     who: str
@@ -133,12 +133,12 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of the data with what is said about it.
+    """An image of the data with its predictions.
 
     Args:
-        image: PNG, as a data URI.
-        title: which image, and what it is.
-        opinions: of the run as a whole, and of each member.
+        image: the image as a data URI of a PNG.
+        title: index, name and class of the image.
+        opinions: the prediction of the whole run, followed by those of its members or draws.
     """
 
     image: str
@@ -148,13 +148,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of the data.
+    """A collapsible list of images.
 
     Args:
-        title: above them.
-        pictures: in order.
-        caption: how they were chosen.
-        is_open: whether they are seen at once, and not only when they are asked for.
+        title: heading.
+        pictures: the images in order.
+        caption: how the images were selected.
+        is_open: whether it is expanded initially.
     """
 
     title: str
@@ -165,11 +165,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text to copy.
+    """A collapsed text block.
 
     Args:
-        title: above it; what is folded away shows this.
-        text: what is to be copied.
+        title: heading.
+        text: the text.
     """
 
     title: str
@@ -184,10 +184,10 @@ class Section:
     """A part of the report.
 
     Args:
-        name: for machines and links.
-        title: for people.
-        lead: what it says, in a few sentences.
-        blocks: what it says it with.
+        name: identifier for links.
+        title: heading.
+        lead: paragraphs at the beginning.
+        blocks: tables, figures, galleries and listings.
     """
 
     name: str
@@ -198,12 +198,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
+    """A whole report.
 
     Args:
-        title: of the page.
-        subtitle: what the runs have in common.
-        sections: the first one is what is seen first.
+        title: title of the page.
+        subtitle: line below the title.
+        sections: sections in order.
     """
 
     title: str
@@ -211,5 +211,5 @@ class Report:
     sections: Sequence[Section]
 
     def blocks(self, kind: type) -> list:
-        """All blocks of a kind, in order."""
+        """Return all blocks of a type, in order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, kind)]

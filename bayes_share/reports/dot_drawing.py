@@ -1,4 +1,4 @@
-"""Dot drawings of a report: figures at places that have names and no order, such as classes."""
+"""Dot plots with a categorical x axis, such as classes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_SPREAD = 0.6  # of the way from one place to the next, over which the dots of a place are spread
-_MOST_WITH_BARS, _MOST_NAMES = 20, 12  # places
+_SPREAD = 0.6  # width over which the dots of a category are spread, as a share of the distance between categories
+_MOST_WITH_BARS, _MOST_NAMES = 20, 12  # maximum number of categories with error bars, and of tick labels
 
 
 @dataclass(frozen=True)
 class Dots:
-    """Figures of one kind, one at each place of a drawing.
+    """A series of values, one for each category.
 
     Args:
-        name: in the legend.
-        y: how high.
-        low: lower ends of their intervals; as many.
-        high: upper ends.
-        style: whose colour and mark they have: the place in the legend, from 0.
+        name: name in the legend.
+        y: the values.
+        low: lower ends of their intervals.
+        high: upper ends of their intervals.
+        style: index of colour and marker, from 0.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Dots:
 def dot_drawing(
     title: str, x_label: str, y_label: str, places: Sequence[str], dots: Sequence[Dots], aim: float
 ) -> Callable[[bool], "Figure"]:
-    """A function that draws dots with their intervals side by side at places that have names, such as classes.
+    """Return a function that draws series of dots with intervals side by side for each category.
 
     Args:
-        title: above.
-        x_label: what the places are.
-        y_label: what is upward, with its unit.
-        places: their names, from left to right; of many some are written.
-        dots: a figure for each place, NaN where there is none.
-        aim: where a dashed line shows what is wanted.
+        title: title of the drawing.
+        x_label: label of the x axis.
+        y_label: label of the y axis, with the unit.
+        places: names of the categories, from left to right; not all are labelled if there are many.
+        dots: the series; NaN marks a missing value.
+        aim: the target value, drawn as a dashed line.
     """
 
     def draw(with_legend: bool) -> "Figure":

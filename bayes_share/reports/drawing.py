@@ -1,4 +1,4 @@
-"""Line drawings of a report, all in one style: a line for each run, told apart by colour and by stroke."""
+"""Line plots, with lines distinguished by colour and stroke."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-_MOST_POINTS = 240  # of a line; more are not seen, and make the page large
+_MOST_POINTS = 240  # maximum number of points of a line, to keep the page small
 SIZE = (3.5, 2.9)
-"""Of a small drawing, in inches."""
+"""Size of a drawing, in inches."""
 TITLE_WIDTH = 40
-"""Letters in a line of the title of a small drawing."""
-_COLUMN, _WIDEST = 20, 44  # letters of the names in a legend of two columns, and of one
+"""Maximum length of a line of the title, in characters."""
+_COLUMN, _WIDEST = 20, 44  # maximum length of names in a legend with two columns, and with one column
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Line:
     """A line of a drawing.
 
     Args:
-        name: in the legend.
-        x: where its points are.
-        y: how high; as many.
-        style: whose colour and stroke it has: the place in the legend, from 0.
+        name: name in the legend.
+        x: x values of its points.
+        y: y values of its points.
+        style: index of colour and stroke, from 0.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Line:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """The colour and the stroke of the line at this place in a legend; they come again after 36."""
+    """Return colour and stroke for an index. They repeat after 36."""
     lap = number // len(COLOURS)
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": STROKES[(number + lap) % len(STROKES)]}
 
@@ -56,19 +56,19 @@ def line_drawing(
     points: bool = False,
     whole: bool = False,
 ) -> Callable[[bool], "Figure"]:
-    """A function that draws lines over one another, with or without a legend.
+    """Return a function that draws lines, with or without a legend.
 
     Args:
-        title: above.
-        x_label: what is to the right, with its unit.
-        y_label: what is upward, with its unit.
-        lines: to draw; long ones are thinned to what can be seen.
-        x_limits: of the axis; as the lines have it where None.
-        y_limits: the same; each end for itself.
-        is_log: whether y has a logarithmic axis.
-        diagonal: whether a dashed line shows where both are the same.
-        points: whether each point is marked.
-        whole: whether x counts something, so that only whole numbers stand at the axis.
+        title: title of the drawing.
+        x_label: label of the x axis, with the unit.
+        y_label: label of the y axis, with the unit.
+        lines: the lines; long ones are thinned.
+        x_limits: limits of the x axis; None sets them from the lines.
+        y_limits: limits of the y axis; each can be None.
+        is_log: whether the y axis is logarithmic.
+        diagonal: whether to draw the dashed line y = x.
+        points: whether to mark each point.
+        whole: whether the ticks of the x axis are integers.
     """
 
     def draw(with_legend: bool) -> "Figure":
@@ -105,12 +105,12 @@ def line_drawing(
 
 
 def add_legend(figure: "Figure", names: Sequence[str], handles: Sequence["Artist"]) -> None:
-    """Put a legend below a small drawing, which grows where the legend is long.
+    """Add a legend below a drawing, and increase the height of the drawing for a long legend.
 
     Args:
         figure: the drawing.
-        names: of runs or sets.
-        handles: what stands beside each.
+        names: the names in the legend.
+        handles: the handle of each name.
     """
     shown = distinct(names, _WIDEST)
     columns = 2 if all(len(name) <= _COLUMN for name in shown.values()) else 1
@@ -127,7 +127,7 @@ def add_legend(figure: "Figure", names: Sequence[str], handles: Sequence["Artist
 
 
 def thinned(count: int, most: int = _MOST_POINTS) -> list[int]:
-    """Indices of at most so many of `count` points, evenly spread, with the first and the last."""
+    """Return at most `most` evenly spaced indices of `count` points, including the first and the last."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

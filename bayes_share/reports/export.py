@@ -1,4 +1,4 @@
-"""A report for machines and for papers: JSON, CSV, and its drawings as PNG and SVG."""
+"""Export of a report as JSON and CSV, and of its drawings as PNG and SVG."""
 
 import json
 import math
@@ -13,17 +13,17 @@ from bayes_share.io.csv_file import write_table
 from bayes_share.io.files import write_atomically
 from bayes_share.reports.document import Figure, Panel, Report, Table
 
-_LONGEST = 180  # bytes of a file's name, without its ending and what is added to it while it is written
+_LONGEST = 180  # maximum length of a file name in bytes, without suffixes
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Write every table: a list of rows, each with its values and, where they have one, their errors.
+    """Write all tables as JSON: lists of rows, with values and errors.
 
-    JSON has no infinite numbers, such as the r-hat of chains that do not move: they are null. A name is whatever it
-    is, also one that is no UTF-8: all that is not ASCII is escaped.
+    Infinite numbers, such as the r-hat of chains that do not move, and NaN become null. Non-ASCII characters are
+    escaped, so that any name can be written.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: if the file cannot be written.
     """
     tables = {
         table.name: [
@@ -47,22 +47,22 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def write_csv(report: Report, path: Path) -> None:
-    """Write every number in a line of its own: table, what it is of, measure, value, error.
+    """Write all numbers as CSV, one per row, with the columns table, of (the row of the table), measure, value, error.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: if the file cannot be written.
     """
     write_table(path, chain([("table", "of", "measure", "value", "error")], _lines(report)))
 
 
 def write_figures(report: Report, folder: Path) -> list[Path]:
-    """Write every drawing as PNG and SVG, with its legend.
+    """Write all drawings as PNG and SVG, with legends.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        RunError: a file cannot be written.
+        RunError: if a file cannot be written.
     """
     paths = []
     for panel, name in file_names(report).items():
@@ -75,15 +75,14 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
 
 
 def figure_paths(report: Report, folder: Path) -> list[Path]:
-    """The files that `write_figures` writes."""
+    """Return the paths that `write_figures` writes to."""
     return [folder / f"{name}.{kind}" for name in file_names(report).values() for kind in ("png", "svg")]
 
 
 def file_names(report: Report) -> dict[Panel, str]:
-    """A name for each drawing that can stand in a file's name, and in an id; each its own, also where runs' are alike.
+    """Return a unique name for each drawing that is valid in file names and HTML ids.
 
-    Runs called "SGD" and "sgd" are two, and on some systems their files would be one. A long name is cut, as systems
-    take no file whose name has more than 255 bytes.
+    Names are unique even on case-insensitive file systems, and are cut to stay below the usual limit of 255 bytes.
     """
     names: dict[Panel, str] = {}
     for figure in report.blocks(Figure):

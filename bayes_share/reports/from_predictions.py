@@ -1,4 +1,4 @@
-"""Scores and a report of predictions in memory, from whatever training."""
+"""`report` and `evaluate`: a report on, and the scores of, predictions in memory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from bayes_share.reports.number_results import NumberResult, checked_validation,
 from bayes_share.runs.output_paths import check_output
 
 _Given = Predictions | NumberPredictions | Mapping[str, Predictions] | Mapping[str, NumberPredictions]
-_NAME = "predictions"  # of those that are given without one
+_NAME = "predictions"  # the name of predictions given without a name
 
 
 def report(
@@ -36,29 +36,30 @@ def report(
     humans: Float[Tensor, "image class"] | None = None,
     inputs: Mapping[str, Array | Sequence[object]] | Array | None = None,
 ) -> Path:
-    """Write a report on predictions of one test set: one page, which loads nothing.
+    """Write a report on predictions for one test set, as a self-contained HTML page.
 
-    What only a run knows, such as what training took, is left out.
+    Information that only a run folder has, such as training time and configuration, is not included.
 
     Args:
-        predictions: on the test examples, by the name to show; all of the same examples, and all of classes or all of
-            numbers. A single one may be given without a name.
-        path: the page.
-        validation: on examples on which nothing was fitted or chosen, by the same names; without a name where there
-            is a single one of the predictions. Recalibration, and conformal
-            sets or intervals, are fitted to them, and left out where there are none.
-        title: of the page.
-        humans: the distribution of human labels for each test image, where it is known.
-        inputs: what the test examples are, to be shown beside those that were least expected: by name, numbers or texts
-            for each example, such as ``{"age": ages, "city": cities}``, a table with such columns, or an array
-            ``[example, input]``. Examples with several targets, labels or positions are not shown.
+        predictions: predictions for the test examples, by display name; all for the same examples, and either all of
+            classes or all of numbers. A single set of predictions needs no name.
+        path: the path of the page.
+        validation: predictions on examples not used for training or selection, by the same names; for a single set of
+            predictions, the name can be left out. Recalibration maps and conformal sets or intervals are fitted to
+            them. Without them, these sections are missing.
+        title: title of the page.
+        humans: the distribution of human labels for each test image, or None.
+        inputs: inputs of the test examples, shown for the least expected examples: numbers or texts for each example by
+            name, such as ``{"age": ages, "city": cities}``, a table with such columns, or an array
+            ``[example, input]``. Not shown if examples have several targets, labels or positions.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: what cannot be used: no predictions, predictions of other images, or a path that cannot be written.
-        RunError: the page cannot be written.
+        InputError: if there are no predictions, the predictions are for different examples, or the path is not
+            writable.
+        RunError: if the page cannot be written.
 
     >>> import tempfile
     >>> import torch
@@ -85,16 +86,20 @@ def evaluate(
     predictions: _Given,
     validation: _Given | None = None,
 ) -> str:
-    """The scores of predictions of one test set, as a table to print, and what conformal sets or intervals come to.
+    """Format the scores of predictions for one test set as a table, followed by conformal sets or intervals.
 
     Args:
-        predictions: on the test examples, by the name to show; all of the same examples. A single one may be given
-            without a name.
-        validation: on examples on which nothing was fitted or chosen, as of `report`. Conformal sets or intervals are
-            calibrated on them, and left out where there are none.
+        predictions: predictions for the test examples, by display name; all for the same examples. A single set of
+            predictions needs no name.
+        validation: predictions on examples not used for training or selection; see `report`. Conformal sets or
+            intervals are calibrated on them. Without them, only the scores are shown.
+
+    Returns:
+        The text to print.
 
     Raises:
-        InputError: no predictions, predictions of other examples, or validation predictions that do not go with them.
+        InputError: if there are no predictions, the predictions are for different examples, or the validation
+            predictions do not match them.
 
     >>> import torch
     >>> print(evaluate({"sure": Predictions(torch.eye(3)[None, None] * 99, torch.arange(3))}).split()[:3])
@@ -118,7 +123,7 @@ def evaluate(
 
 
 def _divided(given: _Given) -> tuple[dict[str, Predictions], dict[str, NumberPredictions]]:
-    """Predictions of classes, and of numbers, by name; one of the two is empty."""
+    """Return predictions of classes and predictions of numbers, by name. One of the two is empty."""
     predictions = {_NAME: given} if isinstance(given, Predictions | NumberPredictions) else given
     if not isinstance(predictions, Mapping) or not predictions:
         raise InputError(
@@ -136,7 +141,7 @@ def _divided(given: _Given) -> tuple[dict[str, Predictions], dict[str, NumberPre
 
 
 def _by_name(validation: object, given: _Given) -> Mapping[str, Any]:
-    """Validation predictions by the names of those that they go with."""
+    """Return validation predictions by the names of the test predictions."""
     if validation is None or isinstance(validation, Mapping):
         return validation or {}
     names = list(given) if isinstance(given, Mapping) else [_NAME]

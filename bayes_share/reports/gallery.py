@@ -1,4 +1,4 @@
-"""A gallery: the mistakes that a run was surest of, and the images that it was least sure of, with every opinion."""
+"""The section with images: the most confident errors and the most uncertain images of each run."""
 
 import base64
 import io
@@ -24,11 +24,11 @@ _OPINIONS_SHOWN = 8
 
 
 def gallery(runs: Sequence[Result], count: int) -> Section | None:
-    """So many mistakes and so many uncertain images of each run; None where no images are asked for, or known.
+    """Build the section. Return None if `count` is 0, or there is no run on images whose data could be loaded.
 
     Args:
-        runs: all of them, of one data set.
-        count: of each kind.
+        runs: all results, for the same data set.
+        count: the number of errors, and of uncertain images, for each run.
     """
     if count < 1:
         return None
@@ -97,7 +97,7 @@ def _opinion(who: str, probs: Float[Tensor, "class"], label: int, names: Sequenc
 
 
 def png_uri(image: UInt8[Tensor, "channel height width"]) -> str:
-    """An image as a data URI."""
+    """Encode an image as a data URI of a PNG."""
     from PIL import Image
 
     pixels = image.permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""Where the results of a report come from: folders of runs, files of predictions, and predictions in memory."""
+"""Collecting the results for a report from run folders, files of predictions, and predictions in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,14 +25,15 @@ from bayes_share.tasks import is_table
 
 
 def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = None) -> list[Result]:
-    """Read finished runs and files of predictions, all of the same test images.
+    """Read finished runs and files of class predictions, all for the same test examples.
 
     Args:
-        words: folders of runs, and files as `named_files` takes them, in the order of the report.
-        validation: files of predictions on validation images, by the name of those that they go with.
+        words: run folders, and files in the syntax of `named_files`, in the order of the report.
+        validation: files of predictions on validation examples, by the name of the test predictions.
 
     Raises:
-        InputError: what `read_runs` and `own_results` refuse, one name for two results, or results of other images.
+        InputError: if `read_runs` or `own_results` raises InputError, a run and a file have the same name, or the
+            test examples differ.
     """
     files = named_files(words)
     paths = [Path(word) for word in words if not is_file_of_predictions(word)]
@@ -52,15 +53,15 @@ def read_results(words: Sequence[str], validation: Mapping[str, Path] | None = N
 def read_numbers(
     files: Mapping[str, Path], runs: Mapping[str, RunFolder] = MappingProxyType({}), split: str = "test"
 ) -> dict[str, NumberPredictions]:
-    """Read predictions of numbers; nothing where all are of classes.
+    """Read predictions of numbers. Return an empty dict if all are predictions of classes.
 
     Args:
-        files: of predictions, by name.
-        runs: finished ones, by name.
-        split: of the runs, "test" or "validation".
+        files: files of predictions, by name.
+        runs: finished runs, by name.
+        split: the split of the runs, "test" or "validation".
 
     Raises:
-        InputError: predictions of numbers beside others, or one name for two.
+        InputError: if there are predictions of both kinds, or a run and a file have the same name.
     """
     if both := [name for name in runs if name in files]:
         raise InputError(f"a run and a file are both called {printable(both[0])}: give the file another name")
@@ -77,15 +78,15 @@ def read_numbers(
 def own_results(
     predictions: Mapping[str, Predictions], validation: Mapping[str, Predictions] | None = None
 ) -> list[Result]:
-    """Results of which nothing but predictions is known.
+    """Make results from predictions without a run.
 
     Args:
-        predictions: on the test images, by the name to show.
-        validation: on validation images, by the same names, where there are any.
+        predictions: predictions for the test examples, by display name.
+        validation: predictions for validation examples, by the same names; some or all can be missing.
 
     Raises:
-        InputError: something else than predictions, validation predictions for none of the names or of another form,
-            or predictions of other images.
+        InputError: if a value is not a `Predictions`, validation predictions have an unknown name or other outputs than
+            the test predictions, or the test examples differ.
     """
     for one in (*predictions.values(), *(validation or {}).values()):
         check_kind(one)
@@ -101,25 +102,25 @@ def own_results(
 
 
 def read_runs(paths: Sequence[Path]) -> list[Result]:
-    """Read finished runs that were tested on the same images.
+    """Read finished runs that were tested on the same examples.
 
     Args:
-        paths: their folders.
+        paths: the run folders.
 
     Raises:
-        InputError: what `named_runs` refuses, or runs of other data.
+        InputError: if `named_runs` raises InputError, or files are damaged.
     """
     return _with_names([_read_run(name, folder) for name, folder in named_runs(paths).items()])
 
 
 def named_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
-    """Finished runs that were tested on the same examples, by the names to show.
+    """Check that runs are finished and were tested on the same examples, and return them by display name.
 
     Args:
-        paths: their folders.
+        paths: the run folders.
 
     Raises:
-        InputError: a folder that is no run or is not finished, one given twice, damaged files, or runs of other data.
+        InputError: if a folder is not a finished run or is given twice, files are damaged, or the test examples differ.
     """
     resolved = [real_path(path) for path in paths]
     for path in paths:
@@ -129,13 +130,13 @@ def named_runs(paths: Sequence[Path]) -> dict[str, RunFolder]:
 
 
 def number_runs(runs: Mapping[str, RunFolder]) -> list[NumberResult]:
-    """Finished runs that predict numbers, with their validation predictions.
+    """Read finished runs that predict numbers.
 
     Args:
-        runs: by the name to show.
+        runs: the runs by display name.
 
     Raises:
-        InputError: damaged files.
+        InputError: if a file is damaged.
     """
     return [
         NumberResult(
@@ -149,12 +150,12 @@ def number_runs(runs: Mapping[str, RunFolder]) -> list[NumberResult]:
 
 
 def inputs_of_rows(runs: Sequence[RunRecord]) -> dict[str, list[str]] | None:
-    """What is written in the test rows of a table, by column, without the target; None where there is no table.
+    """Return the cells of the test rows of a table, by column, without the target. Return None if there is no table.
 
-    Where the table is not here, or has changed, this is said, and there are none.
+    If the table is missing or has changed, print a message and return None.
 
     Args:
-        runs: of the same data.
+        runs: runs on the same data.
     """
     if not runs or not is_table(str(runs[0].config["data"])):
         return None
@@ -181,7 +182,7 @@ def _read_run(name: str, folder: RunFolder) -> Result:
 
 
 def _with_names(results: Sequence[Result]) -> list[Result]:
-    """Results whose classes all have the names that those of any have."""
+    """Copy the class names to the results that have none."""
     names = next((result.test.class_names for result in results if result.test.class_names is not None), None)
     return [
         result if result.test.class_names == names else replace(result, test=result.test.named(names))
@@ -190,11 +191,11 @@ def _with_names(results: Sequence[Result]) -> list[Result]:
 
 
 def _check_form(name: str, test: Predictions, validation: Predictions) -> None:
-    """See whether validation predictions have the outputs of the test predictions."""
+    """Check that validation predictions have the same outputs as the test predictions."""
     if (test.likelihood, test.logits.shape[-1]) != (validation.likelihood, validation.logits.shape[-1]):
         (has, kind), (had, other) = ((one.logits.shape[-1], one.likelihood) for one in (validation, test))
         raise InputError(
             f"the validation predictions of {printable(name)} have {has} outputs ({kind}), and its test predictions "
-            f"{had} ({other})"
+            f"have {had} ({other})"
         )
     check_same_classes({name: test, "its validation predictions": validation})

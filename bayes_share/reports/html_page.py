@@ -1,4 +1,4 @@
-"""A report as one page that loads nothing: HTML with its style, its script and its drawings inside."""
+"""Rendering of a report as a self-contained HTML page, with style, script and drawings inline."""
 
 import json
 from functools import cache
@@ -15,15 +15,15 @@ from bayes_share.version import __version__
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_LONGEST = 10_000  # characters of a text on the page; what is longer is nothing that anybody reads
+_LONGEST = 10_000  # maximum length of a text on the page, in characters
 _KINDS = {Table: "table", Figure: "figure", Gallery: "gallery", Listing: "listing"}
 
 
 def html_page(report: Report) -> str:
-    """The page.
+    """Render a report as an HTML page.
 
     Args:
-        report: what it shows.
+        report: the report.
     """
     names = file_names(report)
     return _template().render(
@@ -42,7 +42,7 @@ def html_page(report: Report) -> str:
 
 
 def _stroke(place: int) -> dict[str, str]:
-    """The colour and the dashes of a legend's line, as CSS has them."""
+    """Return the CSS colour and the dashes of a line in the legend."""
     style = line_style(place)
     dashes = () if style["linestyle"] == "-" else style["linestyle"][1]
     colour = "currentColor" if style["color"] == "#000000" else f"var(--line-{place % 6})"
@@ -50,12 +50,12 @@ def _stroke(place: int) -> dict[str, str]:
 
 
 def _is_text(table: Table, column: Column) -> bool:
-    """Whether a column is set to the left and sorted by the alphabet."""
+    """Return whether a column contains text, and is therefore left-aligned and sorted alphabetically."""
     return any(isinstance(row[column.key].value, str) for row in table.rows if column.key in row)
 
 
 def _number(cell: Cell | None) -> str:
-    """What a cell of numbers is sorted by; nothing where it has no place in an order."""
+    """Return the sort key of a cell; an empty string for empty cells and NaN."""
     return "" if cell is None or cell.value is None or cell.value != cell.value else json.dumps(cell.value)
 
 
@@ -74,7 +74,7 @@ def _template() -> "Template":
 
 
 def _shown(value: Any) -> Any:
-    """What the template writes, with its own HTML as it is: a page holds no characters that HTML or UTF-8 has not."""
+    """Escape characters that are not valid in HTML or UTF-8, except in markup from the template itself."""
     return printable(value, _LONGEST) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 

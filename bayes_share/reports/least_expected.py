@@ -1,4 +1,4 @@
-"""The examples that were least expected, with their inputs where somebody hands them in."""
+"""The section on the least expected examples, with their inputs if these are given."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,23 @@ from bayes_share.reports.number_results import COVERAGE, NumberResult
 from bayes_share.reports.results import Result
 
 _SHOWN = 10
-_MOST_INPUTS = 12  # columns; more make a table that nobody reads
-_LONGEST_NAME = 100  # characters
+_MOST_INPUTS = 12  # maximum number of input columns, to keep the table readable
+_LONGEST_NAME = 100  # maximum length of a name in an error message, in characters
 
 Inputs = Mapping[str, np.ndarray]
-"""Numbers or texts ``[example]`` by name."""
+"""Arrays of numbers or texts, ``[example]``, by name."""
 
 
 def as_inputs(given: Any, examples: int) -> Inputs:
-    """Inputs of the test examples as somebody has them.
+    """Convert inputs of the test examples given by the user.
 
     Args:
-        given: None; numbers or texts for each example by name, in a mapping or a table with such columns; or an array
-            ``[example, input]``, whose inputs are called x0, x1 and so on.
-        examples: how many there are.
+        given: None; a mapping or table of columns, with a number or text for each example; or an array
+            ``[example, input]``, whose inputs are named x0, x1 and so on.
+        examples: the number of test examples.
 
     Raises:
-        InputError: something else, or inputs of another number of examples.
+        InputError: if the inputs have another type or another number of examples.
     """
     if given is None:
         return {}
@@ -48,7 +48,7 @@ def as_inputs(given: Any, examples: int) -> Inputs:
 
 
 def least_expected_targets(results: Sequence[NumberResult], inputs: Inputs) -> Section | None:
-    """The targets of the lowest density; None where examples have several targets, or forecasts no density."""
+    """List the targets with the lowest density. Return None if examples have several targets or there is no density."""
     tables = []
     for one in results:
         if "nll" not in one.terms or one.test.targets.ndim > 1:
@@ -86,7 +86,10 @@ def least_expected_targets(results: Sequence[NumberResult], inputs: Inputs) -> S
 
 
 def least_expected_labels(results: Sequence[Result], inputs: Inputs) -> Section | None:
-    """The labels of the lowest probability; None without inputs, or where examples have several labels."""
+    """List the labels with the lowest probability.
+
+    Return None if there are no inputs, or if examples have several labels or positions.
+    """
     if not inputs:
         return None
     tables = []
@@ -132,7 +135,7 @@ def _cells(inputs: Inputs, example: int) -> dict[str, Cell]:
 
 
 def _key(name: str) -> str:
-    """An input may be called as another column of the table."""
+    """Return the key of the column of an input, which cannot collide with other columns."""
     return f"input {name}"
 
 

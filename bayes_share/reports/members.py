@@ -1,4 +1,4 @@
-"""The health of ensembles: whether the members differ, and whether one of them is weak."""
+"""The section on the members of ensembles: their individual scores, and how much they differ."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -47,9 +47,9 @@ _HEALTH = (
         about="disagreement relative to that of the deep ensemble among the runs",
     ),
     Column("kl", "KL [nat]", ".4f", about="between two members, averaged over pairs and examples"),
-    Column("lowest", "lowest [%]", ".2f", 100, "higher", "accuracy of the least accurate member"),
-    Column("highest", "highest [%]", ".2f", 100, "higher", "accuracy of the most accurate member"),
-    Column("together", "together [%]", ".2f", 100, "higher", "accuracy of the averaged probabilities"),
+    Column("lowest", "lowest accuracy [%]", ".2f", 100, "higher", "accuracy of the least accurate member"),
+    Column("highest", "highest accuracy [%]", ".2f", 100, "higher", "accuracy of the most accurate member"),
+    Column("together", "ensemble accuracy [%]", ".2f", 100, "higher", "accuracy of the averaged probabilities"),
 )
 
 _SPREAD = (
@@ -68,7 +68,7 @@ _SPREAD = (
 
 
 def members(runs: Sequence[Result]) -> Section | None:
-    """How the members of each run, or its draws where it has one member, differ; None where no run has several."""
+    """Compare the members of each run, or the draws of a run with one member. Return None if no run has several."""
     several = [run for run in runs if run.test.logits.shape[:2].numel() > 1]
     if not several:
         return None
@@ -77,7 +77,7 @@ def members(runs: Sequence[Result]) -> Section | None:
     near = [f"{run.name}: {said}." for run in several if (said := _near_copies(run)) is not None]
     lead = [
         "Averaging predictions helps only if they differ.",
-        *(warnings or ([] if near else ["No two of them are identical."])),
+        *(warnings or ([] if near else ["No two members or draws are identical."])),
         *near,
     ]
     note = "The prediction of a member is the mean over its draws. For a run with one member, draws are compared."
@@ -94,10 +94,12 @@ def members(runs: Sequence[Result]) -> Section | None:
 
 
 def _repetition(run: Result, found: Diversity) -> str:
-    """What to say where the logits of some are those of others, bit for bit."""
+    """Return a sentence on members or draws with bitwise equal logits."""
     repeated = sorted({later for _, later in found.identical})
     count = len(found.accuracy)
     differ = f"{run.name}: only {count - len(repeated)} of {count} {found.axis}s have distinct logits"
+    if run.run is None:
+        return f"{differ}."
     if found.axis == "draw":
         return (
             f"{differ}: a point estimate has one draw, a chain has the draws that it kept, and a chain that "
@@ -107,7 +109,10 @@ def _repetition(run: Result, found: Diversity) -> str:
 
 
 def _near_copies(run: Result) -> str | None:
-    """What the training said at its end; None of draws, of networks apart, and where no training is known."""
+    """Repeat the warning of near copies from the end of training.
+
+    Return None if there is none, for draws, for deep ensembles and for predictions without a run.
+    """
     known = run.run
     if known is None or run.validation is None or known.config["algorithm"] == "deep-ensemble":
         return None
@@ -157,7 +162,7 @@ def _each(run: Result, found: Diversity) -> Table:
 
 
 def _factors(runs: Sequence[Result]) -> list[Block]:
-    """How far the members' factors are apart, and some of them as intervals; nothing where there are none."""
+    """Make a table of the spread of the rank-1 factors, and forest plots; an empty list if there are no factors."""
     factored = [run for run in runs if _first_terms(run)]
     if not factored:
         return []
@@ -165,7 +170,7 @@ def _factors(runs: Sequence[Result]) -> list[Block]:
     for run in factored:
         for kind in ("r", "s"):
             found = [values.double() for name, values in _first_terms(run).items() if name.endswith(kind)]
-            if not found:  # a layer that is scaled by one number has no r
+            if not found:  # layers scaled by a single number have no r
                 continue
             num_draws, num_members = found[0].shape[:2]
             every = torch.cat([values.flatten() for values in found])
@@ -192,7 +197,7 @@ def _factors(runs: Sequence[Result]) -> list[Block]:
 
 
 def _first_terms(run: Result) -> dict[str, Tensor]:
-    """The factors r and s by name, without those of further terms, which start around 0 and mean something else."""
+    """Return the factors r and s of the first term, by name. The factors of further terms start around 0."""
     factors = {} if run.run is None else run.run.factors
     return {name: values for name, values in factors.items() if not is_further(name.rpartition(".")[2])}
 

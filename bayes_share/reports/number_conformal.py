@@ -1,4 +1,4 @@
-"""Conformal intervals of numbers beside a forecast's own: what they cover, and how wide they are."""
+"""The section on conformal intervals: their coverage and width, compared with the intervals of the forecast."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from bayes_share.reports.conformal import BY_CHANCE
 from bayes_share.reports.document import Block, Cell, Column, Figure, Panel, Section, Table
 from bayes_share.reports.dot_drawing import Dots, dot_drawing
 from bayes_share.reports.number_results import NumberResult, cell
+from bayes_share.reports.provenance import held_out
 
 LEVELS = (0.1, 0.05)
-_SHOWN = LEVELS[0]  # by width
+_SHOWN = LEVELS[0]  # level of the table by width
 _AIM = f"{100 * (1 - _SHOWN):g} %"
 _OWN = "own"
 _TITLES = {"cqr": "CQR", "scaled": "scaled residuals"}
 _THIRDS = ("narrowest", "middle", "widest")
 _COVERAGE = (
     Column("coverage", "coverage [%]", ".1f", 100, about="test targets inside their interval"),
-    Column("coverage_low", "95 % interval, from", ".1f", 100, about="of the share"),
+    Column("coverage_low", "95 % interval, from", ".1f", 100, about="interval of the share"),
     Column("coverage_high", "to", ".1f", 100, about="upper end of the interval"),
 )
 _WHOSE = (Column("run", "run"), Column("method", "intervals"))
 _COLUMNS = (
     *_WHOSE,
-    Column("aim", "aim [%]", ".3g", 100, about="1 − α, the guaranteed coverage"),
+    Column("aim", "nominal [%]", ".3g", 100, about="1 − α, the nominal coverage; guaranteed for conformal intervals"),
     Column("calibrated", "calibrated on", ",", about="validation examples to which the intervals were fitted"),
     _COVERAGE[0],
     *BY_CHANCE,
@@ -43,22 +44,22 @@ _LEAD = (
 _NOTE = (
     "own: the central interval of the forecast. CQR (conformalised quantile regression): the same interval with "
     "both ends moved outwards by a constant. Scaled residuals: the mean ± a constant number of predicted "
-    "standard deviations. Both constants are fitted to n validation examples that were not used for training or "
-    "selection; the expected coverage is between 1 − α and 1 − α + 1/(n + 1)."
+    "standard deviations. Both constants are fitted to n validation examples; the expected coverage over validation "
+    "and test examples is between 1 − α and 1 − α + 1/(n + 1)."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The intervals of one method at one level.
+    """The coverage of the intervals of one method at one level.
 
     Args:
-        name: of the run.
-        method: to show.
-        alpha: the miscoverage that is allowed.
-        num_calibrated: validation examples that they were fitted to; None of the forecast's own.
-        coverage: of the test targets.
-        num_targets: of each example.
+        name: the name of the run.
+        method: the display name of the method.
+        alpha: the allowed miscoverage.
+        num_calibrated: the number of validation examples used for calibration; None for intervals of the forecast.
+        coverage: coverage and width on the test examples.
+        num_targets: the number of targets of each example.
     """
 
     name: str
@@ -70,18 +71,18 @@ class Found:
 
     @property
     def by_chance(self) -> Range | None:
-        """Where the coverage is expected; None of several targets, which may hang together in any way."""
+        """The range that holds 95 % of coverages if the guarantee holds; None for several (dependent) targets."""
         if self.num_targets > 1:
             return None
         return range_of_coverage(self.alpha, self.num_calibrated, self.coverage.overall.count)
 
 
 def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterator[Found | InputError]:
-    """The forecast's own intervals and both conformal ones at each level, or why there are none.
+    """Yield the coverage of the forecast's own and of both conformal intervals at each level, or the reasons for gaps.
 
     Args:
-        result: with validation predictions.
-        levels: each an alpha, the miscoverage that is allowed.
+        result: a result with validation predictions.
+        levels: values of alpha, the allowed miscoverage.
     """
     try:
         validation = result.unchosen
@@ -98,20 +99,20 @@ def intervals_at_levels(result: NumberResult, levels: Sequence[float]) -> Iterat
         for alpha in levels:
             try:
                 ends = conformal_intervals(validation, result.test, method, alpha)
-            except InputError as error:  # a variance that does not exist
+            except InputError as error:  # the variance does not exist
                 yield InputError(f"{result.name}, {_TITLES[method]}: {error}.")
                 break
             yield Found(result.name, _TITLES[method], alpha, count, interval_coverage(*ends, targets), several)
 
 
 def number_conformal(results: Sequence[NumberResult]) -> Section | None:
-    """Coverage and width of intervals, overall and by width; None where there are no validation predictions."""
+    """Build the section on conformal intervals. Return None if there are no validation predictions."""
     with_validation = [one for one in results if one.validation is not None]
     if not with_validation:
         return None
     each = [one for result in with_validation for one in intervals_at_levels(result, LEVELS)]
     found = [one for one in each if isinstance(one, Found)]
-    note = " ".join([_NOTE, *(str(one) for one in each if isinstance(one, InputError))])
+    note = " ".join([_NOTE, *held_out(with_validation), *(str(one) for one in each if isinstance(one, InputError))])
     if not found:
         return Section("conformal", "Conformal intervals", [note], [])
     shown = [one for one in found if one.alpha == _SHOWN]
@@ -124,14 +125,14 @@ def number_conformal(results: Sequence[NumberResult]) -> Section | None:
 
 
 def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = LEVELS) -> str:
-    """Coverage and width of intervals, for the terminal.
+    """Format the coverage and width of intervals for the terminal.
 
     Args:
-        results: with validation predictions.
-        levels: each an alpha, the miscoverage that is allowed.
+        results: results with validation predictions.
+        levels: values of alpha, the allowed miscoverage.
 
     Raises:
-        InputError: another level, or a run that chose on all of its validation examples.
+        InputError: if a level is out of range, or a run used all of its validation examples for selection.
     """
     for alpha in levels:
         check_alpha(alpha)
@@ -144,10 +145,10 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
         {
             "run": one.name,
             "intervals": one.method,
-            "aim": 1 - one.alpha,
+            "nominal": 1 - one.alpha,
             "calibrated on": one.num_calibrated,
             "coverage": one.coverage.overall.coverage.value,
-            "chance from": None if one.by_chance is None else one.by_chance.low,
+            "expected from": None if one.by_chance is None else one.by_chance.low,
             "to": None if one.by_chance is None else one.by_chance.high,
             "width": one.coverage.width.value,
         }
@@ -155,14 +156,14 @@ def conformal_table(results: Sequence[NumberResult], levels: Sequence[float] = L
     ]
     titles = [title for title in rows[0] if any(row[title] is not None for row in rows)]
     lead = (
-        "Intervals: coverage of the test targets, with the range that holds 95 % of coverages if the target "
+        "Intervals: coverage of the test targets, with the range that holds 95 % of coverages if the nominal "
         "coverage is met"
     )
     return "\n\n".join([f"{lead}:", format_table(titles, rows), *_judgement(found)])
 
 
 def _judgement(found: Sequence[Found]) -> list[str]:
-    """One sentence on whether the conformal intervals keep what was promised; none where nothing was."""
+    """Return a sentence on whether conformal intervals agree with the guarantee; an empty list without a guarantee."""
     judged = [
         (
             f"{one.method} of {one.name} at {100 * (1 - one.alpha):.3g} %",
@@ -190,7 +191,7 @@ def _row(one: Found) -> dict[str, Cell]:
 
 
 def _figure(shown: Sequence[Found]) -> list[Figure]:
-    """A panel for each run whose intervals are of different widths."""
+    """Draw a panel for each run whose intervals have different widths."""
     panels, methods = [], list(dict.fromkeys(one.method for one in shown))
     for name in dict.fromkeys(one.name for one in shown):
         dots = []
@@ -206,8 +207,8 @@ def _figure(shown: Sequence[Found]) -> list[Figure]:
             )
             panels.append(Panel(f"conformal-{name}", f"Coverage [%] of {name} by width of the interval: {words}", draw))
     caption = (
-        f"Dashed: the aim of {_AIM}. Bars are intervals of 95 %. Too little coverage of the narrowest says "
-        "that the forecast is too sure where it is sure."
+        f"Dashed: the nominal coverage of {_AIM}. Error bars are 95 % intervals. Low coverage of the narrowest "
+        "intervals means that the forecast is overconfident where its uncertainty is small."
     )
     return [Figure("Coverage by width", panels, caption, methods)] if panels else []
 
@@ -234,5 +235,5 @@ def _by_width(shown: Sequence[Found]) -> Table:
         for one in shown
         for (least, most), group in one.coverage.by_width.items()
     ]
-    note = "The test examples in thirds by the width of their interval; a single row where all are of one width."
-    return Table("conformal-widths", f"Coverage by width, of {_AIM}", columns, rows, note)
+    note = "Test examples divided into thirds by the width of their interval; one row if all widths are equal."
+    return Table("conformal-widths", f"Coverage by width, for a nominal coverage of {_AIM}", columns, rows, note)

@@ -1,4 +1,4 @@
-"""The report of predicted numbers: scores, calibration, intervals, and what a forecast is least sure of."""
+"""Building a report on predictions of numbers."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,6 +29,7 @@ from bayes_share.reports.number_results import (
     check_same_targets,
     checked_validation,
 )
+from bayes_share.reports.provenance import counted
 from bayes_share.reports.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -51,18 +52,18 @@ def build_number_report(
     inputs: object = None,
     runs: Sequence[tuple[str, RunRecord]] = (),
 ) -> Report:
-    """All that there is to say of predictions of numbers or counts.
+    """Build the report on predictions of numbers or counts.
 
     Args:
-        predictions: on the test examples, by the name to show; all of the same examples.
-        validation: on validation examples, by the same names, where there are any.
-        title: of the report.
-        inputs: of the test examples, as `as_inputs` takes them; shown beside the least expected targets.
-        runs: those of the predictions that are of a run, by the same names.
+        predictions: predictions for the test examples, by display name.
+        validation: predictions for validation examples, by the same names; some or all can be missing.
+        title: title of the report.
+        inputs: inputs of the test examples, shown for the least expected targets; see `as_inputs`.
+        runs: the runs that made predictions, by the same names.
 
     Raises:
-        InputError: predictions of other examples, validation predictions of classes or for none of the names, or inputs
-            of other examples.
+        InputError: if the test examples differ, validation predictions are predictions of classes or have an unknown
+            name, or the inputs do not match the test examples.
     """
     held_out = checked_validation(predictions, validation or {})
     known = dict(runs)
@@ -82,10 +83,9 @@ def build_number_report(
         costs(runs),
         repetition(runs),
     ]
-    count = "one run" if len(results) == 1 else f"{len(results)} runs"
     several = f" with {first[0].numel()} targets each" if first[0].numel() > 1 else ""
     on = dict.fromkeys(f" on {run.data}, target {run.config['target']}" for _, run in runs if run.config.get("target"))
-    subtitle = f"{count}{next(iter(on), '')}: {len(first):,} test examples{several}"
+    subtitle = f"{counted(results)}{next(iter(on), '')}: {len(first):,} test examples{several}"
     return Report(title, subtitle, [each for each in sections if each])
 
 
@@ -115,7 +115,7 @@ def _overview(results: Sequence[NumberResult]) -> Section:
         "MAE, CRPS, width and interval score are in units of the targets; coverage, width and interval score "
         f"refer to central {COVERAGE:.0%} intervals."
     )
-    return Section("overview", "Overview", lead, [Table("overview", "All runs", columns, rows, note)])
+    return Section("overview", "Overview", lead, [Table("overview", "Scores", columns, rows, note)])
 
 
 def _calibration(results: Sequence[NumberResult]) -> Section:
@@ -142,7 +142,7 @@ def _in_words(one: NumberResult) -> str:
 
 
 def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
-    """The scores before, and after each map, fitted on the validation predictions."""
+    """Make a table of the scores before and after recalibration by maps fitted on validation predictions."""
     rows, reasons, counts = [], [], []
     for one in results:
         if one.validation is None:
@@ -153,7 +153,7 @@ def _recalibrated(results: Sequence[NumberResult]) -> list[Block]:
             try:
                 calibrated = fit(one.validation.predictive, one.validation.targets)(one.test.predictive)
                 forecasts[name] = number_scores(calibrated, one.test.targets, COVERAGE)
-            except InputError as error:  # too few examples, or a distribution whose variance is not free
+            except InputError as error:  # too few examples, or a distribution without a scale
                 reasons.append(f"{one.name}, {name}: {error}.")
         for name, scores in forecasts.items():
             cells = {key: cell(found) for key, found in scores.items()}
@@ -181,7 +181,7 @@ def _intervals(results: Sequence[NumberResult]) -> Section:
 
 
 def _sureness(results: Sequence[NumberResult]) -> Section | None:
-    """The error among the examples that a forecast is surest of, and where its doubt comes from."""
+    """Build the section on selective prediction and on aleatoric and epistemic uncertainty."""
     known = [one for one in results if "squared_error" in one.terms and _has_variance(one)]
     if not known:
         return None
@@ -225,12 +225,12 @@ def _sureness(results: Sequence[NumberResult]) -> Section | None:
         for one in known
     ]
     blocks: list[Block] = [
-        Table("sureness", "Doubt", columns, rows),
+        Table("sureness", "Uncertainty", columns, rows),
         Figure(
             "RMSE and coverage",
             [kept],
-            "Examples are rejected in order of decreasing predictive variance; the most certain examples are on "
-            "the left.",
+            "Examples are rejected in order of decreasing predictive variance; only the most certain examples are "
+            "kept on the left.",
             [one.name for one in known],
         ),
         Figure(

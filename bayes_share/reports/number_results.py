@@ -1,4 +1,4 @@
-"""Predictions of numbers as a report is about them: with a name, their scores, and checks that they go together."""
+"""Named predictions of numbers for a report, their scores, and checks that they can be compared."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from bayes_share.runs.run_folder import validation_predictions
 from bayes_share.runs.validation_images import unchosen
 
 COVERAGE = 0.9
-"""Of the central intervals."""
+"""The nominal coverage of the central intervals in reports."""
 
 SCORES = (
     Column(
@@ -51,13 +51,13 @@ SCORES = (
 
 @dataclass(frozen=True, eq=False)
 class NumberResult:
-    """Predictions of numbers that a report is about.
+    """Named predictions of numbers for a report.
 
     Args:
-        name: to show.
-        test: predictions on the test examples.
-        validation: predictions on validation examples, where there are any.
-        run: the finished run that they are of; None where they are of none that is known.
+        name: display name.
+        test: predictions for the test examples.
+        validation: predictions for validation examples, or None.
+        run: the finished run that made the predictions; None if it is not known.
     """
 
     name: str
@@ -67,10 +67,10 @@ class NumberResult:
 
     @property
     def unchosen(self) -> NumberPredictions | None:
-        """Validation predictions on which nothing was chosen: where no run is known, all of them.
+        """Validation predictions for the examples that the run did not use for selection; all if there is no run.
 
         Raises:
-            InputError: the run chose on all of them, or was trained on them.
+            InputError: if the run used all of them, or was trained on them.
         """
         if self.run is not None:
             validation_predictions(self.run.folder)
@@ -81,12 +81,12 @@ class NumberResult:
 
     @cached_property
     def terms(self) -> dict[str, Float64[Tensor, "example"]]:
-        """What each test example adds to the scores."""
+        """The terms of the test examples whose means are the scores; see `number_terms`."""
         return number_terms(self.test.predictive, self.test.targets, COVERAGE)
 
     @cached_property
     def scores(self) -> dict[str, Interval]:
-        """The scores, with their intervals."""
+        """The scores with confidence intervals."""
         return scores_of_terms(self.terms, self.pit)
 
     @cached_property
@@ -96,17 +96,17 @@ class NumberResult:
 
 
 def cell(found: Interval) -> Cell:
-    """A score with its error, which an infinite one does not have."""
+    """Make a cell of a score and its error; an infinite score has no error."""
     return Cell(found.value, None if math.isnan(found.error) else found.error)
 
 
 def checked_validation(
     predictions: Mapping[str, NumberPredictions], validation: Mapping[str, object]
 ) -> dict[str, NumberPredictions]:
-    """Validation predictions that go with test predictions of the same names.
+    """Check that validation predictions match the test predictions of the same names, and return them.
 
     Raises:
-        InputError: predictions for none of the names, of classes, or of another likelihood.
+        InputError: if a name is unknown, or predictions are of classes or have another likelihood.
     """
     if unknown := [name for name in validation if name not in predictions]:
         raise InputError(
@@ -116,22 +116,23 @@ def checked_validation(
     found = {name: one for name, one in validation.items() if isinstance(one, NumberPredictions)}
     if others := [name for name in validation if name not in found]:
         raise InputError(
-            f"the validation predictions of {listed(others)} are of classes, and the test predictions of numbers"
+            f"the validation predictions of {listed(others)} are predictions of classes, and the test predictions "
+            "are predictions of numbers"
         )
     for name, one in found.items():
         if one.likelihood.name != predictions[name].likelihood.name:
             raise InputError(
                 f"the validation predictions of {printable(name)} have the likelihood {one.likelihood.name}, and "
-                f"its test predictions {predictions[name].likelihood.name}"
+                f"its test predictions have {predictions[name].likelihood.name}"
             )
     return found
 
 
 def check_same_targets(predictions: Mapping[str, NumberPredictions]) -> None:
-    """See whether predictions can stand in one table.
+    """Check that predictions have the same targets, so that they can be compared in one table.
 
     Raises:
-        InputError: some are of other targets than the first.
+        InputError: if the targets differ.
     """
     (one, first), *others = predictions.items()
     for name, other in others:
@@ -143,13 +144,13 @@ def check_same_targets(predictions: Mapping[str, NumberPredictions]) -> None:
 
 
 def number_table(predictions: Mapping[str, NumberPredictions]) -> str:
-    """The scores of predictions of the same examples, a line for each.
+    """Format a table of scores, with a row for each set of predictions.
 
     Args:
-        predictions: by the name to show.
+        predictions: predictions for the same examples, by display name.
 
     Raises:
-        InputError: predictions of other examples.
+        InputError: if the test examples differ.
     """
     check_same_targets(predictions)
     rows: list[dict[str, str | int | float | None]] = [

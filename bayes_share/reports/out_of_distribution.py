@@ -1,4 +1,4 @@
-"""Images from elsewhere: whether the uncertainty tells them from those of the data set."""
+"""The section on out-of-distribution detection by uncertainty scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 SHOWN = "entropy"
-"""The score of the figures, which every run has."""
+"""The score shown in figures, which is available for every run."""
 
-_LEAST = 0.05  # per cent of the images: where the histograms' axis begins
+_LEAST = 0.05  # lower limit of the y axis of the histograms, in percent of the images
 _WHICH = (Column("set", "set"), Column("run", "run"))
 _DETECTION = (
     Column(
@@ -67,7 +67,7 @@ _LABELS = {
 
 
 def out_of_distribution(runs: Sequence[Result]) -> Section | None:
-    """How well each score tells each set that some run was tried on; None where there is none."""
+    """Build the section. Return None if no run has predictions for an out-of-distribution set."""
     sets = list(dict.fromkeys(name for run in runs for name in run.sets("ood")))
     if not sets:
         return None
@@ -85,7 +85,7 @@ def out_of_distribution(runs: Sequence[Result]) -> Section | None:
 
 @once
 def _scores(run: Result, name: str | None) -> Mapping[str, Tensor]:
-    """Every score of a set of images; of the test images where no set is named."""
+    """Compute all scores of the images of a set, or of the test images if `name` is None."""
     outputs = run.test if name is None or run.run is None else read_ood(run.run.folder, name, run.test)
     return ood_scores(outputs, None if run.run is None else run.run.train_features)
 
@@ -97,9 +97,10 @@ def _intervals(run: Result, name: str) -> Mapping[str, Estimate]:
 
 
 def mean_aurocs(runs: Sequence[Result]) -> list[Estimate | None]:
-    """Of the entropy, over the sets that all were tried on; None of a run that was not tried, and where there is none.
+    """Compute the AUROC of the entropy, averaged over the sets in common; None for a run without these sets.
 
-    The sets share the test images, so their errors are added as if they went together, which is the most they can be.
+    The AUROCs of different sets share the test images. Their errors are combined as if perfectly correlated, which is
+    an upper bound.
     """
     names = sets_in_common(runs, "ood")
     means: list[Estimate | None] = []
@@ -168,7 +169,7 @@ def _roc(sets: Sequence[str], runs: Sequence[Result]) -> Figure:
 
 
 def roc_curve(inner: Tensor, outer: Tensor) -> tuple[list[float], list[float]]:
-    """The shares of both sets above each threshold, from no image to all, the corners of the curve only."""
+    """Compute the shares of both sets above each threshold, at the corners of the ROC curve."""
     from sklearn.metrics import roc_curve as curve
 
     labels = np.concatenate([np.zeros(len(inner)), np.ones(len(outer))])

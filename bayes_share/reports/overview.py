@@ -1,4 +1,4 @@
-"""The first screen: a table of all runs with the figures that matter, and what they say in a sentence or two."""
+"""The overview section: a table of the main scores of all runs, and sentences that compare them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ SCORES = (
     Column("brier", "Brier", ".4f", 1, "lower", "squared distance between the probabilities and the one-hot label"),
     SQUARED,
 )
-"""What runs are ranked by: means over examples, and unbiased."""
+"""The scores that runs are ranked by: unbiased means over examples."""
 _AUROC = Column(
     "auroc",
     "OOD AUROC",
@@ -59,7 +59,7 @@ _COSTS = (
 
 
 def overview(runs: Sequence[Result]) -> Section:
-    """The table, and a sentence for each score that ranks runs."""
+    """Build the table, and a sentence for each score that runs are ranked by."""
     terms = [score_terms(run.test) for run in runs]
     rows = [
         {"run": Cell(run.name), **_method(run), **_scores(of_run), ECE.key: _ece(run), **_costs(run)}
@@ -72,7 +72,7 @@ def overview(runs: Sequence[Result]) -> Section:
         near = [other for other in others if not gaps[other].is_clear()]
         if not near:
             rows[best][column.key] = replace(rows[best][column.key], is_best=True)
-        if column.key != "brier":  # says what the NLL does
+        if column.key != "brier":  # usually the same ranking as the NLL
             rival = (near or others)[0]
             lead.append(_sentence(column, runs[best].name, rows[best], runs[rival].name, gaps[rival], not near))
     columns = [RUN, *_known(rows, [_METHOD]), *SCORES, ECE]
@@ -93,7 +93,7 @@ def overview(runs: Sequence[Result]) -> Section:
         "is not included."
     )
     return Section(
-        "overview", "Overview", lead, [Table("overview", "All runs", [*columns, *_known(rows, _COSTS)], rows, note)]
+        "overview", "Overview", lead, [Table("overview", "Scores", [*columns, *_known(rows, _COSTS)], rows, note)]
     )
 
 
@@ -102,7 +102,7 @@ def _method(run: Result) -> dict[str, Cell]:
 
 
 def _scores(terms: Mapping[str, Tensor]) -> dict[str, Cell]:
-    """Means with their errors; a single example does not say how much another one would change."""
+    """Make cells of means with standard errors; a single example has no error."""
     found = {column.key: estimate(terms[column.key].tolist()) for column in SCORES}
     return {key: Cell(value.mean, value.error) for key, value in found.items()}
 
@@ -119,7 +119,7 @@ def _costs(run: Result) -> dict[str, Cell]:
 
 
 def _known(rows: Sequence[Mapping[str, Cell]], columns: Sequence[Column]) -> list[Column]:
-    """The columns in which something is known of some run."""
+    """Return the columns that have a value in some row."""
     return [column for column in columns if any(column.key in row for row in rows)]
 
 

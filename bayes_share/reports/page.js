@@ -1,5 +1,5 @@
 "use strict";
-// Sort a table by a column: numbers by their value, text by the alphabet, empty cells last.
+// Sort a table by a column: numbers by value, text alphabetically, empty cells last.
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const head = button.closest("th");
@@ -21,7 +21,7 @@ for (const button of document.querySelectorAll("thead button")) {
     body.append(...[...body.rows].sort(compare));
   });
 }
-// The theme is the system's until it is changed here.
+// The theme follows the system until the button is used.
 const theme = document.getElementById("theme");
 const root = document.documentElement;
 const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -29,5 +29,5 @@ const label = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
 theme.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; label(); });
 theme.hidden = false;
 label();
-// What is folded away is printed too.
+// Expand collapsed blocks before printing.
 addEventListener("beforeprint", () => { for (const each of document.querySelectorAll("details")) each.open = true; });

@@ -1,4 +1,4 @@
-"""What a report is about: predictions with a name, and what a run knows besides where they are of one."""
+"""Named class predictions for a report, with the run that made them if it is known."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Predictions that a report is about.
+    """Named class predictions for a report.
 
     Args:
-        name: to show.
-        test: predictions on the test images.
-        validation: predictions on the validation images, where there are any.
-        run: the finished run that they are of; None where they are of none that is known.
+        name: display name.
+        test: predictions for the test images.
+        validation: predictions for validation images, or None.
+        run: the finished run that made the predictions; None if it is not known.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Result:
 
     @cached_property
     def probs(self) -> Float64[Tensor, "image class"]:
-        """Of the mixture, on the test images; an InputError where they have several labels."""
+        """The probabilities of the mixture for the test images. Raises InputError for several labels."""
         return self.test.log_probs.exp()
 
     @cached_property
     def uncertainty(self) -> Uncertainty:
-        """About each test image."""
+        """The uncertainty of each test image."""
         return uncertainty(self.test)
 
     @cached_property
     def problems(self) -> list[tuple[str, Predictions]]:
-        """What the test predictions are scored as: each label by itself, with a name to show."""
+        """The classification problems of the test predictions, one for each label, with display names."""
         return list(named_problems(self.name, self.test))
 
     @cached_property
@@ -58,30 +58,30 @@ class Result:
 
     @property
     def num_examples(self) -> int:
-        """Of the test set; of their positions there may be more."""
+        """The number of test examples, which may have several positions each."""
         return self.test.num_examples
 
     @property
     def method(self) -> str | None:
-        """What made them, in a few words; None where that is not known."""
+        """A short description of the method of the run; None if there is no run."""
         return None if self.run is None else self.run.method
 
     @property
     def unchosen(self) -> Predictions | None:
-        """Validation predictions on which nothing was chosen: where no run is known, all of them.
+        """Validation predictions for the examples that the run did not use for selection; all if there is no run.
 
         Raises:
-            InputError: the run chose on all of them, or was trained on them.
+            InputError: if the run used all of them, or was trained on them.
         """
         return self.validation if self.run is None else validation_left(self.run.folder)
 
     def sets(self, kind: Literal["ood", "corruptions"]) -> dict[str, SetInfo]:
-        """The sets of a kind that there are predictions for, with what their images are."""
+        """Return the sets of a kind that the run has predictions for, with the origin of their images."""
         return {} if self.run is None else self.run.folder.sets(kind)
 
 
 def once(compute: Callable[Concatenate[Result, P], Found]) -> Callable[Concatenate[Result, P], Found]:
-    """A function of a result, and of more, that computes each of its values once while there is that result."""
+    """Cache the values of a function of a result and further arguments, for the lifetime of the result."""
     known: WeakKeyDictionary[Result, dict[Any, Found]] = WeakKeyDictionary()
 
     @wraps(compute)
@@ -95,14 +95,14 @@ def once(compute: Callable[Concatenate[Result, P], Found]) -> Callable[Concatena
 
 
 def records(results: Sequence[Result]) -> list[tuple[str, RunRecord]]:
-    """The runs among the results, with the names to show."""
+    """Return the runs among the results, with display names."""
     return [(result.name, result.run) for result in results if result.run is not None]
 
 
 def sets_in_common(results: Sequence[Result], kind: Literal["ood", "corruptions"]) -> list[str]:
-    """The sets that all results have that any has: of one source, and as many images.
+    """Return the names of the sets that all results with such sets have in common, from the same images.
 
-    Means over other sets would differ for that alone.
+    Means over different sets would not be comparable.
     """
     tried = [there for result in results if (there := result.sets(kind))]
     first = tried[0] if tried else {}

@@ -1,4 +1,4 @@
-"""Robustness: accuracy, NLL and ECE of corrupted test images against how strongly they are corrupted."""
+"""The section on robustness: accuracy, NLL and ECE on corrupted test images, by severity and type."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ _SHOWN = {"accuracy": ("accuracy", "accuracy [%]", 100), "nll": ("NLL", "NLL [na
 
 
 def robustness(runs: Sequence[Result]) -> Section | None:
-    """Curves against severity, and tables by severity and by type; None where no runs were tried on the same ones."""
+    """Draw curves against severity, and tables by severity and type. Return None if runs have no types in common."""
     types = _types(runs)
     if not types:
         return None
@@ -29,15 +29,15 @@ def robustness(runs: Sequence[Result]) -> Section | None:
     means = averaged(types)
     over = "them" if means == types else f"the {len(means)} types of the benchmark CIFAR-10-C"
     lead = [
-        f"Test images ({size}) with {kinds}, each at 5 severities; means are over {over}. Severity 0 is the same "
-        "images without corruption. The ECE is biased upwards, more so with fewer images and lower accuracy."
+        f"{kinds}, applied to {size} of the test set at 5 severities; scores are averaged over {over}. Severity 0 is "
+        "the same images without corruption. The ECE is biased upwards, more so with fewer images and lower accuracy."
     ]
     blocks: list[Block] = [_curves(runs, means), _by_severity(tried, means), _by_type(tried, types)]
     return Section("robustness", "Robustness to corruption", lead, blocks)
 
 
 def _types(runs: Sequence[Result]) -> tuple[str, ...]:
-    """What all runs were tried on in every severity that were tried on any."""
+    """Return the corruption types that all runs with corrupted images have in common, at every severity."""
     names = sets_in_common(runs, "corruptions")
     kinds = sorted({name.rpartition("-")[0] for name in names})
     return tuple(kind for kind in kinds if all(f"{kind}-{severity}" in names for severity in SEVERITIES))
@@ -45,13 +45,13 @@ def _types(runs: Sequence[Result]) -> tuple[str, ...]:
 
 @once
 def _scores(run: Result, types: tuple[str, ...]) -> Mapping[int, Mapping[str, Scores]]:
-    """By severity and type; of severity 0 those of the same images as they are."""
-    assert run.run is not None  # who has sets
+    """Compute the scores by severity and type. Severity 0 is the same images without corruption."""
+    assert run.run is not None  # only runs have sets
     return corruption_scores(run.run.folder, types)
 
 
 def mean_corrupted_accuracies(runs: Sequence[Result]) -> list[Estimate | None]:
-    """Over types and severities, with the standard error over images; None of a run that was not tried."""
+    """Average accuracies over types and severities, with the error over images; None for a run without predictions."""
     types = averaged(_types(runs))
     return [_mean_accuracy(run, types) if types and run.sets("corruptions") else None for run in runs]
 

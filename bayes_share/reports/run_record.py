@@ -1,4 +1,4 @@
-"""What a finished run knows of itself, besides its predictions."""
+"""The records of a finished run besides its predictions."""
 
 import os
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from bayes_share.runs.run_folder import RunFolder, read_history, read_summary
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A finished run.
+    """The configuration, summary and history of a finished run.
 
     Args:
-        folder: its files.
-        config: all options, as they are in its config.yaml.
-        summary: what it cost.
+        folder: the run folder.
+        config: all options, as in its config.yaml.
+        summary: its summary.json, such as costs, versions and device.
         history: a record for each epoch.
     """
 
@@ -36,21 +36,21 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: RunFolder) -> "RunRecord":
-        """Read what a finished run noted.
+        """Read the records of a finished run.
 
         Raises:
-            InputError: a file that is missing or damaged.
+            InputError: if a file is missing or damaged.
         """
         return cls(folder, to_flat(read_run_config(folder.config)), read_summary(folder), read_history(folder))
 
     @cached_property
     def train_features(self) -> Tensor | None:
-        """Features of training images ``[member, image, feature]``, where the run has them."""
+        """Features of training images, ``[member, image, feature]``; None if the run has none."""
         return train_features(self.folder)
 
     @cached_property
     def factors(self) -> dict[str, Tensor]:
-        """The rank-1 factors under each draw, ``[draw, member, channel]`` by name; none where there are none."""
+        """The rank-1 factors of each draw, ``[draw, member, channel]`` by name; empty if there are none."""
         path = self.folder.factors
         if not os.path.lexists(path):
             return {}
@@ -62,7 +62,7 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """The algorithm, and how many networks or members it has, in a few words."""
+        """A short description of the algorithm, with the numbers of networks and members."""
         words, members = str(self.config["algorithm"]), self.config.get("ensemble_size", 1)
         if "of" in self.config:
             several = f"{self.config['networks']} × " if "networks" in self.config else ""
@@ -75,10 +75,10 @@ class RunRecord:
 
     @property
     def data(self) -> str:
-        """The data set, without the folders that it lies in."""
+        """The name of the data set, without parent folders."""
         return short_name(str(self.config["data"]))
 
     @property
     def is_of_networks_apart(self) -> bool:
-        """Whether it is a deep ensemble of single networks, whose members share nothing."""
+        """Whether the run is a deep ensemble of independent networks."""
         return self.config["algorithm"] == "deep-ensemble" and self.config.get("ensemble_size", 1) == 1

@@ -1,4 +1,4 @@
-"""The scores of a run in one line."""
+"""The test scores of a run in one line."""
 
 from bayes_share.evaluation.number_predictions import NumberPredictions
 from bayes_share.evaluation.reading_predictions import read_predictions
@@ -8,10 +8,10 @@ from bayes_share.runs.run_folder import RunFolder
 
 
 def score_line(folder: RunFolder) -> str:
-    """What a finished run came to on its test examples.
+    """Format the test scores of a finished run in one line.
 
     Raises:
-        InputError: damaged predictions.
+        InputError: if the predictions are damaged.
     """
     test = read_predictions(folder.predictions("test"))
     if not isinstance(test, NumberPredictions):
@@ -26,11 +26,11 @@ def score_line(folder: RunFolder) -> str:
         *([f"RMSE {_short(means['squared_error'] ** 0.5)}"] if "squared_error" in means else []),
         f"MAE {_short(means['absolute_error'])}",
         f"CRPS {_short(means['crps'])}",
-        f"{means['coverage']:.1%} in intervals of {COVERAGE:.0%}, {_short(means['width'])} wide",
+        f"{means['coverage']:.1%} of the targets in {COVERAGE:.0%} intervals of mean width {_short(means['width'])}",
     ]
     return f"test scores: {', '.join(parts)}"
 
 
 def _short(value: float) -> str:
-    """Four digits, or all before the point where it has more."""
+    """Format a number with four significant digits, or with all integer digits if there are more."""
     return f"{value:,.0f}" if 1e4 <= value < 1e9 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Selective prediction: what is gained where a network may say that it does not know."""
+"""The section on selective prediction and uncertainty."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,10 @@ _UNCERTAINTY = tuple(
 
 
 def selective(runs: Sequence[Result]) -> Section:
-    """Risk-coverage curves and uncertainty on right and on wrong answers; of several labels, the means over labels."""
+    """Build risk-coverage curves, and tables of the uncertainty of right and wrong predictions.
+
+    For several labels, the values in the tables are means over the labels.
+    """
     curves = [[_curve(problem) for _, problem in run.problems] for run in runs]
     panels = [_panel(runs, [of_run[label] for of_run in curves], label) for label in range(len(curves[0]))]
     caption = (
@@ -49,8 +52,8 @@ def selective(runs: Sequence[Result]) -> Section:
     figure = Figure("Risk and coverage", panels, caption, [run.name for run in runs])
     table = Table("selective", "Selective prediction", (RUN, *_SELECTIVE), [*map(_row, runs, curves)])
     note = (
-        "Averages over the rightly and the wrongly classified examples. Mutual information and the variation "
-        "ratio require more than one draw or member."
+        "Averages over correctly (right) and incorrectly (wrong) classified examples. Mutual information and the "
+        "variation ratio require more than one draw or member."
     )
     uncertain = Table("uncertainty", "Uncertainty", (RUN, *_UNCERTAINTY), [*map(_uncertainty, runs)], note)
     return Section("selective", "Selective prediction and uncertainty", [], [figure, table, uncertain])

@@ -1,4 +1,4 @@
-"""Drawings for a page: SVG that stands in HTML and takes its colours from there, in light and in dark."""
+"""Inline SVG drawings whose colours follow the light or dark theme of the page."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from bayes_share.io.terminal import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What is black or white on paper is ink or ground on a page; a line keeps its hue and changes its lightness.
+# Black and white become the text and background colours of the theme. Line colours keep their hue.
 _VARIABLES: Mapping[str, str] = {
     "#000000": "currentColor",
     "#ffffff": "var(--ground)",
@@ -23,16 +23,16 @@ _VARIABLES: Mapping[str, str] = {
 }
 
 _COLOURS = re.compile("|".join(_VARIABLES), re.IGNORECASE)
-_LONGEST = 10_000  # characters of the words for those who do not see a drawing
+_LONGEST = 10_000  # maximum length of the text alternative, in characters
 
 
 def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
-    """A drawing as an ``<svg>`` element, as wide as what it stands in.
+    """Convert a drawing to an ``<svg>`` element that scales to the width of its container.
 
     Args:
         figure: the drawing.
-        name: unique on the page; begins every id.
-        alternative: what it shows, for those who do not see it.
+        name: prefix of all ids, unique on the page.
+        alternative: text alternative.
     """
     file = io.StringIO()
     with styled(svg_fonttype="none"):
@@ -41,7 +41,7 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<[^>]+>", partial(_for_a_page, name), text)  # what stands between tags are words
+    text = re.sub(r"<[^>]+>", partial(_for_a_page, name), text)  # change tags only, not text
     text = re.sub(r">\n\s*", ">\n", text)
     head = re.match(r'<svg[^>]*?viewBox="([^"]+)"[^>]*>', text)
     assert head is not None
@@ -54,7 +54,7 @@ def inline_svg(figure: "Figure", name: str, alternative: str) -> str:
 
 
 def _for_a_page(name: str, tag: re.Match[str]) -> str:
-    """A tag whose ids begin with a name, whose colours are the page's, and whose numbers are short."""
+    """Prefix the ids of a tag, replace its colours by CSS variables, and round its numbers."""
     text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", tag[0])
     text = _COLOURS.sub(lambda found: _VARIABLES[found[0].lower()], text)
     text = re.sub(r' (d|x|y|transform)="[^"]*"', _rounded, text)
@@ -62,5 +62,5 @@ def _for_a_page(name: str, tag: re.Match[str]) -> str:
 
 
 def _rounded(attribute: re.Match[str]) -> str:
-    """An attribute's numbers to a hundredth of a point, which nobody sees and which halves the page."""
+    """Round the numbers of an attribute to 0.01 points, which halves the size of the page."""
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])

@@ -1,4 +1,4 @@
-"""The runs, made once."""
+"""The runs of the report tests, made once per session."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from bayes_share.reports.results import Result
 
 @pytest.fixture(scope="session")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
-    """Folders of runs; not to be written into."""
+    """Run folders; tests must not write to them."""
     return make_runs(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="session")
 def runs(paths: Sequence[Path]) -> list[Result]:
-    """The runs as they are read."""
+    """The results read from the run folders."""
     return read_runs(paths)
 
 
 @pytest.fixture(scope="session")
 def report(runs: list[Result]) -> Report:
-    """The report on them."""
+    """The report on the runs."""
     return build_report(runs, title="Three <b>runs</b> & more")

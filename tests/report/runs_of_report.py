@@ -1,4 +1,4 @@
-"""Real runs of a few epochs for the report to be about."""
+"""Short runs for the report tests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFIGS = {
 
 
 def make_runs(folder: Path) -> list[Path]:
-    """A single network, an ensemble, and one that is drawn from; on digits. The first two are tried on other images."""
+    """Train a single network, an ensemble and MC dropout on digits; the first two also predict shifted images."""
     shifted_sets = ShiftedSets(ood=("photographs", "noise"), corruptions=("contrast", "rotate"), ood_images=150)
     for name, config in CONFIGS.items():
         made = run(config, folder / name, progress=False)

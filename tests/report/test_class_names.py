@@ -1,4 +1,4 @@
-"""Names of classes stand wherever a class is shown, and go with predictions through files."""
+"""Class names are shown in all tables, and are kept in files of predictions."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bayes_share import Predictions, evaluate, read_predictions
+from bayes_share import Predictions, read_predictions
 from bayes_share.errors import InputError
 from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.predictions_file import write_predictions
@@ -29,7 +29,7 @@ def cells(tables: dict[str, Table], name: str, column: str) -> set[Any]:
     return {row[column].value for row in tables[name].rows}
 
 
-def test_every_table_with_classes_has_their_names(tmp_path: Path) -> None:
+def test_tables_with_classes_show_class_names(tmp_path: Path) -> None:
     write_predictions(tmp_path / "a.npz", made())
     write_predictions(tmp_path / "b.npz", made(seed=1, names=None))
     results = read_results([str(tmp_path / "b.npz"), str(tmp_path / "a.npz")], {"a": tmp_path / "a.npz"})
@@ -38,11 +38,9 @@ def test_every_table_with_classes_has_their_names(tmp_path: Path) -> None:
     assert cells(tables, "conformal-classes", "class") == SHOWN
     for name in ("worst-a", "worst-b"):  # the names of one are those of the other, whose labels are the same
         assert cells(tables, name, "label") | cells(tables, name, "predicted") <= SHOWN
-    text = evaluate({"a": made()}, {"a": made(seed=2)})
-    assert all(f" {name} " in text for name in SHOWN)
 
 
-def test_names_are_kept_by_files_parts_maps_and_problems(tmp_path: Path) -> None:
+def test_class_names_are_kept_by_files_subsets_calibration_and_problems(tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     write_predictions(path, made())
     found = read_predictions(path)
@@ -57,7 +55,7 @@ def test_names_are_kept_by_files_parts_maps_and_problems(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "a", "b"), "abc", (1, 2, 3), np.array([["a", "b", "c"]])])
-def test_names_that_are_not_one_for_each_class_are_refused(names: Any, tmp_path: Path) -> None:
+def test_invalid_class_names_are_rejected(names: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="class_names"):
         made(names=names)
     np.savez(tmp_path / "p.npz", logits=np.zeros((4, 3)), labels=np.arange(4) % 3, class_names=np.array(names))
@@ -65,7 +63,7 @@ def test_names_that_are_not_one_for_each_class_are_refused(names: Any, tmp_path:
         read_predictions(tmp_path / "p.npz")
 
 
-def test_classes_in_another_order_are_other_classes() -> None:
+def test_class_names_in_another_order_are_rejected() -> None:
     with pytest.raises(InputError, match="same names in the same order"):
         own_results({"a": made(), "b": made(names=NAMES[::-1])})
     with pytest.raises(InputError, match="same names in the same order"):
@@ -85,7 +83,7 @@ def test_classes_in_another_order_are_other_classes() -> None:
         (torch.randn(50), {"likelihood": "bernoulli"}, ""),
     ],
 )
-def test_probabilities_taken_for_logits_are_told_in_one_line(
+def test_probabilities_passed_as_logits_give_a_warning(
     logits: torch.Tensor, options: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "bayes_share")

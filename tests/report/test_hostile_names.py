@@ -1,4 +1,4 @@
-"""Whatever names hold: page, JSON, CSV and figures are read by their parsers, say the names, and keep the numbers."""
+"""Page, JSON, CSV and figures with hostile names are valid, and contain the names and all numbers."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def panel(names: Sequence[str]) -> Panel:
 
 
 def report_on(names: Sequence[str]) -> Report:
-    """A report that has each name in every place that a name can have, and some numbers."""
+    """A report with each name in every place where a name can occur, and some numbers."""
     columns = [Column("run", "run"), Column("number", "number"), *(Column(f"accuracy/{name}", name) for name in names)]
     rows = [
         {"run": Cell(name), "number": Cell(NUMBERS[number % len(NUMBERS)], -0.5), f"accuracy/{name}": Cell(-3.2)}
@@ -62,7 +62,7 @@ def report_on(names: Sequence[str]) -> Report:
 
 
 class Page(HTMLParser):
-    """The tags, the attributes and the words of a page."""
+    """The tags, attributes and texts of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def read(text: str) -> Page:
     return parser
 
 
-def test_a_page_says_every_name_and_has_nothing_of_them_but_words() -> None:
+def test_a_page_contains_hostile_names_as_text_only() -> None:
     text = html_page(report_on(SHORT))
     text.encode()
     assert all(c == "\n" or c.isprintable() for c in text)
@@ -102,11 +102,11 @@ def test_a_listing_keeps_its_lines() -> None:
     assert '<pre tabindex="0">a: 1\nb: x&#39;\\x1b\n</pre>' in html_page(report_on(["x'\x1b"]))
 
 
-def test_a_name_of_any_length_makes_no_page_of_any_length() -> None:
+def test_long_names_are_shortened_on_the_page() -> None:
     assert len(html_page(report_on(["x" * 100_000])).encode()) < 600_000
 
 
-def test_what_a_drawing_says_is_not_taken_for_its_own_code() -> None:
+def test_text_in_a_drawing_is_not_rewritten_as_svg_code() -> None:
     name = ' id="x" x="0.123456" url(#p0) #0072B2'
     text = inline_svg(panel([name]).draw(True), "one", "\x00 it")
     root = ElementTree.fromstring(text)
@@ -125,7 +125,7 @@ def test_a_logarithmic_axis_has_plain_numbers() -> None:
     }
 
 
-def test_json_has_every_name_as_it_is_and_the_numbers(tmp_path: Path) -> None:
+def test_json_contains_names_unchanged_and_all_numbers(tmp_path: Path) -> None:
     names = list(NAMES.values())
     write_json(report_on(names), tmp_path / "a.json")
     assert (tmp_path / "a.json").read_bytes().isascii()
@@ -136,7 +136,7 @@ def test_json_has_every_name_as_it_is_and_the_numbers(tmp_path: Path) -> None:
     assert all(row[f"accuracy/{row['run']}"] == -3.2 for row in rows)
 
 
-def test_csv_says_every_name_as_text_and_keeps_numbers(tmp_path: Path) -> None:
+def test_csv_contains_names_as_text_and_all_numbers(tmp_path: Path) -> None:
     names = list(NAMES.values())
     write_csv(report_on(names), tmp_path / "a.csv")
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
@@ -152,7 +152,7 @@ def test_csv_says_every_name_as_text_and_keeps_numbers(tmp_path: Path) -> None:
 
 
 def cells_that_compute(line: Sequence[str]) -> Iterator[str]:
-    """The cells that are no numbers and that a spreadsheet would take for a formula, by whatever separator."""
+    """The cells that a spreadsheet would interpret as formulas, for any separator."""
     for cell in line:
         for part in cell.split(";"):
             if part.strip(" \"'\t\r\n")[:1] in tuple("=+-@＝＋－＠") and not part.startswith("'"):
@@ -162,7 +162,7 @@ def cells_that_compute(line: Sequence[str]) -> Iterator[str]:
                     yield cell
 
 
-def test_no_cell_of_csv_is_a_formula(tmp_path: Path) -> None:
+def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
     write_csv(report_on([*NAMES.values(), "-3.2", "+1"]), tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
@@ -171,14 +171,14 @@ def test_no_cell_of_csv_is_a_formula(tmp_path: Path) -> None:
     assert {"'-3.2", "'+1", '\'=HYPERLINK("http://x","y")', "a;'=1+1"} <= of  # a name that looks like a number, too
 
 
-def test_numbers_of_csv_are_as_python_shows_them(tmp_path: Path) -> None:
+def test_infinite_and_missing_numbers_in_csv(tmp_path: Path) -> None:
     rows = [{"run": Cell("a"), "x": Cell(value, error)} for value, error in ((-math.inf, math.nan), (-0.5, None))]
     tables = [Table("t", "", [Column("run", ""), Column("x", "")], rows)]
     write_csv(Report("", "", [Section("s", "", [], tables)]), tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == "table,of,measure,value,error\nt,a,x,-inf,nan\nt,a,x,-0.5,\n"
 
 
-def test_files_of_figures_stay_in_their_folder_and_are_each_their_own(tmp_path: Path) -> None:
+def test_figure_files_are_distinct_and_stay_in_their_folder(tmp_path: Path) -> None:
     names = list(NAMES.values())
     found = list(file_names(report_on([*names, "ﬁ", "fi", "FI", "straße", "STRASSE"])).values())
     assert len(found) == len(names) + 5 == len({name.casefold() for name in found})
@@ -189,14 +189,14 @@ def test_files_of_figures_stay_in_their_folder_and_are_each_their_own(tmp_path: 
     assert len(paths) == 2 * len(chosen)
 
 
-def test_a_legend_of_many_long_names_has_room() -> None:
+def test_a_legend_of_many_long_names_fits() -> None:
     drawing = panel([f"{number} {'x' * 300}" for number in range(40)]).draw(True)
     figure = ElementTree.fromstring(inline_svg(drawing, "one", ""))  # matplotlib warns where there is none
     height = float(figure.attrib["viewBox"].split()[3])
     assert height > 40 * 8
 
 
-def test_runs_are_compared_by_any_name(paths: Sequence[Path], tmp_path: Path) -> None:
+def test_runs_with_hostile_names_are_compared(paths: Sequence[Path], tmp_path: Path) -> None:
     names = [NAMES[what] for what in ("mathematics", "escape sequence", "line breaks", "not UTF-8", "empty", "long")]
     said = compare(dict.fromkeys(names, paths[0]), tmp_path / "a.png")
     assert said.replace("\n", "").isprintable()
@@ -204,7 +204,7 @@ def test_runs_are_compared_by_any_name(paths: Sequence[Path], tmp_path: Path) ->
     assert max(map(len, said.split("\n"))) < 250
 
 
-def test_a_run_in_a_folder_of_any_name(paths: Sequence[Path], tmp_path: Path, capfdbinary: Captured) -> None:
+def test_a_run_folder_can_have_a_hostile_name(paths: Sequence[Path], tmp_path: Path, capfdbinary: Captured) -> None:
     name = "=1+1;$x_\x1b[2J\n# <script>\udce9\"'|`" + "x" * 150
     shutil.copytree(paths[-1], tmp_path / name)
     out = [tmp_path / name for name in ("a.html", "a.json", "a.csv")]

@@ -1,4 +1,4 @@
-"""A report and scores of predicted numbers."""
+"""Reports on, and scores of, predictions of numbers."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ from bayes_share.reports.number_report import build_number_report
 
 
 def predictions(seed: int = 0, factor: float = 1.0, examples: int = 150) -> NumberPredictions:
-    """Two members whose noise is the targets' own, times a factor; the targets depend on the seed alone."""
+    """Two members with the correct noise scale times a factor; the targets depend on the seed only."""
     rng = np.random.default_rng(seed)
     loc, scale = rng.normal(size=(2, examples)), np.exp(rng.normal(size=(1, examples)))
     targets = loc.mean(0) + scale[0] * rng.normal(size=examples)
@@ -42,7 +42,7 @@ def report() -> Report:
     )
 
 
-def test_the_scores_are_those_of_the_mixture(report: Report) -> None:
+def test_the_overview_has_the_scores_of_the_mixture(report: Report) -> None:
     mine = predictions()
     loc, scale, y = (np.asarray(each) for each in (mine.arguments["loc"], mine.arguments["scale"], mine.targets))
     found = rows(report, "overview")[0]
@@ -68,7 +68,7 @@ def test_recalibration_is_fitted_to_validation_predictions(report: Report) -> No
     assert "nll" not in found["isotonic"]
 
 
-def test_the_least_expected_targets_are_named() -> None:
+def test_the_least_expected_targets_are_listed() -> None:
     test = predictions()
     named = NumberPredictions(test.arguments, test.targets, names=tuple(f"row {i}" for i in range(150)))
     worst = int(test.predictive.log_prob(test.targets).argmin())
@@ -77,12 +77,12 @@ def test_the_least_expected_targets_are_named() -> None:
     assert first["target"].value == test.targets[worst].item()
 
 
-def test_pages_and_tables_by_python_and_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_and_command_line_give_the_same_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, validation = predictions(), predictions(1, examples=200)
     nll = f"{number_scores(mine.predictive, mine.targets)['nll'].value:.4f}"
     path = bayes_share.report({"mine": mine}, tmp_path / "a.html", validation={"mine": validation})
     assert nll in path.read_text()
-    assert "one run: 150 test examples" in path.read_text()
+    assert "one set of predictions: 150 test examples" in path.read_text()
     assert nll in bayes_share.evaluate({"mine": mine})
     write_number_predictions(tmp_path / "p.npz", mine)
     write_number_predictions(tmp_path / "v.npz", validation)
@@ -93,12 +93,12 @@ def test_pages_and_tables_by_python_and_by_command(tmp_path: Path, capsys: pytes
     assert nll in capsys.readouterr().out
 
 
-def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_that_do_not_match_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine, other, classes = predictions(), predictions(2), Predictions(np.zeros((150, 2)), np.zeros(150, np.int64))
     cases: list[tuple[Any, Any, str]] = [
         ({"a": mine, "b": other}, None, "a and b are predictions of different examples (their targets"),
         ({"a": mine, "b": classes}, None, "a are predictions of numbers, and b of classes"),
-        ({"a": mine}, {"a": classes}, "the validation predictions of a are of classes"),
+        ({"a": mine}, {"a": classes}, "the validation predictions of a are predictions of classes"),
         ({"a": mine}, {"b": mine}, "validation predictions are given for b, but there are only test predictions of a"),
     ]
     for test, validation, says in cases:
@@ -118,17 +118,17 @@ def test_what_does_not_go_together_is_one_line(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "r.html").exists()
 
 
-def test_several_targets_of_an_example() -> None:
+def test_a_report_on_examples_with_several_targets() -> None:
     rng = np.random.default_rng(0)
     loc, targets = rng.normal(size=(3, 60, 2)), rng.normal(size=(60, 2))
     made = build_number_report({"mine": NumberPredictions({"loc": loc, "scale": 1.0}, targets)})
-    assert made.subtitle == "one run: 60 test examples with 2 targets each"
+    assert made.subtitle == "one set of predictions: 60 test examples with 2 targets each"
     joint = -np.log(np.exp(stats.norm(loc, 1).logpdf(targets).sum(-1)).mean(0)).mean()
     assert rows(made, "overview")[0]["nll"].value == pytest.approx(joint)
     assert "worst" not in {section.name for section in made.sections}
 
 
-def test_conformal_intervals_stand_beside_the_forecasts_own(report: Report) -> None:
+def test_conformal_intervals_are_compared_with_those_of_the_forecast(report: Report) -> None:
     test, validation = predictions(factor=0.3), predictions(1, 0.3, 200)
     found = {(row["method"].value, row["aim"].value): row for row in rows(report, "conformal")}
     assert {row["run"].value for row in found.values()} == {"sharp"}
@@ -147,7 +147,13 @@ def test_conformal_intervals_stand_beside_the_forecasts_own(report: Report) -> N
     assert f"{inside:.4g}"[:5] in printed.partition("Intervals:")[2]
 
 
-def test_inputs_stand_beside_the_least_expected_targets(tmp_path: Path) -> None:
+def test_the_use_of_validation_examples_of_predictions_without_a_run_is_not_known(report: Report) -> None:
+    (table,) = [table for table in report.blocks(Table) if table.name == "conformal"]
+    assert "requires that the validation examples of sharp were not used for training or selection" in table.note
+    assert "used to select epochs" not in table.note
+
+
+def test_inputs_are_shown_for_the_least_expected_targets(tmp_path: Path) -> None:
     test = predictions()
     worst = int(test.predictive.log_prob(test.targets).argmin())
     age, city = np.arange(150) + 1900, [f"city {i}" for i in range(150)]
@@ -164,7 +170,7 @@ def test_inputs_stand_beside_the_least_expected_targets(tmp_path: Path) -> None:
     assert f"city {worst}" in path.read_text()
 
 
-def test_inputs_stand_beside_the_least_expected_labels() -> None:
+def test_inputs_are_shown_for_the_least_expected_labels() -> None:
     rng = np.random.default_rng(0)
     test = Predictions(rng.normal(size=(2, 60, 3)), rng.integers(0, 3, 60))
     losses = -test.log_probs.gather(1, test.labels[:, None]).squeeze(1)
@@ -175,8 +181,8 @@ def test_inputs_stand_beside_the_least_expected_labels() -> None:
     assert "worst" not in {section.name for section in build_report(own_results({"mine": test})).sections}
 
 
-def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None:
-    """Two runs that both find a target impossible, at other examples each."""
+def test_an_infinite_nll_does_not_stop_the_report(tmp_path: Path) -> None:
+    """Two forecasts that each give a different target zero density."""
     targets = 1e5 * np.linspace(-1, 1, 40)
     runs = {}
     for name, sure in (("a", 3), ("b", 7)):
@@ -205,6 +211,6 @@ def test_an_infinite_nll_is_shown_and_the_report_goes_on(tmp_path: Path) -> None
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_inputs_that_do_not_go_with_the_examples(inputs: Any, says: str, tmp_path: Path) -> None:
+def test_inputs_that_do_not_match_are_rejected(inputs: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape(says)):
         bayes_share.report({"mine": predictions()}, tmp_path / "r.html", inputs=inputs)

@@ -1,6 +1,7 @@
-"""A report and scores of predictions of which no run is known."""
+"""Reports on, and scores of, predictions without a run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from bayes_share.errors import InputError
 from bayes_share.evaluation.posthoc import calibrate
 from bayes_share.evaluation.scores import score
 from bayes_share.reports import build_report
-from bayes_share.reports.document import Table
+from bayes_share.reports.document import Figure, Report, Table
 from bayes_share.reports.gather import own_results, read_numbers, read_results
+from bayes_share.reports.provenance import counted
 from bayes_share.reports.results import Result
 
 
 def arrays(seed: int = 0, images: int = 120, members: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of members that are right more often than not, in float64, and labels as int32."""
+    """Logits of members with an accuracy above 50 %, in float64, and labels as int32."""
     rng = np.random.default_rng(seed)
     labels = np.random.default_rng(9).integers(0, 4, images).astype(np.int32)
     return rng.normal(size=(members, images, 4)) + 1.5 * np.eye(4)[labels], labels
@@ -41,7 +43,7 @@ def tables(results: list[Result]) -> dict[str, Table]:
     return {table.name: table for table in build_report(results).blocks(Table)}
 
 
-def test_what_only_a_run_knows_is_left_out() -> None:
+def test_sections_and_columns_that_require_a_run_are_missing() -> None:
     mine = Predictions(*arrays())
     found = tables(own_results({"mine": mine}))
     (row,) = found["overview"].rows
@@ -56,14 +58,64 @@ def test_what_only_a_run_knows_is_left_out() -> None:
     assert not sections & {"convergence", "costs", "repeat", "gallery", "ood", "robustness"}
 
 
-def test_maps_are_fitted_to_ones_own_validation_predictions() -> None:
+def texts(made: Report) -> str:
+    """All sentences and titles of a report, in lower case."""
+    found = [made.subtitle]
+    for section in made.sections:
+        found += [section.title, *section.lead]
+    for table in made.blocks(Table):
+        found += [table.title, table.note, *(f"{column.title}: {column.about}" for column in table.columns)]
+    for figure in made.blocks(Figure):
+        found += [figure.title, figure.caption]
+    return "\n".join(found).lower()
+
+
+ONLY_OF_RUNS = (
+    "one run",
+    "all runs",
+    "used to select epochs or members",
+    "point estimate",
+    "indicates an error",
+    "a member are independent",
+    "deep ensemble",
+)
+"""Phrases about training, members and draws that require a run."""
+
+
+def test_a_report_on_logits_claims_nothing_about_their_training(runs: list[Result]) -> None:
+    logits, labels = arrays()
+    copied = Predictions(logits[[0, 0, 1]], labels)
+    drawn = Predictions(np.stack([logits] * 4), labels)
+    validation = Predictions(*arrays(1))
+    mine = texts(build_report(own_results({"copied": copied, "drawn": drawn}, {"copied": validation})))
+    assert not [phrase for phrase in ONLY_OF_RUNS if phrase in mine]
+    assert mine.startswith("2 sets of predictions: 120 test examples")
+    assert "copied: only 2 of 3 members have distinct logits." in mine
+    assert "the guarantee requires that the validation examples of copied were not used for training" in mine
+    assert "it is not known how the draws of drawn were made; they are used in the given order." in mine
+    of_run = texts(build_report(runs[2:]))
+    assert of_run.startswith("one run on digits:")
+    assert "used to select epochs or members" in of_run
+    assert "a member are independent" in of_run
+    assert "not known" not in of_run
+    assert "requires that the validation examples" not in of_run
+
+
+def test_runs_and_other_predictions_are_counted_separately(runs: list[Result]) -> None:
+    other = replace(runs[0], name="other", run=None)
+    assert counted([*runs[:2], other]) == "2 runs and one set of predictions"
+    assert counted([other]) == "one set of predictions"
+    assert counted(runs[:1]) == "one run"
+
+
+def test_calibration_maps_are_fitted_to_given_validation_predictions() -> None:
     test, validation = Predictions(*arrays()), Predictions(*arrays(1, images=300))
     row = tables(own_results({"mine": test, "other": test}, {"mine": validation}))["posthoc-nll"].rows
     assert [cells["run"].value for cells in row] == ["mine"]
     assert row[0]["temperature"].value == pytest.approx(score(calibrate("temperature", validation, test)).nll)
 
 
-def test_beside_a_run_nothing_of_it_is_borrowed(runs: list[Result], paths: list[Path], tmp_path: Path) -> None:
+def test_predictions_next_to_runs_get_no_values_of_them(runs: list[Result], paths: list[Path], tmp_path: Path) -> None:
     labels = runs[0].test.labels
     np.savez(tmp_path / "own.npz", logits=np.random.default_rng(0).normal(size=(len(labels), 10)), labels=labels)
     words = [f"mine={tmp_path / 'own.npz'}", *map(str, paths[:2])]
@@ -78,7 +130,7 @@ def test_beside_a_run_nothing_of_it_is_borrowed(runs: list[Result], paths: list[
     assert auroc["mine"] is None or auroc["mine"].value is None
 
 
-def test_a_report_and_a_table_by_three_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_and_evaluate_accept_files_and_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logits, labels = arrays()
     mine = {"mine": Predictions(logits, labels)}
     page = bayes_share.report(mine, tmp_path / "report.html", validation={"mine": Predictions(*arrays(1))})
@@ -98,7 +150,7 @@ def test_a_report_and_a_table_by_three_lines(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_input_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, other = Predictions(*arrays()), Predictions(*arrays(images=7))
     cases: list[tuple[Any, Any, str]] = [
         ({}, None, "predictions must be a non-empty dict of names to predictions, such as"),
@@ -109,7 +161,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
         (
             {"a": good},
             {"a": Predictions(torch.zeros(3, 2), torch.zeros(3).long())},
-            "the validation predictions of a have 2 outputs (categorical), and its test predictions 4 (categorical)",
+            "predictions of a have 2 outputs (categorical), and its test predictions have 4 (categorical)",
         ),
     ]
     for predictions, validation, says in cases:
@@ -144,7 +196,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
 
 
-def test_files_of_classes_are_not_read_to_see_that_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_predictions_are_recognised_without_reading_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: Path) -> None:
         raise AssertionError(path)
 
@@ -153,7 +205,7 @@ def test_files_of_classes_are_not_read_to_see_that_they_are(tmp_path: Path, monk
     assert read_numbers({"p": tmp_path / "p.npz"}) == {}
 
 
-def test_predictions_and_their_validation_need_no_name_where_there_is_one(tmp_path: Path) -> None:
+def test_a_single_set_of_predictions_needs_no_name(tmp_path: Path) -> None:
     of_classes = Predictions(*arrays()), Predictions(*arrays(1))
     x = torch.linspace(-1, 1, 120)[:, None]
     state = fit_tensors(MAP(), Model(torch.nn.Linear(1, 1), Gaussian(0.5)), x, x, num_steps=1)

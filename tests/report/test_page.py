@@ -1,4 +1,4 @@
-"""The page loads nothing, hides nothing, and takes names for what they are; so do JSON, CSV and figures."""
+"""The HTML page is self-contained, valid and accessible; JSON, CSV and figures are complete."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from bayes_share.reports.svg import inline_svg
 
 
 class Elements(HTMLParser):
-    """All elements of a page with their attributes, and those that were left open."""
+    """All elements of a page with their attributes, and unclosed elements."""
 
     VOID = frozenset({"meta", "link", "img", "br", "path", "use", "rect", "line", "stop", "image"})
 
@@ -57,7 +57,7 @@ def elements(made: str) -> Elements:
     return parser
 
 
-def test_it_loads_nothing(made: str, elements: Elements) -> None:
+def test_the_page_loads_nothing(made: str, elements: Elements) -> None:
     sources = [
         value for _, attributes in elements.found for name, value in attributes.items() if name in ("src", "href")
     ]
@@ -70,7 +70,7 @@ def test_it_loads_nothing(made: str, elements: Elements) -> None:
     assert "@import" not in made
 
 
-def test_its_elements_are_closed_and_its_ids_are_unique(elements: Elements) -> None:
+def test_elements_are_closed_and_ids_are_unique(elements: Elements) -> None:
     assert not elements.astray
     assert not elements.open
     ids = Counter(attributes["id"] for _, attributes in elements.found if "id" in attributes)
@@ -80,7 +80,7 @@ def test_its_elements_are_closed_and_its_ids_are_unique(elements: Elements) -> N
             assert target[1:] in ids
 
 
-def test_pictures_have_words(elements: Elements) -> None:
+def test_images_and_drawings_have_text_alternatives(elements: Elements) -> None:
     pictures = [attributes for tag, attributes in elements.found if tag == "img"]
     drawings = [attributes for tag, attributes in elements.found if tag == "svg"]
     assert pictures
@@ -89,13 +89,13 @@ def test_pictures_have_words(elements: Elements) -> None:
     assert all(attributes.get("aria-label") or attributes.get("aria-hidden") for attributes in drawings)
 
 
-def test_each_row_and_each_column_of_a_table_has_a_title(elements: Elements, report: Report) -> None:
+def test_rows_and_columns_of_tables_have_headers(elements: Elements, report: Report) -> None:
     scopes = Counter(attributes.get("scope") for tag, attributes in elements.found if tag == "th")
     tables = report.blocks(Table)
     assert scopes == {"col": sum(len(t.columns) for t in tables), "row": sum(len(t.rows) for t in tables)}
 
 
-def test_opinions_have_words(elements: Elements) -> None:
+def test_predictions_of_images_have_text_alternatives(elements: Elements) -> None:
     opinions = [found for _, found in elements.found if (found.get("class") or "").startswith("opinion")]
     assert {found.get("class") for found in opinions} == {"opinion", "opinion whole"}
     for found in opinions:
@@ -104,7 +104,7 @@ def test_opinions_have_words(elements: Elements) -> None:
             assert re.match(r"(member|draw) \d+: .* \d+%", found["aria-label"] or "")
 
 
-def test_names_are_text(made: str) -> None:
+def test_markup_in_names_is_escaped(made: str) -> None:
     assert "<title>Three &lt;b&gt;runs&lt;/b&gt; &amp; more</title>" in made
     assert "<b>" not in made
 
@@ -113,7 +113,7 @@ def test_the_same_runs_give_the_same_page(made: str, report: Report) -> None:
     assert html_page(report) == made
 
 
-def test_a_drawing_takes_its_colours_from_the_page_and_keeps_its_text() -> None:
+def test_drawings_use_theme_colours_and_keep_their_text() -> None:
     draw = line_drawing(
         "is 0.123456 & $x$", "x", "y", [Line("a", [0.0, 1.0], [0.0, 1.0], 0), Line("b", [0.0, 1.0], [1.0, 0.0], 5)]
     )
@@ -126,7 +126,7 @@ def test_a_drawing_takes_its_colours_from_the_page_and_keeps_its_text() -> None:
     assert not re.search(r' d="[^"]*\.\d{3}', text)
 
 
-def test_lines_are_told_apart_without_colour_and_long_ones_are_thinned() -> None:
+def test_line_styles_are_distinct_and_long_lines_are_thinned() -> None:
     styles = [str(sorted(line_style(place).items(), key=str)) for place in range(36)]
     assert len(set(styles)) == 36
     assert thinned(3) == [0, 1, 2]
@@ -135,7 +135,7 @@ def test_lines_are_told_apart_without_colour_and_long_ones_are_thinned() -> None
     assert (chosen[0], chosen[-1]) == (0, 9_999)
 
 
-def test_json_and_csv_hold_every_number_of_the_tables(report: Report, tmp_path: Path) -> None:
+def test_json_and_csv_contain_all_numbers_of_the_tables(report: Report, tmp_path: Path) -> None:
     write_json(report, tmp_path / "report.json")
     tables = json.loads((tmp_path / "report.json").read_text())["tables"]
     write_csv(report, tmp_path / "report.csv")
@@ -151,7 +151,7 @@ def test_json_and_csv_hold_every_number_of_the_tables(report: Report, tmp_path: 
     assert set(overview["nll"]) == {"value", "error"}
 
 
-def test_what_is_infinite_is_null_in_json(tmp_path: Path) -> None:
+def test_infinite_numbers_are_null_in_json(tmp_path: Path) -> None:
     rows = [{"run": Cell("one"), "rhat": Cell(math.inf), "ess": Cell(2.0, math.nan)}]
     tables = [Table("mixing", "Mixing", (Column("run", "run"), Column("rhat", "r-hat"), Column("ess", "ESS")), rows)]
     write_json(Report("", "", [Section("all", "All", [], tables)]), tmp_path / "report.json")
@@ -163,7 +163,7 @@ def test_what_is_infinite_is_null_in_json(tmp_path: Path) -> None:
     assert content["tables"]["mixing"] == [{"run": "one", "rhat": None, "ess": {"value": 2.0, "error": None}}]
 
 
-def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> None:
+def test_figures_are_written_as_png_and_svg(report: Report, tmp_path: Path) -> None:
     paths = write_figures(report, tmp_path)
     panels = [panel for figure in report.blocks(Figure) for panel in figure.panels]
     assert len(paths) == 2 * len(panels) == len(list(tmp_path.iterdir()))
@@ -175,7 +175,7 @@ def test_figures_are_written_in_both_forms(report: Report, tmp_path: Path) -> No
             assert path.read_text(encoding="utf-8").startswith("<?xml")
 
 
-def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> None:
+def test_similar_run_names_give_distinct_files_and_ids(tmp_path: Path) -> None:
     def draw(name: str) -> Panel:
         return Panel(f"curve-{name}", name, line_drawing(name, "x", "y", [Line(name, [0.0, 1.0], [0.0, 1.0], 0)]))
 
@@ -187,7 +187,9 @@ def test_runs_whose_names_are_alike_keep_their_own_drawings(tmp_path: Path) -> N
     assert max(ids.values()) == 1
 
 
-def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_page_and_json(
+    paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "made" / "page.html"
     arguments = ["report", str(paths[-1]), "-o", str(out), "--json", str(tmp_path / "a.json"), "--title", "Mine"]
     assert main(arguments) == 0
@@ -204,7 +206,7 @@ def test_the_command(paths: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
         ([], "no run given: list run folders"),
     ],
 )
-def test_bad_input_gets_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_input_is_rejected(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error

@@ -1,4 +1,4 @@
-"""The page in a real browser: it sorts, fits a phone, changes its theme, and says nothing on the console."""
+"""The page in a browser: sorting, narrow screens, themes and console messages."""
 
 import shutil
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def open_page(browser: Any, address: str, width: int, theme: str) -> tuple[Any, 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 800, 1280])
-def test_nothing_overflows_and_nothing_is_complained_of(browser: Any, address: str, width: int, theme: str) -> None:
+def test_the_page_does_not_overflow_or_log_errors(browser: Any, address: str, width: int, theme: str) -> None:
     opened, said = open_page(browser, address, width, theme)
     wider = """() => [...document.querySelectorAll("body *")]
         .filter(e => !e.closest(".scroll, pre, svg") && e.getBoundingClientRect().right > innerWidth + 0.5)
@@ -58,9 +58,7 @@ def test_nothing_overflows_and_nothing_is_complained_of(browser: Any, address: s
     assert said == []
 
 
-def test_a_click_on_a_title_sorts_the_best_to_the_top_and_another_one_turns_it_round(
-    browser: Any, address: str
-) -> None:
+def test_clicking_a_column_sorts_best_first_then_reverses(browser: Any, address: str) -> None:
     opened, _ = open_page(browser, address, 1280, "light")
     rows = """() => [...document.querySelectorAll("#overview tbody tr")]
         .map(row => [...row.cells].map(cell => cell.dataset.value))"""
@@ -77,7 +75,7 @@ def test_a_click_on_a_title_sorts_the_best_to_the_top_and_another_one_turns_it_r
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_theme_is_the_systems_until_it_is_changed(browser: Any, address: str, theme: str) -> None:
+def test_the_theme_follows_the_system_until_it_is_changed(browser: Any, address: str, theme: str) -> None:
     opened, _ = open_page(browser, address, 800, theme)
     ground = "() => getComputedStyle(document.body).backgroundColor"
     text = "() => getComputedStyle(document.querySelector('.panels svg text')).fill"
@@ -89,7 +87,7 @@ def test_the_theme_is_the_systems_until_it_is_changed(browser: Any, address: str
     assert opened.evaluate(text) != ink
 
 
-def test_print_shows_what_is_folded_away(browser: Any, address: str) -> None:
+def test_printing_expands_collapsed_blocks(browser: Any, address: str) -> None:
     opened, _ = open_page(browser, address, 800, "dark")
     assert not opened.locator("details pre").first.is_visible()
     opened.evaluate("() => dispatchEvent(new Event('beforeprint'))")

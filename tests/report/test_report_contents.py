@@ -1,4 +1,4 @@
-"""What the report says agrees with the scores that it is about."""
+"""The contents of the report agree with the scores."""
 
 import math
 import shutil
@@ -46,7 +46,7 @@ def test_the_overview_has_the_scores_of_the_predictions(report: Report, runs: li
         assert row["networks"].value == scores.num_draws * scores.num_members
 
 
-def test_near_copies_are_told_as_the_training_told_them(runs: list[Result]) -> None:
+def test_the_warning_of_near_copies_from_training_is_repeated(runs: list[Result]) -> None:
     (one,) = [run for run in runs if run.run is not None and run.run.config["ensemble_size"] > 1]
     line = {"epoch": 0.0, "train_accuracy": 1.0, "validation_accuracy": 0.5, "validation_nll": 1.0}
     for apart, is_said in ((0.0, True), (0.4, False)):
@@ -60,9 +60,7 @@ def made_up(name: str, like: Result, probs: torch.Tensor, labels: torch.Tensor) 
     return Result(name, Predictions(probs.log(), labels), like.validation, like.run)
 
 
-def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
-    runs: list[Result], tmp_path: Path
-) -> None:
+def test_the_best_score_is_marked_only_if_its_lead_is_significant(runs: list[Result], tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (200,), generator=generator)
     sure = torch.full((200, 10), 0.02).scatter(1, labels[:, None], 0.82)
@@ -83,8 +81,8 @@ def test_the_best_is_marked_where_its_lead_is_more_than_an_error_and_only_there(
     assert not any(cell.is_best for cell in alone.blocks[0].rows[0].values())
 
 
-def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[Result], tmp_path: Path) -> None:
-    """The second is behind for certain; the third is not: most of its images are better, and a few are much worse."""
+def test_the_sentence_on_a_lead_names_the_closest_rival(runs: list[Result], tmp_path: Path) -> None:
+    """The second run is significantly worse. The third is not: most of its images are better, and a few much worse."""
     labels = torch.zeros(100, dtype=torch.int64)
     chosen = torch.tensor([[0.6] * 100, [0.5] * 100, [0.93] * 95 + [1e-6] * 5])
     chosen[:2, ::2] += 0.01
@@ -99,7 +97,7 @@ def test_what_is_said_of_a_lead_names_the_run_that_is_near(runs: list[Result], t
     assert "but the difference to third," in found
 
 
-def test_one_image_says_nothing_of_others(runs: list[Result], tmp_path: Path) -> None:
+def test_one_image_has_no_errors_and_no_marks(runs: list[Result], tmp_path: Path) -> None:
     labels = torch.tensor([0])
     made = [made_up(name, runs[0], torch.tensor([[p, 1 - p]]), labels) for name, p in (("a", 0.9), ("b", 0.6))]
     section = overview(made)
@@ -108,7 +106,7 @@ def test_one_image_says_nothing_of_others(runs: list[Result], tmp_path: Path) ->
     assert section.lead[1] == ("a has the lowest NLL, 0.1054, but the difference to b, 0.4055, is not significant.")
 
 
-def test_marks_by_errors_alone() -> None:
+def test_marks_from_independent_errors() -> None:
     column = Column("auroc", "AUROC", better="higher")
 
     def best(*values: Estimate | None) -> list[bool]:
@@ -123,7 +121,7 @@ def test_marks_by_errors_alone() -> None:
     assert marked(column, [None])[0].value is None
 
 
-def test_the_gallery_shows_the_surest_mistakes(runs: list[Result]) -> None:
+def test_the_gallery_shows_the_most_confident_errors(runs: list[Result]) -> None:
     ensemble = runs[1]
     confidence, predicted = ensemble.probs.max(-1)
     wrong = predicted != ensemble.test.labels
@@ -143,7 +141,7 @@ def test_the_gallery_shows_the_surest_mistakes(runs: list[Result]) -> None:
     assert not whole.shares[0].is_right
 
 
-def test_images_that_are_not_there_are_said_to_be_missing(runs: list[Result]) -> None:
+def test_missing_images_are_reported(runs: list[Result]) -> None:
     run = runs[0].run
     assert run is not None
     gone = replace(runs[0], run=replace(run, config={**run.config, "data": "npz:/nowhere"}))
@@ -153,7 +151,7 @@ def test_images_that_are_not_there_are_said_to_be_missing(runs: list[Result]) ->
     assert "no such file" in section.lead[0]
 
 
-def test_a_chain_whose_data_are_gone_is_reported_without_its_mixing(tmp_path: Path) -> None:
+def test_a_chain_without_its_data_has_no_convergence_diagnostics(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (180, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(180) % 3)
     config = RunConfig(algorithm=SGHMC(), data=f"npz:{tmp_path / 'data.npz'}", epochs=2, num_samples=4)
@@ -165,7 +163,7 @@ def test_a_chain_whose_data_are_gone_is_reported_without_its_mixing(tmp_path: Pa
     assert "chain cannot be loaded: npz:" in mixing.note
 
 
-def test_what_was_computed_of_a_run_goes_with_it(paths: Sequence[Path]) -> None:
+def test_cached_values_do_not_keep_a_result_alive(paths: Sequence[Path]) -> None:
     (read,) = read_runs(paths[:1])
     build_report([read])
     gone = ref(read)
@@ -174,7 +172,7 @@ def test_what_was_computed_of_a_run_goes_with_it(paths: Sequence[Path]) -> None:
     assert gone() is None
 
 
-def test_images_that_are_others_by_now_are_not_shown(runs: list[Result], tmp_path: Path) -> None:
+def test_images_that_have_changed_are_not_shown(runs: list[Result], tmp_path: Path) -> None:
     turned = made_up("turned", runs[0], runs[0].probs.flip(0), runs[0].test.labels.flip(0))
     fewer = made_up("fewer", runs[0], runs[0].probs[:9], runs[0].test.labels[:9])
     for run in (turned, fewer):
@@ -184,11 +182,11 @@ def test_images_that_are_others_by_now_are_not_shown(runs: list[Result], tmp_pat
         assert section.lead[0].startswith("The images cannot be shown:")
 
 
-def test_no_images_are_no_gallery(runs: list[Result]) -> None:
+def test_there_is_no_gallery_without_images(runs: list[Result]) -> None:
     assert gallery(runs, 0) is None
 
 
-def test_human_labels_of_other_images_are_refused(runs: list[Result]) -> None:
+def test_human_labels_for_other_images_are_rejected(runs: list[Result]) -> None:
     with pytest.raises(InputError, match=r"human labels have 5 images in 10 classes, and .* on 358 images in 10"):
         build_report(runs, humans=torch.full((5, 10), 0.1, dtype=torch.float64))
     with pytest.raises(InputError, match=r"in another order: .* the right class for only \d+ of 358 test images"):
@@ -196,19 +194,19 @@ def test_human_labels_of_other_images_are_refused(runs: list[Result]) -> None:
 
 
 def people(labels: torch.Tensor) -> torch.Tensor:
-    """Of whom nine in ten choose the label, and one in ten chooses the next class."""
+    """Human labels: nine of ten people choose the label, and one of ten chooses the next class."""
     one_hot = torch.nn.functional.one_hot(labels, 10).double()
     return 0.9 * one_hot + 0.1 * one_hot.roll(1, dims=1)
 
 
-def test_human_labels_get_a_table(runs: list[Result]) -> None:
+def test_human_labels_add_a_table(runs: list[Result]) -> None:
     labels = runs[0].test.labels
     rows = table(build_report(runs[:1], humans=people(labels)), "human").rows
     right, other = (runs[0].test.log_probs[torch.arange(358), chosen] for chosen in (labels, (labels + 1) % 10))
     assert rows[0]["cross_entropy"].value == pytest.approx(-(0.9 * right + 0.1 * other).mean().item())
 
 
-def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Result], tmp_path: Path) -> None:
+def test_runs_on_different_data_are_rejected(paths: Sequence[Path], runs: list[Result], tmp_path: Path) -> None:
     for name in ("config.yaml", "summary.json", "metrics.csv"):
         (tmp_path / name).write_bytes((paths[0] / name).read_bytes())
     fewer = Predictions(runs[0].test.logits[:, :, :100], runs[0].test.labels[:100])
@@ -228,7 +226,7 @@ def test_runs_of_different_data_are_refused(paths: Sequence[Path], runs: list[Re
         (["--figures", "{run}/config.yaml"], "is not a writable folder"),
     ],
 )
-def test_where_nothing_may_be_written_is_said_at_once(
+def test_invalid_output_paths_are_rejected_before_reading(
     output: list[str], says: str, paths: Sequence[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "read_results", lambda *_: pytest.fail("too late"))
@@ -240,13 +238,13 @@ def test_where_nothing_may_be_written_is_said_at_once(
     assert {path: path.read_bytes() for path in paths[0].iterdir() if path.is_file()} == before
 
 
-def test_a_study_is_no_run_and_says_where_its_runs_are(tmp_path: Path) -> None:
+def test_a_study_folder_is_rejected_with_the_path_of_its_runs(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("seeds: 1")
     with pytest.raises(InputError, match="is a study, not a run: its runs are in "):
         read_runs([tmp_path])
 
 
-def test_a_run_given_twice_is_refused(paths: Sequence[Path]) -> None:
+def test_a_run_given_twice_is_rejected(paths: Sequence[Path]) -> None:
     with pytest.raises(InputError, match="given twice"):
         read_runs([paths[0], paths[1], paths[0] / ".." / paths[0].name])
 
@@ -263,7 +261,7 @@ def test_a_run_given_twice_is_refused(paths: Sequence[Path]) -> None:
         (lambda folder: (folder / "config.yaml").unlink(), "is not a run"),
     ],
 )
-def test_damaged_runs_are_refused(paths: Sequence[Path], tmp_path: Path, spoil, says: str) -> None:
+def test_damaged_runs_are_rejected(paths: Sequence[Path], tmp_path: Path, spoil, says: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(paths[0], copy)
     spoil(copy)

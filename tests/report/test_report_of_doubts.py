@@ -1,4 +1,4 @@
-"""What the report says of calibration, of selective prediction and of uncertainty, against brute force."""
+"""The report on calibration, selective prediction and uncertainty, against brute force."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ def row(report: Report, name: str, run: Result) -> dict:
 
 
 def components(run: Result) -> np.ndarray:
-    """``[component, image, class]``."""
+    """Probabilities ``[component, image, class]``."""
     return special.softmax(run.test.logits.double().flatten(0, 1).numpy(), axis=-1)
 
 
-def test_the_temperature_is_fitted_to_the_validation_images_alone(report: Report, runs: list[Result]) -> None:
+def test_the_temperature_is_fitted_to_validation_images_only(report: Report, runs: list[Result]) -> None:
     for run in runs:
         logs, labels = {}, {}
         for part, of in (("validation", run.validation), ("test", run.test)):
@@ -36,7 +36,7 @@ def test_the_temperature_is_fitted_to_the_validation_images_alone(report: Report
         assert nll(fitted["test"], "test") < found["temperature"] - 1e-5  # what a fit to the test images would give
 
 
-def test_the_surest_images_are_answered_first(report: Report, runs: list[Result]) -> None:
+def test_images_are_answered_in_order_of_confidence(report: Report, runs: list[Result]) -> None:
     for run in runs:
         probs = components(run).mean(0)
         wrong = (probs.argmax(-1) != run.test.labels.numpy())[np.argsort(-probs.max(-1))]
@@ -50,7 +50,7 @@ def test_the_surest_images_are_answered_first(report: Report, runs: list[Result]
         assert found["coverage_0.05"] == pytest.approx((below[-1] + 1) / len(wrong))
 
 
-def test_uncertainty_is_shown_of_right_and_of_wrong_answers(report: Report, runs: list[Result]) -> None:
+def test_uncertainty_is_shown_for_right_and_wrong_predictions(report: Report, runs: list[Result]) -> None:
     for run in runs:
         each = components(run)
         mixture = each.mean(0)
@@ -65,7 +65,7 @@ def test_uncertainty_is_shown_of_right_and_of_wrong_answers(report: Report, runs
         assert ("variation_ratio_right" in found) == (len(each) > 1)
 
 
-def test_members_are_apart_by_their_mean_divergence(report: Report, runs: list[Result]) -> None:
+def test_mutual_information_is_the_mean_divergence_of_members(report: Report, runs: list[Result]) -> None:
     each = components(runs[1])
     pairs = [stats.entropy(each[i], each[j], axis=-1).mean() for i in range(3) for j in range(3) if i != j]
     assert row(report, "members", runs[1])["kl"] == pytest.approx(np.mean(pairs))

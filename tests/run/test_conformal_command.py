@@ -1,4 +1,4 @@
-"""``evaluate --conformal`` and the report: calibrated on nothing that a run has chosen on, and refused otherwise."""
+"""Conformal sets in ``evaluate`` and in reports, calibrated on examples that the run did not use for selection."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +8,17 @@ import pytest
 import torch
 from driver import command, ended_well, one_line
 
-from bayes_share.analysis.conformal import validation_left
+from bayes_share.analysis.conformal import Found, set_tables, validation_left
 from bayes_share.errors import InputError
 from bayes_share.evaluation.conformal import halves, set_coverage
+from bayes_share.evaluation.predictions import Predictions
 from bayes_share.evaluation.predictions_file import read_class_predictions
 from bayes_share.inference.methods.distill.distill import Distill
 from bayes_share.io.files import write_atomically
 from bayes_share.reports.conformal import conformal
 from bayes_share.reports.document import Table
 from bayes_share.reports.gather import read_runs
+from bayes_share.reports.results import Result
 from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import to_yaml
 from bayes_share.runs.run_folder import RunFolder
@@ -42,8 +44,34 @@ def test_the_sets_of_a_run_are_shown(runs: Path) -> None:
     coverage = set_coverage(halves(validation).sets("aps", test, 0.2), test.labels).overall.coverage.value
     (row,) = [words for line in found.out.splitlines() if (words := line.split()[1:])[:3] == ["APS", "0.8", "89"]]
     assert row[3] == f"{coverage:.4g}"
-    assert "By class, with 95 % intervals:" in found.out
-    assert "By set size:" in found.out
+
+
+def test_scores_come_first_and_conformal_sets_last_in_one_table(runs: Path) -> None:
+    found = command("evaluate", runs / "plain", "--conformal", "0.2", "0.1", "--diagnostics")
+    ended_well(found)
+    titles = ("accuracy [%]", "Cost of one network", "elpd [nat]", "Conformal sets:")
+    places = [found.out.index(title) for title in titles]
+    assert places == sorted(places)
+    sets = found.out[places[-1] :]
+    assert sum(line.startswith("----") for line in sets.splitlines()) == 1
+    assert sum(" LAC " in line or " APS " in line for line in sets.splitlines() if "%" not in line) == 4
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_empty_sets_are_explained_if_there_are_any(is_empty: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifier is right and certain for 39 of 40 examples; a threshold of 0.9 admits no class of the last one."""
+    probs = torch.tensor([[0.99, 0.01]]).repeat(40, 1)
+    if is_empty:
+        probs[0] = torch.tensor([0.6, 0.4])
+    sets = probs >= 0.9
+    coverage = set_coverage(sets, torch.zeros(40, dtype=torch.int64))
+    found = [Found("mine", "LAC", 0.1, 20, coverage, ("0", "1"))]
+    assert ("an empty set counts as not covering the right class" in set_tables(found)) is is_empty
+    monkeypatch.setattr("bayes_share.reports.conformal.sets_at_levels", lambda *_: iter(found))
+    predictions = Predictions(probs.log(), torch.zeros(40, dtype=torch.int64))
+    section = conformal([Result("mine", predictions, predictions)])
+    assert section is not None
+    assert any("an empty set counts as not covering the right class" in text for text in section.lead) is is_empty
 
 
 def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> None:

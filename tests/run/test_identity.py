@@ -225,4 +225,4 @@ def test_a_set_of_other_images_is_not_shown_as_what_was_noted(finished: Path) ->
     for arguments in (["evaluate", finished, "--ood", "noise", "--ood-images", "5"], ["report", finished]):
         outcome = command(*arguments, *(["-o", finished.parent / "x.html"] if arguments[0] == "report" else []))
         assert outcome.code == 2
-        assert f"{there / 'noise.npz'} has 7 images, and sets.json in its folder says 5" in outcome.err
+        assert f"{there / 'noise.npz'} has 7 images, and sets.json in its folder has 5" in outcome.err
