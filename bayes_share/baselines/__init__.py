@@ -1,4 +1,4 @@
-"""Other ways to make a network several: packed ensembles, Masksembles and MIMO, to compare with."""
+"""Other kinds of efficient ensembles, for comparison: packed ensembles, Masksembles and MIMO."""
 
 from bayes_share.baselines.masksembles import masked
 from bayes_share.baselines.multi_input import Mimo, mimo

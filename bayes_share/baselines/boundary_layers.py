@@ -1,4 +1,4 @@
-"""The ends of a network: the layers that its input reaches first, and those that its outputs come from."""
+"""The boundary layers of a network: the first layers that process its input, and the layers that give its outputs."""
 
 from typing import Any, NamedTuple
 
@@ -13,11 +13,11 @@ from bayes_share.sharing.convertible import FACTORED, NORMS, has_parameters
 
 
 class Ends(NamedTuple):
-    """Names of layers: modules with parameters that are no norms, and that hold no others.
+    """The names of the first and last layers. A layer is a module with parameters and without submodules, except norms.
 
     Args:
-        first: what they are given depends on the parameters of no other layer.
-        last: between them and the outputs there is no other layer.
+        first: layers whose inputs do not depend on the parameters of other layers.
+        last: layers whose outputs reach the network's outputs without passing through other layers.
     """
 
     first: frozenset[str]
@@ -25,14 +25,14 @@ class Ends(NamedTuple):
 
 
 def ends_of(net: nn.Module, example: Any) -> Ends:
-    """Find the ends of a network by a run, in eval mode, on a copy.
+    """Find the first and last layers of a network by running a copy of it in eval mode.
 
     Args:
-        net: whose modules they are.
-        example: a batch that it takes.
+        net: the network.
+        example: a batch of inputs.
 
     Raises:
-        InputError: the network refuses the example, or no layer is reached.
+        InputError: if the network fails on the example, or no layer is between input and outputs.
     """
     network = copy_of(net).eval()
     network.requires_grad_(False)
@@ -42,7 +42,7 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
     first: set[str] = set()
 
     def cut(module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """A hook: note whether what comes in depends on parameters, and let no gradient through."""
+        """Forward pre-hook that records whether the inputs depend on parameters, and detaches them."""
         if not any(leaf.requires_grad for leaf in tree_leaves(args) if isinstance(leaf, Tensor)):
             first.add(names[module])
         return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, args)
@@ -59,9 +59,9 @@ def ends_of(net: nn.Module, example: Any) -> Ends:
             for handle in handles:
                 handle.remove()
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    numbers = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    ones = [torch.ones_like(leaf) for leaf in numbers]
-    gradients = torch.autograd.grad(numbers, parameters, ones, allow_unused=True) if numbers else ()
+    differentiable = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    ones = [torch.ones_like(leaf) for leaf in differentiable]
+    gradients = torch.autograd.grad(differentiable, parameters, ones, allow_unused=True) if differentiable else ()
     reached = {id(parameter) for parameter, grad in zip(parameters, gradients, strict=False) if grad is not None}
     last = {
         name for module, name in names.items() if any(id(parameter) in reached for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Masksembles: members that see each layer's inputs through masks of their own."""
+"""Masksembles: members that apply different fixed masks to the inputs of each layer."""
 
 from collections.abc import Sequence
 from glob import escape
@@ -25,29 +25,28 @@ def masked(
     strategy: Strategy = "auto",
     way: Way = "auto",
 ) -> Ensemble:
-    """A network with masks of its layers' inputs for each member (Masksembles), to train from scratch.
+    """Return a Masksembles ensemble of a network, to train from scratch (Durasov et al. 2021, arXiv 2012.08334).
 
-    Member m computes with the weight ``W ∘ (1 r_mᵀ)``, where r_m is a mask of zeros and ones that is drawn once and
-    stays: a rank-1 ensemble whose factors are not learned. Members share all parameters, and have masks alone.
-    Durasov et al. 2021, arXiv 2012.08334.
+    Member m computes with the weight ``W ∘ (1 r_mᵀ)``, where r_m is a fixed random binary mask of the layer's inputs.
+    This is a rank-1 ensemble whose factors are not trained: the members share all parameters and differ only in their
+    masks.
 
     Args:
-        net: any network that `ensemble` takes.
-        ensemble_size: members.
-        scale: how little masks overlap: 1 gives members that are all the same, 2 the usual ones; see
-            `bayes_share.layers.masks.overlapping_masks`.
-        example: a batch ``[batch, ...]``, two images are enough: shows which layers the input reaches first. These have
-            no masks.
-        include: names or patterns of the layers that get masks, as of `ensemble`; None: all but the first.
-        exclude: the same, of those that do not.
-        strategy: as of `ensemble`.
-        way: as of `ensemble`.
+        net: a network, as for `ensemble`.
+        ensemble_size: the number of members.
+        scale: the scale of the masks; a larger scale gives less overlap. 1 makes all members identical, 2 is the usual
+            value; see `bayes_share.layers.masks.overlapping_masks`.
+        example: a batch ``[batch, ...]``, used to find the first layers, which get no masks; two examples suffice.
+        include: names or patterns of the layers that get masks, as in `ensemble`; None: all but the first layers.
+        exclude: names or patterns of the layers that get no masks.
+        strategy: as in `ensemble`.
+        way: as in `ensemble`.
 
     Returns:
-        As of `ensemble`.
+        The ensemble, as returned by `ensemble`.
 
     Raises:
-        InputError: as of `ensemble`; a scale below 1, or layers with too few input channels for it.
+        InputError: as in `ensemble`; also if the scale is below 1, or a layer has too few input channels for it.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))

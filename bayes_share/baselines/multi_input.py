@@ -1,4 +1,4 @@
-"""MIMO: one network that takes an image for each member, and gives outputs for each."""
+"""MIMO: a single network with one input and one output per member."""
 
 from typing import Any, get_args
 
@@ -20,12 +20,12 @@ _FEEDS = get_args(Feed)
 
 
 class Mimo(Members):
-    """A network of several inputs and outputs, called on plain batches. Made by `mimo`.
+    """A network with several inputs and outputs that is called on plain batches. Created by `mimo`.
 
     Args:
-        network: takes ``[batch, member * channel, ...]`` and gives ``[batch, ..., member * output, ...]``.
-        ensemble_size: members.
-        output_axis: the axis of its outputs that is divided among the members.
+        network: a network that maps ``[batch, member * channel, ...]`` to ``[batch, ..., member * output, ...]``.
+        ensemble_size: the number of members.
+        output_axis: the axis of the network's outputs that is divided among the members.
     """
 
     def __init__(self, network: nn.Module, ensemble_size: int, output_axis: int = 1) -> None:
@@ -36,18 +36,19 @@ class Mimo(Members):
         self.training = network.training
 
     def forward(self, x: Any, /, *, feed: Feed = "tile") -> Any:
-        """Every member's outputs.
+        """Compute the outputs of all members.
 
         Args:
             x: a batch ``[batch, channel, ...]``.
-            feed: ``"tile"``: all inputs of the network are the same image, as in prediction; ``"split"``: member m has
-                the m-th consecutive part of the batch, so that the network has a different image in each of its inputs.
+            feed: ``"tile"``: all inputs of the network are the same image, for prediction. ``"split"``: member m gets
+                the m-th consecutive part of the batch, so that all inputs of the network are different images.
 
         Returns:
-            ``[member, batch, output, ...]``, or ``[member, batch / member, output, ...]`` where the batch was split.
+            ``[member, batch, output, ...]``, or ``[member, batch / member, output, ...]`` if the batch is split.
 
         Raises:
-            InputError: inputs that are no such batch, one that does not divide among the members, an unknown `feed`.
+            InputError: if `x` is not a single tensor with at least two axes, the batch does not divide among the
+                members, or `feed` is unknown.
         """
         if feed not in _FEEDS:
             raise unknown("feed", feed, _FEEDS)
@@ -61,25 +62,25 @@ class Mimo(Members):
 
     @property
     def rows_each(self) -> int:
-        """One: all members compute in the same rows."""
+        """The number of network rows per example, which is 1, as all members share the rows."""
         return 1
 
     @property
     def is_settled(self) -> bool:
-        """Always: no batch changes how it computes."""
+        """True, as there is nothing to determine from a batch."""
         return True
 
     def settle(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing."""
+        """Do nothing, as there is nothing to determine from a batch."""
 
     def summary(self) -> str:
-        """How the members compute."""
+        """Describe how the members compute."""
         return (
             f"{self.ensemble_size} members in one network (MIMO), whose input channels hold the images of all members"
         )
 
     def extra_repr(self) -> str:
-        """The number of members."""
+        """The options, for ``repr``."""
         return f"ensemble_size={self.ensemble_size}"
 
     def _divided(self, leaf: Any) -> Any:
@@ -89,25 +90,26 @@ class Mimo(Members):
 
 
 def mimo(net: nn.Module, ensemble_size: int = 3, *, example: Tensor) -> Mimo:
-    """A network with an input and an output for each member (MIMO, Havasi et al. 2021, arXiv 2010.06610).
+    """Return a network with one input and one output per member (MIMO, Havasi et al. 2021, arXiv 2010.06610).
 
-    The first layers take the channels of `ensemble_size` images, and the last ones give that many outputs; the layers
-    between keep their weights. Train it with ``feed="own"``, which gives each member images in an order of its own, or
-    with ``"split"``: then the network learns a prediction for each of its inputs, in one pass. To predict, all inputs
-    are the same image.
+    The first layers take the channels of `ensemble_size` images, and the last layers give `ensemble_size` outputs. All
+    other layers keep their weights. Train with ``feed="own"``, which gives each member its own order of the images, or
+    ``"split"``: the network then learns a prediction for each of its inputs in one forward pass. For prediction, all
+    inputs are the same image.
 
     Args:
-        net: made of linear layers, convolutions and norms of torch, freshly initialised; with one output, of the last
-            of these layers.
-        ensemble_size: members; of small networks few fit (the paper has 2 to 4 of a Wide ResNet-28-10).
-        example: a batch ``[batch, channel, ...]``, two images are enough: the network runs on it once.
+        net: a freshly initialised network of torch's linear layers, convolutions and norms, with one output, which
+            comes from the last of these layers.
+        ensemble_size: the number of members. Small networks only have capacity for few members; the paper uses 2 to 4
+            for Wide ResNet-28-10.
+        example: a batch ``[batch, channel, ...]``, on which the network runs once; two examples suffice.
 
     Returns:
-        Called on ``[batch, ...]``, it gives ``[member, batch, ...]``. Members have no network of their own: `fold` and
-        `Ensemble.keep` are for others.
+        A network that maps ``[batch, ...]`` to ``[member, batch, ...]``. Members are not separate networks, so `fold`
+        and `Ensemble.keep` do not apply.
 
     Raises:
-        InputError: a network with other layers, or whose widths are fixed in other places too.
+        InputError: if the network has unsupported layers, or fixes its widths outside of its layers.
 
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
     >>> members = mimo(net, ensemble_size=3, example=torch.zeros(2, 8))
@@ -120,16 +122,16 @@ def mimo(net: nn.Module, ensemble_size: int = 3, *, example: Tensor) -> Mimo:
     ends, size = ends_of(net, example), ensemble_size
     inputs = torch.cat([example] * size, dim=1)
     network = resized(
-        net, inputs, lambda name, before: before * (size if name in ends.last else 1), lambda name: 1, _WHAT
+        net, inputs, lambda name, channels: channels * (size if name in ends.last else 1), lambda name: 1, _WHAT
     )
     _check_first(net, network, ends, size)
-    made = Mimo(network, size, _output_axis(net, example, network, inputs, size))
-    _check_apart(made, ends, example)
-    return made
+    result = Mimo(network, size, _output_axis(net, example, network, inputs, size))
+    _check_members_independent(result, ends, example)
+    return result
 
 
 def _check_first(net: nn.Module, network: nn.Module, ends: Ends, size: int) -> None:
-    """Raise an InputError unless each first layer takes the channels of all members."""
+    """Raise InputError unless each first layer takes the channels of all members."""
     before, after = dict(net.named_modules()), dict(network.named_modules())
     for name in ends.first:
         if _inputs(after[name]) != size * _inputs(before[name]):
@@ -144,10 +146,10 @@ def _inputs(layer: Any) -> int:
 
 
 def _output_axis(net: nn.Module, example: Tensor, network: nn.Module, inputs: Tensor, size: int) -> int:
-    """The axis of the outputs that has become `size` times as long.
+    """Return the axis of the outputs that has become `size` times as long.
 
     Raises:
-        InputError: there is none, or there are several outputs.
+        InputError: if there is no such axis, or the network has several outputs.
     """
     before, after = shapes_of(net, example), shapes_of(network, inputs)
     if len(before) == len(after) == 1 and len(before[0]) == len(after[0]):
@@ -155,34 +157,34 @@ def _output_axis(net: nn.Module, example: Tensor, network: nn.Module, inputs: Te
         if len(longer) == 1 and longer[0] > 0 and after[0][longer[0]] == size * before[0][longer[0]]:
             return longer[0]
     raise InputError(
-        f"{_WHAT} takes networks with one output, all of it from their last linear layers or convolutions; here outputs"
-        f" of shape {[list(shape) for shape in before]} would become {[list(shape) for shape in after]}"
+        f"{_WHAT} requires a network with one output, which comes from its last linear layers or convolutions; here "
+        f"outputs of shape {[list(shape) for shape in before]} would become {[list(shape) for shape in after]}"
     )
 
 
-def _check_apart(made: Mimo, ends: Ends, example: Tensor) -> None:
-    """Raise an InputError where what comes after the last layers mixes the members, as a softmax over all would."""
-    noise = torch.Generator().manual_seed(0)
+def _check_members_independent(mimo_network: Mimo, ends: Ends, example: Tensor) -> None:
+    """Raise InputError if operations after the last layers mix the members, as a softmax over all outputs would."""
+    generator = torch.Generator().manual_seed(0)
 
-    def change(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """A hook: other outputs for all members but the first."""
-        parts = output.unflatten(-1 if isinstance(module, nn.Linear) else 1, (made.ensemble_size, -1))
+    def perturb(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Forward hook that adds noise to the outputs of all members except the first."""
+        parts = output.unflatten(-1 if isinstance(module, nn.Linear) else 1, (mimo_network.ensemble_size, -1))
         axis = parts.ndim - 2 if isinstance(module, nn.Linear) else 1
-        change = torch.randn(parts.shape, generator=noise).to(parts)
-        change.select(axis, 0).zero_()
-        return (parts + change).flatten(axis, axis + 1)
+        noise = torch.randn(parts.shape, generator=generator).to(parts)
+        noise.select(axis, 0).zero_()
+        return (parts + noise).flatten(axis, axis + 1)
 
-    modules = dict(made.network.named_modules())
+    modules = dict(mimo_network.network.named_modules())
     call = Call((example,), {})
-    with without_hooks(made.network):
-        before = run_example(made, call)
-        handles = [modules[name].register_forward_hook(change) for name in ends.last]
-        after = run_example(made, call)
+    with without_hooks(mimo_network.network):
+        before = run_example(mimo_network, call)
+        handles = [modules[name].register_forward_hook(perturb) for name in ends.last]
+        after = run_example(mimo_network, call)
         for handle in handles:
             handle.remove()
     pairs = zip(tree_leaves(before), tree_leaves(after), strict=True)
     if any(isinstance(one, Tensor) and not torch.equal(one[0], other[0]) for one, other in pairs):
         raise InputError(
-            f"operations of this {type(made.network).__name__} after its last layer would mix the members of "
+            f"operations of this {type(mimo_network.network).__name__} after its last layer would mix the members of "
             f"{_WHAT}: return the outputs of that layer, such as logits"
         )

@@ -1,4 +1,4 @@
-"""Packed ensembles: a wider network that is cut into several."""
+"""Packed ensembles: a wider network that grouped convolutions divide into members."""
 
 import math
 from typing import Any
@@ -28,32 +28,33 @@ def packed(
     strategy: Strategy = "auto",
     way: Way = "auto",
 ) -> Ensemble:
-    """A packed ensemble of a network (Laurent et al. 2023, arXiv 2210.09184), to train from scratch.
+    """Return a packed ensemble of a network, to train from scratch (Laurent et al. 2023, arXiv 2210.09184).
 
-    The network is made `alpha` times as wide and cut into `ensemble_size` networks by grouped convolutions. So each
-    member is the network with ``alpha / ensemble_size`` times the channels, and shares nothing with the others: with
-    ``alpha=2`` and four members each has half the width, and all of them together have about as many parameters as the
-    network. That is how it is made here: an `Ensemble` whose members have all of their parameters of their own. The
-    first layers take the whole input, and the last ones give all outputs.
+    In the paper, the network is made `alpha` times as wide and divided into `ensemble_size` members by grouped
+    convolutions. Each member is then the network with ``alpha / ensemble_size`` times the channels, and shares no
+    parameters with the others. With ``alpha=2`` and four members, each member has half the width, and all members
+    together have about as many parameters as the network. This function returns the equivalent `Ensemble`, whose
+    members have only parameters of their own. The first layers take the whole input, and the last layers give all
+    outputs.
 
     Args:
-        net: made of linear layers, convolutions and norms of torch, freshly initialised: the numbers of each member are
-            drawn at random from those that its layers have, scaled to their new fan-in.
-        ensemble_size: members.
-        alpha: the width of all members together, over that of the network.
-        gamma: groups that the convolutions of each member are cut into, but for the first and last layers. Numbers of
-            channels are rounded up to a multiple of it.
-        example: a batch ``[batch, channel, ...]``, two images are enough: the network runs on it once.
-        strategy: as of `ensemble`.
-        way: as of `ensemble`.
+        net: a freshly initialised network of torch's linear layers, convolutions and norms. The initial values of each
+            member are sampled from those of the network's layers, and rescaled for the new fan-in.
+        ensemble_size: the number of members.
+        alpha: the total width of all members relative to the network.
+        gamma: the number of groups that each member's convolutions are divided into, except in the first and last
+            layers. Channels are rounded up to a multiple of it.
+        example: a batch ``[batch, channel, ...]``, on which the network runs once; two examples suffice.
+        strategy: as in `ensemble`.
+        way: as in `ensemble`.
 
     Returns:
-        As of `ensemble`: called on ``[batch, ...]``, it gives ``[member, batch, ...]``. `fold` gives a member as a
-        plain network.
+        The ensemble, as returned by `ensemble`: it maps ``[batch, ...]`` to ``[member, batch, ...]``. Use `fold` to get
+        a member as a plain network.
 
     Raises:
-        InputError: a network with other layers, or whose widths are fixed in other places too; an `alpha` or `gamma`
-            that is not positive.
+        InputError: if the network has unsupported layers, or fixes its widths outside of its layers, or if `alpha` or
+            `gamma` is not positive.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -66,14 +67,14 @@ def packed(
         raise InputError(f"alpha, the width of all members together, must be positive, and is {alpha!r}")
     if not isinstance(gamma, int) or gamma < 1:
         raise InputError(
-            f"gamma, the groups of a member's convolutions, must be a whole number of at least 1, not {gamma!r}"
+            f"gamma, the groups of a member's convolutions, must be an integer of at least 1, and is {gamma!r}"
         )
     ends = ends_of(net, example)
 
-    def outputs(name: str, before: int) -> int:
+    def outputs(name: str, channels: int) -> int:
         if name in ends.last:
-            return before
-        return max(1, math.ceil(int(before * alpha) / (ensemble_size * gamma))) * gamma
+            return channels
+        return max(1, math.ceil(int(channels * alpha) / (ensemble_size * gamma))) * gamma
 
     def groups(name: str) -> int:
         return 1 if name in (*ends.first, *ends.last) else gamma
@@ -81,8 +82,8 @@ def packed(
     member = resized(net, example, outputs, groups, _WHAT)
     if shapes_of(member, example) != shapes_of(net, example):
         raise InputError(
-            f"{_WHAT} keeps the outputs of the last linear layers or convolutions, and this {type(net).__name__} makes "
-            f"others of them: its outputs would have another shape"
+            f"{_WHAT} would change the shape of the outputs of this {type(net).__name__}: they must come from its last "
+            f"linear layers or convolutions alone"
         )
     options: dict[str, Any] = {"example": example, "strategy": strategy, "way": way}
     members = ensemble(member, ensemble_size, init="ones", own=("*",), **options)

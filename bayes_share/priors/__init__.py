@@ -1,4 +1,4 @@
-"""Priors over the parameters of any network, as Pyro distributions."""
+"""Priors over the parameters of a network, as Pyro distributions."""
 
 from bayes_share.priors.families import (
     WEIGHT_SCALE,

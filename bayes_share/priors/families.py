@@ -1,4 +1,4 @@
-"""Priors of one parameter: families of Pyro distributions with a centre and a scale, and the default prior."""
+"""Priors of a parameter: families of Pyro distributions with a centre and a scale, and the default prior."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hierarchical:
-    """A prior with a scale of its own prior, shared by all the parameters that its rule chooses.
+    """A prior whose scale has a prior itself and is shared by all parameters that its rule selects.
 
     Args:
-        hyperprior: of the scale, a distribution over positive numbers.
-        given: the prior of a parameter, from the scale and the site.
+        hyperprior: the prior of the scale, a distribution over positive numbers.
+        given: returns the prior of a parameter for a scale and a site.
     """
 
     hyperprior: "Distribution"
@@ -30,34 +30,35 @@ class Hierarchical:
 PriorOfSite: TypeAlias = "Callable[[Site], Distribution]"
 
 Prior: TypeAlias = "Distribution | Callable[[Site], Distribution | None] | Hierarchical | None"
-"""A distribution that broadcasts to the parameter; a function that gives one for a site; None: a point, no prior."""
+"""A distribution that broadcasts to the parameter, a function of a site that returns one, or None for no prior."""
 
 Centre = Literal["one", "sign"]
 
 WEIGHT_SCALE = 4.0
-"""Of the default prior of weights, for a fan-in of 1."""
+"""The scale of the default prior of weights, for a fan-in of 1."""
 
 
 def scaled_by_fan_in(family: Callable[..., "Distribution"], scale: float = WEIGHT_SCALE) -> PriorOfSite:
-    """A family around 0 with the scale ``scale / √fan_in``, so that activations have one size at every width.
+    """A prior centred at 0 with scale ``scale / √fan_in``, so that activations have the same scale at every width.
 
     Args:
-        family: of a location and a scale, such as `pyro.distributions.Normal`.
-        scale: for a fan-in of 1. √2 keeps the size of activations through ReLUs (He et al. 2015, arXiv 1502.01852); as
-            a prior it was too narrow for a perceptron on digits, where 4 predicted better (on validation images).
+        family: a distribution with a location and a scale, such as `pyro.distributions.Normal`.
+        scale: the scale for a fan-in of 1. √2 preserves the scale of activations through ReLUs (He et al. 2015, arXiv
+            1502.01852). As a prior, √2 was too narrow for an MLP on digits, where 4 gave better predictions on the
+            validation split.
     """
     return lambda site: family(torch.tensor(0.0), torch.tensor(scale / math.sqrt(site.fan_in)))
 
 
 def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] | None = None) -> PriorOfSite:
-    """A family around 1, or around the sign (+1 or -1) that each number starts with: for factors.
+    """A prior for factors, centred at 1 or at the sign (+1 or -1) of each initial value.
 
-    Those of further terms, which start small, have it around 0.
+    For the factors of further terms, which are initialised near 0, it is centred at 0.
 
     Args:
         centre: "one" or "sign".
-        scale: of the family.
-        family: of a location and a scale; normal unless given.
+        scale: the scale of the family.
+        family: a distribution with a location and a scale. Default: `pyro.distributions.Normal`.
     """
 
     def prior(site: Site) -> "Distribution":
@@ -70,12 +71,11 @@ def around(centre: Centre, scale: float, family: Callable[..., "Distribution"] |
 
 
 def default_prior(site: Site) -> "Distribution | None":
-    """Weights around 0 with scale 4 / √fan_in, biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²).
+    """Return the default prior of a site, or None for parameters of a likelihood.
 
-    Factors of further terms N(0, 0.1²).
-
-    Mixtures of k templates N(0, 1 / k), so that a mixture has the variance of a template. What a likelihood learns has
-    none.
+    Weights have N(0, 16 / fan_in), biases N(0, 1), norm scales N(1, 1), factors N(±1, 0.1²) and factors of further
+    terms N(0, 0.1²). The coefficients of k templates have N(0, 1 / k), so that a mixture has the variance of one
+    template.
     """
     from pyro import distributions
 

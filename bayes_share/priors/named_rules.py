@@ -1,4 +1,4 @@
-"""Rules for the priors of a network, from the names that the command line has for them."""
+"""Prior rules for a network from the option names of the command line."""
 
 import math
 from collections.abc import Callable
@@ -26,22 +26,22 @@ def standard_rules(
     factor_scale: float,
     centre: Centre,
 ) -> dict[Selector, Prior]:
-    """Rules from a few names, as the command line gives them.
+    """Return prior rules for a network from option names, as given on the command line.
 
     Args:
-        network: what they are for.
-        latent: what has a prior at all: "all"; "factors": r and s alone; "base": what the members share, which in a
-            network without members is all; "last-layer": all of the layer whose weight was defined last; "auto":
-            "factors" where there are any, else "last-layer".
-        weights: family of the weights, around 0 and scaled by fan-in, and of biases and norms, as in `default_prior`.
-        scale: of the weights' priors, for a fan-in of 1.
-        factors: family of the factors; "log-normal" is around 1.
-        factor_scale: of that family.
-        centre: of the other families of the factors: "one", or the "sign" that each factor starts with.
+        network: the network.
+        latent: the parameters with a prior. "all": all parameters. "factors": only the factors. "base": the parameters
+            that members share, which are all parameters of a single network. "last-layer": all parameters of the layer
+            whose weight is defined last. "auto": "factors" if the network has factors, otherwise "last-layer".
+        weights: the family of the priors of weights, biases and norms, centred and scaled as in `default_prior`.
+        scale: the scale of the weights' priors, for a fan-in of 1.
+        factors: the family of the factors' priors; "log-normal" has the median 1.
+        factor_scale: the scale of the factors' priors.
+        centre: the centre of the factors' priors, except for "log-normal": "one", or the "sign" of each initial value.
 
     Raises:
-        InputError: an unknown name, a scale that is not positive, or latent factors or a last layer in a network that
-            has none.
+        InputError: if a name is unknown, a scale is not positive, or the network has no factors or no layer with a
+            trained weight although `latent` requires them.
     """
     from pyro import distributions
 
@@ -53,30 +53,30 @@ def standard_rules(
     ):
         if option not in get_args(known):
             raise unknown(what, option, get_args(known))
-    for number in (scale, factor_scale):
-        if not 0 < number < math.inf:
-            raise InputError(f"the scale of a prior must be positive, and is {number}")
+    for value in (scale, factor_scale):
+        if not 0 < value < math.inf:
+            raise InputError(f"the scale of a prior must be positive, and is {value}")
     rules: dict[Selector, Prior] = {}
     families = {"normal": distributions.Normal, "laplace": distributions.Laplace, "cauchy": distributions.Cauchy}
     sites = [site for _, site in sites_of(network, {}, prefix_of(network))]
     layers = [_layer(site) for site in sites if site.role == "weight"]
     has_factors = any(site.kind == "factor" for site in sites)
     family, roles = families[weights], {site.role for site in sites}
-    of_roles: dict[Role, Prior] = {
+    priors_by_role: dict[Role, Prior] = {
         "weight": scaled_by_fan_in(family, scale),
         "bias": family(torch.tensor(0.0), torch.tensor(1.0)),
         "norm": around("one", 1.0, family),
         "mix": scaled_by_fan_in(family, 1.0),
     }
-    rules |= {role: prior for role, prior in of_roles.items() if role in roles}
+    rules |= {role: prior for role, prior in priors_by_role.items() if role in roles}
     if has_factors:
         is_log = factors == "log-normal"
         if is_log and any(site.role == "term" for site in sites):
             raise InputError(
-                "factor_prior log-normal requires positive factors, and those of further terms start around 0"
+                "factor_prior log-normal requires positive factors, and factors of further terms are initialised near 0"
             )
-        around_one = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
-        rules["factor"] = around_one if is_log else around(centre, factor_scale, families[factors])
+        log_normal = distributions.LogNormal(torch.tensor(0.0), torch.tensor(factor_scale))
+        rules["factor"] = log_normal if is_log else around(centre, factor_scale, families[factors])
     if latent == "auto":
         latent = "factors" if has_factors else "last-layer"
     if latent == "factors" and not has_factors:
@@ -90,7 +90,7 @@ def standard_rules(
         "last-layer": lambda site: _layer(site) == layers[-1],
     }
     points = [site.name for site in sites if not is_latent[latent](site)]
-    # By predicate, as names may hold what is special in a pattern; and none that chooses nothing.
+    # A predicate, because names may contain characters that are special in patterns. A rule must match a parameter.
     return rules | ({lambda site: site.name in points: None} if points else {})
 
 

@@ -1,4 +1,4 @@
-"""Which parameter has which prior: rules by kind, role, name or predicate, of which the last that matches holds."""
+"""Assignment of priors to parameters by rules: the last rule that matches a parameter by its selector applies."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
 Selector = str | Callable[[Site], bool]
-"""A kind, a role, a name or pattern of names, or a predicate."""
+"""A kind, a role, a parameter name or pattern, or a predicate."""
 
 Rules = Mapping[Selector, Prior]
-"""Priors by selector; of those that choose a parameter, the last one holds."""
+"""Priors by selector; if several match a parameter, the last one applies."""
 
 
 def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical"]:
-    """The prior of each site that has one, by its name.
+    """Return the prior of each site that has one, by site name.
 
     Args:
-        sites: all that is learned.
-        rules: the last one that chooses a site holds; sites that none chooses have their `default_prior`.
+        sites: all trained parameters.
+        rules: the rules; the last matching rule applies, and sites that no rule matches have their `default_prior`.
 
     Raises:
-        InputError: a rule that chooses nothing, or a prior that does not broadcast to its parameter.
+        InputError: if a rule matches no site, or a prior does not broadcast to its parameter.
     """
     given: dict[str, Prior] = {site.name: default_prior for site in sites}
     return {
@@ -41,37 +41,38 @@ def priors_of(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | 
 
 
 def priors_by_rule(sites: Sequence[Site], rules: Rules) -> dict[str, "Distribution | Hierarchical | None"]:
-    """The prior of each site that a rule chooses, by its name; None where the rule says that there is none.
+    """Return the prior of each site that a rule matches, by site name; None if the rule gives no prior.
 
     Args:
-        sites: all that is learned.
-        rules: the last one that chooses a site holds.
+        sites: all trained parameters.
+        rules: the rules; the last matching rule applies.
 
     Raises:
-        InputError: a rule that chooses nothing, or a prior that does not broadcast to its parameter.
+        InputError: if a rule matches no site, or a prior does not broadcast to its parameter.
     """
     return _at_sites(sites, _chosen_by(sites, rules))
 
 
 def _chosen_by(sites: Sequence[Site], rules: Rules) -> dict[str, Prior]:
-    """What the last rule that chooses a site gives it, by the site's name; other sites are left out.
+    """Return the prior of the last matching rule for each site that a rule matches, by site name.
 
     Raises:
-        InputError: a rule that chooses nothing.
+        InputError: if a rule matches no site.
     """
     chosen: dict[str, Prior] = {}
     for selector, prior in rules.items():
-        names = [site.name for site in sites if _chooses(selector, site)]
+        names = [site.name for site in sites if _matches(selector, site)]
         if not names:
-            there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
+            trained = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
             which = "a predicate" if callable(selector) else repr(selector)
-            raise InputError(f"the prior for {which} matches no parameter: the trained parameters are {there}")
+            raise InputError(f"the prior for {which} matches no parameter: the trained parameters are {trained}")
         chosen |= dict.fromkeys(names, prior)
     return chosen
 
 
 def _at_sites(sites: Sequence[Site], chosen: Mapping[str, Prior]) -> dict[str, "Distribution | Hierarchical | None"]:
-    found: dict[str, Distribution | Hierarchical | None] = {}
+    """Evaluate and expand the chosen priors at their sites, by site name."""
+    priors: dict[str, Distribution | Hierarchical | None] = {}
     for site in sites:
         if site.name not in chosen:
             continue
@@ -81,17 +82,18 @@ def _at_sites(sites: Sequence[Site], chosen: Mapping[str, Prior]) -> dict[str, "
         if callable(given) and not isinstance(given, TorchDistribution):
             given = given(site)
         if given is None or isinstance(given, Hierarchical):
-            found[site.name] = given
+            priors[site.name] = given
         else:
-            found[site.name] = deepcopy(expanded(given, site))  # no prior shares memory with anything that is trained
-    return found
+            priors[site.name] = deepcopy(expanded(given, site))  # must not share memory with trained parameters
+    return priors
 
 
 def expanded(prior: "Distribution", site: Site) -> "Distribution":
-    """A prior as one distribution over the whole of a site.
+    """Expand a prior to one distribution over the whole parameter of a site.
 
     Raises:
-        InputError: one that is not of Pyro, is over more than a number, or does not broadcast to the site.
+        InputError: if the prior is not a Pyro distribution, is a `Delta`, is multivariate, or does not broadcast to the
+            parameter.
     """
     from pyro.distributions import Delta
 
@@ -114,7 +116,7 @@ def expanded(prior: "Distribution", site: Site) -> "Distribution":
 
 
 def moved(distribution: "Distribution", like: Tensor) -> "Distribution":
-    """A copy of a distribution with its numbers on the device, and in the floating dtype, of a tensor."""
+    """Copy a distribution to the device and floating-point dtype of a tensor."""
     memo: dict[int, Any] = {}
     for tensor in _tensors(distribution):
         memo[id(tensor)] = tensor.detach().to(like if tensor.is_floating_point() else like.device)
@@ -133,7 +135,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _chooses(selector: Selector, site: Site) -> bool:
+def _matches(selector: Selector, site: Site) -> bool:
     if callable(selector):
         return selector(site)
     if selector in (*get_args(ParameterKind), *get_args(Role)):

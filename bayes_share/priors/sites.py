@@ -1,4 +1,4 @@
-"""What is learned of a network, parameter by parameter: the sites that priors are for."""
+"""Sites: descriptions of a network's trained parameters, which prior rules match."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Role = Literal["weight", "bias", "norm", "factor", "term", "mix", "likelihood"]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A parameter that is learned, as a rule for priors sees it.
+    """A trained parameter, as matched by prior rules.
 
     Args:
-        name: in the user's network, as in ``layers.1.weight``.
-        kind: shared by all members ("base"), a member's own ("member"), or a rank-1 factor ("factor").
+        name: the parameter's name in the user's network, such as ``layers.1.weight``.
+        kind: "base" (shared by all members), "member" (separate for each member) or "factor" (a rank-1 factor).
         role: "weight", "bias", "norm" (the scale of a norm), "factor" (r or s), "term" (a factor of a further term),
-            "mix" (how much of each template a layer takes), or "likelihood" (what a likelihood learns).
-        fan_in: of a weight, how many inputs each output of its layer sums over, whatever the weight is made of; of a
-            mixture, how many templates; 1 where it is no sum.
-        centre: where its numbers started: of factors +1 or -1, as they were when the model was made, and 0 in further
-            terms; 1 for anything else. Of its shape, ``[...]``, or ``[member, ...]`` where it is a member's own, and
-            with its dtype and device.
-        names: all that it has in the user's network, the first one included: a tied parameter has several.
+            "mix" (the coefficients of templates), or "likelihood" (a parameter of a likelihood).
+        fan_in: for weights, the number of inputs that each output of the layer sums over; for template coefficients,
+            the number of templates; otherwise 1.
+        centre: the centre of the prior. For factors, the signs (+1 or -1) of their values when the model was created,
+            and 0 for factors of further terms; 1 for all other parameters. It has the parameter's shape, with a first
+            axis ``member`` unless the kind is "base", and its dtype and device.
+        names: all names of the parameter in the user's network; a tied parameter has several.
     """
 
     name: str
@@ -41,20 +41,20 @@ class Site:
 
     @property
     def members(self) -> int:
-        """How many members have a part of it each; 1 where they share it."""
+        """The number of members with separate values; 1 for shared parameters."""
         return 1 if self.kind == "base" else len(self.centre)
 
 
 def sites_of(
     network: nn.Module, centres: Mapping[str, Tensor], prefix: str = "", role: Role | None = None
 ) -> Iterator[tuple[str, Site]]:
-    """Every parameter that is learned: its name in the module, and the site.
+    """Iterate over the trained parameters of a module, with their names in the module and their sites.
 
     Args:
-        network: frozen parameters are known, and no sites.
-        centres: of the factors, by their name in the module.
-        prefix: left out of the sites' names.
-        role: of all; None: by what each is.
+        network: the module; frozen parameters have no sites.
+        centres: the centres of the factors, by their names in the module.
+        prefix: a prefix that is removed from the sites' names.
+        role: the role of all sites; None: determined for each parameter.
     """
     kinds = parameter_kinds(network)
     names: dict[nn.Parameter, list[str]] = {}
@@ -73,8 +73,8 @@ def sites_of(
                 Site(
                     name.removeprefix(prefix),
                     kind,
-                    of_module := role or _role(module, own, kind),
-                    _fan_in(module, own) if of_module in ("weight", "mix") else 1,
+                    site_role := role or _role(module, own, kind),
+                    _fan_in(module, own) if site_role in ("weight", "mix") else 1,
                     centres[name].to(parameter) if name in centres else parameter.new_ones(()).expand(parameter.shape),
                     tuple(names[parameter]),
                 ),
@@ -82,7 +82,7 @@ def sites_of(
 
 
 def prefix_of(network: nn.Module) -> str:
-    """What stands before the names of the user's network in those of a network."""
+    """The prefix of the user's parameter names in a network's parameter names."""
     return "network." if isinstance(network, Members) else ""
 
 
@@ -95,7 +95,7 @@ def _role(module: nn.Module, own: str, kind: ParameterKind) -> Role:
         return "bias"
     if isinstance(module, nn.LayerNorm | MemberLayerNorm):
         return "norm"
-    axes = getattr(module, own).ndim - (kind == "member")  # one number for each channel is the scale of a norm
+    axes = getattr(module, own).ndim - (kind == "member")  # a parameter with one value per channel is a norm's scale
     return "norm" if axes <= 1 else "weight"
 
 
@@ -103,7 +103,7 @@ def _fan_in(module: nn.Module, own: str) -> int:
     weight = getattr(module, own)
     if isinstance(module, Rank1Layer):
         return module.fan_in() if own == "weight" else weight.shape[1]
-    # Tokens, positions and the like are looked up or added: only what is named a weight is taken for a matrix.
+    # Token and position embeddings are looked up or added: only parameters named "weight" are matrices of a product.
     if "weight" not in own or isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return 1
     if isinstance(module, nn.modules.conv._ConvTransposeNd):

@@ -1,1 +1,1 @@
-"""Tools for tensors and modules: nested inputs, functional calls, random numbers by key, units."""
+"""Utilities for tensors and modules: nested inputs, functional calls, keyed random seeds, units."""

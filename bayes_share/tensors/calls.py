@@ -1,4 +1,4 @@
-"""How a batch reaches a network: as one argument, or as several."""
+"""Conversion of a batch to the arguments of a network."""
 
 import inspect
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Call(NamedTuple):
-    """What a network is called with.
+    """The arguments of a call of a network.
 
     Args:
         args: positional arguments.
@@ -23,15 +23,15 @@ class Call(NamedTuple):
 
 
 def call_of(network: nn.Module, batch: Any) -> Call:
-    """The arguments that a batch is for a network.
+    """Convert a batch to the arguments of a network.
 
-    A dict becomes keyword arguments where ``forward`` can be called with its keys, and a tuple becomes positional
-    arguments where ``forward`` can be called with as many. Everything else is one argument.
+    A dict becomes keyword arguments if ``forward`` accepts its keys, and a tuple becomes positional arguments if
+    ``forward`` accepts that many. Anything else is passed as one argument.
 
     Args:
-        network: that is called; of one whose ``forward`` takes anything and that holds one module, such as a compiled
-            or a parallel one, that module is asked.
-        batch: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of such.
+        network: the network to call. For a wrapper, such as a compiled or data-parallel module, whose ``forward``
+            accepts any arguments, the signature of the wrapped module is used.
+        batch: inputs ``[batch, ...]``: a tensor, or a dict, tuple or list of tensors.
 
     >>> call_of(nn.Bilinear(2, 3, 1), {"input1": 1, "input2": 2})
     Call(args=(), kwargs={'input1': 1, 'input2': 2})
@@ -50,8 +50,8 @@ def call_of(network: nn.Module, batch: Any) -> Call:
 
 
 def argument_names(network: nn.Module) -> tuple[str, ...]:
-    """The names of the positional arguments of a network."""
-    return tuple(name for name, found in _signature(network).parameters.items() if found.kind in _BY_PLACE)
+    """Return the names of the positional parameters of a network's ``forward``."""
+    return tuple(name for name, parameter in _signature(network).parameters.items() if parameter.kind in _POSITIONAL)
 
 
 def _takes(network: nn.Module, call: Call) -> bool:

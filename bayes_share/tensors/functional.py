@@ -1,4 +1,4 @@
-"""Calls of a module under other parameters and buffers, whose gradients are right even if it recomputes in backward."""
+"""Functional calls of a module with correct gradients, even if the module recomputes parts in the backward pass."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +17,27 @@ def call_under(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Call a module with other parameters and buffers in the place of its own, and leave it as it is.
+    """Call a module with the given parameters and buffers instead of its own, without changing it.
 
-    The same as `torch.func.functional_call`, which puts the module's own tensors back before the backward pass runs. A
-    network that runs parts of its forward pass again in the backward pass (`torch.utils.checkpoint`, reentrant or not)
-    then computes gradients of its own tensors. Here the values are in place in the backward pass as well, and buffers
-    are as they were when the call began, so that a recomputation updates no running statistics a second time.
+    `torch.func.functional_call` restores the module's own tensors before the backward pass runs. If the network
+    recomputes parts of its forward pass in the backward pass (`torch.utils.checkpoint`, reentrant or not), it then
+    computes gradients of its own tensors. This function also sets the given values during the backward pass. Buffers
+    then have their values from the beginning of the call, so that a recomputation does not update running statistics
+    twice.
 
-    Gradients pass to the values, to the module's own parameters that have no value, and to the arguments. They can be
-    taken once: second derivatives need `torch.func` transforms, under which this is `functional_call`.
+    Gradients flow to the values, to the module's own parameters without a value, and to the arguments. Only first
+    derivatives are supported; for second derivatives use `torch.func` transforms, under which this function is
+    `functional_call`.
 
     Args:
-        module: to call.
-        values: by name; a tied parameter has to be given under its name in each of the modules that have it, where a
-            module that stands in several places has its first name.
-        args: positional arguments; trees of tensors and anything else.
+        module: the module to call.
+        values: the values by name. The value of a tied parameter must be given under its name in each module that has
+            it. A module that is registered several times has its first name.
+        args: positional arguments: trees of tensors and other objects.
         kwargs: keyword arguments, likewise.
 
     Returns:
-        What the module returns.
+        The module's output.
     """
     if not torch.is_grad_enabled() or _is_traced():
         return torch.func.functional_call(module, dict(values), tuple(args), dict(kwargs), tie_weights=False)
@@ -58,7 +60,7 @@ def call_under(
 
 @dataclass
 class _Call:
-    """A call: of what, under which tensors, with which arguments, and what came out."""
+    """A functional call: the module, its tensors, the arguments and the outputs."""
 
     module: nn.Module
     values: dict[str, Tensor]
@@ -68,12 +70,12 @@ class _Call:
     output_spec: TreeSpec | None = None
 
     def differentiable(self) -> list[Tensor]:
-        """The tensors that gradients pass to, each of them once."""
-        there = {id(tensor): tensor for tensor in (*self.values.values(), *self.args) if _has_gradient(tensor)}
-        return list(there.values())
+        """Return the tensors that require a gradient, each once."""
+        unique = {id(tensor): tensor for tensor in (*self.values.values(), *self.args) if _has_gradient(tensor)}
+        return list(unique.values())
 
     def run(self, leaves: Mapping[int, Tensor]) -> list[Any]:
-        """Call the module with leaves of a graph of its own in the place of `differentiable`; the outputs, flat."""
+        """Call the module with `leaves` in place of the `differentiable` tensors, and return the flattened outputs."""
         values = {name: leaves.get(id(value), value) for name, value in self.values.items()}
         args, kwargs = tree_unflatten([leaves.get(id(arg), arg) for arg in self.args], self.spec)
         outputs = torch.func.functional_call(self.module, values, args, kwargs, tie_weights=False)
@@ -82,14 +84,14 @@ class _Call:
 
 
 class _Recorded(torch.autograd.Function):
-    """A call with a graph of its own, whose backward pass runs with the same tensors in place."""
+    """A call with a separate autograd graph, whose backward pass runs with the same tensors set in the module."""
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run the call; gives those of its outputs that have a gradient."""
+        """Run the call and return the outputs that require a gradient."""
         leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in tensors}
         parameters = {name: leaves.get(id(value), value) for name, value in call.values.items()}
-        # What is in place in backward: the same parameters, and the buffers as they are now.
+        # The backward pass runs with these parameters, and with the current values of the buffers.
         buffers = {
             name: buffer.clone() for name, buffer in _each_tensor(call.module) if not isinstance(buffer, nn.Parameter)
         }
@@ -104,29 +106,29 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The gradients of the call's tensors."""
+        """Compute the gradients of the call's tensors."""
         if ctx.recorded is None:
             raise RuntimeError("the backward pass ran a second time: call the first one with retain_graph=True")
         keep = torch._C._autograd._get_current_graph_task_keep_graph()
         pairs = [(output, grad) for output, grad in zip(ctx.recorded, gradients, strict=True) if grad is not None]
         if pairs:
-            # Not `torch.autograd.grad`, which reentrant checkpoints do not allow.
+            # `torch.autograd.grad` is not possible, as reentrant checkpoints do not support it.
             torch.func.functional_call(
                 _Backward(ctx.module),
                 {f"module.{name}": tensor for name, tensor in ctx.in_place.items()},
                 (pairs, keep),
                 tie_weights=False,
             )
-        found = [leaf.grad for leaf in ctx.leaves]
+        leaf_gradients = [leaf.grad for leaf in ctx.leaves]
         for leaf in ctx.leaves:
             leaf.grad = None
         if not keep:
             ctx.module = ctx.in_place = ctx.leaves = ctx.recorded = None
-        return None, *found
+        return None, *leaf_gradients
 
 
 class _Backward(nn.Module):
-    """A backward pass as a module that holds another, so that `functional_call` can put tensors into that one."""
+    """A module whose forward call runs a backward pass, so that `functional_call` can set tensors of its submodule."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -138,9 +140,9 @@ class _Backward(nn.Module):
 
 
 def _each_tensor(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by name, those of a module that stands in several places once.
+    """Iterate over parameters and buffers by name, only once for a module that is registered several times.
 
-    Put in place under two names of one module, a tensor would be put back wrongly.
+    `functional_call` would not restore a tensor correctly that is set under two names of one module.
     """
     for prefix, part in module.named_modules():
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
@@ -153,7 +155,7 @@ def _has_gradient(value: Any) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether the call is compiled, traced or transformed, where no function of our own belongs into the graph."""
+    """Whether the call is compiled, traced or transformed, which does not support a custom autograd function."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined]

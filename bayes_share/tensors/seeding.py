@@ -1,4 +1,4 @@
-"""Randomness from keys: the same key gives the same numbers, whatever was drawn before."""
+"""Random seeds from keys: equal keys give equal random numbers, independent of previous draws."""
 
 import hashlib
 import random
@@ -10,7 +10,7 @@ import torch
 
 
 def seed_from(*key: int | str) -> int:
-    """A 63-bit seed for a key such as ``(seed, "step", 17)``, the same on every machine and in every process.
+    """Return a 63-bit seed for a key such as ``(seed, "step", 17)``, the same on every machine and in every process.
 
     >>> seed_from(0, "step", 17) == seed_from(0, "step", 17) != seed_from(0, "step", 18)
     True
@@ -20,15 +20,15 @@ def seed_from(*key: int | str) -> int:
 
 
 def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for a key, on a device."""
+    """Create a generator on a device, seeded by a key."""
     return torch.Generator(device).manual_seed(seed_from(*key))
 
 
 @contextmanager
 def seeded(*key: int | str) -> Iterator[None]:
-    """Draw from torch's global generators as the key says, and leave them afterwards as they were found.
+    """Seed torch's global generators by a key inside a context, and restore their states afterwards.
 
-    What draws inside (dropout, initialisation, `torch.randn`, Pyro) gives the same numbers for the same key.
+    Random operations inside (dropout, initialisation, `torch.randn`, Pyro) give the same results for the same key.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(devices)):
@@ -37,28 +37,28 @@ def seeded(*key: int | str) -> Iterator[None]:
 
 
 def seed_globals(*key: int | str) -> None:
-    """Have the global generators of torch, numpy and Python draw as the key says, from now on."""
+    """Seed the global generators of torch, NumPy and Python by a key."""
     seed = seed_from(*key)
     _seed_torch(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 (whose datasets draw from it)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 (users' datasets may use the global generator)
     random.seed(seed)
 
 
 @contextmanager
 def seeded_everywhere(*key: int | str) -> Iterator[None]:
-    """As `seeded`, for the global generators of numpy and Python too: what people's datasets draw from."""
-    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    """Like `seeded`, also for the global generators of NumPy and Python, which users' datasets may draw from."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with seeded(*key):
             seed_globals(*key)
             yield
     finally:
-        np.random.set_state(of_numpy)  # noqa: NPY002
-        random.setstate(of_python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
 
 
 def _seed_torch(seed: int) -> None:
-    """As `torch.manual_seed`, which takes longer than a small step: it notes a traceback for each unused device."""
+    """Like `torch.manual_seed`, but faster: torch's function records a traceback for each unused device."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

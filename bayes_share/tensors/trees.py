@@ -1,6 +1,6 @@
-"""Inputs of a network: a tensor, or a dict, tuple or list of tensors, each with the examples first.
+"""Inputs of a network as trees: a tensor, or nested dicts, tuples or lists of tensors with examples on the first axis.
 
-Beside tensors there may be plain values and None, which are the same for all examples.
+Trees may also contain plain values and None, which are the same for all examples.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,37 +19,37 @@ from torch.utils._pytree import (
 from bayes_share.errors import InputError
 
 Tree = Any
-"""A tensor ``[example, ...]``, or a dict, tuple or list of such, which may be nested, and hold plain values too."""
+"""A tensor ``[example, ...]``, or nested dicts, tuples or lists of tensors and plain values."""
 
 _PLAIN = bool | int | float | str | None
 
 
 def tensors_of(x: Tree) -> list[Tensor]:
-    """The tensors, in order."""
+    """Return the tensors of a tree, in order."""
     return [leaf for leaf in tree_leaves(x) if isinstance(leaf, Tensor)]
 
 
 def each_tensor(change: Callable[..., Any], x: Tree, *others: Tree) -> Tree:
-    """The same with other tensors; plain values stay.
+    """Apply a function to each tensor of a tree. Plain values are kept.
 
     Args:
-        change: gives a tensor for one of `x` and those of the others in its place.
+        change: maps a tensor of `x`, and the tensors at the same position of the others, to a new tensor.
         x: a tree.
-        others: of the same form.
+        others: further trees with the same structure.
     """
     return tree_map(lambda leaf, *rest: change(leaf, *rest) if isinstance(leaf, Tensor) else leaf, x, *others)
 
 
 def check_tree(what: str, x: Tree) -> None:
-    """See whether something can be the inputs of a network: tensors of as many examples.
+    """Check that an object is a tree of tensors with equal numbers of examples.
 
     Args:
-        what: its name, for messages.
-        x: anything.
+        what: the name of the object, for error messages.
+        x: the object.
 
     Raises:
-        InputError: something else than tensors and plain values, no tensor, one without an axis of examples, or of
-            another number of them.
+        InputError: if the tree contains other objects than tensors and plain values or has no tensor, a tensor has no
+            example axis, or tensors have different numbers of examples.
     """
     leaves = tree_leaves(x)
     tensors = tensors_of(x)
@@ -57,10 +57,12 @@ def check_tree(what: str, x: Tree) -> None:
         raise InputError(f"{what} must be a tensor, or a non-empty dict, tuple or list of tensors")
     for leaf in leaves:
         if not isinstance(leaf, Tensor) and not (tensors and isinstance(leaf, _PLAIN)):
-            one = "be a tensor" if leaf is x else "hold tensors"
+            requirement = "be a tensor" if leaf is x else "contain tensors"
             if isinstance(leaf, Mapping):
-                raise InputError(f"{what} must {one}, not {type(leaf).__name__}: convert it with dict(...)")
-            raise InputError(f"{what} must {one}, not {type(leaf).__name__}: convert arrays with torch.as_tensor")
+                raise InputError(f"{what} must {requirement}, not {type(leaf).__name__}: convert it with dict(...)")
+            raise InputError(
+                f"{what} must {requirement}, not {type(leaf).__name__}: convert arrays with torch.as_tensor"
+            )
     for leaf in tensors:
         if leaf.ndim == 0:
             raise InputError(f"{what} must have the examples on the first axis, and is a scalar")
@@ -69,7 +71,7 @@ def check_tree(what: str, x: Tree) -> None:
 
 
 def num_examples(x: Tree) -> int:
-    """The number of examples.
+    """Return the number of examples.
 
     >>> num_examples({"image": torch.zeros(3, 8, 8), "age": torch.zeros(3)})
     3
@@ -78,12 +80,12 @@ def num_examples(x: Tree) -> int:
 
 
 def rows(x: Tree, which: Tensor | slice) -> Tree:
-    """Some of the examples, by their numbers or a slice."""
+    """Select examples by index or slice."""
     return x[which] if isinstance(x, Tensor) else each_tensor(lambda leaf: leaf[which], x)
 
 
 def split(x: Tree, size: int) -> Iterator[Tree]:
-    """All examples in order, so many at a time; the last part may have fewer."""
+    """Iterate over the examples in order, `size` at a time; the last part may be smaller."""
     if isinstance(x, Tensor):
         yield from x.split(size)
         return
@@ -92,49 +94,49 @@ def split(x: Tree, size: int) -> Iterator[Tree]:
 
 
 def joined(parts: Sequence[Tree]) -> Tree:
-    """Parts of the examples, one after the other, as one."""
+    """Concatenate parts of the examples along the first axis."""
     if len(parts) == 1:
         return parts[0]
     return each_tensor(lambda *leaves: torch.cat(leaves), *parts)
 
 
 def to_device(x: Tree, device: torch.device) -> Tree:
-    """The same on a device; from pinned memory the copy is not waited for."""
-    # To the host it must be: the numbers would be read before they are there.
-    is_waited_for = device.type == "cpu"
+    """Move a tree to a device. Copies from pinned memory to a GPU are asynchronous."""
+    # Copies to the host must be synchronous: otherwise values could be read before they arrive.
+    non_blocking = device.type != "cpu"
     if isinstance(x, Tensor):
-        return x.to(device, non_blocking=not is_waited_for)
-    return each_tensor(lambda leaf: leaf.to(device, non_blocking=not is_waited_for), x)
+        return x.to(device, non_blocking=non_blocking)
+    return each_tensor(lambda leaf: leaf.to(device, non_blocking=non_blocking), x)
 
 
 def device_of(x: Tree) -> torch.device:
-    """Where the first of the tensors lies."""
+    """Return the device of the first tensor."""
     return tensors_of(x)[0].device
 
 
 def copied(content: Any) -> Any:
-    """A copy of nested tensors and plain values, on the host."""
+    """Copy a tree of tensors and plain values to the host."""
     return each_tensor(lambda leaf: leaf.detach().to("cpu", copy=True), content)
 
 
 def is_finite(x: Tree) -> Tensor:
-    """Whether all numbers are finite, as a tensor where they lie; numbers that are whole are."""
+    """Return whether all values are finite, as a boolean tensor on their device. Integers are always finite."""
     flags = [leaf.isfinite().all() for leaf in tensors_of(x) if leaf.is_floating_point() or leaf.is_complex()]
     return torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool, device=device_of(x))
 
 
 def digest(*trees: Tree) -> str:
-    """The same for the same numbers of the same shapes, dtypes and names only, on every device.
+    """Compute a digest of the values, shapes, dtypes and names in trees, independent of the device.
 
     Args:
-        trees: of tensors, and of plain values as a state has them.
+        trees: trees of tensors and plain values.
     """
-    found = sha256()
+    hasher = sha256()
     for path, leaf in tree_flatten_with_path(trees)[0]:
         if not isinstance(leaf, Tensor):
-            found.update(repr((keystr(path), leaf)).encode())
+            hasher.update(repr((keystr(path), leaf)).encode())
             continue
-        found.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
+        hasher.update(repr((keystr(path), tuple(leaf.shape), leaf.dtype)).encode())
         plain = leaf.detach().cpu().contiguous()
-        found.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
-    return found.hexdigest()
+        hasher.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
+    return hasher.hexdigest()

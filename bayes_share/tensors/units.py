@@ -1,4 +1,4 @@
-"""The units of targets and inputs that a network takes standardised."""
+"""Centre and scale of standardised targets and inputs."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ from torch import Tensor
 from bayes_share.errors import InputError
 
 SQUARED = (1e-150, 1e150)
-"""Numbers between these have squares, and sums of many of them, in float64."""
+"""The range of values whose squares, and sums of many squares, neither underflow nor overflow in float64."""
 
-_ULPS = 4  # by which numbers may differ that are meant to be the same
+_ULPS = 4  # the rounding error, in units in the last place, up to which values are considered equal
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Where 0 and 1 of standardised targets lie in the targets' own units.
+    """The centre and scale of standardised values: ``standardised = (value - centre) / scale``.
 
     Args:
-        centre: ``[*target]``, the 0.
-        scale: ``[*target]``, the distance from 0 to 1; positive.
+        centre: ``[*target]``, in the original units.
+        scale: ``[*target]``, in the original units; positive.
 
     Raises:
-        InputError: numbers that are not finite, or a scale that is not positive.
+        InputError: if a value is not finite, or a scale is not positive.
     """
 
     centre: Float64[Tensor, "*target"]
@@ -37,16 +37,16 @@ class Units:
 
     @classmethod
     def of(cls, targets: Num[Tensor, "example *target"], weights: Num[Tensor, "example"] | None = None) -> "Units":
-        """Mean and standard deviation of some targets; those that are alike, to rounding, have a scale of 1.
+        """Compute the mean and standard deviation of targets. Targets that are equal up to rounding get a scale of 1.
 
-        An axis of one target is left out.
+        If each example has a single target, centre and scale have no axes.
 
         Args:
-            targets: all of them.
-            weights: how often each example counts, not negative; None: all alike.
+            targets: all targets ``[example, *target]``.
+            weights: the non-negative weight of each example; None: equal weights.
 
         Raises:
-            InputError: no target, or targets that are not finite.
+            InputError: if there are no targets, or a target is not finite.
         """
         if weights is not None:
             targets, weights = targets[weights > 0], weights[weights > 0].double()
@@ -58,13 +58,13 @@ class Units:
         values = values.flatten() if values[0].numel() == 1 else values
         shares = values.new_full((len(values),), 1 / len(values)) if weights is None else weights / weights.sum()
         centre = torch.tensordot(shares.to(values), values, 1)
-        around = values - centre
-        unit = around.abs().amax(0)  # whose square may be 0 or infinite where it is not
+        deviations = values - centre
+        unit = deviations.abs().amax(0)  # divided by this, so that squares do not underflow or overflow
         unit = torch.where(unit > 0, unit, 1.0)
-        scale = unit * torch.tensordot(shares.to(values), (around / unit).square(), 1).sqrt()
+        scale = unit * torch.tensordot(shares.to(values), (deviations / unit).square(), 1).sqrt()
         lowest, highest = values.amin(0), values.amax(0)
-        kind = torch.finfo(targets.dtype if targets.is_floating_point() else values.dtype)
-        rounding = _ULPS * kind.eps * torch.maximum(lowest.abs(), highest.abs())
+        info = torch.finfo(targets.dtype if targets.is_floating_point() else values.dtype)
+        rounding = _ULPS * info.eps * torch.maximum(lowest.abs(), highest.abs())
         return cls(centre, torch.where((highest - lowest > rounding) & (scale > 0), scale, 1.0))
 
     def __str__(self) -> str:
@@ -72,6 +72,6 @@ class Units:
 
 
 def in_words(values: Tensor) -> str:
-    """One number, or all of a few, for printing."""
-    several = [f"{number:.4g}" for number in values.detach().flatten().tolist()]
-    return several[0] if len(several) == 1 else f"[{', '.join(several)}]"
+    """Format a value, or a list of values, for printing."""
+    formatted = [f"{value:.4g}" for value in values.detach().flatten().tolist()]
+    return formatted[0] if len(formatted) == 1 else f"[{', '.join(formatted)}]"

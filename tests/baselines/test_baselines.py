@@ -1,4 +1,4 @@
-"""Packed ensembles, Masksembles and MIMO, each against what it stands for, written out with torch's own operations."""
+"""Packed ensembles, Masksembles and MIMO against explicit computations with torch's operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def conv_net(norm: bool = True) -> nn.Sequential:
 
 
 class Branches(nn.Module):
-    """Two layers that the input reaches first, a shortcut, and two that the outputs come from."""
+    """A network with two first layers, a shortcut, and two last layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Branches(nn.Module):
         return self.head(pooled) + 0.5 * self.other(pooled)
 
 
-def test_the_ends_of_a_network_are_seen_through_branches() -> None:
+def test_ends_of_finds_all_first_and_last_layers_of_a_branching_network() -> None:
     ends = ends_of(Branches(), EXAMPLE)
     assert ends.first == {"stem", "side"}
     assert ends.last == {"head", "other"}
@@ -59,7 +59,7 @@ def test_the_ends_of_a_network_are_seen_through_branches() -> None:
 
 @pytest.mark.parametrize("gamma", [1, 2])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_packed_ensemble_is_one_wide_network_of_grouped_convolutions(gamma: int, training: bool) -> None:
+def test_a_packed_ensemble_equals_a_wide_network_of_grouped_convolutions(gamma: int, training: bool) -> None:
     members = packed(conv_net(), ensemble_size=4, alpha=2.0, gamma=gamma, example=EXAMPLE).double().train(training)
     first, norm, _, second, *_, last = members.network  # type: ignore[misc]
     assert first.weight.shape == (4, 8, 3, 3, 3)
@@ -80,7 +80,7 @@ def test_a_packed_ensemble_is_one_wide_network_of_grouped_convolutions(gamma: in
     torch.testing.assert_close(members(x), expected)
 
 
-def test_packed_members_start_apart_and_are_narrow_networks() -> None:
+def test_packed_members_are_narrow_networks_with_different_initial_values() -> None:
     members = packed(conv_net(), ensemble_size=4, alpha=2.0, example=EXAMPLE).eval()
     outputs = members(X).detach()
     for member in range(4):
@@ -90,8 +90,8 @@ def test_packed_members_start_apart_and_are_narrow_networks() -> None:
     assert float((outputs[0] - outputs[1]).abs().max()) > 1e-2
 
 
-def test_packed_widths_are_those_of_the_paper() -> None:
-    """Four members of half the width have a quarter of the weights each, but for what touches the ends."""
+def test_packed_widths_match_the_paper() -> None:
+    """Each of four members of half the width has a quarter of the weights, except in the first and last layers."""
     net = build_network("resnet20", num_classes=10, in_channels=3, image_size=(8, 8))
     plain, four = ledger(net), ledger(packed(net, 4, 2.0, example=EXAMPLE))
     assert abs(four.stored / plain.stored - 1) < 0.03
@@ -103,7 +103,7 @@ def test_packed_widths_are_those_of_the_paper() -> None:
         assert shapes == [tuple(tensor.shape) for tensor in net.parameters()]
 
 
-def test_masked_members_see_inputs_through_their_masks() -> None:
+def test_masked_members_multiply_inputs_by_their_masks() -> None:
     members = masked(conv_net(norm=False), ensemble_size=3, scale=1.5, example=EXAMPLE).double()
     first, _, _, second, *_, last = members.network  # type: ignore[misc]
     assert type(first) is nn.Conv2d  # the image itself is not masked
@@ -117,7 +117,7 @@ def test_masked_members_see_inputs_through_their_masks() -> None:
         torch.testing.assert_close(outputs, expected)
 
 
-def test_masks_are_no_parameters_and_are_kept_with_a_state() -> None:
+def test_masks_are_buffers_in_the_state_dict() -> None:
     net = conv_net()
     members = masked(net, ensemble_size=4, example=EXAMPLE)
     assert sum(p.numel() for p in members.parameters()) == sum(p.numel() for p in net.parameters())
@@ -136,7 +136,7 @@ def test_masks_are_no_parameters_and_are_kept_with_a_state() -> None:
 
 
 @pytest.mark.parametrize("net", [conv_net, Branches])
-def test_mimo_takes_images_side_by_side_and_divides_its_outputs(net: Callable[[], nn.Module]) -> None:
+def test_mimo_concatenates_inputs_along_channels_and_divides_its_outputs(net: Callable[[], nn.Module]) -> None:
     members = mimo(net(), ensemble_size=3, example=EXAMPLE).eval()
     with torch.no_grad():
         rows = members.network(X[:2].repeat(1, 3, 1, 1))
@@ -147,7 +147,7 @@ def test_mimo_takes_images_side_by_side_and_divides_its_outputs(net: Callable[[]
         torch.testing.assert_close(members(X, feed="split"), mixed.reshape(2, 3, 5).transpose(0, 1))
 
 
-def test_mimo_keeps_what_is_between_the_ends() -> None:
+def test_mimo_keeps_the_layers_between_first_and_last() -> None:
     net = conv_net()
     inside = mimo(net, ensemble_size=2, example=EXAMPLE).network
     assert torch.equal(inside[3].weight, net[3].weight)  # type: ignore[index]
@@ -157,8 +157,8 @@ def test_mimo_keeps_what_is_between_the_ends() -> None:
 
 @pytest.mark.parametrize("make", [packed, masked, mimo])
 @pytest.mark.parametrize("network", [resnet18, mobilenet_v2])
-def test_networks_of_others_are_converted(make: Callable[..., Any], network: Callable[..., nn.Module]) -> None:
-    """Shortcuts, bottlenecks and depthwise convolutions."""
+def test_torchvision_networks_are_converted(make: Callable[..., Any], network: Callable[..., nn.Module]) -> None:
+    """These networks have shortcuts, bottlenecks and depthwise convolutions."""
     net = network(num_classes=7)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     x = torch.randn(2, 3, 32, 32)
@@ -176,7 +176,7 @@ WIDE = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize("make", [packed, mimo])
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm, nn.Identity])
-def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, norm: Any) -> None:
+def test_norms_before_the_first_and_after_the_last_layer_are_not_ends(make: Any, norm: Any) -> None:
     net = nn.Sequential(nn.BatchNorm1d(6), *with_last(norm(4)))  # type: ignore[call-overload]
     if make is mimo and norm is nn.LayerNorm:
         with pytest.raises(InputError, match="would mix the members"):
@@ -185,7 +185,7 @@ def test_norms_after_the_last_layer_and_before_the_first_are_no_ends(make: Any, 
     assert make(net, 4, example=WIDE).eval()(WIDE).shape == (4, 5, 4)
 
 
-def test_mimo_divides_the_axis_of_its_outputs() -> None:
+def test_mimo_divides_the_output_axis() -> None:
     words = torch.randn(2, 8, 6)
     with pytest.raises(
         InputError, match=r"concatenates images along the channel axis, \[batch, channel, \.\.\.\], and"
@@ -198,8 +198,8 @@ def test_mimo_divides_the_axis_of_its_outputs() -> None:
     )
 
 
-def test_a_start_of_the_networks_own_is_kept() -> None:
-    """He's, of our networks, and zeros: as spread as those of the same network built as narrow."""
+def test_packed_keeps_the_initialisation_of_the_network() -> None:
+    """He initialisation has the scale of the same network built with the smaller width, and zeros stay zeros."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"num_classes": 10, "in_channels": 3, "image_size": (8, 8)}
     net, narrow = (build_network(name, **options) for name in ("resnet20", "resnet20_8"))
@@ -216,7 +216,7 @@ def test_a_start_of_the_networks_own_is_kept() -> None:
     assert float(first.std() / before.std()) == pytest.approx(3**-0.5, rel=0.1)
 
 
-def test_the_masks_of_a_weight_that_is_cut_into_blocks_are_of_inputs() -> None:
+def test_masks_of_a_weight_with_blocks_are_equal_for_all_output_blocks() -> None:
     torch.manual_seed(0)
     net = share_groups(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4)), 2)
     r = masked(net, 4, example=WIDE).network[2].factor("r")  # type: ignore[index]
@@ -225,7 +225,7 @@ def test_the_masks_of_a_weight_that_is_cut_into_blocks_are_of_inputs() -> None:
 
 
 class Embedded(nn.Module):
-    """A container with a parameter of its own, which the input reaches first."""
+    """A container with its own parameter, which is applied to the input first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,14 +235,14 @@ class Embedded(nn.Module):
         return self.head(self.inside(x * self.scale).relu())
 
 
-def test_masks_are_left_out_of_layers_and_not_of_what_holds_them() -> None:
+def test_only_first_layers_get_no_masks_not_the_containers_around_them() -> None:
     members = masked(Embedded(), 3, example=WIDE)
     assert type(members.network.inside) is nn.Linear
     assert members.network.head.has_fixed_factors  # type: ignore[union-attr]
 
 
 class Patches(nn.Module):
-    """A parameter that is no layer's."""
+    """A network with a parameter that does not belong to a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class Patches(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Widths that are written into the forward pass."""
+    """A network whose forward pass depends on fixed widths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -277,18 +277,21 @@ ROWS = torch.zeros(2, 4)
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: packed(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
         (lambda: mimo(Patches(), example=ROWS), r"parameters in the network itself \(Patches\)"),
-        (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "keeps the outputs of the last"),
+        (lambda: packed(Fixed(), 2, 1.0, example=ROWS), "would change the shape of the outputs of this Fixed"),
         (lambda: packed(tied(), example=ROWS), "replaces layers, and cannot handle the tied parameters"),
         (lambda: packed(conv_net(), alpha=0.0, example=EXAMPLE), "must be positive"),
         (
             lambda: packed(conv_net(), gamma=0, example=EXAMPLE),
-            "gamma, the groups of a member's convolutions, must be a whole number of at",
+            "gamma, the groups of a member's convolutions, must be an integer of at least 1",
         ),
-        (lambda: packed(grouped(), gamma=3, example=EXAMPLE), "9 channels to 12 in 12 groups, which do not divide"),
+        (
+            lambda: packed(grouped(), gamma=3, example=EXAMPLE),
+            "which do not divide into 12 groups",
+        ),
         (lambda: packed(ensemble(conv_net(), 2), example=EXAMPLE), "this network is already an ensemble"),
         (lambda: ensemble(mimo(conv_net(), example=EXAMPLE), 2), "this network is already an ensemble"),
         (lambda: packed(mimo(conv_net(), example=EXAMPLE), example=EXAMPLE), "this network is already an ensemble"),
@@ -307,7 +310,7 @@ ROWS = torch.zeros(2, 4)
         (lambda: fold(mimo(conv_net(), example=EXAMPLE), 1), "are computed by one network"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(make: Callable[[], Any], words: str) -> None:
-    with pytest.raises(InputError, match=words) as caught:
+def test_unsupported_networks_and_options_raise_a_one_line_message(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Every algorithm on packed ensembles, Masksembles and MIMO: trained, stopped and resumed, predicted."""
+"""Every algorithm on packed ensembles, Masksembles and MIMO: training, resuming and prediction."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +36,7 @@ G = torch.Generator().manual_seed(0)
 X = torch.randn(48, 8, generator=G)
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
 
-RIVALS: dict[str, Callable[[nn.Module], nn.Module]] = {
+BASELINES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "packed": partial(packed, ensemble_size=2, alpha=1.0, example=X[:2]),
     "masked": partial(masked, ensemble_size=2, example=X[:2]),
     "mimo": partial(mimo, ensemble_size=2, example=X[:2]),
@@ -61,48 +61,48 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
 
 
-def build(rival: str) -> Callable[[], Model]:
-    return lambda: Model(RIVALS[rival](net()))
+def build(baseline: str) -> Callable[[], Model]:
+    return lambda: Model(BASELINES[baseline](net()))
 
 
 REFUSED = {("mimo", "laplace"): "share it", ("mimo", "nuts"): "need their own"}
 
 
-def test_every_algorithm_is_tried() -> None:
+def test_all_algorithms_are_covered() -> None:
     assert METHODS.keys() == ALGORITHMS.keys()
 
 
-@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_algorithm_trains_and_predicts(rival: str, method: str) -> None:
-    algorithm = METHODS[method](**({"feed": "own"} if rival == "mimo" else {}))
+def test_every_algorithm_trains_and_predicts(baseline: str, method: str) -> None:
+    algorithm = METHODS[method](**({"feed": "own"} if baseline == "mimo" else {}))
     teacher = {"teacher": [TEACHER]} if method == "distill" else {}
     size = None if method == "nuts" else 16
-    if (rival, method) in REFUSED:
-        with pytest.raises(InputError, match=REFUSED[rival, method]):
-            fit_tensors(algorithm, build(rival), X, Y, num_steps=8, batch_size=size, **teacher)
+    if (baseline, method) in REFUSED:
+        with pytest.raises(InputError, match=REFUSED[baseline, method]):
+            fit_tensors(algorithm, build(baseline), X, Y, num_steps=8, batch_size=size, **teacher)
         return
-    state = fit_tensors(algorithm, build(rival), X, Y, num_steps=8, batch_size=size, **teacher)
+    state = fit_tensors(algorithm, build(baseline), X, Y, num_steps=8, batch_size=size, **teacher)
     found = predict(algorithm, state, X[:5], num_samples=2)
     assert found.shape == (2, 4 if method == "deep-ensemble" else 2, 5, 3)
     assert bool(found.isfinite().all())
     torch.testing.assert_close(predict(algorithm, state, X[:5], num_samples=2), found, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_training_learns_what_is_there(rival: str) -> None:
-    """From no better than chance (about 1.1) to far below."""
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_training_reduces_the_loss(baseline: str) -> None:
+    """The loss decreases from chance level (about 1.1) to far below."""
     algorithm = MAP(feed="own", learning_rate=0.05)
-    state = fit_tensors(algorithm, build(rival), X, Y, num_steps=300, batch_size=16)
+    state = fit_tensors(algorithm, build(baseline), X, Y, num_steps=300, batch_size=16)
     probs = predict(algorithm, state, X).softmax(-1).mean((0, 1))
     assert float(-probs[range(48), Y].log().mean()) < 0.7
     assert float((predict(algorithm, state, X)[0, 0] - predict(algorithm, state, X)[0, 1]).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_a_training_that_is_resumed_has_the_numbers_of_one_that_is_not(rival: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_resumed_training_equals_an_uninterrupted_one(baseline: str, tmp_path: Any) -> None:
     def training(steps: int) -> Training:
-        return Training(MAP(feed="own"), build(rival), batches_of((X, Y), 16), num_steps=steps, seed=3)
+        return Training(MAP(feed="own"), build(baseline), batches_of((X, Y), 16), num_steps=steps, seed=3)
 
     whole, first, second = training(9), training(9), training(9)
     for _ in whole.steps():
@@ -116,15 +116,15 @@ def test_a_training_that_is_resumed_has_the_numbers_of_one_that_is_not(rival: st
     torch.testing.assert_close(second.predict(X[:5]), whole.predict(X[:5]), rtol=0, atol=0)
 
 
-def test_mimo_is_not_trained_on_the_same_image_in_all_inputs() -> None:
+def test_training_mimo_on_the_same_image_in_all_inputs_raises() -> None:
     for algorithm in (MAP(), IVON(), SVI(), DeepEnsemble(of=MAP()), SWAG()):
         with pytest.raises(InputError, match="give feed own or split"):
             fit_tensors(algorithm, build("mimo"), X, Y, num_steps=2, batch_size=16)
 
 
-def test_mimo_members_are_trained_on_images_of_their_own() -> None:
-    """Each image's loss is of the member that has it: the gradient is that of the loss written out."""
-    model = Model(RIVALS["mimo"](net().eval()))
+def test_mimo_members_are_trained_on_different_images() -> None:
+    """Each image contributes to the loss of the member that gets it: the gradient matches the explicit loss."""
+    model = Model(BASELINES["mimo"](net().eval()))
     x, y = X[:8], Y[:8]
 
     def loss(rows: Tensor, targets: Tensor) -> Tensor:
@@ -141,13 +141,13 @@ def test_mimo_members_are_trained_on_images_of_their_own() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_members_in_one_network_cannot_be_kept_apart() -> None:
+def test_keeping_members_of_a_mimo_network_raises() -> None:
     with pytest.raises(InputError, match="members can only be kept from an Ensemble"):
         fit_tensors(MAP(feed="own"), build("mimo"), X, Y, 4, 16, validation=(X, Y), keep=1)
 
 
-def test_the_members_of_a_mimo_network_teach_one_by_one() -> None:
-    teacher = RIVALS["mimo"](net()).eval()
+def test_each_member_of_a_mimo_network_is_a_teacher() -> None:
+    teacher = BASELINES["mimo"](net()).eval()
     found = teachers_of(teacher)
     assert len(found) == 2
     torch.testing.assert_close(torch.stack([one(X[:5])[0] for one in found]), teacher(X[:5]))

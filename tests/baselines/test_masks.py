@@ -1,4 +1,4 @@
-"""Masks: as many ones in each, every channel in some mask, and as much overlap as the scale says."""
+"""Masks have equally many ones, use every channel, and overlap as given by the scale."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from bayes_share.layers.masks import overlapping_masks
 @pytest.mark.parametrize("members", [2, 4, 8])
 @pytest.mark.parametrize("channels", [1, 3, 16, 64, 512])
 @pytest.mark.parametrize("scale", [1.0, 1.5, 2.0, 4.0])
-def test_masks_have_as_many_ones_and_leave_no_channel_out(members: int, channels: int, scale: float) -> None:
+def test_masks_have_equally_many_ones_and_use_every_channel(members: int, channels: int, scale: float) -> None:
     torch.manual_seed(0)
     try:
         masks = overlapping_masks(members, channels, scale)
@@ -27,7 +27,7 @@ def test_masks_have_as_many_ones_and_leave_no_channel_out(members: int, channels
 
 
 @pytest.mark.parametrize("scale", [1.5, 2.0, 3.0])
-def test_two_masks_have_one_part_in_scale_of_their_ones_in_common(scale: float) -> None:
+def test_two_masks_share_the_fraction_one_over_scale_of_their_ones(scale: float) -> None:
     torch.manual_seed(0)
     masks = torch.stack([overlapping_masks(4, 512, scale) for _ in range(20)])
     ones = masks.sum(2)
@@ -42,6 +42,6 @@ def test_with_scale_1_all_masks_are_ones() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.0, -1.0, float("nan"), float("inf")])
-def test_scales_that_masks_cannot_have_are_refused(scale: float) -> None:
+def test_invalid_scales_raise(scale: float) -> None:
     with pytest.raises(InputError, match="scale of masks must be from 1"):
         overlapping_masks(4, 16, scale)

@@ -157,7 +157,7 @@ def test_classes_have_accuracies_and_without_validation_there_are_no_scores_of_i
         ({"patience": 2}, "patience needs validation data"),
         ({"patience": 0, "validation": (X, Y)}, "patience is a number of epochs, at least 1, not 0"),
         ({"validation": (X, Y[:3])}, "validation data: 22 inputs and 3 targets do not go together"),
-        ({"validation": (X, Y * torch.nan)}, "validation data: 22 of 22 targets hold NaN"),
+        ({"validation": (X, Y * torch.nan)}, "validation data: 22 of 22 targets contain NaN"),
         ({"validation": iter([(X, Y)])}, "validation data: a list_iterator can be gone through only once"),
     ],
 )

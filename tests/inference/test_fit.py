@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "half an example": (lambda: fit_tensors(ADAM, curve(), X, X, 5, batch_size=2.5), "from 1 to 40 examples"),
     "fewer than no step": (lambda: fit_tensors(ADAM, curve(), X, X, -1), "0 steps or more, not -1"),
     "a class": (lambda: fit_tensors(MAP, curve(), X, X, 5), "a record such as MAP(), not the class"),
-    "a dict": (lambda: fit_tensors(ADAM, Model(InADict(), Gaussian()), X, X, 5), "this InADict gives a dict"),
+    "a dict": (lambda: fit_tensors(ADAM, Model(InADict(), Gaussian()), X, X, 5), "this InADict returns a dict"),
     "other classes": (
         lambda: fit(ADAM, classes(7), load_data("digits"), epochs=1),
         "the targets must be from 0 to 6, and 373 of 1260 are not, such as 7: the network has 7 outputs",

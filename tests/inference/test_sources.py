@@ -323,7 +323,7 @@ def test_a_batch_of_which_nothing_is_known_is_no_error() -> None:
     fit(MAP(learning_rate=1e-5), model, given, 1, progress=False, report=history.append)
     assert 0 <= history[0]["train_accuracy"] <= 1
     assert history[0]["train_nll"] > 0
-    with pytest.raises(InputError, match="every target is -100"):
+    with pytest.raises(InputError, match="every target is the ignore_index -100"):
         fit(MAP(), model, (X, torch.full((COUNT,), -100)), 1, progress=False)
 
 

@@ -136,7 +136,7 @@ def test_norms_are_estimated_from_trees() -> None:
 def test_inputs_that_are_no_tree_are_refused_where_one_predicts() -> None:
     algorithm = CASES["map"].algorithm
     state = fit_tensors(algorithm, build(OfTree, 1), (NUMBERS, KINDS), LABELS, 1)
-    with pytest.raises(InputError, match="inputs must hold tensors, not ndarray"):
+    with pytest.raises(InputError, match="inputs must contain tensors, not ndarray"):
         predict(algorithm, state, (NUMBERS.numpy(), KINDS))
     with pytest.raises(InputError, match="the tensors of inputs must have equally many examples, and have 5 and 48"):
         predict(algorithm, state, (NUMBERS, KINDS[:5]))

@@ -1,4 +1,4 @@
-"""Priors: which parameter has which, on its device and in its dtype, whatever the network."""
+"""Priors: their assignment to the parameters of any network, on the parameters' devices and in their dtypes."""
 
 import math
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def test_the_role_and_the_fan_in_of_every_parameter(
 
 
 @pytest.mark.parametrize(("make", "expected"), [entry for entry in LAYERS if not isinstance(entry[0](), nn.LSTM)])
-def test_members_change_neither_role_nor_fan_in(
+def test_roles_and_fan_ins_are_the_same_in_an_ensemble(
     make: Callable[[], nn.Module], expected: dict[str, tuple[str, int]]
 ) -> None:
     net = ensemble(nn.Sequential(make(), nn.Linear(2, 2)), 3, norm="member", init="normal")
@@ -90,7 +90,7 @@ def test_members_change_neither_role_nor_fan_in(
         assert (site.members == 3) == (site.kind != "base")
 
 
-def test_what_is_added_or_looked_up_has_no_fan_in() -> None:
+def test_parameters_that_are_added_or_looked_up_have_fan_in_1() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -108,7 +108,7 @@ def loc_of(latent: Latent) -> Tensor:
     return latent.prior.base_dist.loc  # type: ignore[union-attr]
 
 
-def test_the_default_priors() -> None:
+def test_centres_and_scales_of_the_default_priors() -> None:
     torch.manual_seed(0)
     net = ensemble(nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), 3, "random_sign")
     found = latents(net)
@@ -134,20 +134,20 @@ def test_the_default_priors() -> None:
         assert latent.prior.batch_shape == ()  # type: ignore[union-attr]
 
 
-def net_of_two() -> nn.Module:
+def two_layer_net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
 
 
-def test_of_the_rules_that_choose_a_parameter_the_last_one_holds() -> None:
+def test_the_last_matching_rule_applies() -> None:
     wide, narrow = dist.Normal(0.0, 7.0), dist.Normal(0.0, 0.01)
     rules = {"base": wide, "weight": narrow, "2.*": None, lambda site: site.name == "2.bias": dist.Laplace(0.0, 3.0)}
-    found = latents(net_of_two(), rules)
+    found = latents(two_layer_net(), rules)
     assert list(found) == ["0.weight", "0.bias", "2.bias"]
     assert scale_of(found["0.weight"]).unique().tolist() == [pytest.approx(0.01)]
     assert scale_of(found["0.bias"]).unique().tolist() == [7.0]
     assert isinstance(found["2.bias"].prior.base_dist, dist.Laplace)  # type: ignore[union-attr]
-    backwards = latents(net_of_two(), dict(reversed(rules.items())))
-    assert scale_of(backwards["2.bias"]).unique().tolist() == [7.0]
+    reversed_rules = latents(two_layer_net(), dict(reversed(rules.items())))
+    assert scale_of(reversed_rules["2.bias"]).unique().tolist() == [7.0]
 
 
 def test_a_prior_may_be_a_function_of_the_site() -> None:
@@ -179,13 +179,13 @@ def test_a_prior_may_be_a_function_of_the_site() -> None:
         ([("0.bias", None)], "priors must be a dict of rules"),
     ],
 )
-def test_a_prior_that_cannot_be_is_said_in_one_line(rules: Any, message: str) -> None:
+def test_invalid_priors_raise_a_one_line_message(rules: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        Model(net_of_two(), priors=rules).latents()
+        Model(two_layer_net(), priors=rules).latents()
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_frozen_is_no_site_and_what_is_tied_is_one() -> None:
+def test_frozen_parameters_have_no_site_and_tied_parameters_have_one() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     net[1].weight = net[0].weight
     net[2].bias.requires_grad_(False)
@@ -204,7 +204,7 @@ MIXED = dist.MixtureSameFamily(
     [dist.Normal(torch.zeros(2, 1), torch.tensor(1.0)), dist.HalfCauchy(2.0), dist.LogNormal(0.0, 1.0), MIXED],
     ids=["normal", "half-cauchy", "log-normal", "mixture"],
 )
-def test_a_prior_follows_the_model(prior: Any, dtype: torch.dtype) -> None:
+def test_priors_have_the_dtype_of_the_model(prior: Any, dtype: torch.dtype) -> None:
     model = Model(nn.Linear(3, 2), priors={"weight": prior}).to(dtype)
     (weight, bias) = model.latents()
     for latent in (weight, bias):
@@ -216,14 +216,14 @@ def test_a_prior_follows_the_model(prior: Any, dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.float(), reference, rtol=0.03 if dtype == torch.bfloat16 else 1e-6, atol=0.0)
 
 
-def test_a_prior_follows_to_another_device() -> None:
+def test_priors_are_on_the_device_of_the_model() -> None:
     prior = dist.Normal(torch.zeros(2, 1), torch.tensor(1.0), validate_args=False)
     model = Model(nn.Linear(3, 2, bias=False), priors={"weight": prior}).to("meta")  # stands for any other device
     (weight,) = model.latents()
     assert loc_of(weight).device.type == scale_of(weight).device.type == "meta"
 
 
-def test_a_prior_is_a_copy_of_what_was_handed_in() -> None:
+def test_priors_are_copies_of_the_given_distributions() -> None:
     loc = torch.zeros(2)
     model = Model(nn.Linear(3, 2), priors={"bias": dist.Normal(loc, 1.0)})
     (_, bias) = model.latents()
@@ -231,9 +231,9 @@ def test_a_prior_is_a_copy_of_what_was_handed_in() -> None:
     assert loc_of(bias).tolist() == [0.0, 0.0]
 
 
-def test_signs_are_kept_and_priors_do_not_move_with_the_factors() -> None:
+def test_centres_of_priors_are_the_initial_signs_of_the_factors() -> None:
     torch.manual_seed(0)
-    model = Model(ensemble(net_of_two(), 3, "random_sign"))
+    model = Model(ensemble(two_layer_net(), 3, "random_sign"))
     before = {latent.site.name: latent.prior.log_prob(latent.site.centre) for latent in model.latents()}  # type: ignore[union-attr]
     saved = deepcopy(model.state_dict())
     with torch.no_grad():
@@ -242,7 +242,7 @@ def test_signs_are_kept_and_priors_do_not_move_with_the_factors() -> None:
     after = {latent.site.name: latent.prior.log_prob(latent.site.centre) for latent in model.latents()}  # type: ignore[union-attr]
     assert before == after
     torch.manual_seed(1)
-    other = Model(ensemble(net_of_two(), 3, "random_sign"))
+    other = Model(ensemble(two_layer_net(), 3, "random_sign"))
     differ = [
         not torch.equal(a.site.centre, b.site.centre) for a, b in zip(model.latents(), other.latents(), strict=True)
     ]
@@ -252,7 +252,7 @@ def test_signs_are_kept_and_priors_do_not_move_with_the_factors() -> None:
         assert torch.equal(mine.site.centre, read.site.centre)
 
 
-def test_signs_of_names_that_differ_by_a_dot_are_kept_apart() -> None:
+def test_signs_of_factors_whose_names_differ_by_a_dot_are_not_confused() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -276,18 +276,18 @@ def latent_names(network: nn.Module, latent: Any) -> list[str]:
 
 
 class Wrapped(nn.Module):
-    """Has a part of the name that an ensemble has before the user's names."""
+    """A network whose submodule has the name that is also the prefix of an ensemble's parameters."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = net_of_two()
+        self.network = two_layer_net()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
 
-@pytest.mark.parametrize("make", [net_of_two, Wrapped])
-def test_what_is_latent_by_name(make: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize("make", [two_layer_net, Wrapped])
+def test_latent_names_select_the_expected_parameters(make: Callable[[], nn.Module]) -> None:
     prefix = "network." if make is Wrapped else ""
     every = ["0.weight", "0.bias", "2.weight", "2.bias"]
     for latent, names in {"all": every, "base": every, "last-layer": every[2:], "auto": every[2:]}.items():
@@ -304,7 +304,7 @@ def test_what_is_latent_by_name(make: Callable[[], nn.Module]) -> None:
     assert latent_names(nn.Linear(3, 2), "last-layer") == ["weight", "bias"]
 
 
-def test_families_and_scales_by_name() -> None:
+def test_standard_rules_have_the_named_families_and_scales() -> None:
     net = ensemble(nn.Linear(4, 2), 3, "random_sign")
     found = latents(net, standard_rules(net, "all", "laplace", 3.0, "cauchy", 0.2, "sign"))
     assert isinstance(found["weight"].prior.base_dist, dist.Laplace)  # type: ignore[union-attr]
@@ -316,8 +316,8 @@ def test_families_and_scales_by_name() -> None:
 
 
 @pytest.mark.parametrize("latent", ["all", "auto", "base", "last-layer"])
-def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
-    net = ensemble(net_of_two(), 3, init="normal")
+def test_standard_rules_for_a_network_with_frozen_weights(latent: Any) -> None:
+    net = ensemble(two_layer_net(), 3, init="normal")
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name.endswith((".r", ".s")))
     if latent == "last-layer":
@@ -344,13 +344,13 @@ def test_rules_for_a_network_whose_weights_are_frozen(latent: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_rules_that_cannot_be_are_said_in_one_line(arguments: Any, message: str) -> None:
+def test_invalid_names_and_scales_raise_a_one_line_message(arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        standard_rules(net_of_two(), *arguments, "sign")
+        standard_rules(two_layer_net(), *arguments, "sign")
     assert "\n" not in str(caught.value)
 
 
-def test_a_prior_around_one_or_the_sign() -> None:
+def test_around_is_centred_at_one_or_at_the_initial_sign() -> None:
     net = ensemble(nn.Linear(6, 6), 2, "random_sign")
     found = latents(net, {"factor": around("one", 0.3), "s": around("sign", 0.3, dist.Laplace)})
     assert bool((loc_of(found["r"]) == 1).all())
@@ -359,14 +359,14 @@ def test_a_prior_around_one_or_the_sign() -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_a_tied_parameter_is_chosen_by_any_of_its_names(members: int) -> None:
+def test_a_tied_parameter_is_selected_by_any_of_its_names(members: int) -> None:
     network = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
     network[1].weight = network[0].weight
     found = latents(ensemble(network, members) if members > 1 else network, {"1.*": dist.Normal(0.0, 0.3)})
     assert found["0.weight"].prior.base_dist.scale.unique().item() == pytest.approx(0.3)
 
 
-def test_a_tied_parameter_of_a_likelihood_is_chosen_by_any_of_its_names() -> None:
+def test_a_tied_parameter_of_a_likelihood_is_selected_by_any_of_its_names() -> None:
     likelihood = Gaussian(1.0, learned=True)
     likelihood.of_pixels = likelihood.log_noise
     model = Model(nn.Linear(4, 4), likelihood, priors={"likelihood.log_noise": dist.Normal(0.0, 0.3)})

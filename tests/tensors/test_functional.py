@@ -1,4 +1,4 @@
-"""Calls under other parameters: the same numbers as torch's, and right gradients where the backward pass recomputes."""
+"""Functional calls: the results of torch's, and correct gradients if the backward pass recomputes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ MODES = pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant"
 
 
 class Net(nn.Module):
-    """A perceptron whose middle part runs again in the backward pass; where `reentrant` is None it does not."""
+    """An MLP whose middle part is checkpointed, unless `reentrant` is None."""
 
     def __init__(self, reentrant: bool | None = None, norm: bool = True) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def net(reentrant: bool | None) -> nn.Module:
 
 
 def gradients(module: nn.Module, call: Callable[..., Any]) -> list[Tensor]:
-    """Outputs, buffers, and the gradients of values, of a parameter without a value, and of the input."""
+    """The outputs, buffers, and gradients of the values, of a parameter without a value, and of the input."""
     source = torch.Generator().manual_seed(2)
     roots = {
         name: (0.1 * torch.randn(p.shape, generator=source, dtype=p.dtype)).requires_grad_()
@@ -69,18 +69,18 @@ def functional_call(module: nn.Module, values: dict[str, Tensor], args: tuple[An
 
 
 @pytest.mark.parametrize("reentrant", [None, False, True], ids=["no checkpoint", "non-reentrant", "reentrant"])
-def test_gradients_are_those_without_checkpoints(reentrant: bool | None) -> None:
+def test_gradients_with_and_without_checkpoints_are_equal(reentrant: bool | None) -> None:
     expected = gradients(net(None), functional_call)
     for one, other in zip(gradients(net(reentrant), call_under), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_of_functional_call_are_wrong_there() -> None:
+def test_torchs_functional_call_gives_wrong_gradients_with_checkpoints() -> None:
     wrong, right = gradients(net(False), functional_call), gradients(net(None), functional_call)
     assert not torch.allclose(wrong[1], right[1], rtol=0.1)
 
 
-def test_a_graph_that_is_kept_can_be_followed_again() -> None:
+def test_backward_can_run_twice_only_with_retain_graph() -> None:
     module, x = net(False), inputs()[0]
     value = torch.ones(3, 6, dtype=torch.float64, requires_grad=True)
     loss = call_under(module, {"head.weight": value}, (x,)).square().sum()
@@ -91,7 +91,7 @@ def test_a_graph_that_is_kept_can_be_followed_again() -> None:
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
-def test_a_module_that_stands_in_several_places_is_left_as_it_is(recomputes: bool) -> None:
+def test_a_module_that_is_registered_twice_is_not_changed(recomputes: bool) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -127,7 +127,7 @@ def test_a_module_that_stands_in_several_places_is_left_as_it_is(recomputes: boo
     assert not torch.equal(found, second)
 
 
-def test_outputs_of_any_form_and_arguments_that_are_no_tensors() -> None:
+def test_nested_outputs_and_arguments_other_than_tensors() -> None:
     class Several(nn.Linear):
         def forward(self, x: Any, names: list[str]) -> dict[str, Any]:  # type: ignore[override]
             y = super().forward(x["x"])
@@ -143,7 +143,7 @@ def test_outputs_of_any_form_and_arguments_that_are_no_tensors() -> None:
     torch.testing.assert_close(value.grad, inputs()[0].sum(0).expand(3, -1))
 
 
-def test_transforms_of_torch_func_pass_through() -> None:
+def test_torch_func_transforms_are_supported() -> None:
     module, x = net(None).eval(), inputs()[0]
     value = module.head.weight.detach()
 
@@ -157,7 +157,7 @@ def test_transforms_of_torch_func_pass_through() -> None:
 
 
 @MODES
-def test_members_in_a_loop_have_the_gradients_without_checkpoints(reentrant: bool) -> None:
+def test_looped_members_have_equal_gradients_with_and_without_checkpoints(reentrant: bool) -> None:
     found = []
     for mode in (None, reentrant):
         members = ensemble(net(mode), 3, init="normal", strategy="loop").train()
@@ -179,7 +179,7 @@ ALGORITHMS = {
 @MODES
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # torch's own, without gradients
-def test_algorithms_learn_the_same_with_checkpoints(name: str, reentrant: bool) -> None:
+def test_algorithms_learn_equal_parameters_with_checkpoints(name: str, reentrant: bool) -> None:
     def build(mode: bool | None) -> Model:
         torch.manual_seed(0)
         return Model(Net(mode, norm=False).double())

@@ -10,8 +10,8 @@ from bayes_share.tensors.seeding import generator, seed_from, seeded
 KEYS = [(0, "init"), (1, "init"), (0, "step", 1), (0, "step", 11), (0, "step", "1"), (0, "step1"), (0, "epoch", 1), ()]
 
 
-def test_seeds_are_the_same_for_good() -> None:
-    """Runs are resumed with other processes, machines and versions: these numbers must never change."""
+def test_seeds_never_change() -> None:
+    """Runs may be resumed in other processes, on other machines and with other versions."""
     assert seed_from(0, "init") == 5184189234732532942
     assert seed_from(0, "step", 17) == 7632570683417508863
 
@@ -25,14 +25,14 @@ def test_seeds_do_not_depend_on_the_process() -> None:
     assert found == {str(seed_from(3, "epoch", 2))}
 
 
-def test_keys_that_differ_have_seeds_that_differ() -> None:
+def test_different_keys_have_different_seeds() -> None:
     assert len({seed_from(*key) for key in KEYS}) == len(KEYS)
     many = {seed_from(seed, "step", step) for seed, step in itertools.product(range(20), range(500))}
     assert len(many) == 20 * 500
     assert all(0 <= seed < 2**63 for seed in many)
 
 
-def test_a_generator_gives_its_keys_numbers_and_draws_from_nothing_else() -> None:
+def test_a_generator_depends_on_its_key_only_and_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     first = torch.randn(5, generator=generator(0, "a"))
     assert torch.equal(first, torch.randn(5, generator=generator(0, "a")))
@@ -40,7 +40,7 @@ def test_a_generator_gives_its_keys_numbers_and_draws_from_nothing_else() -> Non
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seeded_gives_the_same_numbers_whatever_was_drawn_before() -> None:
+def test_seeded_gives_the_same_numbers_after_any_draws() -> None:
     drawn = []
     for before in range(3):
         torch.randn(before)
@@ -53,7 +53,7 @@ def test_seeded_gives_the_same_numbers_whatever_was_drawn_before() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_seeded_leaves_the_generator_as_it_was(fails: bool) -> None:
+def test_seeded_restores_the_generator_state(fails: bool) -> None:
     torch.manual_seed(5)
     expected = torch.randn(4)
     torch.manual_seed(5)

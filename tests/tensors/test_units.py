@@ -1,4 +1,4 @@
-"""Likelihoods of standardised outputs: everything else is in the targets' own units."""
+"""Units of targets: likelihoods of standardised outputs, whose other quantities stay in the targets' units."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ KINDS: dict[str, Callable[[], LocationScale]] = {
 
 
 def scales(kind: str) -> Tensor:
-    """In the targets' units."""
+    """The scale of each prediction, in the targets' units."""
     known = {"known": torch.tensor(7.0), "learned": torch.tensor(10.0)}
     return known[kind] if kind in known else 20 * nn.functional.softplus(OUTPUTS[..., 1].double())
 
@@ -45,7 +45,7 @@ def test_density_and_arguments_are_in_the_targets_units(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fisher_information_is_of_the_outputs(kind: str) -> None:
+def test_fisher_information_is_in_units_of_the_outputs(kind: str) -> None:
     likelihood, plain = KINDS[kind]().with_units(UNITS), KINDS[kind]()
     outputs = OUTPUTS if likelihood.is_predicted else OUTPUTS[..., :1]
     if kind == "known":
@@ -53,7 +53,7 @@ def test_fisher_information_is_of_the_outputs(kind: str) -> None:
     assert torch.allclose(likelihood.information(outputs), plain.information(outputs))
 
 
-def test_beta_weights_by_standardised_variances() -> None:
+def test_beta_nll_weights_by_standardised_variances() -> None:
     plain = Gaussian("predicted", beta=0.5)
     standardised = ((TARGETS - 1e9) / 20).float()
     losses, log_lik = plain.with_units(UNITS).losses(OUTPUTS, TARGETS)
@@ -63,7 +63,7 @@ def test_beta_weights_by_standardised_variances() -> None:
     assert torch.allclose(log_lik, plainly - torch.tensor(20.0).log(), rtol=1e-5)
 
 
-def test_several_targets_have_units_of_their_own() -> None:
+def test_each_of_several_targets_has_its_own_units() -> None:
     targets = torch.tensor([[1.0, 100.0, 5.0], [3.0, 500.0, 5.0]])
     units = Units.of(targets)
     assert units.centre.tolist() == [2.0, 300.0, 5.0]
@@ -81,18 +81,18 @@ def test_noise_is_printed_in_the_targets_units() -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-170, 1e170, 1e300])
-def test_units_of_numbers_whose_squares_are_no_floats(unit: float) -> None:
+def test_units_of_values_whose_squares_overflow_or_underflow(unit: float) -> None:
     found = Units.of(unit * torch.tensor([1.0, 3.0], dtype=torch.float64))
     assert (found.centre.item(), found.scale.item()) == pytest.approx((2 * unit, unit))
 
 
-def test_units_are_given_once() -> None:
-    with pytest.raises(InputError, match="has units already"):
+def test_setting_units_twice_raises() -> None:
+    with pytest.raises(InputError, match="already has units"):
         Gaussian().with_units(UNITS).with_units(UNITS)
 
 
 @pytest.mark.parametrize(("centre", "scale"), [(0.0, 0.0), (0.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))])
-def test_units_that_are_none(centre: float, scale: float) -> None:
+def test_invalid_units_raise(centre: float, scale: float) -> None:
     with pytest.raises(InputError, match="the scale must be positive and the centre finite:"):
         Units(torch.tensor(centre, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
 
@@ -100,7 +100,7 @@ def test_units_that_are_none(centre: float, scale: float) -> None:
 @pytest.mark.parametrize(
     "algorithm", [MAP(learning_rate=0.02), SVI(learning_rate=0.02), LastLayerLaplace(MAP(learning_rate=0.02))]
 )
-def test_a_line_far_from_0_is_learned(algorithm: MAP | SVI | LastLayerLaplace) -> None:
+def test_a_linear_function_far_from_0_is_learned(algorithm: MAP | SVI | LastLayerLaplace) -> None:
     x = torch.linspace(-1, 1, 40)[:, None]
     y = 1e6 + 300 * x[:, 0].double() + 30 * torch.randn(40, dtype=torch.float64)
     likelihood = Gaussian(learned=True).with_units(Units.of(y))
