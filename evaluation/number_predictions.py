@@ -276,10 +276,10 @@ def _check_squares(predictive: Predictive, targets: Tensor) -> None:
     spread, centre = predictive.components.stddev, predictive.components.mean
     is_small = (spread < smallest).all().expand_as(spread)
     for what, values, unit, is_wrong in (
-        ("a standard deviation", spread, "larger", is_small),
-        ("a standard deviation", spread, "smaller", spread.isfinite() & (spread > largest)),
-        ("a mean", centre, "smaller", centre.isfinite() & (centre.abs() > largest)),
-        ("a target", targets, "smaller", targets.abs() > largest),
+        ("a standard deviation", spread, "smaller", is_small),
+        ("a standard deviation", spread, "larger", spread.isfinite() & (spread > largest)),
+        ("a mean", centre, "larger", centre.isfinite() & (centre.abs() > largest)),
+        ("a target", targets, "larger", targets.abs() > largest),
     ):
         if bool(is_wrong.any()):
             raise InputError(

@@ -23,7 +23,8 @@ from bayes_share.runs.run_folder import RunFolder, check_folder_of_runs
 
 _METHODS = {
     "single network": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=1),
-    "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=4),
+    # In so short a training this initialisation has a lower validation NLL than random signs.
+    "BatchEnsemble of 4": RunConfig(algorithm=MAP(), model="mlp", ensemble_size=4, init="normal"),
     "deep ensemble of 4": RunConfig(algorithm=DeepEnsemble(of=MAP(), networks=4), model="mlp", ensemble_size=1),
 }
 _SHIFTED_SETS = ShiftedSets(ood=("photographs", "noise"), corruptions=("all",))

@@ -88,12 +88,13 @@ class RunConfig:
         packed_groups: for "packed": number of groups of each member's convolutions (gamma).
         mask_scale: for "masked": how little the masks overlap, from 1 (all masks are ones) upwards.
         init: initialisation of the factors. For trained weights: "keep". For training from scratch: "random_sign";
-            "normal", with which members may become nearly equal in long training; "standard_normal"; or "fixed_sign",
-            signs that are generated from seeds and not trained, so that members add no parameters. "ones" makes all
-            members equal. To initialise layers differently, give pattern=init pairs separated by commas, such as
+            "fixed_sign", signs that are generated from seeds and not trained, so that members add no parameters;
+            "normal", with which members may become nearly equal in long training; or "standard_normal". "ones" makes
+            all members equal. To initialise layers differently, give pattern=init pairs separated by commas, such as
             "first=random_sign,*=ones": "first" and "head" are the first and the last layer, "*" is all others, and the
             last pattern that matches is used. A pattern ending in ".r" or ".s" selects the factor of the inputs or of
             the outputs. A layer listed in own may use "fresh": each member initialises its weights independently.
+            null: "keep" if weights are given, "normal" for additive factors, otherwise "random_sign".
         init_sd: standard deviation of init "normal".
         init_probability: probability of +1 in init "random_sign" and "fixed_sign".
         factor_rank: number of rank-1 terms in each member's factors. The first term is initialised by init, the others
@@ -169,7 +170,7 @@ class RunConfig:
     packed_width: float = NetworkSharing.packed_width
     packed_groups: int = NetworkSharing.packed_groups
     mask_scale: float = NetworkSharing.mask_scale
-    init: str = NetworkSharing.init
+    init: str | None = None
     init_sd: float = NetworkSharing.init_sd
     init_probability: float = NetworkSharing.init_probability
     factor_rank: int = NetworkSharing.factor_rank
@@ -200,6 +201,8 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution, metadata=NOT_AN_OPTION)
 
     def __post_init__(self) -> None:
+        if self.init is None and self.ensemble_size > 1 and self.ensemble_kind == "factors":
+            object.__setattr__(self, "init", self._suitable_init())  # so that the config records it
         check_options(self.data, vars(self), {name: getattr(RunConfig, name, ()) for name in vars(self)})
         sharing = NetworkSharing.of_options(self)
         if self.weights is not None and sharing.is_ruinous:
@@ -232,6 +235,11 @@ class RunConfig:
         for draws in (self.num_samples, self.validation_samples):
             if not 1 <= draws <= _MAX_DRAWS:
                 raise InputError(f"the number of draws must be from 1 to {_MAX_DRAWS:,}, and is {draws:,}")
+
+    def _suitable_init(self) -> str:
+        if self.weights is not None:
+            return "keep"
+        return "normal" if self.factor_form == "additive" else "random_sign"
 
     def _check_needs_no_validation(self) -> None:
         for name in ("patience", "keep_members", "validation_images"):

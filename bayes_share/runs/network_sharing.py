@@ -34,7 +34,7 @@ class NetworkSharing:
     packed_width: float = 2.0
     packed_groups: int = 1
     mask_scale: float = 2.0
-    init: str = "normal"
+    init: str = "random_sign"
     init_sd: float = 0.5
     init_probability: float = 0.5
     factor_rank: int = 1
@@ -52,9 +52,10 @@ class NetworkSharing:
         """Collect the sharing options from an object.
 
         Args:
-            options: an object with an attribute for each field, such as a `RunConfig`.
+            options: an object with an attribute for each field, such as a `RunConfig`. None stands for the default.
         """
-        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+        values = {field.name: getattr(options, field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
     def __post_init__(self) -> None:
         if self.ensemble_size < 1:

@@ -244,6 +244,7 @@ class SharingPreset:
 # and augmentation; 200 epochs in place of their 182.
 _CIFAR10 = {
     **SIZES,
+    "init": "normal",
     "data": "cifar10",
     "augment": "flip-crop",
     "epochs": 200,
@@ -271,6 +272,7 @@ SHARING_PRESETS: dict[str, SharingPreset] = {
         "a perceptron of 6 hidden layers on scikit-learn's digits, 30 epochs: minutes on two cores",
         {
             **SIZES,
+            "init": "normal",
             "data": "digits",
             "model": "mlp6_64",
             "norm": "batch",

@@ -214,7 +214,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     ),
     "targets without squares": (
         b"x,y" + b"\n1,1e-170\n2,2e-170" * 20,
-        "column 'y': the squares of its numbers are not representable in float64: use a larger unit",
+        "column 'y': the squares of its numbers are not representable in float64: use a smaller unit",
     ),
     "infinite target": (rows("1,inf"), "row 13 (line 14), column 'y': 'inf' is infinite"),
     "decimal comma": (rows('"1,5",2'), "row 13 (line 14), column 'x': numbers such as '1,5' have a comma"),

@@ -129,11 +129,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too small": (
         {"arguments": {"loc": 0.0, "scale": 1e-170}},
-        "a standard deviation of 1e-170 has no square in float64: give targets and arguments in a larger unit",
+        "a standard deviation of 1e-170 has no square in float64: give targets and arguments in a smaller unit",
     ),
     "too large": (
         {"arguments": {"loc": LOC * 1e160, "scale": 1.0}},
-        "has no square in float64: give targets and arguments in a smaller unit",
+        "has no square in float64: give targets and arguments in a larger unit",
     ),
     "unknown likelihood": ({"likelihood": "gaussian"}, "unknown likelihood of numbers 'gaussian'"),
     "wrong number of names": ({"names": ("a",)}, "there are 1 names for 5 examples"),

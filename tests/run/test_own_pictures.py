@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from driver import command, one_line
 from PIL import Image
 from torchvision import models
@@ -38,11 +39,12 @@ def test_a_network_is_fine_tuned_as_an_ensemble_on_pictures_of_mixed_size(
     words = ["fit", "map", "--data", "folder:pictures", "--image-size", "32", "--model", "torchvision:squeezenet1_1"]
     words += ["--weights", "weights.pth", "--ensemble-size", "2", "--batch-size", "8", "--no-progress"]
     assert "--init normal would destroy what the trained weights have learned: use --init keep or ones" in one_line(
-        command(*words, "--out", "run"), 2
+        command(*words, "--init", "normal", "--out", "run"), 2
     )
-    words += ["--init", "keep", "--learning-rate", "1e-12", "--weight-decay", "0", "--epochs", "1", "--out", "run"]
+    words += ["--learning-rate", "1e-12", "--weight-decay", "0", "--epochs", "1", "--out", "run"]
     outcome = command(*words)
     assert outcome.code == 0, outcome.err
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["init"] == "keep"  # by default, for trained weights
     network = load_run("run").state.model.network
     kept = dict(network.network.named_parameters())
     for name, value in trained.named_parameters():

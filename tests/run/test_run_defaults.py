@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,6 +26,23 @@ def test_an_algorithm_has_its_own() -> None:
     assert from_flat({"algorithm": "map"}) == RunConfig()
     assert from_flat({"algorithm": "deep-ensemble", "of": "sghmc"}).num_samples == 16
     assert from_flat(yaml.safe_load(to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "init"),
+    [
+        ({"ensemble_size": 4}, "random_sign"),
+        ({"ensemble_size": 4, "factor_form": "additive"}, "normal"),
+        ({"ensemble_size": 4, "weights": "trained.pth"}, "keep"),
+        ({"ensemble_size": 4, "weights": "trained.pth", "init": "ones"}, "ones"),
+        ({"ensemble_size": 4, "ensemble_kind": "packed"}, None),
+        ({}, None),
+    ],
+)
+def test_the_default_initialisation_is_recorded(options: dict[str, Any], init: str | None) -> None:
+    config = from_flat({"algorithm": "map", **options})
+    assert config.init == init
+    assert yaml.safe_load(to_yaml(config))["init"] == init
 
 
 def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:

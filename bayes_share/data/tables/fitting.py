@@ -98,7 +98,7 @@ def _fit_target(column: Column, likelihood: str, train: np.ndarray) -> Target:
     if (values == values[0]).all():
         raise column.error(f"the targets of all training rows are {values[0]:g}, so there is nothing to learn")
     mean, scale = _moments(column, values)
-    for is_wrong, unit in ((scale < SQUARED[0], "larger"), (np.abs(numbers(column)).max() > SQUARED[1], "smaller")):
+    for is_wrong, unit in ((scale < SQUARED[0], "smaller"), (np.abs(numbers(column)).max() > SQUARED[1], "larger")):
         if is_wrong:
             raise column.error(f"the squares of its numbers are not representable in float64: use a {unit} unit")
     return Target(column.name, likelihood, kind, (), mean, scale)
