@@ -18,6 +18,7 @@ from bayes_share.evaluation.table import Cell, format_table
 from bayes_share.io.terminal import listed, printable
 from bayes_share.models.pairs import mean_differences
 from bayes_share.runs.config_file import read_run_config, to_flat
+from bayes_share.runs.costs import run_costs
 from bayes_share.runs.run_folder import RunFolder, finished_run, read_summary, validation_predictions, written_again
 
 
@@ -33,7 +34,7 @@ def compare(
         files: files of predictions for the same images, by display name.
 
     Returns:
-        A table of scores, followed by a table of the cost of one network of each run.
+        A table of scores, followed by a table of costs.
 
     Raises:
         InputError: if a folder is not a finished run, predictions are missing or damaged, or the runs were tested on
@@ -50,20 +51,22 @@ def compare(
     scores = score_table(predictions, summaries)
     if picture is not None:
         reliability_picture(predictions, picture)
-    return "\n\n".join([scores, *cost_table(summaries)])
+    return "\n\n".join([scores, *cost_table(folders)])
 
 
-def cost_table(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a heading and a table of the cost of one network of each run; an empty list if there are no runs.
+def cost_table(folders: Mapping[str, RunFolder]) -> list[str]:
+    """Return a heading and a table of the costs of runs; an empty list if there are no runs.
 
     Args:
-        summaries: the summary of each run, by name.
+        folders: finished runs, by name.
     """
-    if not summaries:
+    if not folders:
         return []
-    costs = [{"run": name, **summary["costs"]} for name, summary in summaries.items()]
-    columns = ["run", "members", "stored", "used", "base", "member", "factor", "flops"]
-    return ["Cost of one network of each run:", format_table(columns, costs)]
+    costs = [
+        {"run": name, **run_costs(to_flat(read_run_config(folder.config)), read_summary(folder))}
+        for name, folder in folders.items()
+    ]
+    return ["Parameters, and FLOPs of a prediction:", format_table(list(costs[0]), costs)]
 
 
 def score_table(

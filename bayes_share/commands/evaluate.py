@@ -23,7 +23,7 @@ from bayes_share.reports.number_conformal import conformal_table
 from bayes_share.reports.number_results import number_table
 from bayes_share.runs.config_file import read_run_config
 from bayes_share.runs.output_paths import check_outputs
-from bayes_share.runs.run_folder import RunFolder, read_summary
+from bayes_share.runs.run_folder import RunFolder
 
 
 def parser(words: Sequence[str]) -> OptionParser:
@@ -124,8 +124,7 @@ def run(options: Namespace) -> None:
     check_outputs(outputs, files, _sources(found, shifted_sets))
     if numbers := read_numbers(files, found, options.split):
         _check_options_for_numbers(options)
-        summaries = {name: read_summary(folder) for name, folder in found.items()}
-        tables = [number_table(numbers), *cost_table(summaries)]
+        tables = [number_table(numbers), *cost_table(found)]
         if options.conformal is not None:
             tables.append(conformal_table(number_runs(found), options.conformal or (0.1,)))
         show("\n\n".join(tables))

@@ -6,32 +6,31 @@ from collections.abc import Sequence
 from bayes_share.io.terminal import printable
 from bayes_share.reports.document import Block, Cell, Column, Listing, Section, Table
 from bayes_share.reports.run_record import RunRecord
+from bayes_share.runs.costs import run_costs
 
 _LEDGER = (
     Column("run", "run"),
-    Column("members", "members", ","),
+    Column("networks", "networks", ",", about="separate networks, which share nothing"),
+    Column("members", "members", ",", about="members of each network"),
+    Column("draws", "draws", ",", about="draws for a prediction"),
     Column("stored", "stored", ",", better="lower", about="parameters, each counted once"),
     Column("used", "used", ",", about="parameters of as many separate networks"),
     Column("base", "base", ",", about="parameters shared by all members"),
     Column("member", "own", ",", about="biases and norms of each member"),
     Column("factor", "factors", ",", about="rank-1 factors"),
-    Column("flops", "FLOPs", ",", better="lower", about="for one example, summed over members"),
+    Column("flops", "FLOPs", ",", better="lower", about="to predict one example: all networks, members and draws"),
 )
 
 
 def costs(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:
-    """Make the table of the parameters and FLOPs of one network of each run; return None if there are no runs."""
+    """Make the table of the parameters and FLOPs of runs; return None if there are no runs."""
     if not runs:
         return None
     keys = [column.key for column in _LEDGER[1:]]
-    rows = [{"run": Cell(name), **{key: Cell(run.summary["costs"].get(key)) for key in keys}} for name, run in runs]
-    note = (
-        "Costs of one network of each run. A deep ensemble has these costs for each of its networks; SVI "
-        "additionally learns the scales of its guide."
-    )
-    return Section(
-        "costs", "Parameters and operations", [], [Table("ledger", "Costs of one network", _LEDGER, rows, note)]
-    )
+    found = {name: run_costs(run.config, run.summary) for name, run in runs}
+    rows = [{"run": Cell(name), **{key: Cell(of_run[key]) for key in keys}} for name, of_run in found.items()]
+    note = "All networks of each run together. What an algorithm stores besides, such as the scales of a guide, is left out."
+    return Section("costs", "Parameters and operations", [], [Table("ledger", "Costs", _LEDGER, rows, note)])
 
 
 def repetition(runs: Sequence[tuple[str, RunRecord]]) -> Section | None:

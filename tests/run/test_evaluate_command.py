@@ -67,17 +67,18 @@ def test_the_table_has_the_scores_of_the_files(
     assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_each_network_costs_is_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_costs_are_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     """An MLP 64-128-128-10 with own group norms; two FLOPs for each weight that an image meets."""
     assert main(["evaluate", *map(str, runs)]) == 0
     title, _, *lines = capsys.readouterr().out.split("\n\n")[2].splitlines()[:4]
     weights, norms, biases = 64 * 128 + 128 * 128 + 128 * 10, 2 * (128 + 128), 10
     factors = 64 + 128 + 128 + 128 + 128 + 10
     one = weights + norms + biases
-    single = [1, one, one, one, 0, 0, 2 * weights]
+    single = [1, 1, 1, one, one, one, 0, 0, 2 * weights]
     own = 4 * (norms + biases)
-    four = [4, weights + own + 4 * factors, 4 * one, weights, own, 4 * factors, 8 * weights]
-    assert title.split() == ["run", "members", "stored", "used", "base", "member", "factor", "FLOPs/example"]
+    four = [1, 4, 1, weights + own + 4 * factors, 4 * one, weights, own, 4 * factors, 8 * weights]
+    words = "run networks members draws stored used base member factor FLOPs/example"
+    assert title.split() == words.split()
     assert [line.split()[1:] for line in lines] == [[f"{number:,}" for number in row] for row in (single, four)]
 
 

@@ -137,7 +137,7 @@ def test_a_run_is_scored_and_reported(
     assert main(["evaluate", str(run)]) == 0
     said = capsys.readouterr().out
     assert ("CRPS" if target in ("price", "tail", "visits") else "accuracy") in said
-    assert "Cost of one network of each run:" in said
+    assert "Parameters, and FLOPs of a prediction:" in said
     assert main(["report", str(run), "-o", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
     titles = re.findall("<h2[^>]*>([^<]*)", text)
