@@ -88,7 +88,7 @@ def test_cifar_10_c_means_use_the_types_of_the_benchmark(runs: list[Result], tmp
     (there / "sets.json").write_text(sets)
     section = robustness(read_runs([tmp_path / "copy"]))
     assert section is not None
-    assert "means are over the 1 types of the benchmark CIFAR-10-C" in section.lead[0]
+    assert "averaged over the 1 types of the benchmark CIFAR-10-C" in section.lead[0]
     by_severity, by_type = (block for block in section.blocks if isinstance(block, Table))
     found = {row["corruption"].value: row["accuracy/copy"].value for row in by_type.rows}
     means = next(row for row in by_severity.rows if row["score"].value == "accuracy")
