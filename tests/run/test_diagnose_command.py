@@ -153,7 +153,7 @@ def test_what_loo_means_nothing_for_has_no_log_likelihood(
     ("algorithm", "reason"),
     [
         (DeepEnsemble(), "networks of a deep ensemble were trained independently"),
-        (MCDropout(), "dropout masks are no draws"),
+        (MCDropout(), "dropout masks are not posterior draws"),
         (SVI(), None),
         (IVON(), None),
         (SWAG(), None),

@@ -164,8 +164,8 @@ class Chain:
 
         kernel = NUTS(potential_fn=potential, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth)
         kernel.initial_params = self.position
-        # Setup draws random numbers to find a step size. A resumed run repeats this, so it must not advance the generator
-        # of the chain.
+        # Setup draws random numbers to find a step size. A resumed run repeats this, so the generator of the chain must
+        # not advance.
         with seeded("kernel"):
             kernel.setup(self.warmup_steps)
         if self.adaptation:
