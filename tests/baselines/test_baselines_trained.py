@@ -65,7 +65,7 @@ def build(rival: str) -> Callable[[], Model]:
     return lambda: Model(RIVALS[rival](net()))
 
 
-REFUSED = {("mimo", "laplace"): "share it", ("mimo", "nuts"): "need their own"}
+REFUSED = {("mimo", "laplace"): "does not support MIMO", ("mimo", "nuts"): "does not support MIMO"}
 
 
 def test_every_algorithm_is_tried() -> None:
