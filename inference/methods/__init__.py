@@ -1,4 +1,4 @@
-"""The algorithms, one file or folder each, and the table of their names."""
+"""The inference algorithms, one file or folder each, and the table of their names."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ ALGORITHMS: dict[str, type[Inference[Any]]] = {
     "sgld": SGLD,
     "nuts": NUTS,
 }
-"""By their names on the command line."""
+"""The algorithms by their names on the command line."""
 
 __all__ = [
     "ALGORITHMS",

@@ -19,13 +19,13 @@ from bayes_share.options.records import Flat
 
 @dataclass
 class MAPState:
-    """A model and what moves it.
+    """The model and its optimizer.
 
     Args:
-        model: with the parameters.
-        stepper: the optimizer on its way.
-        num_data: training examples.
-        priors: those that the model's user named.
+        model: the model in training.
+        stepper: the optimizer with its learning rates and step count.
+        num_data: number of training examples.
+        priors: the priors given by the user, set from the model.
     """
 
     model: Model
@@ -38,17 +38,17 @@ class MAPState:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learned; shared ones count once."""
+        """The number of parameters of the model. Shared ones count once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, buffers, the optimizer's memory and the step."""
+        """Return parameters, buffers, the optimizer state and the step."""
         return {"model": self.model.state_dict(), **self.stepper.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state_dict["model"])
-        self.priors = NamedPriors(self.model)  # around the signs that were read back
+        self.priors = NamedPriors(self.model)  # centred at the loaded signs
         self.stepper.load_state_dict(state_dict)
 
 
@@ -67,8 +67,8 @@ class MAP(Flat, GradientMethod[MAPState]):
 
     Args:
         descent: the optimizer, its learning rates and its weight decay; each option can be passed by its own name.
-        factor_decay: decay of r and s toward their initial signs (+1 or -1), and of further terms toward 0, where they
-            have no prior; scaled like the decay of a member's own parameters.
+        factor_decay: decay of r and s toward their signs (+1 or -1), and of further terms toward 0, if they have no
+            prior; scaled like the decay of a member's own parameters.
     """
 
     descent: Descent = Descent()  # noqa: RUF009 (frozen)
@@ -78,11 +78,11 @@ class MAP(Flat, GradientMethod[MAPState]):
         check_not_negative(self, "factor_decay")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> MAPState:
-        """A fresh model in training mode and its optimizer.
+        """Return a new model in training mode and its optimizer.
 
         Raises:
-            InputError: members that are equal and would stay so, because all are fed alike; a prior under which there
-                is no mode, or that is not over all real numbers.
+            InputError: if all parameters are frozen; if the members are equal and would stay equal, because all are
+                trained on the same examples; if a prior has no mode, or does not have all real numbers as its support.
         """
         model = build().train()
         check_members_will_differ(model, self.descent.steps.feed)
@@ -91,55 +91,58 @@ class MAP(Flat, GradientMethod[MAPState]):
         return MAPState(model, self.descent.start(groups, num_steps), num_data)
 
     def feeding(self, state: MAPState) -> Feeding:
-        """As `feed` says."""
+        """Return how `feed` assigns the examples of a batch to members."""
         return self.descent.steps.feeding(state.model)
 
     def gradient(self, state: MAPState, batch: Batch) -> StepInfo:
-        """The gradient of the objective, without the decays, which the optimizer adds; so is the loss."""
+        """Compute the gradient of the loss, the priors and a factor decay that is not decoupled.
+
+        The optimizer adds the weight decay. The reported loss includes the priors, but no decay.
+        """
         state.stepper.begin()
-        found = self.descent.steps.add_gradient(state.model, batch)
-        rate = state.stepper.slow(found)
+        terms = self.descent.steps.add_gradient(state.model, batch)
+        rate = state.stepper.slow(terms)
         log_prior = state.priors.ascend(1 / state.num_data) / state.num_data
         if not self.descent.is_decay_decoupled:
-            self._pull_factors_by_gradient(state)
-        return StepInfo(found.loss - log_prior, found.log_lik, torch.zeros_like(found.loss), found.accuracy, rate)
+            self._add_factor_decay_to_gradients(state)
+        return StepInfo(terms.loss - log_prior, terms.log_lik, torch.zeros_like(terms.loss), terms.accuracy, rate)
 
     def gradients(self, state: MAPState) -> Sequence[Tensor]:
-        """Those of the parameters."""
+        """Return the gradients of the parameters."""
         return state.stepper.gradients
 
     def update(self, state: MAPState) -> None:
-        """Clip, and take a step of the optimizer."""
+        """Clip the gradients and take a step of the optimizer."""
         state.stepper.clip()
         if self.descent.is_decay_decoupled:
-            self._pull_factors_decoupled(state)
+            self._decay_factors(state)
         state.stepper.follow()
 
     def draw(self, state: MAPState, sample: int) -> Forward:
-        """The network itself, whatever the sample: a point has one draw."""
+        """Return the trained network. It is the same for every `sample`."""
         return drawn(state.model)
 
     def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
-        """The model of these members, and the optimizer's memory of them."""
+        """Return the model of the given members and their optimizer state."""
         model = state.model.keep(members)
         return MAPState(model, state.stepper.kept(state.model, model, members), state.num_data)
 
     def not_drawn(self) -> str | None:
-        """A point is none."""
-        return "a point estimate has no draws of a posterior"
+        """Return the reason that a point estimate has no posterior draws."""
+        return "a point estimate has no posterior draws"
 
-    def _pull_factors_by_gradient(self, state: MAPState) -> None:
-        for factor, centre, _ in self._pulled_factors(state):
-            pull = factor.detach() - centre
-            factor.grad = torch.add(factor.grad, pull, alpha=self.factor_decay / len(factor))  # type: ignore[arg-type]
+    def _add_factor_decay_to_gradients(self, state: MAPState) -> None:
+        for factor, centre, _ in self._decayed_factors(state):
+            distance = factor.detach() - centre
+            factor.grad = torch.add(factor.grad, distance, alpha=self.factor_decay / len(factor))  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def _pull_factors_decoupled(self, state: MAPState) -> None:
-        for factor, centre, rate in self._pulled_factors(state):
+    def _decay_factors(self, state: MAPState) -> None:
+        for factor, centre, rate in self._decayed_factors(state):
             factor.sub_((factor - centre) * (rate * self.factor_decay))
 
-    def _pulled_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """The factors that are pulled, each with what it is pulled to and its learning rate."""
+    def _decayed_factors(self, state: MAPState) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return the factors with a decay, each with the value it decays to and its learning rate."""
         if not self.factor_decay:
             return []
         groups = [group for group in state.stepper.optimizer.param_groups if group["kind"] == "factor"]

@@ -29,13 +29,14 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         v ← (1 - α) v - η ∇U + √(2 α η temperature) · N(0, 1),        θ ← θ + v.
 
     This is SGD with the same learning rate and momentum 1 - α on the loss per example, plus noise. The gradient of a
-    batch estimates that of all data. For a quadratic U of curvature h and full-batch gradients, the chain has the
-    variance ``(temperature / h) / (1 - η h / (2 (2 - α)))``, which is slightly too large when the step size is small.
+    batch is an estimate of the gradient of all data. For a quadratic U of curvature h and full-batch gradients, the
+    chain has the variance ``(temperature / h) / (1 - η h / (2 (2 - α)))``, which is slightly too large for small step
+    sizes.
 
-    Shared parameters are sampled from the posterior under the mean of the members' log-likelihoods; a member's own
-    parameters from the posterior under that member's log-likelihood, given the shared ones. Parameters with bounded
-    support are sampled in unbounded coordinates. Trained parameters without a prior are point estimates, which take the
-    same steps without noise and prior.
+    Shared parameters are sampled from the posterior under the mean of the members' log-likelihoods. A member's own
+    parameters are sampled from the posterior under that member's log-likelihood, given the shared ones. Parameters with
+    bounded support are sampled in unbounded coordinates. Trained parameters without a prior are point estimates, which
+    take the same steps without noise and prior.
 
     Args:
         steps: learning rates, clipping and the like; each option can be passed by its own name. The learning rate is
@@ -59,15 +60,15 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         if not 0 < self.friction <= 1:
             raise InputError(f"the friction must be above 0 and at most 1, and is {self.friction}")
         if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"the temperature must not be negative, and is {self.temperature}")
+            raise InputError(f"the temperature must be finite and not negative, and is {self.temperature}")
         check_thinning("burn_in", self.burn_in, self.keep)
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> GradientChain:
-        """A fresh model in training mode, at rest.
+        """Return a chain at a new model in training mode, with velocity 0.
 
         Raises:
-            InputError: no parameter with a prior, a hierarchical prior, a start outside a prior's support, or members
-                that are equal and would stay so.
+            InputError: if no parameter has a prior, a prior is hierarchical, an initial value is outside its prior's
+                support, or the members are equal and would stay equal.
         """
         model = build().train()
         if self.temperature == 0:
@@ -79,20 +80,20 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         return chain
 
     def feeding(self, state: GradientChain) -> Feeding:
-        """As `feed` says."""
+        """Return how `feed` assigns the examples of a batch to members."""
         return self.steps.feeding(state.model)
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
-        """The gradient of the potential, the prior's part with it."""
+        """Compute the gradient of the potential, including the prior."""
         return state.find_gradients(self.steps, batch)
 
     def gradients(self, state: GradientChain) -> list[Tensor]:
-        """Those of the potential over num_data."""
+        """Return the gradients of the potential, divided by num_data."""
         return list(state.gradients.values())
 
     @torch.no_grad()
     def update(self, state: GradientChain) -> None:
-        """Move the chain, with noise."""
+        """Take a step of the chain with noise."""
         clip(state.gradients, self.steps.clip_norm)
         rate, position = state.rate(self.steps), state.position
         rates = {"base": rate, "member": rate, "factor": rate * self.steps.factor_rate}
@@ -107,23 +108,23 @@ class SGHMC(Flat, GradientMethod[GradientChain]):
         state.move(state.velocity)
 
     def after_step(self, state: GradientChain, steps: int) -> None:
-        """Keep a sample, where it is time for one."""
+        """Keep a sample if one is due."""
         state.keep(self.burn_in, self.keep, steps)
 
     def draw(self, state: GradientChain, sample: int) -> Forward:
-        """A sample that was kept, the latest first; the chain's position where none was kept yet."""
+        """Return a kept sample, the latest first, or the current position if there are no samples yet."""
         return state.draw(sample)
 
     @property
     def is_chain(self) -> bool:
-        """It is."""
+        """Whether draws are the kept samples of a Markov chain: True."""
         return True
 
     @property
     def is_under_priors(self) -> bool:
-        """It is."""
+        """Whether the algorithm samples with priors on all parameters: True."""
         return True
 
     def tempering(self, num_data: int | float) -> str | None:
-        """The temperature."""
+        """Return the temperature if it is not 1."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"

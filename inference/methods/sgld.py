@@ -17,8 +17,11 @@ from bayes_share.inference.step.starts import check_members_will_differ
 from bayes_share.inference.step.steps import Steps, check_not_negative
 from bayes_share.options.records import Flat
 
-_BEARABLE = 4.0
-"""Steepness that does not slow it: a step without momentum goes a tenth as far as SGHMC's, and may be longer."""
+_MAX_UNSLOWED_STEEPNESS = 4.0
+"""The steepness of the likelihood up to which the default learning rate is not reduced.
+
+It is larger than for SGHMC, whose momentum makes steps about ten times as long.
+"""
 
 
 @dataclass(frozen=True, init=False)
@@ -38,7 +41,7 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     Args:
         steps: learning rates, clipping and the like; each option can be passed by its own name.
         exponent: exponent of the decrease of the step size; 0: no decrease.
-        settling: fraction of all steps after which the step size has fallen by a factor of ``2^exponent``.
+        settling: fraction of all steps after which the step size has decreased by a factor of ``2^exponent``.
         temperature: temperature of the sampled posterior, ``p(θ | y) ^ (1 / temperature)``; 0: no noise.
         burn_in: fraction of all steps before the first sample is kept.
         keep: number of samples to keep, evenly spaced over the steps after `burn_in`; each is a copy of the network.
@@ -56,22 +59,22 @@ class SGLD(Flat, GradientMethod[GradientChain]):
     def __post_init__(self) -> None:
         check_not_negative(self, "exponent")
         if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"the temperature must not be negative, and is {self.temperature}")
+            raise InputError(f"the temperature must be finite and not negative, and is {self.temperature}")
         if not self.settling > 0:
-            raise InputError(f"settling is a part of all steps and must be positive, and is {self.settling}")
+            raise InputError(f"settling must be a positive fraction of all steps, and is {self.settling}")
         check_thinning("burn_in", self.burn_in, self.keep)
 
     def rate_at(self, step: int, num_steps: int) -> float:
-        """The multiple of the learning rate at a step, which counts from 0."""
-        fallen = (1 + step / (self.settling * max(1, num_steps))) ** -self.exponent
-        return self.steps.rate_at(step, num_steps) * fallen
+        """Return the multiple of the learning rate at a step, counted from 0."""
+        decrease = (1 + step / (self.settling * max(1, num_steps))) ** -self.exponent
+        return self.steps.rate_at(step, num_steps) * decrease
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> GradientChain:
-        """A fresh model in training mode.
+        """Return a chain at a new model in training mode.
 
         Raises:
-            InputError: no parameter with a prior, a hierarchical prior, a start outside a prior's support, or members
-                that are equal and would stay so.
+            InputError: if no parameter has a prior, a prior is hierarchical, an initial value is outside its prior's
+                support, or the members are equal and would stay equal.
         """
         model = build().train()
         if self.temperature == 0:
@@ -79,20 +82,20 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         return GradientChain.start(model, num_data, num_steps, self.rate_at, self.steps.feed, "sgld", self.burn_in)
 
     def feeding(self, state: GradientChain) -> Feeding:
-        """As `feed` says."""
+        """Return how `feed` assigns the examples of a batch to members."""
         return self.steps.feeding(state.model)
 
     def gradient(self, state: GradientChain, batch: Batch) -> StepInfo:
-        """The gradient of the potential, the prior's part with it."""
-        return state.find_gradients(self.steps, batch, _BEARABLE)
+        """Compute the gradient of the potential, including the prior."""
+        return state.find_gradients(self.steps, batch, _MAX_UNSLOWED_STEEPNESS)
 
     def gradients(self, state: GradientChain) -> list[Tensor]:
-        """Those of the potential over num_data."""
+        """Return the gradients of the potential, divided by num_data."""
         return list(state.gradients.values())
 
     @torch.no_grad()
     def update(self, state: GradientChain) -> None:
-        """Move the chain, with noise."""
+        """Take a step of the chain with noise."""
         clip(state.gradients, self.steps.clip_norm)
         position, changes = state.position, {}
         for name, gradient in state.gradients.items():
@@ -105,23 +108,23 @@ class SGLD(Flat, GradientMethod[GradientChain]):
         state.move(changes)
 
     def after_step(self, state: GradientChain, steps: int) -> None:
-        """Keep a sample, where it is time for one."""
+        """Keep a sample if one is due."""
         state.keep(self.burn_in, self.keep, steps)
 
     def draw(self, state: GradientChain, sample: int) -> Forward:
-        """A sample that was kept, the latest first; the chain's position where none was kept yet."""
+        """Return a kept sample, the latest first, or the current position if there are no samples yet."""
         return state.draw(sample)
 
     def tempering(self, num_data: int | float) -> str | None:
-        """The temperature."""
+        """Return the temperature if it is not 1."""
         return None if self.temperature == 1 else f"temperature {self.temperature:g}"
 
     @property
     def is_chain(self) -> bool:
-        """It is."""
+        """Whether draws are the kept samples of a Markov chain: True."""
         return True
 
     @property
     def is_under_priors(self) -> bool:
-        """It is."""
+        """Whether the algorithm samples with priors on all parameters: True."""
         return True

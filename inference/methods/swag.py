@@ -21,14 +21,14 @@ from bayes_share.tensors.seeding import generator
 
 @dataclass
 class Moments:
-    """Mean, squares and latest deviations of the snapshots of some parameters, by their names.
+    """Running mean and variance of snapshots of parameters, and the deviations of the latest ones, by parameter name.
 
     Args:
-        count: snapshots so far.
-        mean: of each parameter, at least in float32, as all that follows.
-        squares: sum of the squared deviations from the mean, as Welford updates it (1962): the mean of squares less the
-            square of the mean would cancel where parameters are large and hardly move.
-        deviations: of the latest snapshots, each from the mean at its time; the oldest first.
+        count: number of snapshots so far.
+        mean: mean of each parameter, in float32 or float64, like all other moments.
+        squares: sum of the squared deviations from the mean, updated by Welford's method (1962). The mean of squares
+            minus the squared mean would lose precision for large parameters that hardly change.
+        deviations: deviations of the latest snapshots, each from the mean at its time, oldest first.
     """
 
     count: int = 0
@@ -38,7 +38,7 @@ class Moments:
 
     @torch.no_grad()
     def add(self, values: Mapping[str, Tensor], rank: int) -> None:
-        """Take a snapshot in, and keep at most `rank` deviations."""
+        """Add a snapshot, and keep at most `rank` deviations."""
         self.count += 1
         deviations = {}
         for name, value in values.items():
@@ -54,26 +54,26 @@ class Moments:
 
     @torch.no_grad()
     def draw(self, noise: torch.Generator, scale: float) -> dict[str, Tensor]:
-        """The mean and, times `scale`, the deviation of a draw from it: arXiv 1902.02476, equation 1."""
+        """Return the mean plus `scale` times a random deviation, as in equation 1 of arXiv 1902.02476."""
         coefficients = torch.randn(len(self.deviations), generator=noise, dtype=torch.float64).tolist()
-        of_rank = (2 * max(1, len(self.deviations) - 1)) ** -0.5
-        of_diagonal = 0.5**0.5 if self.deviations else 1.0
-        found = {}
+        low_rank_scale = (2 * max(1, len(self.deviations) - 1)) ** -0.5
+        diagonal_scale = 0.5**0.5 if self.deviations else 1.0
+        values = {}
         for name, mean in self.mean.items():
             white = torch.randn(mean.shape, generator=noise, dtype=mean.dtype).to(mean.device)
-            deviation = of_diagonal * (self.squares[name] / self.count).sqrt() * white
+            deviation = diagonal_scale * (self.squares[name] / self.count).sqrt() * white
             for coefficient, column in zip(coefficients, self.deviations, strict=True):
-                deviation.add_(column[name], alpha=of_rank * coefficient)
-            found[name] = mean + scale * deviation
-        return found
+                deviation.add_(column[name], alpha=low_rank_scale * coefficient)
+            values[name] = mean + scale * deviation
+        return values
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as tensors."""
+        """Return the count and the moments."""
         parts = {"mean": self.mean, "squares": self.squares, "deviations": self.deviations}
         return {"count": self.count, **parts}
 
     def load_state_dict(self, state_dict: dict[str, Any], device: torch.device) -> None:
-        """Take over what `state_dict` gave, onto a device."""
+        """Load the result of `state_dict`, and move it to a device."""
         self.count = state_dict["count"]
         self.mean, self.squares = (_copied(state_dict[name], device) for name in ("mean", "squares"))
         self.deviations = [_copied(column, device) for column in state_dict["deviations"]]
@@ -81,7 +81,7 @@ class Moments:
 
 @dataclass
 class SWAGState:
-    """The training of a point, the moments of its snapshots, and norm statistics of the mean and of the first draws."""
+    """The training of the network, the moments of its snapshots, and norm statistics of the mean and of draws."""
 
     point: MAPState
     moments: Moments = field(default_factory=Moments)
@@ -89,20 +89,20 @@ class SWAGState:
 
     @property
     def model(self) -> Model:
-        """The model at the point."""
+        """The model in training."""
         return self.point.model
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the point has; shared ones count once."""
+        """The number of parameters of the model. Shared ones count once."""
         return self.point.num_parameters
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the point, moments and norm statistics."""
+        """Return the state of the training, the moments and the norm statistics."""
         return {**self.point.state_dict(), "moments": self.moments.state_dict(), "norms": self.norms}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.point.load_state_dict(state_dict)
         device = next(self.model.parameters()).device
         self.moments.load_state_dict(state_dict["moments"], device)
@@ -113,12 +113,12 @@ class SWAGState:
 class SWAG(Flat, Composed[SWAGState]):
     """Stochastic weight averaging, Gaussian (SWAG): a Gaussian around the mean of SGD's path (arXiv 1902.02476).
 
-    Trains as `MAP`, then continues at a constant learning rate and takes snapshots of the parameters. The posterior has
-    the mean of the snapshots, and as covariance half of the diagonal covariance of the snapshots plus half of a
-    low-rank covariance of the latest ones (equation 1). In an ensemble, shared parameters and members' own parameters
-    are drawn in the same way. The statistics of normalisation layers are re-estimated for each draw (see
-    `reestimate_norms`) up to `norm_draws`; later draws use those of the mean. Before the first snapshot, a draw is the
-    network itself.
+    Trains as `MAP`, then continues at a constant learning rate and takes snapshots of the parameters. The mean of the
+    posterior is the mean of the snapshots. Its covariance is the sum of half the diagonal covariance of the snapshots
+    and half a low-rank covariance of the latest ones (equation 1). In an ensemble, shared parameters and members' own
+    parameters are drawn in the same way. The statistics of normalisation layers are re-estimated for each of the first
+    `norm_draws` draws (see `reestimate_norms`); later draws use the statistics of the mean. Before the first snapshot,
+    a draw is the network itself.
 
     Args:
         point: options of the training; each can be passed by its own name.
@@ -126,10 +126,11 @@ class SWAG(Flat, Composed[SWAGState]):
         swa_rate: the constant learning rate, as a multiple of `learning_rate`.
         num_snapshots: number of snapshots, evenly spaced, the last one after the last step; at most one after each
             step.
-        rank: number of the latest snapshots that form the low-rank covariance; 0: the full diagonal covariance alone.
+        rank: number of the latest snapshots that form the low-rank covariance. 0: only the diagonal covariance, at full
+            weight.
         scale: factor of the standard deviations of the draws; 1 is the paper's posterior.
-        norm_draws: number of draws for which the statistics of normalisation layers are estimated, by a pass over the
-            training data each.
+        norm_draws: number of draws for which the statistics of normalisation layers are estimated. Each takes a pass
+            over the training data.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
@@ -144,100 +145,103 @@ class SWAG(Flat, Composed[SWAGState]):
 
     def __post_init__(self) -> None:
         if not 0 <= self.swa_start < 1:
-            raise InputError(f"swa_start is a part of all steps, from 0 to below 1, and is {self.swa_start}")
+            raise InputError(
+                f"swa_start must be a fraction of all steps, at least 0 and below 1, and is {self.swa_start}"
+            )
         if not 0 < self.swa_rate < float("inf"):
-            raise InputError(f"swa_rate multiplies the learning rate and must be positive, and is {self.swa_rate}")
+            raise InputError(f"swa_rate must be positive and finite, and is {self.swa_rate}")
         if self.num_snapshots < 2:
-            raise InputError(f"a covariance takes at least 2 snapshots, not num_snapshots={self.num_snapshots}")
+            raise InputError(f"num_snapshots must be at least 2, and is {self.num_snapshots}")
         if self.rank < 0 or self.rank == 1:
-            raise InputError(f"the rank is 0 (the diagonal alone) or at least 2, and is {self.rank}")
+            raise InputError(f"rank must be 0 (only the diagonal) or at least 2, and is {self.rank}")
         check_not_negative(self, "scale", "norm_draws")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> SWAGState:
-        """A fresh model in training mode, its optimizer, and no snapshot."""
+        """Return a new model in training mode and its optimizer, without snapshots."""
         state = SWAGState(self.point.init(build, num_data, num_steps))
         stepper = state.point.stepper
         stepper.rates = stepper.clock.table(self.rate_at)
         return state
 
     def trainings(self, state: SWAGState) -> list[tuple[MAP, MAPState]]:
-        """That of the point."""
+        """Return the training of the network."""
         return [(self.point, state.point)]
 
     def rate_at(self, step: int, num_steps: int) -> float:
-        """The schedule's multiple of the learning rate at first, then `swa_rate`."""
-        if step >= self._first(num_steps):
+        """Return the multiple of the learning rate at a step: the schedule's, then `swa_rate`."""
+        if step >= self._first_constant_step(num_steps):
             return self.swa_rate
         return self.point.descent.steps.rate_at(step, num_steps)
 
     def after_step(self, state: SWAGState, steps: int) -> None:
-        """A snapshot, where it is time for one."""
+        """Take a snapshot if one is due."""
         if self.is_snapshot(steps, state.point.stepper.clock.num_steps):
-            state.moments.add(_unknown(state.model), self.rank)
+            state.moments.add(_trained_parameters(state.model), self.rank)
 
     def finish(self, state: SWAGState, batches: Iterable[Batch]) -> None:
-        """Estimate the statistics of norms, for the mean and for each of the first draws."""
+        """Estimate the statistics of norms for the mean and for each of the first draws."""
         super().finish(state, batches)
         if state.moments.count == 0:
             return
-        found = [reestimate_norms(state.model, _mean(state), batches)]
-        for sample in range(self.norm_draws if found[0] else 0):
-            found.append(reestimate_norms(state.model, self._values(state, sample), batches))
-        state.norms = found
+        norms = [reestimate_norms(state.model, _mean_values(state), batches)]
+        for sample in range(self.norm_draws if norms[0] else 0):
+            norms.append(reestimate_norms(state.model, self._drawn_values(state, sample), batches))
+        state.norms = norms
 
     def draw(self, state: SWAGState, sample: int) -> Forward:
-        """The network with parameters drawn from the Gaussian."""
+        """Return the network with parameters drawn from the Gaussian, or as trained if there are no snapshots yet."""
         if state.moments.count == 0:
             return drawn(state.model)
         has_own_norms = sample + 1 < len(state.norms)
         norms = state.norms[sample + 1 if has_own_norms else 0] if state.norms else {}
-        return drawn(state.model, {**self._values(state, sample), **norms})
+        return drawn(state.model, {**self._drawn_values(state, sample), **norms})
 
     def keep_members(self, state: SWAGState, members: Sequence[int]) -> SWAGState:
-        """The point of these members, and the moments of their snapshots."""
+        """Return the training of the given members and the moments of their snapshots."""
 
         def kept(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return state.model.kept_values(values, members)
 
-        found = state.moments
-        moments = Moments(found.count, kept(found.mean), kept(found.squares), [kept(each) for each in found.deviations])
+        moments = state.moments
+        deviations = [kept(each) for each in moments.deviations]
+        moments = Moments(moments.count, kept(moments.mean), kept(moments.squares), deviations)
         return SWAGState(self.point.keep_members(state.point, members), moments, [kept(norms) for norms in state.norms])
 
     def tempering(self, num_data: int | float) -> str | None:
-        """The scale of the deviations."""
+        """Return the scale of the deviations if it is not 1."""
         return None if self.scale == 1 else f"scale of {self.scale:g}"
 
     def is_snapshot(self, step: int, num_steps: int) -> bool:
-        """Whether a snapshot is taken once so many steps were taken.
+        """Return whether a snapshot is taken after `step` steps.
 
         >>> [step for step in range(101) if SWAG(swa_start=0.6, num_snapshots=4).is_snapshot(step, 100)]
         [70, 80, 90, 100]
         """
-        first = self._first(num_steps)
+        first = self._first_constant_step(num_steps)
         if step <= first:
             return False
         before, now = ((taken - first) * self.num_snapshots // (num_steps - first) for taken in (step - 1, step))
         return now > before
 
-    def _first(self, num_steps: int) -> int:
-        """The first step at the constant learning rate."""
+    def _first_constant_step(self, num_steps: int) -> int:
+        """Return the first step at the constant learning rate."""
         return int(self.swa_start * num_steps)
 
-    def _values(self, state: SWAGState, sample: int) -> dict[str, Tensor]:
-        return _like(state.model, state.moments.draw(generator("draw", sample), self.scale))
+    def _drawn_values(self, state: SWAGState, sample: int) -> dict[str, Tensor]:
+        return _in_parameter_dtypes(state.model, state.moments.draw(generator("draw", sample), self.scale))
 
 
-def _unknown(model: Model) -> dict[str, Tensor]:
-    """The parameters that are not frozen, by name."""
+def _trained_parameters(model: Model) -> dict[str, Tensor]:
+    """Return the parameters that are not frozen, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _mean(state: SWAGState) -> dict[str, Tensor]:
-    return _like(state.model, state.moments.mean)
+def _mean_values(state: SWAGState) -> dict[str, Tensor]:
+    return _in_parameter_dtypes(state.model, state.moments.mean)
 
 
-def _like(model: Model, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values in the dtype of the parameters that they are for."""
+def _in_parameter_dtypes(model: Model, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the values to the dtypes of their parameters."""
     parameters = dict(model.named_parameters())
     return {name: value.to(parameters[name].dtype) for name, value in values.items()}
 

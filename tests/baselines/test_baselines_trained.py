@@ -65,7 +65,7 @@ def build(baseline: str) -> Callable[[], Model]:
     return lambda: Model(BASELINES[baseline](net()))
 
 
-REFUSED = {("mimo", "laplace"): "share it", ("mimo", "nuts"): "need their own"}
+REFUSED = {("mimo", "laplace"): "does not support MIMO", ("mimo", "nuts"): "does not support MIMO"}
 
 
 def test_all_algorithms_are_covered() -> None:

@@ -361,9 +361,9 @@ class Sure(nn.Module):
         ([nn.Linear(2, 2), "deep"], "one of them is a str"),
         ((MAP(), nn.Linear(2, 2)), "from the state that fit returns, not from a Linear"),
         ("no such run", "the teacher: no such run is not a run"),
-        (Sure(), 'outputs have no gradient with respect to its inputs, .*: take perturbation="none"'),
+        (Sure(), 'outputs have no gradient with respect to its inputs, .*: use perturbation="none"'),
         (nn.Linear(64, 10), "the teacher: it cannot be run on the inputs of the student"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"have shape \[9\], and those of the student \[10\]"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"have shape \[9\], and the student's have shape \[10\]"),
         (Model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), Bernoulli()), "has the likelihood Bernoulli, and the"),
     ],
 )
@@ -374,11 +374,11 @@ def test_what_cannot_teach_is_one_line(teacher: Any, message: str) -> None:
 
 
 def test_a_distillation_without_a_teacher_is_one_line() -> None:
-    with pytest.raises(InputError, match="a distillation needs a teacher"):
+    with pytest.raises(InputError, match="distillation requires a teacher"):
         fit(Distill(), builder(), digits(), 1, 48, progress=False)
-    with pytest.raises(InputError, match="a distillation needs a teacher"):
+    with pytest.raises(InputError, match="distillation requires a teacher"):
         next(Training(Distill(), builder(), batches_of(digits(), 48), 1).steps())
-    with pytest.raises(InputError, match="a teacher is for Distill, and MAP takes none"):
+    with pytest.raises(InputError, match="only Distill supports a teacher, and the algorithm is MAP"):
         fit(MAP(), builder(), digits(), 1, 48, progress=False, teacher=mixed())
 
 
@@ -389,11 +389,14 @@ def test_a_distillation_without_a_teacher_is_one_line() -> None:
         (lambda: Distill(of=Distill()), "cannot run Distill, which runs an algorithm itself"),
         (lambda: Distill(of=SGHMC()), "cannot run SGHMC: a chain"),
         (lambda: Distill(of=NUTS()), "cannot run NUTS: a chain"),
-        (lambda: Distill(of=MAP(objective=distillation(teachers_of(net())))), "leave that of MAP as it is"),
-        (lambda: Distill(alpha=1.1), "alpha is a part of the loss, from 0 to 1, and is 1.1"),
-        (lambda: Distill(temperature=0.0), "must be positive, and is 0"),
-        (lambda: Distill(step_size=-1.0), "must not be negative"),
-        (lambda: Distill(teacher_draws=0), "from 1 to 10,000 draws, not 0"),
+        (
+            lambda: Distill(of=MAP(objective=distillation(teachers_of(net())))),
+            "leave the objective of MAP at its default",
+        ),
+        (lambda: Distill(alpha=1.1), "alpha must be from 0 to 1, and is 1.1"),
+        (lambda: Distill(temperature=0.0), "temperature must be positive and finite, and is 0"),
+        (lambda: Distill(step_size=-1.0), "step_size must be finite and not negative"),
+        (lambda: Distill(teacher_draws=0), "teacher_draws must be from 1 to 10,000, and is 0"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(make: Callable[[], object], message: str) -> None:

@@ -96,7 +96,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_dropping_by_a_function_is_refused_before_the_first_step(name: str) -> None:
     function = name.removeprefix("torch ").replace("always on", "dropout")
-    with pytest.raises(InputError, match=rf"^inner drops by {function}, .*use nn.Dropout modules") as caught:
+    with pytest.raises(InputError, match=rf"^inner applies dropout by {function}, .*use nn.Dropout modules") as caught:
         fitted(Classifier(Calling(FUNCTIONS[name])))
     assert "\n" not in str(caught.value)
 
@@ -132,19 +132,21 @@ def test_the_functions_that_drop_are_those_of_torch() -> None:
 def test_attention_that_only_reads_the_probability_is_refused(members: int, strategy: Any) -> None:
     net: nn.Module = Classifier(FusedAttention(0.5))
     net = net if members == 1 else ensemble(net, members, init="normal", strategy=strategy)
-    with pytest.raises(InputError, match=r"^inner drops by scaled_dot_product_attention.*set_fused_attn\(False\)"):
+    with pytest.raises(
+        InputError, match=r"^inner applies dropout by scaled_dot_product_attention.*set_fused_attn\(False\)"
+    ):
         fitted(net)
     predict(MCDropout(), fitted(Classifier(nn.Sequential(FusedAttention(0.0), nn.Dropout(0.5)))), X, 2)
 
 
 def test_attention_by_hand_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^inner\.1 drops by multi_head_attention_forward"):
+    with pytest.raises(InputError, match=r"^inner\.1 applies dropout by multi_head_attention_forward"):
         fitted(Classifier(nn.Sequential(nn.Linear(6, 6), OwnAttention())))
 
 
 def test_an_ensemble_of_networks_with_dropout_is_tried_too() -> None:
     algorithm = DeepEnsemble(of=MCDropout(), networks=2)
-    with pytest.raises(InputError, match=r"^inner drops by dropout"):
+    with pytest.raises(InputError, match=r"^inner applies dropout by dropout"):
         fit_tensors(algorithm, lambda: Model(Classifier(Calling(FUNCTIONS["dropout"]))), X, Y, 1)
 
 
@@ -193,9 +195,7 @@ class Unused(nn.Module):
 def test_draws_that_are_all_the_same_are_refused(inner: nn.Module, noise: bool) -> None:
     if noise:  # which is there in every draw, and does not come from it
         inner = nn.Sequential(inner, Calling(lambda x, on: x + torch.randn_like(x)))
-    with pytest.raises(
-        InputError, match=r"all draws of MC dropout are the same: what is dropped at inner\.[\w.]+ makes"
-    ):
+    with pytest.raises(InputError, match=r"all draws of MC dropout are equal: dropout at inner\.[\w.]+ does not"):
         fitted(Classifier(inner))
 
 
@@ -222,13 +222,13 @@ class TimeFirst(nn.Module):
 @pytest.mark.parametrize("examples", [1, 2, 12])
 def test_masks_over_another_axis_than_the_batch_are_refused(time: int, examples: int) -> None:
     x = X.repeat(1, 3, 1)[:examples, :time]
-    with pytest.raises(InputError, match=r"needs them on the first axis where dropout is, and at inner\.drop"):
+    with pytest.raises(InputError, match=r"require examples on the first axis, but at inner\.drop"):
         fitted(Classifier(TimeFirst()), x)
 
 
 def test_the_place_that_is_wrong_is_named() -> None:
     net = Classifier(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.2), TimeFirst(), nn.Dropout(0.2)))
-    with pytest.raises(InputError, match=r"and at inner\.2\.drop what is dropped from an example depends"):
+    with pytest.raises(InputError, match=r"but at inner\.2\.drop the mask of an example depends"):
         fitted(net, X.repeat(1, 3, 1))
 
 
@@ -272,7 +272,9 @@ def test_other_randomness_of_training_is_said(noisy: nn.Module, name: str | None
     with caplog.at_level(logging.WARNING):
         state = fitted(net)
     expected = (
-        [] if name is None else [f"mc dropout: {name} is random in training mode by itself, which draws leave out"]
+        []
+        if name is None
+        else [f"mc dropout: {name} has other randomness in training mode, which draws do not include"]
     )
     assert [record.getMessage() for record in caplog.records] == [line.replace("\\", "") for line in expected]
     found = predict(MCDropout(), state, X, 2)

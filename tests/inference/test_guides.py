@@ -168,9 +168,17 @@ def test_a_generator_decides_every_number() -> None:
 @pytest.mark.parametrize(
     ("name", "pieces", "message"),
     [
-        ("cauchy", [piece("w", 2, prior=POSITIVE)], "the guide 'cauchy' gives any number, and the prior of w allows"),
-        ("normal", [piece("w", 2, prior=dist.Bernoulli(0.5))], "no guide fits the prior of w, which allows Boolean"),
-        ("full-rank", [piece("w", 5001)], "guide 'full-rank' has 5,001² numbers here"),
+        (
+            "cauchy",
+            [piece("w", 2, prior=POSITIVE)],
+            "'cauchy' requires a prior on all real numbers, and the prior of w has",
+        ),
+        (
+            "normal",
+            [piece("w", 2, prior=dist.Bernoulli(0.5))],
+            "no guide supports the prior of w, whose support is Boolean",
+        ),
+        ("full-rank", [piece("w", 5001)], "the guide 'full-rank' supports up to 5,000 values, and there are 5,001"),
     ],
 )
 def test_a_guide_that_does_not_fit_is_refused(name: Any, pieces: list[Piece], message: str) -> None:

@@ -189,16 +189,16 @@ def test_equal_members_differ_by_their_noise_and_are_refused_without() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ess": 0.5}, "ess is .* with num_data = 100 it is from 1 to 10000, and not 0.5"),
-        ({"ess": 50_000.0}, "with num_data = 100 it is from 1 to 10000, and not 50000"),
+        ({"ess": 0.5}, "ess, .* must be from 1 to 10000 for num_data = 100, and is 0.5"),
+        ({"ess": 50_000.0}, "must be from 1 to 10000 for num_data = 100, and is 50000"),
         ({"hess_init": 0.0}, "hess_init must be positive, and is 0.0"),
         ({"factor_hess_init": -1.0}, "factor_hess_init must be positive"),
         ({"clip_radius": 0.0}, "clip_radius must be positive"),
-        ({"beta1": 1.0}, "beta1 must be from 0 to below 1"),
-        ({"beta2": 1.5}, "beta2 must be from 0 to below 1"),
+        ({"beta1": 1.0}, "beta1 must be at least 0 and below 1"),
+        ({"beta2": 1.5}, "beta2 must be at least 0 and below 1"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"factor_decay": -1.0}, "factor_decay must not be negative"),
-        ({"samples": 0}, "at least 1 draw of the weights, not 0"),
+        ({"samples": 0}, "samples must be at least 1, and is 0"),
         ({"hess_approx": "gradsqr"}, "did you mean 'gradsq'"),
     ],
 )

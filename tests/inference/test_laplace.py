@@ -306,7 +306,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], words: str)
 def test_no_prior_at_all_is_refused_before_the_training() -> None:
     algorithm = LastLayerLaplace(prior_precision=None, weight_decay=0.0)
     state = algorithm.init(lambda: Model(network(3)), 12, 1)
-    with pytest.raises(InputError, match="give a prior_precision"):
+    with pytest.raises(InputError, match="set prior_precision"):
         algorithm.check(state, Batch(inputs()[:2], torch.arange(2)))
 
 

@@ -115,8 +115,8 @@ def test_a_members_weight_has_the_scale_of_the_base_weight_times_its_factors(str
         ({"2.weight": dist.Laplace(0.0, 1.0)}, {}, "laplace takes normal priors, and that of 2.weight is a Laplace"),
         ({"2.bias": dist.Cauchy(0.0, 1.0)}, {}, "that of 2.bias is a Cauchy"),
         ({"2.weight": None}, {}, "last layer's weight has a flat prior"),
-        ({"2.weight": normal(1.0)}, {"tune_prior": True}, "leave out one of them"),
-        ({"2.weight": normal(WEIGHT_SCALE)}, {"structure": "kron"}, "products of one for each output"),
+        ({"2.weight": normal(1.0)}, {"tune_prior": True}, "use only one of them"),
+        ({"2.weight": normal(WEIGHT_SCALE)}, {"structure": "kron"}, "products of one value per output"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

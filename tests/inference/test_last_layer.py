@@ -98,10 +98,10 @@ def pruned() -> Net:
 
 REFUSED = {
     "an output changed in place": (lambda: Net(scaled_in_place), "not those of the network"),
-    "a weight used elsewhere": (lambda: Net(weight_read), "do not change in proportion"),
+    "a weight used elsewhere": (lambda: Net(weight_read), "are not linear in the weight"),
     "a hook on the output": (hooked, "not those of the network"),
-    "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "do not change in proportion"),
-    "a weight tied to an embedding": (Tied, "do not change in proportion"),
+    "a subclass that is not linear in its weight": (lambda: Net(plainly, Cosine(5, 3)), "are not linear in the weight"),
+    "a weight tied to an embedding": (Tied, "are not linear in the weight"),
     "a pruned weight": (pruned, "pruned"),
     "positions that are mixed": (
         lambda: Net(lambda net, h: net.head(h[:, None].expand(-1, 2, -1)).flatten(1)),
@@ -297,7 +297,7 @@ def test_products_of_low_precision_are_no_reason_to_refuse(use: Any) -> None:
         ALGORITHM.finish(state, [Batch(x, labels())])
     close(covariance(state), covariance(finished(Net(plainly))).float(), 0.05)
     bad = ALGORITHM.init(lambda: Model(Net(weight_read)), 12, 1)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="in proportion"):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="not linear in the weight"):
         ALGORITHM.check(bad, Batch(x[:4], labels()[:4]))
 
 

@@ -154,22 +154,22 @@ def test_a_chain_that_never_moved_is_said(caplog: pytest.LogCaptureFixture) -> N
     stuck = state.chains[1]
     stuck.kept = [stuck.kept[0]] * 3
     algorithm.finish(state, [])
-    assert "are the same in chain 1 of 2" in caplog.messages[0]
+    assert "are equal in chain 1 of 2" in caplog.messages[0]
 
 
 def test_weights_of_examples_are_refused() -> None:
     algorithm, (x, y) = NUTS(), data()
-    with pytest.raises(InputError, match="nuts counts all examples alike, and the batch has weights"):
+    with pytest.raises(InputError, match="nuts does not support example weights, and the batch has weights"):
         one_step(algorithm, algorithm.init(network, len(x), 3), Batch(x, y, torch.ones(len(x))))
 
 
 def test_a_batch_that_is_not_all_the_data_is_refused() -> None:
-    with pytest.raises(InputError, match="nuts needs all 10 examples in every step, and the batch has 5: set batch_s"):
+    with pytest.raises(InputError, match="nuts requires all 10 examples in every step, and the batch has 5: set batch"):
         fit_tensors(NUTS(), network, *data(), 4, batch_size=5)
 
 
 def test_networks_that_cannot_be_sampled_are_refused() -> None:
-    with pytest.raises(InputError, match="outputs not depend on the other examples, and 1 is a batch norm"):
+    with pytest.raises(InputError, match="outputs that do not depend on the other examples, and 1 is a batch norm"):
         NUTS().init(lambda: plain(nn.BatchNorm1d(2)), 10, 4)
     own = ensemble(plain(nn.BatchNorm1d(2)).network, 2, norm="member", init="normal")
     with pytest.raises(InputError, match=r"network\.1 is a batch norm"):
@@ -187,8 +187,8 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
     state = algorithm.init(network, 10, 4)
     before = through_bytes(state.state_dict())
     message = (
-        r"up to 7 numbers to sample \(max_parameters\), and this one has 10: a step, with up to 1,048,575 "
-        r"gradients in every chain, would take about \d+ (minute|hour)s?; take sghmc"
+        r"up to 7 sampled parameters \(max_parameters\), and this one has 10: a step, with up to 1,048,575 "
+        r"gradients per chain, would take about \d+ (minute|hour)s?; use sghmc"
     )
     with pytest.raises(InputError, match=message):
         algorithm.check(state, Batch(*data()))
@@ -201,7 +201,7 @@ def test_a_network_that_is_too_large_is_told_how_long_it_would_take() -> None:
         ({"chains": 0}, "chains must be at least 1, and is 0"),
         ({"max_tree_depth": 0}, "max_tree_depth must be at least 1"),
         ({"max_parameters": 0}, "max_parameters must be at least 1"),
-        ({"target_accept": 1.0}, "a probability between 0 and 1, not 1.0"),
+        ({"target_accept": 1.0}, "target_accept must be between 0 and 1, and is 1.0"),
         ({"warmup": 1.0}, "warmup is a part of all steps"),
         ({"keep": 0}, "at least 1 draw is kept"),
     ],

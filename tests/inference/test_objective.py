@@ -125,5 +125,5 @@ def test_half_of_the_loss_is_half_of_the_step() -> None:
 
 
 def test_svi_through_pyro_has_an_objective_of_its_own() -> None:
-    with pytest.raises(InputError, match="Scaled needs independent guides"):
+    with pytest.raises(InputError, match="Scaled requires independent guides"):
         begun(replace(THROUGH_PYRO, objective=Scaled()))

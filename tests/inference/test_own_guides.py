@@ -138,13 +138,13 @@ class Flat(Heavy):
     [
         ("mean-field", "^unknown guide 'mean-field': choose from cauchy, delta"),
         (3, "^unknown guide 3: choose from cauchy, delta"),
-        (AutoNormal, r"^a guide is one of normal, delta, .*or a function that makes one, not AutoNormal"),
-        (AutoNormal(lambda: None), r"^a guide is one of normal, .*, not AutoNormal"),
-        (Guide, r"^the guide Guide cannot be made of the sites alone: .*abstract"),
-        (MeanField, r"^the guide MeanField cannot be made of the sites alone: .*'scale'"),
+        (AutoNormal, r"^the guide must be one of normal, delta, .*or a function that returns one, not AutoNormal"),
+        (AutoNormal(lambda: None), r"^the guide must be one of normal, .*, not AutoNormal"),
+        (Guide, r"^the guide Guide cannot be made from the sites alone: .*abstract"),
+        (MeanField, r"^the guide MeanField cannot be made from the sites alone: .*'scale'"),
         (
             lambda pieces: pieces,
-            r"^the guide <lambda> must make a bayes_share.inference.Guide, not a list",
+            r"^the guide <lambda> must return a bayes_share.inference.Guide, not a list",
         ),
         (Normals, r"^the distribution of the guide Normals must be one event of shape \[1, 3\] \(member, number\)"),
         (Counts, r"^the distribution of the guide Counts .* with an rsample"),

@@ -154,7 +154,7 @@ def test_a_draw_is_a_whole_copy_of_its_time() -> None:
     [
         ({"friction": 0.0}, "friction must be above 0 and at most 1, and is 0.0"),
         ({"friction": 1.5}, "friction must be above 0"),
-        ({"temperature": -1.0}, "temperature must not be negative, and is -1.0"),
+        ({"temperature": -1.0}, "temperature must be finite and not negative, and is -1.0"),
         ({"burn_in": 1.0}, "burn_in is a part of all steps, from 0 to below 1, and is 1.0"),
         ({"keep": 0}, "at least 1 draw is kept, not 0"),
     ],

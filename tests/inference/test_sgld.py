@@ -68,7 +68,8 @@ def test_the_step_size_falls_on_top_of_the_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"exponent": -0.1}, "exponent must not be"), ({"settling": 0.0}, "settling is a part")]
+    ("options", "message"),
+    [({"exponent": -0.1}, "exponent must not be"), ({"settling": 0.0}, "settling must be a positive")],
 )
 def test_what_cannot_be_is_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -106,7 +106,7 @@ def test_which_algorithms_run_eagerly_alone() -> None:
         assert why_eager(algorithm, state) is None, name
     for algorithm, reason in (
         (DeepEnsemble(of=NUTS(max_tree_depth=1)), "a step of NUTSChain is a transition"),
-        (SVI(guide="low-rank"), "svi goes through Pyro: a guide is not normal, cauchy or delta"),
+        (SVI(guide="low-rank"), "svi uses Pyro's bound: a guide is not normal, cauchy or delta"),
     ):
         state = algorithm.init(with_priors({}, members=1), 240, NUM_STEPS)
         assert why_eager(algorithm, state) == reason

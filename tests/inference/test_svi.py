@@ -348,14 +348,18 @@ def test_a_learned_noise_is_found() -> None:
     [
         ({"guide": "mean-field"}, {}, "unknown guide 'mean-field'"),
         ({}, {"head.*": None}, "the prior for 'head.*' matches no parameter: the trained parameters are"),
-        ({"guide": "cauchy"}, {"base": dist.LogNormal(0.0, 1.0)}, "the guide 'cauchy' gives any number"),
+        (
+            {"guide": "cauchy"},
+            {"base": dist.LogNormal(0.0, 1.0)},
+            "the guide 'cauchy' requires a prior on all real numbers",
+        ),
         ({"guide": "cauchy"}, {}, "the divergence of a cauchy guide from the prior of weight is infinite"),
-        ({}, {"base": dist.Bernoulli(0.5)}, "no guide fits the prior of weight"),
+        ({}, {"base": dist.Bernoulli(0.5)}, "no guide supports the prior of weight"),
         ({}, {"base": None}, "no parameter of the model has a prior"),
-        ({"draws": "example", "guide": "full-rank"}, {}, "need independent guides"),
+        ({"draws": "example", "guide": "full-rank"}, {}, "require independent guides"),
         ({"local_reparametrization": True, "guide": "delta"}, {}, "and there are none"),
-        ({"kl_warmup": 1.5}, {}, "kl_warmup is a part of all steps"),
-        ({"initial_scale": 0.0}, {}, "initial scale of a guide must be positive"),
+        ({"kl_warmup": 1.5}, {}, "kl_warmup must be a fraction of all steps"),
+        ({"initial_scale": 0.0}, {}, "initial_scale must be positive"),
         ({"momentum": 1.0}, {}, "the momentum must be from 0 to below 1"),
     ],
 )

@@ -170,12 +170,12 @@ def test_norms_have_the_statistics_of_the_draw(size: int, sharing: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"swa_start": 1.0}, "part of all steps"),
-        ({"swa_start": -0.1}, "part of all steps"),
+        ({"swa_start": 1.0}, "fraction of all steps"),
+        ({"swa_start": -0.1}, "fraction of all steps"),
         ({"swa_rate": 0.0}, "must be positive"),
-        ({"num_snapshots": 1}, "at least 2 snapshots"),
-        ({"rank": 1}, "rank is 0"),
-        ({"rank": -1}, "rank is 0"),
+        ({"num_snapshots": 1}, "num_snapshots must be at least 2"),
+        ({"rank": 1}, "rank must be 0"),
+        ({"rank": -1}, "rank must be 0"),
         ({"scale": -1.0}, "scale must not be negative"),
         ({"norm_draws": -1}, "norm_draws must not be negative"),
     ],

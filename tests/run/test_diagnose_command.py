@@ -129,7 +129,7 @@ def test_arviz_data_have_the_draws_in_the_order_of_the_chain(runs: dict[str, Pat
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("map", "a point estimate has no draws of a posterior"),
+        ("map", "a point estimate has no posterior draws"),
         ("members", "members that share weights"),
         ("cold", "these are at the temperature 0.1"),
     ],
@@ -152,8 +152,8 @@ def test_what_loo_means_nothing_for_has_no_log_likelihood(
 @pytest.mark.parametrize(
     ("algorithm", "reason"),
     [
-        (DeepEnsemble(), "networks of a deep ensemble were trained apart"),
-        (MCDropout(), "dropout masks are no draws"),
+        (DeepEnsemble(), "networks of a deep ensemble were trained independently"),
+        (MCDropout(), "dropout masks are not posterior draws"),
         (SVI(), None),
         (IVON(), None),
         (SWAG(), None),

@@ -50,7 +50,7 @@ def test_a_student_is_a_run_of_its_own(copied: Path) -> None:
     assert snapshot(copied / "deep") == before
     assert loaded.predict(loaded.data.test).shape == (1, 3, 358, 10)
     assert loaded.state.num_parameters < deep.state.num_parameters
-    with pytest.raises(InputError, match="a distillation needs a teacher"):
+    with pytest.raises(InputError, match="distillation requires a teacher"):
         loaded.algorithm.trainings(loaded.state)
     shutil.rmtree(copied / "deep")
     ended_well(command("evaluate", copied / "student", "--ood", "noise", "--ood-images", "50"))
@@ -194,7 +194,7 @@ def test_fit_looks_at_the_data_too(taught: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["distill"], "a distillation needs a teacher: .* or on the command line --teacher RUN"),
+        (["distill"], "distillation requires a teacher: .* or on the command line --teacher RUN"),
         (
             ["distill", "--of", "deep-ensemble"],
             "distill cannot use deep-ensemble as its inner algorithm",
@@ -204,7 +204,7 @@ def test_fit_looks_at_the_data_too(taught: Path) -> None:
             "deep-ensemble cannot use distill as its inner algorithm, since distill has an inner algorithm itself",
         ),
         (["distill", "--of", "sgld"], "Distill cannot run SGLD: a chain samples the posterior of the labels"),
-        (["distill", "--teacher", "deep", "--alpha", "2"], "alpha is a part of the loss, from 0 to 1, and is 2"),
+        (["distill", "--teacher", "deep", "--alpha", "2"], "alpha must be from 0 to 1, and is 2"),
         (["distill", "--teacher", "deep", "--perturbation", "odds"], "--perturbation must be 'confident_ods', 'ods'"),
         (["distill", "--teacher", "x" * 300], "cannot be a run: File name too long"),
     ],

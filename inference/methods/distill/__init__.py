@@ -1,1 +1,1 @@
-"""Distillation: a network, or an ensemble, that learns from networks that are trained already."""
+"""Distillation: a network or an ensemble that learns from trained networks."""

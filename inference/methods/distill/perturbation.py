@@ -1,4 +1,4 @@
-"""Inputs on which teachers differ: output-diversified sampling, in pixels."""
+"""Output-diversified sampling (ODS): inputs that are perturbed so that teachers differ on them."""
 
 import math
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ Perturbation = Literal["confident_ods", "ods", "none"]
 
 
 class Pixels(nn.Module):
-    """What normalised images are in pixels from 0 to 1.
+    """The scale of normalised images in pixels from 0 to 1.
 
     Args:
-        mean: of each channel, ``[channel]``.
-        std: of each channel.
+        mean: mean of each channel in pixels, ``[channel]``.
+        std: standard deviation of each channel in pixels.
     """
 
     std: Tensor
@@ -38,20 +38,20 @@ class Pixels(nn.Module):
 
     @classmethod
     def of(cls, data: Data) -> "Pixels":
-        """Those of the images of a data set."""
+        """Return the pixel scale of the images of a data set."""
         return cls(data.mean, data.std)
 
     def moved(self, x: Tensor, step: Tensor) -> Tensor:
-        """Normalised images after a step in pixels, and within what pixels can be."""
+        """Return normalised images after a step in pixels, clipped to valid pixels."""
         return (x + step / self.std).clamp(self.black, self.white)
 
     def gradient(self, gradient: Tensor) -> Tensor:
-        """The gradient with respect to pixels, from that with respect to normalised images."""
+        """Convert the gradient with respect to normalised images to the gradient with respect to pixels."""
         return gradient / self.std
 
 
-def can_move(x: Tree) -> bool:
-    """Whether there is anything in some inputs that can be moved a little: tokens cannot."""
+def can_perturb(x: Tree) -> bool:
+    """Return whether some inputs are floating point. Integers, such as tokens, cannot be perturbed."""
     return any(tensor.is_floating_point() for tensor in tensors_of(x))
 
 
@@ -64,24 +64,24 @@ def output_diversified(
     is_confident: bool,
     pixels: Pixels | None,
 ) -> Tree:
-    """Inputs that move the teacher's outputs in a random direction (ODS, as in arXiv 2110.14149).
+    """Perturb inputs so that the teacher's outputs change in a random direction (ODS, as in arXiv 2110.14149).
 
-    ``x + step_size c √D g / ‖g‖``, with g the gradient of ``u · softmax(teacher(x) / temperature)`` and u uniform in
-    [-1, 1] for each class; D is how many numbers an example has, and c is 1, or the largest of the probabilities. All
-    of it is in pixels from 0 to 1, where it is known what these are, and is clipped to them; otherwise in the units of
+    Returns ``x + step_size c √D g / ‖g‖``, where g is the gradient of ``u · softmax(teacher(x) / temperature)``, u is
+    uniform in [-1, 1] for each class, D is the number of values of an example, and c is 1 or the largest probability.
+    With `pixels`, the step is in pixels from 0 to 1, and the result is clipped to them; otherwise it is in the units of
     the inputs.
 
     Args:
-        teacher: whose outputs are moved.
-        x: ``[part, ...]``: a tensor or a tree, in which whole numbers stay as they are.
-        likelihood: says what is softened by the temperature, and how.
-        temperature: of the teacher's probabilities.
-        step_size: the root mean square of the step, for c = 1.
-        is_confident: whether the step is as long as the teacher is sure.
-        pixels: of images; None: the inputs are in units of their own.
+        teacher: the teacher whose outputs change.
+        x: ``[part, ...]``: a tensor or a tree, in which integers stay the same.
+        likelihood: softens the outputs by the temperature.
+        temperature: temperature of the teacher's probabilities.
+        step_size: root mean square of the step, for c = 1.
+        is_confident: whether c is the teacher's largest probability.
+        pixels: pixel scale of images; None: the inputs have units of their own.
 
     Raises:
-        InputError: the teacher's outputs have no gradient with respect to its inputs.
+        InputError: if the teacher's outputs have no gradient with respect to its inputs.
     """
     leaves, spec = tree_flatten(x)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
@@ -93,15 +93,15 @@ def output_diversified(
         softened = likelihood.softened(teacher(tree_unflatten(given, spec)), temperature)
         if not softened.values.requires_grad:
             raise InputError(
-                "the teacher's outputs have no gradient with respect to its inputs, along which these would be "
-                'perturbed: take perturbation="none"'
+                "the teacher's outputs have no gradient with respect to its inputs, which the perturbation requires: "
+                'use perturbation="none"'
             )
         weights = 2 * torch.rand_like(softened.values) - 1
         with torch.autocast(weights.device.type, enabled=False):
             gradients = torch.autograd.grad((weights * softened.values).sum(), moving, materialize_grads=True)
     if pixels is not None:
         gradients = tuple(pixels.gradient(gradient) for gradient in gradients)
-    direction = _of_length_one(torch.cat([gradient.flatten(1) for gradient in gradients], 1))
+    direction = _normalised(torch.cat([gradient.flatten(1) for gradient in gradients], 1))
     lengths = step_size * math.sqrt(direction.shape[1])
     steps = direction * (softened.confidence.detach().view(-1, 1) * lengths if is_confident else lengths)
     for place, step in zip(places, steps.split([leaf[0].numel() for leaf in moving], 1), strict=True):
@@ -111,13 +111,13 @@ def output_diversified(
     return tree_unflatten(given, spec)
 
 
-def _of_length_one(gradient: Tensor) -> Tensor:
-    """Each example's ``[part, number]`` over its length, however short it is; 0 where it is 0."""
+def _normalised(gradient: Tensor) -> Tensor:
+    """Normalise each example ``[part, number]`` to length 1, also if it is very short; 0 stays 0."""
     largest = gradient.abs().amax(1, keepdim=True)
     return nn.functional.normalize(gradient / largest.clamp_min(torch.finfo(gradient.dtype).tiny), dim=1)
 
 
-def pieces(size: int, count: int) -> Iterator[slice]:
-    """So many rows in so many parts, as even as can be; some are empty where there are fewer rows."""
+def even_slices(size: int, count: int) -> Iterator[slice]:
+    """Yield `count` slices of `size` rows, as even as possible. Some are empty if there are fewer rows."""
     for number in range(count):
         yield slice(size * number // count, size * (number + 1) // count)

@@ -1,4 +1,4 @@
-"""Teachers: networks that are trained already, frozen, each on its own."""
+"""Teachers: frozen copies of trained networks."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from bayes_share.tensors.trees import Tree, digest
 
 @runtime_checkable
 class Trained(Protocol):
-    """What has trained something, such as the `Training` that `load_run` gives."""
+    """An object with an algorithm and its trained state, such as the `Training` from `load_run`."""
 
     algorithm: Inference[Any]
     state: Any
@@ -32,9 +32,9 @@ class Teacher(nn.Module):
     """A network that teaches.
 
     Args:
-        network: maps ``[batch, ...]`` to outputs ``[batch, ...]``; is taken over.
-        likelihood: that it was trained under; None: not known, and taken for the student's.
-        inputs: what is done with inputs before the network has them; None: nothing.
+        network: maps ``[batch, ...]`` to outputs ``[batch, ...]``; it is not copied.
+        likelihood: the likelihood that it was trained with; None: unknown, the student's is assumed.
+        inputs: a module applied to the inputs before the network; None: no transformation.
     """
 
     def __init__(self, network: nn.Module, likelihood: Likelihood | None, inputs: nn.Module | None = None) -> None:
@@ -43,17 +43,17 @@ class Teacher(nn.Module):
         self.likelihood = None if likelihood is None else self.model.likelihood
 
     def forward(self, x: Tree) -> Tensor:
-        """The outputs ``[1, batch, ...]``; gradients pass to the inputs."""
+        """Return the outputs ``[1, batch, ...]``, with gradients to the inputs."""
         outputs: Tensor = self.model(x)
         return outputs
 
 
 class Teachers(nn.Module):
-    """Some teachers in their order, frozen and in eval mode.
+    """A sequence of teachers, frozen and in eval mode.
 
     Args:
-        each: all of them.
-        origin: a digest of all numbers that they were made of.
+        each: the teachers.
+        origin: digest of the states that they were made from.
     """
 
     def __init__(self, each: Sequence[Teacher], origin: str) -> None:
@@ -63,31 +63,32 @@ class Teachers(nn.Module):
         self.requires_grad_(False).eval()
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of teachers."""
         return len(self.each)
 
     def __iter__(self) -> Iterator[Teacher]:
-        """One after the other."""
+        """Iterate over the teachers."""
         return (teacher for teacher in self.each if isinstance(teacher, Teacher))
 
     def __getitem__(self, number: int) -> Teacher:
-        """One of them, from 0."""
+        """Return a teacher by its index."""
         teacher = self.each[number]
         assert isinstance(teacher, Teacher)
         return teacher
 
 
 def teachers_of(given: Any, draws: int = 1) -> Teachers:
-    """The teachers that something trained is: copies, so that what is handed in stays as it is.
+    """Return the teachers in a trained object, as copies.
 
     Args:
-        given: a pair ``(algorithm, state)`` or what has both, such as the `Training` that `load_run` gives; a network,
-            an `Ensemble` or a `Model`; or a list of those. Each member of an ensemble is a teacher of its own.
-        draws: of an algorithm that draws parameters: draws 0, 1, ... are further teachers. A point has one; and so have
-            dropout and Laplace's last layer, whose draws are more than values of parameters: their point teaches.
+        given: a pair ``(algorithm, state)`` or an object with both, such as the `Training` from `load_run`; a network,
+            an `Ensemble` or a `Model`; or a list of them. Each member of an ensemble is a separate teacher.
+        draws: number of draws of an algorithm that draws parameters; draws 0, 1, ... are separate teachers. A point
+            estimate has one. So have MC dropout and last-layer Laplace, whose draws are not only parameter values:
+            their point estimate is the teacher.
 
     Raises:
-        InputError: anything else; names what it is.
+        InputError: if `given` is anything else.
     """
     with named("the teacher"):
         if isinstance(given, Trained) and not isinstance(given, nn.Module):
@@ -95,25 +96,27 @@ def teachers_of(given: Any, draws: int = 1) -> Teachers:
         if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Inference):
             algorithm, state = given
             check_state(algorithm, state)
-            models: list[nn.Module] = [_under(part) for part in _parts(algorithm, state, draws)]
+            models: list[nn.Module] = [_with_drawn_values(part) for part in _parts_of_draws(algorithm, state, draws)]
             origin = digest(state.state_dict())
         elif isinstance(given, nn.Module) or (isinstance(given, list | tuple) and given):
             networks = [given] if isinstance(given, nn.Module) else list(given)
             for network in networks:
                 if not isinstance(network, nn.Module):
-                    raise InputError(f"a list of networks, and one of them is a {type(network).__name__}")
+                    raise InputError(
+                        f"a list of teachers must contain networks, and one of them is a {type(network).__name__}"
+                    )
             models = [copy_of(network) for network in networks]
             origin = digest([network.state_dict() for network in networks])
         else:
             raise InputError(
-                f"(algorithm, state), an ensemble, a network or a list of them, or the folder of a run, and not "
+                f"expected (algorithm, state), an ensemble, a network or a list of them, or the folder of a run, not "
                 f"{'an empty' if isinstance(given, list | tuple) else 'a'} {type(given).__name__}"
             )
-        return Teachers([teacher for model in models for teacher in _each(model)], origin)
+        return Teachers([teacher for model in models for teacher in _teachers_in(model)], origin)
 
 
-def _parts(algorithm: Inference[Any], state: Any, draws: int) -> Iterator[Part]:
-    """What is run in each draw; of a point, in the first one."""
+def _parts_of_draws(algorithm: Inference[Any], state: Any, draws: int) -> Iterator[Part]:
+    """Yield the parts of each draw; of a point estimate, only those of the first."""
     for sample in range(draws):
         parts = algorithm.draw(state, sample).parts
         yield from parts
@@ -121,19 +124,19 @@ def _parts(algorithm: Inference[Any], state: Any, draws: int) -> Iterator[Part]:
             return
 
 
-def _under(part: Part) -> Model:
-    """A copy of a model with what is drawn of it in its place."""
+def _with_drawn_values(part: Part) -> Model:
+    """Return a copy of a part's model with the drawn values."""
     model = copy_of(part.model)
     model.load_state_dict(dict(part.values), strict=False)
     return model
 
 
 class OneMember(nn.Module):
-    """The network that one member of several is, where all of them compute in one.
+    """One member of several that are computed by a single network.
 
     Args:
-        members: all of them.
-        member: which one.
+        members: the network of all members.
+        member: index of the member.
     """
 
     def __init__(self, members: Members, member: int) -> None:
@@ -141,12 +144,12 @@ class OneMember(nn.Module):
         self.members, self.member = members, member
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The member's outputs ``[batch, ...]``."""
+        """Return the member's outputs ``[batch, ...]``."""
         return tree_map(lambda leaf: leaf[self.member], self.members(*args, **kwargs))
 
 
-def _each(model: nn.Module) -> Iterator[Teacher]:
-    """The members of a model, an ensemble or a network that nobody else holds."""
+def _teachers_in(model: nn.Module) -> Iterator[Teacher]:
+    """Yield the members of a model, an ensemble or a network as teachers, without copying it."""
     network, likelihood, inputs = (
         (model.network, model.likelihood, model.inputs) if isinstance(model, Model) else (model, None, None)
     )
@@ -157,39 +160,39 @@ def _each(model: nn.Module) -> Iterator[Teacher]:
         yield from (Teacher(OneMember(network, m), likelihood, inputs) for m in range(network.ensemble_size))
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that were tied: nobody loads these networks into another one
+        warnings.simplefilter("ignore")  # about tied weights, which matter only if state dicts are loaded
         for member in range(network.ensemble_size):
             yield Teacher(fold(network, member), likelihood, inputs)
 
 
 def check_teacher(teacher: Teacher, x: Tree, outputs: Tensor, likelihood: Likelihood) -> None:
-    """See whether a student can learn from a teacher.
+    """Check that a student can learn from a teacher.
 
     Args:
-        teacher: on the device of the inputs.
+        teacher: the teacher, on the device of the inputs.
         x: a few inputs of the student.
-        outputs: of the student for them, ``[member, few, ...]``.
-        likelihood: the student's.
+        outputs: the student's outputs for them, ``[member, few, ...]``.
+        likelihood: the student's likelihood.
 
     Raises:
-        InputError: the teacher takes other inputs, gives other outputs, or is of another likelihood.
+        InputError: if the teacher does not accept the inputs, or its outputs or its likelihood differ in kind.
     """
     with named("the teacher"), torch.no_grad():
         try:
             found = teacher(x)
         except InputError:
             raise
-        except Exception as error:  # of any type, by any network
+        except Exception as error:  # a network may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"it cannot be run on the inputs of the student ({reason:.200})") from error
         if found.shape[1:] != outputs.shape[1:]:
             raise InputError(
-                f"its outputs for an example have shape {list(found.shape[2:])}, and those of the student "
-                f"{list(outputs.shape[2:])}: they must be of one shape"
+                f"its outputs for an example have shape {list(found.shape[2:])}, and the student's have shape "
+                f"{list(outputs.shape[2:])}: they must be equal"
             )
         theirs = teacher.likelihood
         if theirs is not None and type(theirs) is not type(likelihood):
             raise InputError(
                 f"it has the likelihood {type(theirs).__name__}, and the student {type(likelihood).__name__}: they "
-                f"must be alike"
+                f"must be equal"
             )

@@ -1,1 +1,1 @@
-"""IVON and its optimizer."""
+"""The IVON algorithm and its optimizer."""

@@ -1,4 +1,4 @@
-"""IVON: a Gaussian posterior over every weight, at the cost of Adam."""
+"""IVON: a Gaussian posterior over every weight, at about the cost of Adam."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,33 +23,33 @@ from bayes_share.options.records import Flat
 from bayes_share.sharing.convertible import NORMS
 from bayes_share.tensors.seeding import generator
 
-_LARGEST_ESS = 100  # as a multiple of the training data; more is a slip, of units or of data sets
+_MAX_ESS_PER_EXAMPLE = 100  # maximum ess as a multiple of num_data; larger values are probably mistakes
 
 
 @dataclass
 class IVONState:
-    """A model at the posterior's mean, and the optimizer with the rest on its way."""
+    """The model, whose parameters are the posterior mean, and the optimizer with the rest of the posterior."""
 
     model: Model
     stepper: Stepper
 
     @property
     def optimizer(self) -> IVONOptimizer:
-        """The optimizer, by its own type."""
+        """The optimizer with its own type."""
         assert isinstance(self.stepper.optimizer, IVONOptimizer)
         return self.stepper.optimizer
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the mean has; shared ones count once."""
+        """The number of parameters of the model. Shared ones count once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def state_dict(self) -> dict[str, Any]:
-        """Means, buffers, Hessians, momentum and the step."""
+        """Return means, buffers, Hessians, momentum and the step."""
         return {"model": self.model.state_dict(), **self.stepper.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state_dict["model"])
         self.stepper.load_state_dict(state_dict)
 
@@ -60,18 +60,18 @@ class IVON(Flat, GradientMethod[IVONState]):
 
     Each weight w has the prior ``N(centre, 1 / (ess * weight_decay))`` and the posterior ``N(w, 1 / (ess * (hess +
     weight_decay)))``, with the diagonal Hessian of the mean loss. The members of a BatchEnsemble are equal components
-    of a mixture, so that a member's own parameters receive a fraction 1 / `ensemble_size` of the mean loss. For them
-    `ess` is multiplied by `ensemble_size`, and the decay and the initial Hessian are divided by it, so that each member
-    has the posterior of a network of its own. The gradient is clipped at each draw. Batch norm does not work well with
-    the noise; filter response norm does.
+    of a mixture, so a member's own parameters receive a fraction 1 / `ensemble_size` of the mean loss. For them `ess`
+    is multiplied by `ensemble_size`, and the decay and the initial Hessian are divided by it, so that each member has
+    the posterior of a separate network. The gradient is clipped at each draw. Batch norm does not work well with the
+    noise; filter response norm does.
 
     A parameter that a rule of ``Model(priors=...)`` names has that prior, which must be normal, in place of the decay:
     its centre is the prior's mean, and its decay is ``1 / (ess * sd²)``, elementwise. None is a flat prior.
 
     Args:
         steps: learning rates, their schedule, clipping and the like; each option can be passed by its own name.
-        weight_decay: precision of the prior of all parameters except the rank-1 factors, divided by `ess`. This and the
-            following options do not apply to parameters with a prior from the user.
+        weight_decay: precision of the prior of all parameters except the rank-1 factors, divided by `ess`. Like
+            `factor_decay` and `norm_centre`, it does not apply to parameters with a prior from the user.
         factor_decay: precision of the prior of r and s around their initial signs (+1 or -1), and of further terms
             around 0, divided by `ess`.
         norm_centre: centre of the prior of the scales of normalisation layers: 0, or 1, their initial value.
@@ -80,10 +80,10 @@ class IVON(Flat, GradientMethod[IVONState]):
         factor_hess_init: `hess_init` for the rank-1 factors.
         beta1: decay rate of the moving average of the gradient.
         beta2: decay rate of the moving average of the Hessian; smaller values learn it in fewer steps, with more noise.
-        ess: effective sample size: the number of examples that the loss stands for. None: the number of training
+        ess: effective sample size: the number of examples that the loss represents. None: the number of training
             examples. Larger values give a colder posterior.
         clip_radius: maximum step of a weight, before the learning rate; None: no limit.
-        samples: draws of the weights in each step, each with a forward and a backward pass.
+        samples: number of draws of the weights in each step, each with a forward and a backward pass.
         hess_approx: estimator of the Hessian: "price" (from gradients at draws) or "gradsq" (from squared gradients).
     """
 
@@ -112,22 +112,23 @@ class IVON(Flat, GradientMethod[IVONState]):
                 raise InputError(f"{name} must be positive, and is {value}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must be from 0 to below 1, and is {getattr(self, name)}")
+                raise InputError(f"{name} must be at least 0 and below 1, and is {getattr(self, name)}")
         if self.samples < 1:
-            raise InputError(f"a step takes at least 1 draw of the weights, not {self.samples}")
+            raise InputError(f"samples must be at least 1, and is {self.samples}")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> IVONState:
-        """A fresh model in training mode, as the mean, and the optimizer with the first Hessian.
+        """Return a new model in training mode, as the mean, and the optimizer with the initial Hessian.
 
         Raises:
-            InputError: an `ess` that contradicts the data; members that are equal and would stay so, because nothing
-                of their own has noise; a prior of the user's that is not normal.
+            InputError: if all parameters are frozen, `ess` contradicts the number of training examples, a prior of the
+                user is not normal, or the members are equal and would stay equal because they have no parameters of
+                their own.
         """
         ess = float(num_data) if self.ess is None else self.ess
-        if not 1 <= ess <= _LARGEST_ESS * num_data:
+        if not 1 <= ess <= _MAX_ESS_PER_EXAMPLE * num_data:
             raise InputError(
-                f"ess is the number of examples that the loss stands for: with num_data = {num_data} it is from 1 to "
-                f"{_LARGEST_ESS * num_data}, and not {ess:g}"
+                f"ess, the number of examples that the loss represents, must be from 1 to "
+                f"{_MAX_ESS_PER_EXAMPLE * num_data} for num_data = {num_data}, and is {ess:g}"
             )
         model = build().train()
         check_trainable(model)
@@ -138,35 +139,35 @@ class IVON(Flat, GradientMethod[IVONState]):
         return IVONState(model, Stepper.start(optimizer, self.steps, num_steps))
 
     def feeding(self, state: IVONState) -> Feeding:
-        """As `feed` says."""
+        """Return how `feed` assigns the examples of a batch to members."""
         return self.steps.feeding(state.model)
 
     def gradient(self, state: IVONState, batch: Batch) -> StepInfo:
-        """The gradients at the draws, each clipped, as the optimizer's update takes them.
+        """Compute and clip the gradient at each draw, and collect it in the optimizer.
 
-        The loss it reports is the mean negative log-likelihood under the draws; the divergence is `kl`.
+        The reported loss is the mean negative log-likelihood under the draws, without the divergence `kl`.
         """
         rate = state.stepper.set_rates()
-        state.optimizer.forget()  # a step that was begun and never ended
-        found = []
+        state.optimizer.forget()  # draws of an interrupted step
+        draws = []
         for _ in range(self.samples):
             with state.optimizer.sampled_params(train=True):
                 terms = self.steps.add_gradient(state.model, batch)
                 state.stepper.clip()
-            found.append(terms)
-        mean = mean_of(found)
+            draws.append(terms)
+        mean = mean_of(draws)
         return StepInfo(mean.loss, mean.log_lik, self._kl(state, mean.loss), mean.accuracy, rate)
 
     def gradients(self, state: IVONState) -> list[Tensor]:
-        """The sums over draws of gradients and of their products with the noise; for "gradsq" those of each draw."""
+        """Return the tensors collected by the optimizer; see `IVONOptimizer.gradients`."""
         return state.optimizer.gradients()
 
     def update(self, state: IVONState) -> None:
-        """The optimizer's step."""
+        """Take a step of the optimizer."""
         state.stepper.follow()
 
     def draw(self, state: IVONState, sample: int) -> Forward:
-        """The network under a draw of the posterior; frozen parameters and buffers stay as they are."""
+        """Return the network with parameters drawn from the posterior, and its frozen parameters and buffers."""
         random = generator("draw", sample)
         values = {}
         for name, mean in state.model.named_parameters():
@@ -177,16 +178,19 @@ class IVON(Flat, GradientMethod[IVONState]):
         return drawn(state.model, values)
 
     def keep_members(self, state: IVONState, members: Sequence[int]) -> IVONState:
-        """The model of these members, and their Hessians, each as it was learned among all."""
+        """Return the model of the given members, with their Hessians as learned."""
         model = state.model.keep(members)
         return IVONState(model, state.stepper.kept(state.model, model, members))
 
     def tempering(self, num_data: int | float) -> str | None:
-        """The effective sample size, where it is not that of the data."""
+        """Return the effective sample size if it is not the number of training examples."""
         return None if self.ess in (None, num_data) else f"ess of {self.ess:g}"
 
     def _groups(self, model: Model, ess: float) -> list[dict[str, Any]]:
-        """Groups by kind, with norms' scales and what has a prior of its own apart, each with its prior and Hessian."""
+        """Return parameter groups by kind, each with its prior and initial Hessian.
+
+        Scales of norms and parameters with priors from the user have separate groups.
+        """
         scales = {id(module.weight) for module in model.modules() if type(module) in _NORMS and _has_scale(module)}
         named = model.named_in_priors()
         priors = {
@@ -197,10 +201,10 @@ class IVON(Flat, GradientMethod[IVONState]):
         flat = {id(model.get_parameter(name)) for name, latent in named.items() if latent is None}
         special_cases = ("own", priors), ("flat", flat), ("scale", scales)
         groups, rates = [], self.steps
-        of_kinds = parameter_groups(
+        groups_by_kind = parameter_groups(
             model, rates.highest_rate, self.weight_decay, rates.factor_rate, is_decoupled=False, have_prior=named
         )
-        for group in on_a_clock(of_kinds):
+        for group in on_a_clock(groups_by_kind):
             is_factor = group["kind"] == "factor"
             members = 1 if group["kind"] == "base" else group["params"][0].shape[0]
             decay = self.factor_decay / members if is_factor else group["weight_decay"]
@@ -212,7 +216,7 @@ class IVON(Flat, GradientMethod[IVONState]):
                 "own": {"weight_decay": 0.0, "centre": 0.0, "params": [], "priors": []},
             }
             for p in group["params"]:
-                special = next((name for name, those in special_cases if id(p) in those), "kind")
+                special = next((name for name, ids in special_cases if id(p) in ids), "kind")
                 by_prior[special]["params"].append(p)
             by_prior["own"]["priors"] = [priors[id(p)] for p in by_prior["own"]["params"]]
             options = {
@@ -227,7 +231,7 @@ class IVON(Flat, GradientMethod[IVONState]):
         return groups
 
     def _kl(self, state: IVONState, like: Tensor) -> Tensor:
-        """What members share counts once, and the mean over members of what is theirs."""
+        """Return the KL divergence of shared parameters plus the mean over members of that of their own parameters."""
         groups = zip(state.optimizer.param_groups, state.optimizer.kl(), strict=True)
         return torch.stack([(kl / group["members"]).to(like) for group, kl in groups]).sum()
 

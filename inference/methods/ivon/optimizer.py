@@ -1,4 +1,4 @@
-"""The optimizer IVON made safe: a Gaussian posterior over weights, whose precision is its estimate of the Hessian."""
+"""The IVON optimizer: a Gaussian posterior over weights, with its precision from an estimate of the Hessian."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,38 +18,39 @@ Centre = float | Literal["sign"]
 class IVONOptimizer(torch.optim.Optimizer):
     """Improved Variational Online Newton (Shen et al. 2024, arXiv 2402.17641, algorithm 1).
 
-    The posterior of each weight is normal: its mean is the parameter itself, its precision ``ess * (hess + decay)``.
-    The update rules are those of the package ivon-opt; what is around them is new. All state is kept for each
-    parameter, so that it is saved, and groups can be added. Parameters that are frozen, or that get no gradient, stay
-    as they are. Whatever happens inside `sampled_params`, the means come back, in the memory format they had.
+    The posterior of each weight is normal. Its mean is the parameter itself, and its precision is ``ess * (hess +
+    decay)``. The update rules are those of the package ivon-opt. Unlike there, the state is stored for each parameter,
+    so it is part of the state dict and groups can be added. Parameters that are frozen or have no gradient are not
+    changed. When `sampled_params` exits, even by an exception, the means are restored in their memory format.
 
-    A step is one or more draws, each with a gradient, and an update with their averages::
+    A step consists of one or more draws, each with a gradient, and an update with their averages::
 
         with optimizer.sampled_params(train=True):
             loss(model(x), y).backward()   # in one or more parts; clip and unscale here, inside
         optimizer.step()
 
-    States are at least in float32; parameters in bfloat16 are rounded after each update and each draw. Gradients are
-    not averaged between processes.
+    The state is at least in float32; bfloat16 parameters are rounded after each update and each draw. The optimizer
+    does not average gradients between processes.
 
     Args:
-        params: parameters, or groups of them with options of their own: all that follow but `hess_approx`, and any
-            others. A group may have `priors` in place of `weight_decay` and `centre`: for each parameter, the mean and
-            the standard deviation of its normal prior, two tensors of its shape.
-        lr: learning rate; a step is multiplied by ``hess_init + weight_decay``, as in the package, so that it begins
-            with that of plain gradients.
-        ess: effective sample size: what turns the loss, a mean, into a sum over the data.
-        hess_init: the Hessian of the loss before the first step (h0).
-        beta1: how much of the averaged gradient a step keeps.
-        beta2: how much of the Hessian a step keeps.
+        params: parameters or parameter groups. A group may set any of the following options except `mc_samples` and
+            `hess_approx`, and may have other keys. A group may have `priors` in place of `weight_decay` and `centre`:
+            for each parameter, the mean and the standard deviation of its normal prior, two tensors of its shape.
+        lr: learning rate. A step is multiplied by ``hess_init + weight_decay``, as in the package, so that training
+            starts with steps of plain gradient descent.
+        ess: effective sample size: the factor from the mean loss to the sum over the data.
+        hess_init: Hessian of the loss before the first step (h0).
+        beta1: decay rate of the moving average of the gradient.
+        beta2: decay rate of the moving average of the Hessian.
         weight_decay: precision of the prior, divided by `ess`.
-        centre: mean of the prior: a number, or "sign": +1 or -1, as the parameter's sign was when it was handed in.
-        clip_radius: largest step before the learning rate, for each weight.
-        mc_samples: draws in a step that has a closure.
-        hess_approx: from gradients at draws by Price's theorem ("price"), or from their squares ("gradsq").
+        centre: mean of the prior: a number, or "sign": the sign (+1 or -1) of the parameter's value when it is added.
+        clip_radius: maximum step of each weight, before the learning rate.
+        mc_samples: number of draws in a step with a closure.
+        hess_approx: estimator of the Hessian: "price" (Price's theorem, from gradients at draws) or "gradsq" (squared
+            gradients).
 
     Raises:
-        InputError: an option out of its range, or a parameter that is not real.
+        InputError: if an option is out of range, or a parameter is not real.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class IVONOptimizer(torch.optim.Optimizer):
         if hess_approx not in get_args(HessianEstimate):
             raise unknown("estimate of the Hessian", hess_approx, get_args(HessianEstimate))
         if mc_samples < 1:
-            raise InputError(f"a step takes at least 1 draw of the weights, not {mc_samples}")
+            raise InputError(f"mc_samples must be at least 1, and is {mc_samples}")
         self.mc_samples = mc_samples
         self.hess_approx = hess_approx
         self._is_sampling = False
@@ -80,21 +81,21 @@ class IVONOptimizer(torch.optim.Optimizer):
         super().__init__(params, dict(zip(names, options, strict=True)))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, with options of their own; what is not given is as for the others.
+        """Add a parameter group. Options that it does not set have their defaults.
 
         Raises:
-            InputError: an option out of its range, or a parameter that is not real.
+            InputError: if an option is out of range, or a parameter is not real.
         """
         _check({**self.defaults, **param_group})
         own = dict(param_group)
         priors = own.pop("priors", None)
         super().add_param_group(own)
         group = self.param_groups[-1]
-        steps: dict[torch.device, Tensor] = {}  # which parameters have in common as long as they are updated together
+        steps: dict[torch.device, Tensor] = {}  # shared by parameters as long as they are updated together
         for number, p in enumerate(group["params"]):
             if not p.is_floating_point():
-                raise InputError(f"IVON learns real numbers, and a parameter is of {p.dtype}")
-            values = p.detach().to(_precise(p.dtype), memory_format=torch.contiguous_format, copy=True)
+                raise InputError(f"IVON requires real floating-point parameters, not {p.dtype}")
+            values = p.detach().to(_state_dtype(p.dtype), memory_format=torch.contiguous_format, copy=True)
             self.state[p] = {
                 "step": steps.setdefault(p.device, torch.zeros((), dtype=torch.float64, device=p.device)),
                 "momentum": torch.zeros_like(values),
@@ -107,25 +108,26 @@ class IVONOptimizer(torch.optim.Optimizer):
                 self.state[p] |= {"centre": mean, "decay": sd.square().mul_(group["ess"]).reciprocal_()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """All of it, where torch's optimizers copy only what they know."""
+        """Return all attributes, where torch's optimizers return only their own."""
         return self.__dict__.copy()
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
-        """Put a draw of the posterior in place of the means, for the time of the context.
+        """Replace the means by a draw from the posterior within the context.
 
         Args:
-            train: whether the gradients are one of the draws of the next `step`. They are then cleared at the start
-                and taken away at the end, so accumulation and clipping belong inside. After an exception they do not
-                count.
+            train: whether the gradients count as a draw of the next `step`. They are then cleared at the start and
+                removed at the end, so accumulate and clip them inside the context. After an exception they are
+                discarded.
 
         Raises:
-            InputError: inside another such context; or, with `train`, at the end, if there are no gradients, or sparse
-                ones.
+            InputError: if contexts are nested; with `train`, at the end, if there are no gradients or they are sparse.
         """
         if self._is_sampling:
-            raise InputError("the weights are a draw already: leave one sampled_params before entering the next")
-        parts = [(group, part) for group in self.param_groups for part in _alike(_trainable(group), _kind)]
+            raise InputError("sampled_params cannot be nested: exit the current context before entering another")
+        parts = [
+            (group, part) for group in self.param_groups for part in _grouped_by(_trainable(group), _device_and_dtype)
+        ]
         params = [p for _, part in parts for p in part]
         means = [p.detach().clone() for p in params]
         self._is_sampling = True
@@ -147,13 +149,13 @@ class IVONOptimizer(torch.optim.Optimizer):
         """Update means and Hessians with the average over the draws since the last step.
 
         Args:
-            closure: computes the loss and its gradients, and gives the loss; it is called under `mc_samples` draws.
+            closure: computes the loss and its gradients, and returns the loss. It is called under `mc_samples` draws.
 
         Returns:
-            The mean of the closure's losses, if there is one.
+            The mean of the closure's losses; None without a closure.
 
         Raises:
-            InputError: no draw with a gradient since the last step.
+            InputError: if there is no draw with a gradient since the last step.
         """
         losses = []
         if closure is not None:
@@ -161,53 +163,53 @@ class IVONOptimizer(torch.optim.Optimizer):
                 with self.sampled_params(train=True), torch.enable_grad():
                     losses.append(closure())
         if not self._count:
-            raise InputError("no gradient to step with: call backward inside 'with sampled_params(train=True)'")
+            raise InputError("step requires gradients: call backward inside 'with sampled_params(train=True)'")
         with torch.no_grad():
             for group in self.param_groups:
                 used = [p for p in group["params"] if p in self._found]
-                for part in _alike(used, lambda p: id(self.state[p]["step"])):
-                    step = self._count_step(group, part)
-                    for alike in _alike(part, _kind):
+                for part in _grouped_by(used, lambda p: id(self.state[p]["step"])):
+                    step = self._advance_step(group, part)
+                    for alike in _grouped_by(part, _device_and_dtype):
                         self._update(group, alike, step)
         self.forget()
         return sum(losses) / len(losses) if losses else None
 
     def forget(self) -> None:
-        """Have the next `step` follow the draws from now on alone."""
+        """Discard the draws since the last step, so that the next `step` uses only later ones."""
         self._found.clear()
         self._count = 0
 
     def gradients(self) -> list[Tensor]:
-        """What the next `step` follows, linear in the gradient of the loss.
+        """Return the tensors that the next `step` uses. They are linear in the gradient of the loss.
 
-        Of each parameter the sums over draws of the gradient and of what it is times the noise, or, for "gradsq", whose
-        squares are taken in the step, the gradient at each draw.
+        For "price", these are the sums over draws of each parameter's gradient, and of the gradient times the noise.
+        For "gradsq", which squares gradients in the step, they are the gradients at each draw.
         """
         return [tensor for tensors in self._found.values() for tensor in tensors]
 
     def sd(self, p: Tensor) -> Tensor:
-        """The posterior's standard deviation of a parameter, in its shape and at least in float32."""
+        """Return the posterior standard deviation of a parameter, in its shape and at least in float32."""
         group = next(group for group in self.param_groups if any(p is other for other in group["params"]))
         decay = self.state[p].get("decay", group["weight_decay"])
         return (group["ess"] * (self.state[p]["hess"] + decay)).rsqrt()
 
     @torch.no_grad()
     def kl(self) -> list[Tensor]:
-        """The divergence of the posterior from its prior, in nats, summed over the parameters of each group.
+        """Return the KL divergence of the posterior from the prior, in nats, summed over the parameters of each group.
 
-        ``KL(N(m, 1 / (ess (h + d))) | N(c, 1 / (ess d)))``, with Hessian h, weight decay d and centre c. Without a
-        weight decay there is no prior, and 0.
+        ``KL(N(m, 1 / (ess (h + d))) | N(c, 1 / (ess d)))``, with Hessian h, weight decay d and centre c. Without weight
+        decay there is no prior, and the divergence is 0.
         """
         return [self._group_kl(group) for group in self.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """As of every optimizer of torch, with the numbers of steps as plain numbers."""
+        """Return the state dict in the format of torch's optimizers, with step counts as integers."""
         found = super().state_dict()
         states = {key: {**state, "step": int(state["step"])} for key, state in found["state"].items()}
         return {**found, "state": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, in the precision of this optimizer's states, not of the parameters."""
+        """Load the result of `state_dict`, in the precision of this optimizer's state rather than the parameters'."""
         super().load_state_dict(state_dict)
         keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         params = chain.from_iterable(group["params"] for group in self.param_groups)
@@ -216,21 +218,21 @@ class IVONOptimizer(torch.optim.Optimizer):
         for key, p in zip(keys, params, strict=True):
             for name, value in state_dict["state"][key].items():
                 if isinstance(value, Tensor):
-                    self.state[p][name] = value.detach().to(p.device, _precise(p.dtype), copy=True)
+                    self.state[p][name] = value.detach().to(p.device, _state_dtype(p.dtype), copy=True)
             number, group = int(state_dict["state"][key]["step"]), groups[p]
             own = torch.tensor(float(number), dtype=torch.float64, device=p.device)
             self.state[p]["step"] = steps.setdefault((number, group, p.device), own)
 
     def _noise(self, group: dict[str, Any], params: Sequence[Tensor]) -> list[Tensor]:
         precision = group["ess"] * (self._flat(params, "hess") + self._decay(group, params))
-        return _like(torch.randn_like(precision) / precision.sqrt(), params)
+        return _split_like(torch.randn_like(precision) / precision.sqrt(), params)
 
     def _collect(self, params: Sequence[Tensor], noises: Sequence[Tensor]) -> None:
         used = [(p, noise) for p, noise in zip(params, noises, strict=True) if p.grad is not None]
         if not used:
             raise InputError("no parameter has a gradient: call backward inside 'with sampled_params(train=True)'")
         if any(p.grad.layout != torch.strided for p, _ in used if p.grad is not None):
-            raise InputError("IVON takes dense gradients, not sparse ones: use Embedding(sparse=False)")
+            raise InputError("IVON does not support sparse gradients: use Embedding(sparse=False)")
         grads = [p.grad.to(noise.dtype) for p, noise in used if p.grad is not None]
         if self.hess_approx == "price":
             products = torch._foreach_mul(grads, [noise for _, noise in used])
@@ -244,15 +246,15 @@ class IVONOptimizer(torch.optim.Optimizer):
             p.grad = None
         self._count += 1
 
-    def _sums(self, p: Tensor) -> list[Tensor]:
-        """Over draws, of a parameter's gradient and of what its Hessian is estimated from."""
+    def _gradient_sums(self, p: Tensor) -> list[Tensor]:
+        """Return the sums over draws of a parameter's gradient and of the terms for its Hessian."""
         found = self._found[p]
         if self.hess_approx == "price":
             return found
         return [torch.stack(found).sum(0), torch.stack(found).square().sum(0)]
 
-    def _count_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor:
-        """Count a step of parameters that have their number of steps in common, and leave that of others alone."""
+    def _advance_step(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor:
+        """Advance the step count that parameters share. If others in the group share it too, theirs is not changed."""
         step = self.state[params[0]]["step"]
         if sum(self.state[p]["step"] is step for p in group["params"]) > len(params):
             step = step.clone()
@@ -261,9 +263,9 @@ class IVONOptimizer(torch.optim.Optimizer):
         return step.add_(1)
 
     def _update(self, group: dict[str, Any], params: Sequence[Tensor], step: Tensor) -> None:
-        """Update parameters of one device and dtype, with the rules of the package."""
+        """Update parameters of the same device and dtype by the rules of the package."""
         decay, centre = self._decay(group, params), self._centre(group, params)
-        grad, product = [_join(sums) for sums in zip(*map(self._sums, params), strict=True)]
+        grad, product = [_join(sums) for sums in zip(*map(self._gradient_sums, params), strict=True)]
         if self._count > 1:
             grad, product = grad / self._count, product / self._count
         momentum = PackageIVON._new_momentum(grad, self._flat(params, "momentum"), group["beta1"])
@@ -277,10 +279,10 @@ class IVONOptimizer(torch.optim.Optimizer):
             group["beta2"],
             decay,
         )
-        hess = hess.clamp(min=_smallest(hess.dtype, group["hess_init"] + decay) - decay)
-        # The prior's centre is moved to 0, where the package's rule has it, and back.
+        hess = hess.clamp(min=_min_precision(hess.dtype, group["hess_init"] + decay) - decay)
+        # The package assumes a prior centred at 0, so the centre is subtracted here and added again afterwards.
         means = PackageIVON._new_param_averages(
-            _distance(_join(params).to(hess.dtype), centre),
+            _minus_centre(_join(params).to(hess.dtype), centre),
             hess,
             momentum,
             group["lr"] * (group["hess_init"] + decay),
@@ -290,26 +292,26 @@ class IVONOptimizer(torch.optim.Optimizer):
             group["hess_init"],
         )
         means = means if _is_zero(centre) else centre + means
-        torch._foreach_copy_(list(params), _like(means, params))
+        torch._foreach_copy_(list(params), _split_like(means, params))
         for name, flat in (("momentum", momentum), ("hess", hess)):
-            torch._foreach_copy_([self.state[p][name] for p in params], _like(flat, params))
+            torch._foreach_copy_([self.state[p][name] for p in params], _split_like(flat, params))
 
     def _group_kl(self, group: dict[str, Any]) -> Tensor:
         params = group["params"]
         total = torch.zeros((), device=params[0].device)
-        for part in _alike(_trainable(group), _kind):
+        for part in _grouped_by(_trainable(group), _device_and_dtype):
             decay = self._decay(group, part)
             if not isinstance(decay, Tensor) and decay == 0:
                 continue
             hess = self._flat(part, "hess")
-            excess = -hess / (hess + decay)  # the ratio of the variances, less 1
-            distance = _distance(_join(part).to(hess.dtype), self._centre(group, part))
+            excess = -hess / (hess + decay)  # ratio of the variances, minus 1
+            distance = _minus_centre(_join(part).to(hess.dtype), self._centre(group, part))
             terms = excess - excess.log1p() + group["ess"] * decay * distance.square()
             total = total + 0.5 * terms.sum().clamp(min=0).to(total.device)
         return total
 
     def _decay(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor | float:
-        """The precision of the prior over `ess`: each number's own where the group has priors."""
+        """Return the precision of the prior divided by `ess`, elementwise if the group has priors."""
         return self._flat(params, "decay") if "decay" in self.state[params[0]] else group["weight_decay"]
 
     def _centre(self, group: dict[str, Any], params: Sequence[Tensor]) -> Tensor | float:
@@ -320,7 +322,7 @@ class IVONOptimizer(torch.optim.Optimizer):
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Raise an InputError where an option of a group is out of its range."""
+    """Raise InputError if an option of a group is out of range."""
     for name in ("ess", "hess_init", "clip_radius"):
         if not options[name] > 0:
             raise InputError(f"{name} must be positive, and is {options[name]}")
@@ -329,43 +331,43 @@ def _check(options: dict[str, Any]) -> None:
             raise InputError(f"{name} must not be negative, and is {options[name]}")
     for name in ("beta1", "beta2"):
         if not 0 <= options[name] < 1:
-            raise InputError(f"{name} must be from 0 to below 1, and is {options[name]}")
+            raise InputError(f"{name} must be at least 0 and below 1, and is {options[name]}")
 
 
 def _trainable(group: dict[str, Any]) -> list[Tensor]:
     return [p for p in group["params"] if p.requires_grad]
 
 
-def _alike(params: Iterable[Tensor], key: Callable[[Tensor], Hashable]) -> list[list[Tensor]]:
-    """The parameters that have a key in common, in their order."""
+def _grouped_by(params: Iterable[Tensor], key: Callable[[Tensor], Hashable]) -> list[list[Tensor]]:
+    """Group parameters by a key, in order."""
     found: dict[Hashable, list[Tensor]] = {}
     for p in params:
         found.setdefault(key(p), []).append(p)
     return list(found.values())
 
 
-def _kind(p: Tensor) -> tuple[torch.device, torch.dtype]:
+def _device_and_dtype(p: Tensor) -> tuple[torch.device, torch.dtype]:
     return p.device, p.dtype
 
 
-def _precise(dtype: torch.dtype) -> torch.dtype:
+def _state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _smallest(dtype: torch.dtype, initial: Tensor | float) -> Tensor | float:
-    """A precision so small that it may be rounding alone: below it, a sum with the decay could be 0."""
-    numbers = torch.finfo(dtype)
-    least = numbers.tiny / numbers.eps
+def _min_precision(dtype: torch.dtype, initial: Tensor | float) -> Tensor | float:
+    """Return a precision below which a value may be only rounding error, and its sum with the decay could be 0."""
+    info = torch.finfo(dtype)
+    least = info.tiny / info.eps
     if isinstance(initial, Tensor):
-        return (numbers.eps * initial).clamp(min=least)
-    return max(numbers.eps * initial, least)
+        return (info.eps * initial).clamp(min=least)
+    return max(info.eps * initial, least)
 
 
 def _is_zero(centre: Tensor | float) -> bool:
     return not isinstance(centre, Tensor) and centre == 0
 
 
-def _distance(values: Tensor, centre: Tensor | float) -> Tensor:
+def _minus_centre(values: Tensor, centre: Tensor | float) -> Tensor:
     return values if _is_zero(centre) else values - centre
 
 
@@ -373,7 +375,7 @@ def _join(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def _like(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of a vector, in the shapes of the parameters it was joined from."""
+def _split_like(flat: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """Split a vector into tensors with the shapes of the parameters it was joined from."""
     parts = flat.split([p.numel() for p in params])
     return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]

@@ -1,1 +1,1 @@
-"""Laplace's approximation of the last layer."""
+"""The Laplace approximation of the last layer."""

@@ -1,4 +1,4 @@
-"""The Gauss-Newton matrix of a linear layer at the end of a network, and normal noise of its inverse as covariance."""
+"""The Gauss-Newton matrix of a network's last linear layer, and noise with the covariance of its posterior."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -15,31 +15,31 @@ Structure = Literal["auto", "full", "kron", "diag"]
 
 def output_hessians(
     likelihood: Likelihood, outputs: Float[Tensor, "batch *output"], targets: Num[Tensor, "batch *target"]
-) -> Float[Tensor, "batch numbers numbers"]:
-    """The second derivatives of each example's negative log-likelihood in the outputs, whatever the likelihood.
+) -> Float[Tensor, "batch flat_output flat_output"]:
+    """Return the Hessian of each example's negative log-likelihood with respect to its outputs, for any likelihood.
 
-    Rows and columns are the outputs of an example in their order, whatever their shape.
-
-    For the product's likelihoods they do not depend on the targets, so that the matrix that is made of them is both
-    the generalised Gauss-Newton and the Fisher matrix; where they would, `Likelihood.information` is their mean.
+    Rows and columns are the flattened outputs of an example. If the Hessian depends on the targets,
+    `Likelihood.information` returns its mean over them. So for the built-in likelihoods, the result is both the
+    generalised Gauss-Newton matrix and the Fisher information.
     """
     information = likelihood.information(outputs[None])
     if information is not None:
         return information[0]
     shape = outputs.shape[1:]
 
-    def loss(numbers: Tensor, target: Tensor) -> Tensor:
-        return -likelihood.log_lik(numbers.view(1, 1, *shape), target[None, None]).sum()
+    def loss(flat: Tensor, target: Tensor) -> Tensor:
+        return -likelihood.log_lik(flat.view(1, 1, *shape), target[None, None]).sum()
 
     return torch.func.vmap(torch.func.jacrev(torch.func.grad(loss)))(outputs.reshape(len(outputs), -1), targets)
 
 
 class Curvature(ABC):
-    """A weighted sum over examples of ``H ⊗ φφᵀ``, for the numbers ``[output, input]`` of a linear layer.
+    """A weighted sum over examples of ``H ⊗ φφᵀ``, for the parameters ``[output, input]`` of a linear layer.
 
-    φ ``[input]`` is what the layer is given, with a 1 for its bias; H ``[output, output]`` the Hessian of the loss in
-    the outputs. The sum G is kept in float64. With a prior of standard deviations S, one for each number, the posterior
-    has the covariance ``(G + S⁻²)⁻¹ = S (S G S + 1)⁻¹ S``, by the eigenvectors of ``S G S``.
+    φ ``[input]`` is the input of the layer, with a 1 for its bias. H ``[output, output]`` is the Hessian of the loss
+    with respect to the layer's outputs. The sum G is kept in float64. With prior standard deviations S, one for each
+    parameter, the posterior has the covariance ``(G + S⁻²)⁻¹ = S (S G S + 1)⁻¹ S``, which is computed from the
+    eigenvectors of ``S G S``.
     """
 
     @abstractmethod
@@ -49,26 +49,27 @@ class Curvature(ABC):
         hessians: Float[Tensor, "batch output output"],
         weights: Float[Tensor, "batch"] | None = None,
     ) -> None:
-        """Add the terms of a batch, each times its weight where they have such."""
+        """Add the terms of a batch, multiplied by `weights` if given."""
 
     @abstractmethod
     def eigenvalues(self) -> Float[Tensor, "output input"]:
-        """Of the sum, none below 0."""
+        """Return the eigenvalues of the sum, clamped at 0."""
 
     @abstractmethod
     def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """Standard deviations of independent noise, and what makes noise of the posterior's covariance of it.
+        """Return independent standard deviations, and the map from their noise to noise with the posterior covariance.
 
         Args:
-            prior_sd: standard deviation of the prior of each number.
+            prior_sd: prior standard deviation of each parameter.
 
         Returns:
-            Two arguments of `rotate`: the first, times standard normal noise, and the second.
+            The standard deviations along the eigenvectors, and the eigenvectors. `rotate` maps standard normal noise,
+            multiplied by the former, to a draw from the centred posterior.
         """
 
 
 class Full(Curvature):
-    """All of the matrix: memory in the square of outputs times inputs, time in the cube."""
+    """The full matrix. Its memory is quadratic in the number of parameters, its time cubic."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
@@ -80,17 +81,17 @@ class Full(Curvature):
         weights: Float[Tensor, "batch"] | None = None,
     ) -> None:
         """Add the terms of a batch."""
-        inputs, hessians = inputs.double(), _times(hessians, weights)
+        inputs, hessians = inputs.double(), _weighted(hessians, weights)
         term = torch.einsum("nkl,ni,nj->kilj", hessians, inputs, inputs)
         self._sum = term if self._sum is None else self._sum + term
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
-        """Of the whole matrix."""
+        """Return the eigenvalues of the full matrix."""
         assert self._sum is not None
         return torch.linalg.eigvalsh(self._matrix()).clamp_min(0).view(self._sum.shape[:2])
 
     def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """By the eigenvectors of the whole matrix."""
+        """Compute the posterior from the eigenvectors of the full matrix."""
         scale = prior_sd.double().flatten()
         values, vectors = torch.linalg.eigh(scale[:, None] * self._matrix() * scale)
         return (values.clamp_min(0) + 1).rsqrt().view(prior_sd.shape), [scale[:, None] * vectors]
@@ -103,7 +104,7 @@ class Full(Curvature):
 class Kron(Curvature):
     """The Kronecker product of the sum of φφᵀ and the mean of H (KFLR: Botev et al. 2017, arXiv 1706.03662).
 
-    Examples whose H is 0, which say nothing, are left out of both.
+    Examples with H = 0 carry no information and are left out of both.
     """
 
     def __init__(self) -> None:
@@ -123,21 +124,21 @@ class Kron(Curvature):
         inputs = inputs.double()
         self._count = self._count + counts.sum()
         self._inputs = self._inputs + inputs.mT @ (inputs * counts[:, None])
-        self._hessians = self._hessians + _times(hessians, weights).sum(0)
+        self._hessians = self._hessians + _weighted(hessians, weights).sum(0)
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
-        """Products of those of the two factors."""
+        """Return the products of the eigenvalues of the two factors."""
         of_inputs, of_outputs = (torch.linalg.eigvalsh(factor).clamp_min(0) for factor in self._factors())
         return torch.outer(of_outputs, of_inputs)
 
     def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """By the eigenvectors of the two factors; the prior is added to the products of their eigenvalues.
+        """Compute the posterior from the eigenvectors of the two factors; the prior is added to their products.
 
         Raises:
-            InputError: a prior whose standard deviations are not products of one for the output and one for the input.
+            InputError: if the prior standard deviations are not products of one value per output and one per input.
         """
         inputs, outputs = self._factors()
-        scale_out, scale_in = _separated(prior_sd.double())
+        scale_out, scale_in = _output_and_input_scales(prior_sd.double())
         of_inputs, inputs = torch.linalg.eigh(scale_in[:, None] * inputs * scale_in)
         of_outputs, outputs = torch.linalg.eigh(scale_out[:, None] * outputs * scale_out)
         products = torch.outer(of_outputs.clamp_min(0), of_inputs.clamp_min(0))
@@ -148,7 +149,7 @@ class Kron(Curvature):
 
 
 class Diag(Curvature):
-    """The diagonal alone."""
+    """The diagonal of the matrix."""
 
     def __init__(self) -> None:
         self._sum: Tensor | float = 0.0
@@ -160,46 +161,47 @@ class Diag(Curvature):
         weights: Float[Tensor, "batch"] | None = None,
     ) -> None:
         """Add the terms of a batch."""
-        diagonals = _times(hessians, weights).diagonal(dim1=1, dim2=2)
+        diagonals = _weighted(hessians, weights).diagonal(dim1=1, dim2=2)
         self._sum = self._sum + diagonals.mT @ inputs.double().square()
 
     def eigenvalues(self) -> Float[Tensor, "output input"]:
-        """The diagonal itself."""
+        """Return the diagonal."""
         return torch.as_tensor(self._sum).clamp_min(0)
 
     def posterior(self, prior_sd: Float[Tensor, "output input"]) -> tuple[Float[Tensor, "output input"], list[Tensor]]:
-        """Each number on its own."""
+        """Compute the posterior of each parameter independently. There are no eigenvectors."""
         scale = prior_sd.double()
         return scale * (scale.square() * self.eigenvalues() + 1).rsqrt(), []
 
 
-def _times(hessians: Tensor, weights: Tensor | None) -> Tensor:
+def _weighted(hessians: Tensor, weights: Tensor | None) -> Tensor:
     return hessians.double() if weights is None else hessians.double() * weights.double()[:, None, None]
 
 
 def check_separable(prior_sd: Float[Tensor, "output input"]) -> None:
-    """Raise an InputError unless `Kron` takes these standard deviations of a prior."""
-    _separated(prior_sd.double())
+    """Raise InputError if `Kron` does not support these prior standard deviations."""
+    _output_and_input_scales(prior_sd.double())
 
 
-def _separated(sd: Tensor) -> tuple[Tensor, Tensor]:
-    """The standard deviations as products of one for each output and one for each input."""
+def _output_and_input_scales(sd: Tensor) -> tuple[Tensor, Tensor]:
+    """Factorise standard deviations into one value per output times one value per input."""
     row, column = divmod(int(sd.argmax()), sd.shape[1])
     of_outputs, of_inputs = sd[:, column], sd[row] / sd[row, column].clamp_min(torch.finfo(sd.dtype).tiny)
     if not torch.allclose(torch.outer(of_outputs, of_inputs), sd, rtol=1e-4, atol=0):
         raise InputError(
-            "structure kron takes a prior of the last layer whose standard deviations are products of one for each "
-            'output and one for each input: give it another, or take structure "full" or "diag"'
+            'structure "kron" requires a prior of the last layer whose standard deviations are products of one value '
+            'per output and one per input: use another prior, or structure "full" or "diag"'
         )
     return of_outputs, of_inputs
 
 
 def rotate(white: Float[Tensor, "output input"], vectors: list[Tensor]) -> Float[Tensor, "output input"]:
-    """Numbers along the eigenvectors, as numbers of the layer.
+    """Map noise along the eigenvectors to noise of the layer's parameters.
 
     Args:
-        white: a number for each eigenvalue.
-        vectors: as `posterior` gave them, with the prior's scale: of the whole matrix, of outputs and inputs, or none.
+        white: noise ``[output, input]``, one value for each eigenvalue.
+        vectors: the second result of `posterior`, which includes the prior's scale: the eigenvectors of the full
+            matrix, those of outputs and inputs, or none.
     """
     if not vectors:
         return white
@@ -212,16 +214,16 @@ def rotate(white: Float[Tensor, "output input"], vectors: list[Tensor]) -> Float
 def evidence_precision(
     eigenvalues: Float[Tensor, "output input"], squared_norm: float, start: float, iterations: int = 100
 ) -> float:
-    """The prior precision under which a Laplace approximation makes the data most probable.
+    """Return the prior precision that maximises the marginal likelihood of a Laplace approximation.
 
-    MacKay's fixed point, ``τ = Σ λ / (λ + τ) / ‖θ‖²``: the numbers that the data determine, over the squared norm of
-    all ("Bayesian interpolation", 1992, equation 4.11 there).
+    Iterates MacKay's fixed point ``τ = Σ λ / (λ + τ) / ‖θ‖²``: the effective number of parameters, divided by the
+    squared norm of all parameters ("Bayesian interpolation", 1992, equation 4.11 there).
 
     Args:
-        eigenvalues: of the Gauss-Newton matrix.
-        squared_norm: of the parameters at the mode.
-        start: first guess.
-        iterations: how often the fixed point is taken.
+        eigenvalues: eigenvalues of the Gauss-Newton matrix.
+        squared_norm: squared norm of the parameters at the mode.
+        start: initial precision.
+        iterations: number of iterations.
     """
     precision = start
     for _ in range(iterations):

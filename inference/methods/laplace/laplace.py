@@ -32,9 +32,9 @@ from bayes_share.options.records import Flat
 from bayes_share.tensors.seeding import generator
 from bayes_share.tensors.trees import Tree, to_device
 
-_LARGEST_FULL = 2000  # numbers of a last layer whose whole matrix is taken where the structure is "auto"
-_FEW = 4  # examples that a likelihood is tried on
-_ROWS = 4096  # Hessians that are in memory at a time
+_MAX_FULL = 2000  # maximum number of parameters for which structure "auto" is "full"
+_TRIAL_EXAMPLES = 4  # examples in the trial of a likelihood
+_ROWS = 4096  # maximum number of Hessians in memory
 
 
 @dataclass
@@ -45,7 +45,7 @@ class LaplaceState:
         point: the network and its optimizer.
         layer: name of the last layer in the network of a member.
         sds: standard deviations along the eigenvectors for each member, ``[output, input]``; empty before `finish`.
-        vectors: the eigenvectors for each member, as `rotate` takes them.
+        vectors: the eigenvectors for each member, in the format of `rotate`.
     """
 
     point: MAPState
@@ -55,20 +55,20 @@ class LaplaceState:
 
     @property
     def model(self) -> Model:
-        """The model at the point."""
+        """The model in training."""
         return self.point.model
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the point has; shared ones count once."""
+        """The number of parameters of the model. Shared ones count once."""
         return self.point.num_parameters
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the point, and the posterior."""
+        """Return the state of the training and the posterior."""
         return {**self.point.state_dict(), "layer": self.layer, "sds": self.sds, "vectors": self.vectors}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.point.load_state_dict(state_dict)
         device = next(self.model.parameters()).device
         self.layer = state_dict["layer"]
@@ -85,9 +85,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
     rearrangement or an added constant: ``[batch, output]``, or with axes of positions over which the log-likelihood is
     a sum. The Gaussian is over the weight that the layer uses, however it is computed, and its bias. A trial on a few
     examples before the training checks that the outputs depend on it in this way. In an ensemble each member has its
-    own Gaussian over its weight ``W ∘ (s rᵀ)`` and bias, given all else. The curvature is that of all data, as if the
-    member were alone, and members are drawn independently. Before the training is finished, a draw is the network
-    itself.
+    own Gaussian over its weight ``W ∘ (s rᵀ)`` and bias, given all other parameters. Its curvature is computed from all
+    data, as for a single network, and members are drawn independently. Before the training is finished, a draw is the
+    network itself.
 
     A normal prior that a rule of ``Model(priors=...)`` gives to the weight or bias of the layer replaces
     `prior_precision`. A prior ``N(0, σ²)`` of an ensemble's base weight becomes, given the factors, a prior of ``W ∘ (s
@@ -97,10 +97,9 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         point: options of the training; each can be passed by its own name.
         structure: structure of the covariance: "full", "kron" (Kronecker-factored), "diag", or "auto": full up to 2000
             parameters, otherwise kron.
-        prior_precision: precision of the last layer's prior around 0, where the user gives no prior. None:
-            ``weight_decay * num_data``, as in the training. This gives the exact posterior if all other layers are
-            known. But a network that fits all its data leaves many directions to the prior, and a weak prior then
-            predicts badly.
+        prior_precision: precision of the last layer's prior around 0, if the user gives no prior. None: ``weight_decay
+            * num_data``, the prior of the training. If a network fits all its data, many directions are determined by
+            the prior alone, and a weak prior then gives poor predictions.
         tune_prior: whether to choose the prior precision by the marginal likelihood for each member, starting from
             `prior_precision`.
     """
@@ -116,21 +115,21 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         if self.structure not in get_args(Structure):
             raise unknown("structure", self.structure, get_args(Structure))
         if self.prior_precision is not None and not 0 < self.prior_precision < float("inf"):
-            raise InputError(f"the prior precision must be positive, and is {self.prior_precision}")
+            raise InputError(f"prior_precision must be positive and finite, and is {self.prior_precision}")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> LaplaceState:
-        """A fresh model in training mode and its optimizer."""
+        """Return a new model in training mode and its optimizer."""
         return LaplaceState(self.point.init(build, num_data, num_steps))
 
     def trainings(self, state: LaplaceState) -> list[tuple[MAP, MAPState]]:
-        """That of the point."""
+        """Return the training of the network."""
         return [(self.point, state.point)]
 
     def check(self, state: LaplaceState, batch: Batch) -> None:
-        """Find the last layer, its prior and its curvature for a few examples.
+        """Find the last layer and its prior, and compute its curvature for a few examples.
 
         Raises:
-            InputError: as of `finish`.
+            InputError: as in `finish`.
         """
         super().check(state, batch)
         for member, (last, source) in enumerate(find_last_layers(state.model, batch.inputs)):
@@ -139,16 +138,16 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
                 pass
 
     def finish(self, state: LaplaceState, batches: Iterable[Batch]) -> None:
-        """Sum the curvature over the training data.
+        """Compute the curvature of the training data and the posterior.
 
         Raises:
-            InputError: no training data; a last layer that is frozen or pruned, or that does not alone make the
-                outputs; a prior of it that cannot be used.
+            InputError: if there is no training data; the last layer is frozen or pruned, or its outputs are not those
+                of the network; or its prior is not supported.
         """
         super().finish(state, batches)
         first = next(iter(batches), None)
         if first is None:
-            raise InputError("the curvature is summed over training data, and there is no batch of it")
+            raise InputError("the curvature is computed from training data, but there is no batch")
         layer, sds, vectors = "", [], []
         for member, (last, source) in enumerate(find_last_layers(state.model, first.inputs)):
             layer = last.name
@@ -157,7 +156,8 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             for inputs, hessians, weights in _terms(last, source, state.model, batches):
                 curvature.add(inputs, hessians, weights)
             if self.tune_prior:
-                prior_sd = torch.full_like(prior_sd, self._tuned(last, curvature, float(prior_sd[0, 0]) ** -2) ** -0.5)
+                precision = self._tuned_precision(last, curvature, float(prior_sd[0, 0]) ** -2)
+                prior_sd = torch.full_like(prior_sd, precision**-0.5)
             sd, parts = curvature.posterior(prior_sd)
             dtype = torch.promote_types(next(last.network.parameters()).dtype, torch.float32)
             sds.append(sd.to(dtype))
@@ -165,13 +165,13 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         state.layer, state.sds, state.vectors = layer, sds, vectors
 
     def keep_members(self, state: LaplaceState, members: Sequence[int]) -> LaplaceState:
-        """The point of these members, and the posterior of each one's last layer."""
+        """Return the training of the given members and the posteriors of their last layers."""
         point = self.point.keep_members(state.point, members)
-        rows = members if state.sds else ()  # there is none before `finish`
+        rows = members if state.sds else ()  # empty before `finish`
         return LaplaceState(point, state.layer, [state.sds[m] for m in rows], [state.vectors[m] for m in rows])
 
     def draw(self, state: LaplaceState, sample: int) -> Forward:
-        """The network with its last layer drawn, for each member."""
+        """Return the network with the last layer of each member drawn from its posterior."""
         if not state.sds:
             return drawn(state.model)
         noise = generator("draw", sample)
@@ -182,7 +182,7 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             layers.append(last)
         networks = [last.network for last in layers]
         used = {
-            f"{state.layer}.{name}".removeprefix("."): torch.stack([last.unknown[name] for last in layers])
+            f"{state.layer}.{name}".removeprefix("."): torch.stack([last.trained[name] for last in layers])
             for name in layers[0].parts
         }
         device = next(state.model.parameters()).device
@@ -199,24 +199,22 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
         return structures[self._structure_of(numbers)]()
 
     def _structure_of(self, numbers: int) -> Structure:
-        return self.structure if self.structure != "auto" else "full" if numbers <= _LARGEST_FULL else "kron"
+        return self.structure if self.structure != "auto" else "full" if numbers <= _MAX_FULL else "kron"
 
     def _prior_sd(self, state: LaplaceState, member: int, last: LastLayer) -> Tensor:
-        """The standard deviation of the prior of each unknown number of a member's last layer, ``[output, input]``."""
+        """Return the prior standard deviations ``[output, input]`` of the trained parameters in a last layer."""
         given = self.prior_precision
         precision = self.point.descent.weight_decay * state.point.num_data if given is None else given
         named = named_scales(state.model, member, last.name)
         if named and self.tune_prior:
             raise InputError(
-                f"tune_prior chooses the prior of the last layer, {last.name or 'the network itself'}, which `priors` "
-                f"names too: leave out one of them"
+                f"tune_prior and `priors` both set the prior of the last layer, {last.name or 'the network itself'}: "
+                f"use only one of them"
             )
         columns = []
-        for part, value in last.unknown.items():
+        for part, value in last.trained.items():
             if part not in named and precision == 0:
-                raise InputError(
-                    f"with a weight_decay of 0 the last layer's {part} has no prior: give a prior_precision"
-                )
+                raise InputError(f"weight_decay is 0, so the last layer's {part} has no prior: set prior_precision")
             sd = named[part].to(value) if part in named else torch.full_like(value, precision**-0.5)
             columns.append(sd.view(len(value), -1))
         prior_sd = torch.cat(columns, 1).double()
@@ -224,41 +222,43 @@ class LastLayerLaplace(Flat, Composed[LaplaceState]):
             check_separable(prior_sd)
         return prior_sd
 
-    def _tuned(self, last: LastLayer, curvature: Curvature, start: float) -> float:
-        squared_norm = sum(float(value.double().square().sum()) for value in last.unknown.values())
+    def _tuned_precision(self, last: LastLayer, curvature: Curvature, start: float) -> float:
+        squared_norm = sum(float(value.double().square().sum()) for value in last.trained.values())
         return evidence_precision(curvature.eigenvalues(), squared_norm, start)
 
 
 def _terms(
     last: LastLayer, source: OutputLayer, model: Model, batches: Iterable[Batch]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """What multiplies the last layer's unknown numbers, the Hessians in what it computes, and weights, by rows.
+    """Yield the layer's inputs, the Hessians with respect to its outputs, and weights, for chunks of rows.
 
     Raises:
-        InputError: a likelihood of several positions that is not the sum over them.
+        InputError: if the log-likelihood of several positions is not their sum.
     """
     example, likelihood = next(last.network.parameters()), model.likelihood
-    width = len(last.unknown[last.parts[0]])
-    picks = None
+    width = len(last.trained[last.parts[0]])
+    selection = None
     if not source.has_columns_of_layer(width):
-        picks = (source.columns[:, None] == torch.arange(width)).to(example)
+        selection = (source.columns[:, None] == torch.arange(width)).to(example)
     is_first = True
     for batch in batches:
         inputs, outputs = last.rows(source, model.entered(to_device(batch.inputs, example.device)))
         y = batch.targets.to(example.device)
         if is_first and len(source.row_axes) > 1:
-            _check_positions(likelihood, source, outputs[:_FEW], y[:_FEW])
+            _check_positions(likelihood, source, outputs[:_TRIAL_EXAMPLES], y[:_TRIAL_EXAMPLES])
         is_first = False
         weights = inputs.new_ones(len(y)) if batch.weights is None else batch.weights.to(inputs.device)
         weights = weights.repeat_interleave(len(inputs) // len(y))
         rows = source.arranged(outputs), _target_rows(source, outputs, y), weights
         for part, of_outputs, of_targets, own in zip(*(each.split(_ROWS) for each in (inputs, *rows)), strict=True):
             hessians = output_hessians(likelihood, of_outputs, of_targets)
-            yield part, hessians if picks is None else picks.T.to(hessians) @ hessians @ picks.to(hessians), own
+            if selection is not None:
+                hessians = selection.T.to(hessians) @ hessians @ selection.to(hessians)
+            yield part, hessians, own
 
 
 def _target_rows(source: OutputLayer, outputs: Tensor, y: Tensor) -> Tensor:
-    """The targets of the rows of outputs."""
+    """Return the targets of each row of the outputs."""
     if y.shape == outputs.shape:
         return source.arranged(y)
     return y.flatten(0, len(source.row_axes) - 1)
@@ -266,15 +266,15 @@ def _target_rows(source: OutputLayer, outputs: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _check_positions(likelihood: Likelihood, source: OutputLayer, outputs: Tensor, y: Tensor) -> None:
-    """Raise an InputError unless the log-likelihood of an example is the sum of its positions'."""
+    """Raise InputError unless the log-likelihood of an example is the sum over its positions."""
     positions = tuple(outputs.shape[axis] for axis in source.row_axes)
-    are_alike = y.shape == outputs.shape or y.shape[: len(positions)] == positions
-    if are_alike:
+    is_sum = y.shape == outputs.shape or y.shape[: len(positions)] == positions
+    if is_sum:
         whole = likelihood.log_lik(outputs[None], y[None])
         each = likelihood.log_lik(source.arranged(outputs)[None], _target_rows(source, outputs, y)[None])
-        are_alike = torch.allclose(whole[0], each.view(len(y), -1).sum(1), rtol=1e-3, atol=1e-3)
-    if not are_alike:
+        is_sum = torch.allclose(whole[0], each.view(len(y), -1).sum(1), rtol=1e-3, atol=1e-3)
+    if not is_sum:
         raise InputError(
             f"outputs of shape {list(outputs.shape[1:])} with targets of shape {list(y.shape[1:])}: a last-layer "
-            f"Laplace approximation takes several positions only where the log-likelihood is the sum over them"
+            f"Laplace approximation supports several positions only if the log-likelihood is the sum over them"
         )

@@ -1,1 +1,1 @@
-"""MC dropout: the method, its masks, and the trial before training."""
+"""MC dropout: the algorithm, and its trial before training."""

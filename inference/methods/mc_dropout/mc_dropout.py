@@ -24,16 +24,16 @@ class MCDropout(Flat, Composed[MAPState]):
     """MC dropout: dropout at prediction time, as an approximate posterior over weights (arXiv 1506.02142).
 
     Trains as `MAP` with ordinary dropout, which has a mask for each example. A draw is the network under one mask for
-    each member, the same for all examples: a draw of the weights whose inputs are dropped (equation 7). A network with
-    dropout (of probability above 0) keeps it as it is. In other networks, dropout is inserted before every linear layer
-    and convolution except the first; for convolutions it drops whole channels. Dropout must be done by modules of its
-    own (`nn.Dropout`), with the examples on the first axis. A few draws are tried before the first step, and networks
-    whose draws would be equal, or differ from those of the training, are rejected. Stochastic depth is not part of the
-    draws.
+    each member, the same for all examples, and thus a draw of the weights whose inputs are dropped (equation 7). A
+    network with dropout (of probability above 0) keeps it. In other networks, dropout is inserted before every linear
+    layer and convolution except the first; for convolutions it drops whole channels. Dropout must be applied by
+    separate modules (`nn.Dropout`), with the examples on the first axis. A few draws are computed before the first
+    step: networks are rejected if the draws are equal, or if their masks cannot replace the dropout of the training.
+    Stochastic depth is not part of the draws.
 
     Args:
         point: options of the training; each can be passed by its own name.
-        dropout_rate: dropout probability, where the network has no dropout of its own.
+        dropout_rate: dropout probability, if the network has no dropout of its own.
     """
 
     run_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"num_samples": 16})
@@ -43,14 +43,14 @@ class MCDropout(Flat, Composed[MAPState]):
 
     def __post_init__(self) -> None:
         if not 0 < self.dropout_rate < 1:
-            raise InputError(f"the dropout rate is a probability above 0 and below 1, and is {self.dropout_rate}")
+            raise InputError(f"dropout_rate must be above 0 and below 1, and is {self.dropout_rate}")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> MAPState:
-        """A fresh model with dropout, in training mode, and its optimizer.
+        """Return a new model with dropout, in training mode, and its optimizer.
 
         Raises:
-            InputError: a network in which nothing can be dropped, or with dropout that no mask stands for: inside an
-                attention or a recurrent layer, alpha dropout, a subclass of `nn.Dropout` with a forward of its own.
+            InputError: if dropout cannot be added to the network, or its own dropout cannot be masked: inside an
+                attention or a recurrent layer, alpha dropout, a subclass of `nn.Dropout` with its own forward.
         """
 
         def build_with_dropout() -> Model:
@@ -61,33 +61,33 @@ class MCDropout(Flat, Composed[MAPState]):
         return self.point.init(build_with_dropout, num_data, num_steps)
 
     def trainings(self, state: MAPState) -> list[tuple[MAP, MAPState]]:
-        """That of the network."""
+        """Return the training of the network."""
         return [(self.point, state)]
 
     def check(self, state: MAPState, batch: Batch) -> None:
-        """Try a few draws, on a copy of the network.
+        """Compute a few draws with a copy of the network.
 
         Raises:
-            InputError: draws that would all be the same, masks that would differ between examples, or dropout that is
-                no module of its own, such as `torch.nn.functional.dropout` or dropout inside an attention.
+            InputError: if the draws are equal, masks differ between examples, or dropout is not applied by separate
+                modules, such as `torch.nn.functional.dropout` or dropout inside an attention.
         """
         super().check(state, batch)
         check_draws(state.model, batch.inputs)
 
     def keep_members(self, state: MAPState, members: Sequence[int]) -> MAPState:
-        """As `MAP` does."""
+        """Return the model of the given members and their optimizer state."""
         return self.point.keep_members(state, members)
 
     def draw(self, state: MAPState, sample: int) -> Forward:
-        """The network under the masks of this number.
+        """Return the network under the masks of draw number `sample`.
 
         Raises:
-            InputError: a network in which nothing is dropped, as another algorithm's state may have.
+            InputError: if the network has no dropout, for example because another algorithm made the state.
         """
         if not places_of(state.model):
             raise InputError(
-                "nothing is dropped in the network of this state, so all draws would be the same: train it with "
-                "MCDropout, which puts dropout where a network has none"
+                "the network of this state has no dropout, so all draws would be the same: train it with MCDropout, "
+                "which adds dropout to networks without it"
             )
         device = next(state.model.parameters()).device
 
@@ -98,5 +98,5 @@ class MCDropout(Flat, Composed[MAPState]):
         return Forward(forward, (Part(state.model),))
 
     def not_drawn(self) -> str | None:
-        """Masks are none."""
-        return "dropout masks are no draws of a posterior of the parameters"
+        """Return the reason that dropout masks are not posterior draws."""
+        return "dropout masks are not posterior draws of the parameters"

@@ -1,4 +1,4 @@
-"""One Markov chain of Pyro's NUTS kernel, which can be stopped after any transition and taken up again."""
+"""One Markov chain of Pyro's NUTS kernel, which can be saved after any transition and resumed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ from bayes_share.models.model import Model
 from bayes_share.models.program import Program, pyro_model
 from bayes_share.tensors.seeding import seeded
 
-_PLATES = 2  # of a `Program`: data and members
+_NUM_PLATES = 2  # plates of a `Program`: data and members
 
 
 @dataclass
 class Chain:
-    """A chain through the posterior of one model.
+    """A Markov chain that samples the posterior of one model.
 
     Args:
-        model: at the position of the chain; of one member.
-        num_data: training examples.
-        num_steps: transitions that it will make.
-        warmup_steps: transitions in which the step size and the masses are adapted.
-        max_tree_depth: at most ``2 ** max_tree_depth - 1`` gradients are taken in a transition.
-        target_accept: acceptance probability that the step size is adapted to.
-        position: in unbounded space, by the names of the sites; empty before the first transition.
-        adaptation: what the kernel has adapted, as tensors and numbers; empty before the first transition.
-        kept: what was kept: parameters by their names in the model, scales of hierarchical priors by those of their
-            sites.
+        model: the model, with a single member, at the position of the chain.
+        num_data: number of training examples.
+        num_steps: total number of transitions.
+        warmup_steps: number of transitions in which the step size and the mass matrix are adapted.
+        max_tree_depth: maximum tree depth; a transition takes at most ``2 ** max_tree_depth - 1`` gradients.
+        target_accept: acceptance probability to which the step size is adapted.
+        position: position in unbounded space, by the names of the sites; empty before the first transition.
+        adaptation: adapted state of the kernel, as tensors and numbers; empty before the first transition.
+        kept: draws kept so far: parameters by their names in the model, and scales of hierarchical priors by the names
+            of their sites.
     """
 
     model: Model
@@ -51,27 +51,27 @@ class Chain:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the network has."""
+        """The number of parameters of the network."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def num_latents(self) -> int:
-        """How many of them are sampled."""
+        """The number of sampled parameter values, without the scales of hierarchical priors."""
         return sum(latent.site.centre.numel() for latent in self._program.latents)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether several draws were kept, and all of them are the same."""
+        """Whether several draws were kept and all of them are equal."""
         first, *others = self.kept or [{}]
         return bool(others) and all(torch.equal(draw[name], first[name]) for draw in others for name in first)
 
     @property
     def step_size(self) -> float:
-        """Of the leapfrog integrator, after at least one transition."""
+        """The step size of the leapfrog integrator, available after the first transition."""
         return self.adaptation["step_size"]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, the adaptation, and what was kept."""
+        """Return the model, the position, the adapted state and the kept draws."""
         return {
             "model": self.model.state_dict(),
             "position": self.position,
@@ -80,9 +80,9 @@ class Chain:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state_dict["model"])
-        self._program = Program(self.model, tuple(self.model.latents()))  # around the signs that were read back
+        self._program = Program(self.model, tuple(self.model.latents()))  # with priors centred at the loaded signs
         device = next(self.model.parameters()).device
         self.position = {name: value.to(device) for name, value in state_dict["position"].items()}
         self.adaptation = state_dict["adaptation"]
@@ -90,10 +90,10 @@ class Chain:
         self._kernel = None
 
     def transition(self, batch: Batch) -> Tensor:
-        """Go on by one transition, given all the data, and give the potential energy where the chain is then.
+        """Take one transition on all the data, and return the potential energy at the new position.
 
-        The energy is computed anew at the start, so that the transition depends on the position, on what was adapted
-        and on torch's generator alone.
+        The energy at the current position is recomputed first, so the transition depends only on the position, the
+        adapted state and torch's generator.
         """
         import pyro
 
@@ -104,11 +104,11 @@ class Chain:
         ):
             potential, transforms = self._potential(batch)
             if self._kernel is None:
-                self._kernel = self._set_up(potential)
+                self._kernel = self._make_kernel(potential)
             self._kernel.potential_fn = potential
             self._kernel.clear_cache()
             self.position = self._kernel.sample(self.position)
-            self.adaptation = _read(self._kernel)
+            self.adaptation = _read_adaptation(self._kernel)
             self._move_model(transforms)
         return self._kernel._potential_energy_last
 
@@ -119,14 +119,14 @@ class Chain:
         self.kept.append(kept | self._scales)
 
     def draw(self, sample: int) -> Forward:
-        """A kept draw, the latest first and then far apart; the position where none was kept yet."""
+        """Return a kept draw, the latest first and then far apart, or the current position if there is none yet."""
         kept = spread(self.kept, sample) if self.kept else {}
         parameters = {latent.parameter for latent in self._program.latents}
         values = {name: value for name, value in kept.items() if name in parameters}
         return drawn(self.model, values, {name: value for name, value in kept.items() if name not in parameters})
 
     def gradient(self, batch: Batch) -> None:
-        """Compute the gradient of the potential where the chain begins, to see how long it takes."""
+        """Compute the gradient of the potential at the current position, to measure how long it takes."""
         import pyro
         from pyro.ops.integrator import potential_grad
 
@@ -137,7 +137,10 @@ class Chain:
             self.position = position
 
     def _potential(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        """The potential energy in unbounded space, and what takes each site there; sets the position at the start."""
+        """Return the potential energy in unbounded space, and the transforms to it.
+
+        Sets the position before the first transition.
+        """
         from pyro.infer.autoguide import init_to_median, init_to_value
         from pyro.infer.mcmc.util import initialize_model
 
@@ -146,25 +149,27 @@ class Chain:
         _, potential, transforms, trace = initialize_model(
             self._program,
             (batch.inputs, batch.targets, batch.weights),
-            max_plate_nesting=_PLATES,
+            max_plate_nesting=_NUM_PLATES,
             init_strategy=init_to_value(values=values, fallback=init_to_median),
-            initial_params={},  # without any, Pyro takes a gradient in its own way to see whether they are valid
+            initial_params={},  # otherwise Pyro validates the initial values with `torch.autograd.grad`
         )
         start = {name: site["value"].detach() for name, site in trace.iter_stochastic_nodes()}
         position = self.position or {name: to_unbounded(start[name]) for name, to_unbounded in transforms.items()}
         self.position = {name: _copy(value) for name, value in position.items()}
-        return _with_gradient(potential), transforms
+        return _with_backward_gradient(potential), transforms
 
-    def _set_up(self, potential: Any) -> Any:
-        """A kernel at the position, with what was adapted so far."""
+    def _make_kernel(self, potential: Any) -> Any:
+        """Return a kernel at the current position with the adapted state."""
         from pyro.infer.mcmc import NUTS
 
         kernel = NUTS(potential_fn=potential, target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth)
         kernel.initial_params = self.position
-        with seeded("kernel"):  # the search for a first step size draws, and is not made again in an uninterrupted run
+        # Setup draws random numbers to find a step size. A resumed run repeats this, so the generator of the chain must
+        # not advance.
+        with seeded("kernel"):
             kernel.setup(self.warmup_steps)
         if self.adaptation:
-            _write(kernel, self.adaptation)
+            _write_adaptation(kernel, self.adaptation)
         return kernel
 
     @torch.no_grad()
@@ -178,10 +183,10 @@ class Chain:
         self._scales = {name: transforms[name].inv(value).clone() for name, value in others.items()}
 
 
-def _with_gradient(potential: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
-    """A potential that takes its gradient at once, by `backward`, and hands it out when Pyro asks for it.
+def _with_backward_gradient(potential: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """Wrap a potential so that its gradient is computed by `backward` and returned when Pyro requests it.
 
-    Pyro asks by `torch.autograd.grad`, which networks with reentrant checkpoints do not allow.
+    Pyro requests it by `torch.autograd.grad`, which networks with reentrant checkpoints do not support.
     """
 
     def energy(position: dict[str, Tensor]) -> Tensor:
@@ -191,7 +196,7 @@ def _with_gradient(potential: Callable[[dict[str, Tensor]], Tensor]) -> Callable
 
 
 class _Energy(torch.autograd.Function):
-    """The energy at a position, with its gradient."""
+    """The energy at a position, together with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, potential: Callable[..., Tensor], names: list[str], *values: Tensor) -> Tensor:
@@ -200,37 +205,38 @@ class _Energy(torch.autograd.Function):
             energy = potential(dict(zip(names, leaves, strict=True)))
             energy.backward()
         ctx.gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-        return energy.detach().to(values[0].dtype)  # of a likelihood in units float64, as which Pyro would take all
+        # The energy is float64 if the likelihood has units, and Pyro would convert everything to it.
+        return energy.detach().to(values[0].dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(gradient * found for found in ctx.gradients)
 
 
-# Pyro has no way of its own to save a kernel. What follows is all that `pyro.infer.mcmc.{nuts, hmc, adaptation}` and
-# `pyro.ops.{dual_averaging, welford}` change from one transition to the next, statistics apart.
+# Pyro cannot save a kernel. The following functions read and write everything that `pyro.infer.mcmc.{nuts, hmc,
+# adaptation}` and `pyro.ops.{dual_averaging, welford}` change between transitions, except for statistics.
 
-_AVERAGING = ("prox_center", "_x_avg", "_g_avg", "_t", "_x_t")
-_MOMENTS = ("_mean", "_m2", "n_samples")
+_AVERAGING_FIELDS = ("prox_center", "_x_avg", "_g_avg", "_t", "_x_t")
+_MOMENT_FIELDS = ("_mean", "_m2", "n_samples")
 
 
-def _read(kernel: Any) -> dict[str, Any]:
-    """What a kernel has adapted."""
+def _read_adaptation(kernel: Any) -> dict[str, Any]:
+    """Return the adapted state of a kernel."""
     adapter = kernel._adapter
     (inverse_mass,) = adapter.mass_matrix_adapter.inverse_mass_matrix.values()
-    averaging, moments = _schemes(kernel)
+    averaging, moments = _adaptation_schemes(kernel)
     return {
         "transitions": kernel._t,
         "window": adapter._current_window,
         "step_size": float(adapter.step_size),
         "inverse_mass": inverse_mass,
-        "averaging": {name: getattr(averaging, name) for name in _AVERAGING if hasattr(averaging, name)},
-        "moments": {name: _copied(getattr(moments, name)) for name in _MOMENTS},
+        "averaging": {name: getattr(averaging, name) for name in _AVERAGING_FIELDS if hasattr(averaging, name)},
+        "moments": {name: _copied(getattr(moments, name)) for name in _MOMENT_FIELDS},
     }
 
 
-def _write(kernel: Any, adaptation: dict[str, Any]) -> None:
-    """Have a kernel go on from what `_read` gave."""
+def _write_adaptation(kernel: Any, adaptation: dict[str, Any]) -> None:
+    """Set the adapted state of a kernel to a result of `_read_adaptation`."""
     adapter = kernel._adapter
     (sites,) = adapter.mass_matrix_adapter.inverse_mass_matrix
     like = next(iter(kernel.initial_params.values()))
@@ -238,15 +244,15 @@ def _write(kernel: Any, adaptation: dict[str, Any]) -> None:
     adapter._current_window = adaptation["window"]
     adapter.step_size = adaptation["step_size"]
     adapter.mass_matrix_adapter.inverse_mass_matrix = {sites: adaptation["inverse_mass"].to(like)}
-    averaging, moments = _schemes(kernel)
+    averaging, moments = _adaptation_schemes(kernel)
     for name, value in adaptation["averaging"].items():
         setattr(averaging, name, value)
     for name, value in adaptation["moments"].items():
         setattr(moments, name, value.to(like) if isinstance(value, Tensor) else value)
 
 
-def _schemes(kernel: Any) -> tuple[Any, Any]:
-    """What averages the step size, and the moments that the masses come from."""
+def _adaptation_schemes(kernel: Any) -> tuple[Any, Any]:
+    """Return the averaging scheme of the step size and the moments that determine the mass matrix."""
     (moments,) = kernel._adapter.mass_matrix_adapter._adapt_scheme.values()
     return kernel._adapter._step_size_adapt_scheme, moments
 

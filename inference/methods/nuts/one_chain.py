@@ -1,4 +1,4 @@
-"""One chain of the No-U-Turn sampler, as an algorithm of its own: what `NUTS` is composed of."""
+"""A single chain of the No-U-Turn sampler as an algorithm. `NUTS` is composed of these."""
 
 import math
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from bayes_share.models.model import Model
 
 @dataclass(frozen=True)
 class NUTSChain(Transition[Chain]):
-    """A chain through the posterior of one network; see `NUTS`, whose options these are.
+    """A chain of the No-U-Turn sampler for one network. The options are those of `NUTS`.
 
     Args:
-        warmup: part of all steps that adapts the sampler, and is not kept.
-        keep: largest number of draws that are kept.
-        max_tree_depth: at most 2 to this power, less one, gradients are taken in a step.
-        target_accept: acceptance probability that the step size is adapted to.
+        warmup: fraction of all steps used to adapt the sampler; they are not kept.
+        keep: maximum number of draws to keep.
+        max_tree_depth: maximum tree depth d; a step takes at most ``2^d - 1`` gradients.
+        target_accept: acceptance probability to which the step size is adapted.
     """
 
     warmup: float
@@ -32,7 +32,7 @@ class NUTSChain(Transition[Chain]):
     target_accept: float
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> Chain:
-        """The chain at the network's initial values."""
+        """Return a chain at the network's initial values."""
         warmup_steps = Thinning(num_steps, self.warmup, self.keep).first
         return Chain(build(), num_data, num_steps, warmup_steps, self.max_tree_depth, self.target_accept)
 
@@ -40,42 +40,42 @@ class NUTSChain(Transition[Chain]):
         """Take one transition.
 
         Raises:
-            InputError: a batch that is not all the data, or has weights.
+            InputError: if the batch is not all the data, or has example weights.
         """
         if batch.weights is not None and batch.counts is None:
-            raise InputError("nuts counts all examples alike, and the batch has weights: leave them out")
+            raise InputError("nuts does not support example weights, and the batch has weights: omit them")
         seen = len(batch.targets) if batch.counts is None else float(batch.counts.sum())
         if not math.isclose(seen, state.num_data, rel_tol=1e-6):
             raise InputError(
-                f"nuts needs all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
+                f"nuts requires all {state.num_data:g} examples in every step, and the batch has {seen:g}: "
                 f"set batch_size to null"
             )
         loss = state.transition(batch) / state.num_data
-        log_lik, accuracy = _fit_of(state.model, batch)
+        log_lik, accuracy = _log_lik_and_accuracy(state.model, batch)
         return StepInfo(loss, log_lik, torch.zeros_like(log_lik), accuracy, loss.new_tensor(state.step_size))
 
     def after_step(self, state: Chain, steps: int) -> None:
-        """Keep the draw, where it is time for one."""
+        """Keep the draw if one is due."""
         if Thinning(state.num_steps, self.warmup, self.keep).keeps(steps - 1):
             state.keep()
 
     def draw(self, state: Chain, sample: int) -> Forward:
-        """A kept draw, the latest first and then far apart."""
+        """Return a kept draw, the latest first and then far apart, or the current position if there is none yet."""
         return state.draw(sample)
 
     @property
     def is_chain(self) -> bool:
-        """It is."""
+        """Whether draws are the kept samples of a Markov chain: True."""
         return True
 
     @property
     def is_under_priors(self) -> bool:
-        """It is."""
+        """Whether the algorithm samples with priors on all parameters: True."""
         return True
 
 
-def _fit_of(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The mean log-likelihood of a model, and its accuracy."""
+def _log_lik_and_accuracy(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the mean log-likelihood and the accuracy of a model on a batch."""
     with evaluating(model), torch.no_grad():
-        found = usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")
-    return found.log_lik, found.accuracy
+        terms = usual_terms(model(batch.inputs), model.likelihood, model, batch, "tile")
+    return terms.log_lik, terms.accuracy

@@ -1,1 +1,1 @@
-"""Stochastic variational inference: the method, its bounds and its guides."""
+"""Stochastic variational inference: the algorithm, its bounds and its guides."""

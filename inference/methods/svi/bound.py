@@ -1,4 +1,4 @@
-"""The evidence lower bound and its gradient: a plain function where a program's structure allows it, else by Pyro."""
+"""The evidence lower bound and its gradient, as a plain torch function if the program allows it, otherwise by Pyro."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -24,35 +24,35 @@ from bayes_share.tensors.trees import Tree, num_examples
 
 
 class Bound(ABC):
-    """A way to estimate the bound per example, ``log_lik - kl_weight * kl / num_data``, and its gradient, on a draw."""
+    """An estimator of the bound per example, ``log_lik - kl_weight * kl / num_data``, and of its gradient."""
 
     @abstractmethod
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
-        """Add the gradient of the negative bound to the guides' and the model's parameters.
+        """Add the gradient of the negative bound to the gradients of the guides' and the model's parameters.
 
         Args:
-            batch: of the training data.
-            kl_weight: of the divergence.
-            is_first: whether it is the first draw of a step; the others leave the model's buffers alone.
+            batch: a batch of the training data.
+            kl_weight: weight of the divergence.
+            is_first: whether this is the first draw of a step. Later draws do not change the model's buffers.
 
         Returns:
-            The terms of the batch, and the divergence from the priors, in nats, over the whole data.
+            The terms of the batch, and the KL divergence from the priors, in nats, for the whole data.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class PlainBound(Bound):
-    """The bound as a plain function of torch, for independent guides and priors that do not depend on one another.
+    """The bound as a plain torch function, for independent guides and priors that do not depend on one another.
 
     It equals Pyro's `TraceMeanField_ELBO` on the same draws.
 
     Args:
-        program: of the model.
-        guides: `MeanField` or `Delta`.
-        divergences: one for each guide.
-        steps: how gradients are taken.
-        rows: whether the factors are drawn for each example.
-        layers: those whose outputs are drawn instead of their weights; none where draws are of weights.
+        program: the Pyro program of the model.
+        guides: guides of type `MeanField` or `Delta`.
+        divergences: the divergence of each guide.
+        steps: how gradients are computed.
+        rows: whether factors are drawn for each example.
+        layers: layers whose outputs are drawn instead of their weights; empty if weights are drawn.
     """
 
     program: Program
@@ -63,7 +63,7 @@ class PlainBound(Bound):
     layers: Layers
 
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
-        """See `Bound`."""
+        """Add the gradient of the negative bound; see `Bound.ascend`."""
         model, feed = self.program.model, self.steps.model_feed
         if self.rows:
             _check_one_pass(model, batch.inputs)
@@ -72,13 +72,13 @@ class PlainBound(Bound):
         fixed = [draw.detach().requires_grad_() for draw in draws]
 
         def evaluate(x: Tree) -> tuple[Tensor, Likelihood]:
-            numbers = self._drawn_anew(x) if self.rows or self.layers else fixed
-            values = buffers | self.program.by_parameter(_values(self.guides, numbers))
+            drawn = self._draw(x) if self.rows or self.layers else fixed
+            values = buffers | self.program.by_parameter(_values(self.guides, drawn))
             likelihood = model.likelihood_with(values)
             if not self.layers:
                 return model.forward_with(values, x, feed), likelihood
-            values |= self._of_layers(lambda guide: guide.loc)
-            scales = self._of_layers(lambda guide: guide.scale)
+            values |= self._layer_weights(lambda guide: guide.loc)
+            scales = self._layer_weights(lambda guide: guide.scale)
             return drawing.forward_with(values, scales, x, feed), likelihood
 
         with drawing_outputs(model, self.layers) as drawing:
@@ -96,15 +96,15 @@ class PlainBound(Bound):
         assert self.program.num_data is not None
         return self.program.num_data
 
-    def _of_layers(self, numbers: Callable[[MeanField], Tensor]) -> dict[str, Tensor]:
-        """Some numbers of the guides as the weights of `layers`."""
+    def _layer_weights(self, values_of: Callable[[MeanField], Tensor]) -> dict[str, Tensor]:
+        """Return values of the guides' parameters as weights of `layers`, by the name of the weight."""
         guides = [guide for guide in self.guides if isinstance(guide, MeanField)]
-        values = _values(guides, [numbers(guide) for guide in guides])
+        values = _values(guides, [values_of(guide) for guide in guides])
         latents = [latent for latent in self.program.latents if latent.parameter in self.layers]
         return {latent.parameter: values[latent.site.name] for latent in latents}
 
-    def _drawn_anew(self, x: Tree) -> list[Tensor]:
-        """Draws whose gradient goes straight to the guides; factors with a row for each example."""
+    def _draw(self, x: Tree) -> list[Tensor]:
+        """Draw with gradients that flow directly to the guides. With `rows`, factors have a row for each example."""
         members = self.program.model.ensemble_size
         rows = num_examples(x) // members if self.steps.model_feed == "split" else num_examples(x)
         return [guide(rows=rows if self.rows and guide.of_factors else None) for guide in self.guides]
@@ -112,13 +112,13 @@ class PlainBound(Bound):
 
 @dataclass(frozen=True, eq=False)
 class PyroBound(Bound):
-    """The bound from Pyro's traces of guide and program in every step, as `Trace_ELBO` has it: for what is not plain.
+    """The bound from Pyro's traces of guide and program in every step, as in `Trace_ELBO`, for any guides and priors.
 
     Args:
-        program: of the model.
-        guides: of any family.
-        steps: how gradients are taken.
-        reason: why the bound is not plain, in words.
+        program: the Pyro program of the model.
+        guides: guides of any family.
+        steps: how gradients are computed.
+        reason: why the plain bound cannot be used, in words.
     """
 
     program: Program
@@ -127,7 +127,7 @@ class PyroBound(Bound):
     reason: str
 
     def ascend(self, batch: Batch, kl_weight: Tensor, is_first: bool) -> tuple[Terms, Tensor]:
-        """See `Bound`."""
+        """Add the gradient of the negative bound; see `Bound.ascend`."""
         from pyro import poutine
 
         model, num_data, feed = self.program.model, self.program.num_data, self.steps.model_feed
@@ -135,7 +135,7 @@ class PyroBound(Bound):
         buffers = {} if is_first else {name: buffer.clone() for name, buffer in model.named_buffers()}
 
         def terms_of(part: Batch) -> tuple[Terms, Tensor]:
-            """With the divergence on the draw."""
+            """Return the terms of a part, and the divergence at its draw."""
             device = part.targets.device.type
             is_autocast = torch.is_autocast_enabled(device)
             with torch.autocast(device, enabled=False):  # densities and draws in the dtype of their parameters
@@ -146,7 +146,7 @@ class PyroBound(Bound):
                 with torch.autocast(device, enabled=is_autocast):
                     outputs = model.forward_with(values, part.inputs, feed)
                 likelihood, targets = model.likelihood_with(values), model.targets(part.targets, feed)
-                weights = _weights(model, part, feed)
+                weights = _example_weights(model, part, feed)
                 target = poutine.trace(lambda: observe(likelihood, outputs, targets, num_data, weights)).get_trace()
                 log_prob = torch.as_tensor(target.log_prob_sum())
                 kl = torch.as_tensor(drawn.log_prob_sum() - prior.log_prob_sum())
@@ -164,8 +164,8 @@ class PyroBound(Bound):
         return joined(found), torch.stack(divergences).sum()
 
 
-def _weights(model: Model, part: Batch, feed: Feed) -> Tensor | None:
-    """What each example ``[member, part]`` counts in the sum over a part, of which the mean stands for one example."""
+def _example_weights(model: Model, part: Batch, feed: Feed) -> Tensor | None:
+    """Return the weight of each example ``[member, part]`` in the sum over a part, divided by the mean count."""
     if part.weights is None or part.counted is None:
         return None
     weights, counts = (model.targets(each, feed) for each in (part.weights, part.counted))
@@ -173,9 +173,9 @@ def _weights(model: Model, part: Batch, feed: Feed) -> Tensor | None:
 
 
 def pyro_guide(guides: Sequence[Guide]) -> None:
-    """Run guides as a Pyro guide: an auxiliary site for each, and one for each parameter.
+    """Run guides as a Pyro guide, with an auxiliary site for each guide and a site for each parameter.
 
-    What each member has of its own is scaled by 1 / members, as in the program.
+    Sites with a row for each member are scaled by 1 / members, as in the program.
     """
     import pyro
     from pyro import distributions
@@ -204,24 +204,24 @@ def make_bound(
     rows: bool,
     layers: Layers,
 ) -> Bound:
-    """The plain bound where the guides and the program's structure allow it, else Pyro's.
+    """Return the plain bound if the guides and the structure of the program allow it, otherwise Pyro's.
 
     Raises:
-        InputError: draws that the bound cannot make.
+        InputError: if an option requires the plain bound and it cannot be used.
     """
-    # By exact type: a subclass may have another distribution, which the divergences here do not know.
+    # By exact type, because a subclass may have another distribution, which `Divergence` does not support.
     kinds = (MeanField, Delta)
     plain = [guide for guide in guides if isinstance(guide, kinds) and type(guide) in kinds]
     if structure is None or len(plain) < len(guides):
         if rows or layers:
             raise InputError(
-                "draws for each example and of outputs need independent guides (normal, delta, cauchy) and priors that "
-                "do not depend on one another"
+                'draws="example" and local_reparametrization require independent guides (normal, delta, cauchy) and '
+                "priors that do not depend on one another"
             )
         if steps.objective != NegativeLogLikelihood():
             raise InputError(
-                f"{type(steps.objective).__name__} needs independent guides (normal, delta, cauchy) and priors that do "
-                f"not depend on one another: Pyro's own bound is of the likelihood"
+                f"{type(steps.objective).__name__} requires independent guides (normal, delta, cauchy) and priors that "
+                f"do not depend on one another: Pyro's bound supports only the negative log-likelihood"
             )
         reason = "priors depend on one another" if structure is None else "a guide is not normal, cauchy or delta"
         return PyroBound(program, guides, steps, reason)
@@ -230,19 +230,18 @@ def make_bound(
 
 
 def _check_one_pass(model: Model, x: Tree) -> None:
-    """Raise an InputError where members run one by one, each with a factor for all of its examples."""
+    """Raise InputError if members run one by one, because a factor then has one value for all examples."""
     network = model.network
     if isinstance(network, Ensemble) and network.strategy == "auto":
-        network.choose_strategy(
-            model.entered(x)
-        )  # with the model's own parameters: those of a draw have a row for each example
+        # With the model's own parameters, because those of a draw have a row for each example.
+        network.choose_strategy(model.entered(x))
     if isinstance(network, Ensemble) and network.strategy != "tile":
-        raise InputError(f"draws for each example need members that compute in one pass: {network.strategy_reason}")
+        raise InputError(f'draws="example" requires members that are computed in one pass: {network.strategy_reason}')
 
 
-def _values(guides: Sequence[Guide], numbers: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The sites' values of what guides drew."""
-    drawn: dict[str, Tensor] = {}
-    for guide, z in zip(guides, numbers, strict=True):
-        drawn |= guide.values(z)
-    return drawn
+def _values(guides: Sequence[Guide], draws: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the sites' values from the guides' draws."""
+    values: dict[str, Tensor] = {}
+    for guide, z in zip(guides, draws, strict=True):
+        values |= guide.values(z)
+    return values

@@ -1,4 +1,4 @@
-"""The divergence of a guide from its priors: in closed form where there is one, else on the draw that is there."""
+"""The KL divergence of a guide from its priors, in closed form if there is one, otherwise estimated from the draw."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,18 @@ from bayes_share.inference.step.prior_density import of_each_number, unchecked
 
 
 class Divergence(nn.Module):
-    """KL(guide ‖ priors) of mean-field guides, times a scale; for points, the negative log density of the priors.
+    """KL(guide ‖ priors) of mean-field guides, times a scale. For points, the negative log density of the priors.
 
-    Normal priors, and log-normal ones of what the guide passes through an exponential, are taken as one vector.
+    Normal priors, and log-normal priors of values that the guide passes through an exponential, are evaluated as one
+    vector.
 
     Args:
-        guide: `MeanField` or `Delta`.
-        priors: over the whole of each site, by its name.
-        scales: what each site's divergence is multiplied by, by its name; the same for all sites of a guide.
+        guide: a `MeanField` or `Delta` guide.
+        priors: the prior over each whole site, by the site's name.
+        scales: the factor of each site's divergence, by the site's name; equal for all sites of a guide.
 
     Raises:
-        InputError: an infinite divergence, such as that of a Cauchy guide from a normal prior.
+        InputError: if the divergence is infinite, such as that of a Cauchy guide from a normal prior.
     """
 
     loc: Tensor
@@ -57,28 +58,28 @@ class Divergence(nn.Module):
         self.register_buffer("columns", None if is_all or not columns else torch.cat(columns), persistent=False)
 
     def forward(self, guide: MeanField | Delta, z: Tensor) -> Tensor:
-        """The scaled divergence, in nats.
+        """Return the scaled divergence, in nats.
 
         Args:
-            guide: the one it was made for.
-            z: what the guide drew, ``[member, number]``.
+            guide: the guide that the divergence was made for.
+            z: the guide's draw, ``[member, number]``.
         """
-        total = self._normal(guide) if self.loc.numel() else z.new_zeros(())
+        total = self._normal_divergence(guide) if self.loc.numel() else z.new_zeros(())
         for piece, part, prior in self.closed:
             assert isinstance(guide, MeanField)
-            total = total + kl_divergence(_family(guide, piece, part), prior).sum()
+            total = total + kl_divergence(_site_distribution(guide, piece, part), prior).sum()
         for piece, part, prior in self.drawn:
-            numbers = z[:, part].reshape(piece.initial.shape)
-            value = numbers if piece.is_real else piece.transform(numbers)
+            free = z[:, part].reshape(piece.initial.shape)
+            value = free if piece.is_real else piece.transform(free)
             total = total - prior.log_prob(value).sum()
             if isinstance(guide, MeanField):
-                total = total + _family(guide, piece, part).log_prob(numbers).sum()
+                total = total + _site_distribution(guide, piece, part).log_prob(free).sum()
                 if not piece.is_real:
-                    total = total - piece.transform.log_abs_det_jacobian(numbers, value).sum()
+                    total = total - piece.transform.log_abs_det_jacobian(free, value).sum()
         return self.scale * total
 
-    def _normal(self, guide: MeanField | Delta) -> Tensor:
-        """Of normal numbers (Kingma & Welling 2014, arXiv 1312.6114, appendix B), or of points."""
+    def _normal_divergence(self, guide: MeanField | Delta) -> Tensor:
+        """Return the divergence of normal values (Kingma & Welling 2014, arXiv 1312.6114, appendix B), or of points."""
         loc = guide.loc if self.columns is None else guide.loc[:, self.columns]
         precision = (-2 * self.log_scale).exp()
         if isinstance(guide, Delta):
@@ -89,7 +90,7 @@ class Divergence(nn.Module):
 
 
 def _as_normal(guide: MeanField | Delta, piece: Piece, prior: Distribution) -> Normal | None:
-    """The prior of the guide's own numbers, where both are normal."""
+    """Return the prior of the guide's unconstrained values if guide and prior are normal, otherwise None."""
     if isinstance(guide, Delta):
         return prior if isinstance(prior, Normal) else None
     if guide.family != "normal":
@@ -99,8 +100,8 @@ def _as_normal(guide: MeanField | Delta, piece: Piece, prior: Distribution) -> N
     return prior if isinstance(prior, Normal) else None
 
 
-def _family(guide: MeanField, piece: Piece, part: slice) -> Distribution:
-    """The guide of one site's numbers, before their transform, with the site's shape."""
+def _site_distribution(guide: MeanField, piece: Piece, part: slice) -> Distribution:
+    """Return the guide's distribution of a site's unconstrained values, in the site's shape."""
     shape = piece.initial.shape
     family = Cauchy if guide.family == "cauchy" else Normal
     scale = guide.log_scale[:, part].exp().reshape(shape)
@@ -113,19 +114,19 @@ def _has_closed_form(guide: MeanField | Delta, piece: Piece, part: slice, prior:
     if guide.family == "cauchy" and not _has_heavy_tails(prior, guide.loc):
         raise InputError(
             f"the divergence of a cauchy guide from the prior of {piece.name} is infinite: "
-            f"give it a prior with tails as heavy, such as Cauchy, or the guide 'normal'"
+            f"use a prior with heavy tails, such as Cauchy, or the guide 'normal'"
         )
     try:
-        kl_divergence(_family(guide, piece, part), prior)
+        kl_divergence(_site_distribution(guide, piece, part), prior)
     except NotImplementedError:
         return False
     return True
 
 
 def _has_heavy_tails(prior: Distribution, like: Tensor) -> bool:
-    """Whether the density falls as a power: by the same factor, not an ever smaller one, each time the number doubles.
+    """Return whether the density falls as a power, that is, by a bounded factor each time the value doubles.
 
-    The logarithm of a density that falls faster has no mean under a Cauchy distribution.
+    The log of a density that falls faster has no mean under a Cauchy distribution.
     """
     far = like.new_full(prior.batch_shape, 1e8)
     return all(bool((prior.log_prob(x) - prior.log_prob(2 * x) < 100).all()) for x in (far, -far))

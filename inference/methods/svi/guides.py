@@ -1,8 +1,8 @@
 """Guides: the families of approximate posteriors over a model's latent parameters.
 
-A guide lives in unconstrained space: where a prior allows positive numbers only, the guide's numbers pass through an
-exponential. Its numbers lie in a few flat vectors, whatever the number of sites, so that a draw and a divergence are a
-few operations.
+A guide is defined in unconstrained space. If a prior has positive support, the guide's values pass through an
+exponential. The values of all sites lie in a few flat vectors, so a draw or a divergence takes few operations for any
+number of sites.
 """
 
 import math
@@ -21,18 +21,18 @@ from bayes_share.tensors.seeding import seeded
 if TYPE_CHECKING:
     from pyro.distributions.torch_distribution import TorchDistribution as Distribution
 
-_FARTHEST = 12.0  # from 0, that a transformed number starts
+_MAX_START = 12.0  # maximum absolute initial value of a transformed parameter, in unconstrained space
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A site's part of a guide.
+    """A site of a guide.
 
     Args:
-        name: of the site.
-        initial: where the guide starts, ``[...]`` or ``[member, ...]``.
-        support: what the prior allows.
-        kind: "base" where all members share it; else each has a part of it, along its first axis.
+        name: name of the site.
+        initial: initial value of the guide, ``[...]`` or ``[member, ...]``.
+        support: support of the prior.
+        kind: "base" if all members share the site; otherwise its first axis enumerates the members.
     """
 
     name: str
@@ -42,26 +42,30 @@ class Piece:
 
     @property
     def is_own(self) -> bool:
-        """Whether each member has a part of it."""
+        """Whether each member has its own values."""
         return self.kind != "base"
 
     @property
     def members(self) -> int:
-        """Among how many it is divided."""
+        """The number of members with their own values; 1 if the site is shared."""
         return len(self.initial) if self.is_own else 1
 
     @property
     def transform(self) -> Transform:
-        """From any numbers to the support."""
+        """The transform from unconstrained space to the support."""
         return biject_to(of_one_number(self.support))
 
     @property
     def is_real(self) -> bool:
-        """Whether the support is all numbers, so that nothing has to be transformed."""
+        """Whether the support is all real numbers, so that no transform is needed."""
         return isinstance(of_one_number(self.support), type(constraints.real))
 
     def unconstrained(self) -> Tensor:
-        """The start as any numbers; what is outside of the support starts at its absolute value, at 1, or at 0."""
+        """Return the initial value in unconstrained space.
+
+        A value outside the support is replaced by its absolute value, by 1, or by 0 in unconstrained space, whichever
+        is first inside the support.
+        """
         if self.is_real:
             return self.initial
         support, inside = of_one_number(self.support), self.initial
@@ -69,20 +73,20 @@ class Piece:
             inside = torch.where(support.check(inside), inside, other)
         free = self.transform.inv(inside)
         is_usable = support.check(inside) & free.isfinite()
-        # Not so near to a bound that no gradient is left.
-        return torch.where(is_usable, free, torch.zeros_like(free)).clamp(-_FARTHEST, _FARTHEST)
+        # Stay away from bounds, near which gradients vanish.
+        return torch.where(is_usable, free, torch.zeros_like(free)).clamp(-_MAX_START, _MAX_START)
 
 
 class Guide(nn.Module, ABC):
-    """A family over some sites that all members share, or of which each member has a part.
+    """A family of distributions over sites that all members share, or over sites with values for each member.
 
-    Its numbers are in unconstrained space, in one vector for each member, ``[member, number]``; `values` makes the
-    sites' values of them. A guide of one's own needs two things: a parameter `loc`, the centre, which is left in the
-    model when the training ends; and `distribution`, whose `rsample` passes gradients to the guide's parameters. `SVI`
-    takes the class, or a function of the sites that makes one. Its bound then comes from Pyro (`Trace_ELBO`).
+    A draw is in unconstrained space, in one vector for each member, ``[member, number]``; `values` converts it to
+    values of the sites. A custom guide requires a parameter `loc`, the centre, which is left in the model at the end of
+    the training, and a method `distribution`, whose result has an `rsample` with gradients to the guide's parameters.
+    `SVI` takes the class, or a function that makes a guide from the sites. Pyro then computes the bound (`Trace_ELBO`).
 
     Args:
-        pieces: the sites, all of one kind (base, or factor) and for as many members.
+        pieces: the sites, all of the same kind (base, member or factor) and number of members.
 
     >>> from pyro.distributions import StudentT
     >>> class Heavy(Guide):
@@ -108,13 +112,15 @@ class Guide(nn.Module, ABC):
         self.sizes = [piece.initial.numel() // self.members for piece in pieces]
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """Draw all numbers, before their transforms, with gradients to the parameters: here, from `distribution`.
-
-        Returns ``[member, number]``, or ``[member, row, number]``.
+        """Draw all values in unconstrained space, with gradients to the parameters; by default from `distribution`.
 
         Args:
-            generator: on the CPU; None: torch's global one.
-            rows: draws for each member; None: one, without an axis for it. Independent guides alone know rows.
+            generator: a generator on the CPU; None: torch's global one.
+            rows: number of draws for each member; None: one draw, without an axis for it. Only independent guides
+                support rows.
+
+        Returns:
+            The values ``[member, number]``, or ``[member, row, number]``.
         """
         assert rows is None
         family = self.distribution()
@@ -127,10 +133,10 @@ class Guide(nn.Module, ABC):
 
     @abstractmethod
     def distribution(self) -> "Distribution | None":
-        """What a draw is from, as one event ``[member, number]`` with an `rsample`; None for points."""
+        """Return the distribution of a draw, one event ``[member, number]`` with an `rsample`; None for points."""
 
     def values(self, z: Tensor) -> dict[str, Tensor]:
-        """What was drawn as the sites' values: ``[...]``, or ``[member (* row), ...]``."""
+        """Convert a draw to the sites' values, ``[...]`` or ``[member (* row), ...]``."""
         parts = z.split(self.sizes, dim=-1)
         return {piece.name: self._shaped(piece, part) for piece, part in zip(self.pieces, parts, strict=True)}
 
@@ -138,46 +144,46 @@ class Guide(nn.Module, ABC):
         if not piece.is_own:
             shared = part.reshape(piece.initial.shape)
             return shared if piece.is_real else piece.transform(shared)
-        if not piece.is_real:  # with the members last but one, as bounds that the support has may be a member's own
+        if not piece.is_real:  # moves the member axis to the site's first axis, because bounds may differ by member
             by_member = part.movedim(0, -2)
             free = by_member.reshape(*by_member.shape[:-2], *piece.initial.shape)
             part = piece.transform(free).flatten(by_member.ndim - 1).movedim(-2, 0)
         return part.reshape(part.shape[:-1].numel(), *piece.initial.shape[1:])
 
     def noise(self, like: Tensor, generator: torch.Generator | None, rows: int | None) -> Tensor:
-        """Standard normal numbers for ``[member, number]``, with an axis for rows before the last where asked for."""
+        """Return standard normal noise ``[member, number]`` or, with `rows`, ``[member, row, number]``."""
         shape = like.shape if rows is None else (like.shape[0], rows, like.shape[1])
         if generator is None:
             return torch.randn(shape, dtype=like.dtype, device=like.device)
         return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
 
     def start(self) -> Tensor:
-        """Where the sites start, as the guide's numbers ``[member, number]``."""
+        """Return the initial values of the sites in unconstrained space, ``[member, number]``."""
         rows = [piece.unconstrained().reshape(self.members, -1) for piece in self.pieces]
         return torch.cat(rows, dim=1)
 
 
 class Delta(Guide):
-    """A point for every number: with it, the evidence lower bound is the log of the joint density."""
+    """A point for every value. The evidence lower bound is then the log joint density."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         super().__init__(pieces)
         self.loc = nn.Parameter(self.start())
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """The point itself."""
+        """Return the point."""
         return self.loc if rows is None else self.loc.unsqueeze(1).expand(-1, rows, -1)
 
     def distribution(self) -> None:
-        """None."""
+        """Return None, since points have no distribution."""
 
 
 class MeanField(Guide):
-    """Independent numbers of a location-scale family; where each member has its own, each member is its own component.
+    """Independent values of a location-scale family. Members with their own values are separate components.
 
     Args:
         pieces: the sites.
-        scale: of every number, at the start.
+        scale: initial scale of every value.
         family: "normal" or "cauchy".
     """
 
@@ -188,16 +194,16 @@ class MeanField(Guide):
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """Location + scale * noise."""
+        """Return location + scale · noise."""
         noise = self.noise(self.loc, generator, rows)
         if self.family == "cauchy":
-            noise = noise / self.noise(self.loc, generator, rows)  # of two normal numbers the ratio is a Cauchy number
+            noise = noise / self.noise(self.loc, generator, rows)  # the ratio of two normal values is Cauchy
         if rows is None:
             return torch.addcmul(self.loc, self.scale, noise)
         return torch.addcmul(self.loc.unsqueeze(1), self.scale.unsqueeze(1), noise)
 
     def distribution(self) -> "Distribution":
-        """Independent numbers."""
+        """Return the distribution of independent values."""
         from pyro import distributions
 
         family = distributions.Cauchy if self.family == "cauchy" else distributions.Normal
@@ -210,12 +216,12 @@ class MeanField(Guide):
 
 
 class Joint(Guide):
-    """A normal distribution with correlations between all numbers of a member, or of what members share.
+    """A normal distribution with correlations between all values of a member, or between all shared values.
 
     Args:
         pieces: the sites.
-        scale: standard deviation of every number, at the start.
-        rank: of the covariance besides its diagonal; None: any covariance.
+        scale: initial standard deviation of every value.
+        rank: rank of the covariance in addition to its diagonal; None: a full covariance.
     """
 
     def __init__(self, pieces: Sequence[Piece], scale: float, rank: int | None = None) -> None:
@@ -224,13 +230,13 @@ class Joint(Guide):
         members, numbers = self.loc.shape
         self.log_scale = nn.Parameter(torch.full_like(self.loc, math.log(scale)))
         self.is_full = rank is None
-        # Beside the diagonal, so that it is learned at one rate whatever the scale. Small random columns, as at 0 their
-        # gradient vanishes; below the diagonal 0 is no such point.
+        # Relative to the diagonal, so that it is learned at the same rate for any scale. Low-rank columns start at
+        # small random values, because their gradient vanishes at 0; that of entries below the diagonal does not.
         start = torch.zeros(members, numbers, numbers) if rank is None else 0.1 * torch.randn(members, numbers, rank)
         self.factor = nn.Parameter(start.to(self.loc))
 
     def distribution(self) -> "Distribution":
-        """A multivariate normal distribution for each member."""
+        """Return a multivariate normal distribution for each member."""
         from pyro import distributions
 
         if self.is_full:
@@ -241,29 +247,29 @@ class Joint(Guide):
         return distributions.LowRankMultivariateNormal(self.loc, columns, scale.square()).to_event(1)
 
     def forward(self, generator: torch.Generator | None = None, rows: int | None = None) -> Tensor:
-        """Location + noise with the covariance."""
+        """Return location + noise with the covariance."""
         assert rows is None
         noise = self.noise(self.loc, generator, None)
-        with torch.autocast(self.loc.device.type, enabled=False):  # as precise as the guide's numbers
+        with torch.autocast(self.loc.device.type, enabled=False):  # in the precision of the guide's parameters
             if self.is_full:
                 return self.loc + (self._tril() @ noise.unsqueeze(-1)).squeeze(-1)
             columns = self.noise(self.factor[:, 0], generator, None)
             return self.loc + self.log_scale.exp() * (noise + (self.factor @ columns.unsqueeze(-1)).squeeze(-1))
 
     def _tril(self) -> Tensor:
-        """The Cholesky factor of the covariance; of its rows, `factor` has what stands below 1 on the diagonal."""
+        """Return the Cholesky factor of the covariance: `factor` with a unit diagonal, each row times its scale."""
         identity = torch.eye(self.factor.shape[-1]).to(self.factor)
         return self.log_scale.exp().unsqueeze(-1) * (self.factor.tril(-1) + identity)
 
 
 class Triangular(Transform):
-    """``loc + tril @ noise``, which keeps the noise of the latest draw.
+    """``loc + tril @ noise``, which caches the noise of the latest draw.
 
-    So the density of a draw needs no system of equations, which rounding spoils where the triangle is large.
+    With the cache, the density of a draw requires no triangular solve, which loses precision for large matrices.
 
     Args:
         loc: ``[member, number]``.
-        tril: ``[member, number, number]``, lower triangles with positive diagonals.
+        tril: ``[member, number, number]``, lower triangular matrices with positive diagonals.
     """
 
     domain = constraints.real_vector
@@ -281,19 +287,19 @@ class Triangular(Transform):
         return torch.linalg.solve_triangular(self.tril, (y - self.loc).unsqueeze(-1), upper=False).squeeze(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """The log of the determinant of the triangle."""
+        """Return the log determinant of the triangular matrix."""
         return self.tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def support_of(prior: "Distribution") -> constraints.Constraint:
-    """What a prior allows."""
+    """Return the support of a prior."""
     support = prior.support
     assert support is not None
     return support
 
 
 def of_one_number(support: constraints.Constraint) -> constraints.Constraint:
-    """What a support allows for each number by itself."""
+    """Return the constraint that a support places on each value."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support

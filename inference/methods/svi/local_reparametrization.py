@@ -1,4 +1,4 @@
-"""Local reparametrisation: layers whose weights are normal draw their outputs, for each example, instead."""
+"""Local reparametrisation: layers with normal weights sample their outputs for each example instead."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from bayes_share.tensors.functional import call_under
 from bayes_share.tensors.trees import Tree
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Those whose outputs are linear in their weight, by exact type."""
+"""Layers whose outputs are linear in their weight, matched by exact type."""
 
 Layers = Mapping[str, nn.Module]
-"""Layers by the name that their weight has in the model."""
+"""Layers by the name of their weight in the model."""
 
 
 def layers_of(program: Program) -> dict[str, nn.Module]:
-    """The layers of a program's model whose weight is latent and no other layer's."""
+    """Return the layers of a program's model whose weight is latent and used by no other layer."""
     latent = {entry.parameter for entry in program.latents}
     owners: dict[nn.Parameter, list[tuple[str, nn.Module]]] = {}
     for name, module in program.model.named_modules(remove_duplicate=False):
@@ -38,10 +38,10 @@ def layers_of(program: Program) -> dict[str, nn.Module]:
 
 
 class Drawing(nn.Module):
-    """A model some of whose layers draw their outputs, while `drawing_outputs` lasts.
+    """A model with layers that sample their outputs within `drawing_outputs`.
 
     Args:
-        model: that the layers are of.
+        model: the model of the layers.
     """
 
     def __init__(self, model: Model) -> None:
@@ -50,18 +50,21 @@ class Drawing(nn.Module):
         self.scales: Mapping[str, Tensor] = {}
 
     def forward(self, scales: Mapping[str, Tensor], x: Tree, feed: Feed) -> Tensor:
-        """The model's outputs; from now on, a recomputation in backward included, layers draw with these scales."""
+        """Return the model's outputs.
+
+        The layers use these scales until the next call, also if activations are recomputed in the backward pass.
+        """
         self.scales = scales
         return self.model(x, feed)
 
     def forward_with(
         self, values: Mapping[str, Tensor], scales: Mapping[str, Tensor], x: Tree, feed: Feed
     ) -> Float[Tensor, "member part *output"]:
-        """The outputs as `Model.forward_with` gives them.
+        """Return the outputs, like `Model.forward_with`.
 
         Args:
-            values: of parameters and buffers, with the means of the layers' weights among them.
-            scales: the standard deviation of each of these weights, in its shape, by the name of the weight.
+            values: parameters and buffers, including the means of the layers' weights.
+            scales: standard deviations of these weights, in their shapes, by the name of the weight.
             x: ``[batch, ...]``.
             feed: as in `Model.forward_with`.
         """
@@ -71,21 +74,22 @@ class Drawing(nn.Module):
 
 @contextmanager
 def drawing_outputs(model: Model, layers: Layers) -> Iterator[Drawing]:
-    """Have layers, called with the mean of their weight, add noise to their outputs with the variance that they have.
+    """Make layers that are called with the mean of their weight add noise to their outputs.
 
-    ``y ~ N(x * μ, x² * σ²)``, independent for each output (Kingma, Salimans & Welling 2015, arXiv 1506.02557, eq. 6).
-    The backward pass belongs into the context too: a network may call layers again in it.
+    The noise has the variance of the outputs: ``y ~ N(x * μ, x² * σ²)``, independent for each output (Kingma, Salimans
+    & Welling 2015, arXiv 1506.02557, eq. 6). Run the backward pass inside the context too, because a network may call
+    layers again in it.
 
     Args:
-        model: that the layers are of.
-        layers: by the name of their weight.
+        model: the model of the layers.
+        layers: the layers by the name of their weight.
     """
     drawing = Drawing(model)
 
     def hook(name: str) -> Any:
         def add_noise(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            variance = _apply(layer, inputs[0].square(), drawing.scales[name].square().to(inputs[0].dtype))
-            # The root has no gradient at 0, which is where no input reaches.
+            variance = _apply_weight(layer, inputs[0].square(), drawing.scales[name].square().to(inputs[0].dtype))
+            # The square root has no gradient at 0, the variance of an output that receives no input.
             return output + variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt() * torch.randn_like(output)
 
         return add_noise
@@ -98,7 +102,7 @@ def drawing_outputs(model: Model, layers: Layers) -> Iterator[Drawing]:
             handle.remove()
 
 
-def _apply(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+def _apply_weight(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight)
     assert isinstance(layer, nn.modules.conv._ConvNd)

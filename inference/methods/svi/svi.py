@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class SVIState:
-    """A model, the guides over what is latent in it, what moves them, and the weight of the divergence in each step.
+    """The model, the guides over its latent parameters, their optimizer, and the weight of the divergence in each step.
 
-    The model's own parameters are the points among them; those of latent parameters are set to the guides' centres when
-    the training ends.
+    The model holds the point estimates. At the end of the training, its latent parameters are set to the guides'
+    centres.
     """
 
     program: Program
@@ -57,24 +57,24 @@ class SVIState:
 
     @property
     def each_guide(self) -> list[Guide]:
-        """The guides, by their own type."""
+        """The guides as a list with their own type."""
         return [guide for guide in self.guides if isinstance(guide, Guide)]
 
-    def values(self, numbers: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the guides drew, by the names of the sites: parameters, and scales of hierarchical priors."""
+    def values(self, draws: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the values of the guides' draws by site name: parameters, and scales of hierarchical priors."""
         values: dict[str, Tensor] = {}
-        for guide, z in zip(self.each_guide, numbers, strict=True):
+        for guide, z in zip(self.each_guide, draws, strict=True):
             values |= guide.values(z)
         return values
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were learned: those of the guides, and points."""
+        """The number of trained values: parameters of the guides and point estimates."""
         trained = (*self.guides.parameters(), *self.model.parameters())
         return sum(parameter.numel() for parameter in trained if parameter.requires_grad)
 
     def state_dict(self) -> dict[str, Any]:
-        """Guides, points, buffers, the optimizer's memory and the step."""
+        """Return guides, point estimates, buffers, the optimizer state and the step."""
         return {
             "model": self.model.state_dict(),
             "guides": self.guides.state_dict(),
@@ -82,7 +82,7 @@ class SVIState:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state_dict["model"])
         self.program = self._program_as_loaded()
         self.bound = self.make_bound(self.program)
@@ -90,7 +90,7 @@ class SVIState:
         self.stepper.load_state_dict(state_dict)
 
     def _program_as_loaded(self) -> Program:
-        """With priors around the signs that were read back."""
+        """Return the program with priors centred at the loaded signs."""
         trained = {latent.parameter: self.model.get_parameter(latent.parameter) for latent in self.program.latents}
         for parameter in trained.values():
             parameter.requires_grad_(True)
@@ -102,22 +102,22 @@ class SVIState:
 
 @dataclass(frozen=True, init=False)
 class SVI(Flat, GradientMethod[SVIState]):
-    """Stochastic variational inference under the model's priors; over an ensemble's factors, a Rank-1 Bayesian network.
+    """Stochastic variational inference; over the factors of an ensemble, a rank-1 Bayesian neural network.
 
     Maximises, per example, the mean over members of the expected log-likelihood minus ``kl_weight / num_data`` times
-    the divergence of the guide from the priors. The divergence of shared parameters counts once; that of members' own
-    parameters is averaged over members, since each member is a component of a mixture (Dusenberry et al. 2020, arXiv
-    2005.07186, section 3).
+    the KL divergence of the guide from the priors. The divergence of shared parameters counts once; that of members'
+    own parameters is averaged over members, since each member is a component of a mixture (Dusenberry et al. 2020,
+    arXiv 2005.07186, section 3).
 
     For the guides "delta", "normal" and "cauchy" the bound is a plain torch function, whose sites, priors and scales
-    are read once from the model's Pyro program. Other guides, and priors that depend on one another, go through Pyro;
-    the log says so.
+    are read once from the model's Pyro program. For other guides, and for priors that depend on one another, Pyro
+    computes the bound, and a log message says so.
 
     Args:
         descent: the optimizer of guides and point estimates, its learning rates, and the weight decay of point
             estimates; each option can be passed by its own name.
         guide: guide of the shared weights, and of biases and norms: "normal" (independent), "delta" (point estimates),
-            "cauchy", "low-rank" or "full-rank" (correlated). In Python also a guide of your own: see
+            "cauchy", "low-rank" or "full-rank" (correlated). In Python also a custom guide: see
             `bayes_share.inference.Guide`.
         factor_guide: guide of the rank-1 factors, with the same choices; each member has its own.
         initial_scale: initial standard deviation of the guides.
@@ -151,18 +151,19 @@ class SVI(Flat, GradientMethod[SVIState]):
             check_guide(guide)
         check_not_negative(self, "kl_weight")
         if not self.initial_scale > 0:
-            raise InputError(f"the initial scale of a guide must be positive, and is {self.initial_scale}")
+            raise InputError(f"initial_scale must be positive, and is {self.initial_scale}")
         if not 0 <= self.kl_warmup <= 1:
-            raise InputError(f"kl_warmup is a part of all steps, from 0 to 1, and is {self.kl_warmup}")
-        if self.num_particles < 1 or self.rank < 1:
-            raise InputError("num_particles and rank are at least 1")
+            raise InputError(f"kl_warmup must be a fraction of all steps, from 0 to 1, and is {self.kl_warmup}")
+        for name in ("num_particles", "rank"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, and is {getattr(self, name)}")
 
     def init(self, build: Build, num_data: int | float, num_steps: int) -> SVIState:
-        """A fresh model in training mode, guides that start at its parameters, and their optimizer.
+        """Return a new model in training mode, guides centred at its parameters, and their optimizer.
 
         Raises:
-            InputError: nothing has a prior, a guide that does not fit a prior, options that do not go together, or
-                members that are equal and would stay so.
+            InputError: if no parameter has a prior, a guide does not support a prior, options contradict one another,
+                or the members are equal and would stay equal.
         """
         model = build().train()
         program = pyro_model(model, num_data)
@@ -171,8 +172,8 @@ class SVI(Flat, GradientMethod[SVIState]):
             for (kind, _), pieces in _by_kind(_pieces(program)).items()
         ]
         if all(guide.members == 1 or isinstance(guide, Delta) for guide in guides):
-            check_members_will_differ(model, self.descent.steps.feed)  # no noise of their own moves them apart
-        layers = self._layers(program)
+            check_members_will_differ(model, self.descent.steps.feed)  # noise does not separate them
+        layers = self._reparametrized_layers(program)
         rows = self.draws == "example"
 
         def bound(program: Program) -> Bound:
@@ -184,46 +185,46 @@ class SVI(Flat, GradientMethod[SVIState]):
         kl_weights = stepper.clock.table(self.kl_weight_at)
         state = SVIState(program, nn.ModuleList(guides), bound, stepper, num_data, kl_weights)
         if isinstance(state.bound, PyroBound):
-            _log.info("svi goes through Pyro, which traces the program anew in every step: %s", state.bound.reason)
+            _log.info("svi uses Pyro's bound, which traces the program in every step: %s", state.bound.reason)
         return state
 
     def feeding(self, state: SVIState) -> Feeding:
-        """As `feed` says."""
+        """Return how `feed` assigns the examples of a batch to members."""
         return self.descent.steps.feeding(state.model)
 
     def gradient(self, state: SVIState, batch: Batch) -> StepInfo:
-        """The gradient of the negative bound, with the divergence's, the mean over draws."""
-        rate = state.stepper.begin()
+        """Compute the gradient of the negative bound, including the divergence, averaged over draws."""
+        state.stepper.begin()
         kl_weight = state.stepper.clock.read(state.kl_weights)
-        found = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
+        draws = [state.bound.ascend(batch, kl_weight, is_first=draw == 0) for draw in range(self.num_particles)]
         if self.num_particles > 1:
             torch._foreach_div_(state.stepper.gradients, float(self.num_particles))
-        terms, kl = mean_of([terms for terms, _ in found]), torch.stack([kl for _, kl in found]).mean(0)
+        terms, kl = mean_of([terms for terms, _ in draws]), torch.stack([kl for _, kl in draws]).mean(0)
         rate = state.stepper.slow(terms)
         return StepInfo(kl_weight / state.num_data * kl + terms.loss, terms.log_lik, kl, terms.accuracy, rate)
 
     def gradients(self, state: SVIState) -> list[Tensor]:
-        """Those of the guides' parameters and of points."""
+        """Return the gradients of the guides' parameters and of point estimates."""
         return state.stepper.gradients
 
     def update(self, state: SVIState) -> None:
-        """Clip, and take a step of the optimizer."""
+        """Clip the gradients and take a step of the optimizer."""
         state.stepper.clip()
         state.stepper.follow()
 
     def why_eager(self, state: SVIState) -> str | None:
-        """Pyro traces guide and program anew in every step."""
-        return f"svi goes through Pyro: {state.bound.reason}" if isinstance(state.bound, PyroBound) else None
+        """Return why a step with Pyro's bound cannot be captured: Pyro traces guide and program in every step."""
+        return f"svi uses Pyro's bound: {state.bound.reason}" if isinstance(state.bound, PyroBound) else None
 
     def finish(self, state: SVIState, batches: Iterable[Batch]) -> None:
-        """Leave the guides' centres in the model, so that it is the network at the centre of the posterior."""
+        """Set the model's latent parameters to the centres of the guides."""
         centres = state.program.by_parameter(state.values([guide.loc for guide in state.each_guide]))
         with torch.no_grad():
             for name, value in centres.items():
                 state.model.get_parameter(name).copy_(value)
 
     def draw(self, state: SVIState, sample: int) -> Forward:
-        """The network under parameters drawn from the guides."""
+        """Return the network with parameters drawn from the guides."""
         source = generator("draw", sample)
         with torch.no_grad():
             values = state.values([guide(source) for guide in state.each_guide])
@@ -233,20 +234,20 @@ class SVI(Flat, GradientMethod[SVIState]):
 
     @property
     def is_under_priors(self) -> bool:
-        """It is."""
+        """Whether the algorithm fits with priors on all parameters: True."""
         return True
 
     def tempering(self, num_data: int | float) -> str | None:
-        """The weight of the divergence."""
+        """Return the weight of the divergence if it is not 1."""
         return None if self.kl_weight == 1 else f"kl_weight of {self.kl_weight:g}"
 
     def kl_weight_at(self, step: int, num_steps: int) -> float:
-        """What the divergence is multiplied by in a step, which counts from 0."""
+        """Return the weight of the divergence at a step, counted from 0."""
         warmup_steps = self.kl_warmup * num_steps
         return self.kl_weight * (1.0 if step + 1 >= warmup_steps else (step + 1) / warmup_steps)
 
     def _groups(self, model: Model, guides: Sequence[Guide]) -> list[dict[str, Any]]:
-        """Parameter groups of the optimizer: points, and each guide."""
+        """Return the optimizer's parameter groups: for point estimates and for each guide."""
         steps = self.descent.steps
         return self.descent.groups(model) + [
             {
@@ -259,20 +260,20 @@ class SVI(Flat, GradientMethod[SVIState]):
             for guide in guides
         ]
 
-    def _layers(self, program: Program) -> dict[str, nn.Module]:
+    def _reparametrized_layers(self, program: Program) -> dict[str, nn.Module]:
         if not self.local_reparametrization:
             return {}
         layers = layers_of(program) if self.guide == "normal" else {}
         if not layers:
             raise InputError(
-                "local reparametrization is for plain linear layers and convolutions whose weights have a prior and "
+                "local_reparametrization requires plain linear layers or convolutions whose weights have a prior and "
                 "the guide 'normal', and there are none"
             )
         return layers
 
 
 def _pieces(program: Program) -> list[Piece]:
-    """What a guide has to give: the parameters of a program, and the scales of hierarchical priors."""
+    """Return the sites that guides must cover: a program's parameters, and the scales of hierarchical priors."""
     pieces: list[Piece] = []
     for latent in program.latents:
         site, prior = latent.site, latent.prior
@@ -288,7 +289,7 @@ def _pieces(program: Program) -> list[Piece]:
 
 
 def _by_kind(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
-    """The pieces that one guide can be over: of one kind, for as many members."""
+    """Group the pieces by kind and number of members. Each group has one guide."""
     groups: dict[tuple[str, int], list[Piece]] = {}
     for piece in pieces:
         groups.setdefault((piece.kind, piece.members), []).append(piece)
