@@ -51,7 +51,7 @@ def test_where_something_else_listens(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     stand_in(monkeypatch, tmp_path, which)
-    monkeypatch.setattr(cluster_address, "_ANSWER", 1.5)
+    monkeypatch.setattr(cluster_address, "_CLUSTER_SECONDS", 1.5)
     begun = time.monotonic()
     with pytest.raises(InputError) as error:
         check_answers(scheme + listener)

@@ -245,7 +245,7 @@ def test_networks_that_are_related(tmp_path: Path) -> None:
     for model in ("lenet", "mlp", "resnet18"):
         with pytest.raises(InputError, match=f"{model} has no width in its name"):
             of_width(model, 0.5)
-    with pytest.raises(InputError, match=r"resnet8_7: 0.5 times the width 7 is not a whole number: use another width"):
+    with pytest.raises(InputError, match=r"resnet8_7: 0.5 times the width 7 is not an integer: use another width"):
         of_width("resnet8_7", 0.5)
 
 
