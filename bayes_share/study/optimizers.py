@@ -63,7 +63,7 @@ def _paper() -> Recipes:
         "kl_warmup": 0.8,
         "num_samples": 64,
     }
-    summary = "ResNet-20 on CIFAR-10, 200 epochs: the recipes of presets ivon-cifar10 and the like; hours on a GPU"
+    summary = "ResNet-20 on CIFAR-10, 200 epochs: the recipes of sgd-, adamw- and ivon-cifar10; hours on a GPU"
     return Recipes(summary, common, {**own, "svi": svi})
 
 
