@@ -44,7 +44,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         "picture",
         str,
         None,
-        "file for the reliability diagrams, PNG or SVG; default: reliability.png in the first run folder, and "
+        "file for the reliability diagrams, PNG or SVG; null: reliability.png in the first run folder, and "
         "no picture for files of predictions only",
     )
     shift = parser.add_argument_group("dataset shift")
@@ -62,10 +62,10 @@ def parser(words: Sequence[str]) -> OptionParser:
         "ood_score",
         str,
         None,
-        "out-of-distribution score to show: max-probability, entropy (the default), mutual-information, energy, "
-        "max-logit or k-nn",
+        "out-of-distribution score to show: max-probability, entropy, mutual-information, energy, max-logit or "
+        "k-nn; null: entropy",
     )
-    many = f"maximum number of images of each set, sampled at random; default: {ShiftedSets.ood_images:,}"
+    many = f"maximum number of images of each set, sampled at random; null: {ShiftedSets.ood_images:,}"
     add_option(shift, "ood_images", int | None, None, many)
     shift.add_argument(
         "--corruptions",
@@ -75,7 +75,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         help="corruptions of the test images at 5 severities: names of corruption types, 'all' (also if no name "
         "is given), or 'cifar-10-c:DIR' for the official files",
     )
-    many = f"maximum number of test images to corrupt, sampled at random; default: {ShiftedSets.corruption_images:,}"
+    many = f"maximum number of test images to corrupt, sampled at random; null: {ShiftedSets.corruption_images:,}"
     add_option(shift, "corruption_images", int | None, None, many)
     parser.add_argument(
         "--conformal",
@@ -83,7 +83,7 @@ def parser(words: Sequence[str]) -> OptionParser:
         nargs="*",
         metavar="ALPHA",
         help="conformal prediction sets, or intervals for numbers, with a miscoverage of at most ALPHA "
-        "(default: 0.1), calibrated on validation examples that were not used to select anything",
+        "(0.1 if no ALPHA is given), calibrated on validation examples that were not used to select anything",
     )
     draws = parser.add_argument_group("posterior draws")
     draws.add_argument(

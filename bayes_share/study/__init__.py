@@ -1,1 +1,1 @@
-"""Studies: many independent runs in one folder, and what they say together."""
+"""Studies: many independent runs in one folder, and tables of their results."""

@@ -1,4 +1,4 @@
-"""Many runs on a Ray cluster: each a task that another node takes over where its own is lost."""
+"""Many runs on a Ray cluster. Each run is a task that resumes on another node if its own node is lost."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ from bayes_share.study.cluster_address import check_answers, no_answer
 from bayes_share.study.run_queue import RunQueue
 from bayes_share.study.runner import check_runs, reason
 
-_RETRIES = 20  # of a run whose node or process is lost, before it counts as failed
-_LOOK_EVERY = 0.5  # seconds between looks at whether Ctrl-C came
-_PATIENCE = 60.0  # seconds that runs have to save a checkpoint after it
+_RETRIES = 20  # of a run that lost its node or process, before it counts as failed
+_POLL_SECONDS = 0.5  # between checks for Ctrl-C
+_GRACE_SECONDS = 60.0  # for runs to save a checkpoint after Ctrl-C
 
 
 def run_all_on_ray(
@@ -36,26 +36,26 @@ def run_all_on_ray(
     needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
     processes: int = 1,
 ) -> dict[str, str]:
-    """Finish every run, as `runner.run_all` does, on the nodes of a cluster.
+    """Finish every run on the nodes of a Ray cluster, as `runner.run_all` does on this machine.
 
-    Each process of a run takes one CPU of a node, with one thread, and one GPU where the cluster has any and the run
-    may use it. Where its node is lost, a run goes on elsewhere from its latest checkpoint.
+    Each process of a run uses one CPU of a node, with one thread, and one GPU if the cluster has GPUs and the run does
+    not require the CPU. If its node is lost, a run resumes on another node from its latest checkpoint.
 
     Args:
-        configs: the runs by name, in the order in which they are to begin.
-        folder: of all of them; all nodes must see it under the same path, and data sets too.
-        address: of the cluster, as ``ray.init`` takes it; "auto": the one that this machine belongs to.
-        progress: whether a bar is shown.
-        needs: by the name of a run, those that have to be finished before it begins.
-        processes: that share the work of each run, on one node.
+        configs: configurations by run name, in the order in which the runs start.
+        folder: folder of all run folders. It and the data sets must have the same paths on all nodes.
+        address: address of the cluster, as for ``ray.init``; "auto": the cluster that this machine belongs to.
+        progress: whether to show a progress bar.
+        needs: for each run name, the runs that must be finished before it starts.
+        processes: number of processes that share the work of each run, on one node.
 
     Returns:
-        Why runs failed, in a line each, by their names; empty where all are finished.
+        The reason of failure of each failed run, one line each; empty if all runs are finished.
 
     Raises:
-        InputError: Ray is not installed, no cluster answers, a folder that is no run or one with other options, or
-            what `RunQueue` refuses; before any run begins.
-        InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has had time to save a checkpoint.
+        InputError: before any run starts, if Ray is not installed, no cluster answers, a folder is not a run or a run
+            with other options, or `RunQueue` rejects the runs.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the runs in progress have had time to save a checkpoint.
     """
     check_runs(configs, folder, 1, processes)
     where = folder.resolve()
@@ -69,32 +69,32 @@ def run_all_on_ray(
     )
     with _connected(address) as ray, interruptible() as is_interrupted, bar:
         gpus = ray.cluster_resources().get("GPU", 0)
-        task = ray.remote(max_retries=_RETRIES)(_make)
+        task = ray.remote(max_retries=_RETRIES)(_train)
         running: dict[Any, str] = {}
         while (running or queue.num_waiting) and not is_interrupted():
             while (name := queue.next()) is not None:
                 config = replace(configs[name], data_dir=str(Path(configs[name].data_dir).resolve()))
-                of_node = task.options(
+                placed = task.options(
                     num_cpus=processes, num_gpus=processes * (gpus > 0 and config.execution.device != "cpu")
                 )
-                running[of_node.remote(config, where / name, processes)] = name
-            for ended in ray.wait(list(running), timeout=_LOOK_EVERY)[0]:
+                running[placed.remote(config, where / name, processes)] = name
+            for ended in ray.wait(list(running), timeout=_POLL_SECONDS)[0]:
                 name = running.pop(ended)
                 settled = queue.ended(name, _result(ray, ended))
                 bar.set_postfix_str(printable(name, 40))
                 bar.update(settled)
         if is_interrupted():
             for one in running:
-                ray.cancel(one)  # which is Ctrl-C for the task
-            ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
+                ray.cancel(one)  # raises KeyboardInterrupt in the task
+            ray.wait(list(running), num_returns=len(running), timeout=_GRACE_SECONDS)
     if is_interrupted():
-        there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
+        num_finished = sum(RunFolder(folder / name).summary.is_file() for name in configs)
+        raise InterruptedRun(f"stopped with {num_finished} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
-def _make(config: RunConfig, path: Path, processes: int) -> str | None:
-    """Make a run in a process of the cluster; why it failed, or None."""
+def _train(config: RunConfig, path: Path, processes: int) -> str | None:
+    """Train a run in a process of the cluster. Return the reason of failure, or None."""
     torch.set_num_threads(1)
     return reason(partial(run_in_processes, config, path, processes))
 
@@ -108,8 +108,8 @@ def _result(ray: Any, ended: Any) -> str | None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """The module ray, connected to a cluster."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the present default warns that it will change
+    """Connect to a cluster, and yield the module ray."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default warns that it will change
     try:
         import ray
     except ImportError as error:

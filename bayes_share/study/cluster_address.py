@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address: Ray itself waits for minutes where none does, and logs meanwhile."""
+"""Check that a Ray cluster answers at an address. Ray itself waits for minutes, and logs meanwhile."""
 
 import socket
 import subprocess
@@ -7,11 +7,11 @@ import sys
 from bayes_share.errors import InputError
 from bayes_share.io.terminal import printable
 
-_KNOCK = 10.0  # seconds to wait for anything at all at an address
-_ANSWER = 30.0  # seconds to wait for a cluster
-_REASON = 200  # characters
-# In a process of its own: what Ray logs is written by threads of its own that no setting silences, and nothing but its
-# end stops what waits. It prints why there is no cluster.
+_PORT_SECONDS = 10.0  # to wait for a connection to the port
+_CLUSTER_SECONDS = 30.0  # to wait for a cluster
+_MAX_REASON = 200  # characters
+# Runs in a separate process, since no setting silences all of Ray's logging threads, and only the end of the process
+# stops Ray from waiting. Prints the reason if there is no cluster.
 _CONNECT = """
 import logging, sys, warnings
 warnings.simplefilter("ignore")
@@ -26,13 +26,13 @@ except Exception as error:
 
 
 def check_answers(address: str) -> None:
-    """See whether a cluster answers, in half a minute or a little more.
+    """Check that a cluster answers, within about half a minute.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it.
+        address: address of the cluster, as for ``ray.init``.
 
     Raises:
-        InputError: none does.
+        InputError: if no cluster answers.
     """
     _check_port(address)
     try:
@@ -41,28 +41,28 @@ def check_answers(address: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_ANSWER,
+            timeout=_CLUSTER_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise no_answer(address, f"no answer within {_ANSWER:g} seconds") from error
-    except (OSError, ValueError) as error:  # a process cannot be given every address
+        raise no_answer(address, f"no answer within {_CLUSTER_SECONDS:g} seconds") from error
+    except (OSError, ValueError) as error:  # the address cannot be an argument of a process
         raise no_answer(address, error) from error
     if process.returncode != 0:
         said = " ".join(process.stdout.decode(errors="replace").split())
-        why = said.partition(". ")[0]  # then Ray explains options of its own
+        why = said.partition(". ")[0]  # the rest explains options of Ray
         raise no_answer(address, why or f"Ray ended with exit code {process.returncode}")
 
 
 def no_answer(address: str, reason: object) -> InputError:
-    """The error where no cluster is."""
-    return InputError(f"no Ray cluster answers at {address!r}: {printable(' '.join(str(reason).split()), _REASON)}")
+    """Return the error for an address at which no cluster answers."""
+    return InputError(f"no Ray cluster answers at {address!r}: {printable(' '.join(str(reason).split()), _MAX_REASON)}")
 
 
 def _check_port(address: str) -> None:
-    """Knock at the door, which is quick where nobody is at home."""
+    """Check that the port is open, which fails faster than Ray."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         try:
-            socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
+            socket.create_connection((host.strip("[]"), int(port)), _PORT_SECONDS).close()
         except (OSError, OverflowError, ValueError) as error:
             raise no_answer(address, error) from error

@@ -1,4 +1,4 @@
-"""What a study is: its options, the runs that they ask for, and what says what the runs came to."""
+"""The definition of a study: its options, its runs, and the summary of their results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from bayes_share.runs.config import RunConfig
 from bayes_share.runs.loading import training_of
 from bayes_share.runs.run_folder import RunFolder
 
-_MOST_SEEDS = 10_000
+_MAX_SEEDS = 10_000
 
 
 @runtime_checkable
@@ -23,33 +23,42 @@ class Trial(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the trial's run folder."""
 
     @property
     def seed(self) -> int:
-        """Of the run; trials that differ by it alone are repetitions."""
+        """The random seed of the run. Trials that differ only in the seed are repetitions."""
 
 
 @runtime_checkable
 class Summary(Protocol):
-    """What the finished runs of a study say together."""
+    """The results of all finished runs of a study."""
 
     def tables(self, markdown: bool = False) -> str:
-        """Tables for the terminal or for a document."""
+        """Return the tables of results as text.
+
+        Args:
+            markdown: whether to format them in Markdown rather than for the terminal.
+        """
 
     def write(self, folder: Path, name: str) -> None:
-        """Write tables and pictures into a folder; `name` is that of data and network."""
+        """Write tables and figures.
+
+        Args:
+            folder: the folder to write into.
+            name: name of the data and the network, for titles.
+        """
 
 
 @dataclass(frozen=True)
 class GridOption:
-    """An option of a study that says which runs there are; it takes any number of values.
+    """An option that takes several values, for each of which the study has runs.
 
     Args:
-        name: in Python's spelling.
-        kind: of each value.
-        default: the values where none are given.
-        help: in one line.
+        name: name of the option, in Python's spelling.
+        kind: type of each value.
+        default: default values.
+        help: one-line description.
     """
 
     name: str
@@ -60,12 +69,12 @@ class GridOption:
 
 @dataclass(frozen=True)
 class Group:
-    """Options of all runs that are the fields of a record.
+    """Options of all runs, which are the fields of a record.
 
     Args:
-        title: in the help.
+        title: heading in the help.
         kind: the record.
-        only: the fields that a study takes; None: all.
+        only: names of the fields that are options of the study; None: all fields.
     """
 
     title: str
@@ -74,18 +83,18 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        """The options."""
+        """The names of the options."""
         return [name for name in option_places(self.kind) if self.only is None or name in self.only]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Recipes by name.
+    """A named set of defaults for a study.
 
     Args:
-        summary: in one line.
-        options: of all runs, by their names on the command line, in place of the usual defaults.
-        seeds: how many there are where no number is given.
+        summary: one-line description.
+        options: defaults of the options of all runs, by their names on the command line.
+        seeds: default number of seeds.
     """
 
     summary: str
@@ -93,26 +102,26 @@ class Preset:
     seeds: int = 5
 
 
-def _nothing(trial: Trial) -> Sequence[str]:
-    """Of a study whose runs do not need each other."""
+def _no_needs(trial: Trial) -> Sequence[str]:
+    """Return no required runs."""
     return ()
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study is.
+    """The definition of a study.
 
     Args:
-        name: on the command line.
-        title: in one line.
-        description: for its help.
-        presets: by name; "digits" is the one that is taken where none is named.
-        grid: the options that say which runs there are, for the name of a preset.
+        name: name on the command line.
+        title: one-line description.
+        description: description in the help.
+        presets: presets by name, including the default preset "digits".
+        grid: returns the options that define the runs, with the defaults of a preset.
         groups: the options of all runs.
-        configs: the runs, from the preset's name, the values of the grid, the seeds, the options of all runs, and the
-            folder of the runs.
-        summary: what finished runs say, from their folders and the values of the grid.
-        needs: the names of the runs that have to be finished before one begins.
+        configs: returns the configurations by trial, from the preset's name, the values of the grid options, the number
+            of seeds, the options of all runs, and the folder of the runs.
+        summary: returns the summary, from the run folders by trial and the values of all options.
+        needs: returns the names of the runs that must be finished before a trial starts.
     """
 
     name: str
@@ -123,7 +132,7 @@ class Study:
     groups: Sequence[Group]
     configs: Callable[[str, Mapping[str, Any], int, Mapping[str, Any], Path], Mapping[Any, RunConfig]]
     summary: Callable[[Mapping[Any, RunFolder], Mapping[str, Any]], Summary]
-    needs: Callable[[Any], Sequence[str]] = _nothing
+    needs: Callable[[Any], Sequence[str]] = _no_needs
 
     @property
     def run_options(self) -> list[str]:
@@ -132,20 +141,24 @@ class Study:
 
 
 def check_seeds(seeds: int) -> None:
-    """See whether there is a run at all, and not more than could ever be made.
+    """Check the number of seeds.
 
     Raises:
-        InputError: no seeds, or too many.
+        InputError: if there are no seeds, or too many.
     """
-    if not 1 <= seeds <= _MOST_SEEDS:
-        raise InputError(f"the study requires from 1 to {_MOST_SEEDS:,} seeds, not {seeds}")
+    if not 1 <= seeds <= _MAX_SEEDS:
+        raise InputError(f"the study requires from 1 to {_MAX_SEEDS:,} seeds, not {seeds}")
 
 
 def check_once(what: str, values: Sequence[Any]) -> None:
-    """See whether there are values, and none twice.
+    """Check that there are values, and no duplicates.
+
+    Args:
+        what: name of a value, for error messages.
+        values: the values.
 
     Raises:
-        InputError: which one is there twice, or that there is none.
+        InputError: if there are no values, or a value is given more than once.
     """
     if not values:
         raise InputError(f"the study requires at least one {what}")
@@ -153,18 +166,19 @@ def check_once(what: str, values: Sequence[Any]) -> None:
         raise InputError(f"the study has {what} {twice[0]} more than once")
 
 
-def check_settings(configs: Mapping[Any, RunConfig], needs: Callable[[Any], Sequence[str]] = _nothing) -> Data:
-    """Set the runs of the first seed up, without a step, so that what cannot be is known before any run begins.
+def check_settings(configs: Mapping[Any, RunConfig], needs: Callable[[Any], Sequence[str]] = _no_needs) -> Data:
+    """Set up the runs of seed 0 without training, so that invalid options are found before any run starts.
 
     Args:
-        configs: by trial, all of the same data.
-        needs: the runs that a trial needs: one that needs any cannot be set up before these are finished.
+        configs: configurations by trial; all have the same data.
+        needs: returns the runs that a trial requires. A trial that requires any cannot be set up before they are
+            finished, and is not checked.
 
     Returns:
         The data.
 
     Raises:
-        InputError: what a run would say.
+        InputError: if the options of a run are invalid, or the data are a table.
     """
     data, on_cpu = next(iter(configs.values())).load_data(), Execution(device="cpu")
     if isinstance(data, TableData):

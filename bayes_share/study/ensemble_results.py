@@ -1,4 +1,4 @@
-"""What the runs of the study of ensembles came to: scores before and after temperature scaling, members, costs."""
+"""Results of the runs of the study of ensembles: scores before and after temperature scaling, diversity and costs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,24 +21,24 @@ from bayes_share.study.ensemble_rows import MEMBERS, ROWS
 from bayes_share.study.ensembles import EnsembleTrial
 
 SCORES = ("accuracy", "nll", "scaled_nll")
-"""Of all components together, on test images; the last one under a temperature fitted to validation images."""
+"""Scores of the averaged prediction on test images; "scaled_nll" is after temperature scaling on validation images."""
 
 OF_MEMBERS = ("member_accuracy", "member_nll", "disagreement", "kl")
-"""Means over members alone, and over pairs of them."""
+"""Means over single members, and over pairs of members."""
 
 CORRUPTED = "corrupted_nll"
-"""The mean over all corruptions and severities."""
+"""The NLL on corrupted test images, averaged over all corruptions and severities."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one finished run came to.
+    """The results of one finished run.
 
     Args:
-        trial: which one.
-        scores: by name: those in `SCORES`; those in `OF_MEMBERS` where there are several components; `CORRUPTED`, and
-            "auroc_SET" by entropy, where they were predicted; and "seconds" of training.
-        costs: what it took.
+        trial: the trial of the run.
+        scores: scores by name: those in `SCORES`; those in `OF_MEMBERS` if there are several components; `CORRUPTED`,
+            and "auroc_SET" by entropy, if the sets were predicted; and "seconds" of training.
+        costs: costs of the run.
     """
 
     trial: EnsembleTrial
@@ -47,13 +47,15 @@ class Outcome:
 
 
 def read_outcomes(runs: Mapping[EnsembleTrial, RunFolder]) -> list[Outcome]:
-    """Score finished runs, and what is made of their predictions alone: rows whose members are chosen from others.
+    """Score finished runs, and selections of the members of runs.
+
+    The latter are the rows with `chosen_from`, which have no runs of their own.
 
     Args:
-        runs: by trial; a teacher comes before its students, and a student without one is left out.
+        runs: run folders by trial. A teacher precedes its students; students of a missing teacher are left out.
 
     Raises:
-        InputError: files that are missing or damaged.
+        InputError: if a file is missing or damaged.
     """
     found: dict[EnsembleTrial, Outcome] = {}
     for trial, folder in runs.items():
@@ -67,17 +69,18 @@ def read_outcomes(runs: Mapping[EnsembleTrial, RunFolder]) -> list[Outcome]:
 
 
 def pooled_scores(deep: Mapping[int, RunFolder], size: int) -> dict[int, dict[str, float]]:
-    """The scores of deep ensembles of another size, made of the networks of those of 4, without further training.
+    """Score deep ensembles of another size, made of the trained networks of several deep ensembles of 4.
 
-    The ensemble of a seed has the networks of its own run first, then those of the run of the next seed, and so on
-    around. So those of several seeds have networks in common, and differ less than as many trained apart would.
+    The pooled ensemble of a seed starts with the networks of its own run, followed by those of the next seeds,
+    cyclically. Pooled ensembles of different seeds therefore share networks, and vary less than independently trained
+    ones.
 
     Args:
-        deep: the deep ensemble's runs by seed.
-        size: networks that are wanted.
+        deep: run folders of the deep ensembles by seed.
+        size: number of networks of a pooled ensemble.
 
     Returns:
-        ``nll`` and ``scaled_nll`` by seed; nothing where there are too few networks.
+        ``accuracy``, ``nll`` and ``scaled_nll`` by seed; empty if there are too few networks.
     """
     if not 2 <= size <= MEMBERS * len(deep):
         return {}
@@ -86,15 +89,15 @@ def pooled_scores(deep: Mapping[int, RunFolder], size: int) -> dict[int, dict[st
         for split in ("test", "validation")
     )
     seeds = list(deep)
-    turned = {seed: [*seeds[place:], *seeds[:place]] for place, seed in enumerate(seeds)}
+    orders = {seed: [*seeds[index:], *seeds[:index]] for index, seed in enumerate(seeds)}
     return {
         seed: _scores(_first([validation[one] for one in order], size), _first([test[one] for one in order], size))
-        for seed, order in turned.items()
+        for seed, order in orders.items()
     }
 
 
 def _first(parts: list[Predictions], size: int) -> Predictions:
-    """The first members of predictions for the same images."""
+    """Return the predictions of the first members of several ensembles for the same images."""
     return Predictions(torch.cat([part.logits for part in parts], 1)[:, :size].clone(), parts[0].labels)
 
 
@@ -109,7 +112,7 @@ def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> 
     components = test.logits.shape[0] * test.logits.shape[1]
     scores = _scores(read_class_predictions(folder.predictions("validation")), test)
     if components > 1:
-        scores |= _of_members(test)
+        scores |= _member_scores(test)
     if types := averaged(list(folder.corruption_sets())):
         scores[CORRUPTED] = _corrupted_nll(folder, types)
     scores |= {f"auroc_{name}": detections(folder, name)["entropy"].auroc for name in folder.ood_sets()}
@@ -119,9 +122,9 @@ def _outcome(trial: EnsembleTrial, folder: RunFolder, teacher: Costs | None) -> 
 
 
 def _with_chosen_members(trial: EnsembleTrial, folder: RunFolder, all_members: Costs) -> Outcome:
-    """The best members of a run, chosen on every second validation image; the others are for the temperature.
+    """Score the best members of a run, selected on every second validation image; the others are for the temperature.
 
-    They were trained with all others, so the training costs what it did.
+    The training costs are those of all members, since the members were trained together.
     """
     validation, test = (read_class_predictions(folder.predictions(split)) for split in ("validation", "test"))
     even, odd = (torch.arange(first, len(validation.labels), 2) for first in (0, 1))
@@ -135,18 +138,18 @@ def _with_chosen_members(trial: EnsembleTrial, folder: RunFolder, all_members: C
         prediction=all_members.prediction * share,
         networks=all_members.networks * share,
     )
-    scores = _scores(_part(validation, members, odd), kept) | _of_members(kept)
+    scores = _scores(_part(validation, members, odd), kept) | _member_scores(kept)
     return Outcome(trial, scores | {"seconds": read_history(folder)[-1]["seconds"]}, cost)
 
 
-def _part(of: Predictions, members: Sequence[int] | None = None, images: Tensor | None = None) -> Predictions:
-    """The predictions of some members for some images; None: all."""
-    logits = of.logits if members is None else of.logits[:, list(members)]
+def _part(predictions: Predictions, members: Sequence[int] | None = None, images: Tensor | None = None) -> Predictions:
+    """Return the predictions of some members for some images; None: all."""
+    logits = predictions.logits if members is None else predictions.logits[:, list(members)]
     logits = logits.clone() if images is None else logits[:, :, images]
-    return Predictions(logits, of.labels if images is None else of.labels[images])
+    return Predictions(logits, predictions.labels if images is None else predictions.labels[images])
 
 
-def _of_members(test: Predictions) -> dict[str, float]:
+def _member_scores(test: Predictions) -> dict[str, float]:
     found = diversity(test)
     pairs = ~torch.eye(len(found.nll), dtype=torch.bool)
     return {

@@ -1,4 +1,4 @@
-"""The rows of the study of ensembles: ways to a better prediction than one network's, each as options of a run."""
+"""The rows of the study of ensembles: each is a method, given as the options of its runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from bayes_share.study.definition import check_once
 from bayes_share.study.related_networks import of_width, twice_as_deep
 
 MEMBERS = 4
-"""Networks of the deep ensemble that the gap is measured by, and members where a row does not say otherwise."""
+"""Number of networks of the reference deep ensemble, and the default number of members of a row."""
 
 Family = Literal["networks apart", "BatchEnsembles", "posterior draws", "students", "rivals"]
 
 _DRAWS = 16
-# Each network has an order and augmentation of its own, as networks have that are trained apart.
+# Each network has its own order of examples and augmentation, as independently trained networks do.
 _DEEP: Mapping[str, Any] = {"algorithm": "deep-ensemble", "of": "map", "networks": MEMBERS, "feed": "own"}
 _IVON: Mapping[str, Any] = {"algorithm": "ivon", "num_samples": _DRAWS}
 _SIGNS: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "random_sign"}
 _FIXED: Mapping[str, Any] = {"ensemble_size": MEMBERS, "init": "fixed_sign"}
-# Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, without those of their training.
+# Options of Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186, without the options of the optimizer.
 _RANK1: Mapping[str, Any] = {
     name: PRESETS["rank1-cifar10"][name]
     for name in (
@@ -32,32 +32,32 @@ _RANK1: Mapping[str, Any] = {
 _DISTILLED: Mapping[str, Any] = {"algorithm": "distill", "of": "map", "temperature": 4.0}
 
 
-def _itself(model: str) -> str:
+def _same_width(model: str) -> str:
     return model
 
 
-def _half(model: str) -> str:
+def _half_width(model: str) -> str:
     return of_width(model, 0.5)
 
 
-def _twice(model: str) -> str:
+def _twice_width(model: str) -> str:
     return of_width(model, MEMBERS**0.5)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Args:
-        label: in words.
-        family: what it is an example of.
-        options: of its runs, by their names on the command line; what they leave out is as in all runs. Without an
-            algorithm they are for `MAP`.
-        teacher: the row whose run of the same seed it is distilled from.
-        chosen_from: the row of more members, of each of whose runs the best four are kept, chosen on half of the
-            validation images. Such a row has no runs of its own.
-        network: from the name of the study's network to that of the row's.
-        is_core: whether it is run where no rows are named.
+        label: name in tables and figures.
+        family: group of methods that the row belongs to.
+        options: options of its runs, by their names on the command line; all others are the study's. The default
+            algorithm is "map".
+        teacher: row whose run of the same seed is the teacher.
+        chosen_from: row with more members, from each of whose runs the best 4 members are selected on half of the
+            validation images. A row with `chosen_from` has no runs of its own.
+        network: returns the name of the row's network for the name of the study's network.
+        is_core: whether the row is among the "core" rows, which are run by default.
     """
 
     label: str
@@ -65,20 +65,20 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     teacher: str | None = None
     chosen_from: str | None = None
-    network: Callable[[str], str] = _itself
+    network: Callable[[str], str] = _same_width
     is_core: bool = True
 
 
 ROWS: dict[str, Row] = {
     "single": Row("one network", "networks apart"),
     "deep-ensemble": Row("deep ensemble of 4", "networks apart", _DEEP),
-    "half-width": Row("four networks of half the width", "networks apart", _DEEP, network=_half),
-    # Two members, as factors weigh twice as much beside a network of half the width: 1.05 times one network in all.
+    "half-width": Row("four networks of half the width", "networks apart", _DEEP, network=_half_width),
+    # Two members: relative to the weights, factors are twice as many at half the width. In all 1.05 times one network.
     "half-width-signs": Row(
         "four of half the width, each a BatchEnsemble of 2 (signs)",
         "BatchEnsembles",
         {**_DEEP, **_SIGNS, "ensemble_size": 2},
-        network=_half,
+        network=_half_width,
     ),
     "normal": Row(
         "BatchEnsemble, N(1, .5²)", "BatchEnsembles", {"ensemble_size": MEMBERS, "init": "normal", "init_sd": 0.5}
@@ -143,10 +143,10 @@ ROWS: dict[str, Row] = {
         "four of half the width, each a BatchEnsemble of 4 (fixed signs)",
         "BatchEnsembles",
         {**_DEEP, **_FIXED},
-        network=_half,
+        network=_half_width,
         is_core=False,
     ),
-    "wider": Row("one network of twice the width", "networks apart", network=_twice, is_core=False),
+    "wider": Row("one network of twice the width", "networks apart", network=_twice_width, is_core=False),
     "deeper-shared": Row(
         "signs, twice as deep, layers share weights",
         "BatchEnsembles",
@@ -155,7 +155,7 @@ ROWS: dict[str, Row] = {
         is_core=False,
     ),
 }
-"""By name, in the order of the table."""
+"""The rows by name, in the order of the table."""
 
 _GROUPS: Mapping[str, Sequence[str]] = {
     "core": [name for name, row in ROWS.items() if row.is_core],
@@ -164,13 +164,13 @@ _GROUPS: Mapping[str, Sequence[str]] = {
 
 
 def chosen_rows(names: Sequence[str]) -> list[str]:
-    """The rows that are meant, with those that they need, in the order of the table.
+    """Expand a selection of rows, including the rows that they require, in the order of the table.
 
     Args:
-        names: of rows; "core" or "all" stand for several.
+        names: names of rows, or "core" or "all".
 
     Raises:
-        InputError: none, an unknown one, or one twice.
+        InputError: if there are no names, a name is unknown, or a name is given more than once.
 
     >>> chosen_rows(["distilled-single", "single"])
     ['single', 'deep-ensemble', 'distilled-single']

@@ -1,4 +1,4 @@
-"""What a study of ensembles says: a line for each row, with the share of the gap that it closes and what it costs."""
+"""The summary of a study of ensembles: for each row, the share of the gap that it closes, and its costs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,34 +41,37 @@ _TITLES = {
     "seconds": ("time [s]", 1, 1),
 }
 _INTRODUCTION = (
-    "Scores on the test images, mean ± standard error over seeds. Share: the part of the NLL gap between one "
-    f"network and a deep ensemble of {MEMBERS} that is closed, (N₁ − N) / (N₁ − N_D), with a 95 % interval from "
-    "a bootstrap of the ratio over seeds. Scaled: after temperature scaling, with one temperature for each run "
-    "fitted to validation images. As many: the share of the gap to a deep ensemble with as many networks as "
-    "there are components, pooled from the deep ensembles of all seeds. Numbers, training and prediction: in "
-    "multiples of one network. Components: draws times members."
+    "Scores on the test images: mean ± standard error over seeds. Share: the share of the NLL gap between one "
+    f"network and a deep ensemble of {MEMBERS} that is closed, (N₁ − N) / (N₁ − N_D), with a 95 % bootstrap interval "
+    "of the ratio over seeds. Scaled: after temperature scaling, with one temperature for each run, fitted to "
+    "validation images. As many: the share of the gap to a deep ensemble with as many networks as there are "
+    "components, pooled from the deep ensembles of all seeds. Numbers: stored values for prediction; numbers, "
+    "training and prediction passes are relative to one network. Components: draws times members."
 )
-_OF_MEMBERS = (
-    "Single members (draws, if there is one member), and pairs of them: share of images on which they predict "
-    "different classes, and KL in nats. Corrupted: averaged over all corruptions and severities. AUROC: by "
-    "entropy."
+_MEMBERS_INTRODUCTION = (
+    "Scores of single members (or of draws, if there is one member). For pairs of them: the share of images with "
+    "different predicted classes (disagreement), and the KL divergence in nats. Corrupted: the mean over all "
+    "corruptions and severities. AUROC: out-of-distribution detection by entropy."
 )
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the study with what its finished runs say.
+    """The results of a row.
 
     Args:
-        name: of the row.
-        scores: means over seeds.
-        shares: of the gap, raw and scaled, by "nll" and "scaled_nll"; None where there is no clear gap.
-        of_as_many: the same against a deep ensemble of as many networks; empty where it has 4, or there is none.
-        numbers: that prediction needs, in multiples of one network's; as the next two, None without one network's run.
-        training: passes.
-        prediction: passes.
-        components: that are averaged.
-        sign_seeds: seeds that stand for signs.
+        name: name of the row.
+        scores: means over seeds, by score.
+        shares: shares of the gap before and after temperature scaling, by "nll" and "scaled_nll"; None if there is no
+            clear gap.
+        of_as_many: shares of the gap to a deep ensemble with as many networks as the row has components; empty if these
+            are 4, or no such ensemble is available.
+        numbers: stored values for prediction, relative to one network's. As the next two, None without a run of one
+            network.
+        training: training passes, relative to one network's.
+        prediction: prediction passes, relative to one network's.
+        components: number of averaged predictive distributions: draws times members.
+        sign_seeds: number of seeds that generate fixed signs.
     """
 
     name: str
@@ -84,11 +87,11 @@ class Line:
 
 @dataclass(frozen=True)
 class EnsembleSummary:
-    """The runs of a study that are finished, in the order of the study.
+    """The finished runs of a study, in the order of the study.
 
     Args:
-        outcomes: of all of them.
-        pooled: the scores of deep ensembles of other sizes, by size and seed.
+        outcomes: results of all runs.
+        pooled: scores of pooled deep ensembles, by size and seed.
     """
 
     outcomes: Sequence[Outcome]
@@ -100,11 +103,11 @@ class EnsembleSummary:
         return [self._line(name) for name in ROWS if any(one.trial.row == name for one in self.outcomes)]
 
     def by_seed(self, row: str, score: str) -> dict[int, float]:
-        """One score of a row, by seed."""
+        """Return a score of a row, by seed."""
         return {one.trial.seed: one.scores[score] for one in self.outcomes if one.trial.row == row}
 
     def tables(self, markdown: bool = False) -> str:
-        """The table of shares and costs, and that of members."""
+        """Return the table of shares and costs, and the table of member scores."""
         shares = [_share_cells(line) for line in self.lines]
         sets = [name for name in self._score_names if name.startswith("auroc_")]
         columns = [name for name in (*OF_MEMBERS, CORRUPTED, *sets) if name in self._score_names]
@@ -114,27 +117,27 @@ class EnsembleSummary:
             if line.scores.keys() & set(columns)
         ]
         parts = [_INTRODUCTION, table(shares, markdown), self._note()]
-        return "\n\n".join([*parts, _OF_MEMBERS, table(members, markdown)] if members else parts)
+        return "\n\n".join([*parts, _MEMBERS_INTRODUCTION, table(members, markdown)] if members else parts)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write tables and pictures into a folder.
+        """Write tables and figures into a folder.
 
-        The tables: ``summary.md``, ``scores.csv`` (each run), ``means.csv`` (each row); the pictures, each as PNG and
-        SVG: ``share-numbers``, the scaled share against the numbers that prediction needs, and ``share-passes``,
-        against passes of training; where there is a clear gap.
+        The tables are ``summary.md``, ``scores.csv`` (one line for each run) and ``means.csv`` (one line for each row).
+        The figures are ``share-numbers`` (the share after temperature scaling against stored values) and
+        ``share-passes`` (against training passes), each in PNG and SVG; they are written only if there is a clear gap.
 
         Args:
-            folder: where to.
-            name: of data and network, for the titles.
+            folder: the folder to write into.
+            name: name of the data and the network, for the titles.
 
         Raises:
-            RunError: a file cannot be written.
+            RunError: if a file cannot be written.
         """
         write_atomically(folder / "summary.md", (self.tables(markdown=True) + "\n").encode())
         write_csv(folder / "scores.csv", [self._record(one) for one in self.outcomes])
         write_csv(folder / "means.csv", [self._means(line) for line in self.lines])
         for which, axis in (
-            ("numbers", "stored numbers for prediction (× one network)"),
+            ("numbers", "stored values for prediction (× one network)"),
             ("passes", "training passes (× one network)"),
         ):
             marks = [
@@ -144,7 +147,7 @@ class EnsembleSummary:
                 and (share := line.shares["scaled_nll"]) is not None
             ]
             for suffix in ("png", "svg"):
-                remove(folder / f"share-{which}.{suffix}")  # of fewer runs, where there was a clear gap
+                remove(folder / f"share-{which}.{suffix}")  # of an earlier summary, with a clear gap
                 if marks:
                     seeds = max(mark.share.seeds for mark in marks)
                     title = f"Share of the gap to a deep ensemble: {name}; {seeds} seeds, 95 % intervals"
@@ -161,13 +164,13 @@ class EnsembleSummary:
         cost = own[0].costs
         deep = {score: self.by_seed(_DEEP, score) for score in ("nll", "scaled_nll")}
         pool = self.pooled.get(cost.components, {}) if cost.components != MEMBERS else {}
-        as_many = {score: {seed: of[score] for seed, of in pool.items()} for score in deep}
+        as_many = {score: {seed: scores[score] for seed, scores in pool.items()} for score in deep}
         names = [score for score in self._score_names if all(score in one.scores for one in own)]
         return Line(
             name,
             {score: estimate(self.by_seed(name, score).values()) for score in names},
-            {score: self._share(name, score, yardstick) for score, yardstick in deep.items()},
-            {score: self._share(name, score, yardstick) for score, yardstick in as_many.items()} if pool else {},
+            {score: self._share(name, score, deep_scores) for score, deep_scores in deep.items()},
+            {score: self._share(name, score, deep_scores) for score, deep_scores in as_many.items()} if pool else {},
             None if single is None else cost.numbers / single.numbers,
             None if single is None else cost.training / single.training,
             None if single is None else cost.prediction / single.prediction,
@@ -175,8 +178,8 @@ class EnsembleSummary:
             cost.sign_seeds,
         )
 
-    def _share(self, row: str, score: str, yardstick: Mapping[int, float]) -> Share | None:
-        return share_of_gap(self.by_seed(_SINGLE, score), yardstick, self.by_seed(row, score))
+    def _share(self, row: str, score: str, deep_scores: Mapping[int, float]) -> Share | None:
+        return share_of_gap(self.by_seed(_SINGLE, score), deep_scores, self.by_seed(row, score))
 
     def _note(self) -> str:
         seeds = max(line.scores["nll"].count for line in self.lines)
@@ -219,14 +222,14 @@ class EnsembleSummary:
 
 
 def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], shifted_sets: ShiftedSets) -> EnsembleSummary:
-    """Read what finished runs came to, when they have predicted what they are to predict besides.
+    """Predict out-of-distribution and corrupted images with all finished runs, and read the results.
 
     Args:
-        runs: by trial.
-        shifted_sets: sets from elsewhere and corruptions; those that cannot be read are left out, with a line.
+        runs: run folders by trial.
+        shifted_sets: out-of-distribution sets and corruptions. Sets that cannot be read are left out, with a message.
 
     Raises:
-        InputError: files that are missing or damaged.
+        InputError: if a file of a run is missing or damaged.
     """
     for part in (
         replace(shifted_sets, ood=()),
@@ -240,7 +243,7 @@ def summarise_ensembles(runs: Mapping[EnsembleTrial, RunFolder], shifted_sets: S
 
 
 def have_predicted(folders: Sequence[RunFolder], shifted_sets: ShiftedSets) -> None:
-    """Have runs predict sets of images, unless these cannot be read, which the first run says for all."""
+    """Predict sets of images with all runs. If a set cannot be read, it is left out with one message."""
     if not shifted_sets.ood and not shifted_sets.corruptions:
         return
     try:
@@ -259,9 +262,9 @@ def _share_cells(line: Line) -> dict[str, Cell]:
         "prediction": line.prediction and f"{line.prediction:.2f}",
         "components": line.components,
         **{_title(name): _cell(line.scores[name], name) for name in SCORES},
-        "share": _shown(line.shares["nll"]),
-        "share, scaled": _shown(line.shares["scaled_nll"]),
-        "as many, scaled": _shown(line.of_as_many.get("scaled_nll")),
+        "share": _share_text(line.shares["nll"]),
+        "share, scaled": _share_text(line.shares["scaled_nll"]),
+        "as many, scaled": _share_text(line.of_as_many.get("scaled_nll")),
         "seeds": line.scores["nll"].count,
     }
 
@@ -278,7 +281,7 @@ def _cell(value: Estimate | None, name: str) -> str | None:
     return f"{factor * value.mean:.{decimals}f}{error}"
 
 
-def _shown(share: Share | None) -> str | None:
+def _share_text(share: Share | None) -> str | None:
     if share is None:
         return None
     interval = share.interval

@@ -1,4 +1,4 @@
-"""The study of ensembles: how much of the gap from one network to a deep ensemble each way closes, and its price."""
+"""The study of ensembles: the share of the gap between one network and a deep ensemble that each method closes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ RUN_OPTIONS = (
     *("data", "data_dir", "split_seed", "augment", "train_images", "image_size"),
     *("model", "norm", "epochs", "batch_size", "checkpoint_minutes", "validation_images"),
 )
-"""The options of a run that the study takes for all of its runs."""
+"""The options of `RunConfig` that the study has for all runs."""
 
 TRAINING_OPTIONS = tuple(name for name in option_places(MAP) if name != "feed")
-"""The options of `MAP` that it takes for all runs which have them; how members are fed is a matter of rows."""
+"""The options of `MAP` that the study has for all runs whose algorithm has them; ``feed`` is set by the rows."""
 
 
 class EnsembleTrial(NamedTuple):
@@ -31,33 +31,33 @@ class EnsembleTrial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the trial's run folder."""
         return f"{self.row}-seed-{self.seed}"
 
     @property
     def teacher(self) -> "EnsembleTrial | None":
-        """The run that it is distilled from."""
+        """The trial of the teacher; None if the run is not distilled."""
         row = ROWS[self.row].teacher
         return None if row is None else EnsembleTrial(row, self.seed)
 
     @property
     def needs(self) -> list[str]:
-        """The runs that have to be finished before it begins."""
+        """The names of the runs that must be finished before this one starts."""
         return [] if self.teacher is None else [self.teacher.name]
 
 
 @dataclass(frozen=True)
 class EnsemblePreset:
-    """Data, network and training, and what is run on them.
+    """A preset of the study: data, network, training, and rows.
 
     Args:
-        summary: in one line.
-        options: of every run.
-        algorithms: options of the runs of an algorithm, in place of those.
-        rows: names, "core" or "all".
-        seeds: how many.
-        ood: out-of-distribution sets that runs are tried on.
-        corruptions: of test images that they are tried on.
+        summary: one-line description.
+        options: options of all runs.
+        algorithms: options of the runs of an algorithm, which override `options`.
+        rows: names of rows, or "core" or "all".
+        seeds: number of seeds.
+        ood: out-of-distribution sets to predict.
+        corruptions: corruptions of test images to predict.
     """
 
     summary: str
@@ -71,16 +71,16 @@ class EnsemblePreset:
 
 @dataclass(frozen=True)
 class EnsembleStudy:
-    """Every row with every seed, each a run of its own.
+    """The runs of every row with every seed.
 
     Args:
-        rows: names, "core" or "all"; the rows that these need are run too.
-        seeds: how many; they count from 0.
-        preset: a name in `ENSEMBLE_PRESETS`.
-        options: of every run, by their names on the command line, in place of the preset's.
+        rows: names of rows, or "core" or "all". The rows that they require are added.
+        seeds: number of seeds, which are 0, 1, ...
+        preset: name of a preset in `ENSEMBLE_PRESETS`.
+        options: options of all runs, by their names on the command line, which override the preset's.
 
     Raises:
-        InputError: no row, one twice, or a name that is not known.
+        InputError: if there are no rows, or a row is unknown or given more than once.
     """
 
     rows: Sequence[str] = ("core",)
@@ -93,13 +93,15 @@ class EnsembleStudy:
         check_seeds(self.seeds)
 
     def configs(self, runs: Path) -> dict[EnsembleTrial, RunConfig]:
-        """The runs, seed by seed, so that a study that is stopped half way has all rows.
+        """Return the configurations of all runs by trial.
+
+        They are ordered by seed, so that a study that is stopped early has all rows.
 
         Args:
-            runs: the folder that they will be in, where students look for their teachers.
+            runs: folder of the runs, where students find their teachers.
 
         Raises:
-            InputError: a row that cannot be; names it.
+            InputError: if the options of a row are invalid; the message names the row.
         """
         rows = [row for row in chosen_rows(self.rows) if ROWS[row].chosen_from is None]
         trials = [EnsembleTrial(row, seed) for seed in range(self.seeds) for row in rows]
@@ -120,7 +122,7 @@ class EnsembleStudy:
             raise InputError(f"row {trial.row}: {error}") from error
 
 
-# Rates of IVON and SVI as in the published recipes for CIFAR-10 (presets ivon-cifar10 and rank1-cifar10).
+# Options of IVON as in the published recipe for CIFAR-10 (preset ivon-cifar10).
 _CIFAR_ALGORITHMS: Mapping[str, Mapping[str, Any]] = {"ivon": {"learning_rate": 0.2, "hess_init": 0.5}}
 
 _CIFAR: Mapping[str, Any] = {
@@ -135,14 +137,12 @@ _CIFAR: Mapping[str, Any] = {
     "weight_decay": 5e-4,
     "factor_rate": 0.5,
 }
+_FEW_SCORED = {"validation_images": 500}  # scoring all 5,000 would take half as long as training for an epoch
 
 
-_FEW_SCORED = {"validation_images": 500}  # 5,000 would take half as long as the epoch
-
-
-def _cifar8(images: int, epochs: int, steps: str, what: str, rows: Sequence[str], seeds: int) -> EnsemblePreset:
+def _cifar8(images: int, epochs: int, steps: str, remark: str, rows: Sequence[str], seeds: int) -> EnsemblePreset:
     return EnsemblePreset(
-        f"ResNet-8 on {images:,} images of CIFAR-10 at 8 x 8 pixels, {steps} steps: {what}",
+        f"ResNet-8 on {images:,} images of CIFAR-10 at 8 x 8 pixels, {steps} steps: {remark}",
         {**_CIFAR, "image_size": 8, "train_images": images, "model": "resnet8", "epochs": epochs} | _FEW_SCORED,
         _CIFAR_ALGORITHMS,
         rows,
@@ -167,12 +167,12 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
         },
         {"ivon": {"learning_rate": 1.0}},
     ),
-    "cifar8-2500": _cifar8(2500, 400, "7,600", "the network fits them; hours on two cores", ("core",), 3),
+    "cifar8-2500": _cifar8(2500, 400, "7,600", "the network can fit them; hours on two cores", ("core",), 3),
     "cifar8-10000": _cifar8(
         10_000,
         100,
         "7,800",
-        "it does not fit them; hours on two cores",
+        "the network cannot fit them; hours on two cores",
         ("single", "deep-ensemble", "half-width", "normal", "signs", "distilled-single", "distilled-signs"),
         3,
     ),
@@ -180,7 +180,7 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
         10_000,
         615,
         "48,000",
-        "members have time to drift together; hours on two cores",
+        "long enough for members to become similar; hours on two cores",
         ("single", "deep-ensemble", "normal", "signs"),
         2,
     ),
@@ -192,4 +192,4 @@ ENSEMBLE_PRESETS: dict[str, EnsemblePreset] = {
         corruptions=("all",),
     ),
 }
-"""By name."""
+"""The presets by name."""

@@ -1,4 +1,4 @@
-"""What a study of optimizers says: tables over seeds, paired differences, and pictures of convergence."""
+"""The summary of a study of optimizers: tables over seeds, paired differences, and figures of convergence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ _SCORES = (*SCORES, "seconds")
 
 @dataclass(frozen=True)
 class OptimizerSummary:
-    """The runs of a study that are finished, in the order of the study.
+    """The finished runs of a study, in the order of the study.
 
     Args:
-        results: of all of them.
+        results: results of all runs.
     """
 
     results: Sequence[Result[Trial]]
 
     def scores(self, method: str, size: int, name: str) -> dict[int, float]:
-        """One score of one method and size, by seed."""
+        """Return a score of a method and ensemble size, by seed."""
         found = (result for result in self.results if result.trial[:2] == (method, size))
         return {result.trial.seed: result.scores[name] for result in found}
 
@@ -51,11 +51,11 @@ class OptimizerSummary:
 
     @property
     def sizes(self) -> list[int]:
-        """The sizes with a finished run."""
+        """The ensemble sizes with a finished run."""
         return list(dict.fromkeys(result.trial.size for result in self.results))
 
     def means(self) -> list[tuple[str, int, dict[str, Estimate]]]:
-        """Method, size, and each score's mean over seeds."""
+        """Return each method and ensemble size with each score's mean over seeds."""
         return [
             (method, size, {name: estimate(self.scores(method, size, name).values()) for name in _SCORES})
             for size in self.sizes
@@ -64,9 +64,10 @@ class OptimizerSummary:
         ]
 
     def differences(self) -> list[tuple[str, str, dict[str, Estimate]]]:
-        """What is subtracted from what, and the paired difference of each score; where they have a seed in common.
+        """Return the names of two settings and the paired difference of each score, the first minus the second.
 
-        Every two methods at each size, and every ensemble and the single network of its method.
+        The pairs are every two methods of equal size, and every ensemble and the single network of the same method, if
+        they have a seed in common.
         """
         methods = [((one, size), (other, size)) for size in self.sizes for other, one in combinations(self.methods, 2)]
         sizes = [((method, size), (method, 1)) for method in self.methods for size in self.sizes if size != 1]
@@ -79,7 +80,7 @@ class OptimizerSummary:
         return found
 
     def tables(self, markdown: bool = False) -> str:
-        """The means and the differences, each as a table."""
+        """Return the table of means and the table of differences."""
         means: list[Mapping[str, Cell]] = [
             {"method": setting(method, size), **cells(values, signed=False)} for method, size, values in self.means()
         ]
@@ -93,14 +94,14 @@ class OptimizerSummary:
         return "\n\n".join(parts)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write tables (``summary.md``, ``scores.csv``, ``means.csv``, ``differences.csv``) and pictures into a folder.
+        """Write tables (``summary.md``, ``scores.csv``, ``means.csv``, ``differences.csv``) and figures into a folder.
 
         Args:
-            folder: where to.
-            name: of data and network, for the pictures' titles.
+            folder: the folder to write into.
+            name: name of the data and the network, for the titles.
 
         Raises:
-            RunError: a file cannot be written.
+            RunError: if a file cannot be written.
         """
         write_atomically(folder / "summary.md", (self.tables(markdown=True) + "\n").encode())
         runs = [
@@ -118,7 +119,9 @@ class OptimizerSummary:
         panels = {}
         for size in self.sizes:
             histories = {method: self._histories(method, size) for method in self.methods}
-            panels[_size(size)] = {_LABELS[method]: curve(runs, measure) for method, runs in histories.items() if runs}
+            panels[_size_name(size)] = {
+                _LABELS[method]: curve(runs, measure) for method, runs in histories.items() if runs
+            }
         count = max(value.count for _, _, values in self.means() for value in values.values())
         convergence_picture(panels, measure, f"{title}; {over_seeds(count)}", path)
 
@@ -127,18 +130,18 @@ class OptimizerSummary:
 
 
 def summarise_optimizers(runs: Mapping[Trial, RunFolder]) -> OptimizerSummary:
-    """Read what finished runs came to.
+    """Read the results of finished runs.
 
     Raises:
-        InputError: files that are missing or damaged.
+        InputError: if a file is missing or damaged.
     """
     return OptimizerSummary([read_result(trial, folder) for trial, folder in runs.items()])
 
 
 def setting(method: str, size: int) -> str:
-    """A method with a size, in words."""
-    return f"{_LABELS[method]}, {_size(size)}"
+    """Return the name of a method and ensemble size in tables."""
+    return f"{_LABELS[method]}, {_size_name(size)}"
 
 
-def _size(size: int) -> str:
+def _size_name(size: int) -> str:
     return "single" if size == 1 else f"ensemble of {size}"

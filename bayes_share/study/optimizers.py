@@ -11,7 +11,7 @@ from bayes_share.runs.config_file import from_flat
 from bayes_share.runs.presets import preset
 from bayes_share.study.definition import check_once, check_seeds
 
-_DRAWS_WHILE_TRAINING = 4  # for the curves; more would cost small networks as much as training does
+_DRAWS_WHILE_TRAINING = 4  # for the curves; more would take as long as the training of small networks
 
 
 class Trial(NamedTuple):
@@ -23,18 +23,18 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the trial's run folder."""
         return f"{self.method}-size-{self.size}-seed-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """What each method is given, and what all of them have in common.
+    """A preset of the study: the options of each method, and the options of all runs.
 
     Args:
-        summary: in one line.
-        common: options of every run: data, network, epochs, batches.
-        methods: options of an algorithm, by the method's name.
+        summary: one-line description.
+        common: options of all runs: data, network, epochs and batches.
+        methods: algorithm and options of each method.
     """
 
     summary: str
@@ -43,10 +43,10 @@ class Recipes:
 
 
 def _paper() -> Recipes:
-    """What the presets have in common, and the rest; Rank-1 networks after Dusenberry et al. 2020, arXiv 2005.07186.
+    """Return the recipes of the CIFAR-10 presets, and for SVI those of Dusenberry et al. 2020, arXiv 2005.07186.
 
-    Theirs are wide ResNets on batches of 128; here the epochs, batches and decay are those of the other methods, and a
-    single network, for which they have no recipe, is Bayesian in its last layer.
+    Their Rank-1 networks are wide ResNets with batches of 128. Here epochs, batches and weight decay are those of the
+    other methods, and a single network, for which they have no recipe, is Bayesian in its last layer.
     """
     presets = {method: preset(f"{method}-cifar10") for method in ("sgd", "adamw", "ivon")}
     run_options = {name for name in option_places(RunConfig) if name != "num_samples"}
@@ -63,12 +63,12 @@ def _paper() -> Recipes:
         "kl_warmup": 0.8,
         "num_samples": 64,
     }
-    summary = "ResNet-20 on CIFAR-10, 200 epochs: the recipes of presets ivon-cifar10 and the like; hours on a GPU"
+    summary = "ResNet-20 on CIFAR-10, 200 epochs: the recipes of sgd-, adamw- and ivon-cifar10; hours on a GPU"
     return Recipes(summary, common, {**own, "svi": svi})
 
 
-# Each has the lowest validation NLL of twelve settings, the mean over sizes 1 and 4 and two seeds that are not the
-# study's; but for SGD's rate: with 0.3, and with 0.2, some of the study's runs diverged.
+# Each method has the setting with the lowest validation NLL of twelve, averaged over sizes 1 and 4 and two seeds that
+# the study does not use. The exception is SGD's learning rate: with 0.3 and 0.2, some of the study's runs diverged.
 _DIGITS = Recipes(
     "an MLP on scikit-learn's digits, 30 epochs: minutes on two cores",
     {"data": "digits", "model": "mlp", "init": "normal", "epochs": 30, "batch_size": 64},
@@ -81,28 +81,28 @@ _DIGITS = Recipes(
 )
 
 RECIPES: dict[str, Recipes] = {"digits": _DIGITS, "paper": _paper()}
-"""By the name of the preset."""
+"""The recipes by the name of the preset."""
 
 METHODS = tuple(_DIGITS.methods)
-"""The names of the methods, in the order in which they are shown."""
+"""The names of the methods, in the order of tables and figures."""
 
 COMMON_OPTIONS = ("data", "data_dir", "split_seed", "augment", "model", "norm", "dropout", "epochs", "batch_size")
-"""The options of a run that a study takes for all of its runs."""
+"""The options of `RunConfig` that the study has for all runs."""
 
 
 @dataclass(frozen=True)
 class OptimizerStudy:
-    """Every method with every size and seed, each an independent run of as many gradient steps.
+    """The runs of every method with every ensemble size and seed, all with equal numbers of gradient steps.
 
     Args:
-        methods: "sgd", "adamw", "ivon" and "svi", or some of them.
-        sizes: members of the BatchEnsembles; 1 is a single network.
-        seeds: how many; they count from 0.
-        preset: a name in `RECIPES`, for the hyperparameters of each method.
-        options: of every run, by their names on the command line, in place of the preset's.
+        methods: some of "sgd", "adamw", "ivon" and "svi".
+        sizes: numbers of members of the BatchEnsembles; 1: a single network.
+        seeds: number of seeds, which are 0, 1, ...
+        preset: name of a preset in `RECIPES`, with the hyperparameters of each method.
+        options: options of all runs, by their names on the command line, which override the preset's.
 
     Raises:
-        InputError: nothing to compare, something twice, or a name that is not known.
+        InputError: if methods or sizes are empty or have duplicates, or a name is unknown.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -122,7 +122,10 @@ class OptimizerStudy:
         check_seeds(self.seeds)
 
     def configs(self) -> dict[Trial, RunConfig]:
-        """The runs, seed by seed, so that one that is stopped half way has all methods."""
+        """Return the configurations of all runs by trial.
+
+        They are ordered by seed, so that a study that is stopped early has all methods.
+        """
         return {
             trial: self._config(trial)
             for trial in (
@@ -137,6 +140,6 @@ class OptimizerStudy:
         recipes = RECIPES[self.preset]
         given = {**recipes.common, **recipes.methods[trial.method], **self.options}
         config = {**given, "ensemble_size": trial.size, "seed": trial.seed}
-        if config["algorithm"] != "map":  # which is a point: all of its draws are equal
+        if config["algorithm"] != "map":  # whose draws are all equal
             config["validation_samples"] = _DRAWS_WHILE_TRAINING
         return from_flat(config)

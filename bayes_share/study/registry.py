@@ -39,7 +39,7 @@ def _ensembles(
 
 
 def ensemble_shifted_sets(ood: Sequence[str], corruptions: Sequence[str]) -> ShiftedSets:
-    """What all runs of a study of ensembles predict besides, of a fixed size."""
+    """Return the out-of-distribution and corrupted sets of a study of ensembles, with fixed numbers of images."""
     return ShiftedSets(tuple(ood), tuple(corruptions), ood_images=1000, corruption_images=500)
 
 
@@ -47,7 +47,7 @@ def _grid_of_ensembles(preset: str) -> Sequence[GridOption]:
     chosen = ENSEMBLE_PRESETS[preset]
     ood = "out-of-distribution sets as for evaluate, 1,000 images of each; sets that cannot be read are left out"
     return [
-        GridOption("rows", str, chosen.rows, f"rows of the table: core, all, or any of: {', '.join(ROWS)}"),
+        GridOption("rows", str, chosen.rows, f"rows of the table: core, all, or any of {', '.join(ROWS)}"),
         GridOption("ood", str, chosen.ood, ood),
         GridOption("corruptions", str, chosen.corruptions, "corruptions as for evaluate, of 500 test images"),
     ]
@@ -106,7 +106,7 @@ STUDIES: dict[str, Study] = {
             "how much of the gap between a single network and a deep ensemble cheaper ensembles close",
             "Compare cheaper alternatives to a deep ensemble: the share of the test-NLL gap between a single "
             "network and a deep ensemble of 4 that each closes, before and after temperature scaling, with its "
-            "stored numbers and its training and prediction passes. All runs take equal numbers of gradient "
+            "stored values and its training and prediction passes. All runs take equal numbers of gradient "
             "steps. Temperatures are fitted to validation images; test images are not used for selection.",
             {name: Preset(one.summary, one.options, one.seeds) for name, one in ENSEMBLE_PRESETS.items()},
             _grid_of_ensembles,
@@ -121,4 +121,4 @@ STUDIES: dict[str, Study] = {
         ),
     )
 }
-"""What `bayes-share study` can make."""
+"""The studies of `bayes-share study`."""

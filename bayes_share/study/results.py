@@ -1,4 +1,4 @@
-"""What one run of a study came to, and the parts that the tables of all studies are made of."""
+"""The results of one run of a study, and formatting of tables for all studies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ SHOWN: Mapping[str, tuple[str, float, int]] = {
     "squared_calibration_error": ("squared CE", 1, 5),
     "seconds": ("time [s]", 1, 1),
 }
-"""Each score's title, factor and decimals."""
+"""The title, unit factor and number of decimals of each score."""
 
 SCORES = ("accuracy", "nll", "brier", "ece", "squared_calibration_error")
-"""What is read of a run's predictions."""
+"""The scores of a run's predictions."""
 
 COMPARED = ("nll", "brier", "squared_calibration_error")
-"""What differences are taken of, beside accuracy or error: a difference of ECEs favours the more accurate run."""
+"""The scores to compare, in addition to accuracy or error. Not ECE, whose differences favour the more accurate run."""
 
-NOTE = "* Student's 95 % interval of this one difference leaves out 0; about 1 in 20 null differences is starred."
-"""On what the stars of differences mean."""
+NOTE = "* Student's 95 % interval of this difference excludes 0; about 1 in 20 null differences is starred."
+"""The meaning of the stars in tables of differences."""
 
 
 @dataclass(frozen=True)
 class Result(Generic[AnyTrial]):
-    """What one finished run came to.
+    """The results of one finished run.
 
     Args:
-        trial: which one.
-        scores: on the test images, by name, with the seconds of training.
-        history: a record for each epoch.
-        parameters: stored by all networks of the run, each once.
+        trial: the trial of the run.
+        scores: scores on the test images by name, and the seconds of training.
+        history: metrics of each epoch.
+        parameters: number of stored parameters of all networks of the run; shared parameters count once.
     """
 
     trial: AnyTrial
@@ -54,10 +54,10 @@ class Result(Generic[AnyTrial]):
 
 
 def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
-    """Score a finished run and read its course.
+    """Score a finished run and read its history.
 
     Raises:
-        InputError: files that are missing or damaged.
+        InputError: if a file is missing or damaged.
     """
     scores = score(read_class_predictions(folder.predictions("test")))
     history, parameters = read_history(folder), int(read_summary(folder)["parameters"])
@@ -68,7 +68,12 @@ def read_result(trial: AnyTrial, folder: RunFolder) -> Result[AnyTrial]:
 
 
 def cells(values: Mapping[str, Estimate], signed: bool) -> dict[str, Cell]:
-    """Estimates as the cells of a table, with a star where a difference is clear."""
+    """Format estimates as the cells of a table.
+
+    Args:
+        values: estimates by score.
+        signed: whether they are differences, which have a sign, and a star if clearly different from 0.
+    """
     found: dict[str, Cell] = {}
     for name, value in values.items():
         title, factor, decimals = SHOWN[name]
@@ -80,7 +85,7 @@ def cells(values: Mapping[str, Estimate], signed: bool) -> dict[str, Cell]:
 
 
 def numbers(values: Mapping[str, Estimate]) -> dict[str, float | int | None]:
-    """Estimates as numbers for a file."""
+    """Return means and standard errors as numbers, for a file."""
     found: dict[str, float | int | None] = {}
     for name, value in values.items():
         found |= {name: value.mean, f"{name}_error": value.error}
@@ -88,22 +93,22 @@ def numbers(values: Mapping[str, Estimate]) -> dict[str, float | int | None]:
 
 
 def table(rows: Sequence[Mapping[str, Cell]], markdown: bool) -> str:
-    """All columns of the rows, in their order."""
+    """Format all columns of the rows, in the order of the first row."""
     return format_table(list(rows[0]), rows, markdown)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows that have the same columns.
+    """Write rows with equal columns to a CSV file.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: if the file cannot be written.
     """
     columns = list(rows[0]) if rows else []
     write_table(path, [columns, *([row[name] for name in columns] for row in rows)] if rows else [])
 
 
 def over_seeds(count: int) -> str:
-    """What error bars are, for a title."""
+    """Return what error bars show, for a title."""
     return f"mean ± standard error over {count} seeds" if count > 1 else "one seed"
 
 

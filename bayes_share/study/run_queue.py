@@ -1,4 +1,4 @@
-"""In which order the runs of a study begin, where some need others to be finished."""
+"""The order in which the runs of a study start, if some runs require others to be finished."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,41 +6,41 @@ from bayes_share.errors import InputError
 
 
 class RunQueue:
-    """Runs that wait: each may begin when all that it needs are finished, and fails where one of them failed.
+    """A queue of runs. A run may start when all runs that it requires are finished, and fails if one of them failed.
 
     Args:
-        names: of all runs, in the order in which they are to begin.
-        needs: the runs that a run needs, by its name; none where it has no entry.
-        finished: the runs that are finished already.
+        names: names of all runs, in the order in which they start.
+        needs: for each run name, the runs that it requires; names without an entry require none.
+        finished: names of the runs that are already finished.
 
     Raises:
-        InputError: a run that needs one that is none of these, or runs that need each other.
+        InputError: if a required run is not among the runs, or runs require each other.
     """
 
     def __init__(self, names: Iterable[str], needs: Mapping[str, Sequence[str]], finished: Iterable[str] = ()) -> None:
-        there = list(names)
-        self._needs = {name: tuple(needs.get(name, ())) for name in there}
+        all_names = list(names)
+        self._needs = {name: tuple(needs.get(name, ())) for name in all_names}
         self._finished = set(finished)
-        self._waiting = [name for name in there if name not in self._finished]
+        self._waiting = [name for name in all_names if name not in self._finished]
         self.failed: dict[str, str] = {}
         self._check()
 
     def next(self) -> str | None:
-        """Take out the first run that may begin now; None where none may."""
+        """Remove and return the first run that may start now; None if there is none."""
         ready = (name for name in self._waiting if self._finished.issuperset(self._needs[name]))
         if (name := next(ready, None)) is not None:
             self._waiting.remove(name)
         return name
 
     def ended(self, name: str, reason: str | None) -> int:
-        """Note that a run has ended.
+        """Record the end of a run.
 
         Args:
-            name: of the run.
-            reason: why it failed; None where it is finished.
+            name: name of the run.
+            reason: reason of failure; None if the run is finished.
 
         Returns:
-            How many runs will not be heard of any more: this one, and those that fail with it.
+            The number of runs that are now settled: this run, and the runs that fail with it.
         """
         if reason is None:
             self._finished.add(name)
@@ -52,7 +52,7 @@ class RunQueue:
 
     @property
     def num_waiting(self) -> int:
-        """Runs that have not begun."""
+        """The number of runs that have not started."""
         return len(self._waiting)
 
     def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""Many runs in one folder, on processes that stay alive from one run to the next."""
+"""Many runs in one folder, trained by worker processes."""
 
 import signal
 import threading
@@ -24,7 +24,7 @@ from bayes_share.runs.run_folder import RunFolder, check_folder, finished_run
 from bayes_share.runs.several_processes import run_in_processes
 from bayes_share.study.run_queue import RunQueue
 
-_LOOK_EVERY = 0.2  # seconds between looks at whether Ctrl-C came
+_POLL_SECONDS = 0.2  # between checks for Ctrl-C
 
 
 def run_all(
@@ -35,27 +35,25 @@ def run_all(
     needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
     processes: int = 1,
 ) -> dict[str, str]:
-    """Finish every run, those that have begun from where they are.
+    """Finish every run; runs that were started before are resumed.
 
-    Each run is an ordinary one, in ``folder / name``: one that fails takes nothing from the others, but from those that
-    need it, which fail too. The processes are spawned, so a script that calls this needs
-    ``if __name__ == "__main__":``.
+    The folder of each run is ``folder / name``. If a run fails, only the runs that require it fail too. The workers are
+    spawned, so a script that calls this function needs ``if __name__ == "__main__":``.
 
     Args:
-        configs: the runs by name, in the order in which they are to begin.
-        folder: of all of them.
-        jobs: runs at a time, each in a process; they share the threads that torch has in this one.
-        progress: whether a bar is shown.
-        needs: by the name of a run, those that have to be finished before it begins.
-        processes: that share the work of each run, as under ``torchrun``.
+        configs: configurations by run name, in the order in which the runs start.
+        folder: folder of all run folders.
+        jobs: number of runs at a time, each in a worker process; they share this process's number of torch threads.
+        progress: whether to show a progress bar.
+        needs: for each run name, the runs that must be finished before it starts.
+        processes: number of processes that share the work of each run, as under ``torchrun``.
 
     Returns:
-        Why runs failed, in a line each, by their names; empty where all are finished.
+        The reason of failure of each failed run, one line each; empty if all runs are finished.
 
     Raises:
-        InputError: no jobs, a folder that is no run or one with other options, or what `RunQueue` refuses; before any
-            begins.
-        InterruptedRun: on Ctrl-C or SIGTERM, when every run in progress has its checkpoint.
+        InputError: before any run starts, if `check_runs` or `RunQueue` rejects the runs.
+        InterruptedRun: on Ctrl-C or SIGTERM, after the runs in progress have saved a checkpoint.
     """
     check_runs(configs, folder, jobs, processes)
     queue = RunQueue(configs, needs, (name for name in configs if RunFolder(folder / name).summary.is_file()))
@@ -67,13 +65,13 @@ def run_all(
         unit="run",
         leave=False,
     )
-    with interruptible() as is_interrupted, _stopped_at_the_end() as workers, bar:
+    with interruptible() as is_interrupted, _stopping_workers() as workers, bar:
         workers += [_Worker(threads, processes) for _ in range(min(jobs, queue.num_waiting))]
         while queue.num_waiting or any(worker.name for worker in workers):
             for worker in workers:
                 if worker.name is None and (name := queue.next()) is not None:
                     worker.begin(name, configs[name], folder / name)
-            ready = connection.wait([worker.connection for worker in workers if worker.name], _LOOK_EVERY)
+            ready = connection.wait([worker.connection for worker in workers if worker.name], _POLL_SECONDS)
             if is_interrupted():
                 break
             for worker in [worker for worker in workers if worker.connection in ready]:
@@ -84,16 +82,17 @@ def run_all(
                 bar.set_postfix_str(printable(name, 40))
                 bar.update(settled)
     if is_interrupted():
-        there = sum(RunFolder(folder / name).summary.is_file() for name in configs)
-        raise InterruptedRun(f"stopped with {there} of {len(configs)} runs finished: resume with --resume")
+        num_finished = sum(RunFolder(folder / name).summary.is_file() for name in configs)
+        raise InterruptedRun(f"stopped with {num_finished} of {len(configs)} runs finished: resume with --resume")
     return queue.failed
 
 
 def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int, processes: int = 1) -> None:
-    """See whether all runs can begin or go on, or are finished and whole, as `run_all` does first.
+    """Check that all runs can be started or resumed, or are finished and intact.
 
     Raises:
-        InputError: no jobs, a folder that is no run or one with other options, or what `finished_run` refuses.
+        InputError: if `jobs` or `processes` is below 1, a folder is not a run or a run with other options, or
+            `finished_run` rejects a finished run.
     """
     if jobs < 1:
         raise InputError(f"the number of jobs must be at least 1, and is {jobs}")
@@ -107,12 +106,12 @@ def check_runs(configs: Mapping[str, RunConfig], folder: Path, jobs: int, proces
 
 @dataclass
 class _Worker:
-    """A process that makes one run after another.
+    """A process that trains one run after another.
 
     Args:
-        threads: of torch, in the process.
-        processes: that share the work of a run.
-        name: of the run that it makes; None while it waits for one.
+        threads: number of torch threads of the process.
+        processes: number of processes that share the work of each run.
+        name: name of the current run; None if the worker is idle.
     """
 
     threads: int
@@ -123,20 +122,20 @@ class _Worker:
     is_dead: bool = False
 
     def __post_init__(self) -> None:
-        context = get_context("spawn")  # a fork would copy torch's threads and CUDA's state, which do not survive it
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self.threads, self.processes), daemon=True)
+        context = get_context("spawn")  # the threads of torch and the state of CUDA do not survive a fork
+        self.connection, child_end = context.Pipe()
+        self.process = context.Process(target=_work, args=(child_end, self.threads, self.processes), daemon=True)
         with _ctrl_c_ignored():
             self.process.start()
-        theirs.close()
+        child_end.close()
 
     def begin(self, name: str, config: RunConfig, path: Path) -> None:
         self.name = name
-        with suppress(BrokenPipeError):  # a process that has died meanwhile is found out by `result`
+        with suppress(BrokenPipeError):  # the process has died, which `result` reports
             self.connection.send((config, path))
 
     def result(self) -> str | None:
-        """Why the run that has ended failed; None where it did not."""
+        """Return the reason of failure of the ended run; None if it is finished."""
         self.name = None
         try:
             return self.connection.recv()
@@ -147,14 +146,17 @@ class _Worker:
 
 
 @contextmanager
-def _stopped_at_the_end() -> Iterator[list[_Worker]]:
-    """Processes whose runs in progress save a checkpoint at the end; they are killed where that is not waited for."""
+def _stopping_workers() -> Iterator[list[_Worker]]:
+    """Yield a list for workers, and stop them at the end: runs in progress save a checkpoint.
+
+    The workers are killed if an exception is raised, including while they are waited for.
+    """
     workers: list[_Worker] = []
     try:
         yield workers
         for worker in workers:
             if worker.name is not None:
-                worker.process.terminate()  # all of them, before the first is waited for
+                worker.process.terminate()  # all of them, before waiting for the first
         for worker in workers:
             worker.connection.close()
             worker.process.join()
@@ -165,7 +167,10 @@ def _stopped_at_the_end() -> Iterator[list[_Worker]]:
 
 @contextmanager
 def _ctrl_c_ignored() -> Iterator[None]:
-    """What is started here ignores Ctrl-C, which comes to all processes of a terminal: it is told by this one."""
+    """Ignore Ctrl-C in processes started within the context.
+
+    Ctrl-C reaches all processes of a terminal, and this process stops the others.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -176,23 +181,23 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(theirs: Connection, threads: int, processes: int) -> None:
-    """Make the runs that come, until nobody is there to send one."""
+def _work(connection_to_parent: Connection, threads: int, processes: int) -> None:
+    """Train the runs received from the connection, until it is closed."""
     torch.set_num_threads(threads)
-    tqdm.set_lock(threading.RLock())  # the usual one is a semaphore of the system, which a process that is ended leaves
+    tqdm.set_lock(threading.RLock())  # the default is a system semaphore, which a terminated process leaks
     with suppress(EOFError, ConnectionError):
         while True:
-            config, path = theirs.recv()
-            theirs.send(reason(partial(run_in_processes, config, path, processes)))
+            config, path = connection_to_parent.recv()
+            connection_to_parent.send(reason(partial(run_in_processes, config, path, processes)))
 
 
 def reason(make: Callable[[], RunFolder]) -> str | None:
-    """Why something failed, in one line; None where it did not."""
+    """Call a function that trains a run. Return the reason of failure in one line, or None on success."""
     try:
         make()
     except (InputError, RunError, InterruptedRun) as error:
         return str(error)
     except Exception as error:
-        traceback.print_exc()  # not the user's doing: whoever mends it needs more than a line
+        traceback.print_exc()  # a bug rather than invalid input: keep the traceback
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None

@@ -1,4 +1,4 @@
-"""The study of sharing: what of a network shares its weights, one factor at a time, beside plain networks."""
+"""The study of sharing: one factor of weight sharing is varied at a time, and compared with plain networks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from bayes_share.study.definition import check_once, check_seeds
 
 
 class Factor(NamedTuple):
-    """What is varied.
+    """A factor that the study varies.
 
     Attributes:
-        levels: the values that it takes, in the order of a picture.
-        base: the one that it has while another factor is varied.
-        help: in one line.
+        levels: its values, in the order of figures.
+        base: its value while another factor is varied.
+        help: one-line description.
     """
 
     levels: tuple[str, ...]
@@ -26,11 +26,11 @@ class Factor(NamedTuple):
 
 
 FACTORS: dict[str, Factor] = {
-    "layers": Factor(("none", "early", "deep", "all"), "all", "layers that share: none, early, deep, all"),
+    "layers": Factor(("none", "early", "deep", "all"), "all", "layers that share a weight: none, early, deep or all"),
     "regimes": Factor(
         ("within", "between", "combined"),
         "within",
-        "what shares: the layers of one network (within), the members of an ensemble (between), or both (combined)",
+        "sharing within one network (within), between the members of an ensemble (between), or both (combined)",
     ),
     "what": Factor(
         ("layers", "groups", "soft"),
@@ -38,32 +38,34 @@ FACTORS: dict[str, Factor] = {
         "kind of sharing: layers share a weight (layers), the blocks of each weight share one block (groups), "
         "or layers mix templates (soft)",
     ),
-    "factors": Factor(("none", "scalar", "rank1"), "rank1", "factors of each layer: none, scalar, rank1"),
-    "norms": Factor(("own", "shared"), "own", "norm after each layer: own or shared"),
+    "factors": Factor(
+        ("none", "scalar", "rank1"), "rank1", "factors of each layer that shares its weight: none, scalar or rank1"
+    ),
+    "norms": Factor(("own", "shared"), "own", "norms after layers that share a weight: own or shared"),
 }
-"""What the study varies, by the name on the command line."""
+"""The factors by their names on the command line."""
 
 SIZES = {"ensemble_size": 4, "share_groups": 2, "share_templates": 2}
-"""Members, groups and templates of the settings that have any, where the options do not say."""
+"""Default numbers of members, groups and templates, of the settings that have any."""
 
 RUN_OPTIONS = (
     *("data", "data_dir", "split_seed", "augment", "model", "norm", "dropout", *SIZES),
     *("init", "init_sd", "init_probability", "norm_sharing", "epochs", "batch_size"),
 )
-"""The options of a run that a study takes for all of its runs."""
+"""The options of `RunConfig` that the study has for all runs."""
 
 
 class Setting(NamedTuple):
-    """A kind of network: which one, and what of it shares.
+    """A network and the sharing of its weights.
 
     Attributes:
-        model: the network's name.
-        layers: that share a weight: "none", "early", "deep" or "all".
-        factors: of each of them: "none", "scalar" or "rank1".
-        norm: after each of them: "own" or "shared".
-        templates: of which each of them mixes its weight.
-        groups: into which the channels of each weight are cut.
-        members: of an ensemble.
+        model: name of the network.
+        layers: layers that share a weight: "none", "early", "deep" or "all".
+        factors: factors of each of these layers: "none", "scalar" or "rank1".
+        norm: norm after each of these layers: "own" or "shared".
+        templates: number of templates that each of these layers mixes.
+        groups: number of groups into which the channels of each weight are divided.
+        members: number of members of the ensemble.
     """
 
     model: str
@@ -76,12 +78,12 @@ class Setting(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing shares."""
+        """Whether nothing is shared."""
         return self == Setting(self.model)
 
     @property
     def name(self) -> str:
-        """Of its runs' folders."""
+        """The part of the names of the setting's run folders that precedes the seed."""
         if self.is_plain:
             return f"plain-{self.model}"
         parts = {
@@ -96,7 +98,7 @@ class Setting(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In words."""
+        """The name of the setting in tables and figures."""
         if self.is_plain:
             return self.model
         factors = {"rank1": "", "scalar": ", scalars", "none": ", no factors"}[self.factors]
@@ -108,7 +110,7 @@ class Setting(NamedTuple):
         return " + ".join(parts)
 
     def options(self) -> dict[str, Any]:
-        """Of a run."""
+        """Return the options of a run, by their names on the command line."""
         return {
             "model": self.model,
             "share_layers": self.layers,
@@ -128,17 +130,17 @@ class SharingTrial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the trial's run folder."""
         return f"{self.setting.name}-seed-{self.seed}"
 
 
 def setting_of(model: str, levels: Mapping[str, str], sizes: Mapping[str, int]) -> Setting:
-    """The setting of a combination of levels; two that come to the same network are equal.
+    """Return the setting of a combination of levels. Combinations that give the same network have equal settings.
 
     Args:
-        model: the network's name.
-        levels: of each factor.
-        sizes: of the members, groups and templates of those that have any, as in `SIZES`.
+        model: name of the network.
+        levels: level of each factor.
+        sizes: numbers of members, groups and templates, used by settings that have any; see `SIZES`.
 
     >>> base = {name: factor.base for name, factor in FACTORS.items()}
     >>> setting_of("resnet20", {**base, "regimes": "between"}, SIZES).label
@@ -157,17 +159,17 @@ def setting_of(model: str, levels: Mapping[str, str], sizes: Mapping[str, int]) 
 
 @dataclass(frozen=True)
 class SharingStudy:
-    """Every setting with every seed, each an independent run of as many gradient steps.
+    """The runs of every setting with every seed, all with equal numbers of gradient steps.
 
     Args:
-        levels: of each factor in `FACTORS`, those to run.
-        crossed: factors of which every combination is run; the others are varied one at a time.
-        plain: names of networks without sharing, besides the one that is to share.
-        seeds: how many; they count from 0.
-        options: of every run, by their names on the command line.
+        levels: levels to run of each factor in `FACTORS`.
+        crossed: factors of which all combinations are run; the others are varied one at a time.
+        plain: names of plain networks to compare with, in addition to the base network without sharing.
+        seeds: number of seeds, which are 0, 1, ...
+        options: options of all runs, by their names on the command line.
 
     Raises:
-        InputError: something twice, or a name that is not known.
+        InputError: if a factor has no levels or duplicate ones, a name is unknown, or a number is out of range.
     """
 
     levels: Mapping[str, tuple[str, ...]] = field(
@@ -193,7 +195,11 @@ class SharingStudy:
                 raise InputError(f"{name} must be at least 2, and is {self._sizes[name]}")
 
     def settings(self) -> list[Setting]:
-        """Each once: the base setting, the plain networks, and around the base one factor at a time."""
+        """Return all settings without duplicates.
+
+        They are the plain networks, the base setting, variations of one factor around it, and combinations of crossed
+        factors.
+        """
         model = str(self.options.get("model", RunConfig.model))
         base = {name: factor.base for name, factor in FACTORS.items()}
         combinations = [base]
@@ -204,7 +210,10 @@ class SharingStudy:
         return list(dict.fromkeys([*(Setting(name) for name in (model, *self.plain)), *sharing]))
 
     def configs(self) -> dict[SharingTrial, RunConfig]:
-        """The runs, seed by seed, so that one that is stopped half way has all settings."""
+        """Return the configurations of all runs by trial.
+
+        They are ordered by seed, so that a study that is stopped early has all settings.
+        """
         settings = self.settings()
         return {
             SharingTrial(setting, seed): from_flat(
@@ -221,14 +230,14 @@ class SharingStudy:
 
 @dataclass(frozen=True)
 class SharingPreset:
-    """Data, network and training, and what is run on them.
+    """A preset of the study: data, network, training, and settings.
 
     Args:
-        summary: in one line.
-        options: of every run.
-        plain: networks without sharing, besides the one that is to share.
-        levels: of each factor.
-        crossed: factors of which every combination is run.
+        summary: one-line description.
+        options: options of all runs.
+        plain: names of plain networks to compare with, in addition to the base network without sharing.
+        levels: levels to run of each factor.
+        crossed: factors of which all combinations are run.
     """
 
     summary: str
@@ -240,8 +249,8 @@ class SharingPreset:
     crossed: Sequence[str] = ()
 
 
-# He et al. 2015, arXiv 1512.03385, section 4.2: rate, its falls at a half and three quarters, momentum, decay, batches
-# and augmentation; 200 epochs in place of their 182.
+# He et al. 2015, arXiv 1512.03385, section 4.2: learning rate, divided by 10 at a half and three quarters of training,
+# momentum, weight decay, batch size and augmentation. 200 epochs instead of 182.
 _CIFAR10 = {
     **SIZES,
     "init": "normal",
@@ -263,7 +272,7 @@ def _resnet(depth: int, plain: Sequence[str]) -> SharingPreset:
     summary = (
         f"ResNet-{depth} with the same settings" if depth > 20 else "ResNet-20 on CIFAR-10, 200 epochs; hours on a GPU"
     )
-    warmup = {"warmup": 0.01} if depth > 56 else {}  # as He et al. for 110 layers
+    warmup = {"warmup": 0.01} if depth > 56 else {}  # as in He et al. for 110 layers
     return SharingPreset(summary, {**_CIFAR10, **warmup, "model": f"resnet{depth}"}, plain)
 
 
@@ -282,7 +291,7 @@ SHARING_PRESETS: dict[str, SharingPreset] = {
         },
         ("mlp6_8", "mlp6_12", "mlp6_16", "mlp6_24", "mlp6_32", "mlp6_48", "mlp1_48", "mlp2_64", "mlp4_64"),
     ),
-    # Rate and decay as is usual for it with batch norm.
+    # Learning rate and weight decay as usual for VGG with batch norm.
     "vgg11-cifar10": SharingPreset(
         "VGG-11 on CIFAR-10, 200 epochs: which layers, in each of three regimes; hours on a GPU",
         {**_CIFAR10, "model": "vgg11", "learning_rate": 0.05, "weight_decay": 5e-4},
@@ -298,4 +307,4 @@ SHARING_PRESETS: dict[str, SharingPreset] = {
         110, ("resnet14", "resnet20", "resnet32", "resnet38", "resnet56", "resnet110_8", "resnet110_12")
     ),
 }
-"""By name."""
+"""The presets by name."""

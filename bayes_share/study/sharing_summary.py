@@ -1,4 +1,4 @@
-"""What a study of sharing says: tables over seeds, paired differences, and scores against stored parameters."""
+"""The summary of a study of sharing: tables over seeds, paired differences, and scores against stored parameters."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,10 +38,10 @@ _PLAIN_NOTE = (
 
 @dataclass(frozen=True)
 class SharingSummary:
-    """The runs of a study that are finished, in the order of the study.
+    """The finished runs of a study, in the order of the study.
 
     Args:
-        results: of all of them.
+        results: results of all runs.
     """
 
     results: Sequence[Result[SharingTrial]]
@@ -52,24 +52,25 @@ class SharingSummary:
         return list(dict.fromkeys(result.trial.setting for result in self.results))
 
     def scores(self, setting: Setting, name: str) -> dict[int, float]:
-        """One score of one setting, by seed."""
+        """Return a score of a setting, by seed."""
         return {r.trial.seed: r.scores[name] for r in self.results if r.trial.setting == setting}
 
     def parameters(self, setting: Setting) -> int:
-        """What a setting stores."""
+        """Return the number of stored parameters of a setting."""
         return next(result.parameters for result in self.results if result.trial.setting == setting)
 
     def means(self) -> list[tuple[Setting, dict[str, Estimate]]]:
-        """Each setting, and each score's mean over seeds."""
+        """Return each setting with each score's mean over seeds."""
         return [
             (setting, {name: estimate(self.scores(setting, name).values()) for name in (*_SCORES, "seconds")})
             for setting in self.settings
         ]
 
     def differences(self) -> list[tuple[Setting, Setting, dict[str, Estimate]]]:
-        """What is subtracted from what, and the paired difference of each score; where they have a seed in common.
+        """Return two settings and the paired difference of each score, the first minus the second.
 
-        Every setting and the base one, and what has a norm of its own and what shares it.
+        The pairs are every setting and the base setting, and the two settings that differ only in own or shared norms,
+        if they have a seed in common.
         """
         model = next((setting.model for setting in self.settings if not setting.is_plain), "")
         base = setting_of(model, {name: factor.base for name, factor in FACTORS.items()}, SIZES)
@@ -83,7 +84,10 @@ class SharingSummary:
         return found
 
     def against_plain(self) -> list[tuple[Setting, dict[str, Estimate]]]:
-        """The paired difference of what shares and plain networks of as many parameters, which are interpolated."""
+        """Return each setting with the paired differences to plain networks with equal numbers of parameters.
+
+        The scores of plain networks are interpolated between the two nearest in size.
+        """
         found = []
         for setting in self.settings:
             if not setting.is_plain and (between := self._neighbours(self.parameters(setting))) is not None:
@@ -100,7 +104,7 @@ class SharingSummary:
         return found
 
     def tables(self, markdown: bool = False) -> str:
-        """The means and the differences, each as a table."""
+        """Return the table of means and the tables of differences."""
         means: list[Mapping[str, Cell]] = [
             {"network": _named(setting), "parameters": self.parameters(setting), **cells(values, signed=False)}
             for setting, values in self.means()
@@ -128,17 +132,17 @@ class SharingSummary:
         return "\n\n".join([*parts, NOTE] if differences or plain else parts)
 
     def write(self, folder: Path, name: str) -> None:
-        """Write tables and pictures into a folder.
+        """Write tables and figures into a folder.
 
-        The tables: ``summary.md``, ``scores.csv``, ``means.csv``, ``differences.csv``, ``against-plain.csv``; the
-        picture: ``sharing.png`` and ``sharing.svg``, where there is a plain network.
+        The tables are ``summary.md``, ``scores.csv``, ``means.csv``, ``differences.csv`` and ``against-plain.csv``. The
+        figure ``sharing``, in PNG and SVG, is written only if there is a plain network.
 
         Args:
-            folder: where to.
-            name: of data and network, for the picture's title.
+            folder: the folder to write into.
+            name: name of the data and the network, for the title.
 
         Raises:
-            RunError: a file cannot be written.
+            RunError: if a file cannot be written.
         """
         write_atomically(folder / "summary.md", (self.tables(markdown=True) + "\n").encode())
         runs = [
@@ -173,7 +177,11 @@ class SharingSummary:
             frontier_picture(plain, kinds, _MEASURES, title, folder / f"sharing.{suffix}")
 
     def _neighbours(self, parameters: int) -> tuple[Setting, Setting, float] | None:
-        """The plain networks next in size, smaller and larger, and how far it is from the one to the other."""
+        """Return the nearest smaller and larger plain network, and the relative position between them from 0 to 1.
+
+        The position is linear in the logarithm of the parameters. None if the number of parameters is outside their
+        range.
+        """
         plain = sorted((self.parameters(setting), setting) for setting in self.settings if setting.is_plain)
         for (less, low), (more, high) in pairwise(plain):
             if less <= parameters <= more:
@@ -183,10 +191,10 @@ class SharingSummary:
 
 
 def summarise_sharing(runs: Mapping[SharingTrial, RunFolder]) -> SharingSummary:
-    """Read what finished runs came to.
+    """Read the results of finished runs.
 
     Raises:
-        InputError: files that are missing or damaged.
+        InputError: if a file is missing or damaged.
     """
     return SharingSummary([read_result(trial, folder) for trial, folder in runs.items()])
 
@@ -197,7 +205,7 @@ def _named(setting: Setting) -> str:
 
 
 def _kind(setting: Setting) -> str:
-    """What a setting is an example of: the first of these that is so."""
+    """Return the group of settings that a setting is drawn with in the figure: the first one that applies."""
     if setting.members > 1:
         return "members" if setting.layers == "none" and setting.groups == 1 else "members and layers"
     if setting.groups > 1 or setting.templates > 1:

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("part", choices=["run", "pool", "table"])
     parser.add_argument("preset", choices=list(ENSEMBLE_PRESETS))
     parser.add_argument(
-        "--rows", nargs="+", default=["core"], help=f"rows of the table: core, all, or any of: {', '.join(ROWS)}"
+        "--rows", nargs="+", default=["core"], help=f"rows of the table: core, all, or any of {', '.join(ROWS)}"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds (default: 0)")
     parser.add_argument("--ood", nargs="*", help="out-of-distribution sets that replace the preset's")

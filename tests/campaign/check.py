@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tests.campaign.process import Outcome
-from tests.run.driver import left
+from tests.run.driver import run_contents
 from tests.states import differences
 
 LINE = "bayes-share: "
@@ -110,8 +110,8 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Return what `driver.left` returns, with all arrays, and without what is irrelevant to the result."""
-    found = left(run)
+    """Return what `driver.run_contents` returns, with all arrays, and without what is irrelevant to the result."""
+    found = run_contents(run)
     found["arrays"] = {str(path.relative_to(run)): _arrays(path) for path in sorted(run.rglob("*.npz"))}
     found["sets"] = {str(path.relative_to(run)): json.loads(path.read_text()) for path in run.rglob("sets.json")}
     found["files"] = [name for name in found["files"] if not name.endswith((".tmp", ".lock"))]

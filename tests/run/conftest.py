@@ -1,4 +1,4 @@
-"""Runs that nothing happened to, one for each kind, made once; and studies whose processes begin at once."""
+"""Finished runs for comparison, one for each kind, and studies whose worker processes start fast."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import context, ended_well, fit, left
+from driver import context, ended_well, fit, run_contents
 
 from bayes_share.study import runner
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _study_processes() -> Iterator[None]:
-    """Those of studies are copies of one that has imported all: to spawn each takes as long as dozens of small runs.
+    """Start the worker processes of studies as copies of a process with all imports, since spawning them takes seconds.
 
-    A study in a process of its own, as in `test_a_study_that_is_stopped_ends_with_the_same_numbers`, spawns them.
+    A study in a process of its own, as in `test_an_interrupted_study_resumes_to_the_same_results`, still spawns them.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "get_context", lambda method: context())
@@ -24,7 +24,7 @@ def _study_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the run of a kind; not to be written into."""
+    """Return a function that gives the folder of the finished run of a kind, which must not be written into."""
 
     @cache
     def make(kind: str) -> Path:
@@ -37,5 +37,5 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def expected(untouched: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
-    """What the run of a kind left."""
-    return cache(lambda kind: left(untouched(kind)))
+    """Return a function that gives the contents of the finished run of a kind."""
+    return cache(lambda kind: run_contents(untouched(kind)))

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, which can be made to fail at a chosen moment, and what its runs leave."""
+"""The command line in child processes, which can be made to fail at a chosen moment, and the contents of runs."""
 
 import csv
 import errno
@@ -33,15 +33,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a chosen call of a chosen function.
+    """A failure at a chosen call of a chosen function.
 
     Args:
-        place: "step": a step of training; "replace": the renaming of a finished file; "fsync": a file forced to disk.
-        number: which of the calls that `name` picks out, from 1.
-        name: part of the name of the file that is renamed, for "replace".
-        after: whether it happens when the call is over.
-        what: "kill", "interrupt" or "terminate": a signal to its own process; "full": the call and all later ones find
-            the disk full.
+        place: "step": a training step; "replace": the renaming of a finished file; "fsync": the flushing of a file to
+            disk.
+        number: number of the call, from 1, among the calls selected by `name`.
+        name: part of the name of the renamed file, for "replace".
+        after: whether the failure happens after the call rather than before it.
+        what: "kill", "interrupt" or "terminate": a signal to the own process; "full": the disk is full in this and all
+            later calls.
     """
 
     place: str
@@ -53,14 +54,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is unusual about a process.
+    """Unusual settings of a child process.
 
     Args:
-        fault: see there.
-        forget: what its checkpoints forget, a key of `FORGOTTEN`.
-        saves_each_epoch: whether it saves after each epoch, however short, so that faults meet the same files.
-        slow: seconds that it sleeps before each step.
-        largest: bytes that a file may have.
+        fault: a failure; None: no failure.
+        forget: part of the state that its checkpoints lack, a key of `FORGOTTEN`.
+        saves_each_epoch: whether to save after each epoch, however short, so that faults meet the same files.
+        slow: seconds to sleep before each step.
+        largest: maximum size of a file in bytes.
     """
 
     fault: Fault | None = None
@@ -72,7 +73,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended, and what it wrote."""
+    """The exit code of a process, and its output."""
 
     code: int | None
     out: str
@@ -81,15 +82,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Child:
-    """A process that runs the command line, and the folder that its output goes to."""
+    """A process that runs the command line, and the folder of its output."""
 
     process: BaseProcess
     folder: Path
 
     def outcome(self) -> Outcome:
-        """Wait for its end."""
+        """Wait for the process to end, and return its outcome."""
         self.process.join(300)
-        assert self.process.exitcode is not None, "it did not end"
+        assert self.process.exitcode is not None, "the process did not end"
         out, err = [(self.folder / name).read_text(encoding="utf-8") for name in ("out", "err")]
         outcome = Outcome(self.process.exitcode, out, err)
         self.process.close()
@@ -98,7 +99,7 @@ class Child:
 
 
 def start(*arguments: str | Path, setting: Setting = Setting()) -> Child:
-    """Begin ``bayes-share ARGUMENTS`` in a child."""
+    """Start ``bayes-share ARGUMENTS`` in a child process."""
     folder = Path(tempfile.mkdtemp())
     for name in ("out", "err"):
         (folder / name).touch()
@@ -108,12 +109,12 @@ def start(*arguments: str | Path, setting: Setting = Setting()) -> Child:
 
 
 def fit(kind: str, out: Path, *arguments: str | Path, setting: Setting = Setting()) -> Outcome:
-    """``bayes-share fit`` with one of `KINDS` in a child, to its end."""
+    """Run ``bayes-share fit`` for one of `KINDS` in a child process, and wait for its end."""
     return start("fit", *KINDS[kind], "--out", out, *arguments, setting=setting).outcome()
 
 
 def command(*arguments: str | Path, setting: Setting = Setting()) -> Outcome:
-    """``bayes-share ARGUMENTS`` in a child, to its end."""
+    """Run ``bayes-share ARGUMENTS`` in a child process, and wait for its end."""
     return start(*arguments, setting=setting).outcome()
 
 
@@ -123,7 +124,7 @@ def ended_well(outcome: Outcome) -> None:
 
 
 def one_line(outcome: Outcome, code: int) -> str:
-    """The only line that says why a process ended with this code, after what it said of the digits, if it did."""
+    """Check the exit code, and return the one-line error, which may only follow the description of the digits."""
     assert outcome.code == code, outcome.err
     assert outcome.out == ""
     *before, line = outcome.err.splitlines(keepends=True)
@@ -135,10 +136,10 @@ def one_line(outcome: Outcome, code: int) -> str:
 
 @cache
 def context() -> Any:
-    """Children are copies of a process that has imported all of it already, and no torch thread has run in it."""
+    """Return a context whose processes are copies of one with all imports, in which no torch thread has run."""
     server = multiprocessing.get_context("forkserver")
     product = ["bayes_share.cli", "bayes_share.runs.run", "bayes_share.options.parser", "bayes_share.study.runner"]
-    server.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # the two that they import late
+    server.set_forkserver_preload([*product, "sklearn.datasets", "torch._dynamo"])  # which they import lazily
     return server
 
 
@@ -151,7 +152,7 @@ def _child(folder: Path, arguments: list[str], setting: Setting) -> None:
     from bayes_share.inference.loop import saving
     from bayes_share.inference.methods.map import MAPState
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background processes with it ignored
     if setting.saves_each_epoch:
         saving.SAVING_PAYS = 0
     if setting.slow:
@@ -177,7 +178,7 @@ def _failing(function: Callable[..., Any], fault: Fault) -> Callable[..., Any]:
     def wrapped(*args: Any, **options: Any) -> Any:
         nonlocal calls
         if fault.place == "fsync" and stat.S_ISDIR(os.fstat(args[0]).st_mode):
-            return function(*args, **options)  # of a folder, after a renaming: not a write
+            return function(*args, **options)  # of a folder, after renaming: not a write
         calls += fault.place != "replace" or fault.name in Path(args[1]).name
         is_now = calls == fault.number or (calls > fault.number and fault.what == "full")
         is_now = is_now and (fault.place != "replace" or fault.name in Path(args[1]).name)
@@ -195,7 +196,7 @@ def _fail(what: str) -> None:
     if what == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     number = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}[what]
-    signal.raise_signal(number)  # in this thread, and so at once
+    signal.raise_signal(number)  # in this thread, so that it is handled immediately
 
 
 FORGOTTEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -208,8 +209,8 @@ FORGOTTEN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def left(run: Path) -> dict[str, Any]:
-    """What a finished run leaves, but for the time it took; compared by `states.differences`."""
+def run_contents(run: Path) -> dict[str, Any]:
+    """Return the contents of a finished run, except for times; compared by `states.differences`."""
     found = sorted(path for path in run.rglob("*") if path.is_file())
     latest = max((run / "checkpoints").glob("*.pt"), key=lambda path: (path.name[:14], path.stat().st_mtime_ns))
     with (run / "metrics.csv").open(newline="") as file:
@@ -233,6 +234,6 @@ def _plain(array: np.ndarray) -> Any:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below a folder, with its bytes and the time of its last change."""
+    """Return the content and the modification time of every file below a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

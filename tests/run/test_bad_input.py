@@ -1,4 +1,4 @@
-"""Every bad input ends with exit code 2, one line that says what would be right, and nothing left behind."""
+"""Invalid input ends with exit code 2 and a one-line error that says what is valid, and leaves no files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> Path:
-    """An empty folder to be in, and no checks of annotations, which users do not have."""
+    """An empty current folder, without the type checks of the tests, which users do not have."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -124,12 +124,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> 
         (["quickstart", "--seed", "one"], "--seed must be an integer"),
     ],
 )
-def test_it_is_one_line(arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_give_a_one_line_error(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert message in one_line(arguments, capsys)
     assert list(folder.iterdir()) == []
 
 
-def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_with_another_algorithm_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "mine.yaml").write_text("algorithm: map\nfactor_decay: 0.1\n")
     arguments = ["fit", "svi", "--config", "mine.yaml", "--out", "run"]
     assert "mine.yaml uses algorithm map, not svi: leave out svi, or use another config or preset" in one_line(
@@ -137,7 +139,7 @@ def test_a_config_of_another_algorithm(folder: Path, capsys: pytest.CaptureFixtu
     )
 
 
-def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_out_of_memory_gives_a_one_line_error(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*FIT, "--ensemble-size", "1000000000000"]
     assert main(arguments) == 1
     assert capsys.readouterr().err == (
@@ -148,7 +150,7 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "said", ["could not create a primitive", "could not execute a primitive", "[enforce fail] can't allocate memory"]
 )
-def test_what_torch_says_of_memory_is_one_line(
+def test_memory_errors_of_torch_give_a_one_line_error(
     said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object) -> None:
@@ -162,7 +164,9 @@ def test_what_torch_says_of_memory_is_one_line(
         main(FIT)
 
 
-def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cuda_without_a_cuda_device_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "torch sees no CUDA device here" in one_line([*FIT, "--device", "cuda"], capsys)
 
@@ -172,16 +176,16 @@ def arrays(count: int = 120) -> dict[str, np.ndarray]:
     return {"images": rng.integers(0, 256, (count, 8, 8), dtype=np.uint8), "labels": np.arange(count) % 3}
 
 
-def whole(path: Path) -> None:
+def valid(path: Path) -> None:
     np.savez(path, **arrays())
 
 
 def truncated(path: Path) -> None:
-    whole(path)
+    valid(path)
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def text(path: Path) -> None:
+def not_an_archive(path: Path) -> None:
     path.write_text("no archive")
 
 
@@ -189,7 +193,7 @@ def without_labels(path: Path) -> None:
     np.savez(path, images=arrays()["images"])
 
 
-def floats(path: Path) -> None:
+def float_images(path: Path) -> None:
     np.savez(path, images=arrays()["images"] / 255, labels=arrays()["labels"])
 
 
@@ -222,9 +226,9 @@ def pickled(path: Path) -> None:
     ("write", "message"),
     [
         (truncated, "cannot be read as an npz file"),
-        (text, "it is not a zip archive"),
+        (not_an_archive, "it is not a zip archive"),
         (without_labels, "there is no array 'labels'"),
-        (floats, "must be uint8"),
+        (float_images, "must be uint8"),
         (negative_label, "there is a label -1"),
         (gap_in_labels, "no training image has label 1"),
         (too_few_labels, "must be one for each of 120 images"),
@@ -233,7 +237,7 @@ def pickled(path: Path) -> None:
         (pickled, "without pickled objects"),
     ],
 )
-def test_data_that_cannot_be_used_are_one_line(
+def test_invalid_data_give_a_one_line_error(
     write: Callable[[Path], None], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder / "mine.npz")
@@ -241,8 +245,8 @@ def test_data_that_cannot_be_used_are_one_line(
     assert [path.name for path in folder.iterdir()] == ["mine.npz"]
 
 
-def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole(folder / "mine.npz")
+def test_valid_data_are_trained_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    valid(folder / "mine.npz")
     assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
     assert "run folder: run;" in capsys.readouterr().out
     assert "run exists: resume it with --resume, or use another folder" in one_line(
@@ -250,10 +254,10 @@ def test_the_same_data_without_a_fault_are_learned(folder: Path, capsys: pytest.
     )
 
 
-def test_data_are_looked_for_where_the_command_is_given(
+def test_relative_data_paths_start_at_the_current_folder(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole(folder / "mine.npz")
+    valid(folder / "mine.npz")
     assert main([*FIT, "--data", "npz:mine.npz", "--epochs", "1"]) == 0
     capsys.readouterr()
     (folder / "other").mkdir()

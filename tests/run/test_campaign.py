@@ -1,4 +1,4 @@
-"""The campaign finds what is planted, and nothing where nothing is; its cases can be told again."""
+"""The campaign finds planted bugs, reports nothing without a bug, and repeats cases from their text."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def _raises_key_error() -> None:
 
 
 def _writes_piece_by_piece() -> None:
-    """The last file of a run, whose place says that it is finished."""
+    """Write summary.json, which marks a run as finished, byte by byte in place."""
     replace = os.replace
 
     def torn(source: Any, target: Any) -> None:
@@ -64,11 +64,11 @@ def campaign(plant: Callable[[], None], cases: list[str], out: Path) -> tuple[in
     return process.exitcode, out.read_text()
 
 
-def _nothing() -> None:
+def _no_bug() -> None:
     pass
 
 
-def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+def test_the_campaign_finds_nothing_without_a_bug(tmp_path: Path) -> None:
     cases = [
         KILLED,
         "stop map fit epochs interrupt:calls:0.6",
@@ -77,7 +77,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
         "mutate map checkpoint truncate 1 0 resume",
         "together map two-fits 1",
     ]
-    code, out = campaign(_nothing, cases, tmp_path / "out")
+    code, out = campaign(_no_bug, cases, tmp_path / "out")
     assert code == 0, out
     for line in ("1 kill delivered", "1 interrupt delivered", "1 full delivered", "2 mutated"):
         assert f" {line}" in out, out
@@ -91,7 +91,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
         (_writes_piece_by_piece, KILLED, "a stopped command "),
     ],
 )
-def test_what_is_planted_is_found(plant: Callable[[], None], case: str, cause: str, tmp_path: Path) -> None:
+def test_planted_bugs_are_found(plant: Callable[[], None], case: str, cause: str, tmp_path: Path) -> None:
     code, out = campaign(plant, [case], tmp_path / "out")
     assert code == 1, out
     assert f"1  {cause}" in out
@@ -99,7 +99,7 @@ def test_what_is_planted_is_found(plant: Callable[[], None], case: str, cause: s
     assert f'python -m tests.campaign --repeat "{case}"' in out
 
 
-def test_a_case_is_told_by_its_text() -> None:
+def test_a_case_can_be_parsed_from_its_text() -> None:
     cases = [draw(7, number) for number in range(300)]
     assert {case.kind for case in cases} == {"stop", "mutate", "together", "words", "named"}
     assert [draw(7, number) for number in range(300)] == cases

@@ -1,4 +1,4 @@
-"""Where no Ray cluster answers there is one line, soon, and nothing of what Ray says meanwhile. No Ray is needed."""
+"""If no Ray cluster answers, a one-line error appears soon, without the output of Ray. Ray is not required."""
 
 import socket
 import time
@@ -11,7 +11,7 @@ from bayes_share.errors import InputError
 from bayes_share.study import cluster_address
 from bayes_share.study.cluster_address import check_answers
 
-RAYS = {
+FAKE_RAYS = {
     "waits": "def init(**options): print('waiting', file=sys.stderr, flush=True); time.sleep(60)",
     "dies": "def init(**options): print('fatal', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
     "refuses": "def init(**options): raise ConnectionError('there is\\nno \\x1b[2J cluster. Set --address. Or not.')",
@@ -21,14 +21,14 @@ RAYS = {
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """An address where somebody listens and never says a word."""
+    """An address with a server that never sends anything."""
     server = socket.create_server(("127.0.0.1", 0))
     yield f"127.0.0.1:{server.getsockname()[1]}"
     server.close()
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, which: str) -> None:
-    (folder / "ray.py").write_text(f"import os, sys, time\n{RAYS[which]}\n")
+def install_fake_ray(monkeypatch: pytest.MonkeyPatch, folder: Path, which: str) -> None:
+    (folder / "ray.py").write_text(f"import os, sys, time\n{FAKE_RAYS[which]}\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
@@ -41,7 +41,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, folder: Path, which: str) -> None:
         ("refuses", r"there is no \x1b[2J cluster"),
     ],
 )
-def test_where_something_else_listens(
+def test_a_server_that_is_not_a_cluster_gives_a_one_line_error(
     which: str,
     says: str,
     scheme: str,
@@ -50,8 +50,8 @@ def test_where_something_else_listens(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    stand_in(monkeypatch, tmp_path, which)
-    monkeypatch.setattr(cluster_address, "_ANSWER", 1.5)
+    install_fake_ray(monkeypatch, tmp_path, which)
+    monkeypatch.setattr(cluster_address, "_CLUSTER_SECONDS", 1.5)
     begun = time.monotonic()
     with pytest.raises(InputError) as error:
         check_answers(scheme + listener)
@@ -60,10 +60,10 @@ def test_where_something_else_listens(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_cluster_that_answers(
+def test_a_cluster_that_answers_is_accepted(
     listener: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stand_in(monkeypatch, tmp_path, "answers")
+    install_fake_ray(monkeypatch, tmp_path, "answers")
     check_answers(listener)
     assert capfd.readouterr() == ("", "")
 
@@ -72,8 +72,8 @@ def test_a_cluster_that_answers(
     "address",
     ["no-such-host.invalid:6379", "a..b:6379", "x" * 300 + ":1", "127.0.0.1:1", "[::1]:1", "127.0.0.1:65536", "\0"],
 )
-def test_what_is_no_address(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, tmp_path, "waits")
+def test_an_unreachable_address_gives_an_error(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_fake_ray(monkeypatch, tmp_path, "waits")
     with pytest.raises(InputError, match="no Ray cluster answers at") as error:
         check_answers(address)
     assert str(error.value).isprintable()

@@ -1,10 +1,10 @@
-"""A compiled run, in processes of its own: the compiler would trace the tests' checks of annotations."""
+"""A compiled run in separate processes, since the compiler would trace the type checks of the tests."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from driver import KINDS, ended_well, fit, left
+from driver import KINDS, ended_well, fit, run_contents
 
 
 @pytest.mark.slow
@@ -13,7 +13,7 @@ def test_a_compiled_run_computes_the_same_up_to_rounding(kind: str, tmp_path: Pa
     options = ["--dropout", "0.1", "--learning-rate", "0.01"]
     ended_well(fit(kind, tmp_path / "plain", *options))
     ended_well(fit(kind, tmp_path / "compiled", *options, "--compile"))
-    plain, compiled = left(tmp_path / "plain"), left(tmp_path / "compiled")
+    plain, compiled = run_contents(tmp_path / "plain"), run_contents(tmp_path / "compiled")
     assert compiled["checkpoint"]["state"]["model"].keys() == plain["checkpoint"]["state"]["model"].keys()
     found, expected = [run["predictions"]["test"]["logits"] for run in (compiled, plain)]
     assert not torch.equal(found, expected)  # so it was compiled

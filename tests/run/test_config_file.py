@@ -1,4 +1,4 @@
-"""A run's config.yaml starts the same run again; what is wrong in one is said in one line."""
+"""A run's config.yaml reproduces the run, and an invalid config gives a one-line error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from driver import KINDS, SMALL, Outcome, command, ended_well, left, one_line
+from driver import KINDS, SMALL, Outcome, command, ended_well, one_line, run_contents
 from states import differences
 from torch import nn
 
@@ -25,29 +25,29 @@ def restart(config: Path, out: Path, *arguments: str) -> Outcome:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_starts_the_same_run_again(
+def test_a_config_reproduces_its_run(
     kind: str, untouched: Untouched, expected: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
     ended_well(restart(untouched(kind) / "config.yaml", tmp_path / "again"))
-    assert differences(left(tmp_path / "again"), expected(kind)) == []
+    assert differences(run_contents(tmp_path / "again"), expected(kind)) == []
 
 
-def test_a_deep_ensemble_is_started_again(tmp_path: Path) -> None:
+def test_a_config_reproduces_a_deep_ensemble(tmp_path: Path) -> None:
     first = command("fit", "deep-ensemble", "--networks", "2", "--momentum", "0.5", *SMALL, "--out", tmp_path / "run")
     ended_well(first)
     ended_well(restart(tmp_path / "run" / "config.yaml", tmp_path / "again"))
-    assert differences(left(tmp_path / "again"), left(tmp_path / "run")) == []
+    assert differences(run_contents(tmp_path / "again"), run_contents(tmp_path / "run")) == []
 
 
-def test_options_override_it(untouched: Untouched, tmp_path: Path) -> None:
+def test_options_override_a_config(untouched: Untouched, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended_well(restart(untouched("ensemble of 4") / "config.yaml", out, "--epochs", "1", "--ensemble-size", "2"))
     there = yaml.safe_load((untouched("ensemble of 4") / "config.yaml").read_text())
     assert yaml.safe_load((out / "config.yaml").read_text()) == {**there, "epochs": 1, "ensemble_size": 2}
-    assert left(out)["predictions"]["test"]["logits"].shape[1] == 2
+    assert run_contents(out)["predictions"]["test"]["logits"].shape[1] == 2
 
 
-def test_it_may_be_short_and_written_by_hand(tmp_path: Path) -> None:
+def test_a_config_may_be_partial_and_written_by_hand(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("algorithm: map\nbatch-size: 200\nepochs: 1\nlearning_rate: 5e-2\nnorm: null\ncompile: false\n")
     ended_well(restart(config, tmp_path / "run"))
@@ -64,7 +64,7 @@ def test_it_may_be_short_and_written_by_hand(tmp_path: Path) -> None:
         RunConfig(algorithm=DeepEnsemble(of=MAP(feed="split"), networks=7), execution=Execution(channels_last=True)),
     ],
 )
-def test_flat_values_and_back(config: RunConfig) -> None:
+def test_flat_options_and_yaml_restore_a_config(config: RunConfig) -> None:
     assert from_flat(to_flat(config)) == config
     assert from_flat(yaml.safe_load(to_yaml(config))) == config
 
@@ -92,7 +92,7 @@ def test_flat_values_and_back(config: RunConfig) -> None:
         ("algorithm: map\nensemble_size: 0\n", "at least 1 member, not 0"),
     ],
 )
-def test_what_is_wrong_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_config_gives_a_one_line_error(text: str, message: str, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text(text)
     assert message.replace("CONFIG", str(config)) in one_line(restart(config, tmp_path / "run"), 2)
@@ -100,20 +100,20 @@ def test_what_is_wrong_is_one_line(text: str, message: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff")])
-def test_a_config_that_cannot_be_read_is_one_line(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_unreadable_config_gives_a_one_line_error(make: Callable[[Path], None], tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     make(config)
     assert f"bayes-share: {config} " in one_line(restart(config, tmp_path / "run"), 2)
 
 
 @dataclass(frozen=True)
-class Half(NegativeLogLikelihood):
-    """An objective of somebody's own."""
+class UserObjective(NegativeLogLikelihood):
+    """A user-defined objective."""
 
 
 @dataclass(frozen=True, init=False)
-class MyMAP(MAP):
-    """An algorithm of somebody's own."""
+class UserMAP(MAP):
+    """A user-defined algorithm."""
 
     mine: float = 2.0
 
@@ -121,15 +121,18 @@ class MyMAP(MAP):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (MAP(objective=Half()), "map holds a Python object, such as an objective, that cannot"),
-        (DeepEnsemble(of=SWAG(objective=Half())), "swag holds a Python object, such as an objective, that cannot"),
-        (SWAG(point=MyMAP(mine=3.0)), "swag holds a Python object, such as an objective, that cannot"),
+        (MAP(objective=UserObjective()), "map holds a Python object, such as an objective, that cannot"),
+        (
+            DeepEnsemble(of=SWAG(objective=UserObjective())),
+            "swag holds a Python object, such as an objective, that cannot",
+        ),
+        (SWAG(point=UserMAP(mine=3.0)), "swag holds a Python object, such as an objective, that cannot"),
         (Distill().taught_by(nn.Linear(64, 10)), "distill holds a Python object, such as an objective, that cannot"),
-        (MyMAP(), "one of map, svi, .*, not MyMAP"),
-        (DeepEnsemble(of=MyMAP()), "one of map, svi, .*, not MyMAP"),
+        (UserMAP(), "one of map, svi, .*, not UserMAP"),
+        (DeepEnsemble(of=UserMAP()), "one of map, svi, .*, not UserMAP"),
         (DeepEnsemble(of=DeepEnsemble(of=SGHMC())), "deep-ensemble cannot use deep-ensemble as its inner algorithm"),
     ],
 )
-def test_a_run_that_a_file_would_change_is_refused(algorithm: Inference[Any], message: str) -> None:
+def test_algorithms_that_a_config_cannot_save_are_refused(algorithm: Inference[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_flat(RunConfig(algorithm=algorithm))

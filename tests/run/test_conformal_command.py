@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_sets_of_a_run_are_shown(runs: Path) -> None:
+def test_evaluate_shows_conformal_sets(runs: Path) -> None:
     found = command("evaluate", runs / "plain", "--conformal", "0.2", "0.1")
     ended_well(found)
     validation, test = (
@@ -74,7 +74,7 @@ def test_empty_sets_are_explained_if_there_are_any(is_empty: bool, monkeypatch: 
     assert any("an empty set counts as not covering the right class" in text for text in section.lead) is is_empty
 
 
-def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> None:
+def test_a_run_without_unused_validation_images_is_refused(runs: Path) -> None:
     found = command("evaluate", runs / "plain", runs / "patient", "--conformal")
     assert not found.out
     assert (
@@ -85,7 +85,7 @@ def test_a_run_that_chose_on_all_validation_images_is_refused(runs: Path) -> Non
     assert len(left.labels) == 119
 
 
-def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Path) -> None:
+def test_the_report_explains_missing_conformal_sets(runs: Path) -> None:
     section = conformal(read_runs([runs / "plain", runs / "patient", runs / "partly"]))
     table = section.blocks[0]
     assert isinstance(table, Table)
@@ -97,7 +97,7 @@ def test_the_report_has_what_there_is_and_says_why_the_rest_is_missing(runs: Pat
     assert conformal(read_runs([runs / "patient"])).blocks == []
 
 
-def test_what_was_chosen_on_is_left_out() -> None:
+def test_examples_used_for_selection_are_excluded() -> None:
     config = RunConfig()
     everything = torch.arange(100)
     assert torch.equal(unchosen(config, 100), everything)
@@ -123,7 +123,9 @@ def test_what_was_chosen_on_is_left_out() -> None:
         (None, "it is not known whether the teacher was selected on them: the teacher"),
     ],
 )
-def test_what_the_teacher_chose_on_counts(teacher: RunConfig | None, message: str | None, tmp_path: Path) -> None:
+def test_examples_used_to_select_the_teacher_are_excluded(
+    teacher: RunConfig | None, message: str | None, tmp_path: Path
+) -> None:
     if teacher is not None:
         write_atomically(tmp_path / "config.yaml", to_yaml(teacher).encode())
     student = RunConfig(algorithm=Distill(teacher=str(tmp_path)))

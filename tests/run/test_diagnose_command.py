@@ -31,7 +31,7 @@ COMMON = ["--model", "mlp", "--ensemble-size", "2", "--no-progress", "--batch-si
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A point, a chain with draws enough for everything, and one that was tempered."""
+    """A point estimate, chains and a variational posterior; "cold" is tempered, and "members" share weights."""
     folder = tmp_path_factory.mktemp("runs")
     options = {
         "map": ["map", "--epochs", "1"],
@@ -40,13 +40,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "svi": ["svi", "--epochs", "1", "--num-samples", "6", "--ensemble-size", "1"],
         "cold": ["sghmc", "--epochs", "4", "--keep", "5", "--num-samples", "5", "--temperature", "0.1"],
     }
-    for name, of in options.items():
-        assert main(["fit", of[0], *COMMON, *of[1:], "--out", str(folder / name)]) == 0
+    for name, (algorithm, *own) in options.items():
+        assert main(["fit", algorithm, *COMMON, *own, "--out", str(folder / name)]) == 0
     return {name: folder / name for name in options}
 
 
 def tables(text: str) -> list[dict[str, list[str]]]:
-    """Each table that begins with a column "run": the cells of a run, by its name."""
+    """Return each table whose first column is "run", as the other cells of each run by its name."""
     found = []
     for part in text.split("\n\n"):
         if part.startswith("run "):
@@ -55,7 +55,7 @@ def tables(text: str) -> list[dict[str, list[str]]]:
     return found
 
 
-def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_diagnostics_show_elpd_mixing_and_loo(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", *(str(runs[name]) for name in ("map", "chain", "cold")), "--diagnostics"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -76,7 +76,7 @@ def test_the_diagnostics(runs: dict[str, Path], capsys: pytest.CaptureFixture[st
     assert f"{runs['cold']}: PSIS-LOO requires draws of the posterior, and these are at the temperature 0.1" in out
 
 
-def test_without_chains_there_is_no_loo(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_loo_is_omitted_without_chains(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(runs["map"]), "--diagnostics", "--split", "validation"]) == 0
     out = capsys.readouterr().out
     assert "elpd [nat] of the validation set" in out
@@ -85,7 +85,7 @@ def test_without_chains_there_is_no_loo(runs: dict[str, Path], capsys: pytest.Ca
 
 
 def groups(path: Path) -> dict[str, Any]:
-    """All groups of a file, by name."""
+    """Return all groups of a file by name."""
     import xarray
 
     with xarray.open_datatree(path, engine="h5netcdf") as tree:
@@ -93,10 +93,10 @@ def groups(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["svi", "chain"])
-def test_log_likelihood_is_of_the_training_images(
+def test_the_arviz_log_likelihood_is_of_the_training_images(
     name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In order, not augmented, draw by draw: what `arviz.loo` takes it for."""
+    """They are in order, not augmented and by draw, as `arviz.loo` requires."""
     assert main(["evaluate", str(runs[name]), "--arviz", str(tmp_path / "a.nc")]) == 0
     assert "the file has no group log_likelihood, which arviz.loo requires:" not in capsys.readouterr().out
     found = groups(tmp_path / "a.nc")
@@ -134,7 +134,7 @@ def test_arviz_data_have_the_draws_in_the_order_of_the_chain(runs: dict[str, Pat
         ("cold", "these are at the temperature 0.1"),
     ],
 )
-def test_what_loo_means_nothing_for_has_no_log_likelihood(
+def test_runs_that_loo_does_not_apply_to_have_no_log_likelihood(
     name: str, reason: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(runs[name]), "--arviz", str(tmp_path / "a.nc")]) == 0
@@ -166,7 +166,7 @@ def test_which_algorithms_draw_from_a_posterior(algorithm: Inference[Any], reaso
     assert found is None if reason is None else reason in (found or "")
 
 
-def test_parameters_are_told_apart_by_what_they_are_and_not_by_their_sizes(runs: dict[str, Path]) -> None:
+def test_member_parameters_are_identified_by_kind_rather_than_shape(runs: dict[str, Path]) -> None:
     training = load_run(runs["members"])
     samples = {
         "layers.1.weight": torch.ones(5, 2, 3),
@@ -177,7 +177,7 @@ def test_parameters_are_told_apart_by_what_they_are_and_not_by_their_sizes(runs:
     assert (set(own), set(shared)) == ({"layers.1.r"}, {"layers.1.weight", "layers.1.r_scale"})
 
 
-def test_a_last_layer_as_each_member_uses_it_is_in_the_chain_of_that_member_alone(tmp_path: Path) -> None:
+def test_laplace_draws_of_the_last_layer_belong_to_single_members(tmp_path: Path) -> None:
     options = ["--epochs", "1", "--num-samples", "3", "--ensemble-size", "2"]
     assert main(["fit", "laplace", *COMMON, *options, "--out", str(tmp_path / "laplace")]) == 0
     training = load_run(tmp_path / "laplace")
@@ -188,7 +188,9 @@ def test_a_last_layer_as_each_member_uses_it_is_in_the_chain_of_that_member_alon
     assert all(values.shape[:2] == (3, 2) for values in own.values())
 
 
-def test_what_is_refused(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_runs_and_files_are_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = [str(runs["map"]), str(runs["chain"])]
     assert main(["evaluate", *both, "--arviz", str(tmp_path / "a.nc")]) == 2
     assert "--arviz requires exactly one run, and 2 were given" in capsys.readouterr().err

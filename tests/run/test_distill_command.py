@@ -1,4 +1,4 @@
-"""``bayes-share fit distill``: a run as the teacher, which the student is known by, wherever it lies."""
+"""``bayes-share fit distill``: a run as the teacher, which is identified by its contents rather than its path."""
 
 import re
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from driver import Fault, Setting, command, ended_well, left, one_line, snapshot
+from driver import Fault, Setting, command, ended_well, one_line, run_contents, snapshot
 from states import differences
 
 from bayes_share.data import load_data
@@ -24,7 +24,7 @@ FEW = ["--epochs", "2", "--batch-size", "180", "--model", "mlp1_16", "--no-progr
 STUDENT = [*FEW, "--ensemble-size", "3", "--augment", "crop", "--norm", "batch"]
 
 
-def student(out: Path, teacher: Path, *options: str, fault: Fault | None = None) -> list[str | Path]:
+def student(out: Path, teacher: Path, *options: str) -> list[str | Path]:
     return ["fit", "distill", *STUDENT, "--teacher", teacher, "--out", out, *options]
 
 
@@ -42,8 +42,8 @@ def copied(taught: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(taught, tmp_path / "copied"))
 
 
-def test_a_student_is_a_run_of_its_own(copied: Path) -> None:
-    """It is evaluated and loaded where there is no teacher any more, but takes no step without one."""
+def test_a_student_is_evaluated_without_its_teacher(copied: Path) -> None:
+    """It can also be loaded, but training cannot continue."""
     before = snapshot(copied / "deep")
     deep = load_run(copied / "deep")
     loaded = load_run(copied / "student")
@@ -62,8 +62,8 @@ def test_a_student_is_a_run_of_its_own(copied: Path) -> None:
     torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-4)
 
 
-def test_it_computes_what_fit_does(taught: Path, tmp_path: Path) -> None:
-    """With the teacher as a folder, and as what is loaded of it."""
+def test_the_command_and_fit_give_the_same_student(taught: Path, tmp_path: Path) -> None:
+    """The teacher of `fit` is a path or a loaded run."""
     config = RunConfig(
         Distill(teacher=str(taught / "deep")),
         augment="crop",
@@ -83,7 +83,7 @@ def test_it_computes_what_fit_does(taught: Path, tmp_path: Path) -> None:
     assert torch.equal(predict(Distill(), found, x), expected.predict(data.test))
 
 
-def test_a_student_that_was_killed_goes_on_with_its_teacher_wherever_that_is(copied: Path) -> None:
+def test_a_killed_student_resumes_with_a_moved_teacher(copied: Path) -> None:
     out = copied / "killed"
     command(*student(out, copied / "deep"), setting=Setting(fault=Fault("step", 10)))
     assert list((out / "checkpoints").iterdir())
@@ -92,15 +92,15 @@ def test_a_student_that_was_killed_goes_on_with_its_teacher_wherever_that_is(cop
     assert "the teacher: " in line
     assert "is not a run: there is no such folder" in line
     ended_well(command("fit", "--resume", "--no-progress", "--out", out, "--teacher", copied / "moved"))
-    there, wanted = (left(run) for run in (out, copied / "student"))
-    assert differences(without_path(there), without_path(wanted)) == []
+    there, wanted = (run_contents(run) for run in (out, copied / "student"))
+    assert differences(without_teacher_path(there), without_teacher_path(wanted)) == []
 
 
-def without_path(found: dict[str, object]) -> dict[str, object]:
+def without_teacher_path(found: dict[str, object]) -> dict[str, object]:
     return {**found, "config": re.sub(r"(?m)^teacher: .*$", "", str(found["config"]))}
 
 
-def test_a_student_does_not_go_on_with_another_teacher(copied: Path) -> None:
+def test_a_student_is_not_resumed_with_another_teacher(copied: Path) -> None:
     out = copied / "killed"
     command(*student(out, copied / "deep"), setting=Setting(fault=Fault("step", 10)))
     before = snapshot(out)
@@ -115,7 +115,7 @@ def test_a_student_does_not_go_on_with_another_teacher(copied: Path) -> None:
     assert snapshot(out) == before
 
 
-def no_run(deep: Path) -> None:
+def without_config(deep: Path) -> None:
     (deep / "config.yaml").unlink()
 
 
@@ -123,16 +123,16 @@ def unfinished(deep: Path) -> None:
     (deep / "summary.json").unlink()
 
 
-def no_checkpoint(deep: Path) -> None:
+def without_checkpoints(deep: Path) -> None:
     shutil.rmtree(deep / "checkpoints")
 
 
-def damaged(deep: Path) -> None:
+def all_damaged(deep: Path) -> None:
     for path in (deep / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
 
 
-def last_one_damaged(deep: Path) -> None:
+def last_damaged(deep: Path) -> None:
     latest = max((deep / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     latest.write_bytes(b"")
 
@@ -141,14 +141,14 @@ def last_one_damaged(deep: Path) -> None:
     ("change", "message"),
     [
         (shutil.rmtree, "deep is not a run: there is no such folder"),
-        (no_run, "deep is not a run: it has no config.yaml"),
+        (without_config, "deep is not a run: it has no config.yaml"),
         (unfinished, "the run in .*deep is not finished: resume it with bayes-share fit --resume --out .*deep"),
-        (no_checkpoint, "deep has no checkpoint of its last step"),
-        (damaged, "deep has no checkpoint of its last step"),
-        (last_one_damaged, "deep has no checkpoint of its last step"),
+        (without_checkpoints, "deep has no checkpoint of its last step"),
+        (all_damaged, "deep has no checkpoint of its last step"),
+        (last_damaged, "deep has no checkpoint of its last step"),
     ],
 )
-def test_a_teacher_that_is_none_is_one_line_before_any_work(
+def test_an_invalid_teacher_gives_an_error_before_training(
     change: Callable[[Path], None], message: str, copied: Path
 ) -> None:
     change(copied / "deep")
@@ -164,16 +164,16 @@ def test_a_teacher_that_is_none_is_one_line_before_any_work(
     [
         (
             ["--split-seed", "1"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student must",
         ),
         (
             ["--hold-out", "[9]"],
-            r"other examples of digits \(split_seed 0, hold_out \[\]\), and the student must not be validated",
+            r"other examples of digits \(split_seed 0, hold_out \[\], train_on_validation False\), and the student must",
         ),
         (["--data", "npz:other.npz"], "was trained on digits, and its student on other data, npz:"),
     ],
 )
-def test_a_teacher_of_other_images_is_refused(
+def test_a_teacher_trained_on_other_images_is_refused(
     options: list[str], message: str, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(copied)
@@ -183,7 +183,7 @@ def test_a_teacher_of_other_images_is_refused(
     assert not (copied / "new").exists()
 
 
-def test_fit_looks_at_the_data_too(taught: Path) -> None:
+def test_fit_refuses_a_teacher_trained_on_other_images(taught: Path) -> None:
     network = mlp((16,), num_classes=10, in_channels=1, image_size=(8, 8))
     with pytest.raises(
         InputError, match=r"\), and the student must not be validated on them: use the same split for both"
@@ -209,13 +209,13 @@ def test_fit_looks_at_the_data_too(taught: Path) -> None:
         (["distill", "--teacher", "x" * 300], "cannot be a run: File name too long"),
     ],
 )
-def test_what_cannot_be_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_invalid_options_give_a_one_line_error(arguments: list[str], message: str, tmp_path: Path) -> None:
     line = one_line(command("fit", *arguments, *FEW, "--out", tmp_path / "new"), 2)
     assert re.search(message, line)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_student_teaches_too(copied: Path) -> None:
+def test_a_student_can_be_a_teacher(copied: Path) -> None:
     shutil.rmtree(copied / "deep")
     ended_well(command(*student(copied / "next", copied / "student", "--of", "ivon", "--norm", "none")))
     assert load_run(copied / "next").algorithm.tempering(1260) is not None

@@ -1,4 +1,4 @@
-"""`evaluate` shows the scores of the predictions on disk, and refuses what has none."""
+"""`evaluate` shows the scores of saved predictions, and refuses folders without them."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ Untouched = Callable[[str], Path]
 
 
 def scores(run: Path, split: str) -> list[str]:
-    """The cells of a run's line, computed from its file by other means."""
+    """Return the cells of a run's row, computed directly from its files."""
     with np.load(run / "predictions" / f"{split}.npz") as file:
         logits, labels = file["logits"].astype(np.float64), file["labels"]
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
@@ -51,7 +51,7 @@ def runs(untouched: Untouched, tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_the_table_has_the_scores_of_the_files(
+def test_the_table_has_the_scores_of_the_saved_predictions(
     split: str, runs: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [] if split == "test" else ["--split", split]
@@ -67,8 +67,8 @@ def test_the_table_has_the_scores_of_the_files(
     assert (runs[0] / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_costs_are_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """An MLP 64-128-128-10 with own group norms; two FLOPs for each weight that an image meets."""
+def test_the_costs_of_each_network_are_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """An MLP 64-128-128-10 with own group norms has two FLOPs for each weight and image."""
     assert main(["evaluate", *map(str, runs)]) == 0
     title, _, *lines = capsys.readouterr().out.split("\n\n")[2].splitlines()[:4]
     weights, norms, biases = 64 * 128 + 128 * 128 + 128 * 10, 2 * (128 + 128), 10
@@ -82,7 +82,7 @@ def test_costs_are_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -
     assert [line.split()[1:] for line in lines] == [[f"{number:,}" for number in row] for row in (single, four)]
 
 
-def test_the_number_of_parameters_is_that_of_the_checkpoint(runs: list[Path]) -> None:
+def test_the_summary_counts_the_parameters_of_the_checkpoint(runs: list[Path]) -> None:
     import torch
 
     for run in runs:
@@ -93,7 +93,7 @@ def test_the_number_of_parameters_is_that_of_the_checkpoint(runs: list[Path]) ->
         assert json.loads((run / "summary.json").read_text())["parameters"] == count
 
 
-def test_the_picture_goes_where_it_is_told(runs: list[Path], tmp_path: Path) -> None:
+def test_the_picture_is_written_to_the_given_path(runs: list[Path], tmp_path: Path) -> None:
     assert main(["evaluate", str(runs[1]), "--picture", str(tmp_path / "pictures" / "a.svg")]) == 0
     assert "<svg" in (tmp_path / "pictures" / "a.svg").read_text()
     assert not (runs[1] / "reliability.png").exists()
@@ -107,7 +107,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_an_unfinished_run_is_refused_with_what_to_do(
+def test_an_unfinished_run_is_refused_with_the_command_that_resumes_it(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "half"
@@ -117,8 +117,10 @@ def test_an_unfinished_run_is_refused_with_what_to_do(
     assert not (runs[0] / "reliability.png").exists()
 
 
-def test_other_images_with_the_same_labels_are_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As sets have that are sorted by class."""
+def test_runs_on_other_images_with_equal_labels_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Data sets sorted by class have equal labels."""
     for number, name in enumerate(("one", "copy", "other")):
         images = np.random.default_rng(number // 2).integers(0, 256, (180, 8, 8), dtype=np.uint8)
         np.savez(tmp_path / f"{name}.npz", images=images, labels=np.arange(180) // 60)
@@ -130,7 +132,9 @@ def test_other_images_with_the_same_labels_are_other_data(tmp_path: Path, capsys
     assert f"{one} and {other} have different test examples" in refused([one, other], capsys)
 
 
-def test_what_is_no_run_is_refused(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths_that_are_not_runs_are_refused(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert "it has no config.yaml" in refused([str(tmp_path / "empty")], capsys)
     assert "there is no such folder" in refused([str(tmp_path / "nowhere")], capsys)

@@ -1,4 +1,4 @@
-"""Two processes do not work in one folder."""
+"""Only one process at a time works in a folder."""
 
 import errno
 import os
@@ -21,11 +21,11 @@ STUDY = ("study", "sharing", "--no-progress", "--resume")
 
 
 @pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_PATIENCE", 0.1)
 
 
-def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+def test_a_run_in_progress_is_not_changed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     message = f"another process is working in {out}: wait for it, or stop it"
     with alone_in(out):
@@ -40,14 +40,14 @@ def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
         assert snapshot(out) == before
 
 
-def test_a_study_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+def test_a_study_in_progress_is_not_changed(tmp_path: Path) -> None:
     with alone_in(tmp_path / "study"):
         outcome = command(*STUDY, "--out", tmp_path / "study")
         assert f"another process is working in {tmp_path / 'study'}" in one_line(outcome, 2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_the_same_by_another_way_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_applies_to_links_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
     for other in (Path("run"), tmp_path / "link" / "run"):
@@ -57,7 +57,7 @@ def test_a_folder_is_the_same_by_another_way_there(tmp_path: Path, monkeypatch: 
         pass
 
 
-def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     code = "import sys, time; from pathlib import Path; from bayes_share.io.folder_lock import alone_in\n"
     code += f"with alone_in(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
     root = Path(__file__).resolve().parents[2]
@@ -80,7 +80,7 @@ def test_the_lock_does_not_depend_on_where_temporary_files_are(tmp_path: Path, m
             pass
 
 
-def test_folders_that_nothing_came_into_are_gone_again(tmp_path: Path) -> None:
+def test_folders_that_stay_empty_are_removed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for folder in (tmp_path / "a" / "b", tmp_path / "there"):
         with alone_in(folder):
@@ -91,7 +91,7 @@ def test_folders_that_nothing_came_into_are_gone_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [LOCK, "mine"]
 
 
-def test_a_folder_that_goes_while_it_is_waited_for_is_made_again(
+def test_a_folder_removed_while_waiting_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = ExitStack()
@@ -112,12 +112,12 @@ def hard_link(path: Path, target: Path) -> None:
     path.hardlink_to(target)
 
 
-def pipe(path: Path, target: Path) -> None:
+def named_pipe(path: Path, target: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("plant", [link, hard_link, pipe, lambda path, target: path.mkdir()])
-def test_something_else_in_the_place_of_the_lock_is_refused_and_kept(
+@pytest.mark.parametrize("plant", [link, hard_link, named_pipe, lambda path, target: path.mkdir()])
+def test_a_lock_that_is_not_a_regular_file_is_refused_and_kept(
     plant: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     (tmp_path / "target").write_text("precious")
@@ -137,15 +137,15 @@ def test_the_lock_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
 PLACES = {
     "a long name": (lambda folder: folder / ("x" * 300), "File name too long"),
     "a long path": (lambda folder: folder / "/".join(["x" * 200] * 22), "File name too long"),
-    "a byte 0": (lambda folder: folder / "a\0b", "embedded null byte"),
+    "a null byte": (lambda folder: folder / "a\0b", "embedded null byte"),
     "below a file": (lambda folder: folder / "file" / "run", "Not a directory"),
-    "nowhere": (lambda folder: Path("/proc/none/run"), "No such file"),
+    "in /proc": (lambda folder: Path("/proc/none/run"), "No such file"),
 }
 
 
 @pytest.mark.parametrize(("place", "says"), PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("arguments", [FIT, STUDY, ("quickstart",)], ids=lambda arguments: arguments[0])
-def test_a_folder_that_cannot_be_is_one_line_before_training(
+def test_an_invalid_folder_gives_a_one_line_error_before_training(
     arguments: tuple[str, ...], place: Callable[[Path], Path], says: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_is_one_line_before_training(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_reported_as_a_locked_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

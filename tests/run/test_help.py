@@ -1,4 +1,4 @@
-"""Every help names every option with what it is and its default."""
+"""The help of every command explains every option, and shows its default."""
 
 import re
 from itertools import combinations
@@ -19,8 +19,8 @@ def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return out
 
 
-def explained(text: str) -> dict[str, str]:
-    """What the help says of each option, on one line."""
+def help_texts(text: str) -> dict[str, str]:
+    """Return the help text of each option, on one line."""
     found: dict[str, str] = {}
     for part in re.split(r"\n  (?=-)", text)[1:]:
         block = part.partition("\n\n")[0]
@@ -42,7 +42,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_field_is_an_option_with_text_and_default(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(["fit", name, "--help"], capsys)
-    options = explained(text)
+    options = help_texts(text)
     for record in records(name):
         defaults = options_of(record())
         if record is RunConfig:
@@ -88,11 +88,11 @@ def test_the_help_of_fit_names_every_algorithm(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("command", ["evaluate", "quickstart"])
 def test_the_options_of_other_commands_have_text(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for option, text in explained(shown([command, "--help"], capsys)).items():
+    for option, text in help_texts(shown([command, "--help"], capsys)).items():
         assert len(re.findall(r"[a-z]{2,}", text)) >= 3, option
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"bayes-share \d+\.\d+\S*\n", shown(["--version"], capsys))
 
 

@@ -1,4 +1,4 @@
-"""A run is taken up only with the data, the options and the checkpoints that are its own."""
+"""A run is resumed or loaded only with its own data, options and checkpoints."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ CHANGES: dict[str, Callable[[Arrays], Arrays]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a run on them that was stopped in its second epoch, and a finished one; to be copied."""
+    """A folder with data, a run on them that was interrupted in its second epoch, and a finished run; to be copied."""
     folder = tmp_path_factory.mktemp("made")
     write(folder / "d.npz")
     options = ("fit", *OPTIONS, "--data", f"npz:{folder / 'd.npz'}", "--out")
@@ -51,14 +51,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(made: Path) -> Path:
-    """Where the data of the runs are, as they were."""
+    """The path of the data of the runs, with the original contents."""
     write(made / "d.npz")
     return made / "d.npz"
 
 
 @pytest.fixture
 def half(made: Path, data: Path, tmp_path: Path) -> Path:
-    """A run that was stopped in its second epoch."""
+    """A run that was interrupted in its second epoch."""
     return Path(shutil.copytree(made / "half", tmp_path / "half"))
 
 
@@ -72,7 +72,7 @@ def resumed(out: Path) -> Any:
 
 
 def save(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Change the latest checkpoint, so that it is whole."""
+    """Change the latest checkpoint, and save it with a valid digest."""
     folder = run / "checkpoints"
     content = change(Checkpoints(folder).load(print) or {})
     shutil.rmtree(folder)
@@ -91,7 +91,7 @@ def test_a_run_is_not_resumed_with_other_data(change: Callable[[Arrays], Arrays]
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_finished_run_does_not_take_other_data_for_its_own(
+def test_a_finished_run_is_not_evaluated_with_other_data(
     change: Callable[[Arrays], Arrays], finished: Path, data: Path
 ) -> None:
     write(data, change)
@@ -102,7 +102,7 @@ def test_a_finished_run_does_not_take_other_data_for_its_own(
     assert snapshot(finished) == before
 
 
-def test_no_command_takes_other_data_for_those_of_a_finished_run(finished: Path, data: Path) -> None:
+def test_no_command_uses_other_data_for_a_finished_run(finished: Path, data: Path) -> None:
     write(data, CHANGES["inverted images"])
     before = snapshot(finished)
     for options in (["--corruptions", "rotate"], ["--arviz", finished.parent / "x.nc"]):
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_run_is_refused(half: Path, data: Path, tmp_path
         (lambda saved: {"run": saved["run"]}, "KeyError: 'step'"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_is_one_line(change: Callable[..., Any], says: str, half: Path) -> None:
+def test_an_invalid_checkpoint_gives_a_one_line_error(change: Callable[..., Any], says: str, half: Path) -> None:
     save(half, change)
     line = one_line(resumed(half), 2)
     assert says in line
@@ -158,16 +158,17 @@ def test_a_checkpoint_that_cannot_be_is_one_line(change: Callable[..., Any], say
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text", b"\x80\x02]q\x00."])
-def test_a_whole_file_that_is_no_checkpoint_is_one_line(content: bytes, half: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_gives_a_one_line_error(content: bytes, half: Path) -> None:
     path = half / "checkpoints" / f"step-000000007-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     path.write_bytes(content)
     outcome = resumed(half)
     assert "Traceback" not in outcome.err
     assert path.name in outcome.err
-    assert outcome.code == (0 if not content else 2)  # an empty one is damaged, and the one before is gone on from
+    # An empty file counts as damaged, and the run resumes from the checkpoint before it.
+    assert outcome.code == (0 if not content else 2)
 
 
-def test_a_config_that_was_exchanged_is_noticed(half: Path, finished: Path) -> None:
+def test_a_changed_config_is_detected(half: Path, finished: Path) -> None:
     for out in (half, finished):
         config = out / "config.yaml"
         config.write_text(config.read_text().replace("seed: 0\nnum", "seed: 1\nnum"))
@@ -177,7 +178,7 @@ def test_a_config_that_was_exchanged_is_noticed(half: Path, finished: Path) -> N
         assert f"{finished / 'summary.json'} belongs to a run with seed 0, and config.yaml says 1: restore" in line
 
 
-def test_what_an_older_version_left_is_accepted_and_said(half: Path, finished: Path) -> None:
+def test_runs_without_a_recorded_identity_are_accepted_with_a_message(half: Path, finished: Path) -> None:
     save(half, lambda saved: {name: value for name, value in saved.items() if name != "run"})
     outcome = resumed(half)
     ended_well(outcome)
@@ -188,14 +189,14 @@ def test_what_an_older_version_left_is_accepted_and_said(half: Path, finished: P
     ended_well(command("evaluate", finished))
 
 
-def test_another_version_is_said(half: Path) -> None:
+def test_a_run_of_another_version_is_reported(half: Path) -> None:
     save(half, lambda saved: {**saved, "run": {**saved["run"], "version": "0.0.1"}})
     outcome = resumed(half)
     ended_well(outcome)
     assert f"{half} was started by bayes-share 0.0.1; this is" in outcome.err
 
 
-def test_what_changes_no_number_is_not_compared(tmp_path: Path) -> None:
+def test_options_that_do_not_affect_results_are_not_compared(tmp_path: Path) -> None:
     made = run(RunConfig(epochs=1, batch_size=400), tmp_path / "run", progress=False)
     made.config.write_text(made.config.read_text().replace("data_dir: data", "data_dir: elsewhere"))
     assert load_run(made.path).step == 3
@@ -217,7 +218,7 @@ def test_files_of_another_run_are_refused(data: Path, tmp_path: Path) -> None:
     ended_well(command("report", made[0], "-o", tmp_path / "page.html"))
 
 
-def test_a_set_of_other_images_is_not_shown_as_what_was_noted(finished: Path) -> None:
+def test_predictions_for_another_set_of_images_are_refused(finished: Path) -> None:
     for source, count in (("noise", "5"), ("photographs", "7")):
         ended_well(command("evaluate", finished, "--ood", source, "--ood-images", count))
     there = finished / "predictions" / "ood"

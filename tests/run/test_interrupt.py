@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run stops after its step, with a checkpoint, and says so in one line."""
+"""Ctrl-C and SIGTERM: a run stops after the current step, saves a checkpoint, and says so in one line."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import KINDS, Fault, Setting, command, ended_well, fit, left, one_line, start
+from driver import KINDS, Fault, Setting, command, ended_well, fit, one_line, run_contents, start
 from states import differences
 
 from bayes_share.runs.config import RunConfig
@@ -25,7 +25,7 @@ def steps(out: Path) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["interrupt", "terminate"])
 @pytest.mark.parametrize("step", [1, 20, 28, 42])
-def test_an_interrupted_run_ends_with_the_same_bits(
+def test_an_interrupted_run_resumes_to_the_same_results(
     kind: str, what: str, step: int, tmp_path: Path, expected: Expected
 ) -> None:
     out = tmp_path / "run"
@@ -34,11 +34,11 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert "--resume" in line
     assert steps(out)[-1] == step
     ended_well(fit(kind, out, "--resume"))
-    assert differences(left(out), expected(kind)) == []
+    assert differences(run_contents(out), expected(kind)) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_from_outside_does_the_same(number: int, tmp_path: Path, expected: Expected) -> None:
+def test_a_signal_from_another_process_interrupts_a_run(number: int, tmp_path: Path, expected: Expected) -> None:
     out = tmp_path / "run"
     arguments = ("fit", *KINDS["ensemble of 4"], "--out", out)
     child = start(*arguments, setting=Setting(slow=0.1))
@@ -51,12 +51,12 @@ def test_a_signal_from_outside_does_the_same(number: int, tmp_path: Path, expect
     assert f"stopped after step {steps(out)[-1]} of 42" in line
     assert steps(out)[-1] < 42
     ended_well(fit("ensemble of 4", out, "--resume"))
-    assert differences(left(out), expected("ensemble of 4")) == []
+    assert differences(run_contents(out), expected("ensemble of 4")) == []
 
 
 @pytest.mark.parametrize("what", ["interrupt", "terminate"])
 @pytest.mark.parametrize("name", ["validation.npz", "test.npz", "summary.json"])
-def test_a_signal_between_training_and_the_last_file_loses_nothing(
+def test_a_signal_while_results_are_written_loses_nothing(
     what: str, name: str, tmp_path: Path, expected: Expected
 ) -> None:
     out = tmp_path / "run"
@@ -64,11 +64,11 @@ def test_a_signal_between_training_and_the_last_file_loses_nothing(
     assert line == "bayes-share: stopped after training, while predicting: resume with --resume\n"
     assert not list(out.rglob("*.tmp"))
     ended_well(fit("single network", out, "--resume"))
-    assert differences(left(out), expected("single network")) == []
+    assert differences(run_contents(out), expected("single network")) == []
 
 
 @pytest.mark.parametrize("what", ["interrupt", "terminate"])
-def test_a_signal_during_other_commands_is_one_line_and_leaves_nothing_half_written(
+def test_a_signal_during_other_commands_leaves_no_partial_files(
     what: str, tmp_path: Path, untouched: Callable[[str], Path]
 ) -> None:
     run = Path(shutil.copytree(untouched("single network"), tmp_path / "run"))
@@ -83,7 +83,7 @@ def test_a_signal_during_other_commands_is_one_line_and_leaves_nothing_half_writ
     ended_well(command(*wanted))
 
 
-def test_the_handlers_are_put_back(tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run(RunConfig(epochs=1, batch_size=400), tmp_path / "run", progress=False)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

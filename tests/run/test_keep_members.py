@@ -1,4 +1,4 @@
-"""``fit --keep-members``: which are kept, that all that a run leaves is of these, and that it goes on when killed."""
+"""``fit --keep-members``: the selection of members, results of the kept members only, and resuming."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from driver import Fault, Outcome, Setting, command, ended_well, left, one_line
+from driver import Fault, Outcome, Setting, command, ended_well, one_line, run_contents
 from states import differences
 
 from bayes_share.evaluation.predictions import Predictions
@@ -33,7 +33,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_that_a_run_leaves_is_of_those_that_were_kept(kind: str, tmp_path: Path) -> None:
+def test_all_results_are_of_the_kept_members(kind: str, tmp_path: Path) -> None:
     all_of_them, some = tmp_path / "all", tmp_path / "some"
     ended_well(fit(kind, all_of_them))
     ended_well(fit(kind, some, "--keep-members", "2"))
@@ -54,7 +54,7 @@ def test_all_that_a_run_leaves_is_of_those_that_were_kept(kind: str, tmp_path: P
     if kind == "ensemble":
         assert summary(some)["costs"]["members"] == 2
         assert summary(some)["costs"]["stored"] == stored
-    before = left(some)
+    before = run_contents(some)
     for words in (
         ("fit", "--resume", "--out", some),
         ("evaluate", some, "--corruptions", "contrast"),
@@ -62,16 +62,16 @@ def test_all_that_a_run_leaves_is_of_those_that_were_kept(kind: str, tmp_path: P
     ):
         more = ["--out", tmp_path / "report.html"] if words[0] == "report" else []
         ended_well(command(*words, *more))
-    assert not differences(left(some)["predictions"], before["predictions"])
+    assert not differences(run_contents(some)["predictions"], before["predictions"])
     assert "2 kept" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("fault", [Fault("replace", 1, "validation.npz"), Fault("replace", 1, "summary.json")], ids=str)
-def test_a_run_that_was_killed_ends_with_the_same_bits(fault: Fault, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_results(fault: Fault, tmp_path: Path) -> None:
     ended_well(fit("ensemble", tmp_path / "whole", "--keep-members", "2"))
     assert fit("ensemble", tmp_path / "killed", "--keep-members", "2", setting=Setting(fault=fault)).code != 0
     ended_well(command("fit", "--resume", "--out", tmp_path / "killed", "--no-progress"))
-    whole, killed = (left(tmp_path / name) for name in ("whole", "killed"))
+    whole, killed = (run_contents(tmp_path / name) for name in ("whole", "killed"))
     for one in (whole, killed):
         one.pop("config")
         one["checkpoint"].pop("seconds")
@@ -81,7 +81,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(fault: Fault, tmp_path: P
 
 
 @pytest.mark.parametrize(("kind", "count"), [("ensemble", "6"), ("ensemble", "0"), ("deep ensemble", "6")])
-def test_more_members_than_there_are_are_one_line(kind: str, count: str, tmp_path: Path) -> None:
+def test_an_invalid_number_of_members_gives_a_one_line_error(kind: str, count: str, tmp_path: Path) -> None:
     outcome = fit(kind, tmp_path / "out", "--keep-members", count)
     assert "from 1 to 5 members can be kept" in one_line(outcome, 2)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What a command may write: never a run's own files, what it reads, or what is not a regular file."""
+"""Commands never overwrite a run's own files, their inputs, or anything that is not a regular file."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def test_the_files_of_a_run_are_not_replaced(name: str, run: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["-o", "--json", "--csv", "--figures"])
-def test_nothing_is_written_where_one_output_may_not_be(option: str, run: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_if_one_output_is_refused(option: str, run: Path, tmp_path: Path) -> None:
     before = snapshot(run)
     name = "predictions" if option == "--figures" else "predictions/test.npz"
     line = one_line(command("report", run, "-o", tmp_path / "page.html", option, run / name), 2)
@@ -54,7 +54,7 @@ def test_nothing_is_written_where_one_output_may_not_be(option: str, run: Path, 
     assert not (tmp_path / "page.html").exists()
 
 
-def test_files_of_other_runs_and_of_studies_are_not_replaced_either(run: Path, tmp_path: Path) -> None:
+def test_files_of_studies_and_their_runs_are_not_replaced(run: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     shutil.copytree(run, study / "runs" / "a")
     (study / "study.yaml").write_text("seeds: 1\n")
@@ -65,7 +65,7 @@ def test_files_of_other_runs_and_of_studies_are_not_replaced_either(run: Path, t
         check_output(path)
 
 
-def test_what_is_no_regular_file_stays(run: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_regular_are_not_replaced(run: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     (tmp_path / "to-pipe").symlink_to(pipe)
@@ -86,7 +86,7 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "loop"])
-def test_a_name_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(InputError, match="cannot be a file: ") as caught:
         check_output(tmp_path / name)
@@ -100,7 +100,7 @@ def test_the_longest_name_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_read_is_not_written(run: Path, tmp_path: Path) -> None:
+def test_inputs_are_not_overwritten(run: Path, tmp_path: Path) -> None:
     humans, images = tmp_path / "humans.npy", tmp_path / "images"
     np.save(humans, np.ones((359, 10)))
     line = one_line(command("report", run, "--humans", humans, "-o", tmp_path / "x.html", "--json", humans), 2)
@@ -121,7 +121,7 @@ def test_arviz_data_and_pictures_do_not_replace_a_runs_files(run: Path) -> None:
     assert not (run / "reliability.png").exists()
 
 
-def test_a_run_is_no_place_for_other_runs(run: Path) -> None:
+def test_a_run_folder_cannot_contain_other_runs(run: Path) -> None:
     before = snapshot(run)
     inside = run / "predictions" / "new"
     assert "belongs to the run in" in one_line(command("fit", "map", "--epochs", "1", "--out", inside), 2)
@@ -130,12 +130,12 @@ def test_a_run_is_no_place_for_other_runs(run: Path) -> None:
     assert snapshot(run) == before
 
 
-def test_a_run_may_have_other_files_beside_its_own(run: Path) -> None:
+def test_other_files_may_be_written_into_a_run_folder(run: Path) -> None:
     ended_well(command("report", run, "-o", run / "page.html", "--pictures", "0"))
     assert (run / "page.html").is_file()
 
 
-def test_links_that_lead_to_one_another_are_no_outputs_and_no_inputs(run: Path, tmp_path: Path) -> None:
+def test_circular_links_are_refused_as_outputs(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     check_outputs({"-o": tmp_path / "report.html"}, {"data": tmp_path / "a"})
@@ -145,7 +145,7 @@ def test_links_that_lead_to_one_another_are_no_outputs_and_no_inputs(run: Path, 
 
 
 @pytest.mark.parametrize("name", ["validation.csv", "VAL.CSV", "../table/valid.csv", "to/validation.csv", "link.csv"])
-def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
+def test_outputs_must_not_become_part_of_a_table(name: str, tmp_path: Path) -> None:
     table = tmp_path / "table"
     table.mkdir()
     for part in ("train", "test"):
@@ -164,7 +164,7 @@ def test_nothing_becomes_a_part_of_a_table(name: str, tmp_path: Path) -> None:
         check_outputs({"-o": table / "a.parquet"}, {}, [f"csv:{table}"])
 
 
-def test_no_picture_becomes_an_image_of_a_class(tmp_path: Path) -> None:
+def test_pictures_must_not_become_images_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "images" / "cats").mkdir(parents=True)
     with pytest.raises(InputError, match="would become part of the data folder:"):
         check_outputs({"--picture": tmp_path / "images" / "cats" / "x.PNG"}, {}, [f"folder:{tmp_path / 'images'}"])

@@ -1,4 +1,4 @@
-"""Pictures of mixed sizes and trained weights of another library, from the command line to predictions."""
+"""Fine-tuning on pictures of mixed sizes from trained weights of another library, on the command line."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from bayes_share.runs.run_folder import RunFolder
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two classes that differ in brightness, of any size, in colour and grey."""
+    """Two classes that differ in brightness, with images of mixed sizes, in colour and greyscale."""
     rng = np.random.default_rng(0)
     for place in range(40):
         height, width = rng.integers(30, 60, 2)
@@ -50,7 +50,7 @@ def test_a_network_is_fine_tuned_as_an_ensemble_on_pictures_of_mixed_size(
     for name, value in trained.named_parameters():
         if not name.startswith("classifier") and name.endswith("weight"):
             torch.testing.assert_close(kept[name], value, rtol=0, atol=1e-6)
-    Path("weights.pth").unlink()  # what a run has learned is in its checkpoint
+    Path("weights.pth").unlink()  # a run resumes from its checkpoint alone
     assert command(*words, "--resume").code == 0
     with np.load(RunFolder(Path("run")).predictions("test")) as file:
         assert file["logits"].shape == (1, 2, 8, 2)

@@ -1,4 +1,4 @@
-"""`--patience` and `--last-batch`: runs that stop early or pad, killed or not."""
+"""`--patience` and `--last-batch`: early stopping and padding, also after a kill."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from driver import Fault, Setting, command, ended_well, left, one_line
+from driver import Fault, Setting, command, ended_well, one_line, run_contents
 from states import differences
 
 from bayes_share.runs.loading import load_run
@@ -25,14 +25,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_stops_early_and_predicts_with_its_best_state(whole: Path) -> None:
-    found = left(whole)
+    found = run_contents(whole)
     nlls = [float(record["validation_nll"]) for record in found["metrics"]]
     best = nlls.index(min(nlls))
     assert len(nlls) == best + 3 < 30
     training = load_run(whole)
     assert training.is_finished
     assert training.step == training.steps_per_epoch * len(nlls)
-    assert training.steps_per_epoch == 14  # of 1260 images: none remains
+    assert training.steps_per_epoch == 14  # 1260 images divide evenly
     logits = training.predict(training.data.validation).double()
     labels = training.data.validation.labels
     nll = -logits.softmax(-1).mean((0, 1)).log()[range(len(labels)), labels].mean()
@@ -42,7 +42,7 @@ def test_a_run_stops_early_and_predicts_with_its_best_state(whole: Path) -> None
 
 
 @pytest.mark.parametrize("at", [3, 20, 45])
-def test_one_that_was_killed_stops_at_the_same_place(at: int, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_stops_at_the_same_epoch(at: int, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     fault = Fault("step", at)
     assert command(*STOPS, "--out", out, setting=Setting(fault=fault)).code == -9
@@ -51,10 +51,10 @@ def test_one_that_was_killed_stops_at_the_same_place(at: int, whole: Path, tmp_p
         if at > 14
         else command(*STOPS, "--out", out, "--resume")
     )
-    assert differences(left(out), left(whole)) == []
+    assert differences(run_contents(out), run_contents(whole)) == []
 
 
-def test_a_last_batch_is_padded(tmp_path: Path) -> None:
+def test_an_incomplete_last_batch_is_padded(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["fit", "map", "--epochs", "1", "--batch-size", "100", "--last-batch", "pad", "--no-progress", "--out", out]
     ended_well(command(*words))
@@ -69,12 +69,12 @@ def test_a_last_batch_is_padded(tmp_path: Path) -> None:
         (["--last-batch", "keep"], "--last-batch.*drop.*pad|last_batch"),
     ],
 )
-def test_what_cannot_be_is_one_line(words: list[Any], message: str, tmp_path: Path) -> None:
+def test_invalid_options_give_a_one_line_error(words: list[Any], message: str, tmp_path: Path) -> None:
     line = one_line(command("fit", "map", *words, "--out", tmp_path / "run"), 2)
     assert re.search(message, line)
 
 
-def test_the_help_says_what_they_do() -> None:
+def test_the_help_explains_both_options() -> None:
     text = " ".join(command("fit", "map", "--help").out.split())
     assert "--patience" in text
     assert "validation NLL after which training stops" in text

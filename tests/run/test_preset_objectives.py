@@ -1,4 +1,4 @@
-"""The objectives of the presets that have penalties: no prior has a part in them."""
+"""The objectives of presets with weight decay, which use no priors."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def gradients(model: Model, members: int) -> dict[str, Tensor]:
-    """Of the mean negative log-likelihood alone."""
+    """Return the gradients of the mean negative log-likelihood."""
     x, y = batch()
     outputs = model.train()(x).flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(outputs, y.repeat(members))
@@ -38,7 +38,7 @@ def gradients(model: Model, members: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_step_is_that_of_the_mean_loss_and_the_decay(name: str) -> None:
+def test_a_step_follows_the_mean_loss_and_the_weight_decay(name: str) -> None:
     config = config_of(name)
     members, algorithm = config.ensemble_size, config.algorithm
     torch.manual_seed(1)
@@ -64,7 +64,7 @@ def test_a_step_is_that_of_the_mean_loss_and_the_decay(name: str) -> None:
     assert torch.equal(info.loss, -info.log_lik)
 
 
-def test_ivon_has_the_prior_of_its_decay() -> None:
+def test_ivon_uses_the_weight_decay_as_its_prior() -> None:
     state = config_of("ivon-cifar10").algorithm.init(config_of("ivon-cifar10").build(DATA), 45_000, 100)
     groups = state.optimizer.param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(state.model.parameters()))
@@ -75,7 +75,7 @@ def test_ivon_has_the_prior_of_its_decay() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [SVI(), SGHMC(), DeepEnsemble(SVI(), 2)])
-def test_algorithms_under_priors_have_those_of_the_options(algorithm: Any) -> None:
+def test_algorithms_with_priors_use_the_prior_options(algorithm: Any) -> None:
     model = RunConfig(algorithm=algorithm, prior="laplace", latent="all").build(DATA)()
     assert {type(latent.prior.base_dist).__name__ for latent in model.latents()} == {"Laplace"}
 
@@ -90,6 +90,6 @@ def test_algorithms_under_priors_have_those_of_the_options(algorithm: Any) -> No
         ({"algorithm": DeepEnsemble(MAP(), 2), "factor_prior": "cauchy"}, "and deep-ensemble uses weight decay"),
     ],
 )
-def test_options_of_priors_are_refused_where_they_would_say_nothing(options: dict[str, Any], words: str) -> None:
+def test_prior_options_are_refused_for_algorithms_without_priors(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         RunConfig(**options)

@@ -1,4 +1,4 @@
-"""A preset is a beginning that options override, and no name of an algorithm is needed with it."""
+"""Presets: options override them, and the algorithm need not be named."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def fit(*arguments: str | Path) -> Outcome:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_it_is_made_of_options_that_exist(name: str) -> None:
+def test_a_preset_consists_of_known_options(name: str) -> None:
     config = from_flat(PRESETS[name])
     flat = to_flat(config)
     assert {option: flat[option] for option in PRESETS[name]} == PRESETS[name]
@@ -62,7 +62,7 @@ def test_the_recipes_are_those_of_the_ivon_paper() -> None:
         assert from_flat(PRESETS[name]).algorithm == expected
 
 
-def test_options_override_it_before_and_after(tmp_path: Path) -> None:
+def test_options_override_a_preset_in_any_order(tmp_path: Path) -> None:
     ended_well(fit("--preset", "ivon-cifar10", *SMALL, "--hess-init", "2", "--out", tmp_path / "run"))
     flat = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (flat["algorithm"], flat["data"], flat["epochs"], flat["hess_init"]) == ("ivon", "digits", 1, 2.0)
@@ -90,12 +90,12 @@ def test_options_override_it_before_and_after(tmp_path: Path) -> None:
         (["ivon", "--preset"], "--preset: expected one argument"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_invalid_arguments_give_a_one_line_error(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert message in one_line(fit(*arguments, "--out", tmp_path / "run"), 2)
     assert not (tmp_path / "run").exists()
 
 
-def test_help_lists_them_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(SUMMARIES) == set(PRESETS)
     assert main(["fit", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -103,8 +103,8 @@ def test_help_lists_them_in_a_line_each(capsys: pytest.CaptureFixture[str]) -> N
         assert any(line.split() == [name, *summary.split()] for line in lines)
 
 
-def test_the_schedule_differs_from_that_of_the_papers_scripts_by_what_is_said() -> None:
-    """Theirs changes once an epoch: (e + 1) / 5 in the first five, then (1 + cos(pi e / 200)) / 2."""
+def test_the_schedule_differs_from_the_papers_scripts_as_documented() -> None:
+    """The scripts' rate changes once an epoch: (e + 1) / 5 in the first five, then (1 + cos(pi e / 200)) / 2."""
     algorithm = from_flat(PRESETS["ivon-cifar10"]).algorithm
     per_epoch = 900
     ours = [algorithm.steps.rate_at(step, 200 * per_epoch) for step in range(200 * per_epoch)]

@@ -1,4 +1,4 @@
-"""The quickstart as a new user runs it."""
+"""The quickstart, as a new user runs it."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 from driver import Outcome, command, ended_well, snapshot
 
 
-def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: Path) -> None:
+def test_three_methods_are_compared_and_finished_runs_are_reused(tmp_path: Path) -> None:
     out = tmp_path / "runs" / "quickstart"
     first = command("quickstart", "--out", out)
     ended_well(first)
@@ -37,7 +37,7 @@ def test_it_compares_three_methods_and_trains_nothing_the_second_time(tmp_path: 
     assert {name for name in after if before[name] != after[name]} <= {"reliability.png", "report.html"}
 
 
-def test_another_seed_does_not_go_into_the_same_folder(tmp_path: Path) -> None:
+def test_another_seed_is_refused_in_the_same_folder(tmp_path: Path) -> None:
     config = "algorithm: map\nseed: 0\n"
     (tmp_path / "single-network").mkdir()
     (tmp_path / "single-network" / "config.yaml").write_text(config)
@@ -48,20 +48,20 @@ def test_another_seed_does_not_go_into_the_same_folder(tmp_path: Path) -> None:
 
 
 def on_a_terminal(*arguments: str | Path) -> Outcome:
-    """``bayes-share ARGUMENTS`` with a terminal for stderr, to its end, which must be a good one."""
-    ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
+    """Run ``bayes-share ARGUMENTS`` with a terminal for stderr, and check that it succeeds."""
+    parent_end, child_end = os.openpty()
+    termios.tcsetwinsize(child_end, (24, 100))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bayes_share", *map(str, arguments)],
             stdout=subprocess.PIPE,
-            stderr=theirs,
+            stderr=child_end,
             stdin=subprocess.DEVNULL,
             text=True,
             timeout=300,
             check=True,
         )
-        return Outcome(done.returncode, done.stdout, os.read(ours, 1 << 16).decode().replace("\r\n", "\n"))
+        return Outcome(done.returncode, done.stdout, os.read(parent_end, 1 << 16).decode().replace("\r\n", "\n"))
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.close(parent_end)
+        os.close(child_end)

@@ -1,4 +1,4 @@
-"""`--resume` where there is nothing, a finished run, another run, a damaged run, or no run at all."""
+"""`--resume` with no run, a finished run, another run, a damaged run, and folders that are not runs."""
 
 import re
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import KINDS, SMALL, Fault, Setting, command, ended_well, fit, left, one_line, snapshot
+from driver import KINDS, SMALL, Fault, Setting, command, ended_well, fit, one_line, run_contents, snapshot
 from states import differences
 
 from bayes_share.inference.loop.history import COLUMNS
@@ -25,24 +25,22 @@ def finished(untouched: Untouched, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
-    """A run that was killed in its third epoch, with the checkpoints of two."""
+    """A run that was killed in its third epoch, with the checkpoints of two epochs."""
     out = tmp_path / "half"
     fit("single network", out, setting=Setting(fault=Fault("step", 35)))
     assert len(list((out / "checkpoints").iterdir())) == 2
     return out
 
 
-@pytest.mark.parametrize(
-    "make", [lambda out: None, lambda out: out.mkdir()], ids=["cannot be used as a folder:", "an empty folder"]
-)
-def test_where_nothing_is_there_it_starts(make: Callable[[Path], None], tmp_path: Path, expected: Expected) -> None:
+@pytest.mark.parametrize("make", [lambda out: None, lambda out: out.mkdir()], ids=["no folder", "an empty folder"])
+def test_resume_starts_a_run_if_there_is_none(make: Callable[[Path], None], tmp_path: Path, expected: Expected) -> None:
     make(tmp_path / "run")
     ended_well(fit("single network", tmp_path / "run", "--resume"))
-    assert differences(left(tmp_path / "run"), expected("single network")) == []
+    assert differences(run_contents(tmp_path / "run"), expected("single network")) == []
 
 
 @pytest.mark.parametrize("arguments", [["fit", *KINDS["single network"]], ["fit"]], ids=["options", "no options"])
-def test_a_finished_run_stays_as_it_is(arguments: list[str], finished: Path) -> None:
+def test_a_finished_run_is_not_changed(arguments: list[str], finished: Path) -> None:
     before = snapshot(finished)
     outcome = command(*arguments, "--out", finished, "--resume")
     ended_well(outcome)
@@ -50,19 +48,19 @@ def test_a_finished_run_stays_as_it_is(arguments: list[str], finished: Path) -> 
     assert snapshot(finished) == before
 
 
-def test_the_options_need_not_be_given_again(half: Path, expected: Expected) -> None:
+def test_options_need_not_be_repeated(half: Path, expected: Expected) -> None:
     ended_well(command("fit", "--resume", "--no-progress", "--out", half))
-    assert differences(left(half), expected("single network")) == []
+    assert differences(run_contents(half), expected("single network")) == []
 
 
-def test_an_option_that_is_younger_than_the_run_has_its_default(half: Path, expected: Expected) -> None:
+def test_options_newer_than_the_run_have_their_defaults(half: Path, expected: Expected) -> None:
     config = half / "config.yaml"
     lines = [line for line in config.read_text().splitlines() if not line.startswith(("share_layers", "hold_out"))]
     config.write_text("\n".join(lines) + "\n")
     refused = one_line(command("fit", "--resume", "--out", half, "--share-layers", "all"), 2)
     assert "share_layers none, and cannot be resumed with all" in refused
     ended_well(command("fit", "--resume", "--no-progress", "--out", half))
-    there, wanted = ({**found, "config": None} for found in (left(half), expected("single network")))
+    there, wanted = ({**found, "config": None} for found in (run_contents(half), expected("single network")))
     assert differences(there, wanted) == []
 
 
@@ -78,7 +76,7 @@ def test_an_option_that_is_younger_than_the_run_has_its_default(half: Path, expe
     ],
 )
 @pytest.mark.parametrize("state", ["finished", "half"])
-def test_a_run_with_other_options_is_refused_and_the_option_named(
+def test_other_options_are_refused_and_named(
     arguments: list[str], named: str, state: str, request: pytest.FixtureRequest
 ) -> None:
     out = request.getfixturevalue(state)
@@ -102,13 +100,13 @@ def test_a_deep_ensemble_is_not_resumed_as_one_network(tmp_path: Path) -> None:
     ended_well(command("fit", "--resume", "--no-progress", "--out", out))
 
 
-def test_what_changes_no_number_may_change(half: Path, expected: Expected) -> None:
+def test_options_that_do_not_affect_results_may_change(half: Path, expected: Expected) -> None:
     options = ["--device", "cpu", "--data-dir", "elsewhere", "--checkpoint-minutes", "1"]
     ended_well(fit("single network", half, *options, "--resume"))
-    assert differences(left(half), expected("single network")) == []
+    assert differences(run_contents(half), expected("single network")) == []
 
 
-def test_a_folder_that_is_no_run_is_refused_and_nothing_in_it_touched(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".mine.tmp").write_text("mine too")
     before = snapshot(tmp_path)
@@ -118,7 +116,7 @@ def test_a_folder_that_is_no_run_is_refused_and_nothing_in_it_touched(tmp_path: 
     assert snapshot(tmp_path) == before
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_a_run_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     assert "is a file" in one_line(fit("single network", tmp_path / "run", "--resume"), 2)
 
@@ -133,7 +131,7 @@ def flip_a_bit(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, lambda data: b""], ids=["truncated", "one bit", "empty"])
 @pytest.mark.parametrize("count", [1, 2], ids=["the latest", "all"])
-def test_damaged_checkpoints_are_reported_and_the_run_ends_with_the_same_bits(
+def test_damaged_checkpoints_are_reported_and_do_not_change_the_results(
     damage: Callable[[bytes], bytes], count: int, half: Path, expected: Expected
 ) -> None:
     damaged = sorted((half / "checkpoints").iterdir())[-count:]
@@ -143,12 +141,12 @@ def test_damaged_checkpoints_are_reported_and_the_run_ends_with_the_same_bits(
     ended_well(outcome)
     assert outcome.err.count("is damaged") == count
     assert all(path.name in outcome.err for path in damaged)
-    assert differences(left(half), expected("single network")) == []
+    assert differences(run_contents(half), expected("single network")) == []
     assert len(list((half / "checkpoints").iterdir())) == 2
 
 
-def test_a_run_whose_first_epochs_have_fewer_figures_goes_on(tmp_path: Path) -> None:
-    """As an older version left them, which did not note how far members differ."""
+def test_a_run_with_fewer_metrics_in_its_first_epoch_is_resumed(tmp_path: Path) -> None:
+    """Older versions did not record how far members differ."""
     out = tmp_path / "older"
     fit("ensemble of 4", out, setting=Setting(fault=Fault("step", 20, what="interrupt")))
     checkpoints = RunFolder(out).checkpoints

@@ -1,4 +1,4 @@
-"""What a run has by default may depend on its algorithm, and a checkpoint after each epoch on what it costs."""
+"""Defaults that depend on the algorithm, and checkpoints after each epoch that depend on the time they take."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from bayes_share.runs.config_file import from_flat, to_yaml
 from bayes_share.runs.run import run
 
 
-def test_an_algorithm_has_its_own() -> None:
+def test_algorithms_have_their_own_defaults() -> None:
     assert run_defaults("map") == {}
     assert run_defaults("nuts") == dict(NUTS.run_defaults)
     assert run_defaults("deep-ensemble", "sghmc") == dict(SGHMC.run_defaults)
@@ -63,14 +63,14 @@ def test_nuts_runs_from_the_command_line(tmp_path: Path) -> None:
         (["--norm", "batch"], "is a batch norm: use norm group, frn or none"),
     ],
 )
-def test_what_nuts_refuses_is_one_line(options: list[str], message: str, tmp_path: Path) -> None:
+def test_options_that_nuts_refuses_give_a_one_line_error(options: list[str], message: str, tmp_path: Path) -> None:
     outcome = command("fit", "nuts", *options, "--no-progress", "--out", tmp_path / "run")
     assert message in one_line(outcome, 2)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("pays", "saved"), [(0, [3, 6, 9, 9]), (1e9, [3, 9])])
-def test_an_epoch_that_is_short_beside_saving_is_not_saved(
+def test_a_checkpoint_follows_an_epoch_only_if_the_epoch_is_long_enough(
     pays: float, saved: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
@@ -83,7 +83,7 @@ def test_an_epoch_that_is_short_beside_saving_is_not_saved(
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
 
 
-def test_by_default_it_goes_by_the_time(tmp_path: Path) -> None:
+def test_metrics_are_complete_whichever_epochs_are_saved(tmp_path: Path) -> None:
     out = tmp_path / "run"
     setting = Setting(saves_each_epoch=False)
     ended_well(command("fit", "map", "--epochs", "3", "--no-progress", "--out", out, setting=setting))

@@ -1,4 +1,4 @@
-"""Runs on tables, from a CSV file to scores, a report and predictions of new rows."""
+"""Runs on tables, from a CSV file to scores, a report and predictions for new rows."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from driver import Fault, Setting, command, ended_well, left, one_line
+from driver import Fault, Setting, command, ended_well, one_line, run_contents
 from states import differences
 
 from bayes_share.cli import main
@@ -85,7 +85,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of the run that predicts a column."""
+    """Return a function that gives the folder of the run that predicts a column."""
 
     @cache
     def make(target: str) -> Path:
@@ -102,7 +102,7 @@ def fit(table: Path, out: Path, target: str, algorithm: list[str], *more: str) -
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_predict_says_of_rows_what_the_run_said_of_them(
+def test_predict_reproduces_the_predictions_of_the_run(
     target: str, finished: Callable[[str], Path], table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = finished(target)
@@ -154,11 +154,11 @@ def test_scores_are_in_the_units_of_the_target(finished: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_learns_a_table_and_predicts_it_again(
+def test_every_algorithm_trains_on_a_table_and_reproduces_its_predictions(
     name: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    algorithm, *own = ALGORITHMS[name]  # after what all have
+    algorithm, *own = ALGORITHMS[name]  # its own options override the common ones
     words = ["fit", algorithm, "--data", f"csv:{table}", "--target", "price", *TARGETS["price"], *SHORT]
     assert main([*words, "--noise", "learned", *own, "--out", str(run)]) == 0
     saved = read_predictions(run / "predictions" / "test.npz")
@@ -166,12 +166,12 @@ def test_every_algorithm_learns_a_table_and_predicts_it_again(
     training = load_run(run)
     arguments = training.predict_arguments(training.data.test, len(saved.arguments["loc"]))
     torch.testing.assert_close(arguments["loc"], saved.arguments["loc"].double())
-    monkeypatch.setattr("bayes_share.commands.predict._AT_A_TIME", 7)  # in pieces
-    predicts_again(run.rename(tmp_path / "moved"), training.data.test.names, tmp_path)
+    monkeypatch.setattr("bayes_share.commands.predict._ROWS_AT_A_TIME", 7)  # several parts
+    check_predictions(run.rename(tmp_path / "moved"), training.data.test.names, tmp_path)
 
 
-def predicts_again(run: Path, names: Sequence[str], tmp_path: Path) -> None:
-    """See whether a run says of its test rows, in a file of new rows, what it said of them as it ended."""
+def check_predictions(run: Path, names: Sequence[str], tmp_path: Path) -> None:
+    """Check that `predict` reproduces the saved test predictions of a run."""
     saved = read_predictions(run / "predictions" / "test.npz")
     new, out = write(tmp_path / "again.csv", [rows()[int(name) - 1] for name in names]), tmp_path / "again-out.csv"
     assert main(["predict", str(run), str(new), "-o", str(out)]) == 0
@@ -191,12 +191,12 @@ def test_a_student_learns_a_table_from_a_run(
 ) -> None:
     distill = ["distill", "--teacher", str(finished(target)), *INNER, "--ensemble-size", "2", "--init", "random_sign"]
     assert fit(table, tmp_path / "run", target, distill) == 0
-    predicts_again(tmp_path / "run", load_run(tmp_path / "run").data.test.names, tmp_path)
+    check_predictions(tmp_path / "run", load_run(tmp_path / "run").data.test.names, tmp_path)
     assert fit(table, tmp_path / "other", target, [*distill, "--split-seed", "1"]) == 2
     assert "was trained on other examples of" in capsys.readouterr().err
 
 
-def test_rows_divided_by_time_have_the_latest_in_the_test(table: Path, tmp_path: Path) -> None:
+def test_a_split_by_time_has_the_latest_rows_in_the_test_part(table: Path, tmp_path: Path) -> None:
     assert fit(table, tmp_path / "run", "price", MAP, "--split-by", "built", "--id-column", "price") == 2
     assert fit(table, tmp_path / "run", "price", MAP, "--split-by", "built", "--id-column", "tail") == 0
     found = read_predictions(tmp_path / "run" / "predictions" / "test.npz")
@@ -207,24 +207,24 @@ def test_rows_divided_by_time_have_the_latest_in_the_test(table: Path, tmp_path:
 
 
 @pytest.mark.parametrize("fault", [Fault("step", 8), Fault("replace", 1, "form.json"), Fault("replace", 1, "test.npz")])
-def test_a_killed_run_ends_with_the_same_bits(
+def test_a_killed_run_resumes_to_the_same_results(
     fault: Fault, finished: Callable[[str], Path], table: Path, tmp_path: Path
 ) -> None:
     words = ["fit", *MAP, "--data", f"csv:{table}", "--target", "price", *TARGETS["price"], *SHORT]
     words += ["--ensemble-size", "2", "--init", "random_sign", "--out", str(tmp_path / "run"), "--resume"]
     assert command(*words, setting=Setting(fault=fault)).code == -signal.SIGKILL
     ended_well(command(*words))
-    assert differences(left(tmp_path / "run"), left(finished("price"))) == []
+    assert differences(run_contents(tmp_path / "run"), run_contents(finished("price"))) == []
 
 
-def test_a_config_makes_the_same_run_of_a_table(finished: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_config_reproduces_a_run_on_a_table(finished: Callable[[str], Path], tmp_path: Path) -> None:
     config = finished("price") / "config.yaml"
     assert main(["fit", "--config", str(config), "--no-progress", "--out", str(tmp_path / "run")]) == 0
-    again, first = ({**left(run), "files": []} for run in (tmp_path / "run", finished("price")))
+    again, first = ({**run_contents(run), "files": []} for run in (tmp_path / "run", finished("price")))
     assert differences(again, first) == []
 
 
-def test_a_parquet_file_is_predicted_as_the_same_csv(finished: Callable[[str], Path], tmp_path: Path) -> None:
+def test_parquet_and_csv_files_give_the_same_predictions(finished: Callable[[str], Path], tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     csv_file = pytest.importorskip("pyarrow.csv")
     new = write(tmp_path / "new.csv", [row for row in rows()[:9] if row["area"]])
@@ -244,7 +244,7 @@ def test_a_table_that_changed_is_refused(table: Path, tmp_path: Path) -> None:
     assert main(["predict", str(tmp_path / "run"), str(own), "-o", str(tmp_path / "out.csv")]) == 0
 
 
-def test_fit_says_what_it_understood_and_what_it_came_to_and_the_report_too(table: Path, tmp_path: Path) -> None:
+def test_fit_and_the_report_describe_the_data_and_the_scores(table: Path, tmp_path: Path) -> None:
     run, words = tmp_path / "run", ["--data", f"csv:{table}", "--target", "garden", "--split-by", "built"]
     found = command("fit", *MAP, *words, "--patience", "1", *SHORT, "--out", run)
     ended_well(found)
@@ -260,23 +260,23 @@ def test_fit_says_what_it_understood_and_what_it_came_to_and_the_report_too(tabl
     assert again.out == found.out
 
 
-WRONG = {
+INVALID = {
     "no target": (["--data", "csv:TABLE"], "missing --target, the name of the column"),
     "target of images": (["--target", "price"], "--target requires tables, and digits contains images"),
     "no csv:": (["--data", "houses.csv", "--target", "price"], "give tables with the prefix csv:, csv:houses.csv"),
-    "no kind": (
+    "an unknown prefix": (
         ["--data", "parquet:a.pq"],
         "unknown data set 'parquet:a.pq': give tables with the prefix csv:, csv:a.pq",
     ),
-    "no target either": (["--data", "houses.csv"], "give tables with the prefix csv:, csv:houses.csv"),
+    "no csv: and no target": (["--data", "houses.csv"], "give tables with the prefix csv:, csv:houses.csv"),
     "a folder": (["--data", "FOLDER", "--target", "price"], "csv:FOLDER"),
     "a file of images": (["--data", "cats.npz"], "npz:cats.npz"),
     "no such column": (
         ["--data", "csv:TABLE", "--target", "prize"],
         "no column 'prize' for --target: did you mean 'price'?",
     ),
-    "a choice": (["--data", "csv:TABLE", "--target", "visits"], "give --likelihood, poisson (counts)"),
-    "images' option": (
+    "an ambiguous likelihood": (["--data", "csv:TABLE", "--target", "visits"], "give --likelihood, poisson (counts)"),
+    "an option of images": (
         ["--data", "csv:TABLE", "--target", "city", "--hold-out", "[1]"],
         "--hold-out requires images, and",
     ),
@@ -289,7 +289,7 @@ WRONG = {
         ["--data", "csv:TABLE", "--target", "city", "--noise", "learned"],
         "--noise requires real-valued targets, and the likelihood is categorical",
     ),
-    "beta": (
+    "beta with learned noise": (
         [
             "--data",
             "csv:TABLE",
@@ -307,16 +307,18 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_is_one_line(name: str, table: Path, tmp_path: Path) -> None:
-    words, message = WRONG[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_options_give_a_one_line_error(name: str, table: Path, tmp_path: Path) -> None:
+    words, message = INVALID[name]
     given = [word.replace("TABLE", str(table)).replace("FOLDER", str(tmp_path)) for word in words]
     message = message.replace("FOLDER", str(tmp_path))
     assert message in one_line(command("fit", "map", *given, "--out", tmp_path / "run"), 2)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+def test_invalid_files_of_predict_give_a_one_line_error(
+    finished: Callable[[str], Path], table: Path, tmp_path: Path
+) -> None:
     run, out, new = finished("price"), tmp_path / "out.csv", tmp_path / "new.csv"
     few = write(new, [{"area": 3.0}])
     for words, message in {
@@ -340,7 +342,9 @@ def test_what_cannot_be_predicted_is_one_line(finished: Callable[[str], Path], t
     (run / "form.json").write_text(form)
 
 
-def test_options_of_predict_are_not_passed_over(finished: Callable[[str], Path], table: Path, tmp_path: Path) -> None:
+def test_invalid_options_of_predict_give_a_one_line_error(
+    finished: Callable[[str], Path], table: Path, tmp_path: Path
+) -> None:
     out = ["-o", str(tmp_path / "out.csv")]
     for target, words, message in (
         ("tail", ["--num-samples", "0"], "--num-samples must be at least 1, and is 0"),
@@ -382,18 +386,18 @@ def test_chains_on_tables_are_diagnosed(
         (["0.1", "1e-1"], "--conformal has 0.1 twice"),
     ],
 )
-def test_levels_are_looked_at_before_anything_is_shown(
+def test_invalid_levels_are_refused_before_any_output(
     target: str, levels: list[str], message: str, finished: Callable[[str], Path]
 ) -> None:
     assert message in one_line(command("evaluate", finished(target), "--conformal", *levels), 2)
 
 
-def test_a_run_that_chose_on_all_rows_is_refused_before_anything_is_shown(table: Path, tmp_path: Path) -> None:
+def test_a_run_without_unused_validation_rows_is_refused_before_any_output(table: Path, tmp_path: Path) -> None:
     assert fit(table, tmp_path / "run", "price", MAP, "--patience", "2") == 0
     assert "patience" in one_line(command("evaluate", tmp_path / "run", "--conformal"), 2)
 
 
-def test_what_new_rows_lack_is_said(
+def test_missing_and_unknown_values_in_new_rows_are_reported(
     finished: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [{**row, "area": "50"} for row in rows()[:8]]
@@ -413,7 +417,7 @@ def test_what_new_rows_lack_is_said(
     ]
 
 
-def test_rows_are_called_as_their_file_says(table: Path, tmp_path: Path) -> None:
+def test_rows_are_named_by_the_id_column(table: Path, tmp_path: Path) -> None:
     run, out = str(tmp_path / "run"), tmp_path / "out.csv"
     assert fit(table, Path(run), "price", MAP, "--id-column", "tail") == 0
     twice = rows()[:3] + rows()[:1]
@@ -427,7 +431,7 @@ def test_rows_are_called_as_their_file_says(table: Path, tmp_path: Path) -> None
     assert main(["predict", run, str(tmp_path / "new.csv"), "-o", str(out), "--id-column", "none"]) == 2
 
 
-def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Path) -> None:
+def test_a_run_without_its_last_checkpoint_does_not_predict(table: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out.csv"
     assert fit(table, run, "price", MAP) == 0
     last = max((run / "checkpoints").glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
@@ -438,10 +442,10 @@ def test_a_training_that_is_not_over_predicts_nothing(table: Path, tmp_path: Pat
         with pytest.raises(InputError, match="has no checkpoint of its last step: restore it, or train the run again"):
             load_run(run)
     (run / "summary.json").unlink()
-    assert load_run(run).step  # of a run that goes on, any step is the latest
+    assert load_run(run).step  # an unfinished run may be loaded at any step
 
 
-def test_numbers_are_written_whole(tmp_path: Path) -> None:
+def test_predictions_are_written_with_full_precision(tmp_path: Path) -> None:
     lines = [{"x": str(i), "y": repr(1.7e9 + 0.25 * (i % 40))} for i in range(120)]
     table, out = write(tmp_path / "t.csv", lines), tmp_path / "out.csv"
     words = ["fit", *MAP, "--data", f"csv:{table}", "--target", "y", *SHORT, "--out", str(tmp_path / "run")]
@@ -452,7 +456,7 @@ def test_numbers_are_written_whole(tmp_path: Path) -> None:
         assert (high - low) / float(line["sd"]) == pytest.approx(3.29, rel=0.01)
 
 
-def test_validation_files_do_not_replace_those_of_a_run(finished: Callable[[str], Path], tmp_path: Path) -> None:
+def test_validation_files_do_not_replace_those_of_a_run_folder(finished: Callable[[str], Path], tmp_path: Path) -> None:
     run, other = finished("visits"), finished("tail") / "predictions" / "validation.npz"
     words = ["report", run, "--validation", f"visits={other}", "-o", tmp_path / "r.html"]
     assert (
@@ -461,7 +465,7 @@ def test_validation_files_do_not_replace_those_of_a_run(finished: Callable[[str]
     )
 
 
-def test_other_images_are_for_runs_on_images(finished: Callable[[str], Path]) -> None:
+def test_shifted_images_require_a_run_on_images(finished: Callable[[str], Path]) -> None:
     assert "out-of-distribution and corrupted images require a run on images, and" in one_line(
         command("evaluate", finished("city"), "--ood", "noise"), 2
     )

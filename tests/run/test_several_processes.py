@@ -1,4 +1,4 @@
-"""Runs of a study whose work several processes share."""
+"""Runs whose work is shared by several processes, as in a study with `--processes`."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def logits(folder: Path) -> np.ndarray:
         return file["logits"]
 
 
-def test_two_processes_make_each_run(tmp_path: Path) -> None:
+def test_two_processes_train_each_run(tmp_path: Path) -> None:
     configs = {
         "good": RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=50),
         "odd": RunConfig(MAP(), model="mlp1_16", epochs=1, batch_size=51),
@@ -34,7 +34,7 @@ def test_two_processes_make_each_run(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits(tmp_path / "good"), logits(tmp_path / "alone"), rtol=1e-4, atol=1e-5)
 
 
-def test_no_process_is_refused(tmp_path: Path) -> None:
+def test_zero_processes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the number of processes of a run must be at least 1, and is 0"):
         run_all({"a": RunConfig()}, tmp_path, processes=0)
 
@@ -66,5 +66,5 @@ def test_a_study_that_is_stopped_leaves_a_checkpoint_and_no_process(tmp_path: Pa
     _, said = started.communicate(timeout=120)
     assert "resume with --resume" in said
     assert list(out.glob("runs/*/checkpoints/*.pt"))
-    of_this = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True).stdout
-    assert of_this == ""
+    remaining = subprocess.run(["pgrep", "-f", str(out)], capture_output=True, text=True).stdout
+    assert remaining == ""

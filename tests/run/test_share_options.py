@@ -1,11 +1,11 @@
-"""Sharing within a network from the command line, and runs from before there was any."""
+"""Options of weight sharing on the command line, and runs of versions without them."""
 
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from driver import command, ended_well, left, one_line
+from driver import command, ended_well, one_line, run_contents
 
 from bayes_share.layers import Rank1Conv2d
 from bayes_share.runs.config_file import from_flat
@@ -16,7 +16,7 @@ from bayes_share.sharing import Ensemble, Members
 SMALL = ("--epochs", "1", "--batch-size", "420", "--no-progress")
 
 
-def test_a_run_shares_as_it_is_told(tmp_path: Path) -> None:
+def test_sharing_options_convert_the_network(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ("--share-layers", "all", "--share-groups", "2", "--share-norm", "shared", "--share-templates", "2")
     ended_well(command("fit", "map", "--model", "resnet20", "--ensemble-size", "2", *options, *SMALL, "--out", out))
@@ -32,7 +32,7 @@ def test_a_run_shares_as_it_is_told(tmp_path: Path) -> None:
     assert yaml.safe_load((out / "config.yaml").read_text())["share_templates"] == 2
 
 
-def test_layers_are_named_by_patterns(tmp_path: Path) -> None:
+def test_layers_to_share_are_selected_by_patterns(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ("--model", "resnet20", "--share-layers", "stages.0.*, stages.1.residual.0")
     ended_well(command("fit", "map", *options, *SMALL, "--out", out))
@@ -42,10 +42,10 @@ def test_layers_are_named_by_patterns(tmp_path: Path) -> None:
     assert type(convolutions[3]) is torch.nn.Conv2d
 
 
-def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
+def test_a_run_without_sharing_options_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended_well(command("fit", "map", *SMALL, "--out", out))
-    before = left(out)
+    before = run_contents(out)
     flat = yaml.safe_load((out / "config.yaml").read_text())
     older = {name: value for name, value in flat.items() if not name.startswith("share_")}
     assert len(older) == len(flat) - 5
@@ -53,7 +53,7 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
     assert from_flat(older) == from_flat(flat)
     ended_well(command("fit", "map", *SMALL, "--out", out, "--resume"))
     assert torch.equal(
-        torch.as_tensor(left(out)["predictions"]["test"]["logits"]),
+        torch.as_tensor(run_contents(out)["predictions"]["test"]["logits"]),
         torch.as_tensor(before["predictions"]["test"]["logits"]),
     )
     assert "share_layers none, and cannot be resumed with all" in one_line(
@@ -83,7 +83,7 @@ def test_a_run_that_knows_nothing_of_sharing_goes_on(tmp_path: Path) -> None:
         (("--model", "resnet20", "--share-layers", "stem.0,stages.0.*"), "stem.0 has no partner"),
     ],
 )
-def test_bad_options_are_one_line(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_invalid_options_give_a_one_line_error(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
     assert message in one_line(command("fit", "map", *options, *SMALL, "--out", tmp_path / "run"), 2)
 
 
@@ -95,7 +95,7 @@ def test_bad_options_are_one_line(options: tuple[str, ...], message: str, tmp_pa
         ("mimo", ("--feed", "own"), (64, 256)),
     ],
 )
-def test_a_rival_is_trained_stopped_and_scored(
+def test_baseline_ensembles_are_trained_loaded_and_scored(
     tmp_path: Path, kind: str, options: tuple[str, ...], shape: tuple[int, ...]
 ) -> None:
     out = tmp_path / "run"
@@ -128,5 +128,7 @@ def test_a_rival_is_trained_stopped_and_scored(
         (("--ensemble-size", "4", "--ensemble-kind", "packed", "--packed-groups", "0"), "--packed-groups must be"),
     ],
 )
-def test_options_of_rivals_that_do_not_go_together(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_incompatible_options_of_baselines_give_a_one_line_error(
+    tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
     assert words in one_line(command("fit", "map", *options, *SMALL, "--out", tmp_path / "run"), 2)

@@ -1,4 +1,4 @@
-"""`evaluate --ood --corruptions` predicts what is not there yet, keeps it in the run, and shows how the run does."""
+"""`evaluate --ood --corruptions` predicts missing sets, saves them in the run folder, and shows the scores."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import torch
 from scipy import special, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bayes_share.analysis import shifted_predictions as probing
+from bayes_share.analysis import shifted_predictions
 from bayes_share.analysis.dataset_shift import corruption_scores, corruption_table, detections, scores_in_out
 from bayes_share.analysis.shifted_predictions import ShiftedSets, images_to_corrupt
 from bayes_share.cli import main
@@ -49,7 +49,7 @@ def ensemble(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evaluate(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
-    """Give what the command prints, as output and on stderr."""
+    """Return a function that runs the command and returns its stdout and stderr."""
     capsys.readouterr()
 
     def call(*arguments: object) -> tuple[str, str]:
@@ -61,7 +61,7 @@ def evaluate(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Give the one line of a command that is refused; progress before it is no part."""
+    """Return a function that runs an invalid command and returns its one-line error, without the progress before it."""
     capsys.readouterr()
 
     def call(*arguments: object) -> str:
@@ -85,7 +85,9 @@ def entropies(path: Path) -> np.ndarray:
     return stats.entropy(probs, axis=-1)
 
 
-def test_the_table_has_the_figures_of_the_files(run: Path, ensemble: Path, evaluate: Callable) -> None:
+def test_the_table_has_the_detection_scores_of_the_saved_predictions(
+    run: Path, ensemble: Path, evaluate: Callable
+) -> None:
     out, _ = evaluate(run, ensemble, "--ood", "held-out", "white=noise", "--ood-images", 60)
     found = lines_below(out, "Out-of-distribution detection by entropy:")
     expected = []
@@ -130,12 +132,12 @@ def test_predictions_are_those_of_the_run(ensemble: Path, evaluate: Callable) ->
     assert detections(folder, "photographs")["k-nn"].auroc > 0.8
 
 
-def test_what_is_there_is_not_predicted_again(run: Path, evaluate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_predictions_are_reused(run: Path, evaluate: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["--ood", "noise", "--ood-images", 40, "--corruptions", "contrast", "--corruption-images", 30]
     first, said = evaluate(run, *wanted)
     assert "noise, 40 of 10,000 images" in said
     assert "contrast, 30 of 287 images at each severity" in said
-    monkeypatch.setattr(probing, "load_run", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(shifted_predictions, "load_run", lambda path: pytest.fail("read again"))
     assert evaluate(run, *wanted) == (first, "")
     monkeypatch.undo()
     _, said = evaluate(run, "--ood", "noise", "held-out", "--ood-images", 41)
@@ -145,7 +147,7 @@ def test_what_is_there_is_not_predicted_again(run: Path, evaluate: Callable, mon
     assert RunFolder(run).sets("ood")["held-out"] == SetInfo("held-out", 41, 71)
 
 
-def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
+def test_corrupted_test_images_are_predicted_and_the_mixture_is_saved(
     ensemble: Path, evaluate: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = evaluate(ensemble, "--corruptions", "rotate", "brightness", "--corruption-images", 80)
@@ -156,7 +158,7 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
     assert stored.logits.shape == (1, 1, 80, 8)
     test = training.data.test
     again = read_predictions(folder.predictions("corruptions/brightness-1"))
-    assert torch.equal(stored.labels, again.labels)  # the same images in each way
+    assert torch.equal(stored.labels, again.labels)  # the same images for each corruption
     chosen = images_to_corrupt(len(test), 80)
     assert len(chosen.unique()) == 80
     assert torch.equal(test.labels[chosen], stored.labels)
@@ -170,9 +172,9 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
         "bayes_share.analysis.dataset_shift.score", lambda predictions: scored.append(0) or score(predictions)
     )
     found = corruption_scores(folder, ["rotate", "brightness"])
-    assert len(scored) == 1 + 2 * 5  # the images as they are once
+    assert len(scored) == 1 + 2 * 5  # uncorrupted images are scored once
     whole = read_predictions(folder.predictions("test"))
-    clean = score(Predictions(whole.logits[:, :, chosen], whole.labels[chosen]))  # of the same images
+    clean = score(Predictions(whole.logits[:, :, chosen], whole.labels[chosen]))  # on the same images
     assert found[0] == {"rotate": clean, "brightness": clean}
     scores = {number: list(by.values()) for number, by in found.items()}
     for row, (severity, each) in zip(rows, scores.items(), strict=True):
@@ -181,7 +183,7 @@ def test_corruptions_are_of_the_test_images_and_stored_as_their_mixture(
         assert row == [str(ensemble), str(severity), "80", "of", "287", *figures]
 
 
-def test_corruptions_that_are_not_there_are_named(run: Path) -> None:
+def test_missing_corruptions_are_named(run: Path) -> None:
     for table in (corruption_scores, lambda folder, types: corruption_table({"run": folder}, types)):
         with pytest.raises(
             InputError, match="has no predictions for contrast: run 'bayes-share evaluate --corruptions' first"
@@ -189,17 +191,17 @@ def test_corruptions_that_are_not_there_are_named(run: Path) -> None:
             table(RunFolder(run), ["contrast"])
 
 
-def test_without_names_all_corruptions_are_meant(run: Path, evaluate: Callable) -> None:
+def test_corruptions_without_names_are_all_types(run: Path, evaluate: Callable) -> None:
     out, _ = evaluate(run, "--corruptions", "--corruption-images", 10)
     assert f"means over {', '.join(CORRUPTIONS)}:" in out
     assert set(RunFolder(run).corruption_sets()) == set(CORRUPTIONS)
     assert evaluate(run, "--corruptions", "all", "--corruption-images", 10) == (out, "")
 
 
-def test_what_is_stopped_leaves_whole_files_and_goes_on(
+def test_an_interrupted_command_leaves_whole_files_and_resumes(
     run: Path, evaluate: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, calls = probing.write_predictions, []
+    write, calls = shifted_predictions.write_predictions, []
 
     def interrupted(path: Path, outputs: object) -> None:
         calls.append(path)
@@ -207,7 +209,7 @@ def test_what_is_stopped_leaves_whole_files_and_goes_on(
             raise KeyboardInterrupt
         write(path, outputs)
 
-    monkeypatch.setattr(probing, "write_predictions", interrupted)
+    monkeypatch.setattr(shifted_predictions, "write_predictions", interrupted)
     wanted = ["--ood", "noise", "photographs", "--ood-images", "30"]
     assert main(["evaluate", str(run), *wanted]) == 130
     assert capsys.readouterr().out == ""
@@ -219,7 +221,7 @@ def test_what_is_stopped_leaves_whole_files_and_goes_on(
     assert "noise" not in said
 
 
-def test_a_file_of_which_nothing_is_known_is_made_again(run: Path, evaluate: Callable) -> None:
+def test_predictions_without_a_record_are_computed_again(run: Path, evaluate: Callable) -> None:
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     (run / "predictions" / "ood" / "sets.json").unlink()
     assert RunFolder(run).ood_sets() == []
@@ -228,7 +230,7 @@ def test_a_file_of_which_nothing_is_known_is_made_again(run: Path, evaluate: Cal
     assert "noise, 30 of 10,000 images" in evaluate(run, "--ood", "noise", "--ood-images", 30)[1]
 
 
-def test_the_same_name_for_something_else_is_refused(run: Path, evaluate: Callable, refused: Callable) -> None:
+def test_the_name_of_another_set_is_refused(run: Path, evaluate: Callable, refused: Callable) -> None:
     evaluate(run, "--ood", "x=noise", "--ood-images", 30)
     line = refused(run, "--ood", "x=photographs")
     assert (
@@ -237,7 +239,7 @@ def test_the_same_name_for_something_else_is_refused(run: Path, evaluate: Callab
     )
 
 
-def test_a_network_that_ends_otherwise_has_no_neighbours(
+def test_a_network_without_a_linear_head_has_no_knn_score(
     run: Path, evaluate: Callable, refused: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_features = Training.predict_with_features
@@ -249,7 +251,7 @@ def test_a_network_that_ends_otherwise_has_no_neighbours(
     assert "no run has the score k-nn: it requires a network that ends with a linear layer" in line
 
 
-def test_a_score_that_only_some_have_is_a_dash(
+def test_a_score_that_a_run_lacks_is_shown_as_a_dash(
     run: Path, ensemble: Path, evaluate: Callable, refused: Callable
 ) -> None:
     wanted = ["--ood", "noise", "--ood-images", 30, "--ood-score", "mutual-information"]
@@ -278,21 +280,21 @@ def test_a_score_that_only_some_have_is_a_dash(
         (["--corruptions", "cifar-10-c:/nowhere"], "/nowhere/brightness.npy cannot be read: No such file"),
     ],
 )
-def test_what_cannot_be_is_one_line(options: list[str], words: str, run: Path, refused: Callable) -> None:
+def test_invalid_options_give_a_one_line_error(options: list[str], words: str, run: Path, refused: Callable) -> None:
     assert words in refused(run, *options)
     assert not (run / "predictions" / "ood").exists()
     assert not (run / "predictions" / "corruptions").exists()
     assert not (run / "reliability.png").exists()
 
 
-def test_four_channels_are_one_line(run: Path, tmp_path: Path, refused: Callable) -> None:
+def test_images_with_four_channels_give_a_one_line_error(run: Path, tmp_path: Path, refused: Callable) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 4), dtype=np.uint8)
     np.savez(tmp_path / "four.npz", images=images, labels=np.arange(20) % 2)
     line = refused(run, "--ood", f"npz:{tmp_path / 'four.npz'}")
     assert "images with 4 channels cannot be converted to the 1 that the network takes" in line
 
 
-def test_runs_on_different_data_do_not_go_into_one_table(
+def test_runs_on_different_data_are_not_compared(
     run: Path, tmp_path: Path, refused: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
@@ -304,7 +306,7 @@ def test_runs_on_different_data_do_not_go_into_one_table(
     assert not (run / "predictions" / "ood").exists()
 
 
-def test_another_split_is_other_data(
+def test_runs_with_different_splits_are_not_compared(
     run: Path, tmp_path: Path, refused: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
@@ -322,7 +324,9 @@ def test_a_damaged_list_of_sets_is_named(run: Path, evaluate: Callable, refused:
         assert f"{run / 'predictions' / 'ood' / 'sets.json'} is damaged" in refused(run, "--ood", "noise")
 
 
-def test_other_numbers_of_draws_are_not_compared(run: Path, evaluate: Callable, refused: Callable) -> None:
+def test_predictions_with_different_numbers_of_draws_are_not_compared(
+    run: Path, evaluate: Callable, refused: Callable
+) -> None:
     wanted = ["--ood", "noise", "--ood-images", 30]
     evaluate(run, *wanted)
     path = RunFolder(run).predictions("ood/noise")
@@ -332,23 +336,23 @@ def test_other_numbers_of_draws_are_not_compared(run: Path, evaluate: Callable, 
     assert f"{path} has 2 draws of 1 members, and the test predictions have 1 of 1: remove the file" in line
 
 
-def test_many_training_images_are_drawn_by_class(
+def test_training_images_are_subsampled_by_class(
     run: Path, evaluate: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probing, "_TRAIN_IMAGES", 80)
+    monkeypatch.setattr(shifted_predictions, "_TRAIN_IMAGES", 80)
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     labels = read_predictions(RunFolder(run).predictions("train")).labels
     assert len(labels) == pytest.approx(80, abs=4)
     assert labels.bincount().min() >= 9
 
 
-def test_what_is_noted_is_plain(run: Path, evaluate: Callable) -> None:
+def test_predicted_sets_are_recorded_as_json(run: Path, evaluate: Callable) -> None:
     evaluate(run, "--ood", "noise", "--ood-images", 30)
     noted = json.loads((run / "predictions" / "ood" / "sets.json").read_text())
     assert noted == {"noise": {"source": "noise", "images": 30, "available": 10000, "stamp": ""}}
 
 
-def test_names_are_known_before_anything_is_read() -> None:
+def test_names_of_sets_are_known_before_reading_them() -> None:
     assert ShiftedSets(ood=("a=noise", "npz:/x/y.npz")).ood_names == ["a", "y"]
     types = ShiftedSets(corruptions=("cifar-10-c:/x", "rotate")).corruption_types
     assert len(types) == 20

@@ -1,4 +1,4 @@
-"""Commands that work on one run at the same time, and what others read of it meanwhile."""
+"""Commands that work on one run at the same time."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from driver import KINDS, Setting, command, ended_well, fit, left, snapshot, start
+from driver import KINDS, Setting, command, ended_well, fit, run_contents, snapshot, start
 from states import differences
 
 from bayes_share.inference.checkpoint import Checkpoints
@@ -29,8 +29,8 @@ def run(untouched: Untouched, tmp_path: Path) -> Path:
     return Path(shutil.copytree(untouched("single network"), tmp_path / "run"))
 
 
-def test_two_commands_that_predict_leave_the_sets_of_both(run: Path) -> None:
-    with alone_in(run):  # so that both wait, having seen that nothing is there
+def test_concurrent_commands_save_all_predicted_sets(run: Path) -> None:
+    with alone_in(run):  # so that all wait after finding no predictions
         both = [start("evaluate", run, "--ood", name, "--ood-images", "20") for name in ("noise", "photographs")]
         same = start("evaluate", run, "--ood", "noise", "--ood-images", "20")
         time.sleep(4)
@@ -42,7 +42,7 @@ def test_two_commands_that_predict_leave_the_sets_of_both(run: Path) -> None:
     assert sum("noise, 20 of 10,000 images" in outcome.err for outcome in outcomes) == 1
 
 
-def test_what_reads_takes_no_lock_and_writes_nothing_into_the_run(run: Path, tmp_path: Path) -> None:
+def test_reading_commands_need_no_lock_and_write_nothing(run: Path, tmp_path: Path) -> None:
     with alone_in(run):
         before = snapshot(run)
         ended_well(command("evaluate", run, "--picture", tmp_path / "a.png"))
@@ -51,7 +51,7 @@ def test_what_reads_takes_no_lock_and_writes_nothing_into_the_run(run: Path, tmp
         assert snapshot(run) == before
 
 
-def test_a_run_that_is_being_made_is_not_hurt_by_others(
+def test_a_run_in_progress_is_not_disturbed_by_other_commands(
     tmp_path: Path, expected: Callable[[str], dict[str, object]]
 ) -> None:
     out = tmp_path / "run"
@@ -60,17 +60,17 @@ def test_a_run_that_is_being_made_is_not_hurt_by_others(
     while not (out / "config.yaml").exists():
         assert time.monotonic() < until
         time.sleep(0.02)
-    (out / ".metrics.csv.0123456789abcdef.tmp").touch()  # as if it were at it
+    (out / ".metrics.csv.0123456789abcdef.tmp").touch()  # as if the run were writing it
     for others in (("fit", "--resume", "--out", out), ("evaluate", out), ("evaluate", out, "--ood", "noise")):
         assert command(*others).code == 2
     check_runs({"run": read_run_config(out / "config.yaml")}, tmp_path, 1)  # as `study --resume` does
     assert (out / ".metrics.csv.0123456789abcdef.tmp").exists()
     (out / ".metrics.csv.0123456789abcdef.tmp").unlink()
     ended_well(child.outcome())
-    assert differences(left(out), expected("single network")) == []
+    assert differences(run_contents(out), expected("single network")) == []
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_runs_are_removed(tmp_path: Path) -> None:
     out, token = tmp_path / "run", "0123456789abcdef"
     (out / "predictions").mkdir(parents=True)
     own = [out / f".config.yaml.{token}.tmp", out / "predictions" / f".test.npz.{token}.tmp"]
@@ -78,7 +78,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     for path in own:
         path.touch()
     shutil.rmtree(out / "predictions")
-    ended_well(fit("single network", out))  # a folder that holds no more than that is empty
+    ended_well(fit("single network", out))  # a folder with only temporary files counts as empty
     for path in (*own, *others):
         path.touch()
     (out / "summary.json").unlink()
@@ -86,7 +86,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert [path.exists() for path in (*own, *others)] == [False, False, True, True]
 
 
-def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(tmp_path: Path) -> None:
+def test_a_checkpoint_replaced_while_reading_is_not_reported_as_damaged(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(0, {"step": 0, "weights": torch.zeros(1000)})
     is_over = threading.Event()
@@ -127,7 +127,7 @@ def images(path: Path, seed: int) -> None:
     np.savez(path, images=rng.integers(0, 256, (30, 8, 8), dtype=np.uint8))
 
 
-def test_a_set_that_changed_is_predicted_anew_and_said(run: Path, tmp_path: Path) -> None:
+def test_a_changed_set_is_predicted_again_with_a_message(run: Path, tmp_path: Path) -> None:
     source = tmp_path / "x.npz"
     images(source, 0)
     wanted = ("evaluate", run, "--ood", f"npz:{source}")
@@ -144,7 +144,7 @@ def test_a_set_that_changed_is_predicted_anew_and_said(run: Path, tmp_path: Path
 
     path = run / "predictions" / "ood" / "sets.json"
     entries = json.loads(path.read_text())
-    del entries["x"]["stamp"]  # as older versions have it
+    del entries["x"]["stamp"]  # older versions recorded none
     path.write_text(json.dumps(entries))
     os.utime(source, (2, 2))
     assert "x, 30 images" not in command(*wanted).err

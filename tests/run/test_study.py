@@ -1,4 +1,4 @@
-"""The study of optimizers: many runs in one folder, resumable, with tables that can be computed by hand."""
+"""The study of optimizers: runs in one folder, resuming, and tables that match a direct computation."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driver import left, snapshot
+from driver import run_contents, snapshot
 from states import differences
 
 from bayes_share.cli import main
@@ -44,7 +44,7 @@ def trials(seeds: int) -> list[Trial]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two methods, two sizes and two seeds; not to be written into."""
+    """A study of two methods, two sizes and two seeds, which must not be written into."""
     out = tmp_path_factory.mktemp("study") / "study"
     assert study(*TINY, "--seeds", "2", "--out", out) == 0
     return out
@@ -55,8 +55,8 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def by_hand(folder: Path) -> tuple[float, float]:
-    """Accuracy and NLL of the mean of the probabilities, from the numbers on disk alone."""
+def direct_scores(folder: Path) -> tuple[float, float]:
+    """Return accuracy and NLL of the mean probabilities, computed directly from the saved predictions."""
     with np.load(folder / "predictions" / "test.npz") as file:
         logits, labels = file["logits"].astype(np.float64), file["labels"]
     probs = np.exp(logits - logits.max(-1, keepdims=True))
@@ -65,7 +65,7 @@ def by_hand(folder: Path) -> tuple[float, float]:
     return accuracy, float(-np.log(probs[np.arange(len(labels)), labels]).mean())
 
 
-def test_it_leaves_every_run_and_says_what_they_say(made: Path) -> None:
+def test_a_study_writes_all_runs_tables_and_figures(made: Path) -> None:
     assert {path.name for path in (made / "runs").iterdir()} == {trial.name for trial in trials(2)}
     assert {path.name for path in made.iterdir()} <= {*STUDY_FILES, "runs", ".lock"}
     for name in ("summary.md", "means.csv", "differences.csv", "scores.csv", "study.yaml"):
@@ -82,15 +82,15 @@ def test_the_scores_are_those_of_the_predictions(made: Path) -> None:
     assert len(found) == 8
     for trial in trials(2):
         row = found[trial.method, str(trial.size), str(trial.seed)]
-        accuracy, nll = by_hand(made / "runs" / trial.name)
+        accuracy, nll = direct_scores(made / "runs" / trial.name)
         assert float(row["accuracy"]) == pytest.approx(accuracy, abs=1e-12)
         assert float(row["nll"]) == pytest.approx(nll, rel=1e-9)
 
 
-def test_means_and_their_errors(made: Path) -> None:
+def test_means_and_standard_errors_are_those_of_the_runs(made: Path) -> None:
     for row in rows(made / "means.csv"):
         method, size = row["method"], int(row["size"])
-        one, other = (by_hand(made / "runs" / Trial(method, size, seed).name)[1] for seed in (0, 1))
+        one, other = (direct_scores(made / "runs" / Trial(method, size, seed).name)[1] for seed in (0, 1))
         assert float(row["nll"]) == pytest.approx((one + other) / 2, rel=1e-9)
         assert float(row["nll_error"]) == pytest.approx(abs(one - other) / 2, rel=1e-6)  # |a - b| / √2 / √2
         assert row["seeds"] == "2"
@@ -102,7 +102,7 @@ def test_differences_are_paired(made: Path) -> None:
     row = found["IVON, ensemble of 2", "SGD, ensemble of 2"]
 
     def nll(method: str, seed: int) -> float:
-        return by_hand(made / "runs" / Trial(method, 2, seed).name)[1]
+        return direct_scores(made / "runs" / Trial(method, 2, seed).name)[1]
 
     first, second = (nll("ivon", seed) - nll("sgd", seed) for seed in (0, 1))
     assert float(row["nll"]) == pytest.approx((first + second) / 2, rel=1e-9)
@@ -111,19 +111,19 @@ def test_differences_are_paired(made: Path) -> None:
     assert float(row["nll_error"]) != pytest.approx(unpaired, rel=1e-3)
 
 
-def test_all_take_as_many_steps(made: Path) -> None:
+def test_all_runs_take_equal_numbers_of_steps(made: Path) -> None:
     steps = {load_run(made / "runs" / trial.name).step for trial in trials(1)}
     assert steps == {2 * (1260 // 64)}
 
 
-def test_each_run_is_an_ordinary_one(made: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_study_equals_a_single_run(made: Path, tmp_path: Path) -> None:
     trial = Trial("ivon", 2, 1)
     config = OptimizerStudy(("ivon",), (2,), 2, options={"epochs": 2}).configs()[trial]
     run(config, tmp_path / "run", progress=False)
-    assert differences(left(tmp_path / "run"), left(made / "runs" / trial.name)) == []
+    assert differences(run_contents(tmp_path / "run"), run_contents(made / "runs" / trial.name)) == []
 
 
-def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
+def test_resuming_reuses_finished_runs_and_adds_seeds(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "study"
@@ -137,14 +137,14 @@ def test_the_second_time_nothing_is_computed_and_more_seeds_are_added(
     after = snapshot(out / "runs")
     assert {name: after[name] for name in before} == before
     for trial in trials(2):
-        assert differences(left(out / "runs" / trial.name), left(made / "runs" / trial.name)) == []
+        assert differences(run_contents(out / "runs" / trial.name), run_contents(made / "runs" / trial.name)) == []
 
 
 @pytest.mark.parametrize(
     ("number", "to_all"), [pytest.param(signal.SIGINT, True, marks=pytest.mark.slow), (signal.SIGTERM, False)]
 )
-def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all: bool, tmp_path: Path) -> None:
-    """Ctrl-C comes to all processes of a terminal; other signals to the first one alone."""
+def test_an_interrupted_study_resumes_to_the_same_results(number: int, to_all: bool, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of a terminal, and other signals only the first process."""
     arguments = ["--methods", "sgd", "--sizes", "2", "--seeds", "2", "--epochs", "20", "--jobs", "2", "--no-progress"]
     out = tmp_path / "study"
     process = subprocess.Popen(
@@ -172,10 +172,10 @@ def test_a_study_that_is_stopped_ends_with_the_same_numbers(number: int, to_all:
     assert study("--resume", "--out", out, "--no-progress") == 0
     trial, config = next(iter(OptimizerStudy(("sgd",), (2,), 2, options={"epochs": 20}).configs().items()))
     run(config, tmp_path / "whole", progress=False)
-    assert differences(left(out / "runs" / trial.name), left(tmp_path / "whole")) == []
+    assert differences(run_contents(out / "runs" / trial.name), run_contents(tmp_path / "whole")) == []
 
 
-def test_a_run_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:
+def test_a_failed_run_does_not_affect_the_others(tmp_path: Path) -> None:
     configs = {
         "diverges": RunConfig(MAP(learning_rate=1e12), epochs=1),
         "is good": RunConfig(MAP(), epochs=1),
@@ -187,13 +187,13 @@ def test_a_run_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:
     assert all(RunFolder(tmp_path / "runs" / name).summary.is_file() for name in ("is good", "is good too"))
 
 
-def test_failures_are_one_line_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "study"
     blocked = out / "runs" / "ivon-size-1-seed-0"
     blocked.mkdir(parents=True)
     config = OptimizerStudy(("ivon",), (1,), 1, options={"epochs": 2}).configs()[Trial("ivon", 1, 0)]
     (blocked / "config.yaml").write_text(to_yaml(config))
-    (blocked / "metrics.csv").mkdir()  # where the run has to write a file
+    (blocked / "metrics.csv").mkdir()  # in place of a file that the run writes
     assert study(*TINY, "--seeds", "1", "--out", out, "--resume") == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
@@ -203,7 +203,7 @@ def test_failures_are_one_line_at_the_end(tmp_path: Path, capsys: pytest.Capture
     assert "IVON, single" not in shown.out
 
 
-def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_process_that_dies_is_replaced(tmp_path: Path) -> None:
     def kill() -> None:
         while not (tmp_path / "endless" / "config.yaml").exists():
             time.sleep(0.05)
@@ -220,14 +220,14 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "short").summary.is_file()
 
 
-def test_a_run_of_other_options_is_refused_before_any_begins(tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_refused_before_any_run_starts(tmp_path: Path) -> None:
     run(RunConfig(epochs=1), tmp_path / "b", progress=False)
     with pytest.raises(InputError, match="has epochs 1, and cannot be resumed with 2"):
         run_all({"a": RunConfig(epochs=1), "b": RunConfig(epochs=2)}, tmp_path, progress=False)
     assert not (tmp_path / "a").exists()
 
 
-def test_other_options_do_not_go_into_the_same_study(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_is_not_resumed_with_other_options(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(made)
     assert study("--resume", "--out", made, "--epochs", "3") == 2
     assert "has epochs 2, and cannot be resumed with 3" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_the_paper_preset_has_the_recipes_of_the_presets() -> None:
         (["study", "optimizers", "--out", "full"], "full exists: resume it with --resume, or use another folder"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
+def test_invalid_input_gives_a_one_line_error_and_leaves_no_files(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -297,7 +297,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"--{option}" in text
 
 
-def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_is_not_resumed_with_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     images, data, out = rng.integers(0, 256, (80, 8, 8), dtype=np.uint8), tmp_path / "d.npz", tmp_path / "study"
     np.savez(data, images=images, labels=np.arange(80) % 2)
@@ -311,7 +311,7 @@ def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, capsys: pytest.
     assert snapshot(out) == before
 
 
-def test_a_finished_run_that_is_damaged_is_known_before_others_begin(
+def test_a_damaged_finished_run_is_detected_before_any_run_starts(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "study"
@@ -323,12 +323,12 @@ def test_a_finished_run_that_is_damaged_is_known_before_others_begin(
     assert len(list((out / "runs").iterdir())) == len(trials(2))
 
 
-def test_what_is_no_record_of_a_study_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_study_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "study.yaml").mkdir()
     assert study("--resume", "--no-progress", "--out", tmp_path) == 2
     assert f"{tmp_path / 'study.yaml'} is a folder, and should be a config" in capsys.readouterr().err
 
 
-def test_seeds_that_could_never_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_seeds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert study("--seeds", "100000000", "--out", tmp_path / "study") == 2
     assert "the study requires from 1 to 10,000 seeds, not 100000000" in capsys.readouterr().err

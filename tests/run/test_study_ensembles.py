@@ -1,4 +1,4 @@
-"""The study of ensembles: which runs there are, and a table that can be computed by hand."""
+"""The study of ensembles: its runs, and a table that matches a direct computation."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ TINY = ["--epochs", "20", "--jobs", "2", "--no-progress"]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of five rows and two seeds; not to be written into."""
+    """A study of five rows and two seeds, which must not be written into."""
     out = tmp_path_factory.mktemp("study") / "study"
     assert study(*TINY, "--rows", *ROWS_MADE, "--seeds", "2", "--out", out) == 0
     return out
@@ -48,7 +48,7 @@ def means(made: Path) -> dict[str, dict[str, str]]:
 
 
 def log_probs(made: Path, row: str, seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Of the mixture ``[image, class]``, from the numbers on disk alone."""
+    """Return the log probabilities of the mixture ``[image, class]`` and the labels, from the saved predictions."""
     with np.load(made / "runs" / f"{row}-seed-{seed}" / "predictions" / f"{split}.npz") as file:
         logits, labels = file["logits"].astype(np.float64), file["labels"]
     each = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
@@ -60,18 +60,18 @@ def nll(logs: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float
     return float((np.logaddexp.reduce(logs, -1) - logs[np.arange(len(labels)), labels]).mean())
 
 
-def by_hand(made: Path, row: str, seed: int) -> tuple[float, float]:
-    """Test NLL, and the same under the temperature that is best on validation images."""
+def direct_nlls(made: Path, row: str, seed: int) -> tuple[float, float]:
+    """Return the test NLL, and the test NLL with the temperature that is best on validation images."""
     validation, test = (log_probs(made, row, seed, split) for split in ("validation", "test"))
     best = minimize_scalar(lambda log_t: nll(*validation, np.exp(log_t)), bounds=(-4, 4), method="bounded")
     return nll(*test), nll(*test, float(np.exp(best.x)))
 
 
-def test_shares_are_those_of_the_numbers_on_disk(made: Path) -> None:
+def test_scores_and_shares_match_a_direct_computation(made: Path) -> None:
     assert {path.name for path in made.iterdir()} <= {*STUDY_FILES, "runs", ".lock"}
     found = means(made)
     assert list(found) == [row for row in ROWS if row in ROWS_MADE]
-    scores = {row: np.mean([by_hand(made, row, seed) for seed in (0, 1)], axis=0) for row in ROWS_MADE}
+    scores = {row: np.mean([direct_nlls(made, row, seed) for seed in (0, 1)], axis=0) for row in ROWS_MADE}
     for place, kind in enumerate(("nll", "scaled_nll")):
         one, deep = scores["single"][place], scores["deep-ensemble"][place]
         for row in ROWS_MADE:
@@ -79,7 +79,7 @@ def test_shares_are_those_of_the_numbers_on_disk(made: Path) -> None:
             if found[row][f"share_{kind}"]:
                 share = (one - scores[row][place]) / (one - deep)
                 assert float(found[row][f"share_{kind}"]) == pytest.approx(share, rel=1e-3, abs=1e-4)
-    assert found["single"]["share_nll"] == "0.0"  # there is a gap
+    assert found["single"]["share_nll"] == "0.0"  # an empty text would mean that there is no gap
     assert float(found["deep-ensemble"]["share_nll"]) == 1.0
     assert (
         "seeds are too narrow: they cover the share in about 50 % of studies, not in 95 %."
@@ -87,39 +87,40 @@ def test_shares_are_those_of_the_numbers_on_disk(made: Path) -> None:
     )
 
 
-def test_eight_components_are_measured_by_eight_networks_of_both_seeds(made: Path) -> None:
+def test_eight_components_are_compared_with_eight_pooled_networks(made: Path) -> None:
     found = means(made)
     pooled = np.concatenate([np.exp(log_probs(made, "deep-ensemble", seed, "test")[0])[None] for seed in (0, 1)])
     labels = log_probs(made, "deep-ensemble", 0, "test")[1]
     deep = nll(np.log(pooled.mean(0)), labels)
-    one, own = (np.mean([by_hand(made, row, seed)[0] for seed in (0, 1)]) for row in ("single", "half-width-signs"))
+    one, own = (np.mean([direct_nlls(made, row, seed)[0] for seed in (0, 1)]) for row in ("single", "half-width-signs"))
     assert found["half-width-signs"]["components"] == "8"
     assert float(found["half-width-signs"]["share_of_as_many_nll"]) == pytest.approx(
         (one - own) / (one - deep), rel=1e-5
     )
-    assert not found["signs-split"]["share_of_as_many_nll"]  # it has 4
-    assert not found["swag"]["share_of_as_many_nll"]  # there are no 16 networks
+    assert not found["signs-split"]["share_of_as_many_nll"]  # it has 4 components
+    assert not found["swag"]["share_of_as_many_nll"]  # the deep ensembles have fewer than 16 networks
 
 
-def test_costs_are_in_multiples_of_one_network(made: Path) -> None:
+def test_costs_are_relative_to_one_network(made: Path) -> None:
     found = means(made)
 
-    def numbers_of(row: str) -> int:
+    def parameters_of(row: str) -> int:
         return int(json.loads((made / "runs" / f"{row}-seed-0" / "summary.json").read_text())["parameters"])
 
     for row in ROWS_MADE:
-        expected = numbers_of(row) * (22 if row == "swag" else 1) / numbers_of("single")
+        expected = parameters_of(row) * (22 if row == "swag" else 1) / parameters_of("single")
         assert float(found[row]["numbers"]) == pytest.approx(expected, rel=1e-9)
     training = {row: round(float(found[row]["training"]), 6) for row in ROWS_MADE}
     prediction = {row: round(float(found[row]["prediction"]), 6) for row in ROWS_MADE}
     assert training["single"] == training["swag"] == training["signs-split"] == 1
     assert training["deep-ensemble"] == prediction["deep-ensemble"] == prediction["signs-split"] == 4
     assert prediction["swag"] == 16
-    of_half = {64: 64 * 64 + 64 * 64 + 64 * 10, 32: 64 * 32 + 32 * 32 + 32 * 10}  # products of one network
-    assert training["half-width-signs"] == pytest.approx(8 * of_half[32] / of_half[64], rel=1e-3)
+    # Multiplications in one network, by width.
+    products = {64: 64 * 64 + 64 * 64 + 64 * 10, 32: 64 * 32 + 32 * 32 + 32 * 10}
+    assert training["half-width-signs"] == pytest.approx(8 * products[32] / products[64], rel=1e-3)
 
 
-def test_members_are_looked_at_where_there_are_several(made: Path) -> None:
+def test_member_scores_require_several_components(made: Path) -> None:
     found = means(made)
     votes = []
     for seed in (0, 1):
@@ -134,16 +135,14 @@ def test_members_are_looked_at_where_there_are_several(made: Path) -> None:
     assert float(found["swag"]["kl"]) >= 0
 
 
-def test_the_second_time_nothing_is_computed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_not_computed_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {path: path.stat().st_mtime_ns for path in (made / "runs").rglob("*") if path.suffix in (".npz", ".json")}
     assert study("--resume", "--no-progress", "--out", made) == 0
     assert "share, scaled" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-def test_other_images_that_cannot_be_read_are_left_out_and_the_others_are_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_sets_of_images_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = ["--ood", "nowhere=npz:/nowhere.npz", "noise", "--corruptions", "contrast"]
     assert study(*TINY, "--rows", "single", "--seeds", "1", *sets, "--out", tmp_path / "study") == 0
     err = capsys.readouterr().err
@@ -155,7 +154,7 @@ def test_other_images_that_cannot_be_read_are_left_out_and_the_others_are_there(
     assert "auroc_nowhere" not in found
 
 
-def test_without_one_network_there_are_scores_and_no_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shares_are_omitted_without_a_single_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--rows", "wider", "--epochs", "1", "--seeds", "1", "--no-progress"]
     assert study(*options, "--out", tmp_path / "study") == 0
     assert "Shares are not available: they require a single network and a deep ensemble" in capsys.readouterr().out
@@ -165,24 +164,24 @@ def test_without_one_network_there_are_scores_and_no_shares(tmp_path: Path, caps
 OPTIONS: dict[str, Any] = {"algorithm": "map", "ensemble_size": 4, "num_samples": 1, "feed": "tile", "init": "normal"}
 
 
-def test_a_teachers_training_and_its_passes_count() -> None:
+def test_the_costs_of_a_student_include_its_teacher() -> None:
     summary = {"parameters": 110, "costs": {"flops": 400, "members": 4, "uses": 12}}
     teacher = Costs(400, 0, 4, prediction=400.0, training=1200.0, networks=400.0)
     plain = costs(OPTIONS, summary, 4)
     assert (plain.training, plain.prediction, plain.numbers) == (1200, 400, 110)
     taught = {**OPTIONS, "algorithm": "distill", "perturbation": "confident_ods"}
-    # clean and changed images, all teachers on the changed ones, and one's gradient with respect to an image
+    # Clean and perturbed images, all teachers on the perturbed ones, and one teacher's gradient of an image.
     assert costs(taught, summary, 4, teacher).training == 2 * 1200 + 400 + 2 * 100 + 1200
     assert costs({**taught, "perturbation": "none"}, summary, 4, teacher).training == 1200 + 400 + 1200
 
 
-def test_members_that_are_not_kept_were_trained_and_signs_of_a_seed_are_counted_apart() -> None:
+def test_training_costs_include_discarded_members_and_sign_seeds_are_separate() -> None:
     summary = {"parameters": 100, "costs": {"flops": 400, "members": 4, "uses": 12}}
     kept = costs({**OPTIONS, "ensemble_size": 16, "init": "fixed_sign"}, summary, 4)
     assert (kept.training, kept.prediction, kept.numbers, kept.sign_seeds) == (4800, 400, 100, 12)
 
 
-def test_a_student_is_taught_by_the_run_of_its_seed(tmp_path: Path) -> None:
+def test_a_student_learns_from_the_teacher_of_its_seed(tmp_path: Path) -> None:
     options = ["--rows", "single", "distilled-single", "--epochs", "3", "--seeds", "1", "--no-progress"]
     assert study(*options, "--out", tmp_path / "study") == 0
     found = means(tmp_path / "study")
@@ -190,7 +189,7 @@ def test_a_student_is_taught_by_the_run_of_its_seed(tmp_path: Path) -> None:
     assert float(found["distilled-single"]["training"]) == pytest.approx(2 + 4 / 3 + 2 / 3 + 4, rel=1e-6)
 
 
-def test_students_bring_their_teachers_and_look_for_them_in_the_study(tmp_path: Path) -> None:
+def test_rows_of_students_include_their_teachers(tmp_path: Path) -> None:
     assert chosen_rows(["distilled-signs", "single"]) == ["single", "deep-ensemble", "distilled-signs"]
     assert EnsembleTrial("distilled-signs", 2).needs == ["deep-ensemble-seed-2"]
     assert EnsembleTrial("signs", 2).needs == []
@@ -199,7 +198,7 @@ def test_students_bring_their_teachers_and_look_for_them_in_the_study(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_is_a_run(name: str, tmp_path: Path) -> None:
+def test_every_row_has_a_valid_config(name: str, tmp_path: Path) -> None:
     for preset in ENSEMBLE_PRESETS:
         chosen = ENSEMBLE_PRESETS[preset].options
         for trial, config in EnsembleStudy([name], 1, preset).configs(tmp_path / "runs").items():
@@ -215,7 +214,7 @@ def test_every_row_is_a_run(name: str, tmp_path: Path) -> None:
                 assert flat["teacher"] == str(tmp_path / "runs" / f"{row.teacher}-seed-0")
 
 
-def test_options_are_for_all_rows_but_those_that_a_row_or_its_algorithm_has(tmp_path: Path) -> None:
+def test_options_apply_unless_a_row_or_its_algorithm_sets_them(tmp_path: Path) -> None:
     options = {"learning_rate": 0.3, "epochs": 7, "model": "mlp3_40"}
     configs = EnsembleStudy(["single", "ivon", "half-width"], 1, "digits", options).configs(tmp_path)
     flat = {trial.row: to_flat(config) for trial, config in configs.items()}
@@ -233,19 +232,19 @@ def test_options_are_for_all_rows_but_those_that_a_row_or_its_algorithm_has(tmp_
 
 
 @pytest.mark.parametrize(("preset", "steps"), [("cifar8-2500", 7600), ("cifar8-10000", 7800)])
-def test_epochs_come_to_the_steps(preset: str, steps: int) -> None:
+def test_presets_take_the_stated_number_of_steps(preset: str, steps: int) -> None:
     options = ENSEMBLE_PRESETS[preset].options
     assert options["train_images"] // options["batch_size"] * options["epochs"] == steps
 
 
-def test_networks_that_are_related(tmp_path: Path) -> None:
+def test_names_of_related_networks(tmp_path: Path) -> None:
     assert of_width("resnet8", 0.5) == "resnet8_8"
     assert of_width("vgg11", 2.0) == "vgg11_128"
     assert twice_as_deep("resnet8") == "resnet14_16"
     for model in ("lenet", "mlp", "resnet18"):
         with pytest.raises(InputError, match=f"{model} has no width in its name"):
             of_width(model, 0.5)
-    with pytest.raises(InputError, match=r"resnet8_7: 0.5 times the width 7 is not a whole number: use another width"):
+    with pytest.raises(InputError, match=r"resnet8_7: 0.5 times the width 7 is not an integer: use another width"):
         of_width("resnet8_7", 0.5)
 
 
@@ -263,7 +262,7 @@ def test_networks_that_are_related(tmp_path: Path) -> None:
         (["--feed", "split"], "unknown option --feed"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_options_give_a_one_line_error(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert study(*arguments, "--out", tmp_path / "study") == 2
@@ -273,8 +272,8 @@ def test_what_cannot_be_is_one_line(
     assert not (tmp_path / "study").exists()
 
 
-def test_chosen_members_are_those_of_the_run_and_calibrated_on_other_images(tmp_path: Path) -> None:
-    """A row without runs: four members of a run of more, chosen on even validation images, scaled on odd ones."""
+def test_selected_members_are_calibrated_on_unused_images(tmp_path: Path) -> None:
+    """Four members of a run are selected on even validation images, and the temperature is fitted to odd ones."""
     study = EnsembleStudy(("kept-4-of-16",), 1, "digits", {"epochs": 1, "model": "mlp1_8"})
     configs = study.configs(tmp_path)
     assert [trial.row for trial in configs] == ["fixed-signs-16"]

@@ -1,4 +1,4 @@
-"""A study on a Ray cluster of two nodes that the test starts, and of which it takes one away half way."""
+"""A study on a Ray cluster of two nodes, one of which is removed during the study."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from driver import left
+from driver import run_contents
 from states import differences
 
 from bayes_share.errors import InputError
@@ -38,12 +38,12 @@ def command(*arguments: str | Path) -> "subprocess.Popen[str]":
 
 
 def in_progress(runs: Path) -> list[str]:
-    """The runs that have a checkpoint and are not finished."""
+    """Return the runs that have a checkpoint and are not finished."""
     with_checkpoint = {path.parent.parent for path in runs.glob("*/checkpoints/*.pt")}
     return [path.name for path in with_checkpoint if not RunFolder(path).summary.is_file()]
 
 
-def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_ray_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'bayes-share\[ray\]'"):
         run_all_on_ray({"a": RunConfig(epochs=1)}, tmp_path, "auto", progress=False)
@@ -52,11 +52,11 @@ def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head with one CPU and another node with one."""
+    """A cluster whose head has one CPU; tests add another node."""
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # which the nodes hand on to their workers
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # inherited by the workers of the nodes
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     from ray.cluster_utils import Cluster
 
@@ -66,8 +66,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # Ray's own
-def test_a_node_is_lost_and_nothing_else(cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")  # Ray's own warnings
+def test_runs_of_a_lost_node_resume_on_another(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1)
     out, epochs = tmp_path / "study", ["--epochs", "60"]
     process = command(*epochs, "--ray", cluster.address, "--out", out)
@@ -90,14 +90,14 @@ def test_a_node_is_lost_and_nothing_else(cluster: Any, tmp_path: Path) -> None:
     assert alone.returncode == 0, err
     assert (out / "scores.csv").read_text().count("\n") == 1 + len(NAMES)
     for name in NAMES:
-        one, other = (left(folder / "runs" / name) for folder in (out, here))
-        del one["config"], other["config"]  # the folder of data is an absolute one on the cluster
+        one, other = (run_contents(folder / "runs" / name) for folder in (out, here))
+        del one["config"], other["config"]  # on the cluster, data_dir is an absolute path
         assert differences(one, other) == [], name
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_run_that_fails_takes_nothing_from_the_others(cluster: Any, tmp_path: Path) -> None:
+def test_a_failed_run_does_not_affect_the_others(cluster: Any, tmp_path: Path) -> None:
     from bayes_share.inference import MAP
 
     configs = {"diverges": RunConfig(MAP(learning_rate=1e12), epochs=1), "is good": RunConfig(epochs=1)}
@@ -106,7 +106,7 @@ def test_a_run_that_fails_takes_nothing_from_the_others(cluster: Any, tmp_path: 
     assert "try a lower one" in failed["diverges"]
     torch.set_num_threads(1)
     run(configs["is good"], tmp_path / "here", progress=False)
-    one, other = left(tmp_path / "runs" / "is good"), left(tmp_path / "here")
+    one, other = run_contents(tmp_path / "runs" / "is good"), run_contents(tmp_path / "here")
     assert differences(one["predictions"], other["predictions"]) == []
 
 
@@ -114,9 +114,9 @@ def test_a_run_that_fails_takes_nothing_from_the_others(cluster: Any, tmp_path: 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 @pytest.mark.parametrize("port", [None, 1])
-def test_where_no_cluster_answers(scheme: str, port: int | None, tmp_path: Path) -> None:
+def test_an_address_without_a_cluster_gives_a_one_line_error(scheme: str, port: int | None, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    with socket.create_server(("127.0.0.1", 0)) as server:  # which never says a word
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which never sends anything
         address = f"{scheme}127.0.0.1:{port or server.getsockname()[1]}"
         process = command("--epochs", "1", "--ray", address, "--out", tmp_path / "study")
         _, err = process.communicate(timeout=100)

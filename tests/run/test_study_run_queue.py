@@ -1,4 +1,4 @@
-"""Runs that need others begin after them, and fail with them."""
+"""Runs that require other runs start after them, and fail with them."""
 
 from pathlib import Path
 
@@ -12,30 +12,30 @@ from bayes_share.study.run_queue import RunQueue
 from bayes_share.study.runner import run_all
 
 
-def test_a_run_begins_when_all_that_it_needs_are_finished() -> None:
-    line = RunQueue(["student", "a", "b", "alone"], {"student": ["a", "b"]})
-    assert [line.next(), line.next(), line.next(), line.next()] == ["a", "b", "alone", None]
-    assert (line.ended("a", None), line.next(), line.num_waiting) == (1, None, 1)
-    line.ended("b", None)
-    assert (line.next(), line.num_waiting) == ("student", 0)
+def test_a_run_starts_when_all_runs_that_it_requires_are_finished() -> None:
+    queue = RunQueue(["student", "a", "b", "alone"], {"student": ["a", "b"]})
+    assert [queue.next(), queue.next(), queue.next(), queue.next()] == ["a", "b", "alone", None]
+    assert (queue.ended("a", None), queue.next(), queue.num_waiting) == (1, None, 1)
+    queue.ended("b", None)
+    assert (queue.next(), queue.num_waiting) == ("student", 0)
 
 
-def test_what_is_finished_already_is_not_waited_for() -> None:
-    line = RunQueue(["a", "student"], {"student": ["a"]}, finished=["a"])
-    assert (line.num_waiting, line.next(), line.next()) == (1, "student", None)
+def test_finished_runs_are_not_waited_for() -> None:
+    queue = RunQueue(["a", "student"], {"student": ["a"]}, finished=["a"])
+    assert (queue.num_waiting, queue.next(), queue.next()) == (1, "student", None)
 
 
-def test_who_needs_a_run_that_failed_fails_with_its_reason_however_far() -> None:
-    line = RunQueue(["a", "b", "c", "d"], {"b": ["a"], "c": ["a", "b"], "d": []})
-    assert line.next() == "a"
-    assert line.ended("a", "no disk") == 3
-    assert line.failed["a"] == "no disk"
-    assert line.failed["b"] == "it requires a, which failed: no disk"
-    assert line.failed["c"].startswith("it requires a")
-    assert (line.next(), line.next(), line.num_waiting) == ("d", None, 0)
+def test_runs_fail_if_a_run_that_they_require_fails() -> None:
+    queue = RunQueue(["a", "b", "c", "d"], {"b": ["a"], "c": ["a", "b"], "d": []})
+    assert queue.next() == "a"
+    assert queue.ended("a", "no disk") == 3
+    assert queue.failed["a"] == "no disk"
+    assert queue.failed["b"] == "it requires a, which failed: no disk"
+    assert queue.failed["c"].startswith("it requires a")
+    assert (queue.next(), queue.next(), queue.num_waiting) == ("d", None, 0)
 
 
-def test_what_can_never_begin_is_refused() -> None:
+def test_runs_that_can_never_start_are_refused() -> None:
     with pytest.raises(InputError, match="the run b requires x, which is not among the runs"):
         RunQueue(["a", "b"], {"b": ["x"]})
     with pytest.raises(InputError, match="the runs a, b wait for each other"):
@@ -43,7 +43,7 @@ def test_what_can_never_begin_is_refused() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_the_runner_keeps_the_order(jobs: int, tmp_path: Path) -> None:
+def test_the_runner_starts_runs_after_those_that_they_require(jobs: int, tmp_path: Path) -> None:
     configs = {
         "student": RunConfig(epochs=1),
         "other": RunConfig(epochs=1, seed=1),

@@ -1,4 +1,4 @@
-"""The study of sharing: which runs there are, and tables that can be computed by hand."""
+"""The study of sharing: its runs, and tables that match a direct computation."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver import left, snapshot
+from driver import run_contents, snapshot
 from states import differences
 
 from bayes_share.cli import main
@@ -48,7 +48,7 @@ def study(*arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of seven settings and two seeds; not to be written into."""
+    """A study of seven settings and two seeds, which must not be written into."""
     out = tmp_path_factory.mktemp("study") / "study"
     assert study(*TINY, "--seeds", "2", "--out", out) == 0
     return out
@@ -59,8 +59,8 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def by_hand(made: Path, name: str, seed: int) -> tuple[float, float, int]:
-    """Error and NLL of the mean of the probabilities, and parameters, from the files of a run alone."""
+def direct_scores(made: Path, name: str, seed: int) -> tuple[float, float, int]:
+    """Return error and NLL of the mean probabilities, and the number of parameters, from a run's files."""
     folder = made / "runs" / f"{name}-seed-{seed}"
     with np.load(folder / "predictions" / "test.npz") as file:
         logits, labels = file["logits"].astype(np.float64), file["labels"]
@@ -71,7 +71,7 @@ def by_hand(made: Path, name: str, seed: int) -> tuple[float, float, int]:
     return error, nll, json.loads((folder / "summary.json").read_text())["parameters"]
 
 
-def test_it_leaves_every_run_and_says_what_they_say(made: Path) -> None:
+def test_a_study_writes_all_runs_tables_and_figures(made: Path) -> None:
     assert {path.name for path in (made / "runs").iterdir()} == {f"{n}-seed-{s}" for n in NAMES for s in (0, 1)}
     assert {path.name for path in made.iterdir()} <= {*STUDY_FILES, "runs", ".lock"}
     for name in ("summary.md", "means.csv", "differences.csv", "against-plain.csv", "scores.csv", "study.yaml"):
@@ -88,13 +88,13 @@ def test_scores_and_parameters_are_those_of_the_runs(made: Path) -> None:
     found = rows(made / "scores.csv")
     assert len(found) == 2 * len(NAMES)
     for row, (seed, name) in zip(found, product((0, 1), NAMES), strict=True):
-        error, nll, parameters = by_hand(made, name, seed)
+        error, nll, parameters = direct_scores(made, name, seed)
         assert (int(row["seed"]), int(row["parameters"])) == (seed, parameters)
         assert float(row["error"]) == pytest.approx(error, abs=1e-12)
         assert float(row["nll"]) == pytest.approx(nll, rel=1e-9)
 
 
-def test_parameters_are_stored_ones(made: Path) -> None:
+def test_shared_parameters_are_counted_once(made: Path) -> None:
     found = {row["layers"] + row["factors"] + row["norm"] + row["members"]: row for row in rows(made / "means.csv")[3:]}
     network = load_run(made / "runs" / "layers-all-seed-0").state.model.network
     biases = sum(p.numel() for name, p in network.named_parameters() if name.endswith("bias"))
@@ -108,8 +108,8 @@ def test_parameters_are_stored_ones(made: Path) -> None:
     assert shared == base + classifier + biases + scales + 4 * 128 - 3 * 2 * 64
 
 
-def test_means_and_paired_differences(made: Path) -> None:
-    nll = {name: [by_hand(made, name, seed)[1] for seed in (0, 1)] for name in NAMES}
+def test_means_and_paired_differences_match_a_direct_computation(made: Path) -> None:
+    nll = {name: [direct_scores(made, name, seed)[1] for seed in (0, 1)] for name in NAMES}
     for row, name in zip(rows(made / "means.csv"), NAMES, strict=True):
         one, other = nll[name]
         assert float(row["nll"]) == pytest.approx((one + other) / 2, rel=1e-9)
@@ -124,40 +124,40 @@ def test_means_and_paired_differences(made: Path) -> None:
     assert float(opposite["nll"]) == pytest.approx(-float(row["nll"]), rel=1e-9)
 
 
-def test_against_plain_networks_of_as_many_parameters(made: Path) -> None:
+def test_plain_networks_are_interpolated_to_equal_numbers_of_parameters(made: Path) -> None:
     found = {row["network"]: row for row in rows(made / "against-plain.csv")}
-    plain = sorted((by_hand(made, name, 0)[2], name) for name in NAMES if name.startswith("plain"))
-    parameters = by_hand(made, "layers-all", 0)[2]
+    plain = sorted((direct_scores(made, name, 0)[2], name) for name in NAMES if name.startswith("plain"))
+    parameters = direct_scores(made, "layers-all", 0)[2]
     (less, low), (more, high) = plain[:2]
     assert less < parameters < more
     part = math.log(parameters / less) / math.log(more / less)
     excess = []
     for seed in (0, 1):
-        lower, higher, own = (by_hand(made, name, seed)[1] for name in (low, high, "layers-all"))
+        lower, higher, own = (direct_scores(made, name, seed)[1] for name in (low, high, "layers-all"))
         excess.append(own - ((1 - part) * lower + part * higher))
     assert float(found["all layers"]["nll"]) == pytest.approx(sum(excess) / 2, rel=1e-9)
     assert float(found["all layers"]["nll_error"]) == pytest.approx(abs(excess[0] - excess[1]) / 2, rel=1e-6)
 
 
-def test_all_take_as_many_steps(made: Path) -> None:
+def test_all_runs_take_equal_numbers_of_steps(made: Path) -> None:
     assert {load_run(made / "runs" / f"{name}-seed-0").step for name in NAMES} == {1260 // 64}
 
 
-def test_each_run_is_an_ordinary_one(made: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_study_equals_a_single_run(made: Path, tmp_path: Path) -> None:
     options = {**SHARING_PRESETS["digits"].options, "model": MODEL, "epochs": 1}
     trial = SharingTrial(Setting(MODEL, "all", members=4), 1)
     run(SharingStudy(options=options).configs()[trial], tmp_path / "run", progress=False)
-    assert differences(left(tmp_path / "run"), left(made / "runs" / trial.name)) == []
+    assert differences(run_contents(tmp_path / "run"), run_contents(made / "runs" / trial.name)) == []
 
 
-def test_the_second_time_nothing_is_computed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_not_computed_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(made / "runs")
     assert study("--resume", "--out", made, "--no-progress") == 0
     assert "all layers, no factors" in capsys.readouterr().out
     assert snapshot(made / "runs") == before
 
 
-def test_what_is_finished_is_shown_where_little_is(made: Path) -> None:
+def test_summaries_of_few_runs_omit_differences(made: Path) -> None:
     from bayes_share.runs.run_folder import RunFolder
 
     def summary(*settings: Setting) -> Any:
@@ -169,7 +169,7 @@ def test_what_is_finished_is_shown_where_little_is(made: Path) -> None:
     assert summary(Setting(MODEL, "all"), Setting("mlp2_16")).against_plain() == []
 
 
-def test_one_factor_at_a_time_each_once() -> None:
+def test_one_factor_is_varied_at_a_time_without_duplicates() -> None:
     settings = SharingStudy(options={"model": "m", **SIZES}, plain=("p", "m")).settings()
     base = Setting("m", "all")
     assert settings[:2] == [Setting("m"), Setting("p")]
@@ -192,7 +192,7 @@ def test_one_factor_at_a_time_each_once() -> None:
 def test_crossed_factors_have_all_combinations() -> None:
     preset = SHARING_PRESETS["vgg11-cifar10"]
     settings = SharingStudy(preset.levels, tuple(preset.crossed), (), 1, preset.options).settings()
-    # Four depths within and combined; between, where no layers share, they are one, and combined with none the same.
+    # Four choices of layers, within and combined. Between shares no layers, which equals combined with none.
     layers = ("none", "early", "deep", "all")
     assert {(setting.layers, setting.members) for setting in settings} == {*product(layers, (1, 4))}
     assert len(settings) == 8
@@ -212,7 +212,7 @@ def test_presets_can_be_set_up(name: str) -> None:
     assert {config.epochs for config in configs.values()} == {1}
 
 
-def test_the_published_settings() -> None:
+def test_presets_have_the_published_settings() -> None:
     config = SharingStudy(options=SHARING_PRESETS["resnet32-cifar10"].options, seeds=1).configs()
     one = config[SharingTrial(Setting("resnet32", "all"), 0)]
     assert (one.data, one.epochs, one.batch_size, one.augment) == ("cifar10", 200, 128, "flip-crop")
@@ -221,7 +221,7 @@ def test_the_published_settings() -> None:
 
 
 @pytest.mark.parametrize("levels", list(product(*(factor.levels for factor in FACTORS.values()))))
-def test_every_combination_is_a_run(levels: tuple[str, ...]) -> None:
+def test_every_combination_of_levels_has_a_valid_config(levels: tuple[str, ...]) -> None:
     setting = setting_of("mlp4_64", dict(zip(FACTORS, levels, strict=True)), SIZES)
     from_flat({"algorithm": "map", **setting.options()})
     assert setting.label
@@ -247,7 +247,7 @@ def test_every_combination_is_a_run(levels: tuple[str, ...]) -> None:
         (["--method", "sgd"], "unknown option --method"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
+def test_invalid_input_gives_a_one_line_error_and_leaves_no_files(
     arguments: list[str],
     message: str,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""``torchrun -m bayes_share fit``: on two processes as on one; killed, stopped and resumed."""
+"""``torchrun -m bayes_share fit``: two processes give the results of one, also when killed, stopped and resumed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from driver import command, ended_well
 
 from bayes_share.runs.run_folder import RunFolder
 
-pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc, by which processes are found")
+pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="processes are found by /proc")
 
 OPTIONS = ("--data", "digits", "--model", "mlp1_64", "--ensemble-size", "2", "--batch-size", "50", "--no-progress")
 LONG = ("--epochs", "16", "--checkpoint-minutes", "0.0005", "--augment", "crop")
@@ -33,7 +33,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def process_of(rank: int, out: Path) -> int:
-    """The number of the process of a rank."""
+    """Return the id of the process with a rank."""
     for folder in Path("/proc").iterdir():
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
@@ -44,8 +44,8 @@ def process_of(rank: int, out: Path) -> int:
     raise AssertionError(f"there is no rank {rank} of {out}")
 
 
-def begun(out: Path) -> None:
-    """Wait for a checkpoint."""
+def wait_for_checkpoint(out: Path) -> None:
+    """Wait for a checkpoint and the first metrics."""
     for _ in range(1200):
         if list((out / "checkpoints").glob("*")) and (out / "metrics.csv").exists():
             return
@@ -58,7 +58,7 @@ def logits(out: Path) -> np.ndarray:
         return file["logits"]
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     said = finish(start("map", tmp_path / "two", "--epochs", "2"))
     assert said.count("digits: 1,797 images") == 1
     ended_well(command("fit", "map", *OPTIONS, "--epochs", "2", "--out", tmp_path / "one"))
@@ -66,7 +66,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     ended_well(command("evaluate", tmp_path / "two", tmp_path / "one"))
 
 
-def test_networks_that_are_dealt_out_are_those_of_one_process(tmp_path: Path) -> None:
+def test_a_deep_ensemble_on_two_processes_equals_that_of_one(tmp_path: Path) -> None:
     options = ("--of", "ivon", "--networks", "3", "--epochs", "2", "--augment", "crop")
     finish(start("deep-ensemble", tmp_path / "two", *options))
     alone = command("fit", "deep-ensemble", *OPTIONS, *options, "--out", tmp_path / "one")
@@ -75,11 +75,11 @@ def test_networks_that_are_dealt_out_are_those_of_one_process(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_with_a_killed_process_resumes_to_the_same_results(tmp_path: Path) -> None:
     finish(start("ivon", tmp_path / "whole", *LONG))
     out = tmp_path / "stopped"
     killed = start("ivon", out, *LONG)
-    begun(out)
+    wait_for_checkpoint(out)
     os.kill(process_of(1, out), signal.SIGKILL)
     started = time.monotonic()
     killed.communicate(timeout=120)
@@ -90,20 +90,20 @@ def test_a_run_one_of_whose_processes_is_killed_is_resumed_with_the_same_bits(tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_saves_and_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_results(tmp_path: Path) -> None:
     options = (*LONG, "--epochs", "40")
     finish(start("map", tmp_path / "whole", *options))
     out = tmp_path / "stopped"
     stopped = start("map", out, *options)
-    begun(out)
-    stopped.send_signal(signal.SIGTERM)  # to torchrun, which tells all
+    wait_for_checkpoint(out)
+    stopped.send_signal(signal.SIGTERM)  # to torchrun, which forwards it to all processes
     stopped.communicate(timeout=120)
     assert not RunFolder(out).summary.is_file()
     finish(start("map", out, *options, "--resume"))
     assert np.array_equal(logits(out), logits(tmp_path / "whole"))
 
 
-def test_what_cannot_be_ends_all_processes(tmp_path: Path) -> None:
+def test_invalid_options_end_all_processes(tmp_path: Path) -> None:
     process = start("map", tmp_path / "run", "--batch-size", "51", "--epochs", "1")
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -1,11 +1,11 @@
-"""`--train-on-validation`: runs that keep no examples for validation, as those of many published figures."""
+"""`--train-on-validation`: runs without held-out validation examples, as for many published figures."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from driver import Fault, Setting, command, ended_well, left, one_line
+from driver import Fault, Setting, command, ended_well, one_line, run_contents
 from states import differences
 
 from bayes_share.data import load_data
@@ -33,7 +33,7 @@ def test_validation_images_join_the_training_images() -> None:
     assert float(joined.mean) == pytest.approx(float(both.double().mean() / 255), rel=1e-5)
 
 
-def test_options_of_images_go_with_it() -> None:
+def test_it_can_be_combined_with_options_of_images() -> None:
     data = load_data("digits", hold_out=(3,), train_images=1200, image_size=4, train_on_validation=True)
     assert (data.train.images.shape, len(data.validation)) == ((1200, 1, 4, 4), 0)
 
@@ -53,21 +53,21 @@ def test_validation_rows_join_the_training_rows(split_by: str | None, tmp_path: 
 
 def test_a_run_has_no_validation_scores_and_no_validation_predictions(whole: Path) -> None:
     assert [file.name for file in (whole / "predictions").iterdir()] == ["test.npz"]
-    assert not any(name.startswith("validation") for line in left(whole)["metrics"] for name in line)
+    assert not any(name.startswith("validation") for line in run_contents(whole)["metrics"] for name in line)
     training = load_run(whole)
     assert training.steps_per_epoch == (1260 + 180) // 64
     stored = np.load(whole / "predictions" / "test.npz")["logits"]
     assert torch.equal(training.predict(training.data.test), torch.from_numpy(stored))
 
 
-def test_a_killed_run_resumes_with_the_same_numbers(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_results(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert command(*WORDS, "--out", out, setting=Setting(fault=Fault("step", 25))).code == -9
     ended_well(command("fit", "--resume", "--no-progress", "--out", out))
-    assert differences(left(out), left(whole)) == []
+    assert differences(run_contents(out), run_contents(whole)) == []
 
 
-def test_what_needs_no_validation_examples_works(whole: Path, tmp_path: Path) -> None:
+def test_evaluate_and_report_work_without_validation_examples(whole: Path, tmp_path: Path) -> None:
     ended_well(command("evaluate", whole))
     ended_well(command("report", whole, "-o", tmp_path / "r.html"))
     page = (tmp_path / "r.html").read_text()
@@ -77,7 +77,7 @@ def test_what_needs_no_validation_examples_works(whole: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("words", [["--split", "validation"], ["--conformal"]])
-def test_what_needs_validation_examples_is_an_error(words: list[str], whole: Path) -> None:
+def test_evaluate_options_that_need_validation_examples_are_an_error(words: list[str], whole: Path) -> None:
     text = one_line(command("evaluate", whole, *words), 2)
     assert "was trained with --train-on-validation, so it has no validation predictions" in text
 

@@ -1,4 +1,4 @@
-"""Values of options: one reader for the command line and for files, and one line for what is wrong."""
+"""Values of options: the command line and files share one reader, and invalid values give a one-line error."""
 
 import datetime
 import subprocess
@@ -19,7 +19,7 @@ from bayes_share.runs.config import RunConfig
 from bayes_share.runs.config_file import read_run_config, to_flat, to_yaml
 from bayes_share.runs.loading import load_run
 
-RIGHT: list[tuple[Any, Any, Any]] = [
+VALID: list[tuple[Any, Any, Any]] = [
     (int, 3, 3),
     (int, "3", 3),
     (int, "-3", -3),
@@ -44,7 +44,7 @@ RIGHT: list[tuple[Any, Any, Any]] = [
     (tuple[int, ...], "[8, 9]", (8, 9)),
     (tuple[float, ...] | None, (1, 0.5), (1.0, 0.5)),
 ]
-WRONG: list[tuple[Any, Any, str]] = [
+INVALID: list[tuple[Any, Any, str]] = [
     (int, 2.5, "must be an integer, not 2.5"),
     (int, True, "must be an integer, not true"),
     (int, None, "must be an integer, not null"),
@@ -84,15 +84,15 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "given", "value"), RIGHT, ids=repr)
-def test_a_value_of_the_type(hint: Any, given: Any, value: Any) -> None:
+@pytest.mark.parametrize(("hint", "given", "value"), VALID, ids=repr)
+def test_valid_values_are_converted(hint: Any, given: Any, value: Any) -> None:
     assert (read := read_value(hint, given)) == value
     assert type(read) is type(value)
     assert read_value(hint, read) == value
 
 
-@pytest.mark.parametrize(("hint", "given", "message"), WRONG, ids=range(len(WRONG)))
-def test_a_value_of_another_type(hint: Any, given: Any, message: str) -> None:
+@pytest.mark.parametrize(("hint", "given", "message"), INVALID, ids=range(len(INVALID)))
+def test_invalid_values_give_a_short_error(hint: Any, given: Any, message: str) -> None:
     with pytest.raises(InputError) as error:
         read_value(hint, given)
     assert str(error.value).startswith(message)
@@ -102,17 +102,17 @@ def test_a_value_of_another_type(hint: Any, given: Any, message: str) -> None:
 BOMB = "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
-ODD = {
-    "a date that is none": "algorithm: map\nseed: 2020-99-99\n",
-    "a tag that does not fit": "algorithm: map\nseed: !!int abc\n",
-    "a tag of Python's": "algorithm: !!python/object/apply:os.system [touch pwned]\n",
-    "an alias of itself": "algorithm: map\nhold_out: &a [*a]\n",
+INVALID_CONFIGS = {
+    "an invalid date": "algorithm: map\nseed: 2020-99-99\n",
+    "a tag of another type": "algorithm: map\nseed: !!int abc\n",
+    "a Python tag": "algorithm: !!python/object/apply:os.system [touch pwned]\n",
+    "a recursive alias": "algorithm: map\nhold_out: &a [*a]\n",
     "an alias": "algorithm: map\nseed: &a 1\nepochs: *a\n",
     "an alias bomb": f"algorithm: map\n{BOMB}milestones: *i\n",
-    "deep nesting": f"algorithm: map\nhold_out: {'[' * 5000}\n",
-    "deep nesting that ends": f"algorithm: map\nhold_out: {'[' * 5000}{']' * 5000}\n",
+    "unbalanced deep nesting": f"algorithm: map\nhold_out: {'[' * 5000}\n",
+    "balanced deep nesting": f"algorithm: map\nhold_out: {'[' * 5000}{']' * 5000}\n",
     "a name twice": "algorithm: map\nseed: 1\nseed: 2\n",
-    "a name twice, spelt in two ways": "algorithm: map\ndata-dir: a\ndata_dir: b\n",
+    "a name twice, with - and _": "algorithm: map\ndata-dir: a\ndata_dir: b\n",
     "a merge": "algorithm: map\n<<: {seed: 3}\n",
     "an octal number": "algorithm: map\nseed: 010\n",
     "a number in base 60": "algorithm: map\nseed: 1:30\n",
@@ -129,15 +129,15 @@ ODD = {
     "NaN": "algorithm: map\nlearning_rate: .nan\n",
     "an option of another algorithm": "algorithm: map\nhess_init: 0.1\n",
     "a list for the algorithm": "algorithm: [map]\n",
-    "an inner algorithm that runs one": "algorithm: deep-ensemble\nof: deep-ensemble\n",
+    "a nested inner algorithm": "algorithm: deep-ensemble\nof: deep-ensemble\n",
     "an inner algorithm without a name": "algorithm: deep-ensemble\nof: ''\n",
     "null for the algorithm": "algorithm: null\n",
-    "a value that cannot be": "algorithm: map\nensemble_size: 0\n",
+    "a value out of range": "algorithm: map\nensemble_size: 0\n",
     "two documents": "algorithm: map\n---\nseed: 1\n",
-    "a byte that is no text": "algorithm: map\nseed: \x00\n",
+    "a control character": "algorithm: map\nseed: \x00\n",
     "a NUL in a path": 'algorithm: map\ndata: "npz:a\\0b"\n',
-    "a file that is large": "algorithm: map\n" + "# " + "x" * 2**21 + "\n",
-    "nothing": "",
+    "a large file": "algorithm: map\n" + "# " + "x" * 2**21 + "\n",
+    "an empty file": "",
 }
 
 
@@ -149,8 +149,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_every_reader_of_a_config_says_one_line(
+@pytest.mark.parametrize("text", INVALID_CONFIGS.values(), ids=INVALID_CONFIGS)
+def test_every_command_refuses_an_invalid_config_in_one_line(
     text: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -184,7 +184,7 @@ def test_every_reader_of_a_config_says_one_line(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 def test_a_short_text_takes_little_memory(tmp_path: Path) -> None:
     bomb = f"{{{', '.join(BOMB.splitlines())}}}"
-    (tmp_path / "bomb.yaml").write_text(ODD["an alias bomb"])
+    (tmp_path / "bomb.yaml").write_text(INVALID_CONFIGS["an alias bomb"])
     (tmp_path / "quoted.yaml").write_text(f"algorithm: map\nseed: '{bomb}'\n")
     commands = [
         ["fit", "--config", "bomb.yaml", "--out", "x"],
@@ -196,7 +196,7 @@ def test_a_short_text_takes_little_memory(tmp_path: Path) -> None:
         ["report", "nowhere", "--title", bomb],
         ["study", "optimizers", "--sizes", bomb],
     ]
-    # VmHWM is of the process alone; ru_maxrss starts at that of the process that began it
+    # VmHWM is of the process alone, whereas ru_maxrss starts at the peak of the parent process.
     code = (
         f"from bayes_share.cli import main; print([main(words) for words in {commands}])\n"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
@@ -204,7 +204,7 @@ def test_a_short_text_takes_little_memory(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, capture_output=True)
     returned, peak = done.stdout.decode().splitlines()
     assert returned == str([2] * len(commands))
-    assert int(peak) < 1_000_000  # kB, half of it for imports
+    assert int(peak) < 1_000_000  # kB, half of which is for imports
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_a_config_holds_any_text(text: str, tmp_path: Path) -> None:
     assert read_run_config(tmp_path / "config.yaml") == config
 
 
-def test_a_config_on_the_command_line_is_what_a_file_is(tmp_path: Path) -> None:
+def test_a_config_file_restores_the_config(tmp_path: Path) -> None:
     config = RunConfig(hold_out=(8, 9), norm="frn", batch_size=None)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert read_run_config(tmp_path / "config.yaml") == config
     assert load_yaml(to_yaml(config)) == to_flat(config)
 
 
-def test_options_that_no_file_can_hold_are_refused() -> None:
+def test_options_that_cannot_be_saved_are_refused() -> None:
     with pytest.raises(InputError, match="plain values"):
         to_yaml(RunConfig(algorithm=SVI(guide=lambda model: None)))
